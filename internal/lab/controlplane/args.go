@@ -1,0 +1,83 @@
+package controlplane
+
+import (
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/vishvananda/netns"
+
+	"crossway.dev/crossway/internal/lab/process"
+)
+
+func (c *Cluster) apiServerArgs() []string {
+	args := []string{
+		"--etcd-servers=" + c.spec.Etcd, "--etcd-prefix=/" + c.Name,
+		"--bind-address=" + c.bind(), "--advertise-address=" + c.spec.Address, "--secure-port=" + strconv.Itoa(c.spec.Port),
+		"--tls-cert-file=" + c.file("apiserver.crt"), "--tls-private-key-file=" + c.file("apiserver.key"),
+		"--client-ca-file=" + c.file("ca.crt"),
+		"--service-account-issuer=https://kubernetes.default.svc",
+		"--service-account-key-file=" + c.file("sa.key"), "--service-account-signing-key-file=" + c.file("sa.key"),
+		"--service-cluster-ip-range=" + c.spec.ServiceCIDR,
+		"--authorization-mode=RBAC", "--allow-privileged",
+		// The process kubelet serves logs and exec; it takes any client.
+		"--kubelet-preferred-address-types=InternalIP",
+		"--kubelet-client-certificate=" + c.file("admin.crt"), "--kubelet-client-key=" + c.file("admin.key"),
+		// Nothing taints the lab's nodes, so tolerations are noise in each pod.
+		"--disable-admission-plugins=DefaultTolerationSeconds,TaintNodesByCondition",
+		"--shutdown-delay-duration=0s",
+	}
+	if len(c.spec.AuditPolicy) > 0 {
+		args = append(args, "--audit-policy-file="+c.file("audit.yaml"),
+			"--audit-log-path="+filepath.Join(c.env.LogDir, c.Name+"-audit.log"), "--audit-log-maxsize=200", "--audit-log-maxbackup=1")
+	}
+	return args
+}
+
+// bind is every address of a network namespace of the lab's own, and otherwise
+// only the one that the lab dials: nothing listens to the machine's network.
+func (c *Cluster) bind() string {
+	if c.spec.Namespace > 0 {
+		return "0.0.0.0"
+	}
+	return c.control()
+}
+
+// controllers are what workloads, Services, namespaces and RBAC need. Left out
+// are the ones that watch nodes: a node of the lab is never taken away.
+var controllers = []string{
+	"clusterrole-aggregation-controller", "daemonset-controller", "deployment-controller", "disruption-controller",
+	"endpointslice-controller", "garbage-collector-controller", "job-controller", "namespace-controller",
+	"pod-garbage-collector-controller", "replicaset-controller", "root-ca-certificate-publisher-controller",
+	"serviceaccount-controller", "statefulset-controller",
+}
+
+func (c *Cluster) controllerManagerArgs() []string {
+	return []string{
+		"--kubeconfig=" + c.Kubeconfig, "--controllers=" + strings.Join(controllers, ","),
+		"--leader-elect=false", "--secure-port=0",
+		"--root-ca-file=" + c.file("ca.crt"),
+		"--kube-api-qps=2000", "--kube-api-burst=4000",
+		"--concurrent-deployment-syncs=10", "--concurrent-replicaset-syncs=10", "--concurrent-service-endpoint-syncs=10",
+		"--concurrent-namespace-syncs=20", "--namespace-sync-period=30s",
+		// A test waits for what this would delay, and no storm comes near a lab.
+		"--endpointslice-updates-batch-period=0s",
+		"--min-resync-period=12h",
+	}
+}
+
+// StartProxy starts a node's kube-proxy in the node's network namespace.
+func (c *Cluster) StartProxy(node, clusterCIDR string, ns netns.NsHandle) (*process.Process, error) {
+	return c.env.Group.Start(process.Spec{
+		Args: []string{c.env.Programs.Path("kube-proxy"),
+			"--kubeconfig=" + c.Kubeconfig, "--hostname-override=" + node, "--proxy-mode=nftables", "--cluster-cidr=" + clusterCIDR,
+			"--nftables-min-sync-period=10ms", "--nftables-sync-period=1m",
+			// The lab's root may not set the machine's conntrack limits.
+			"--conntrack-max-per-core=0", "--conntrack-tcp-timeout-established=0", "--conntrack-tcp-timeout-close-wait=0",
+			"--metrics-bind-address=127.0.0.1:10249", "--healthz-bind-address=127.0.0.1:10256",
+		},
+		Log:       filepath.Join(c.env.LogDir, fmt.Sprintf("%s-kube-proxy-%s.log", c.Name, node)),
+		Namespace: ns,
+	})
+}
