@@ -1,0 +1,120 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+)
+
+// BackendPolicy says how much the endpoints of an import take and how requests
+// are distributed over its clusters. Direct attachment (GEP-713): of several
+// policies on one target the oldest wins, the others are Conflicted.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:categories=crossway
+// +kubebuilder:metadata:labels=gateway.networking.k8s.io/policy=Direct
+// +kubebuilder:printcolumn:name="Target",type=string,JSONPath=`.spec.targetRefs[*].name`
+// +kubebuilder:printcolumn:name="Rate",type=integer,JSONPath=`.spec.capacity.maxRatePerEndpoint`
+// +kubebuilder:printcolumn:name="Mode",type=string,JSONPath=`.spec.distribution.mode`
+// +kubebuilder:printcolumn:name="Accepted",type=string,JSONPath=`.status.ancestors[*].conditions[?(@.type=="Accepted")].status`
+// +kubebuilder:printcolumn:name="Overflowing",type=string,JSONPath=`.status.ancestors[*].conditions[?(@.type=="Overflowing")].status`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type BackendPolicy struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec   BackendPolicySpec      `json:"spec"`
+	Status gatewayv1.PolicyStatus `json:"status,omitempty"`
+}
+
+// BackendPolicySpec is the policy.
+type BackendPolicySpec struct {
+	// TargetRefs are ServiceImports of the policy's own namespace.
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:XValidation:rule="self.all(t, t.group == 'multicluster.x-k8s.io' && t.kind == 'ServiceImport')",message="targetRefs must be ServiceImports (group multicluster.x-k8s.io)"
+	// +kubebuilder:validation:XValidation:rule="self.all(a, self.exists_one(b, b.name == a.name))",message="targetRefs must differ from each other"
+	// +listType=atomic
+	TargetRefs []gatewayv1.LocalPolicyTargetReference `json:"targetRefs"`
+
+	// Capacity; without it nothing overflows on load.
+	// +optional
+	Capacity *BackendCapacity `json:"capacity,omitempty"`
+
+	// Distribution of requests over clusters.
+	// +kubebuilder:default={}
+	// +optional
+	Distribution Distribution `json:"distribution,omitempty"`
+
+	// HealthCheck probes every endpoint from every edge, beside what
+	// Kubernetes and the requests themselves say of it.
+	// +optional
+	HealthCheck *HealthCheck `json:"healthCheck,omitempty"`
+}
+
+// BackendCapacity is what a backend takes. It is a target, not a circuit
+// breaker: when all clusters are full, all are overfilled alike.
+type BackendCapacity struct {
+	// MaxRatePerEndpoint in requests per second. A cluster's capacity is this,
+	// times its ready endpoints, times its scaler.
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=100000000
+	MaxRatePerEndpoint int32 `json:"maxRatePerEndpoint"`
+}
+
+// DistributionMode says in which order clusters fill.
+//
+// +kubebuilder:validation:Enum=Waterfall;Spray
+type DistributionMode string
+
+const (
+	// Waterfall fills the edge's own region first, then the nearest ones.
+	Waterfall DistributionMode = "Waterfall"
+	// Spray fills all clusters of the world in proportion to capacity.
+	Spray DistributionMode = "Spray"
+)
+
+// Distribution of requests over clusters.
+type Distribution struct {
+	// +kubebuilder:default=Waterfall
+	// +optional
+	Mode DistributionMode `json:"mode,omitempty"`
+}
+
+// HealthCheck probes endpoints.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.timeout) || !has(self.interval) || duration(self.timeout) <= duration(self.interval)",message="timeout must not be longer than interval"
+type HealthCheck struct {
+	// Interval between two probes of an endpoint; at least 1s.
+	// +kubebuilder:default="5s"
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s') && duration(self) <= duration('300s')",message="interval must be 1s to 300s"
+	// +optional
+	Interval gatewayv1.Duration `json:"interval,omitempty"`
+	// Timeout of a probe.
+	// +kubebuilder:default="1s"
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('10ms')",message="timeout must be at least 10ms"
+	// +optional
+	Timeout gatewayv1.Duration `json:"timeout,omitempty"`
+	// HTTP probes with GET and takes 200 for healthy; without it a TCP
+	// connection is enough.
+	// +optional
+	HTTP *HTTPHealthCheck `json:"http,omitempty"`
+}
+
+// HTTPHealthCheck is an HTTP probe.
+type HTTPHealthCheck struct {
+	// +kubebuilder:validation:Pattern=`^/[A-Za-z0-9._~!$&'()*+,;=:@%/?-]*$`
+	// +kubebuilder:validation:MaxLength=1024
+	// +kubebuilder:default="/"
+	// +optional
+	Path string `json:"path,omitempty"`
+}
+
+// BackendPolicyList is a list of BackendPolicies.
+//
+// +kubebuilder:object:root=true
+type BackendPolicyList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []BackendPolicy `json:"items"`
+}

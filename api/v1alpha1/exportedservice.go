@@ -1,0 +1,135 @@
+package v1alpha1
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// ExportedService is what one member offers of one service. The member's agent
+// writes it as <service>.<namespace> into member-<cluster>; that namespace,
+// never the content, says which cluster it is from.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:categories=crossway
+// +kubebuilder:printcolumn:name="Service",type=string,JSONPath=`.spec.service.name`
+// +kubebuilder:printcolumn:name="In",type=string,JSONPath=`.spec.service.namespace`
+// +kubebuilder:printcolumn:name="Type",type=string,JSONPath=`.spec.type`
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Conflict",type=string,JSONPath=`.status.conditions[?(@.type=="Conflict")].reason`
+// +kubebuilder:printcolumn:name="Exported",type=date,JSONPath=`.spec.exportedAt`
+// +kubebuilder:validation:XValidation:rule="self.metadata.name == self.spec.service.name + '.' + self.spec.service.namespace",message="name must be <service>.<namespace> of spec.service"
+type ExportedService struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec   ExportedServiceSpec   `json:"spec"`
+	Status ExportedServiceStatus `json:"status,omitempty"`
+}
+
+// ServiceReference names a Service; namespaces are the same in all clusters.
+type ServiceReference struct {
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
+	Namespace string `json:"namespace"`
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[a-z]([-a-z0-9]*[a-z0-9])?$`
+	Name string `json:"name"`
+}
+
+// ServiceType is how an import is reached (KEP-1645).
+//
+// +kubebuilder:validation:Enum=ClusterSetIP;Headless
+type ServiceType string
+
+const (
+	ClusterSetIP ServiceType = "ClusterSetIP"
+	Headless     ServiceType = "Headless"
+)
+
+// ServiceProperties are what an export says of its service and what an import
+// has of all its exports: every property that KEP-1645 merges, but ports.
+type ServiceProperties struct {
+	// Type of the service.
+	// +kubebuilder:default=ClusterSetIP
+	Type ServiceType `json:"type"`
+
+	// +kubebuilder:validation:Enum=ClientIP;None
+	// +optional
+	SessionAffinity corev1.ServiceAffinity `json:"sessionAffinity,omitempty"`
+	// +optional
+	SessionAffinityConfig *corev1.SessionAffinityConfig `json:"sessionAffinityConfig,omitempty"`
+
+	// IPFamilies of the Service, in its order.
+	// +kubebuilder:validation:MaxItems=2
+	// +kubebuilder:validation:items:Enum=IPv4;IPv6
+	// +listType=atomic
+	// +optional
+	IPFamilies []corev1.IPFamily `json:"ipFamilies,omitempty"`
+
+	// +kubebuilder:validation:Enum=Cluster;Local
+	// +optional
+	InternalTrafficPolicy *corev1.ServiceInternalTrafficPolicy `json:"internalTrafficPolicy,omitempty"`
+	// +kubebuilder:validation:MaxLength=63
+	// +optional
+	TrafficDistribution *string `json:"trafficDistribution,omitempty"`
+
+	// Labels to put on the import; from ServiceExport.spec.exportedLabels, never from metadata.
+	// +kubebuilder:validation:MaxProperties=64
+	// +optional
+	Labels map[string]string `json:"labels,omitempty"`
+	// Annotations to put on the import; from ServiceExport.spec.exportedAnnotations.
+	// +kubebuilder:validation:MaxProperties=64
+	// +optional
+	Annotations map[string]string `json:"annotations,omitempty"`
+}
+
+// ServicePort is one port of a service.
+type ServicePort struct {
+	// +kubebuilder:validation:MaxLength=63
+	// +optional
+	Name string `json:"name,omitempty"`
+	// +kubebuilder:validation:Enum=TCP;UDP;SCTP
+	// +kubebuilder:default=TCP
+	Protocol corev1.Protocol `json:"protocol"`
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=65535
+	Port int32 `json:"port"`
+	// +kubebuilder:validation:MaxLength=255
+	// +optional
+	AppProtocol *string `json:"appProtocol,omitempty"`
+}
+
+// ExportedServiceSpec is the member's word, complete from the start: the hub
+// needs nothing else to merge.
+type ExportedServiceSpec struct {
+	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="service cannot change; delete the export and make another"
+	Service ServiceReference `json:"service"`
+	// ExportedAt is the creationTimestamp of the ServiceExport: the oldest wins conflicts.
+	ExportedAt metav1.Time `json:"exportedAt"`
+
+	ServiceProperties `json:",inline"`
+
+	// +kubebuilder:validation:MaxItems=100
+	// +listType=atomic
+	// +optional
+	Ports []ServicePort `json:"ports,omitempty"`
+}
+
+// ExportedServiceStatus is the hub's verdict; the agent copies it to the ServiceExport.
+type ExportedServiceStatus struct {
+	// Conditions: Ready, Conflict (KEP-1645), EndpointsAdmitted.
+	// +listType=map
+	// +listMapKey=type
+	// +optional
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// ExportedServiceList is a list of ExportedServices.
+//
+// +kubebuilder:object:root=true
+type ExportedServiceList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []ExportedService `json:"items"`
+}

@@ -1,0 +1,62 @@
+package v1alpha1
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+// ImportedService is the fleet's truth about one service: what the hub merged
+// from all its exports. It is named <service>.<namespace>, is in
+// crossway-fleet, and every cluster projects it to a ServiceImport.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:resource:categories=crossway
+// +kubebuilder:printcolumn:name="Service",type=string,JSONPath=`.spec.service.name`
+// +kubebuilder:printcolumn:name="In",type=string,JSONPath=`.spec.service.namespace`
+// +kubebuilder:printcolumn:name="Type",type=string,JSONPath=`.spec.type`
+// +kubebuilder:printcolumn:name="Clusters",type=string,JSONPath=`.spec.clusters[*].name`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type ImportedService struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec ImportedServiceSpec `json:"spec"`
+}
+
+// ImportedServiceSpec is the merge of all exports.
+type ImportedServiceSpec struct {
+	Service ServiceReference `json:"service"`
+
+	ServiceProperties `json:",inline"`
+
+	// Ports are the union of all exports' ports.
+	// +listType=atomic
+	// +optional
+	Ports []ImportedPort `json:"ports,omitempty"`
+
+	// Clusters that export the service, by name.
+	// +listType=map
+	// +listMapKey=name
+	Clusters []ExportingCluster `json:"clusters"`
+}
+
+// ImportedPort is a port and who offers it.
+type ImportedPort struct {
+	ServicePort `json:",inline"`
+	// Clusters that offer the port, by name; absent where all exporting clusters do.
+	// +listType=atomic
+	// +optional
+	Clusters []string `json:"clusters,omitempty"`
+}
+
+// ExportingCluster is a member that exports the service.
+type ExportingCluster struct {
+	Name       string      `json:"name"`
+	ExportedAt metav1.Time `json:"exportedAt"`
+}
+
+// ImportedServiceList is a list of ImportedServices.
+//
+// +kubebuilder:object:root=true
+type ImportedServiceList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []ImportedService `json:"items"`
+}

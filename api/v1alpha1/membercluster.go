@@ -1,0 +1,96 @@
+package v1alpha1
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+// MemberCluster is one cluster of the fleet. Its name is the cluster's id
+// (KEP-2149) and gives its namespace on the hub, member-<name>.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:scope=Cluster,categories=crossway
+// +kubebuilder:printcolumn:name="Region",type=string,JSONPath=`.spec.region`
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Reachable")].status`
+// +kubebuilder:printcolumn:name="Exports",type=integer,JSONPath=`.status.exports`
+// +kubebuilder:printcolumn:name="Endpoints",type=integer,JSONPath=`.status.endpoints`
+// +kubebuilder:printcolumn:name="Scaler",type=integer,JSONPath=`.spec.capacity.scaler`
+// +kubebuilder:printcolumn:name="Heard",type=date,JSONPath=`.status.lastHeardTime`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:validation:XValidation:rule="self.metadata.name.size() <= 50 && self.metadata.name.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?$')",message="name is a cluster id: at most 50 characters, lower case letters, digits and '-'"
+// +kubebuilder:validation:XValidation:rule="self.metadata.name != 'hub'",message="name \"hub\" is kept for the hub's own cluster"
+type MemberCluster struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec   MemberClusterSpec   `json:"spec"`
+	Status MemberClusterStatus `json:"status,omitempty"`
+}
+
+// MemberClusterSpec is the fleet admin's word about a cluster.
+type MemberClusterSpec struct {
+	// Accepted lets the cluster in: the hub makes its namespace and Role. A
+	// cluster that is not accepted offers nothing.
+	// +optional
+	Accepted bool `json:"accepted,omitempty"`
+
+	// Region that the cluster is in. An edge sends to its own region first.
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`
+	// +kubebuilder:validation:MaxLength=63
+	Region string `json:"region"`
+
+	// Zone is used for endpoints whose own zone is unknown.
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`
+	// +kubebuilder:validation:MaxLength=63
+	// +optional
+	Zone string `json:"zone,omitempty"`
+
+	// EndpointCIDRs are the addresses that the cluster may announce. An endpoint
+	// outside of them never reaches an edge or another member; without any, none does.
+	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:items:MaxLength=43
+	// +kubebuilder:validation:XValidation:rule="self.all(c, isCIDR(c))",message="endpointCIDRs must be CIDRs like 10.1.0.0/16"
+	// +listType=set
+	// +optional
+	EndpointCIDRs []string `json:"endpointCIDRs,omitempty"`
+
+	// Capacity of the cluster as a whole.
+	// +kubebuilder:default={}
+	// +optional
+	Capacity MemberCapacity `json:"capacity,omitempty"`
+}
+
+// MemberCapacity scales what all backends of a cluster take.
+type MemberCapacity struct {
+	// Scaler in percent of the cluster's capacity; 0 drains it.
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=100
+	// +kubebuilder:default=100
+	// +optional
+	Scaler *int32 `json:"scaler,omitempty"`
+}
+
+// MemberClusterStatus is what the hub sees of a cluster.
+type MemberClusterStatus struct {
+	// Exports is how many ExportedServices it has on the hub.
+	// +optional
+	Exports int32 `json:"exports"`
+	// Endpoints is how many ready addresses it offers, admitted ones only.
+	// +optional
+	Endpoints int32 `json:"endpoints"`
+	// LastHeardTime is when its agent last renewed its Lease; written at most every 30 s.
+	// +optional
+	LastHeardTime *metav1.Time `json:"lastHeardTime,omitempty"`
+	// Conditions: Joined, Reachable, ExportsAccepted.
+	// +listType=map
+	// +listMapKey=type
+	// +optional
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// MemberClusterList is a list of MemberClusters.
+//
+// +kubebuilder:object:root=true
+type MemberClusterList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []MemberCluster `json:"items"`
+}
