@@ -1,0 +1,98 @@
+package registration
+
+import (
+	"crypto/x509"
+	"fmt"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+
+	"crossway.dev/crossway/api/v1alpha1"
+)
+
+// EdgeTrustDomain is the host of every edge's identity URI (SPIFFE ID, section 2).
+const EdgeTrustDomain = "crossway"
+
+// EdgeIdentity is who an edge is: the pool that it belongs to and its place.
+// It is the only URI SAN of its client certificate,
+// spiffe://crossway/edge/<pool>/<region>/<zone>.
+type EdgeIdentity struct {
+	Pool, Region, Zone string
+}
+
+// edgeSegment is a part of an identity, as EdgePool names and regions are.
+var edgeSegment = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
+// String gives the identity's URI.
+func (e EdgeIdentity) String() string {
+	return "spiffe://" + EdgeTrustDomain + "/edge/" + e.Pool + "/" + e.Region + "/" + e.Zone
+}
+
+// Validate says which part of the identity is not a name: 1 to 63 lower case
+// letters, digits and '-', neither first nor last a '-'.
+func (e EdgeIdentity) Validate() error {
+	for _, part := range []struct{ name, value string }{{"pool", e.Pool}, {"region", e.Region}, {"zone", e.Zone}} {
+		if !edgeSegment.MatchString(part.value) {
+			return fmt.Errorf("%s %q of an edge: use 1 to 63 lower case letters, digits and '-'", part.name, part.value)
+		}
+	}
+	return nil
+}
+
+// ParseEdgeIdentity reads an identity URI. Only the exact form that
+// EdgeIdentity.String gives is accepted: no other scheme or trust domain, no
+// port, query, fragment or escape.
+func ParseEdgeIdentity(uri string) (EdgeIdentity, error) {
+	parts := strings.Split(uri, "/")
+	if len(parts) != 7 {
+		return EdgeIdentity{}, fmt.Errorf("identity %q is not spiffe://%s/edge/<pool>/<region>/<zone>", uri, EdgeTrustDomain)
+	}
+	id := EdgeIdentity{Pool: parts[4], Region: parts[5], Zone: parts[6]}
+	if id.String() != uri {
+		return EdgeIdentity{}, fmt.Errorf("identity %q is not spiffe://%s/edge/<pool>/<region>/<zone>", uri, EdgeTrustDomain)
+	}
+	if err := id.Validate(); err != nil {
+		return EdgeIdentity{}, fmt.Errorf("identity %q: %w", uri, err)
+	}
+	return id, nil
+}
+
+// EdgeIdentityOf reads the identity of a client certificate that the edge CA
+// signed; the caller has verified the chain. A certificate with several URI
+// SANs or with none has no identity (SPIFFE X.509-SVID, section 2).
+func EdgeIdentityOf(certificate *x509.Certificate) (EdgeIdentity, error) {
+	if len(certificate.URIs) != 1 {
+		return EdgeIdentity{}, fmt.Errorf("certificate of %q has %d URI SANs, an edge's has exactly one", certificate.Subject.CommonName, len(certificate.URIs))
+	}
+	return ParseEdgeIdentity(certificate.URIs[0].String())
+}
+
+// CheckEdge refuses an identity that the EdgePools do not bear out: the pool
+// does not exist, or it is in another region. The error says what to do.
+func CheckEdge(id EdgeIdentity, pools []v1alpha1.EdgePool) error {
+	i := slices.IndexFunc(pools, func(p v1alpha1.EdgePool) bool { return p.Name == id.Pool })
+	if i < 0 {
+		return fmt.Errorf("EdgePool %q does not exist; create it with region %q, or name one that exists (%s)", id.Pool, id.Region, poolNames(pools))
+	}
+	if region := pools[i].Spec.Region; region != id.Region {
+		return fmt.Errorf("EdgePool %q is in region %q, not %q; sign a certificate for region %[2]q, or name a pool of region %[3]q", id.Pool, region, id.Region)
+	}
+	return nil
+}
+
+func poolNames(pools []v1alpha1.EdgePool) string {
+	if len(pools) == 0 {
+		return "there is none"
+	}
+	var names []string
+	for _, p := range pools {
+		names = append(names, p.Name)
+	}
+	slices.Sort(names)
+	return strings.Join(names, ", ")
+}
+
+func (e EdgeIdentity) uri() *url.URL {
+	return &url.URL{Scheme: "spiffe", Host: EdgeTrustDomain, Path: "/edge/" + e.Pool + "/" + e.Region + "/" + e.Zone}
+}
