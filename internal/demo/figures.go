@@ -1,0 +1,154 @@
+package demo
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+)
+
+// Figures are the measured values by name; most are a single number.
+type Figures map[string][]float64
+
+// Bound says between what a figure must be, both ends included, element by element.
+type Bound struct {
+	Figure string
+	Low    []float64
+	High   []float64
+	What   string // what it counts, in words
+}
+
+// enough is the least number of requests behind a count of failures.
+const enough = 1000
+
+// Bounds are all that the demo promises. A figure without a bound is printed
+// and never judged; a bound without its figure fails.
+var Bounds = []Bound{
+	exactly("clusters_ready", 3, "member clusters that joined and are reachable"),
+	atMost("export_to_traffic_ms", 2000, "ServiceExport created -> first 200 through the gateway"),
+	exactly("local_percent_us", 100, "requests of clients in us served in us"),
+	exactly("local_percent_eu", 100, "requests of clients in eu served in eu"),
+	atLeast("local_requests", enough, "requests behind the two figures above"),
+	within("weight_green_percent", 10, 1, "requests served by green at weights 90/10"),
+	atLeast("weight_requests", 10000, "requests behind it"),
+	exactly("canary_misrouted", 0, "requests with env: canary not served by green, or without it not by blue"),
+	atLeast("canary_requests", enough, "requests behind it"),
+	atLeast("mirror_received_ratio", 0.99, "requests that green received for each mirrored one"),
+	exactly("mirror_client_errors", 0, "client requests that failed while mirrored"),
+	atLeast("mirror_requests", enough, "requests behind the two figures above"),
+	exactly("step_failed", 0, "requests lost in the steps of blue-green"),
+	atLeast("step_requests", enough, "requests of the step that had fewest"),
+	{"capacity_10", []float64{9, 0}, []float64{11, 0.2}, "10 requests per second in us, served by [us, eu]: 10/0"},
+	{"capacity_30", []float64{18, 9}, []float64{22, 11}, "30: 20/10"},
+	{"capacity_60", []float64{27, 27}, []float64{33, 33}, "60: 30/30"},
+	atMost("overflow_seconds", 2, "first request at 30 per second -> split is 20/10 and stays"),
+	exactly("cut_failed", 0, "GETs lost when a cluster's link went down"),
+	atLeast("cut_requests", enough, "requests behind it"),
+	atMost("cut_recovered_seconds", 2, "link down -> nothing failed, at most 1 % took over 200 ms"),
+	atMost("cut_return_seconds", 30, "link up -> the cluster's part is within 10 % of what it was"),
+	exactly("sunset_failed", 0, "GETs lost while all clusters of a region were cut off, each region in turn"),
+	atLeast("sunset_requests", enough, "requests of the region that had fewest"),
+	exactly("rollout_failed", 0, "requests lost in a rolling update in every cluster: GETs, and with a preStop sleep POSTs"),
+	atLeast("rollout_requests", enough, "requests of the method that had fewest"),
+	exactly("edge_rollout_failed", 0, "requests lost while one of a region's two edges was replaced"),
+	atLeast("edge_rollout_requests", enough, "requests behind it"),
+	exactly("hubdown_failed", 0, "requests lost while the hub was dead for 30 s, overflow in place, and restarted"),
+	atLeast("hubdown_requests", enough, "requests behind it"),
+	exactly("hub_restart_changed_resources", 0, "resources that the restarted hub changed on any edge"),
+	exactly("badroute_neighbour_failed", 0, "requests of neighbours lost to a broken route and a broken certificate"),
+	atLeast("badroute_neighbour_requests", enough, "requests behind it"),
+	exactly("badroute_neighbour_change_arrived", 1, "a neighbour's next change arrived beside them"),
+	exactly("badroute_reported", 2, "broken objects that say what is wrong"),
+}
+
+func exactly(figure string, value float64, what string) Bound {
+	return Bound{figure, []float64{value}, []float64{value}, what}
+}
+
+func within(figure string, value, tolerance float64, what string) Bound {
+	return Bound{figure, []float64{value - tolerance}, []float64{value + tolerance}, what}
+}
+
+func atMost(figure string, value float64, what string) Bound {
+	return Bound{figure, []float64{0}, []float64{value}, what}
+}
+
+func atLeast(figure string, value float64, what string) Bound {
+	return Bound{figure, []float64{value}, []float64{math.Inf(1)}, what}
+}
+
+// Holds says whether values are within the bound.
+func (b Bound) Holds(values []float64) bool {
+	if len(values) != len(b.Low) {
+		return false
+	}
+	for i, v := range values {
+		if math.IsNaN(v) || v < b.Low[i] || v > b.High[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// Expected gives the bound in words: "= 0", "<= 2", "9..11 0..0.2".
+func (b Bound) Expected() string {
+	parts := make([]string, len(b.Low))
+	for i := range b.Low {
+		switch low, high := number(b.Low[i]), number(b.High[i]); {
+		case low == high:
+			parts[i] = "= " + low
+		case math.IsInf(b.High[i], 1):
+			parts[i] = ">= " + low
+		case b.Low[i] == 0 && len(b.Low) == 1:
+			parts[i] = "<= " + high
+		default:
+			parts[i] = low + ".." + high
+		}
+	}
+	return strings.Join(parts, " ")
+}
+
+// Judge lists the bounds that do not hold; empty where the demo has passed.
+func Judge(figures Figures) []string {
+	var broken []string
+	for _, b := range Bounds {
+		switch values, measured := figures[b.Figure]; {
+		case !measured:
+			broken = append(broken, fmt.Sprintf("%s was not measured (%s)", b.Figure, b.What))
+		case !b.Holds(values):
+			broken = append(broken, fmt.Sprintf("%s is %s, want %s (%s)", b.Figure, Numbers(values), b.Expected(), b.What))
+		}
+	}
+	return broken
+}
+
+// Numbers prints values as people do.
+func Numbers(values []float64) string {
+	parts := make([]string, len(values))
+	for i, v := range values {
+		parts[i] = number(v)
+	}
+	return strings.Join(parts, " / ")
+}
+
+func number(v float64) string {
+	return strconv.FormatFloat(math.Round(v*1000)/1000, 'f', -1, 64)
+}
+
+// JSON is out/demo.json: {"passed": bool, "figures": {name: number or [numbers]}}.
+func (f Figures) JSON() ([]byte, error) {
+	values := map[string]any{}
+	for name, v := range f {
+		if len(v) == 1 {
+			values[name] = v[0]
+		} else {
+			values[name] = v
+		}
+	}
+	out, err := json.MarshalIndent(map[string]any{"passed": len(Judge(f)) == 0, "figures": values}, "", "  ")
+	if err != nil {
+		return nil, fmt.Errorf("write figures: %w", err)
+	}
+	return append(out, '\n'), nil
+}
