@@ -1,0 +1,67 @@
+package gateway
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gatewayv1beta1 "sigs.k8s.io/gateway-api/apis/v1beta1"
+	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
+
+	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/pkg/condition"
+	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/gateway/model"
+)
+
+// Input is one snapshot of the hub, in any order. Build reads it and never
+// writes it; nothing in a Result points into it but strings and the bytes of
+// certificates. Objects that are none of ours (classes of other controllers,
+// their Gateways and routes) may be in it and are passed over.
+type Input struct {
+	GatewayClasses []gatewayv1.GatewayClass
+	Gateways       []gatewayv1.Gateway
+	Parameters     []v1alpha1.GatewayParameters
+	Routes         []gatewayv1.HTTPRoute
+	Grants         []gatewayv1beta1.ReferenceGrant
+	Namespaces     []corev1.Namespace // names and labels
+	Secrets        []corev1.Secret    // at least those that Gateways name
+	Imports        []v1alpha1.ImportedService
+	// ServiceImports of the hub's cluster. They resolve nothing: one without an
+	// ImportedService is not of our fleet, and the message says so.
+	ServiceImports []mcsv1beta1.ServiceImport
+	Services       []corev1.Service
+	Policies       []v1alpha1.BackendPolicy
+	Pools          []v1alpha1.EdgePool // status.allocations as they are recorded
+
+	// Nacks are what an edge refused. Each counts while its object is at that generation.
+	Nacks []Nack
+	// Programmed says how far the edges are, by Gateway. No entry: no edge is connected.
+	Programmed map[fleet.ObjectName]Programming
+	// CRDVersion is the annotation gateway.networking.k8s.io/bundle-version of
+	// the installed CRDs, like "v1.6.3"; empty: not known, and not judged.
+	CRDVersion string
+
+	// Memo is Result.Memo of the last Build, or nil. It makes Build faster and
+	// never changes its Result.
+	Memo *Memo
+}
+
+// Nack is an edge's refusal of what was made of one object.
+type Nack struct {
+	Ref     condition.Ref // a Gateway or an HTTPRoute, at the generation that was refused
+	Message string        // Envoy's words
+}
+
+// Programming is how far the edges in a Gateway's places are.
+type Programming struct {
+	Generation int64 // metadata.generation of the Gateway that Acked is about
+	Connected  int   // edges connected now
+	Acked      int   // of those, edges that have acknowledged all of the Gateway at Generation
+}
+
+// Result is what a snapshot means. Equal snapshots give equal results,
+// whatever the order of their parts.
+type Result struct {
+	Model   model.Model
+	Reports []condition.Report // by kind, then name
+	Memo    *Memo              // for the next Input; never part of a comparison
+}
