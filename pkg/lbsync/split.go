@@ -65,9 +65,8 @@ type RegionShares struct {
 }
 
 // Split divides each region's demand for one import over the members that can serve it. It is exact and the same
-// for every order of its input; the package comment has the
-// arithmetic. Capacity is a wish,
-// not a circuit breaker: nothing is ever rejected.
+// for every order of its input; the package comment has the arithmetic. Capacity is a wish, not a circuit breaker:
+// nothing is ever rejected.
 func Split(in SplitInput) []RegionShares {
 	w := readWorld(in)
 	w.place()

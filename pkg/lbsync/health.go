@@ -1,0 +1,96 @@
+package lbsync
+
+import (
+	"maps"
+	"slices"
+
+	"crossway.dev/crossway/pkg/fleet"
+)
+
+const (
+	// failingReports and failingRequests: a member is held out when an edge saw this many reports in a row, with
+	// this many requests in all, in which everything failed.
+	failingReports  = 2
+	failingRequests = 10
+)
+
+// Outcome is what one edge's report says of one member's part of an import.
+type Outcome struct {
+	Edge    string
+	Cluster fleet.ClusterName
+	// Succeeded and Failed count requests since the edge's last report. Failed are connect errors, resets and
+	// answers with a 5xx status; load reports do not tell them apart.
+	Succeeded, Failed uint64
+}
+
+// Health remembers, for one region and one import, which members' requests all fail. It decides about shares alone:
+// Split ignores it where every member fails. The zero value holds nobody out.
+type Health struct {
+	runs map[fleet.ClusterName]map[string]run // by member and edge
+	held map[fleet.ClusterName]bool
+}
+
+// run is one edge's unbroken row of reports in which everything failed; a report without requests neither breaks nor
+// prolongs it.
+type run struct {
+	reports int
+	failed  uint64
+}
+
+// Observe adds a report and says whether the set of held-out members changed. One success anywhere in the region
+// brings a member back at once.
+func (h *Health) Observe(o Outcome) (changed bool) {
+	if h.runs == nil {
+		h.runs, h.held = map[fleet.ClusterName]map[string]run{}, map[fleet.ClusterName]bool{}
+	}
+	if o.Succeeded > 0 {
+		changed = h.held[o.Cluster]
+		delete(h.held, o.Cluster)
+		delete(h.runs, o.Cluster) // of every edge: the member answers in this region
+		return changed
+	}
+	if o.Failed == 0 {
+		return false
+	}
+	if h.runs[o.Cluster] == nil {
+		h.runs[o.Cluster] = map[string]run{}
+	}
+	r := h.runs[o.Cluster][o.Edge]
+	h.runs[o.Cluster][o.Edge] = run{reports: r.reports + 1, failed: r.failed + o.Failed}
+	reports, failed := 0, uint64(0)
+	for _, r := range h.runs[o.Cluster] {
+		reports = max(reports, r.reports)
+		failed += r.failed
+	}
+	if h.held[o.Cluster] || reports < failingReports || failed < failingRequests {
+		return false
+	}
+	h.held[o.Cluster] = true
+	return true
+}
+
+// Hold holds a member out because the shares in force say so: how a hub that has just started learns it.
+func (h *Health) Hold(cluster fleet.ClusterName) {
+	if h.held == nil {
+		h.runs, h.held = map[fleet.ClusterName]map[string]run{}, map[fleet.ClusterName]bool{}
+	}
+	h.held[cluster] = true
+}
+
+// Retry forgets what is known of a member: something says that it is back.
+func (h *Health) Retry(cluster fleet.ClusterName) (changed bool) {
+	changed = h.held[cluster]
+	delete(h.held, cluster)
+	delete(h.runs, cluster)
+	return changed
+}
+
+// Forget removes an edge that is gone.
+func (h *Health) Forget(edge string) {
+	for _, runs := range h.runs {
+		delete(runs, edge)
+	}
+}
+
+// HeldOut lists the members held out, sorted.
+func (h *Health) HeldOut() []fleet.ClusterName { return slices.Sorted(maps.Keys(h.held)) }
