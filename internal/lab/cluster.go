@@ -96,12 +96,17 @@ func (l *Lab) startNodes(ctx, life context.Context, c *Cluster, p clusterPlan) e
 				log.Error("kubelet", "node", k.Name, "error", err)
 			}
 		})
-		if _, err := c.plane.StartProxy(k.Name, c.PodCIDR, l.network.Nodes[k.Name].NS); err != nil {
-			return err
-		}
 	}
 	factory.WaitForCacheSync(ctx.Done())
-	return c.awaitNodes(ctx, len(nodes))
+	if err := c.awaitNodes(ctx, len(nodes)); err != nil {
+		return err
+	}
+	for _, k := range c.kubelets { // it wants to see its Node
+		if _, err := c.plane.StartProxy(ctx, k.Name, c.PodCIDR, l.network.Nodes[k.Name].NS); err != nil {
+			return fmt.Errorf("kube-proxy of node %s: %w", k.Name, err)
+		}
+	}
+	return nil
 }
 
 func (l *Lab) newKubelet(c *Cluster, n nodePlan, factory informers.SharedInformerFactory, log *slog.Logger) (*kubelet.Kubelet, error) {

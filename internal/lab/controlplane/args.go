@@ -1,13 +1,19 @@
 package controlplane
 
 import (
+	"context"
 	"fmt"
+	"net"
+	"net/http"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 
 	"github.com/vishvananda/netns"
+	"k8s.io/client-go/tools/clientcmd"
 
+	"crossway.dev/crossway/internal/lab/network"
 	"crossway.dev/crossway/internal/lab/process"
 )
 
@@ -67,17 +73,42 @@ func (c *Cluster) controllerManagerArgs() []string {
 	}
 }
 
-// StartProxy starts a node's kube-proxy in the node's network namespace.
-func (c *Cluster) StartProxy(node, clusterCIDR string, ns netns.NsHandle) (*process.Process, error) {
-	return c.env.Group.Start(process.Spec{
-		Args: []string{c.env.Programs.Path("kube-proxy"),
-			"--kubeconfig=" + c.Kubeconfig, "--hostname-override=" + node, "--proxy-mode=nftables", "--cluster-cidr=" + clusterCIDR,
-			"--nftables-min-sync-period=10ms", "--nftables-sync-period=1m",
-			// The lab's root may not set the machine's conntrack limits.
-			"--conntrack-max-per-core=0", "--conntrack-tcp-timeout-established=0", "--conntrack-tcp-timeout-close-wait=0",
-			"--metrics-bind-address=127.0.0.1:10249", "--healthz-bind-address=127.0.0.1:10256",
-		},
+// proxyConfig is what kube-proxy has no flags for, or only with a warning: fast
+// updates, and conntrack limits left alone, which the lab's root may not set.
+const proxyConfig = `apiVersion: kubeproxy.config.k8s.io/v1alpha1
+kind: KubeProxyConfiguration
+mode: nftables
+hostnameOverride: %q
+clusterCIDR: %q
+clientConnection: {kubeconfig: %q, qps: 1000, burst: 2000}
+nftables: {minSyncPeriod: 10ms, syncPeriod: 1m}
+conntrack: {maxPerCore: 0, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeout: 0s}
+metricsBindAddress: 127.0.0.1:10249
+healthzBindAddress: 127.0.0.1:10256
+`
+
+// StartProxy starts a node's kube-proxy in the node's network namespace and
+// waits until it has written its rules once.
+func (c *Cluster) StartProxy(ctx context.Context, node, clusterCIDR string, ns netns.NsHandle) (*process.Process, error) {
+	config, kubeconfig := c.file("kube-proxy-"+node+".yaml"), c.file("kube-proxy-"+node+".kubeconfig")
+	// Over the backbone: not every node has a control link.
+	server := "https://" + net.JoinHostPort(c.spec.Address, strconv.Itoa(c.spec.Port))
+	if err := clientcmd.WriteToFile(c.ConfigFor(server, c.admin), kubeconfig); err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(config, fmt.Appendf(nil, proxyConfig, node, clusterCIDR, kubeconfig), 0o644); err != nil {
+		return nil, err
+	}
+	p, err := c.env.Group.Start(process.Spec{
+		Args:      []string{c.env.Programs.Path("kube-proxy"), "--config=" + config},
 		Log:       filepath.Join(c.env.LogDir, fmt.Sprintf("%s-kube-proxy-%s.log", c.Name, node)),
 		Namespace: ns,
 	})
+	if err != nil {
+		return nil, err
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, proto, address string) (net.Conn, error) {
+		return network.Dial(ctx, ns, proto, address)
+	}}}
+	return p, await(ctx, p, func(ctx context.Context) error { return get(ctx, client, "http://127.0.0.1:10256/healthz") })
 }
