@@ -18,7 +18,7 @@ import (
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
 // +kubebuilder:printcolumn:name="Conflict",type=string,JSONPath=`.status.conditions[?(@.type=="Conflict")].reason`
 // +kubebuilder:printcolumn:name="Exported",type=date,JSONPath=`.spec.exportedAt`
-// +kubebuilder:validation:XValidation:rule="self.metadata.name == self.spec.service.name + '.' + self.spec.service.namespace",message="name must be <service>.<namespace> of spec.service"
+// +kubebuilder:validation:XValidation:rule="self.metadata.name.split('.') == [self.spec.service.name, self.spec.service.namespace]",message="name must be <service>.<namespace> of spec.service"
 type ExportedService struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`

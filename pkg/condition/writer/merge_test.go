@@ -1,0 +1,118 @@
+package writer
+
+import (
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/pkg/condition"
+	"crossway.dev/crossway/pkg/fleet"
+)
+
+func isTrue(kind string) condition.Condition {
+	return condition.Condition{Type: kind, Status: metav1.ConditionTrue, Reason: kind}
+}
+
+// Gateway and GatewayClass pass the API server's schema with everything set,
+// and listeners follow the spec: those that left it leave the status.
+func TestGateway(t *testing.T) {
+	r := newRoom(t)
+	class := &gatewayv1.GatewayClass{ObjectMeta: metav1.ObjectMeta{Name: r.namespace}, Spec: gatewayv1.GatewayClassSpec{ControllerName: v1alpha1.GatewayController}}
+	r.must(r.api.Create(t.Context(), class))
+	gateway := &gatewayv1.Gateway{
+		ObjectMeta: metav1.ObjectMeta{Namespace: r.namespace, Name: "shared"},
+		Spec: gatewayv1.GatewaySpec{GatewayClassName: gatewayv1.ObjectName(class.Name),
+			Listeners: []gatewayv1.Listener{{Name: "a", Port: 80, Protocol: "HTTP"}, {Name: "b", Port: 81, Protocol: "HTTP"}}},
+	}
+	r.must(r.api.Create(t.Context(), gateway))
+
+	report := condition.Report{
+		Ref:        r.ref(condition.Gateway, "shared", 1),
+		Conditions: []condition.Condition{isTrue("Accepted"), isTrue("Programmed")},
+		Addresses:  []string{"198.18.1.7", "198.18.2.7"},
+		Listeners: []condition.ListenerReport{
+			{Name: "a", SupportedKinds: []string{"HTTPRoute"}, AttachedRoutes: 3, Conditions: []condition.Condition{isTrue("Accepted")}},
+			{Name: "b", Conditions: []condition.Condition{isTrue("Accepted")}},
+		},
+	}
+	r.write(report, condition.Report{
+		Ref:        condition.Ref{Kind: condition.GatewayClass, Name: fleet.ObjectName{Name: class.Name}, Generation: 1},
+		Conditions: []condition.Condition{isTrue("Accepted")}, Features: []string{"Gateway", "HTTPRoute"},
+	})
+	report.Listeners = report.Listeners[:1]
+	r.write(report)
+
+	r.must(r.api.Get(t.Context(), client.ObjectKeyFromObject(gateway), gateway))
+	var got []string
+	for _, c := range gateway.Status.Conditions {
+		got = append(got, c.Type+"="+string(c.Status))
+	}
+	for _, a := range gateway.Status.Addresses {
+		got = append(got, string(*a.Type)+" "+a.Value)
+	}
+	for _, l := range gateway.Status.Listeners {
+		got = append(got, string(l.Name)+" "+string(l.SupportedKinds[0].Kind)+" "+l.Conditions[0].Type)
+	}
+	if diff := cmp.Diff([]string{"Accepted=True", "Programmed=True", "IPAddress 198.18.1.7", "IPAddress 198.18.2.7", "a HTTPRoute Accepted"}, got); diff != "" {
+		t.Error(diff)
+	}
+	r.must(r.api.Get(t.Context(), client.ObjectKeyFromObject(class), class))
+	if len(class.Status.SupportedFeatures) != 2 || class.Status.Conditions[0].Status != metav1.ConditionTrue {
+		t.Errorf("class status %+v", class.Status)
+	}
+}
+
+// Two rooms speak about one policy, each in its own condition type; neither
+// takes the other's away, also when only one of them has spoken so far.
+func TestTwoSources(t *testing.T) {
+	build := &Source{name: "build", types: map[string]bool{"Accepted": true}}
+	load := &Source{name: "load", types: map[string]bool{"Overflowing": true}}
+	say := func(s *Source, kind string, names ...string) sourced {
+		report := condition.Report{Ref: condition.Ref{Kind: condition.BackendPolicy}}
+		for _, name := range names {
+			report.Ancestors = append(report.Ancestors, condition.AncestorReport{Group: "multicluster.x-k8s.io", Kind: "ServiceImport",
+				Name: fleet.ObjectName{Namespace: "shop", Name: name}, Conditions: []condition.Condition{isTrue(kind)}})
+		}
+		return sourced{s, report}
+	}
+	policy := &v1alpha1.BackendPolicy{}
+	for _, step := range []struct {
+		reports []sourced
+		want    string
+	}{
+		{[]sourced{say(build, "Accepted", "web", "api"), say(load, "Overflowing", "web")}, "web:Accepted,Overflowing api:Accepted"},
+		{[]sourced{say(load, "Overflowing", "web")}, "web:Accepted,Overflowing api:Accepted"}, // build has just restarted
+		{[]sourced{say(build, "Accepted", "web")}, "web:Accepted,Overflowing"},                // the policy no longer names api
+		{[]sourced{say(build, "Accepted", "web"), say(load, "Overflowing")}, "web:Accepted"},
+	} {
+		apply(policy, step.reports, metav1.NewTime(noon))
+		var got []string
+		for _, a := range policy.Status.Ancestors {
+			var types []string
+			for _, c := range a.Conditions {
+				types = append(types, c.Type)
+			}
+			got = append(got, string(a.AncestorRef.Name)+":"+strings.Join(types, ","))
+		}
+		if s := strings.Join(got, " "); s != step.want {
+			t.Errorf("got %q, want %q", s, step.want)
+		}
+	}
+}
+
+// Envoy's words may be long; the API allows 32768 bytes of valid UTF-8.
+func TestLongMessage(t *testing.T) {
+	short := shorten(strings.Repeat("a", longestMessage-1) + "é tail")
+	if len(short) > longestMessage || !utf8.ValidString(short) {
+		t.Errorf("length %d, valid %v", len(short), utf8.ValidString(short))
+	}
+	if got := shorten("as it is"); got != "as it is" {
+		t.Errorf("got %q", got)
+	}
+}

@@ -1,0 +1,16 @@
+package writer
+
+import "github.com/prometheus/client_golang/prometheus"
+
+type metrics struct{ writes, conflicts *prometheus.CounterVec }
+
+func newMetrics() metrics {
+	return metrics{
+		writes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "crossway_status_writes_total", Help: "Statuses brought to what is wanted, by kind and result (written, unchanged, error).",
+		}, []string{"kind", "result"}),
+		conflicts: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "crossway_status_conflicts_total", Help: "Status writes that another writer came before, by kind; each is tried again.",
+		}, []string{"kind"}),
+	}
+}

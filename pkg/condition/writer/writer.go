@@ -1,0 +1,248 @@
+package writer
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/util/retry"
+	"k8s.io/client-go/util/workqueue"
+	"k8s.io/utils/clock"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"crossway.dev/crossway/pkg/condition"
+	"crossway.dev/crossway/pkg/fleet"
+)
+
+// Options are what a Writer works with.
+type Options struct {
+	// Client writes status, and reads: from a cache, where it has one.
+	Client client.Client
+	// Live reads past the cache after a conflict. Nil: Client.
+	Live client.Reader
+	// Workers write at the same time. 0: 4.
+	Workers int
+	// Clock gives lastTransitionTime. Nil: the real one.
+	Clock clock.PassiveClock
+}
+
+// Writer writes status on the leader. It is a Runnable of a manager.
+type Writer struct {
+	options Options
+	metrics metrics
+	queue   workqueue.TypedRateLimitingInterface[object]
+
+	mu      sync.Mutex // guards all below
+	running bool
+	wanted  map[object]map[*Source]condition.Report
+}
+
+// object is one object whose status is ours, in part.
+type object struct {
+	kind condition.Kind
+	name fleet.ObjectName
+}
+
+// New makes a Writer.
+func New(options Options) *Writer {
+	if options.Live == nil {
+		options.Live = options.Client
+	}
+	if options.Clock == nil {
+		options.Clock = clock.RealClock{}
+	}
+	options.Workers = cmp.Or(options.Workers, 4)
+	limiter := workqueue.NewTypedItemExponentialFailureRateLimiter[object](20*time.Millisecond, time.Minute)
+	return &Writer{
+		options: options,
+		metrics: newMetrics(),
+		queue:   workqueue.NewTypedRateLimitingQueue(limiter),
+		wanted:  map[object]map[*Source]condition.Report{},
+	}
+}
+
+// Collectors are the writer's metrics, for the caller to register.
+func (w *Writer) Collectors() []prometheus.Collector {
+	return []prometheus.Collector{w.metrics.writes, w.metrics.conflicts}
+}
+
+// NeedLeaderElection says that only the leader writes.
+func (w *Writer) NeedLeaderElection() bool { return true }
+
+// Start writes what is and becomes wanted until ctx ends.
+func (w *Writer) Start(ctx context.Context) error {
+	w.mu.Lock()
+	w.running = true
+	for o := range w.wanted {
+		w.queue.Add(o)
+	}
+	w.mu.Unlock()
+
+	var workers sync.WaitGroup
+	for range w.options.Workers {
+		workers.Go(func() {
+			for w.next(ctx) {
+			}
+		})
+	}
+	<-ctx.Done()
+	w.queue.ShutDown()
+	workers.Wait()
+	return nil
+}
+
+// next writes one object; false when the queue is shut down.
+func (w *Writer) next(ctx context.Context) bool {
+	o, shutdown := w.queue.Get()
+	if shutdown {
+		return false
+	}
+	defer w.queue.Done(o)
+	if err := w.write(ctx, o); err != nil && ctx.Err() == nil {
+		w.metrics.writes.WithLabelValues(string(o.kind), "error").Inc()
+		log.FromContext(ctx).Error(err, "write status", "kind", o.kind, "object", o.name.String())
+		w.queue.AddRateLimited(o)
+		return true
+	}
+	w.queue.Forget(o)
+	return true
+}
+
+// write brings one object's status to what is wanted. It forgets objects that
+// are gone.
+func (w *Writer) write(ctx context.Context, o object) error {
+	var reader client.Reader = w.options.Client
+	result := "unchanged"
+	err := retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+		reports := w.reports(o)
+		if len(reports) == 0 {
+			return nil
+		}
+		stored, err := newObject(o.kind)
+		if err != nil {
+			return err
+		}
+		if err := reader.Get(ctx, client.ObjectKey(o.name), stored); err != nil {
+			return fmt.Errorf("read %s %s: %w", o.kind, o.name, err)
+		}
+		now := metav1.NewTime(w.options.Clock.Now().Truncate(time.Second))
+		if !apply(stored, reports, now) {
+			return nil
+		}
+		// The cache may be behind what we wrote last: read past it next time.
+		reader = w.options.Live
+		if err := w.options.Client.Status().Update(ctx, stored); err != nil {
+			if apierrors.IsConflict(err) {
+				w.metrics.conflicts.WithLabelValues(string(o.kind)).Inc()
+				return err // as it is: RetryOnConflict does not unwrap
+			}
+			return fmt.Errorf("update status of %s %s: %w", o.kind, o.name, err)
+		}
+		result = "written"
+		return nil
+	})
+	if notFound(err) {
+		w.forget(o)
+		err = nil
+	}
+	if err == nil {
+		w.metrics.writes.WithLabelValues(string(o.kind), result).Inc()
+	}
+	return err
+}
+
+func notFound(err error) bool {
+	var status apierrors.APIStatus
+	return errors.As(err, &status) && status.Status().Reason == metav1.StatusReasonNotFound
+}
+
+// reports are what all sources want of an object, by the sources' names.
+func (w *Writer) reports(o object) []sourced {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var out []sourced
+	for source, report := range w.wanted[o] {
+		out = append(out, sourced{source, report})
+	}
+	sortSourced(out)
+	return out
+}
+
+func (w *Writer) forget(o object) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.wanted, o)
+}
+
+// Source is one producer of conditions: the only one of its types.
+type Source struct {
+	writer *Writer
+	name   string
+	types  map[string]bool
+	said   map[object]bool // guarded by writer.mu
+}
+
+// Source makes the handle of a producer of these condition types. A stored
+// condition of one of them is removed when a later report lacks it.
+func (w *Writer) Source(name string, types ...string) *Source {
+	s := &Source{writer: w, name: name, types: map[string]bool{}, said: map[object]bool{}}
+	for _, t := range types {
+		s.types[t] = true
+	}
+	return s
+}
+
+// Report is all that the source has to say now: objects that it reported
+// before and does not now are left as they are and forgotten. It does not
+// block, and keeps the slices of the reports: do not change them afterwards.
+func (s *Source) Report(reports []condition.Report) {
+	w := s.writer
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	said := make(map[object]bool, len(reports))
+	for _, report := range reports {
+		o := object{report.Ref.Kind, report.Ref.Name}
+		said[o] = true
+		before, known := w.wanted[o][s]
+		if known && reflect.DeepEqual(before, report) {
+			continue
+		}
+		if w.wanted[o] == nil {
+			w.wanted[o] = map[*Source]condition.Report{}
+		}
+		w.wanted[o][s] = report
+		if w.running {
+			w.queue.Add(o)
+		}
+	}
+	for o := range s.said {
+		if said[o] {
+			continue
+		}
+		delete(w.wanted[o], s)
+		if len(w.wanted[o]) == 0 {
+			delete(w.wanted, o)
+		}
+	}
+	s.said = said
+}
+
+// Recheck compares the object's status with what is wanted again: somebody
+// wrote to it. It does not block.
+func (s *Source) Recheck(kind condition.Kind, name fleet.ObjectName) {
+	w := s.writer
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	o := object{kind, name}
+	if w.running && len(w.wanted[o]) > 0 {
+		w.queue.Add(o)
+	}
+}
