@@ -8,8 +8,10 @@ import (
 	"google.golang.org/grpc/status"
 )
 
+type wire = discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesServer
+
 // DeltaAggregatedResources serves one edge. It is called by gRPC.
-func (s *Server) DeltaAggregatedResources(g discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
+func (s *Server) DeltaAggregatedResources(g wire) error {
 	open, err := s.admit(g.Context(), "ads")
 	if err != nil {
 		return err
@@ -38,7 +40,7 @@ func (s *Server) DeltaAggregatedResources(g discovery.AggregatedDiscoveryService
 }
 
 // send sends what the order says until the stream ends.
-func (s *Server) send(g discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesServer, st *stream) error {
+func (s *Server) send(g wire, st *stream) error {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
@@ -68,11 +70,12 @@ func (s *Server) send(g discovery.AggregatedDiscoveryService_DeltaAggregatedReso
 }
 
 // receive takes in requests and tells the observer, all from this goroutine.
-func (s *Server) receive(g discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesServer, st *stream, r *discovery.DeltaDiscoveryRequest) error {
+func (s *Server) receive(g wire, st *stream, r *discovery.DeltaDiscoveryRequest) error {
 	edge, observer := st.edge, s.config.Observer
+	log := s.config.Log.WithValues("node", edge.Node, "pool", edge.Identity.Pool, "zone", edge.Identity.Zone, "stream", edge.Stream)
 	connected := s.metrics.connected.WithLabelValues(edge.Identity.Pool)
 	connected.Inc()
-	s.config.Log.Info("edge connected", "node", edge.Node, "identity", edge.Identity.String(), "stream", edge.Stream)
+	log.Info("edge connected")
 	if observer.Connected != nil {
 		observer.Connected(edge)
 	}
@@ -80,7 +83,7 @@ func (s *Server) receive(g discovery.AggregatedDiscoveryService_DeltaAggregatedR
 	defer func() {
 		st.pool.detach(st)
 		connected.Dec()
-		s.config.Log.Info("edge disconnected", "node", edge.Node, "identity", edge.Identity.String(), "stream", edge.Stream)
+		log.Info("edge disconnected")
 		if observer.Disconnected != nil {
 			observer.Disconnected(edge)
 		}

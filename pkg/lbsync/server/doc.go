@@ -1,7 +1,7 @@
 // Package server is the wire between the hub and the Envoys of the fleet: a
 // small delta ADS server and the load reporting service, both over mutual TLS.
 //
-// It owns who an edge is (the URI SAN of its client certificate), what each
+// It owns who may open a stream (the client certificate alone says), what each
 // connected edge holds, in which order changes leave (make before break), and
 // what the edge answered. It knows an Envoy resource as a name, a version and
 // bytes; it never builds or changes one, never reads Kubernetes, and never
@@ -29,7 +29,7 @@
 //
 // Example:
 //
-//	xds, err := server.New(server.Config{Authorize: admitted, Observer: server.Observer{Load: demand.Add}})
+//	xds, err := server.New(server.Config{Identify: identityOf, Authorize: admitted, Observer: server.Observer{Load: demand.Add}})
 //	grpcServer := server.NewGRPCServer(tlsConfig)
 //	xds.Register(grpcServer)
 //	xds.SetAssignments("public-us", assignments, nil)

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"sync"
 	"time"
 
@@ -10,17 +11,18 @@ import (
 	loadstats "github.com/envoyproxy/go-control-plane/envoy/service/load_stats/v3"
 	"github.com/go-logr/logr"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 )
 
-// Config is what a Server is made from. The zero value serves every edge that
-// has a certificate.
+// Config is what a Server is made from. Identify and Authorize must be set.
 type Config struct {
-	// Authorize says why an edge is refused; nil where its EdgePool agrees with
-	// its certificate. Asked at the start of each stream and by Reauthorize.
+	// Identify reads the identity from a client certificate whose chain is
+	// verified; an error says that it is no edge's (registration.EdgeIdentityOf).
+	Identify func(*x509.Certificate) (Identity, error)
+	// Authorize says why an edge is refused, nil where its EdgePool bears out its
+	// identity. Asked at the start of each stream and by Reauthorize.
 	Authorize func(Identity) error
 	Observer  Observer
 	// ReportInterval is between two load reports of an edge; 1 s where zero.
@@ -46,9 +48,6 @@ type Server struct {
 
 // New returns a server that knows no pool.
 func New(config Config) *Server {
-	if config.Authorize == nil {
-		config.Authorize = func(Identity) error { return nil }
-	}
 	if config.ReportInterval == 0 {
 		config.ReportInterval = time.Second
 	}
@@ -158,7 +157,7 @@ type session struct {
 // admit finds out who calls and whether it may. The session is known before it
 // is authorized, so that no change of mind falls between the two.
 func (s *Server) admit(ctx context.Context, service string) (*session, error) {
-	identity, err := identify(ctx)
+	identity, err := s.identify(ctx)
 	if err != nil {
 		s.refuse(service, err)
 		return nil, err
@@ -179,13 +178,6 @@ func (s *Server) admit(ctx context.Context, service string) (*session, error) {
 func (s *Server) refuse(service string, err error) {
 	s.metrics.refusedStreams.WithLabelValues(service).Inc()
 	s.config.Log.Info("refused a stream", "service", service, "reason", status.Convert(err).Message())
-}
-
-func (s *Server) authorize(id Identity) error {
-	if err := s.config.Authorize(id); err != nil {
-		return status.Errorf(codes.PermissionDenied, "edge certificate %s: %v", id, err)
-	}
-	return nil
 }
 
 func (s *Server) leave(open *session) {
