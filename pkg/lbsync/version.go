@@ -1,0 +1,139 @@
+package lbsync
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"crossway.dev/crossway/pkg/fleet"
+)
+
+// Version is a load assignment's version on the wire: the hash of its content, and the shares in force, so that a hub
+// that has just started learns them from the versions its edges name. It reads
+//
+//	<hash>;ServiceImport/shop/web=us-west:666667,eu-west:333333!us-west
+//
+// with the held-out members after the exclamation mark, one group for each backend.
+func Version(hash string, shares []BackendShares) string {
+	var b strings.Builder
+	b.WriteString(url.QueryEscape(hash))
+	for _, s := range sortedShares(shares) {
+		fmt.Fprintf(&b, ";%s/%s/%s=%s", url.QueryEscape(string(s.Backend.Kind)), url.QueryEscape(s.Backend.Name.Namespace),
+			url.QueryEscape(s.Backend.Name.Name), s.text())
+	}
+	return b.String()
+}
+
+func sortedShares(shares []BackendShares) []BackendShares {
+	return slices.SortedFunc(slices.Values(shares), func(a, b BackendShares) int { return a.Backend.Compare(b.Backend) })
+}
+
+func (s BackendShares) text() string {
+	var shares, held []string
+	for _, share := range s.Shares {
+		shares = append(shares, url.QueryEscape(string(share.Cluster))+":"+strconv.FormatUint(uint64(share.Parts), 10))
+	}
+	for _, c := range s.HeldOut {
+		held = append(held, url.QueryEscape(string(c)))
+	}
+	text := strings.Join(shares, ",")
+	if len(held) > 0 {
+		text += "!" + strings.Join(held, ",")
+	}
+	return text
+}
+
+// ParseVersion gives back what Version was made from; ok is false for a string that it did not make. The strings come
+// from edges, so anything may be in them. Region and Overflow are not carried.
+func ParseVersion(version string) (hash string, shares []BackendShares, ok bool) {
+	groups := strings.Split(version, ";")
+	hash, err := url.QueryUnescape(groups[0])
+	if err != nil || hash == "" {
+		return "", nil, false
+	}
+	for _, group := range groups[1:] {
+		s, ok := parseShares(group)
+		if !ok {
+			return "", nil, false
+		}
+		shares = append(shares, s)
+	}
+	if Version(hash, shares) != version { // one spelling only
+		return "", nil, false
+	}
+	return hash, shares, true
+}
+
+func parseShares(group string) (BackendShares, bool) {
+	var s BackendShares
+	name, rest, found := strings.Cut(group, "=")
+	words := strings.Split(name, "/")
+	if !found || len(words) != 3 {
+		return s, false
+	}
+	for i, w := range words {
+		plain, err := url.QueryUnescape(w)
+		if err != nil {
+			return s, false
+		}
+		words[i] = plain
+	}
+	s.Backend = fleet.Backend{Kind: fleet.BackendKind(words[0]), Name: fleet.ServiceName{Namespace: words[1], Name: words[2]}}
+	shares, held, hasHeld := strings.Cut(rest, "!")
+	sum := uint64(0)
+	for part := range strings.SplitSeq(shares, ",") {
+		if shares == "" {
+			break
+		}
+		cluster, number, _ := strings.Cut(part, ":")
+		plain, err := url.QueryUnescape(cluster)
+		parts, err2 := strconv.ParseUint(number, 10, 32)
+		if err != nil || err2 != nil {
+			return s, false
+		}
+		sum += parts
+		s.Shares = append(s.Shares, Share{Cluster: fleet.ClusterName(plain), Parts: uint32(parts)})
+	}
+	for part := range strings.SplitSeq(held, ",") {
+		plain, err := url.QueryUnescape(part)
+		if err != nil {
+			return s, false
+		}
+		if hasHeld {
+			s.HeldOut = append(s.HeldOut, fleet.ClusterName(plain))
+		}
+	}
+	sorted := slices.IsSortedFunc(s.Shares, func(a, b Share) int { return cmp.Compare(a.Cluster, b.Cluster) }) && slices.IsSorted(s.HeldOut)
+	return s, sorted && (sum == Whole || len(s.Shares) == 0)
+}
+
+// Learned gives the shares in force in one region, from the versions that its edges have. Where edges differ, because
+// one missed the last move, what most of them have counts, then the first by text.
+func Learned(region string, versions []string) []BackendShares {
+	votes := map[fleet.Backend]map[string]int{}
+	read := map[string]BackendShares{}
+	for _, version := range versions {
+		_, shares, ok := ParseVersion(version)
+		if !ok {
+			continue
+		}
+		for _, s := range shares {
+			s.Region = region
+			if votes[s.Backend] == nil {
+				votes[s.Backend] = map[string]int{}
+			}
+			votes[s.Backend][s.text()]++
+			read[s.Backend.String()+" "+s.text()] = s
+		}
+	}
+	var out []BackendShares
+	for backend, texts := range votes {
+		winner := slices.MinFunc(slices.Sorted(maps.Keys(texts)), func(a, b string) int { return cmp.Compare(texts[b], texts[a]) })
+		out = append(out, read[backend.String()+" "+winner])
+	}
+	return sortedShares(out)
+}
