@@ -1,0 +1,76 @@
+package registration
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/pkg/fleet"
+)
+
+// RoleName is the name of the Role and the RoleBinding of every member, in its
+// own namespace and in crossway-fleet.
+const RoleName = "crossway-member"
+
+// Namespace is a member's namespace on the hub.
+func Namespace(cluster fleet.ClusterName) string {
+	return v1alpha1.MemberNamespacePrefix + string(cluster)
+}
+
+// User is who a member's agent is on the hub.
+func User(cluster fleet.ClusterName) string { return v1alpha1.MemberUserPrefix + string(cluster) }
+
+// MemberObjects are what an accepted member needs on the hub.
+type MemberObjects struct {
+	Namespace corev1.Namespace
+	Role      rbacv1.Role
+	Binding   rbacv1.RoleBinding
+}
+
+// Objects gives a member its namespace and the right to write there, and
+// nowhere else, what an agent pushes. It may read the hub's verdicts but not
+// write them, and hold its Lease.
+func Objects(cluster fleet.ClusterName) MemberObjects {
+	labels := map[string]string{v1alpha1.LabelMember: string(cluster)}
+	meta := metav1.ObjectMeta{Namespace: Namespace(cluster), Name: RoleName, Labels: labels}
+	writes := []string{"get", "list", "watch", "create", "update", "patch", "delete"}
+	return MemberObjects{
+		Namespace: corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: Namespace(cluster), Labels: labels}},
+		Role: rbacv1.Role{
+			ObjectMeta: meta,
+			Rules: []rbacv1.PolicyRule{
+				{APIGroups: []string{v1alpha1.GroupVersion.Group}, Resources: []string{"exportedservices"}, Verbs: writes},
+				{APIGroups: []string{v1alpha1.GroupVersion.Group}, Resources: []string{"exportedservices/status"}, Verbs: []string{"get"}},
+				{APIGroups: []string{"discovery.k8s.io"}, Resources: []string{"endpointslices"}, Verbs: writes},
+				// create cannot be limited by name (Kubernetes RBAC, "Referring to resources")
+				{APIGroups: []string{"coordination.k8s.io"}, Resources: []string{"leases"}, Verbs: []string{"create"}},
+				{APIGroups: []string{"coordination.k8s.io"}, Resources: []string{"leases"}, ResourceNames: []string{v1alpha1.AgentLease}, Verbs: []string{"get", "update", "patch"}},
+			},
+		},
+		Binding: rbacv1.RoleBinding{
+			ObjectMeta: meta,
+			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: RoleName},
+			Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: User(cluster)}},
+		},
+	}
+}
+
+// FleetObjects are what all members together need: to read the fleet's imports.
+func FleetObjects() MemberObjects {
+	meta := metav1.ObjectMeta{Namespace: v1alpha1.FleetNamespace, Name: RoleName}
+	return MemberObjects{
+		Namespace: corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: v1alpha1.FleetNamespace}},
+		Role: rbacv1.Role{
+			ObjectMeta: meta,
+			Rules: []rbacv1.PolicyRule{
+				{APIGroups: []string{v1alpha1.GroupVersion.Group}, Resources: []string{"importedservices"}, Verbs: []string{"get", "list", "watch"}},
+			},
+		},
+		Binding: rbacv1.RoleBinding{
+			ObjectMeta: meta,
+			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: RoleName},
+			Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.GroupKind, Name: v1alpha1.MembersGroup}},
+		},
+	}
+}

@@ -1,0 +1,114 @@
+package serviceimport
+
+import (
+	"fmt"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
+
+	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/pkg/fleet"
+)
+
+// merging is one port of the import while exports are added to it.
+type merging struct {
+	port   v1alpha1.ServicePort
+	winner fleet.ClusterName
+	offers map[fleet.ClusterName]bool
+	losers []said
+}
+
+// mergePorts is the union of all exports' ports, in the order of their age.
+// Ports are the same by name first, then by (protocol, port), and the oldest
+// word about a port holds.
+//
+// A cluster whose port of the same name and protocol has another number or
+// appProtocol still serves it: endpoints are found by port name, so the
+// conflict costs no traffic. One whose protocol differs, or whose port of that
+// number has another name, does not.
+func mergePorts(aged []Export) ([]v1alpha1.ImportedPort, []conflict) {
+	var union []*merging
+	for _, e := range aged {
+		for _, p := range e.Spec.Ports {
+			union = addPort(union, e.Cluster, p)
+		}
+	}
+	var ports []v1alpha1.ImportedPort
+	var conflicts []conflict
+	for _, m := range union {
+		port := v1alpha1.ImportedPort{ServicePort: *m.port.DeepCopy()}
+		if len(m.offers) < len(aged) {
+			port.Clusters = sortedClusters(m.offers)
+		}
+		ports = append(ports, port)
+		if len(m.losers) > 0 {
+			conflicts = append(conflicts, conflict{
+				reason: string(mcsv1beta1.ServiceExportReasonPortConflict),
+				what:   "port " + portName(m.port), winner: said{m.winner, portValue(m.port)},
+				losers: m.losers, advice: "make them equal or rename one",
+			})
+		}
+	}
+	return ports, conflicts
+}
+
+func addPort(union []*merging, cluster fleet.ClusterName, p v1alpha1.ServicePort) []*merging {
+	if i := slices.IndexFunc(union, func(m *merging) bool { return m.port.Name == p.Name }); i >= 0 {
+		m := union[i]
+		if m.port.Protocol == p.Protocol {
+			m.offers[cluster] = true
+		}
+		if portValue(m.port) != portValue(p) {
+			m.losers = append(m.losers, said{cluster, portValue(p)})
+		}
+		return union
+	}
+	if i := slices.IndexFunc(union, func(m *merging) bool { return m.port.Protocol == p.Protocol && m.port.Port == p.Port }); i >= 0 {
+		union[i].losers = append(union[i].losers, said{cluster, portValue(p) + " with the name " + portName(p)})
+		return union
+	}
+	return append(union, &merging{port: p, winner: cluster, offers: map[fleet.ClusterName]bool{cluster: true}})
+}
+
+// portValue is all of a port but its name: "TCP 8080 (kubernetes.io/h2c)".
+func portValue(p v1alpha1.ServicePort) string {
+	if p.AppProtocol == nil {
+		return fmt.Sprintf("%s %d", p.Protocol, p.Port)
+	}
+	return fmt.Sprintf("%s %d (%s)", p.Protocol, p.Port, *p.AppProtocol)
+}
+
+func portName(p v1alpha1.ServicePort) string {
+	if p.Name == "" {
+		return "without a name"
+	}
+	return fmt.Sprintf("%q", p.Name)
+}
+
+// mergeFamilies intersects the IP families, in the order of the oldest export
+// that names any: a family that one cluster lacks would reach only part of the
+// endpoints. Where nothing is common to all, the oldest export's families hold
+// and the others' endpoints cannot be reached: a conflict (KEP-1645, IPFamilyConflict).
+func mergeFamilies(aged []Export) ([]corev1.IPFamily, []conflict) {
+	named := slices.DeleteFunc(slices.Clone(aged), func(e Export) bool { return len(e.Spec.IPFamilies) == 0 })
+	if len(named) == 0 {
+		return nil, nil
+	}
+	first := named[0]
+	common := slices.Clone(first.Spec.IPFamilies)
+	c := conflict{
+		reason: string(mcsv1beta1.ServiceExportReasonIPFamilyConflict), what: "ipFamilies",
+		winner: said{first.Cluster, fmt.Sprint(first.Spec.IPFamilies)}, advice: "give all Services one family in common",
+	}
+	for _, e := range named[1:] {
+		common = slices.DeleteFunc(common, func(f corev1.IPFamily) bool { return !slices.Contains(e.Spec.IPFamilies, f) })
+		if !slices.Equal(e.Spec.IPFamilies, first.Spec.IPFamilies) {
+			c.losers = append(c.losers, said{e.Cluster, fmt.Sprint(e.Spec.IPFamilies)})
+		}
+	}
+	if len(common) > 0 {
+		return common, nil
+	}
+	return slices.Clone(first.Spec.IPFamilies), []conflict{c}
+}

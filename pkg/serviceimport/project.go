@@ -1,0 +1,69 @@
+package serviceimport
+
+import (
+	"maps"
+	"slices"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
+
+	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/pkg/condition"
+)
+
+// LabelManagedBy on a ServiceImport, with the value ManagedBy, says that
+// Crossway made it and may change and delete it.
+const (
+	LabelManagedBy = "app.kubernetes.io/managed-by"
+	ManagedBy      = "crossway.dev"
+)
+
+// Projection is the ServiceImport that a cluster shows for an import, and the
+// conditions for its status.
+type Projection struct {
+	Import     mcsv1beta1.ServiceImport
+	Conditions []condition.Condition
+}
+
+// Project gives the ServiceImport of an import, for any cluster that has its
+// namespace. It has no IPs: nothing gives out addresses for the whole fleet
+// yet. Exported labels cannot replace Crossway's own.
+func Project(imported v1alpha1.ImportedService) Projection {
+	spec := imported.Spec.DeepCopy()
+	labels := maps.Clone(spec.Labels)
+	if labels == nil {
+		labels = map[string]string{}
+	}
+	labels[LabelManagedBy] = ManagedBy
+	p := Projection{
+		Import: mcsv1beta1.ServiceImport{
+			ObjectMeta: metav1.ObjectMeta{
+				Namespace: spec.Service.Namespace, Name: spec.Service.Name,
+				Labels: labels, Annotations: spec.Annotations,
+			},
+			Spec: mcsv1beta1.ServiceImportSpec{
+				Ports:                 []mcsv1beta1.ServicePort{},
+				Type:                  mcsv1beta1.ServiceImportType(spec.Type),
+				SessionAffinity:       spec.SessionAffinity,
+				SessionAffinityConfig: spec.SessionAffinityConfig,
+				IPFamilies:            slices.Clone(spec.IPFamilies),
+				InternalTrafficPolicy: spec.InternalTrafficPolicy,
+				TrafficDistribution:   spec.TrafficDistribution,
+			},
+			Status: mcsv1beta1.ServiceImportStatus{EndpointSliceObjects: mcsv1beta1.EndpointSliceObjectsAbsent},
+		},
+		Conditions: []condition.Condition{condition.ImportReady()},
+	}
+	for _, port := range spec.Ports {
+		p.Import.Spec.Ports = append(p.Import.Spec.Ports, mcsv1beta1.ServicePort{
+			Name: port.Name, Protocol: port.Protocol, Port: port.Port, AppProtocol: port.AppProtocol,
+		})
+	}
+	for _, c := range spec.Clusters {
+		p.Import.Status.Clusters = append(p.Import.Status.Clusters, mcsv1beta1.ClusterStatus{Cluster: c.Name})
+	}
+	return p
+}
+
+// Ours tells whether Crossway made a ServiceImport.
+func Ours(i *mcsv1beta1.ServiceImport) bool { return i.Labels[LabelManagedBy] == ManagedBy }
