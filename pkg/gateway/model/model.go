@@ -239,6 +239,10 @@ type Traffic struct {
 	Backend fleet.Backend
 	Rate    float64 // requests per second that one endpoint takes; 0: no limit
 	Mode    Mode
+	// Policy is the BackendPolicy that says so, at Generation: it is told when
+	// the import overflows.
+	Policy     fleet.ObjectName
+	Generation int64
 }
 
 // Secret is a certificate with its key. It redacts itself when printed.

@@ -1,0 +1,184 @@
+package endpoints
+
+import (
+	"slices"
+	"time"
+
+	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/gateway/model"
+	"crossway.dev/crossway/pkg/lbsync"
+)
+
+const (
+	// moveInterval is how often the shares of one import move at most for what clients send. What must move (a dead
+	// or drained member, a member that fails) does not wait.
+	moveInterval = time.Second
+)
+
+// flow is what is known of one backend in use: what clients send, who fails, and the shares in force.
+type flow struct {
+	backend  fleet.Backend
+	policy   model.Traffic
+	users    map[string]bool // keys of the assignments that use it
+	regions  map[string]*regionFlow
+	shares   []lbsync.RegionShares // in force, by region
+	members  []lbsync.Capacity     // that the shares were last divided over
+	moved    time.Time             // when they last moved
+	due      bool                  // something was heard since the last division
+	overflow overflow
+}
+
+// regionFlow is the part of one region's edges.
+type regionFlow struct {
+	demand lbsync.Demand
+	health lbsync.Health
+	// learned is when the region's shares were learned from an edge; zero: they are the hub's own.
+	learned time.Time
+	// heard: a load report came before anything was learned, so that there is nothing left to learn.
+	heard bool
+	// carry is the fraction of a request that a weighted rule's part left over, by edge.
+	carry map[string]float64
+}
+
+// division is what the shares of a flow are made from.
+type division struct {
+	now     time.Time
+	members []lbsync.Capacity
+	regions []regionView
+}
+
+// regionView is what a region's edges see.
+type regionView struct {
+	name    string
+	nearest []string
+	edges   []string // connected
+}
+
+func newFlow(backend fleet.Backend) *flow {
+	return &flow{backend: backend, policy: model.Traffic{Backend: backend, Mode: model.Waterfall},
+		users: map[string]bool{}, regions: map[string]*regionFlow{}}
+}
+
+func (f *flow) region(name string) *regionFlow {
+	if f.regions[name] == nil {
+		f.regions[name] = &regionFlow{carry: map[string]float64{}}
+	}
+	return f.regions[name]
+}
+
+// sharesOf gives the shares in force in a region.
+func (f *flow) sharesOf(region string) lbsync.RegionShares {
+	k := slices.IndexFunc(f.shares, func(r lbsync.RegionShares) bool { return r.Region == region })
+	if k < 0 {
+		return lbsync.RegionShares{Region: region}
+	}
+	return f.shares[k]
+}
+
+// learn takes over the shares that an edge of a region holds, unless the hub has its own or learned them already. It
+// says whether the shares in force changed.
+func (f *flow) learn(held lbsync.RegionShares, now time.Time) (changed bool) {
+	r := f.region(held.Region)
+	if r.heard || !r.learned.IsZero() {
+		return false
+	}
+	r.learned, f.due = now, true
+	for _, c := range held.HeldOut {
+		r.health.Hold(c)
+	}
+	k := slices.IndexFunc(f.shares, func(s lbsync.RegionShares) bool { return s.Region == held.Region })
+	if k < 0 {
+		return false
+	}
+	held = withoutLost(held, f.members)
+	if len(held.Shares) == 0 || sameShares(f.shares[k], held) {
+		return false
+	}
+	f.shares = slices.Clone(f.shares)
+	f.shares[k] = held
+	return true
+}
+
+// divide brings the shares up to date and says whether they changed. Counting noise moves nothing (lbsync.Move); what
+// was learned stays until every edge of its region has reported, but for members that can take nothing any more.
+func (f *flow) divide(d division) (changed bool) {
+	in := lbsync.SplitInput{Members: d.members, Rate: f.policy.Rate, Mode: f.policy.Mode}
+	move := lbsync.Move{Old: f.shares, Demand: map[string]float64{}, Members: d.members}
+	settled := true
+	for _, v := range d.regions {
+		r := f.region(v.name)
+		settled = settled && (r.learned.IsZero() || r.demand.Settled(v.edges, r.learned, d.now))
+		move.Learned = move.Learned || !r.learned.IsZero()
+		move.Demand[v.name] = r.demand.Rate()
+		in.Regions = append(in.Regions, lbsync.RegionDemand{Region: v.name, Demand: r.demand.Rate(), Nearest: v.nearest, HeldOut: r.health.HeldOut()})
+	}
+	move.New = lbsync.Split(in)
+	if !settled {
+		move.New = f.keepLearned(move.New, d.members)
+	}
+	others := !slices.Equal(f.members, d.members)
+	f.members, f.due = d.members, !settled
+	if settled {
+		f.overflow.note(move, d.now)
+	}
+	if !others && !move.Worth() || slices.EqualFunc(f.shares, move.New, sameShares) {
+		return false
+	}
+	f.shares, f.moved = move.New, d.now
+	if settled {
+		for _, r := range f.regions {
+			r.learned, r.heard = time.Time{}, true
+		}
+	}
+	return true
+}
+
+// keepLearned replaces fresh shares by the learned ones in force, where there are.
+func (f *flow) keepLearned(fresh []lbsync.RegionShares, members []lbsync.Capacity) []lbsync.RegionShares {
+	out := slices.Clone(fresh)
+	for i, s := range out {
+		if f.region(s.Region).learned.IsZero() {
+			continue
+		}
+		if kept := withoutLost(f.sharesOf(s.Region), members); len(kept.Shares) > 0 {
+			out[i] = kept
+		}
+	}
+	return out
+}
+
+// withoutLost takes the part of members that can take nothing any more (no ready endpoint, or drained) and gives it to
+// the others in proportion; a probe of a held-out member that is lost goes with it.
+func withoutLost(r lbsync.RegionShares, members []lbsync.Capacity) lbsync.RegionShares {
+	able := func(c fleet.ClusterName) bool {
+		return slices.ContainsFunc(members, func(m lbsync.Capacity) bool { return m.Cluster == c && m.Ready > 0 && m.Scaler > 0 })
+	}
+	out := lbsync.RegionShares{Region: r.Region, Overflow: r.Overflow}
+	left := uint64(0)
+	for _, s := range r.Shares {
+		if able(s.Cluster) {
+			out.Shares = append(out.Shares, s)
+			left += uint64(s.Parts)
+		}
+	}
+	for _, c := range r.HeldOut {
+		if able(c) {
+			out.HeldOut = append(out.HeldOut, c)
+		}
+	}
+	if len(out.Shares) == len(r.Shares) || left == 0 {
+		return out
+	}
+	rest := uint64(lbsync.Whole)
+	for i := range out.Shares {
+		out.Shares[i].Parts = uint32(uint64(out.Shares[i].Parts) * lbsync.Whole / left)
+		rest -= uint64(out.Shares[i].Parts)
+	}
+	out.Shares[0].Parts += uint32(rest)
+	return out
+}
+
+// sameShares ignores Overflow, which no edge sees.
+func sameShares(a, b lbsync.RegionShares) bool {
+	return a.Region == b.Region && slices.Equal(a.Shares, b.Shares) && slices.Equal(a.HeldOut, b.HeldOut)
+}

@@ -1,0 +1,135 @@
+package endpoints
+
+import (
+	"math"
+	"time"
+
+	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/lbsync"
+)
+
+// Load is what one edge counted for one assignment in an interval.
+type Load struct {
+	Assignment string
+	Interval   time.Duration
+	// Dropped were answered 503 without an endpoint being asked: backends without one keep their weight.
+	Dropped    uint64
+	Localities []LocalityLoad
+}
+
+// LocalityLoad is one locality's part of a Load; see lbsync.Sample for what Envoy counts where.
+type LocalityLoad struct {
+	SubZone                   string
+	Issued, Succeeded, Failed uint64
+}
+
+// heard is one report of one edge.
+type heard struct {
+	edge  Edge
+	at    time.Time
+	loads []Load
+}
+
+// tally is what one report says of one import.
+type tally struct {
+	interval          time.Duration
+	issued            float64
+	succeeded, failed uint64
+	outcomes          map[fleet.ClusterName]*lbsync.Outcome
+}
+
+// hear takes in one report. What clients sent for an assignment counts for its backends by weight, not by who answered:
+// requests that health moved to another backend are still this one's demand. It returns the flows with news.
+func (w *world) hear(h heard) []*flow {
+	tallies := map[*flow]*tally{}
+	for i := range h.loads {
+		w.tally(tallies, &h.loads[i])
+	}
+	var news []*flow
+	for f, t := range tallies {
+		if f.hear(h, t) {
+			news = append(news, f)
+		}
+	}
+	return news
+}
+
+func (w *world) tally(tallies map[*flow]*tally, load *Load) {
+	a := w.assignments[load.Assignment]
+	if a == nil {
+		return
+	}
+	total, weights := float64(load.Dropped), 0.0
+	for _, l := range load.Localities {
+		total += float64(l.Issued)
+	}
+	for _, b := range a.Backends {
+		weights += float64(b.Weight)
+	}
+	for _, b := range a.Backends {
+		f := w.flows[b.Backend]
+		if f == nil || b.Backend.Kind != fleet.Import || b.Weight == 0 {
+			continue
+		}
+		t := tallies[f]
+		if t == nil {
+			t = &tally{}
+			tallies[f] = t
+		}
+		t.interval = load.Interval
+		t.issued += total * float64(b.Weight) / weights
+	}
+	for _, l := range load.Localities {
+		cluster, backend, ok := lbsync.ParseSubZone(l.SubZone)
+		if t := tallies[w.flows[backend]]; ok && t != nil {
+			t.add(cluster, l)
+		}
+	}
+}
+
+func (t *tally) add(cluster fleet.ClusterName, l LocalityLoad) {
+	t.succeeded += l.Succeeded
+	t.failed += l.Failed
+	if t.outcomes == nil {
+		t.outcomes = map[fleet.ClusterName]*lbsync.Outcome{}
+	}
+	o := t.outcomes[cluster]
+	if o == nil {
+		o = &lbsync.Outcome{Cluster: cluster}
+		t.outcomes[cluster] = o
+	}
+	o.Succeeded += l.Succeeded
+	o.Failed += l.Failed
+}
+
+// hear takes in one edge's tally and says whether the shares should be looked at: somebody began or ceased to fail, or
+// what clients send is not what it was. An import without a rate that nobody asks for costs nothing.
+func (f *flow) hear(h heard, t *tally) (news bool) {
+	r := f.region(h.edge.Region)
+	if t.issued == 0 && t.succeeded+t.failed == 0 && f.policy.Rate == 0 && r.demand.Rate() == 0 && r.learned.IsZero() {
+		return false
+	}
+	if r.learned.IsZero() {
+		r.heard = true
+	}
+	key := h.edge.key()
+	exact := t.issued + r.carry[key]
+	issued := math.Floor(exact + 1e-9)
+	r.carry[key] = exact - issued
+	before := r.demand.Rate()
+	unserved := true
+	for _, m := range f.members {
+		unserved = unserved && m.Ready == 0
+	}
+	r.demand.Observe(lbsync.Sample{Edge: key, End: h.at, Interval: t.interval, Issued: uint64(issued),
+		Succeeded: t.succeeded, Failed: t.failed, Unserved: unserved})
+	for _, o := range t.outcomes {
+		o.Edge = key
+		if r.health.Observe(*o) {
+			f.moved = time.Time{} // a failing member moves at once
+			news = true
+		}
+	}
+	f.due = f.due || news || r.demand.Rate() != before || !r.learned.IsZero()
+	return f.due
+}

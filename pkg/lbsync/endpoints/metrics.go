@@ -1,0 +1,125 @@
+package endpoints
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"crossway.dev/crossway/pkg/fleet"
+)
+
+// maxImports bounds the label sets of a scrape: the first imports by name, of those that have a rate or are asked for.
+const maxImports = 1000
+
+type metrics struct {
+	published prometheus.Counter
+	passes    prometheus.Histogram
+}
+
+func newMetrics() metrics {
+	return metrics{
+		published: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "crossway_load_assignments_published_total", Help: "Changed load assignments handed to the edges' pools, once per region.",
+		}),
+		passes: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "crossway_endpoints_pass_seconds", Help: "Time from taking in changed slices and reports to having published what they change.",
+			Buckets: prometheus.ExponentialBuckets(0.0001, 2, 16),
+		}),
+	}
+}
+
+var (
+	demandDesc = prometheus.NewDesc("crossway_import_demand_requests_per_second",
+		"What clients of a region send for an import, as estimated from load reports.", []string{"import", "region"}, nil)
+	shareDesc = prometheus.NewDesc("crossway_import_share",
+		"Part of a region's requests for an import that goes to a cluster, 0 to 1.", []string{"import", "region", "cluster"}, nil)
+	heldOutDesc = prometheus.NewDesc("crossway_import_held_out",
+		"1 for a cluster that gets only probes from a region because all requests to it failed there.", []string{"import", "region", "cluster"}, nil)
+	capacityDesc = prometheus.NewDesc("crossway_import_capacity_requests_per_second",
+		"What a cluster's part of an import takes: ready endpoints x rate x scaler. Absent without a rate.", []string{"import", "cluster"}, nil)
+	readyDesc = prometheus.NewDesc("crossway_import_ready_endpoints",
+		"Ready endpoints of a cluster's part of an import, admitted ones only.", []string{"import", "cluster"}, nil)
+	overlapDesc = prometheus.NewDesc("crossway_assignment_overlapping_backends",
+		"Backends of a route's assignments that share addresses with one before them; load reports count those requests for the first.", []string{"route"}, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (l *Loop) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{demandDesc, shareDesc, heldOutDesc, capacityDesc, readyDesc, overlapDesc} {
+		out <- d
+	}
+	l.metrics.published.Describe(out)
+	l.metrics.passes.Describe(out)
+}
+
+// Collect implements prometheus.Collector. It reads the state in force, so that no event pays for a metric.
+func (l *Loop) Collect(out chan<- prometheus.Metric) {
+	l.metrics.published.Collect(out)
+	l.metrics.passes.Collect(out)
+	var collected []prometheus.Metric
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		collected = append(collected, prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...))
+	}
+	l.mu.Lock()
+	n := 0
+	for _, backend := range slices.SortedFunc(maps.Keys(l.world.flows), fleet.Backend.Compare) {
+		if f := l.world.flows[backend]; backend.Kind == fleet.Import && f.notable() && n < maxImports {
+			n++
+			f.collect(gauge)
+		}
+	}
+	for route, overlaps := range l.world.overlaps() {
+		gauge(overlapDesc, float64(overlaps), route)
+	}
+	l.mu.Unlock()
+	for _, m := range collected { // out may block
+		out <- m
+	}
+}
+
+// notable flows have a rate, clients, or somebody held out.
+func (f *flow) notable() bool {
+	for _, r := range f.regions {
+		if r.demand.Rate() > 0 || len(r.health.HeldOut()) > 0 {
+			return true
+		}
+	}
+	return f.policy.Rate > 0
+}
+
+func (f *flow) collect(gauge func(d *prometheus.Desc, v float64, labels ...string)) {
+	name := f.backend.Name.String()
+	for region, r := range f.regions {
+		gauge(demandDesc, r.demand.Rate(), name, region)
+		for _, c := range r.health.HeldOut() {
+			gauge(heldOutDesc, 1, name, region, string(c))
+		}
+	}
+	for _, r := range f.shares {
+		for _, s := range r.Shares {
+			gauge(shareDesc, float64(s.Parts)/1e6, name, r.Region, string(s.Cluster))
+		}
+	}
+	for _, m := range f.members {
+		gauge(readyDesc, float64(m.Ready), name, string(m.Cluster))
+		if f.policy.Rate > 0 {
+			gauge(capacityDesc, float64(m.Ready)*f.policy.Rate*m.Scaler, name, string(m.Cluster))
+		}
+	}
+}
+
+// overlaps counts, by route, the backends that share addresses; equal in every region.
+func (w *world) overlaps() map[string]int {
+	out := map[string]int{}
+	for _, a := range w.assignments {
+		n := 0
+		for _, s := range a.sent {
+			n = max(n, s.overlaps)
+		}
+		if n > 0 {
+			out[a.Route.String()] += n
+		}
+	}
+	return out
+}

@@ -1,0 +1,85 @@
+package endpoints
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"crossway.dev/crossway/pkg/condition"
+	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/lbsync"
+)
+
+const (
+	// overflowRest is how long an import must have had room before it counts as no longer overflowing: a condition is
+	// for states, live numbers are metrics.
+	overflowRest = 30 * time.Second
+	// overflowLook is how often it is looked at.
+	overflowLook = time.Second
+)
+
+// overflow remembers whether an import sends requests beyond its regions' nearest members.
+type overflow struct {
+	known   bool     // divided at least once with demand that is not only learned
+	regions []string // that overflow now, sorted
+	ended   time.Time
+}
+
+func (o *overflow) note(m lbsync.Move, now time.Time) {
+	var regions []string
+	for _, s := range m.New {
+		if s.Overflow > 0 && m.Demand[s.Region] > 0 {
+			regions = append(regions, s.Region)
+		}
+	}
+	if len(o.regions) > 0 && len(regions) == 0 {
+		o.ended = now
+	}
+	o.known, o.regions = true, regions
+}
+
+func (o *overflow) lasts(now time.Time) bool {
+	return len(o.regions) > 0 || !o.ended.IsZero() && now.Sub(o.ended) < overflowRest
+}
+
+// reportOverflow gives the Reporter a verdict on every policy whose imports are all known. l.mu is held.
+func (l *Loop) reportOverflow(now time.Time) {
+	if l.config.Reporter == nil || !l.served || now.Sub(l.said) < overflowLook {
+		return
+	}
+	l.said = now
+	l.config.Reporter.Report(l.world.overflowReports(now))
+}
+
+func (w *world) overflowReports(now time.Time) []condition.Report {
+	reports := map[condition.Ref]*condition.Report{}
+	unknown := map[condition.Ref]bool{}
+	for _, backend := range slices.SortedFunc(maps.Keys(w.flows), fleet.Backend.Compare) {
+		f := w.flows[backend]
+		if f.policy.Policy == (fleet.ObjectName{}) {
+			continue
+		}
+		ref := condition.Ref{Kind: condition.BackendPolicy, Name: f.policy.Policy, Generation: f.policy.Generation}
+		if !f.overflow.known {
+			unknown[ref] = true
+			continue
+		}
+		if reports[ref] == nil {
+			reports[ref] = &condition.Report{Ref: ref}
+		}
+		verdict := condition.HasRoom()
+		if f.overflow.lasts(now) {
+			verdict = condition.Overflowing(backend.Name)
+		}
+		reports[ref].Ancestors = append(reports[ref].Ancestors, condition.AncestorReport{
+			Group: "multicluster.x-k8s.io", Kind: string(fleet.Import), Name: backend.Name, Conditions: []condition.Condition{verdict}})
+	}
+	var out []condition.Report
+	for ref, r := range reports {
+		if !unknown[ref] {
+			out = append(out, *r)
+		}
+	}
+	slices.SortFunc(out, func(a, b condition.Report) int { return a.Ref.Name.Compare(b.Ref.Name) })
+	return out
+}
