@@ -1,0 +1,177 @@
+package demo
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"crossway.dev/crossway/internal/lab/load"
+)
+
+const systemNamespace = "crossway-system"
+
+// readyClusters asks, for at most a minute, until all clusters are reachable.
+func (s *Story) readyClusters(ctx context.Context) (int, error) {
+	ready := 0
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); sleep(ctx, 200*time.Millisecond) {
+		out, err := s.Lab.Hub.Kubectl(ctx, nil, "get", "memberclusters", "-o",
+			`jsonpath={range .items[*]}{.status.conditions[?(@.type=="Reachable")].status}{"\n"}{end}`)
+		if err != nil {
+			return 0, err
+		}
+		if ready = strings.Count(out, "True"); ready == len(clusters) {
+			break
+		}
+	}
+	return ready, nil
+}
+
+// edge is one Envoy as the hub's cluster sees it.
+type edge struct {
+	Namespace, Name string
+	Region          string
+	Ready           bool
+}
+
+// edges of a region, by name; all where region is empty. An edge that
+// terminates is there until it is gone, and not ready.
+func (s *Story) edges(ctx context.Context, region string) ([]edge, error) {
+	pods, err := s.Lab.Hub.Client.CoreV1().Pods("").List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=crossway-edge"})
+	if err != nil {
+		return nil, err
+	}
+	var out []edge
+	for _, pod := range pods.Items {
+		e := edge{Namespace: pod.Namespace, Name: pod.Name, Region: strings.TrimPrefix(pod.Spec.NodeName, "edge-")}
+		e.Ready = pod.DeletionTimestamp == nil && slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
+			return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
+		})
+		if region == "" || region == e.Region {
+			out = append(out, e)
+		}
+	}
+	slices.SortFunc(out, func(a, b edge) int { return strings.Compare(a.Name, b.Name) })
+	return out, nil
+}
+
+// stats reads those of an Envoy's statistics whose names match a regular expression.
+func (s *Story) stats(ctx context.Context, e edge, filter string) (map[string]string, error) {
+	address, err := s.Lab.Hub.Kubectl(ctx, nil, "exec", "-n", e.Namespace, e.Name, "--", "cat", "/run/crossway/admin")
+	if err != nil {
+		return nil, err
+	}
+	client := load.Client(s.Lab.DialerAt("edge-"+e.Region), nil)
+	defer client.CloseIdleConnections()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+strings.TrimSpace(address)+":9901/stats?filter="+url.QueryEscape(filter), nil)
+	if err != nil {
+		return nil, err
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return nil, fmt.Errorf("ask edge %s: %w", e.Name, err)
+	}
+	defer response.Body.Close()
+	out := map[string]string{}
+	lines := bufio.NewScanner(response.Body)
+	for lines.Scan() {
+		if name, value, ok := strings.Cut(lines.Text(), ": "); ok {
+			out[name] = value
+		}
+	}
+	return out, lines.Err()
+}
+
+// changes are the statistics by which an Envoy tells that a resource was
+// changed. The update_success of lds and cds alone says nothing: both count
+// the empty answer that a reconnected wildcard subscription gets.
+const changes = `(update_success|config_reload|\.version|(cluster|listener)_(added|modified|removed)|listener_in_place_updated)$`
+
+// resources is what all Envoys say of their configuration, by edge and name.
+func (s *Story) resources(ctx context.Context) (map[string]string, error) {
+	edges, err := s.edges(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]string{}
+	for _, e := range edges {
+		stats, err := s.stats(ctx, e, changes)
+		if err != nil {
+			return nil, err
+		}
+		for name, value := range stats {
+			if name != "listener_manager.lds.update_success" && name != "cluster_manager.cds.update_success" {
+				out[e.Name+" "+name] = value
+			}
+		}
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("the edges tell nothing of their resources")
+	}
+	return out, nil
+}
+
+// changedResources are the names whose value differs, or that only one has.
+func changedResources(before, after map[string]string) []string {
+	var out []string
+	for _, name := range slices.Sorted(maps.Keys(before)) {
+		if now, ok := after[name]; !ok || now != before[name] {
+			out = append(out, fmt.Sprintf("%s: %s -> %s", name, before[name], now))
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(after)) {
+		if _, ok := before[name]; !ok {
+			out = append(out, fmt.Sprintf("%s: new, %s", name, after[name]))
+		}
+	}
+	return out
+}
+
+// awaitConnected waits until every Envoy says that it has its control plane.
+func (s *Story) awaitConnected(ctx context.Context) error {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); sleep(ctx, 100*time.Millisecond) {
+		edges, err := s.edges(ctx, "")
+		if err != nil {
+			return err
+		}
+		connected := 0
+		for _, e := range edges {
+			stats, err := s.stats(ctx, e, `^control_plane\.connected_state$`)
+			if err != nil {
+				return err
+			}
+			if stats["control_plane.connected_state"] == "1" {
+				connected++
+			}
+		}
+		if connected == len(edges) && connected > 0 {
+			return nil
+		}
+	}
+	return fmt.Errorf("not all edges found the restarted hub within a minute")
+}
+
+// killHub kills the hub's process and keeps it from being restarted.
+func (s *Story) killHub(ctx context.Context, down time.Duration) error {
+	pods, err := s.Lab.Hub.Client.CoreV1().Pods(systemNamespace).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=crossway-hub"})
+	if err != nil {
+		return err
+	}
+	if len(pods.Items) == 0 {
+		return fmt.Errorf("no hub to kill")
+	}
+	for _, pod := range pods.Items {
+		if err := s.Lab.Hub.KillPod(pod.Namespace, pod.Name, down); err != nil {
+			return err
+		}
+	}
+	return nil
+}

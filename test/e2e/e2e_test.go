@@ -1,0 +1,70 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"crossway.dev/crossway/internal/demo"
+	"crossway.dev/crossway/internal/lab"
+)
+
+var story *demo.Story
+
+func TestMain(m *testing.M) {
+	lab.Enter(lab.Entry{Race: true})
+	code, err := run(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func run(m *testing.M) (int, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
+	fleet, err := lab.Start(ctx, lab.Config{LogDir: os.Getenv("CROSSWAY_LAB_LOGS")}, os.Stdout)
+	if err != nil {
+		return 1, err
+	}
+	defer fleet.Close()
+	if err := fleet.Install(ctx); err != nil {
+		return 1, err
+	}
+	story = demo.New(fleet, os.Stdout)
+	if err := story.SetUp(ctx); err != nil {
+		return 1, err
+	}
+	return m.Run(), nil
+}
+
+// timed figures are judged ten times wider here.
+func timed(figure string) bool {
+	return strings.HasSuffix(figure, "_seconds") || strings.HasSuffix(figure, "_ms")
+}
+
+func TestStory(t *testing.T) {
+	bounds := map[string]demo.Bound{}
+	for _, b := range demo.Bounds {
+		if timed(b.Figure) {
+			b.High = []float64{10 * b.High[0]}
+		}
+		bounds[b.Figure] = b
+	}
+	for _, step := range demo.Steps {
+		t.Run(step.Name, func(t *testing.T) {
+			if err := story.Tell(t.Context(), step); err != nil {
+				t.Error(err)
+			}
+			for _, figure := range step.Figures {
+				if b := bounds[figure]; !b.Holds(story.Figures[figure]) {
+					t.Errorf("%s is %s, want %s (%s)", figure, demo.Numbers(story.Figures[figure]), b.Expected(), b.What)
+				}
+			}
+		})
+	}
+}
