@@ -2,6 +2,7 @@
 # Starts, asks and drains the Envoy of this container. It needs only bash and
 # coreutils, which the Envoy image has; the image has no curl.
 set -euo pipefail
+shopt -s inherit_errexit
 
 # Where this Envoy's admin interface listens. Edges may share a network
 # namespace, so each picks a loopback address of its own.

@@ -3,7 +3,7 @@
 {{- define "edge.selector" -}}
 app.kubernetes.io/name: crossway-edge
 app.kubernetes.io/instance: {{ .Release.Name }}
-crossway.dev/edge-pool: {{ .Values.pool }}
+crossway.dev/edge-pool: {{ .Values.pool | quote }}
 {{- end }}
 
 {{- define "edge.labels" -}}
