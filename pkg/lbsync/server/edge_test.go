@@ -41,17 +41,18 @@ const patience = 10 * time.Second
 // hub is a server on loopback, with what its observer was told.
 type hub struct {
 	*server.Server
-	t       *testing.T
+	t       testing.TB
 	address string
 	ca      registration.Pair
 
 	mu      sync.Mutex
 	regions map[string]string // by pool: what the EdgePools say
+	onAck   func()            // instead of telling, if set
 	told    []string
 	changed *sync.Cond
 }
 
-func newHub(t *testing.T, config server.Config) *hub {
+func newHub(t testing.TB, config server.Config) *hub {
 	t.Helper()
 	ca, err := registration.NewEdgeCA(time.Now(), rand.Reader)
 	check(t, err)
@@ -96,6 +97,10 @@ func (h *hub) observe(o *server.Observer) {
 		}
 	}
 	o.Acked = func(e server.Edge, typeURL string, list []server.NameVersion) {
+		if h.onAck != nil {
+			h.onAck()
+			return
+		}
 		for _, r := range list {
 			h.tell("%s acked %s %s %s", e.Node, short(typeURL), r.Name, r.Version)
 		}
@@ -164,7 +169,7 @@ func (h *hub) certificate(id registration.EdgeIdentity) tls.Certificate {
 }
 
 // strange signs a client certificate with URIs that no edge's has, by ca.
-func strange(t *testing.T, ca registration.Pair, uris ...string) tls.Certificate {
+func strange(t testing.TB, ca registration.Pair, uris ...string) tls.Certificate {
 	t.Helper()
 	issuer, err := tls.X509KeyPair(ca.Certificate, ca.Key)
 	check(t, err)
@@ -197,7 +202,7 @@ func (h *hub) dial(certificate ...tls.Certificate) *grpc.ClientConn {
 
 // edge is a delta client that says and reads what the test tells it to.
 type edge struct {
-	t      *testing.T
+	t      testing.TB
 	node   string
 	stream discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesClient
 	cancel context.CancelFunc
@@ -210,9 +215,9 @@ func (h *hub) connect(node string) *edge {
 	return open(h.t, h.dial(h.certificate(usEdge)), node)
 }
 
-func open(t *testing.T, connection *grpc.ClientConn, node string) *edge {
+func open(t testing.TB, connection *grpc.ClientConn, node string) *edge {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
+	ctx, cancel := context.WithCancel(context.Background())
 	t.Cleanup(cancel)
 	stream, err := discovery.NewAggregatedDiscoveryServiceClient(connection).DeltaAggregatedResources(ctx)
 	check(t, err)
@@ -367,7 +372,7 @@ func (h *hub) generation(node string) uint64 {
 	return 0
 }
 
-func check(t *testing.T, err error) {
+func check(t testing.TB, err error) {
 	t.Helper()
 	if err != nil && !errors.Is(err, net.ErrClosed) {
 		t.Fatal(err)

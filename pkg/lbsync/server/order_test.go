@@ -57,12 +57,12 @@ func TestFreshEdge(t *testing.T) {
 	e.subscribes(server.SecretType, "s")
 	e.takes("Secret s@1")
 	e.asks(server.RouteType, nil, "r", "q")
-	e.takes("RouteConfiguration r@1")
+	e.takes("RouteConfiguration q@1")
 	if got := h.generation("envoy-0"); got != 0 {
 		t.Errorf("generation %d applied before the last ACK", got)
 	}
-	e.takes("RouteConfiguration q@1")
-	h.hears("envoy-0 acked RouteConfiguration q 1")
+	e.takes("RouteConfiguration r@1")
+	h.hears("envoy-0 acked RouteConfiguration r 1")
 	if got := h.generation("envoy-0"); got != 1 {
 		t.Errorf("generation %d applied after the last ACK, want 1", got)
 	}

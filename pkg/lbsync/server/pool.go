@@ -2,6 +2,7 @@ package server
 
 import (
 	"maps"
+	"slices"
 	"sync"
 
 	endpoint "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
@@ -95,7 +96,7 @@ func (p *pool) setResources(snapshot Snapshot) bool {
 	return p.settle()
 }
 
-// difference names what was added, changed or removed.
+// difference names, in order, what was added, changed or removed.
 func difference(old, next map[string]resource) []string {
 	var names []string
 	for name, r := range next {
@@ -108,6 +109,7 @@ func difference(old, next map[string]resource) []string {
 			names = append(names, name)
 		}
 	}
+	slices.Sort(names)
 	return names
 }
 

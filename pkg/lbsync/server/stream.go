@@ -1,6 +1,8 @@
 package server
 
 import (
+	"maps"
+	"slices"
 	"time"
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -167,13 +169,15 @@ func (sub *subscription) due(e *entry, version string) bool {
 }
 
 func (s *stream) reviewAll(k kind) {
+	names := slices.Collect(maps.Keys(s.kinds[k].entries))
 	for name := range s.pool.kinds[k].resources {
-		s.review(k, name)
-	}
-	for name := range s.kinds[k].entries {
-		if _, wanted := s.pool.kinds[k].resources[name]; !wanted {
-			s.review(k, name)
+		if s.kinds[k].entries[name] == nil {
+			names = append(names, name)
 		}
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		s.review(k, name)
 	}
 }
 
