@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd/api"
 
 	"crossway.dev/crossway/internal/lab/controlplane"
 	"crossway.dev/crossway/internal/lab/kubelet"
@@ -263,4 +264,10 @@ func (c *Cluster) Logs(ctx context.Context, namespace, pod, container string) (s
 	defer stream.Close()
 	data, err := io.ReadAll(stream)
 	return string(data), err
+}
+
+// KubeconfigFor is the administrator's kubeconfig with the API server under
+// another URL, whose host must be its node's address, localhost or 127.0.0.1.
+func (c *Cluster) KubeconfigFor(server string) api.Config {
+	return c.plane.ConfigFor(server, c.plane.Admin())
 }

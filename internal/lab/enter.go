@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -21,9 +20,11 @@ import (
 // Entry says what happens before a program enters the lab's namespaces, where
 // there is no way out any more.
 type Entry struct {
-	// Prepare runs outside, where the Internet is; by default the programs of
-	// package install are made ready.
-	Prepare func(ctx context.Context, progress io.Writer) error
+	// Build names the project's own programs to build before entering ("hub",
+	// "member-agent", "crossway", "echo"; nil: all), Race builds them with the
+	// race detector. They become the images crossway/<name>.
+	Build []string
+	Race  bool
 	// Listen are TCP addresses of the machine (host:port) that stay open for
 	// the program inside: see Listeners.
 	Listen []string
@@ -79,14 +80,11 @@ func insideMark() bool {
 
 func enter(e Entry) (int, error) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	prepare := e.Prepare
-	if prepare == nil {
-		prepare = func(ctx context.Context, progress io.Writer) error {
-			_, err := install.Ensure(ctx, progress)
-			return err
-		}
+	if _, err := install.Ensure(ctx, os.Stderr); err != nil {
+		return 0, err
 	}
-	if err := prepare(ctx, os.Stderr); err != nil {
+	bin, err := Build(ctx, os.Stderr, e.Race, e.Build...)
+	if err != nil {
 		return 0, err
 	}
 	stop()
@@ -116,7 +114,7 @@ func enter(e Entry) (int, error) {
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 	cmd.Args[0] = os.Args[0]
 	cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = os.Stdin, os.Stdout, os.Stderr, files[3:]
-	cmd.Env = append(os.Environ(), roleVariable+"="+roleInit, listenVariable+"="+strconv.Itoa(len(e.Listen)))
+	cmd.Env = append(os.Environ(), roleVariable+"="+roleInit, listenVariable+"="+strconv.Itoa(len(e.Listen)), binVariable+"="+bin)
 	cmd.SysProcAttr = attr
 	if err := cmd.Start(); err != nil {
 		return 0, fmt.Errorf("new namespaces (needs root, or unprivileged user namespaces): %w", err)
@@ -125,7 +123,7 @@ func enter(e Entry) (int, error) {
 		f.Close()
 	}
 	forward(cmd.Process.Pid)
-	err := cmd.Wait()
+	err = cmd.Wait()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
 		return exitCode(exit.Sys().(syscall.WaitStatus)), nil

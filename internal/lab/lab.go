@@ -164,6 +164,7 @@ func (l *Lab) imageTable(cfg Config) (kubelet.Images, error) {
 		"kubectl": kubelet.Program(l.Programs.Path("kubectl")),
 		"busybox": {Cmd: []string{"sh"}}, "alpine": {Cmd: []string{"sh"}}, "debian": {Cmd: []string{"sh"}},
 	}
+	maps.Copy(images, ourImages())
 	maps.Copy(images, cfg.Images)
 	if cfg.ImageFile == "" {
 		return images, nil
@@ -250,6 +251,13 @@ func (l *Lab) DialerAt(node string) func(ctx context.Context, network, address s
 	return func(ctx context.Context, proto, address string) (net.Conn, error) {
 		return network.Dial(ctx, ns, proto, address)
 	}
+}
+
+// Dial dials from the lab itself, which reaches every API server over the
+// control link, and the backbone.
+func (l *Lab) Dial(ctx context.Context, proto, address string) (net.Conn, error) {
+	var d net.Dialer
+	return d.DialContext(ctx, proto, address)
 }
 
 // Cluster finds a cluster by name.

@@ -202,14 +202,14 @@ func (c *container) stop(deadline time.Time) {
 		if least := time.Now().Add(2 * time.Second); deadline.Before(least) {
 			deadline = least
 		}
-		p.signal(syscall.SIGTERM)
+		p.terminate()
 	}
 	select {
 	case <-p.done:
 	case <-c.w.gone:
 	case <-time.After(time.Until(deadline)):
 	}
-	p.signal(syscall.SIGKILL)
+	p.kill()
 	<-p.done
 }
 
@@ -248,7 +248,7 @@ func (c *container) preStop(p *sandboxed, deadline time.Time) {
 func (c *container) crash(down time.Duration) {
 	c.set(func() { c.downUntil = time.Now().Add(down) })
 	if p := c.current(); p != nil {
-		p.signal(syscall.SIGKILL)
+		p.kill()
 	}
 }
 

@@ -14,11 +14,13 @@ import (
 	"k8s.io/utils/ptr"
 )
 
+const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/ko-app"
+
 // environment is the container's environment: the image's, the API server's
 // address, envFrom, env.
 func (c *container) environment(image Image) (map[string]string, error) {
 	env := map[string]string{
-		"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOSTNAME": c.w.hostname(), "HOME": "/root",
+		"PATH": defaultPath, "HOSTNAME": c.w.hostname(), "HOME": "/root",
 		"KUBERNETES_SERVICE_HOST": c.w.k.APIServerHost, "KUBERNETES_SERVICE_PORT": c.w.k.APIServerPort, "KUBERNETES_SERVICE_PORT_HTTPS": c.w.k.APIServerPort,
 	}
 	maps.Copy(env, image.Env)

@@ -26,9 +26,10 @@ type Image struct {
 // repository that is not found is looked up by its last element.
 type Images map[string]Image
 
-// Program is an Image with one program, at /usr/local/bin.
+// Program is an Image with one program, where ko puts it: in /ko-app, which is
+// last on PATH.
 func Program(file string) Image {
-	inside := path.Join("/usr/local/bin", path.Base(file))
+	inside := path.Join("/ko-app", path.Base(file))
 	return Image{Entrypoint: []string{inside}, Files: map[string]string{inside: file}}
 }
 

@@ -128,7 +128,7 @@ func (k *Kubelet) serveLogs(w http.ResponseWriter, r *http.Request) {
 func (o *logOptions) copyLog(ctx context.Context, w http.ResponseWriter, f io.Reader, c *container) error {
 	lines := bufio.NewReader(f)
 	var kept []string
-	caughtUp := o.tail < 0
+	caughtUp, ended := o.tail < 0, false
 	for {
 		line, err := lines.ReadString('\n')
 		switch {
@@ -148,12 +148,16 @@ func (o *logOptions) copyLog(ctx context.Context, w http.ResponseWriter, f io.Re
 				}
 			}
 			caughtUp, kept = true, nil
-			if !o.follow || c.w.starting.Err() != nil {
+			if !o.follow || ended {
 				return nil
 			}
 			w.(http.Flusher).Flush()
-			if !sleep(ctx, 50*time.Millisecond) {
+			select {
+			case <-ctx.Done():
 				return nil
+			case <-c.w.ended: // what is left is read once more
+				ended = true
+			case <-time.After(50 * time.Millisecond):
 			}
 		default:
 			return err

@@ -34,6 +34,7 @@ type worker struct {
 	goneOnce sync.Once
 	deleted  chan struct{} // closed: the pod has a deletionTimestamp
 	delOnce  sync.Once
+	ended    chan struct{} // closed: no container runs, and none will
 	dirty    chan struct{} // the status may have changed
 	changed  chan struct{} // a Secret or ConfigMap of the namespace has changed
 
@@ -47,7 +48,7 @@ type worker struct {
 func newWorker(k *Kubelet, pod *v1.Pod) *worker {
 	w := &worker{
 		k: k, namespace: pod.Namespace, name: pod.Name, uid: pod.UID, pod: pod, spec: pod.Spec, started: metav1.Now(),
-		gone: make(chan struct{}), deleted: make(chan struct{}), dirty: make(chan struct{}, 1), changed: make(chan struct{}, 1),
+		gone: make(chan struct{}), deleted: make(chan struct{}), ended: make(chan struct{}), dirty: make(chan struct{}, 1), changed: make(chan struct{}, 1),
 	}
 	w.starting, w.stop = context.WithCancel(context.Background())
 	w.volumes = newVolumes(w)
@@ -115,6 +116,7 @@ func (w *worker) run() {
 	w.stop()
 	w.terminate(grace)
 	<-done
+	close(w.ended)
 	w.closeNetwork()
 	finish()
 	<-published

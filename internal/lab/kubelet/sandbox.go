@@ -99,7 +99,7 @@ func launch(s sandbox) (*sandboxed, error) {
 	}
 	go func() {
 		p.code = exitCode(p.cmd.Wait())
-		p.signal(syscall.SIGKILL) // what it left behind in its process group
+		p.kill() // what it left behind in its process group
 		p.log.Close()
 		p.mnt.Close()
 		p.uts.Close()
@@ -150,7 +150,7 @@ func (p *sandboxed) lookPath(name string, env []string) string {
 	if strings.Contains(name, "/") {
 		return name
 	}
-	path := "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+	path := defaultPath
 	for _, kv := range env {
 		if v, ok := strings.CutPrefix(kv, "PATH="); ok {
 			path = v
@@ -165,7 +165,17 @@ func (p *sandboxed) lookPath(name string, env []string) string {
 	return name // and the kernel says that it is not there
 }
 
-func (p *sandboxed) signal(s syscall.Signal) { _ = syscall.Kill(-p.cmd.Process.Pid, s) } // ESRCH: nothing is left
+// terminate asks the container's first process to end, and only that one.
+func (p *sandboxed) terminate() {
+	select {
+	case <-p.done:
+	default:
+		_ = p.cmd.Process.Signal(syscall.SIGTERM) // ended meanwhile
+	}
+}
+
+// kill ends the container's first process and what it left in its group.
+func (p *sandboxed) kill() { _ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) } // ESRCH: nothing is left
 
 // execution is a command run inside a running container.
 type execution struct {

@@ -325,8 +325,17 @@ var (
 	}
 )
 
-// sysctls sets values of the calling thread's network namespace.
+// sysctls sets values of the calling thread's network namespace. Where the
+// kernel has br_netfilter, it is turned off: frames between a bridge's ports
+// are no business of kube-proxy's rules, and translating a pod's connection to
+// itself there would send it back through the port that it came from.
 func sysctls(values [][2]string) error {
+	const bridge = "/proc/sys/net/bridge/bridge-nf-call-iptables"
+	if _, err := os.Stat(bridge); err == nil {
+		if err := os.WriteFile(bridge, []byte("0"), 0o644); err != nil {
+			return err
+		}
+	}
 	for _, kv := range values {
 		if err := os.WriteFile("/proc/sys/net/"+kv[0], []byte(kv[1]), 0o644); err != nil {
 			return err

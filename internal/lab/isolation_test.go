@@ -1,0 +1,173 @@
+package lab_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// A cut cluster swallows packets: connections to it and from it neither open
+// nor fail, its own API server and REST go on, and all is well after Restore.
+func TestCut(t *testing.T) {
+	c := fleet.Members["us-west"]
+	apply(t, c, "cut", echo)
+	if err := c.AwaitPods(within(t, 20*time.Second), "cut", "app=echo", 2); err != nil {
+		t.Fatal(err)
+	}
+	pods, err := c.Client.CoreV1().Pods("cut").List(t.Context(), metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pod := net.JoinHostPort(pods.Items[0].Status.PodIP, "8080")
+	hub := net.JoinHostPort(fleet.Hub.NodeAddress, "6443")
+	in, out, elsewhere := fleet.Dialer("us"), fleet.DialerAt("us-west"), fleet.DialerAt("us-east")
+	if err := try(in, pod, 2*time.Second); err != nil {
+		t.Fatal("before the cut: ", err)
+	}
+	if err := try(out, hub, 2*time.Second); err != nil {
+		t.Fatal("before the cut: ", err)
+	}
+	if err := fleet.Cut("us-west"); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = fleet.Restore("us-west") }()
+	// Address resolution gives up after 3 s: silence must last longer.
+	t.Run("silence", func(t *testing.T) {
+		for what, dial := range map[string]func() error{
+			"from a client to a pod":   func() error { return try(in, pod, 5*time.Second) },
+			"from the node to the hub": func() error { return try(out, hub, 5*time.Second) },
+			"from a cluster to a pod":  func() error { return try(elsewhere, pod, 5*time.Second) },
+			"from the hub to a pod":    func() error { return try(fleet.DialerAt("hub"), pod, 5*time.Second) },
+		} {
+			t.Run(what, func(t *testing.T) {
+				t.Parallel()
+				if err := dial(); !errors.Is(err, context.DeadlineExceeded) && !os.IsTimeout(err) {
+					t.Errorf("want silence, got %v", err)
+				}
+			})
+		}
+	})
+	t.Run("its own control plane", func(t *testing.T) {
+		if _, err := c.Client.CoreV1().Namespaces().List(t.Context(), metav1.ListOptions{}); err != nil {
+			t.Error(err)
+		}
+		if err := try(elsewhere, hub, 2*time.Second); err != nil {
+			t.Error("another cluster: ", err)
+		}
+	})
+	if err := fleet.Restore("us-west"); err != nil {
+		t.Fatal(err)
+	}
+	if err := try(in, pod, 3*time.Second); err != nil {
+		t.Error("after Restore: ", err)
+	}
+}
+
+func try(dial func(context.Context, string, string) (net.Conn, error), address string, timeout time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	conn, err := dial(ctx, "tcp", address)
+	if err == nil {
+		conn.Close()
+	}
+	return err
+}
+
+// Nothing leads out of the lab: no network has a route to the Internet.
+func TestNoWayOut(t *testing.T) {
+	for _, node := range []string{"hub", "us-west", "edge-us", "client-us"} {
+		err := try(fleet.DialerAt(node), "192.0.2.1:80", time.Second)
+		if !errors.Is(err, syscall.ENETUNREACH) {
+			t.Errorf("from %s: %v, want network is unreachable", node, err)
+		}
+	}
+}
+
+const childVariable = "LAB_TEST_CHILD"
+
+// child is a lab that a test starts beside its own, and that never ends.
+func child() {
+	c := fleet.Members["us-west"]
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	err := errors.Join(c.Apply(ctx, []byte(strings.ReplaceAll(echo, "NAMESPACE", "default"))), c.AwaitPods(ctx, "default", "app=echo", 2))
+	fmt.Println("child:", err)
+	select {}
+}
+
+// A second lab starts beside the first; killed with SIGKILL, it leaves no
+// process behind, and the first has not noticed it.
+func TestSecondLabKilled(t *testing.T) {
+	before := namespaces(t)
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), childVariable+"=1", "LAB_LOG_DIR=")
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	timer := time.AfterFunc(60*time.Second, func() { _ = cmd.Process.Kill() })
+	defer timer.Stop()
+	line, _ := bufio.NewReader(out).ReadString('\n')
+	if line != "child: <nil>\n" {
+		t.Errorf("the second lab says %q", line)
+	}
+	during := namespaces(t)
+	if during.processes < before.processes+10 {
+		t.Errorf("only %d processes in other process namespaces; does the second lab run?", during.processes)
+	}
+	if err := cmd.Process.Signal(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	eventually(t, within(t, 10*time.Second), "no process of the second lab is left", func() (bool, string) {
+		now := namespaces(t)
+		return now == before, fmt.Sprintf("before %+v, with the second lab %+v, now %+v", before, during, now)
+	})
+	if _, err := fleet.Members["us-west"].Client.CoreV1().Namespaces().List(t.Context(), metav1.ListOptions{}); err != nil {
+		t.Error("the first lab: ", err)
+	}
+}
+
+// count is what of other labs is visible: processes in other process
+// namespaces, and the network namespaces that they hold.
+type count struct{ processes, networks int }
+
+func namespaces(t *testing.T) count {
+	t.Helper()
+	own, err := os.Readlink("/proc/self/ns/pid")
+	if err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	networks := map[string]bool{}
+	var c count
+	for _, e := range entries {
+		pid, err := os.Readlink("/proc/" + e.Name() + "/ns/pid")
+		if err != nil || pid == own {
+			continue
+		}
+		c.processes++
+		if n, err := os.Readlink("/proc/" + e.Name() + "/ns/net"); err == nil {
+			networks[n] = true
+		}
+	}
+	c.networks = len(networks)
+	return c
+}
