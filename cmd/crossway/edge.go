@@ -1,0 +1,205 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
+	"k8s.io/cli-runtime/pkg/genericclioptions"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+	kubernetes "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/pkg/registration"
+)
+
+// labelEdgePool marks the Secrets that this command may overwrite.
+const labelEdgePool = "crossway.dev/edge-pool"
+
+// edgeOptions are the flags of `crossway edge certificate`.
+type edgeOptions struct {
+	identity     registration.EdgeIdentity
+	valid        time.Duration
+	secretName   string
+	hubNamespace string
+
+	scheme     *runtime.Scheme
+	kubeconfig *genericclioptions.ConfigFlags
+	output     *genericclioptions.PrintFlags
+	streams    genericiooptions.IOStreams
+}
+
+func edgeCommand(streams genericiooptions.IOStreams) *cobra.Command {
+	edge := &cobra.Command{Use: "edge", Short: "Edges: the Envoys of a region"}
+	edge.AddCommand(certificateCommand(streams))
+	return edge
+}
+
+func certificateCommand(streams genericiooptions.IOStreams) *cobra.Command {
+	scheme := runtime.NewScheme()
+	utilruntime.Must(kubernetes.AddToScheme(scheme))
+	utilruntime.Must(v1alpha1.AddToScheme(scheme))
+	o := &edgeOptions{
+		scheme:     scheme,
+		streams:    streams,
+		kubeconfig: genericclioptions.NewConfigFlags(true),
+		output:     genericclioptions.NewPrintFlags("").WithTypeSetter(scheme),
+	}
+	o.kubeconfig.Namespace = ptr.To(v1alpha1.SystemNamespace)
+	c := &cobra.Command{
+		Use:   "certificate",
+		Short: "Signs the certificate by which the hub knows an edge",
+		Long: `Signs a client certificate with the hub's edge CA and writes it to the Secret
+that charts/edge mounts. The certificate says which EdgePool, region and zone
+its edges are of; the hub believes nothing else they say of themselves.
+
+With --output the Secret is printed instead, for edges in another cluster.`,
+		Example: `  crossway edge certificate --pool us --region us --zone us-a
+  crossway edge certificate --pool eu --region eu --zone eu-a --output yaml | kubectl --context eu apply -f -`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return o.run(c.Context()) },
+	}
+	f := c.Flags()
+	f.StringVar(&o.identity.Pool, "pool", "", "EdgePool of the edges (required)")
+	f.StringVar(&o.identity.Region, "region", "", "region of the edges, the EdgePool's (required)")
+	f.StringVar(&o.identity.Zone, "zone", "", "zone of the edges (required)")
+	f.DurationVar(&o.valid, "valid", registration.DefaultEdgeLife, "how long the certificate is valid; never longer than the CA")
+	f.StringVar(&o.secretName, "secret-name", "", "Secret to write, in --namespace (default crossway-edge-<pool>)")
+	f.StringVar(&o.hubNamespace, "hub-namespace", v1alpha1.SystemNamespace, "namespace of the hub, where its edge CA is")
+	o.kubeconfig.AddFlags(f)
+	o.output.AddFlags(c)
+	for _, name := range []string{"pool", "region", "zone"} {
+		utilruntime.Must(c.MarkFlagRequired(name))
+	}
+	return c
+}
+
+// run checks the identity against the hub's EdgePools, signs, and writes or prints.
+func (o *edgeOptions) run(ctx context.Context) error {
+	if err := errors.Join(o.identity.Validate(), o.validate()); err != nil {
+		return err
+	}
+	hub, err := o.client()
+	if err != nil {
+		return err
+	}
+	var pools v1alpha1.EdgePoolList
+	if err := hub.List(ctx, &pools); err != nil {
+		return fmt.Errorf("list EdgePools of the hub: %w", err)
+	}
+	if err := registration.CheckEdge(o.identity, pools.Items); err != nil {
+		return err
+	}
+	ca, err := o.edgeCA(ctx, hub)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	pair, err := registration.NewEdgeCertificate(registration.Issuer{CA: ca, Now: now, Random: rand.Reader}, o.identity, o.valid)
+	if err != nil {
+		return err
+	}
+	secret := o.secret(pair, ca)
+	if *o.output.OutputFormat != "" {
+		printer, err := o.output.ToPrinter()
+		if err != nil {
+			return err
+		}
+		return printer.PrintObj(secret, o.streams.Out)
+	}
+	return o.write(ctx, hub, secret)
+}
+
+func (o *edgeOptions) validate() error {
+	if o.valid <= 0 {
+		return fmt.Errorf("--valid %s: use a time above 0, for instance 8760h", o.valid)
+	}
+	return nil
+}
+
+func (o *edgeOptions) client() (client.Client, error) {
+	config, err := o.kubeconfig.ToRESTConfig()
+	if err != nil {
+		return nil, fmt.Errorf("read kubeconfig: %w", err)
+	}
+	hub, err := client.New(config, client.Options{Scheme: o.scheme})
+	if err != nil {
+		return nil, fmt.Errorf("reach the hub: %w", err)
+	}
+	return hub, nil
+}
+
+// edgeCA reads the CA that the hub made at its first start.
+func (o *edgeOptions) edgeCA(ctx context.Context, hub client.Reader) (registration.Pair, error) {
+	var secret corev1.Secret
+	key := client.ObjectKey{Namespace: o.hubNamespace, Name: registration.EdgeCASecret}
+	err := hub.Get(ctx, key, &secret)
+	switch {
+	case apierrors.IsNotFound(err):
+		return registration.Pair{}, fmt.Errorf("Secret %s does not exist; the hub makes it at its first start: is --context the hub's, and is deployment crossway-hub there ready?", key)
+	case apierrors.IsForbidden(err):
+		return registration.Pair{}, fmt.Errorf("read the edge CA: %w; who signs certificates of edges needs Role crossway-edge-signer in namespace %s", err, o.hubNamespace)
+	case err != nil:
+		return registration.Pair{}, fmt.Errorf("read the edge CA: %w", err)
+	}
+	return registration.Pair{Certificate: secret.Data[corev1.TLSCertKey], Key: secret.Data[corev1.TLSPrivateKeyKey]}, nil
+}
+
+func (o *edgeOptions) secret(pair, ca registration.Pair) *corev1.Secret {
+	name := o.secretName
+	if name == "" {
+		name = "crossway-edge-" + o.identity.Pool
+	}
+	return &corev1.Secret{
+		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"},
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace:   *o.kubeconfig.Namespace,
+			Name:        name,
+			Labels:      map[string]string{labelEdgePool: o.identity.Pool, "app.kubernetes.io/part-of": "crossway"},
+			Annotations: map[string]string{"crossway.dev/edge-identity": o.identity.String()},
+		},
+		Type: corev1.SecretTypeTLS,
+		Data: map[string][]byte{
+			corev1.TLSCertKey:       pair.Certificate,
+			corev1.TLSPrivateKeyKey: pair.Key,
+			"ca.crt":                ca.Certificate,
+		},
+	}
+}
+
+// write creates the Secret or replaces one that this command made before. It
+// leaves any other Secret of that name alone.
+func (o *edgeOptions) write(ctx context.Context, hub client.Client, secret *corev1.Secret) error {
+	key := client.ObjectKeyFromObject(secret)
+	var existing corev1.Secret
+	act, err := "created", hub.Get(ctx, key, &existing)
+	switch {
+	case apierrors.IsNotFound(err):
+		err = hub.Create(ctx, secret)
+	case err != nil:
+	case existing.Labels[labelEdgePool] == "" || existing.Type != corev1.SecretTypeTLS:
+		return fmt.Errorf("Secret %s exists and is not an edge's certificate; choose another --secret-name, or delete it", key)
+	default:
+		act = "replaced"
+		secret.ResourceVersion = existing.ResourceVersion
+		err = hub.Update(ctx, secret)
+	}
+	if apierrors.IsNotFound(err) {
+		return fmt.Errorf("namespace %q does not exist in this cluster; create it, or use --output yaml where the edges run in another cluster", key.Namespace)
+	}
+	if err != nil {
+		return fmt.Errorf("write Secret %s: %w", key, err)
+	}
+	_, err = fmt.Fprintf(o.streams.Out, "Secret %s %s: %s, valid for %s\n", key, act, o.identity, o.valid)
+	return err
+}

@@ -1,0 +1,192 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+	kubernetes "k8s.io/client-go/kubernetes/scheme"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
+
+	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/internal/lab/envtestkit"
+	"crossway.dev/crossway/pkg/registration"
+)
+
+func TestMain(m *testing.M) { envtestkit.Main(m) }
+
+// hub is a hub's API server with EdgePool us, as the story's first lines.
+type hub struct {
+	client.Client
+	t          *testing.T
+	kubeconfig string
+}
+
+func newHub(t *testing.T) hub {
+	t.Helper()
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{kubernetes.AddToScheme, v1alpha1.AddToScheme} {
+		if err := add(scheme); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c, err := client.New(envtestkit.Config(t), client.Options{Scheme: scheme})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return hub{Client: c, t: t, kubeconfig: envtestkit.Kubeconfig(t)}
+}
+
+func (h hub) create(o client.Object) {
+	h.t.Helper()
+	if err := h.Create(h.t.Context(), o); err != nil {
+		h.t.Fatal(err)
+	}
+	h.t.Cleanup(func() { _ = h.Delete(context.Background(), o) })
+}
+
+// crossway runs the command line as a person would.
+func (h hub) crossway(args ...string) (stdout string, err error) {
+	h.t.Helper()
+	var out, errOut bytes.Buffer
+	args = append(args, "--kubeconfig", h.kubeconfig)
+	err = run(h.t.Context(), args, genericiooptions.IOStreams{In: strings.NewReader(""), Out: &out, ErrOut: &errOut})
+	return out.String(), err
+}
+
+func (h hub) refuses(want string, args ...string) {
+	h.t.Helper()
+	if out, err := h.crossway(args...); err == nil || !strings.Contains(err.Error(), want) {
+		h.t.Errorf("%s:\n said %q, %v\n want %s", strings.Join(args, " "), out, err, want)
+	}
+}
+
+func identityIn(t *testing.T, secret corev1.Secret) registration.EdgeIdentity {
+	t.Helper()
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(secret.Data["ca.crt"]) {
+		t.Fatal("ca.crt holds no certificate")
+	}
+	block, _ := pem.Decode(secret.Data["tls.crt"])
+	certificate, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := certificate.Verify(x509.VerifyOptions{Roots: pool, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
+		t.Fatal("the Secret's certificate is not its CA's: ", err)
+	}
+	id, err := registration.EdgeIdentityOf(certificate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+// A fleet admin signs the certificate of the edges in us-a: refused until hub,
+// pool and namespace are there, each time with what to do.
+func TestEdgeCertificate(t *testing.T) {
+	h := newHub(t)
+	sign := []string{"edge", "certificate", "--pool", "us", "--region", "us", "--zone", "us-a"}
+	with := func(more ...string) []string { return append(append([]string{}, sign...), more...) }
+
+	h.refuses(`EdgePool "us" does not exist; create it with region "us"`, sign...)
+	h.create(&v1alpha1.EdgePool{
+		ObjectMeta: metav1.ObjectMeta{Name: "us"},
+		Spec:       v1alpha1.EdgePoolSpec{Region: "us", Addresses: []v1alpha1.AddressBlock{{CIDR: "198.18.1.0/24"}}},
+	})
+	h.refuses(`EdgePool "us" is in region "us", not "eu"`, "edge", "certificate", "--pool", "us", "--region", "eu", "--zone", "eu-a")
+	h.refuses(`zone "US_A" of an edge`, "edge", "certificate", "--pool", "us", "--region", "us", "--zone", "US_A")
+	h.refuses(`required flag(s) "zone" not set`, "edge", "certificate", "--pool", "us", "--region", "us")
+	h.refuses(`--valid -1h0m0s: use a time above 0`, with("--valid", "-1h")...)
+	h.refuses(`Secret crossway-system/crossway-edge-ca does not exist; the hub makes it`, sign...)
+
+	h.create(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: v1alpha1.SystemNamespace}})
+	ca, err := registration.NewEdgeCA(time.Now(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.create(&corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.SystemNamespace, Name: registration.EdgeCASecret},
+		Data:       map[string][]byte{"tls.crt": ca.Certificate, "tls.key": ca.Key},
+	})
+	h.refuses(`namespace "nowhere" does not exist`, with("--namespace", "nowhere")...)
+
+	want := registration.EdgeIdentity{Pool: "us", Region: "us", Zone: "us-a"}
+	var first, second corev1.Secret
+	key := client.ObjectKey{Namespace: v1alpha1.SystemNamespace, Name: "crossway-edge-us"}
+	for _, c := range []struct {
+		act    string
+		secret *corev1.Secret
+	}{{"created", &first}, {"replaced", &second}} {
+		out, err := h.crossway(sign...)
+		if err != nil || !strings.HasPrefix(out, "Secret crossway-system/crossway-edge-us "+c.act+": "+want.String()) {
+			t.Fatalf("said %q, %v", out, err)
+		}
+		if err := h.Get(t.Context(), key, c.secret); err != nil {
+			t.Fatal(err)
+		}
+		if got := identityIn(t, *c.secret); got != want || c.secret.Type != corev1.SecretTypeTLS {
+			t.Errorf("%s a Secret of type %s for %s", c.act, c.secret.Type, got)
+		}
+	}
+	if bytes.Equal(first.Data["tls.key"], second.Data["tls.key"]) {
+		t.Error("signed again with the same key")
+	}
+
+	h.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.SystemNamespace, Name: "theirs"}})
+	h.refuses(`Secret crossway-system/theirs exists and is not an edge's certificate`, with("--secret-name", "theirs")...)
+}
+
+// For edges in another cluster the Secret is printed and nothing is written.
+func TestEdgeCertificateIsPrinted(t *testing.T) {
+	h := newHub(t)
+	h.create(&v1alpha1.EdgePool{
+		ObjectMeta: metav1.ObjectMeta{Name: "eu"},
+		Spec:       v1alpha1.EdgePoolSpec{Region: "eu", Addresses: []v1alpha1.AddressBlock{{CIDR: "198.18.2.0/24"}}},
+	})
+	h.create(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "another-hub"}})
+	ca, err := registration.NewEdgeCA(time.Now(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.create(&corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "another-hub", Name: registration.EdgeCASecret},
+		Data:       map[string][]byte{"tls.crt": ca.Certificate, "tls.key": ca.Key},
+	})
+	out, err := h.crossway("edge", "certificate", "--pool", "eu", "--region", "eu", "--zone", "eu-a",
+		"--hub-namespace", "another-hub", "--namespace", "edges", "--output", "yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var printed corev1.Secret
+	if err := yaml.UnmarshalStrict([]byte(out), &printed); err != nil {
+		t.Fatal(err)
+	}
+	if got := identityIn(t, printed); got.Pool != "eu" || printed.Kind != "Secret" || printed.Namespace != "edges" {
+		t.Errorf("printed %s %s/%s for %s", printed.Kind, printed.Namespace, printed.Name, got)
+	}
+	var secrets corev1.SecretList
+	if err := h.List(t.Context(), &secrets, client.HasLabels{labelEdgePool}, client.InNamespace("edges")); err != nil || len(secrets.Items) > 0 {
+		t.Errorf("wrote %d Secrets, %v", len(secrets.Items), err)
+	}
+}
+
+func TestVersion(t *testing.T) {
+	var out bytes.Buffer
+	if err := run(t.Context(), []string{"version"}, genericiooptions.IOStreams{In: strings.NewReader(""), Out: &out, ErrOut: &out}); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasPrefix(out.String(), "crossway ") {
+		t.Errorf("said %q", out.String())
+	}
+}
