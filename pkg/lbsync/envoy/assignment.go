@@ -1,0 +1,47 @@
+package envoy
+
+import (
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"crossway.dev/crossway/pkg/lbsync"
+)
+
+// dropCategory names, in Envoy's statistics and load reports, the requests answered 503 because Kubernetes says that
+// their backend has no ready endpoint.
+const dropCategory = "no-ready-endpoint"
+
+// metadataKey is the filter metadata in which a locality says who it is, for access logs.
+const metadataKey = "crossway"
+
+// LoadAssignment gives the Envoy resource of one load assignment. An error means that Envoy would refuse it.
+func LoadAssignment(a lbsync.LoadAssignment) (Resource, error) {
+	out := &endpointv3.ClusterLoadAssignment{ClusterName: a.Key}
+	for _, l := range a.Localities {
+		out.Endpoints = append(out.Endpoints, locality(l))
+	}
+	if a.Drop > 0 {
+		out.Policy = &endpointv3.ClusterLoadAssignment_Policy{DropOverloads: []*endpointv3.ClusterLoadAssignment_Policy_DropOverload{{
+			Category:       dropCategory,
+			DropPercentage: &typev3.FractionalPercent{Numerator: a.Drop, Denominator: typev3.FractionalPercent_MILLION}}}}
+	}
+	r, err := pack(a.Key, out)
+	r.Version = lbsync.Version(r.Version, a.Shares)
+	return r, err
+}
+
+func locality(l lbsync.Locality) *endpointv3.LocalityLbEndpoints {
+	out := &endpointv3.LocalityLbEndpoints{
+		Locality:            &corev3.Locality{Region: l.Place.Region, Zone: l.Place.Zone, SubZone: l.SubZone()},
+		LoadBalancingWeight: number(l.Weight),
+		Metadata: &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{metadataKey: {
+			Fields: map[string]*structpb.Value{"member": structpb.NewStringValue(l.SubZone())}}}},
+	}
+	for _, e := range l.Endpoints {
+		out.LbEndpoints = append(out.LbEndpoints, &endpointv3.LbEndpoint{HostIdentifier: &endpointv3.LbEndpoint_Endpoint{
+			Endpoint: &endpointv3.Endpoint{Address: socket(e.Addr(), uint32(e.Port()))}}})
+	}
+	return out
+}

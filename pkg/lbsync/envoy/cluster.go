@@ -1,0 +1,127 @@
+package envoy
+
+import (
+	"time"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"crossway.dev/crossway/pkg/gateway/model"
+)
+
+const (
+	// connectTimeout is short so that a dead address costs a retry and no more.
+	connectTimeout = 250 * time.Millisecond
+	// peerTimeout kills a connection whose peer acknowledges nothing, and only that: a slow answer is not cut.
+	peerTimeout = 500 * time.Millisecond
+	// ejection is for how long an address that failed gets no requests.
+	ejection = 10 * time.Second
+	// bufferLimit for each connection, as Envoy's guide for edges has it.
+	bufferLimit = 32 * 1024
+	// plenty replaces Envoy's default limits of 1024, which protect one small sidecar and not an edge.
+	plenty = 1_000_000
+)
+
+// cluster is what one assignment's requests share. Changing any field makes Envoy build and warm the cluster anew, so
+// nothing here depends on endpoints or shares.
+func cluster(a model.Assignment) *clusterv3.Cluster {
+	return &clusterv3.Cluster{
+		Name:                 a.Key,
+		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},
+		EdsClusterConfig:     &clusterv3.Cluster_EdsClusterConfig{EdsConfig: ads()},
+		ConnectTimeout:       durationpb.New(connectTimeout),
+		LbPolicy:             clusterv3.Cluster_ROUND_ROBIN,
+		CommonLbConfig: &clusterv3.Cluster_CommonLbConfig{
+			LocalityConfigSpecifier: &clusterv3.Cluster_CommonLbConfig_LocalityWeightedLbConfig_{
+				LocalityWeightedLbConfig: &clusterv3.Cluster_CommonLbConfig_LocalityWeightedLbConfig{}},
+			HealthyPanicThreshold: &typev3.Percent{Value: 0}, // never to a host known to be dead
+			UpdateMergeWindow:     durationpb.New(0),         // health changes reach the workers at once
+		},
+		OutlierDetection: outlierDetection(),
+		CircuitBreakers: &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{
+			MaxConnections: number(plenty), MaxPendingRequests: number(plenty), MaxRequests: number(plenty), MaxRetries: number(plenty),
+			// While a whole cluster is dead, every second request is a retry: a smaller budget loses requests then.
+			RetryBudget: &clusterv3.CircuitBreakers_Thresholds_RetryBudget{
+				BudgetPercent: &typev3.Percent{Value: 100}, MinRetryConcurrency: number(100)},
+		}}},
+		PerConnectionBufferLimitBytes: number(bufferLimit),
+		UpstreamBindConfig:            &corev3.BindConfig{SocketOptions: []*corev3.SocketOption{userTimeout()}},
+		UpstreamConnectionOptions: &clusterv3.UpstreamConnectionOptions{TcpKeepalive: &corev3.TcpKeepalive{
+			// For requests that the peer had acknowledged when it vanished: no data is left to time out.
+			KeepaliveProbes: number(3), KeepaliveTime: number(1), KeepaliveInterval: number(1)}},
+		TypedExtensionProtocolOptions: map[string]*anypb.Any{
+			"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": packed(protocol(a.Protocol))},
+		HealthChecks:              healthChecks(a),
+		IgnoreHealthOnHostRemoval: true, // an endpoint that is gone is gone, whatever its last probe said
+	}
+}
+
+// userTimeout is Linux's TCP_USER_TIMEOUT: option 18 of level 6 (TCP), in milliseconds.
+func userTimeout() *corev3.SocketOption {
+	return &corev3.SocketOption{Description: "TCP_USER_TIMEOUT", Level: 6, Name: 18,
+		Value: &corev3.SocketOption_IntValue{IntValue: peerTimeout.Milliseconds()}, State: corev3.SocketOption_STATE_PREBIND}
+}
+
+// outlierDetection ejects an address at its first connection that fails, times out or is reset, and never for what a
+// service answers.
+func outlierDetection() *clusterv3.OutlierDetection {
+	zero := number(0)
+	return &clusterv3.OutlierDetection{
+		SplitExternalLocalOriginErrors:         true,
+		ConsecutiveLocalOriginFailure:          number(1),
+		EnforcingConsecutiveLocalOriginFailure: number(100),
+		EnforcingConsecutive_5Xx:               zero,
+		EnforcingConsecutiveGatewayFailure:     zero,
+		EnforcingSuccessRate:                   zero,
+		EnforcingLocalOriginSuccessRate:        zero,
+		Interval:                               durationpb.New(500 * time.Millisecond),
+		BaseEjectionTime:                       durationpb.New(ejection),
+		MaxEjectionTime:                        durationpb.New(ejection),
+		MaxEjectionPercent:                     number(100),
+	}
+}
+
+func protocol(p model.BackendProtocol) *httpv3.HttpProtocolOptions {
+	options := &httpv3.HttpProtocolOptions{
+		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{IdleTimeout: durationpb.New(time.Minute)}}
+	explicit := &httpv3.HttpProtocolOptions_ExplicitHttpConfig{}
+	if p == model.H2C {
+		explicit.ProtocolConfig = &httpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{
+			Http2ProtocolOptions: &corev3.Http2ProtocolOptions{
+				// One connection carries many requests, so a dead one is to be found while they wait.
+				ConnectionKeepalive: &corev3.KeepaliveSettings{Interval: durationpb.New(peerTimeout), Timeout: durationpb.New(peerTimeout)}}}
+	} else {
+		explicit.ProtocolConfig = &httpv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions{
+			HttpProtocolOptions: &corev3.Http1ProtocolOptions{}}
+	}
+	options.UpstreamProtocolOptions = &httpv3.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: explicit}
+	return options
+}
+
+func healthChecks(a model.Assignment) []*corev3.HealthCheck {
+	h := a.HealthCheck
+	if h == nil {
+		return nil
+	}
+	check := &corev3.HealthCheck{
+		Timeout:            durationpb.New(h.Timeout),
+		Interval:           durationpb.New(h.Interval),
+		NoTrafficInterval:  durationpb.New(h.Interval),
+		UnhealthyThreshold: number(2),
+		HealthyThreshold:   number(1),
+	}
+	if h.Path == "" {
+		check.HealthChecker = &corev3.HealthCheck_TcpHealthCheck_{TcpHealthCheck: &corev3.HealthCheck_TcpHealthCheck{}}
+		return []*corev3.HealthCheck{check}
+	}
+	http := &corev3.HealthCheck_HttpHealthCheck{Path: h.Path}
+	if a.Protocol == model.H2C {
+		http.CodecClientType = typev3.CodecClientType_HTTP2
+	}
+	check.HealthChecker = &corev3.HealthCheck_HttpHealthCheck_{HttpHealthCheck: http}
+	return []*corev3.HealthCheck{check}
+}

@@ -1,0 +1,179 @@
+package envoy
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	streamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
+	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
+	inspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
+	celv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/formatter/cel/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"crossway.dev/crossway/pkg/gateway/model"
+	"crossway.dev/crossway/pkg/lbsync"
+)
+
+// nowhere is the name of a cluster that never exists. A connection sent there is closed at once.
+const nowhere = "crossway/nowhere"
+
+// listener adds one port of one Gateway: its Listener, and a RouteConfiguration for each chain. Only the chains ever
+// change in a Listener that stays at its address: a change of any other field would drain all of its connections.
+func (t *translator) listener(l lbsync.Listener) {
+	name := listenerName(l)
+	out := &listenerv3.Listener{
+		Name:                          name,
+		Address:                       socket(l.Address, uint32(l.Port)),
+		Freebind:                      yes(), // before the edge has the address, and once it has it
+		EnableReusePort:               yes(), // several edges share the addresses of a pool
+		PerConnectionBufferLimitBytes: number(bufferLimit),
+	}
+	if l.Protocol == model.HTTPS {
+		out.ListenerFilters = []*listenerv3.ListenerFilter{{
+			Name:       "envoy.filters.listener.tls_inspector",
+			ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: packed(&inspectorv3.TlsInspector{})},
+		}}
+	}
+	for _, c := range l.Chains {
+		out.FilterChains = append(out.FilterChains, t.chain(l, c))
+	}
+	t.add(&t.out.Listeners, name, out)
+}
+
+func listenerName(l lbsync.Listener) string { return fmt.Sprintf("%s/%d", l.Gateway, l.Port) }
+
+// routesName names the RouteConfiguration of a chain.
+func routesName(l lbsync.Listener, c model.Chain) string {
+	if l.Protocol == model.HTTP {
+		return listenerName(l)
+	}
+	return listenerName(l) + "/" + c.Name
+}
+
+func socket(address netip.Addr, port uint32) *corev3.Address {
+	return &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
+		Address: address.String(), PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: port}}}}
+}
+
+func (t *translator) chain(l lbsync.Listener, c model.Chain) *listenerv3.FilterChain {
+	out := &listenerv3.FilterChain{Name: c.Name}
+	if c.ServerName != "" {
+		out.FilterChainMatch = &listenerv3.FilterChainMatch{ServerNames: []string{c.ServerName}}
+	}
+	if c.Reject || l.Protocol == model.HTTPS && len(c.Secrets) == 0 {
+		out.Filters = []*listenerv3.Filter{reject()}
+		return out
+	}
+	manager := connectionManager(l, c)
+	t.routes(l, c, manager)
+	if l.Protocol == model.HTTPS {
+		out.TransportSocket = &corev3.TransportSocket{Name: "envoy.transport_sockets.tls",
+			ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: packed(downstreamTLS(c))}}
+	}
+	out.Filters = []*listenerv3.Filter{{Name: "envoy.filters.network.http_connection_manager",
+		ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: packed(manager)}}}
+	return out
+}
+
+// reject closes every connection of a chain: a listener that is broken must not let its server name fall through into
+// a wider chain.
+func reject() *listenerv3.Filter {
+	return &listenerv3.Filter{Name: "envoy.filters.network.tcp_proxy",
+		ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: packed(&tcpv3.TcpProxy{
+			StatPrefix:       "reject",
+			ClusterSpecifier: &tcpv3.TcpProxy_Cluster{Cluster: nowhere}})}}
+}
+
+func downstreamTLS(c model.Chain) *tlsv3.DownstreamTlsContext {
+	common := &tlsv3.CommonTlsContext{
+		TlsParams:     &tlsv3.TlsParameters{TlsMinimumProtocolVersion: tlsv3.TlsParameters_TLSv1_2},
+		AlpnProtocols: []string{"h2", "http/1.1"},
+	}
+	for _, name := range c.Secrets {
+		common.TlsCertificateSdsSecretConfigs = append(common.TlsCertificateSdsSecretConfigs,
+			&tlsv3.SdsSecretConfig{Name: name, SdsConfig: ads()})
+	}
+	return &tlsv3.DownstreamTlsContext{CommonTlsContext: common}
+}
+
+// secret is a certificate with its key, a resource of its own so that a new one disturbs no connection.
+func secret(s model.Secret) *tlsv3.Secret {
+	inline := func(content []byte) *corev3.DataSource {
+		return &corev3.DataSource{Specifier: &corev3.DataSource_InlineBytes{InlineBytes: content}}
+	}
+	return &tlsv3.Secret{Name: s.Name, Type: &tlsv3.Secret_TlsCertificate{TlsCertificate: &tlsv3.TlsCertificate{
+		CertificateChain: inline(s.Certificate), PrivateKey: inline(s.PrivateKey)}}}
+}
+
+// connectionManager is hardened as Envoy's guide for edges says ("Configuring Envoy as an edge proxy"); the routes are
+// still missing.
+func connectionManager(l lbsync.Listener, c model.Chain) *hcmv3.HttpConnectionManager {
+	return &hcmv3.HttpConnectionManager{
+		StatPrefix: strings.ReplaceAll(routesName(l, c), "/", "."),
+		HttpFilters: []*hcmv3.HttpFilter{{Name: "envoy.filters.http.router",
+			ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: packed(&routerv3.Router{SuppressEnvoyHeaders: true})}}},
+		AccessLog: []*accesslogv3.AccessLog{accessLog()},
+		// The client is who connected: no proxy in front is trusted to name another.
+		UseRemoteAddress: yes(), XffNumTrustedHops: 0,
+		NormalizePath: yes(), MergeSlashes: true,
+		PathWithEscapedSlashesAction: hcmv3.HttpConnectionManager_UNESCAPE_AND_REDIRECT,
+		StripTrailingHostDot:         true,
+		ServerHeaderTransformation:   hcmv3.HttpConnectionManager_PASS_THROUGH,
+		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{
+			IdleTimeout:                  durationpb.New(time.Hour),
+			HeadersWithUnderscoresAction: corev3.HttpProtocolOptions_REJECT_REQUEST},
+		Http2ProtocolOptions: &corev3.Http2ProtocolOptions{MaxConcurrentStreams: number(100),
+			InitialStreamWindowSize: number(64 * 1024), InitialConnectionWindowSize: number(1024 * 1024)},
+		RequestHeadersTimeout: durationpb.New(10 * time.Second),
+		RequestTimeout:        durationpb.New(5 * time.Minute), // for the request to arrive, not for its answer
+		StreamIdleTimeout:     durationpb.New(5 * time.Minute),
+		UpgradeConfigs:        []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}},
+	}
+}
+
+// logFields are one line of the access log. "member" names the cluster and the import that answered, "assignment" the
+// Envoy cluster (route and backends), "flags" and "reason" are Envoy's words about what happened. Queries are left
+// out: they may hold what should not be in a log.
+var logFields = map[string]string{
+	"time":       "%START_TIME%",
+	"method":     "%REQUEST_HEADER(:METHOD)%",
+	"host":       "%REQUEST_HEADER(:AUTHORITY)%",
+	"path":       "%PATH(NQ:ORIG)%",
+	"protocol":   "%PROTOCOL%",
+	"client":     "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
+	"request_id": "%REQUEST_HEADER(X-REQUEST-ID)%",
+	"status":     "%RESPONSE_CODE%",
+	"flags":      "%RESPONSE_FLAGS%",
+	"reason":     "%RESPONSE_CODE_DETAILS%",
+	"failure":    "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
+	"route":      "%ROUTE_NAME%",
+	"assignment": "%UPSTREAM_CLUSTER_RAW%",
+	"member":     "%CEL(xds.upstream_host_locality_metadata.filter_metadata['" + metadataKey + "']['member'])%",
+	"upstream":   "%UPSTREAM_HOST%",
+	"attempts":   "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
+	"ms":         "%DURATION%",
+	"received":   "%BYTES_RECEIVED%",
+	"sent":       "%BYTES_SENT%",
+}
+
+// accessLog writes one JSON object a request to standard output.
+func accessLog() *accesslogv3.AccessLog {
+	fields := map[string]*structpb.Value{}
+	for name, format := range logFields {
+		fields[name] = structpb.NewStringValue(format)
+	}
+	log := &streamv3.StdoutAccessLog{AccessLogFormat: &streamv3.StdoutAccessLog_LogFormat{LogFormat: &corev3.SubstitutionFormatString{
+		Format:     &corev3.SubstitutionFormatString_JsonFormat{JsonFormat: &structpb.Struct{Fields: fields}},
+		Formatters: []*corev3.TypedExtensionConfig{{Name: "envoy.formatter.cel", TypedConfig: packed(&celv3.Cel{})}},
+	}}}
+	return &accesslogv3.AccessLog{Name: "envoy.access_loggers.stdout", ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: packed(log)}}
+}

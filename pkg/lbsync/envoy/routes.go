@@ -1,0 +1,294 @@
+package envoy
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	hostsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"crossway.dev/crossway/pkg/gateway/model"
+	"crossway.dev/crossway/pkg/lbsync"
+)
+
+// routes adds the RouteConfiguration of a chain and points its connection manager to it. Routes are never inside the
+// Listener: connections that are open would keep the old ones.
+func (t *translator) routes(l lbsync.Listener, c model.Chain, manager *hcmv3.HttpConnectionManager) {
+	name := routesName(l, c)
+	out := &routev3.RouteConfiguration{Name: name, IgnorePortInHostMatching: true}
+	for _, h := range c.Hosts {
+		out.VirtualHosts = append(out.VirtualHosts, t.host(l, name, h))
+	}
+	if m := misdirected(c); m != nil {
+		out.VirtualHosts = append(out.VirtualHosts, m)
+	}
+	t.add(&t.out.Routes, name, out)
+	manager.RouteSpecifier = &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{ConfigSource: ads(), RouteConfigName: name}}
+}
+
+// misdirected answers 421 for hostnames that other chains of the port serve.
+func misdirected(c model.Chain) *routev3.VirtualHost {
+	var domains []string
+	for _, d := range c.Misdirected {
+		taken := slices.ContainsFunc(c.Hosts, func(h model.VirtualHost) bool { return strings.EqualFold(h.Hostname, d) })
+		if !taken && !slices.Contains(domains, d) { // Envoy refuses a domain that is there twice
+			domains = append(domains, d)
+		}
+	}
+	if len(domains) == 0 {
+		return nil
+	}
+	return &routev3.VirtualHost{Name: "misdirected", Domains: domains, Routes: []*routev3.Route{{
+		Name: "misdirected", Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
+		Action: respond(model.Respond{StatusCode: 421})}}}
+}
+
+func (t *translator) host(l lbsync.Listener, resource string, h model.VirtualHost) *routev3.VirtualHost {
+	out := &routev3.VirtualHost{Name: h.Hostname, Domains: []string{h.Hostname}}
+	for _, rule := range h.Rules {
+		for _, route := range routesFor(l, rule) {
+			if err := validateRoute(rule, route); err != nil {
+				t.out.Faults = append(t.out.Faults, Fault{TypeURL: routeType, Name: resource, Part: route.GetName(), Message: err.Error()})
+				if route = refused(route); validate(route) != nil {
+					continue // not even the match can be said
+				}
+			}
+			out.Routes = append(out.Routes, route)
+		}
+	}
+	return out
+}
+
+const routeType = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
+
+// refused keeps the match of a route that Envoy would refuse and answers 500, so that its requests do not fall through
+// to a route of somebody else.
+func refused(route *routev3.Route) *routev3.Route {
+	return &routev3.Route{Name: route.GetName(), Match: route.GetMatch(), Action: respond(model.Respond{StatusCode: 500})}
+}
+
+func validateRoute(rule model.Rule, route *routev3.Route) error {
+	changes := []model.HeaderChanges{rule.Request, rule.Response}
+	if rule.Forward != nil {
+		for _, t := range rule.Forward.Targets {
+			changes = append(changes, t.Request, t.Response)
+		}
+	}
+	for _, c := range changes {
+		for _, h := range slices.Concat(c.Set, c.Add) {
+			if err := validateHeader(h.Name); err != nil {
+				return err
+			}
+		}
+		for _, name := range c.Remove {
+			if err := validateHeader(name); err != nil {
+				return err
+			}
+		}
+	}
+	return validate(route)
+}
+
+// ruleName is how access logs name a rule: the route, the index of the rule and of the match, and the rule's own name.
+func ruleName(o model.Origin) string {
+	name := fmt.Sprintf("%s/%d/%d", o.Route, o.Rule, o.Match)
+	if o.Name != "" {
+		name += "/" + o.Name
+	}
+	return name
+}
+
+// safeMethods may be repeated although the first try may have reached the backend (RFC 9110 section 9.2.1; TRACE is
+// not worth it).
+const safeMethods = "GET|HEAD|OPTIONS"
+
+// routesFor gives the Envoy routes of a rule: two where it forwards any method, because what may be retried depends on it.
+func routesFor(l lbsync.Listener, rule model.Rule) []*routev3.Route {
+	plain := func() *routev3.Route {
+		r := &routev3.Route{Name: ruleName(rule.Origin), Match: match(rule.Match)}
+		r.RequestHeadersToAdd, r.RequestHeadersToRemove = headers(rule.Request)
+		r.ResponseHeadersToAdd, r.ResponseHeadersToRemove = headers(rule.Response)
+		return r
+	}
+	r := plain()
+	switch {
+	case rule.Redirect != nil:
+		r.Action = redirect(l, rule)
+		return []*routev3.Route{r}
+	case rule.Forward == nil || !usable(*rule.Forward):
+		answer := model.Respond{StatusCode: 500}
+		if rule.Respond != nil {
+			answer = *rule.Respond
+		}
+		r.Action = respond(answer)
+		return []*routev3.Route{r}
+	case rule.Match.Method != "":
+		r.Action = &routev3.Route_Route{Route: forward(rule, slices.Contains(strings.Split(safeMethods, "|"), rule.Match.Method))}
+		return []*routev3.Route{r}
+	}
+	safe := plain()
+	safe.Match.Headers = append(safe.Match.Headers, &routev3.HeaderMatcher{Name: ":method",
+		HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: text(safeMethods, true)}})
+	safe.Action = &routev3.Route_Route{Route: forward(rule, true)}
+	r.Action = &routev3.Route_Route{Route: forward(rule, false)}
+	return []*routev3.Route{safe, r}
+}
+
+// usable says whether any target exists and has a weight.
+func usable(f model.Forward) bool {
+	return slices.ContainsFunc(f.Targets, func(t model.Target) bool { return t.Assignment != "" && t.Weight > 0 })
+}
+
+func respond(r model.Respond) *routev3.Route_DirectResponse {
+	out := &routev3.DirectResponseAction{Status: uint32(r.StatusCode)}
+	if r.Body != "" {
+		out.Body = &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: r.Body}}
+	}
+	return &routev3.Route_DirectResponse{DirectResponse: out}
+}
+
+func match(m model.Match) *routev3.RouteMatch {
+	out := &routev3.RouteMatch{}
+	switch path := strings.TrimRight(m.Path.Value, "/"); {
+	case m.Path.Kind == model.PathExact:
+		out.PathSpecifier = &routev3.RouteMatch_Path{Path: m.Path.Value}
+	case m.Path.Kind == model.PathRegex:
+		out.PathSpecifier = &routev3.RouteMatch_SafeRegex{SafeRegex: regex(m.Path.Value)}
+	case path == "":
+		out.PathSpecifier = &routev3.RouteMatch_Prefix{Prefix: "/"}
+	default:
+		out.PathSpecifier = &routev3.RouteMatch_PathSeparatedPrefix{PathSeparatedPrefix: path}
+	}
+	if m.Method != "" {
+		out.Headers = append(out.Headers, &routev3.HeaderMatcher{Name: ":method",
+			HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: text(m.Method, false)}})
+	}
+	for _, h := range m.Headers {
+		out.Headers = append(out.Headers, &routev3.HeaderMatcher{Name: h.Name,
+			HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: text(h.Value, h.Regex)}})
+	}
+	for _, q := range m.Query {
+		out.QueryParameters = append(out.QueryParameters, &routev3.QueryParameterMatcher{Name: q.Name,
+			QueryParameterMatchSpecifier: &routev3.QueryParameterMatcher_StringMatch{StringMatch: text(q.Value, q.Regex)}})
+	}
+	return out
+}
+
+func text(value string, isRegex bool) *matcherv3.StringMatcher {
+	if isRegex {
+		return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_SafeRegex{SafeRegex: regex(value)}}
+	}
+	return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: value}}
+}
+
+func regex(pattern string) *matcherv3.RegexMatcher { return &matcherv3.RegexMatcher{Regex: pattern} }
+
+// headers translates header changes. Values are literal: Envoy reads them as format strings, so that an unescaped
+// "%REQ(authorization)%" would leak that header.
+func headers(c model.HeaderChanges) (add []*corev3.HeaderValueOption, remove []string) {
+	option := func(h model.Header, action corev3.HeaderValueOption_HeaderAppendAction) *corev3.HeaderValueOption {
+		return &corev3.HeaderValueOption{AppendAction: action, KeepEmptyValue: true,
+			Header: &corev3.HeaderValue{Key: h.Name, Value: strings.ReplaceAll(h.Value, "%", "%%")}}
+	}
+	for _, h := range c.Set {
+		add = append(add, option(h, corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD))
+	}
+	for _, h := range c.Add {
+		add = append(add, option(h, corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD))
+	}
+	return add, slices.Clone(c.Remove)
+}
+
+// forward sends a rule's requests to its targets.
+func forward(rule model.Rule, safe bool) *routev3.RouteAction {
+	out := &routev3.RouteAction{
+		Timeout:     durationpb.New(0), // Envoy's own default would cut an answer after 15 s
+		RetryPolicy: retries(rule, safe),
+	}
+	if rule.Timeout != nil {
+		out.Timeout = durationpb.New(*rule.Timeout)
+	}
+	targets := rule.Forward.Targets
+	if only := targets[0]; len(targets) == 1 && none(only.Request) && none(only.Response) {
+		out.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: only.Assignment}
+	} else {
+		out.ClusterSpecifier, out.ClusterNotFoundResponseCode = weighted(targets)
+	}
+	rewrite(out, rule)
+	for _, m := range rule.Mirrors {
+		if m.Assignment == "" { // a mirror that cannot be used costs the client nothing
+			continue
+		}
+		out.RequestMirrorPolicies = append(out.RequestMirrorPolicies, mirror(m))
+	}
+	return out
+}
+
+// weighted divides a rule over targets that have something of their own. A target that cannot be used is a cluster
+// that does not exist, answered 500 for exactly its part.
+func weighted(targets []model.Target) (*routev3.RouteAction_WeightedClusters, routev3.RouteAction_ClusterNotFoundResponseCode) {
+	code := routev3.RouteAction_SERVICE_UNAVAILABLE
+	out := &routev3.WeightedCluster{}
+	for _, t := range targets {
+		w := &routev3.WeightedCluster_ClusterWeight{Name: t.Assignment, Weight: number(t.Weight)}
+		if t.Assignment == "" {
+			w.Name, code = nowhere, routev3.RouteAction_INTERNAL_SERVER_ERROR
+		}
+		w.RequestHeadersToAdd, w.RequestHeadersToRemove = headers(t.Request)
+		w.ResponseHeadersToAdd, w.ResponseHeadersToRemove = headers(t.Response)
+		out.Clusters = append(out.Clusters, w)
+	}
+	return &routev3.RouteAction_WeightedClusters{WeightedClusters: out}, code
+}
+
+func mirror(m model.Mirror) *routev3.RouteAction_RequestMirrorPolicy {
+	parts := uint32(1_000_000)
+	if m.Denominator > 0 {
+		parts = uint32(min(uint64(m.Numerator)*1_000_000/uint64(m.Denominator), 1_000_000))
+	}
+	return &routev3.RouteAction_RequestMirrorPolicy{
+		Cluster:                       m.Assignment,
+		DisableShadowHostSuffixAppend: true,
+		RuntimeFraction: &corev3.RuntimeFractionalPercent{
+			DefaultValue: &typev3.FractionalPercent{Numerator: parts, Denominator: typev3.FractionalPercent_MILLION}},
+	}
+}
+
+const (
+	// retryAny repeats whatever failed before an answer came; retryUnsent only what the backend cannot have seen.
+	retryAny    = "connect-failure,refused-stream,reset"
+	retryUnsent = "connect-failure,refused-stream,reset-before-request"
+	// tries are enough to find a living endpoint while half of them are dead.
+	tries = 6
+	// triesWithTimeout: where each try has a time limit, an endpoint that is slow must not be asked six times more.
+	triesWithTimeout = 2
+)
+
+func retries(rule model.Rule, safe bool) *routev3.RetryPolicy {
+	out := &routev3.RetryPolicy{
+		RetryOn:    retryUnsent,
+		NumRetries: number(tries),
+		RetryBackOff: &routev3.RetryPolicy_RetryBackOff{
+			BaseInterval: durationpb.New(5 * time.Millisecond), MaxInterval: durationpb.New(50 * time.Millisecond)},
+		HostSelectionRetryMaxAttempts: 5,
+		RetryHostPredicate: []*routev3.RetryPolicy_RetryHostPredicate{{Name: "envoy.retry_host_predicates.previous_hosts",
+			ConfigType: &routev3.RetryPolicy_RetryHostPredicate_TypedConfig{TypedConfig: packed(&hostsv3.PreviousHostsPredicate{})}}},
+	}
+	if safe {
+		out.RetryOn = retryAny
+	}
+	if rule.BackendTimeout != nil && *rule.BackendTimeout > 0 {
+		out.PerTryTimeout = durationpb.New(*rule.BackendTimeout)
+		out.NumRetries = number(triesWithTimeout)
+	}
+	return out
+}
+
+func none(c model.HeaderChanges) bool { return len(c.Set)+len(c.Add)+len(c.Remove) == 0 }

@@ -1,0 +1,71 @@
+package lbsync
+
+import (
+	"net/netip"
+	"slices"
+
+	"crossway.dev/crossway/pkg/gateway/model"
+)
+
+// Place is where an edge stands: its EdgePool, and the pool's region.
+type Place struct{ Pool, Region string }
+
+// Program is what the edges of one place serve, endpoints apart. All edges of a place get the same.
+type Program struct {
+	Listeners   []Listener         // in the model's order
+	Assignments []model.Assignment // that the listeners use, in the model's order
+	Secrets     []model.Secret     // that the listeners use, in the model's order
+}
+
+// Listener is a model's listener at the one address that it has in this place.
+type Listener struct {
+	model.Listener
+	Address netip.Addr
+}
+
+// ProgramFor selects from a model what a place serves: the listeners that have an address in its pool, and of the
+// assignments and secrets those that these listeners use. The result shares memory with m; neither may be changed.
+func ProgramFor(m model.Model, place Place) Program {
+	var p Program
+	assignments, secrets := map[string]bool{}, map[string]bool{}
+	for _, l := range m.Listeners {
+		k := slices.IndexFunc(l.Addresses, func(a model.Address) bool { return a.Pool == place.Pool })
+		if k < 0 || len(l.Chains) == 0 { // Envoy refuses a listener without chains
+			continue
+		}
+		p.Listeners = append(p.Listeners, Listener{Listener: l, Address: l.Addresses[k].Address})
+		for _, c := range l.Chains {
+			for _, name := range c.Secrets {
+				secrets[name] = true
+			}
+			for _, h := range c.Hosts {
+				for _, rule := range h.Rules {
+					use(assignments, rule)
+				}
+			}
+		}
+	}
+	for _, a := range m.Assignments {
+		if assignments[a.Key] {
+			p.Assignments = append(p.Assignments, a)
+		}
+	}
+	for _, s := range m.Secrets {
+		if secrets[s.Name] {
+			p.Secrets = append(p.Secrets, s)
+		}
+	}
+	return p
+}
+
+// use notes the assignments that a rule sends requests to.
+func use(assignments map[string]bool, rule model.Rule) {
+	if rule.Forward != nil {
+		for _, t := range rule.Forward.Targets {
+			assignments[t.Assignment] = true
+		}
+	}
+	for _, m := range rule.Mirrors {
+		assignments[m.Assignment] = true
+	}
+}
