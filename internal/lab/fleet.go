@@ -1,6 +1,305 @@
 package lab
 
-import "context"
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
 
-// Install installs Crossway.
-func (l *Lab) Install(ctx context.Context) error { return nil }
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"crossway.dev/crossway/internal/lab/install"
+)
+
+// System is the namespace of Crossway's own pods, in every cluster.
+const System = "crossway-system"
+
+// xdsAddress is the ClusterIP of the hub's xDS Service, which edges dial.
+const xdsAddress = "10.110.18.0"
+
+// InstallOptions change what the charts are rendered with: YAML values that
+// override those of the lab.
+type InstallOptions struct{ Hub, Agent, Edge string }
+
+// Install installs Crossway in the fleet as an administrator would: the CRDs,
+// charts/hub, a MemberCluster for each member and charts/member-agent there
+// with a client certificate of its own, an EdgePool for each region and
+// charts/edge with a certificate from `crossway edge certificate`. It returns
+// when every pod of it is ready. What runs are the programs that Enter built,
+// with the arguments, ServiceAccounts and Roles that the charts render.
+func (l *Lab) Install(ctx context.Context, o InstallOptions) error {
+	begin := time.Now()
+	steps := []struct {
+		what string
+		do   func(context.Context) error
+	}{
+		{"CRDs", l.installCRDs},
+		{"hub", func(ctx context.Context) error { return l.installHub(ctx, o.Hub) }},
+		{"member agents", func(ctx context.Context) error { return l.installAgents(ctx, o.Agent) }},
+		{"edges", func(ctx context.Context) error { return l.installEdges(ctx, o.Edge) }},
+	}
+	for _, s := range steps {
+		limited, cancel := context.WithTimeout(ctx, 2*time.Minute)
+		err := s.do(limited)
+		cancel()
+		if err != nil {
+			return fmt.Errorf("install %s: %w", s.what, err)
+		}
+		fmt.Fprintf(l.progress, "%s ready (%s)\n", s.what, time.Since(begin).Round(100*time.Millisecond))
+	}
+	return nil
+}
+
+// installCRDs applies the CRDs of the Gateway API (standard channel) and
+// Crossway to the hub, and those of mcs-api everywhere.
+func (l *Lab) installCRDs(ctx context.Context) error {
+	var hub, everywhere []byte
+	root, err := install.ModuleRoot(ctx)
+	if err != nil {
+		return err
+	}
+	for _, source := range []struct {
+		module, dir string
+		into        *[]byte
+	}{
+		{"sigs.k8s.io/gateway-api", "config/crd/standard", &hub}, {"sigs.k8s.io/mcs-api", "config/crd", &everywhere}, {"", "charts/hub/crds", &hub},
+	} {
+		dir := root
+		if source.module != "" {
+			if dir, err = install.ModuleDir(ctx, source.module); err != nil {
+				return err
+			}
+		}
+		manifests, err := concatenate(filepath.Join(dir, source.dir))
+		if err != nil {
+			return err
+		}
+		*source.into = append(*source.into, manifests...)
+	}
+	return l.each(func(c *Cluster) error {
+		manifests := everywhere
+		if c == l.Hub {
+			manifests = append(bytes.Clone(hub), everywhere...)
+		}
+		if err := c.Apply(ctx, manifests); err != nil {
+			return err
+		}
+		_, err := c.Kubectl(ctx, nil, "wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
+		return err
+	})
+}
+
+// each does the same in every cluster at once.
+func (l *Lab) each(do func(*Cluster) error) error {
+	clusters := []*Cluster{l.Hub}
+	for _, c := range l.Members {
+		clusters = append(clusters, c)
+	}
+	errs := make([]error, len(clusters))
+	var all sync.WaitGroup
+	for i, c := range clusters {
+		all.Go(func() { errs[i] = do(c) })
+	}
+	all.Wait()
+	return errors.Join(errs...)
+}
+
+// concatenate joins a directory's manifests to one.
+func concatenate(dir string) ([]byte, error) {
+	files, err := filepath.Glob(filepath.Join(dir, "*.yaml"))
+	if err != nil {
+		return nil, err
+	}
+	var all []byte
+	for _, f := range files {
+		if filepath.Base(f) == "kustomization.yaml" {
+			continue
+		}
+		data, err := os.ReadFile(f)
+		if err != nil {
+			return nil, err
+		}
+		all = append(append(all, "\n---\n"...), data...)
+	}
+	return all, nil
+}
+
+const hubValues = `
+region: hub
+zone: hub-1
+hubCIDRs: [%s, %s]
+xds: {service: {type: ClusterIP, clusterIP: %s}}
+gatewayClasses: {regions: [%s]}
+`
+
+func (l *Lab) installHub(ctx context.Context, override string) error {
+	values := fmt.Sprintf(hubValues, l.Hub.PodCIDR, l.Hub.ServiceCIDR, xdsAddress, strings.Join(l.Regions, ", "))
+	if err := l.chart(ctx, l.Hub, release{name: "crossway-hub", chart: "hub", values: []string{values, override}}); err != nil {
+		return err
+	}
+	return l.rolledOut(ctx, l.Hub, "crossway-hub")
+}
+
+const memberCluster = `
+apiVersion: crossway.dev/v1alpha1
+kind: MemberCluster
+metadata: {name: %s}
+spec: {accepted: true, region: %s, zone: %s, endpointCIDRs: [%s]}
+`
+
+// installAgents joins every member: until joining exists, an agent's client
+// certificate is signed here.
+func (l *Lab) installAgents(ctx context.Context, override string) error {
+	return l.each(func(c *Cluster) error {
+		if c == l.Hub {
+			return nil
+		}
+		if err := l.Hub.Apply(ctx, fmt.Appendf(nil, memberCluster, c.Name, c.Region, c.Zone, c.PodCIDR)); err != nil {
+			return err
+		}
+		pair, err := l.Hub.Sign("crossway:member:"+c.Name, "crossway:members")
+		if err != nil {
+			return err
+		}
+		kubeconfig, err := clientcmd.Write(l.Hub.plane.ConfigFor(l.Hub.Server, pair))
+		if err != nil {
+			return err
+		}
+		if err := c.createNamespace(ctx, System); err != nil {
+			return err
+		}
+		secret := fmt.Appendf(nil, "apiVersion: v1\nkind: Secret\nmetadata: {name: crossway-hub-kubeconfig, namespace: %s}\ndata: {kubeconfig: %s}\n", System, base64.StdEncoding.EncodeToString(kubeconfig))
+		if err := c.Apply(ctx, secret); err != nil {
+			return err
+		}
+		values := "cluster: " + c.Name + "\n"
+		if err := l.chart(ctx, c, release{name: "crossway-member-agent", chart: "member-agent", values: []string{values, override}}); err != nil {
+			return err
+		}
+		return l.rolledOut(ctx, c, "crossway-member-agent")
+	})
+}
+
+const edgePool = `
+apiVersion: crossway.dev/v1alpha1
+kind: EdgePool
+metadata: {name: %s}
+spec: {region: %[1]s, addresses: [{cidr: %s}]}
+`
+
+// The drain times are short: no load balancer stands before the lab's edges,
+// and its clients send short requests. One worker thread each: four Envoys
+// share the machine with everything else.
+const edgeValues = `
+pool: %s
+region: %[1]s
+zone: %[2]s
+hub: {address: %[3]s}
+concurrency: 1
+drain: {announceSeconds: 0, seconds: 3, waitSeconds: 15}
+`
+
+func (l *Lab) installEdges(ctx context.Context, override string) error {
+	errs := make([]error, len(l.Regions))
+	var all sync.WaitGroup
+	for i, region := range l.Regions {
+		all.Go(func() { errs[i] = l.installEdge(ctx, region, override) })
+	}
+	all.Wait()
+	return errors.Join(errs...)
+}
+
+func (l *Lab) installEdge(ctx context.Context, region, override string) error {
+	if err := l.Hub.Apply(ctx, fmt.Appendf(nil, edgePool, region, l.GatewayAddresses(region))); err != nil {
+		return err
+	}
+	zone := region + "-edge-1"
+	if err := l.edgeCertificate(ctx, region, zone); err != nil {
+		return err
+	}
+	values := fmt.Sprintf(edgeValues, region, zone, xdsAddress)
+	name := "crossway-edge-" + region
+	if err := l.chart(ctx, l.Hub, release{name: name, chart: "edge", values: []string{values, override}}); err != nil {
+		return err
+	}
+	return l.rolledOut(ctx, l.Hub, name)
+}
+
+// edgeCertificate runs `crossway edge certificate`. The hub's leader makes the
+// edge CA, perhaps a moment after it is ready.
+func (l *Lab) edgeCertificate(ctx context.Context, region, zone string) error {
+	program := filepath.Join(os.Getenv(binVariable), "crossway")
+	for {
+		cmd := exec.CommandContext(ctx, program, "edge", "certificate", "--kubeconfig="+l.Hub.Kubeconfig,
+			"--pool="+region, "--region="+region, "--zone="+zone, "--namespace="+System)
+		out, err := cmd.CombinedOutput()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("crossway edge certificate: %w: %s", err, strings.TrimSpace(string(out)))
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+type release struct {
+	name, chart string
+	values      []string // YAML, later ones override
+}
+
+// chart renders one of the project's charts and applies it.
+func (l *Lab) chart(ctx context.Context, c *Cluster, r release) error {
+	root, err := install.ModuleRoot(ctx)
+	if err != nil {
+		return err
+	}
+	args := []string{"template", r.name, filepath.Join(root, "charts", r.chart), "--namespace", System, "--kube-version", install.KubernetesVersion}
+	for i, v := range r.values {
+		file := filepath.Join(stateDir, "crossway-lab", fmt.Sprintf("values-%s-%s-%d.yaml", c.Name, r.name, i))
+		if err := os.WriteFile(file, []byte(v), 0o644); err != nil {
+			return err
+		}
+		args = append(args, "--values", file)
+	}
+	cmd := exec.CommandContext(ctx, l.Programs.Helm, args...)
+	var said bytes.Buffer
+	cmd.Stderr = &said
+	manifests, err := cmd.Output()
+	if err != nil {
+		return fmt.Errorf("render charts/%s: %w: %s", r.chart, err, strings.TrimSpace(said.String()))
+	}
+	if err := c.createNamespace(ctx, System); err != nil {
+		return err
+	}
+	return c.Apply(ctx, manifests)
+}
+
+func (c *Cluster) createNamespace(ctx context.Context, name string) error {
+	return c.Apply(ctx, []byte("apiVersion: v1\nkind: Namespace\nmetadata: {name: "+name+"}\n"))
+}
+
+// rolledOut waits for a Deployment of Crossway; where it waits in vain, it
+// says what its pods say.
+func (l *Lab) rolledOut(ctx context.Context, c *Cluster, deployment string) error {
+	_, err := c.Kubectl(ctx, nil, "rollout", "status", "-n", System, "deployment/"+deployment, "--timeout=60s")
+	if err == nil {
+		return nil
+	}
+	pods, listErr := c.Client.CoreV1().Pods(System).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/instance=" + deployment})
+	if listErr != nil {
+		return errors.Join(err, listErr)
+	}
+	_, state := readyPods(pods.Items)
+	logs, _ := c.Kubectl(ctx, nil, "logs", "-n", System, "deployment/"+deployment, "--tail=20")
+	return fmt.Errorf("%w\npods: %s\n%s", err, state, logs)
+}

@@ -71,7 +71,7 @@ func run() error {
 	}
 	defer fleet.Close()
 	if !*bare {
-		if err := fleet.Install(ctx); err != nil {
+		if err := fleet.Install(ctx, lab.InstallOptions{}); err != nil {
 			return err
 		}
 	}
