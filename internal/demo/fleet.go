@@ -14,10 +14,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"crossway.dev/crossway/internal/lab"
 	"crossway.dev/crossway/internal/lab/load"
 )
-
-const systemNamespace = "crossway-system"
 
 // readyClusters asks, for at most a minute, until all clusters are reachable.
 func (s *Story) readyClusters(ctx context.Context) (int, error) {
@@ -161,7 +160,7 @@ func (s *Story) awaitConnected(ctx context.Context) error {
 
 // killHub kills the hub's process and keeps it from being restarted.
 func (s *Story) killHub(ctx context.Context, down time.Duration) error {
-	pods, err := s.Lab.Hub.Client.CoreV1().Pods(systemNamespace).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=crossway-hub"})
+	pods, err := s.Lab.Hub.Client.CoreV1().Pods(lab.System).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=crossway-hub"})
 	if err != nil {
 		return err
 	}

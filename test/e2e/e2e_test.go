@@ -32,7 +32,7 @@ func run(m *testing.M) (int, error) {
 		return 1, err
 	}
 	defer fleet.Close()
-	if err := fleet.Install(ctx); err != nil {
+	if err := fleet.Install(ctx, lab.InstallOptions{}); err != nil {
 		return 1, err
 	}
 	story = demo.New(fleet, os.Stdout)

@@ -42,7 +42,7 @@ func run(ctx context.Context, out, only, logs string) error {
 		return err
 	}
 	defer fleet.Close()
-	if err := fleet.Install(ctx); err != nil {
+	if err := fleet.Install(ctx, lab.InstallOptions{}); err != nil {
 		return err
 	}
 	story := demo.New(fleet, os.Stdout)
