@@ -1,17 +1,87 @@
 package gateway
 
-import "crossway.dev/crossway/api/v1alpha1"
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"crossway.dev/crossway/pkg/condition"
+	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/gateway/model"
+)
+
+// build is one Build on its way.
+type build struct {
+	in      Input
+	index   *index
+	memory  *memory
+	model   model.Model
+	reports []condition.Report
+	parents map[fleet.ObjectName]*parent // Gateways of ours
+	secrets map[fleet.ObjectName]string  // certificateFault of each Secret looked at
+}
 
 // Build says what a snapshot means: what all edges are to serve, and a verdict
 // for every object that has a status of ours.
 func Build(in Input) Result {
-	return Result{}
+	b := &build{
+		in: in, index: indexOf(in), memory: newMemory(in.Memo, len(in.Routes)),
+		parents: make(map[fleet.ObjectName]*parent, len(in.Gateways)),
+		secrets: map[fleet.ObjectName]string{},
+	}
+	b.judgeClasses()
+	b.judgePolicies()
+	for _, gateway := range sortedByAge(in.Gateways) {
+		b.readGateway(gateway)
+	}
+	for _, route := range sortedByAge(in.Routes) {
+		b.readRoute(route)
+	}
+	for _, p := range b.parents {
+		b.serve(p)
+		b.reportGateway(p)
+	}
+	b.addSecrets()
+	b.sort()
+	return Result{Model: b.model, Reports: b.reports, Memo: b.memory.next}
 }
 
-// Allocate gives each Gateway of ours one address in every EdgePool that it
-// lives in, and returns copies of the pools whose status.allocations changed,
-// by name. What is allocated stays while its Gateway exists, wherever that
-// moves; a Gateway that is gone gives its addresses back.
-func Allocate(in Input) []v1alpha1.EdgePool {
-	return nil
+func (b *build) sort() {
+	slices.SortFunc(b.model.Listeners, func(x, y model.Listener) int {
+		return cmp.Or(x.Gateway.Compare(y.Gateway), cmp.Compare(x.Port, y.Port))
+	})
+	slices.SortFunc(b.model.Assignments, func(x, y model.Assignment) int { return strings.Compare(x.Key, y.Key) })
+	slices.SortFunc(b.model.Secrets, func(x, y model.Secret) int { return strings.Compare(x.Name, y.Name) })
+	slices.SortFunc(b.reports, func(x, y condition.Report) int {
+		return cmp.Or(cmp.Compare(x.Ref.Kind, y.Ref.Kind), x.Ref.Name.Compare(y.Ref.Name))
+	})
+}
+
+// sortedByAge points at objects, the oldest first, then by namespace and name:
+// the order in which the Gateway API lets one win over another.
+func sortedByAge[T any, O interface {
+	*T
+	metav1.Object
+}](objects []T) []*T {
+	type aged struct {
+		object  *T
+		created int64
+		name    fleet.ObjectName
+	}
+	byAge := make([]aged, len(objects))
+	for i := range objects {
+		object := O(&objects[i])
+		byAge[i] = aged{object: &objects[i], created: object.GetCreationTimestamp().Unix(),
+			name: fleet.ObjectName{Namespace: object.GetNamespace(), Name: object.GetName()}}
+	}
+	slices.SortFunc(byAge, func(a, b aged) int {
+		return cmp.Or(cmp.Compare(a.created, b.created), a.name.Compare(b.name))
+	})
+	sorted := make([]*T, len(byAge))
+	for i := range byAge {
+		sorted[i] = byAge[i].object
+	}
+	return sorted
 }

@@ -1,0 +1,124 @@
+package condition
+
+import (
+	"fmt"
+	"strings"
+
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"crossway.dev/crossway/pkg/fleet"
+)
+
+// RouteAccepted says that a route is attached to its parent.
+func RouteAccepted() Condition {
+	return verdict(gatewayv1.RouteConditionAccepted, true, gatewayv1.RouteReasonAccepted, "the route is attached")
+}
+
+// RouteNoMatchingParent says which listener a parentRef looks for in vain.
+func RouteNoMatchingParent(gateway fleet.ObjectName, section string, port int32) Condition {
+	wanted := make([]string, 0, 2)
+	if section != "" {
+		wanted = append(wanted, fmt.Sprintf("named %q", section))
+	}
+	if port != 0 {
+		wanted = append(wanted, fmt.Sprintf("on port %d", port))
+	}
+	return verdict(gatewayv1.RouteConditionAccepted, false, gatewayv1.RouteReasonNoMatchingParent,
+		fmt.Sprintf("Gateway %q has no listener %s; correct sectionName and port of the parentRef", gateway, strings.Join(wanted, " ")))
+}
+
+// RouteNotAllowed says that no listener lets the route in.
+func RouteNotAllowed(gateway fleet.ObjectName, namespace string) Condition {
+	return verdict(gatewayv1.RouteConditionAccepted, false, gatewayv1.RouteReasonNotAllowedByListeners,
+		fmt.Sprintf("no listener of Gateway %q that the parentRef selects allows HTTPRoutes of namespace %q; ask its owner to change allowedRoutes", gateway, namespace))
+}
+
+// RouteNoMatchingHostname says that route and listeners have no hostname in common.
+func RouteNoMatchingHostname(gateway fleet.ObjectName, hostnames []string) Condition {
+	return verdict(gatewayv1.RouteConditionAccepted, false, gatewayv1.RouteReasonNoMatchingListenerHostname,
+		fmt.Sprintf("hostnames %s are none that the listeners of Gateway %q serve; change them, or attach to another listener", quoted(hostnames), gateway))
+}
+
+// RouteUnsupportedValue says what makes every rule of a route invalid.
+func RouteUnsupportedValue(wrong string) Condition {
+	return verdict(gatewayv1.RouteConditionAccepted, false, gatewayv1.RouteReasonUnsupportedValue, wrong)
+}
+
+// RouteRefusedByEdge gives an edge's own words.
+func RouteRefusedByEdge(words string) Condition {
+	return verdict(gatewayv1.RouteConditionAccepted, false, RefusedByEdge,
+		"an edge refused this generation of the route, which is left out until it changes: "+words)
+}
+
+// RoutePartiallyInvalid says which rules are dropped and why (GEP-1364: the
+// message begins with "Dropped Rule").
+func RoutePartiallyInvalid(wrong []string) Condition {
+	return verdict(gatewayv1.RouteConditionPartiallyInvalid, true, gatewayv1.RouteReasonUnsupportedValue,
+		"Dropped Rule: "+strings.Join(wrong, "; ")+"; what these rules match is answered 500")
+}
+
+// RouteResolved says that every backend of a route can be used.
+func RouteResolved() Condition {
+	return verdict(gatewayv1.RouteConditionResolvedRefs, true, gatewayv1.RouteReasonResolvedRefs, "all references are resolved")
+}
+
+// BackendNotFound says that a ServiceImport or a Service does not exist.
+func BackendNotFound(backend fleet.Backend) Condition {
+	todo := fmt.Sprintf("create it in namespace %q of the hub's cluster, or name a ServiceImport", backend.Name.Namespace)
+	if backend.Kind == fleet.Import {
+		todo = fmt.Sprintf("export Service %q from at least one cluster", backend.Name.Name)
+	}
+	return verdict(gatewayv1.RouteConditionResolvedRefs, false, gatewayv1.RouteReasonBackendNotFound,
+		fmt.Sprintf("%s %q does not exist; %s", backend.Kind, backend.Name, todo))
+}
+
+// BackendNotOfFleet says that a ServiceImport exists that no export stands behind.
+func BackendNotOfFleet(name fleet.ServiceName) Condition {
+	return verdict(gatewayv1.RouteConditionResolvedRefs, false, gatewayv1.RouteReasonBackendNotFound,
+		fmt.Sprintf("ServiceImport %q was not made by Crossway: no cluster of the fleet exports Service %q; export it from at least one cluster", name, name.Name))
+}
+
+// BackendPortNotFound says which ports there are instead.
+func BackendPortNotFound(backend fleet.Backend, port int32, offered []int32) Condition {
+	return verdict(gatewayv1.RouteConditionResolvedRefs, false, gatewayv1.RouteReasonBackendNotFound,
+		fmt.Sprintf("%s %q has no TCP port %d; it has %s", backend.Kind, backend.Name, port, portList(offered)))
+}
+
+// BackendPortMissing says that a backendRef must name one of several ports.
+func BackendPortMissing(backend fleet.Backend, offered []int32) Condition {
+	return verdict(gatewayv1.RouteConditionResolvedRefs, false, gatewayv1.RouteReasonBackendNotFound,
+		fmt.Sprintf("the reference to %s %q needs a port; it has %s", backend.Kind, backend.Name, portList(offered)))
+}
+
+// BackendExternalName says that a Service has no endpoints to send to.
+func BackendExternalName(name fleet.ServiceName) Condition {
+	return verdict(gatewayv1.RouteConditionResolvedRefs, false, gatewayv1.RouteReasonBackendNotFound,
+		fmt.Sprintf("Service %q is of type ExternalName and has no endpoints; name a Service with endpoints", name))
+}
+
+// BackendNotPermitted says which ReferenceGrant is missing.
+func BackendNotPermitted(backend fleet.Backend, namespace string) Condition {
+	return verdict(gatewayv1.RouteConditionResolvedRefs, false, gatewayv1.RouteReasonRefNotPermitted,
+		fmt.Sprintf("%s %q is in another namespace; add a ReferenceGrant in namespace %q from HTTPRoutes of namespace %q to it",
+			backend.Kind, backend.Name, backend.Name.Namespace, namespace))
+}
+
+// BackendInvalidKind says which kinds a backendRef may name.
+func BackendInvalidKind(group, kind, name string) Condition {
+	return verdict(gatewayv1.RouteConditionResolvedRefs, false, gatewayv1.RouteReasonInvalidKind,
+		fmt.Sprintf("backend %q is of kind %q, group %q; use ServiceImport of group multicluster.x-k8s.io, or Service", name, kind, group))
+}
+
+// BackendUnsupportedProtocol says which appProtocols are spoken.
+func BackendUnsupportedProtocol(backend fleet.Backend, port int32, appProtocol string) Condition {
+	return verdict(gatewayv1.RouteConditionResolvedRefs, false, gatewayv1.RouteReasonUnsupportedProtocol,
+		fmt.Sprintf("port %d of %s %q has appProtocol %q, which is not supported; use http, kubernetes.io/h2c or kubernetes.io/ws, or leave it out",
+			port, backend.Kind, backend.Name, appProtocol))
+}
+
+func portList(ports []int32) string {
+	if len(ports) == 0 {
+		return "none"
+	}
+	return strings.ReplaceAll(strings.Trim(fmt.Sprint(ports), "[]"), " ", ", ")
+}

@@ -1,0 +1,126 @@
+package gateway
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+
+	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/pkg/fleet"
+)
+
+// Allocate gives each Gateway of ours one address in every EdgePool that it
+// lives in, and returns copies of the pools whose status.allocations changed,
+// by name. What is allocated stays while its Gateway exists, wherever that
+// moves; a Gateway that is gone gives its addresses back. No address is given
+// twice, also where the blocks of two pools overlap.
+func Allocate(in Input) []v1alpha1.EdgePool {
+	b := &build{in: in, index: indexOf(in)}
+	pools := make([]*v1alpha1.EdgePool, 0, len(in.Pools))
+	for i := range in.Pools {
+		pools = append(pools, in.Pools[i].DeepCopy())
+	}
+	slices.SortFunc(pools, func(x, y *v1alpha1.EdgePool) int { return strings.Compare(x.Name, y.Name) })
+
+	changed := map[string]bool{}
+	exists := make(map[fleet.ObjectName]bool, len(in.Gateways))
+	for i := range in.Gateways {
+		exists[fleet.ObjectName{Namespace: in.Gateways[i].Namespace, Name: in.Gateways[i].Name}] = true
+	}
+	for _, pool := range pools {
+		before := len(pool.Status.Allocations)
+		pool.Status.Allocations = slices.DeleteFunc(pool.Status.Allocations, func(a v1alpha1.AddressAllocation) bool { return !exists[holder(a)] })
+		changed[pool.Name] = len(pool.Status.Allocations) != before
+	}
+	b.give(pools, changed)
+	var result []v1alpha1.EdgePool
+	for _, pool := range pools {
+		if changed[pool.Name] {
+			result = append(result, *pool)
+		}
+	}
+	return result
+}
+
+// give adds what Gateways lack, the oldest first.
+func (b *build) give(pools []*v1alpha1.EdgePool, changed map[string]bool) {
+	taken := map[netip.Addr]bool{}
+	for _, pool := range pools {
+		addTaken(pool, taken)
+	}
+	for _, gateway := range sortedByAge(b.in.Gateways) {
+		class := b.index.classes[string(gateway.Spec.GatewayClassName)]
+		if class == nil {
+			continue
+		}
+		parameters, fault := b.gatewayParameters(gateway, class)
+		if fault != "" {
+			continue
+		}
+		name := fleet.ObjectName{Namespace: gateway.Namespace, Name: gateway.Name}
+		for _, pool := range pools {
+			has := func(a v1alpha1.AddressAllocation) bool { return holder(a) == name }
+			if !livesIn(parameters, pool) || slices.ContainsFunc(pool.Status.Allocations, has) {
+				continue
+			}
+			address := firstFree(pool, taken)
+			if !address.IsValid() {
+				continue // the Gateway's Programmed says so
+			}
+			taken[address], changed[pool.Name] = true, true
+			pool.Status.Allocations = append(pool.Status.Allocations, v1alpha1.AddressAllocation{
+				Gateway: v1alpha1.GatewayReference{Namespace: name.Namespace, Name: name.Name}, Address: address.String(),
+			})
+		}
+	}
+	for _, pool := range pools {
+		if changed[pool.Name] {
+			slices.SortFunc(pool.Status.Allocations, func(x, y v1alpha1.AddressAllocation) int { return holder(x).Compare(holder(y)) })
+		}
+	}
+}
+
+func holder(a v1alpha1.AddressAllocation) fleet.ObjectName {
+	return fleet.ObjectName{Namespace: a.Gateway.Namespace, Name: a.Gateway.Name}
+}
+
+func takenAddresses(pools []v1alpha1.EdgePool) map[netip.Addr]bool {
+	taken := map[netip.Addr]bool{}
+	for i := range pools {
+		addTaken(&pools[i], taken)
+	}
+	return taken
+}
+
+func addTaken(pool *v1alpha1.EdgePool, taken map[netip.Addr]bool) {
+	for _, allocation := range pool.Status.Allocations {
+		if address, err := netip.ParseAddr(allocation.Address); err == nil {
+			taken[address] = true
+		}
+	}
+}
+
+// firstFree is the lowest address of a pool's blocks, in their order, that
+// nobody has; the zero Addr where there is none. Network and broadcast
+// addresses of IPv4 blocks of four and more addresses are not given.
+func firstFree(pool *v1alpha1.EdgePool, taken map[netip.Addr]bool) netip.Addr {
+	for _, block := range pool.Spec.Addresses {
+		prefix, err := netip.ParsePrefix(block.CIDR)
+		if err != nil {
+			continue // the API server lets none through
+		}
+		prefix = prefix.Masked()
+		ends := prefix.Addr().Is4() && prefix.Bits() <= 30
+		address := prefix.Addr()
+		if ends {
+			address = address.Next()
+		}
+		for ; address.IsValid() && prefix.Contains(address); address = address.Next() {
+			broadcast := ends && !(address.Next().IsValid() && prefix.Contains(address.Next()))
+			if !taken[address] && !broadcast {
+				return address
+			}
+		}
+	}
+	return netip.Addr{}
+}

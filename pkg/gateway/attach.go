@@ -1,0 +1,204 @@
+package gateway
+
+import (
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/pkg/condition"
+	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/gateway/model"
+)
+
+// route is an HTTPRoute on its way through a Build.
+type route struct {
+	object      *gatewayv1.HTTPRoute
+	name        fleet.ObjectName
+	plan        *routePlan
+	rules       []model.Rule // in the order in which they are tried
+	assignments []model.Assignment
+	unresolved  []condition.Condition // what references are wrong, in spec order
+	emitted     bool                  // its assignments are in the Model
+}
+
+// attachment is a route on one host of a listener.
+type attachment struct {
+	host  string
+	route *route
+}
+
+// readRoute attaches a route to the listeners that it may have, and reports
+// on it where one of its parents is, or was, a Gateway of ours.
+func (b *build) readRoute(object *gatewayv1.HTTPRoute) {
+	r := &route{object: object, name: fleet.ObjectName{Namespace: object.Namespace, Name: object.Name}}
+	report := condition.Report{Ref: condition.Ref{Kind: condition.HTTPRoute, Name: r.name, Generation: object.Generation}}
+	for i := range object.Spec.ParentRefs {
+		ref := &object.Spec.ParentRefs[i]
+		p := b.parentOf(object, ref)
+		if p == nil {
+			continue
+		}
+		if r.plan == nil {
+			r.plan = b.memory.planRoute(object)
+			b.resolveRoute(r)
+		}
+		report.Parents = append(report.Parents, condition.ParentReport{
+			ParentRef:  copyParentRef(ref),
+			Conditions: b.judgeParent(r, p, ref, report.Ref),
+		})
+	}
+	if len(report.Parents) > 0 || wasOurs(object) {
+		b.reports = append(b.reports, report)
+	}
+}
+
+func (b *build) parentOf(object *gatewayv1.HTTPRoute, ref *gatewayv1.ParentReference) *parent {
+	if ref.Group != nil && *ref.Group != gatewayv1.GroupName || ref.Kind != nil && *ref.Kind != gatewayv1.Kind(condition.Gateway) {
+		return nil
+	}
+	name := fleet.ObjectName{Namespace: object.Namespace, Name: string(ref.Name)}
+	if ref.Namespace != nil && *ref.Namespace != "" {
+		name.Namespace = string(*ref.Namespace)
+	}
+	return b.parents[name]
+}
+
+// wasOurs says whether the route still has a status of ours to take back.
+func wasOurs(object *gatewayv1.HTTPRoute) bool {
+	for i := range object.Status.Parents {
+		if object.Status.Parents[i].ControllerName == v1alpha1.GatewayController {
+			return true
+		}
+	}
+	return false
+}
+
+// judgeParent attaches the route to one parent and says how that went. A route
+// that is attached but invalid is answered 500, so it keeps its hosts.
+func (b *build) judgeParent(r *route, p *parent, ref *gatewayv1.ParentReference, self condition.Ref) []condition.Condition {
+	listeners, accepted := b.listenersFor(r, p, ref)
+	valid := accepted == nil
+	if valid {
+		accepted = r.refusal(b.index.nacks, self)
+		serve := accepted == nil || accepted.Reason == string(gatewayv1.RouteReasonUnsupportedValue) && r.plan.fault == ""
+		for _, l := range listeners {
+			if serve {
+				l.attach(r)
+			}
+			if accepted == nil {
+				l.count(r)
+			}
+		}
+	}
+	conditions := make([]condition.Condition, 0, 3)
+	if accepted == nil {
+		conditions = append(conditions, condition.RouteAccepted())
+		if dropped := r.dropped(); len(dropped) > 0 {
+			conditions = append(conditions, condition.RoutePartiallyInvalid(dropped))
+		}
+	} else {
+		conditions = append(conditions, *accepted)
+	}
+	return append(conditions, r.resolved())
+}
+
+// listenersFor are those of a parent that a parentRef selects, that let the
+// route in and have a hostname in common with it; or what is in the way.
+func (b *build) listenersFor(r *route, p *parent, ref *gatewayv1.ParentReference) ([]*listener, *condition.Condition) {
+	var selected, found int
+	var listeners []*listener
+	for _, l := range p.listeners {
+		if ref.SectionName != nil && *ref.SectionName != "" && *ref.SectionName != l.spec.Name || ref.Port != nil && *ref.Port != l.spec.Port {
+			continue
+		}
+		selected++
+		if !l.allows(b.index, p.name.Namespace, r.name.Namespace) {
+			continue
+		}
+		found++
+		if l.shares(r.plan.hosts) {
+			listeners = append(listeners, l)
+		}
+	}
+	switch {
+	case selected == 0:
+		return nil, new(condition.RouteNoMatchingParent(p.name, string(value(ref.SectionName)), int32(value(ref.Port))))
+	case found == 0:
+		return nil, new(condition.RouteNotAllowed(p.name, r.name.Namespace))
+	case len(listeners) == 0:
+		return nil, new(condition.RouteNoMatchingHostname(p.name, r.plan.hosts))
+	default:
+		return listeners, nil
+	}
+}
+
+func (l *listener) shares(hosts []string) bool {
+	for _, host := range hosts {
+		if l.host != "" && intersection(l.host, host) != "" {
+			return true
+		}
+	}
+	return false
+}
+
+// attach puts the route on every host that it has in common with the listener, once.
+func (l *listener) attach(r *route) {
+	if last := len(l.attachments) - 1; last >= 0 && l.attachments[last].route == r {
+		return // by another parentRef
+	}
+	for _, host := range r.plan.hosts {
+		if common := intersection(l.host, host); common != "" {
+			l.attachments = append(l.attachments, attachment{host: common, route: r})
+		}
+	}
+}
+
+// count counts the route, once.
+func (l *listener) count(r *route) {
+	if l.lastCounted != r {
+		l.lastCounted = r
+		l.attached++
+	}
+}
+
+// refusal says why a route that could be attached is not accepted, or nil.
+func (r *route) refusal(nacks map[condition.Ref]string, self condition.Ref) *condition.Condition {
+	if words, refused := nacks[self]; refused {
+		return new(condition.RouteRefusedByEdge(words))
+	}
+	if r.plan.fault != "" {
+		return new(condition.RouteUnsupportedValue(r.plan.fault))
+	}
+	if dropped := r.dropped(); len(dropped) > 0 && len(dropped) == len(r.plan.rules) {
+		return new(condition.RouteUnsupportedValue(dropped[0]))
+	}
+	return nil
+}
+
+// dropped says what is wrong with each rule that is not valid.
+func (r *route) dropped() []string {
+	var faults []string
+	for i := range r.plan.rules {
+		if fault := r.plan.rules[i].fault; fault != "" {
+			faults = append(faults, fault)
+		}
+	}
+	return faults
+}
+
+func copyParentRef(ref *gatewayv1.ParentReference) condition.ParentRef {
+	port := (*int32)(nil)
+	if ref.Port != nil {
+		port = new(int32(*ref.Port))
+	}
+	return condition.ParentRef{
+		Group: copyString(ref.Group), Kind: copyString(ref.Kind), Namespace: copyString(ref.Namespace),
+		Name: string(ref.Name), SectionName: copyString(ref.SectionName), Port: port,
+	}
+}
+
+func copyString[S ~string](p *S) *string {
+	if p == nil {
+		return nil
+	}
+	return new(string(*p))
+}

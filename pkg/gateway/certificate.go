@@ -1,0 +1,86 @@
+package gateway
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rsa"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// minRSABits is the least that Envoy takes.
+const minRSABits = 2048
+
+// certificateFault says why Envoy would refuse a Secret's certificate, or "".
+// An expired certificate is served: that is for its owner to judge.
+func certificateFault(secret *corev1.Secret) string {
+	name := secret.Namespace + "/" + secret.Name
+	chain, key := secret.Data[corev1.TLSCertKey], secret.Data[corev1.TLSPrivateKeyKey]
+	if len(chain) == 0 || len(key) == 0 {
+		return fmt.Sprintf("Secret %q has no tls.crt or no tls.key; put a PEM certificate chain and its key there", name)
+	}
+	if err := checkChain(chain); err != nil {
+		return fmt.Sprintf("Secret %q: tls.crt is not a PEM certificate chain: %v", name, err)
+	}
+	if strings.Contains(string(key), "ENCRYPTED") {
+		return fmt.Sprintf("Secret %q: tls.key is encrypted; put the key there without a passphrase", name)
+	}
+	pair, err := tls.X509KeyPair(chain, key)
+	if err != nil {
+		return fmt.Sprintf("Secret %q: tls.crt and tls.key do not make a pair: %s", name, strings.TrimPrefix(err.Error(), "tls: "))
+	}
+	if err := checkKey(pair.Leaf.PublicKey); err != nil {
+		return fmt.Sprintf("Secret %q: %v", name, err)
+	}
+	return ""
+}
+
+// checkChain parses every block: Envoy refuses a chain for one bad block at its end.
+func checkChain(chain []byte) error {
+	certificates := 0
+	for rest := chain; ; certificates++ {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		if block.Type != "CERTIFICATE" {
+			return fmt.Errorf("block %d is a %q", certificates+1, shortened(block.Type))
+		}
+		if _, err := x509.ParseCertificate(block.Bytes); err != nil {
+			return fmt.Errorf("block %d: %w", certificates+1, err)
+		}
+	}
+	switch begun := bytes.Count(chain, []byte("-----BEGIN ")); {
+	case certificates == 0:
+		return errors.New("it has no certificate")
+	case begun != certificates:
+		return fmt.Errorf("%d blocks begin, but %d are whole", begun, certificates)
+	default:
+		return nil
+	}
+}
+
+func checkKey(public any) error {
+	switch key := public.(type) {
+	case *rsa.PublicKey:
+		if bits := key.N.BitLen(); bits < minRSABits {
+			return fmt.Errorf("its RSA key has %d bits; use one of at least %d", bits, minRSABits)
+		}
+	case *ecdsa.PublicKey:
+		if key.Curve != elliptic.P256() && key.Curve != elliptic.P384() && key.Curve != elliptic.P521() {
+			return errors.New("its ECDSA curve is not supported; use P-256, P-384 or P-521")
+		}
+	case ed25519.PublicKey:
+	default:
+		return errors.New("its key is of a kind that is not supported; use RSA, ECDSA or Ed25519")
+	}
+	return nil
+}

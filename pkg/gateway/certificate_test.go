@@ -1,0 +1,112 @@
+package gateway
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
+	"math/big"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// addSecret puts a certificate of a kind into a story.
+func (w *world) addSecret(name, kind string) {
+	n := objectName(name)
+	secret := corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: n.Namespace, Name: n.Name, Generation: 1}, Type: corev1.SecretTypeTLS, Data: certificate(w.t, kind)}
+	for i := range w.in.Secrets {
+		if w.in.Secrets[i].Namespace == n.Namespace && w.in.Secrets[i].Name == n.Name {
+			w.in.Secrets[i] = secret
+			return
+		}
+	}
+	w.in.Secrets = append(w.in.Secrets, secret)
+}
+
+var (
+	certificatesMutex sync.Mutex // guards certificates
+	certificates      = map[string]map[string][]byte{}
+)
+
+// certificate makes the data of a Secret, once for each kind.
+func certificate(t testing.TB, kind string) map[string][]byte {
+	certificatesMutex.Lock()
+	defer certificatesMutex.Unlock()
+	if data, made := certificates[kind]; made {
+		return data
+	}
+	data := newCertificate(t, kind)
+	certificates[kind] = data
+	return data
+}
+
+func newCertificate(t testing.TB, kind string) map[string][]byte {
+	key := newKey(t, kind)
+	chain, private := selfSigned(t, key), encodeKey(t, key)
+	switch kind {
+	case "mismatch":
+		private = encodeKey(t, newKey(t, "good"))
+	case "garbage":
+		chain = []byte("not a certificate")
+	case "bad-second-block":
+		chain = append(chain, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("junk")})...)
+	case "cut-off":
+		chain = append(chain, []byte("-----BEGIN CERTIFICATE-----\nMIIB")...)
+	case "key-in-chain":
+		chain = append(chain, private...)
+	case "encrypted":
+		private = pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: []byte("secret")})
+	case "no-key":
+		private = nil
+	case "text-around":
+		chain = append([]byte("Subject: me\n"), chain...)
+	}
+	return map[string][]byte{corev1.TLSCertKey: chain, corev1.TLSPrivateKeyKey: private}
+}
+
+func newKey(t testing.TB, kind string) crypto.Signer {
+	var key crypto.Signer
+	var err error
+	switch kind {
+	case "rsa1024":
+		t.Setenv("GODEBUG", "rsa1024min=0") // Go itself makes none so short
+		key, err = rsa.GenerateKey(rand.Reader, 1024)
+	case "rsa2048":
+		key, err = rsa.GenerateKey(rand.Reader, 2048)
+	case "p224":
+		key, err = ecdsa.GenerateKey(elliptic.P224(), rand.Reader)
+	case "ed25519":
+		_, key, err = ed25519.GenerateKey(rand.Reader)
+	default:
+		key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+func selfSigned(t testing.TB, key crypto.Signer) []byte {
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Unix(1, 0), DNSNames: []string{"shop.example.com"}}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+}
+
+func encodeKey(t testing.TB, key crypto.Signer) []byte {
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+}

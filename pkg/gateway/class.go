@@ -1,0 +1,129 @@
+package gateway
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	"sigs.k8s.io/gateway-api/pkg/features"
+
+	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/pkg/condition"
+	"crossway.dev/crossway/pkg/fleet"
+)
+
+// supportedVersion is the Gateway API release line that we are made for.
+const supportedVersion = "v1.6."
+
+// supportedFeatures are the Gateway API features that we claim, by name.
+func supportedFeatures() []string {
+	claimed := []features.FeatureName{
+		features.SupportGateway,
+		features.SupportGatewayAddressEmpty,
+		features.SupportGatewayHTTPListenerIsolation,
+		features.SupportGatewayHTTPSListenerDetectMisdirectedRequests,
+		features.SupportGatewayPort8080,
+		features.SupportHTTPRoute,
+		features.SupportHTTPRoute303RedirectStatusCode,
+		features.SupportHTTPRoute307RedirectStatusCode,
+		features.SupportHTTPRoute308RedirectStatusCode,
+		features.SupportHTTPRouteBackendProtocolH2C,
+		features.SupportHTTPRouteBackendProtocolWebSocket,
+		features.SupportHTTPRouteBackendRequestHeaderModification,
+		features.SupportHTTPRouteBackendTimeout,
+		features.SupportHTTPRouteDestinationPortMatching,
+		features.SupportHTTPRouteHostRewrite,
+		features.SupportHTTPRouteMethodMatching,
+		features.SupportHTTPRouteNamedRouteRule,
+		features.SupportHTTPRouteParentRefPort,
+		features.SupportHTTPRoutePathRedirect,
+		features.SupportHTTPRoutePathRewrite,
+		features.SupportHTTPRoutePortRedirect,
+		features.SupportHTTPRouteQueryParamMatching,
+		features.SupportHTTPRouteRequestMirror,
+		features.SupportHTTPRouteRequestMultipleMirrors,
+		features.SupportHTTPRouteRequestPercentageMirror,
+		features.SupportHTTPRouteRequestTimeout,
+		features.SupportHTTPRouteResponseHeaderModification,
+		features.SupportHTTPRouteSchemeRedirect,
+		features.SupportReferenceGrant,
+	}
+	names := make([]string, len(claimed))
+	for i, name := range claimed {
+		names[i] = string(name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+func (b *build) judgeClasses() {
+	for _, class := range b.index.classes {
+		verdict := condition.ClassAccepted()
+		if _, fault := b.classParameters(class); fault != "" {
+			verdict = condition.ClassInvalidParameters(fault)
+		}
+		report := condition.Report{
+			Ref:        condition.Ref{Kind: condition.GatewayClass, Name: fleet.ObjectName{Name: class.Name}, Generation: class.Generation},
+			Conditions: []condition.Condition{verdict},
+			Features:   supportedFeatures(),
+		}
+		switch installed := b.in.CRDVersion; {
+		case installed == "":
+		case strings.HasPrefix(installed, supportedVersion):
+			report.Conditions = append(report.Conditions, condition.ClassSupportedVersion(installed))
+		default:
+			report.Conditions = append(report.Conditions, condition.ClassUnsupportedVersion(installed, supportedVersion+"x"))
+		}
+		b.reports = append(b.reports, report)
+	}
+}
+
+// classParameters says what kind of Gateways a class gives, or what is wrong.
+func (b *build) classParameters(class *gatewayv1.GatewayClass) (v1alpha1.GatewayParametersSpec, string) {
+	ref := class.Spec.ParametersRef
+	if ref == nil {
+		return v1alpha1.GatewayParametersSpec{Scope: v1alpha1.Global, Exposure: v1alpha1.External}, ""
+	}
+	if ref.Namespace == nil {
+		return v1alpha1.GatewayParametersSpec{}, fmt.Sprintf("spec.parametersRef of GatewayClass %q needs a namespace", class.Name)
+	}
+	return b.parametersAt(string(ref.Group), string(ref.Kind), fleet.ObjectName{Namespace: string(*ref.Namespace), Name: ref.Name})
+}
+
+// gatewayParameters are those of a Gateway's class, unless it names its own.
+func (b *build) gatewayParameters(gateway *gatewayv1.Gateway, class *gatewayv1.GatewayClass) (v1alpha1.GatewayParametersSpec, string) {
+	parameters, fault := b.classParameters(class)
+	if fault != "" {
+		return parameters, fmt.Sprintf("GatewayClass %q is not accepted: %s", class.Name, fault)
+	}
+	if gateway.Spec.Infrastructure == nil || gateway.Spec.Infrastructure.ParametersRef == nil {
+		return parameters, ""
+	}
+	ref := gateway.Spec.Infrastructure.ParametersRef
+	return b.parametersAt(string(ref.Group), string(ref.Kind), fleet.ObjectName{Namespace: gateway.Namespace, Name: ref.Name})
+}
+
+func (b *build) parametersAt(group, kind string, name fleet.ObjectName) (v1alpha1.GatewayParametersSpec, string) {
+	if group != v1alpha1.GroupVersion.Group || kind != "GatewayParameters" {
+		return v1alpha1.GatewayParametersSpec{}, fmt.Sprintf("parametersRef names a %s of group %q; use GatewayParameters of group %s", kind, group, v1alpha1.GroupVersion.Group)
+	}
+	found := b.index.parameters[name]
+	if found == nil {
+		return v1alpha1.GatewayParametersSpec{}, fmt.Sprintf("GatewayParameters %q does not exist; create it, or correct parametersRef", name)
+	}
+	spec := found.Spec
+	spec.Scope = cmp.Or(spec.Scope, v1alpha1.Global)
+	spec.Exposure = cmp.Or(spec.Exposure, v1alpha1.External)
+	if (spec.Scope == v1alpha1.Regional) != (spec.Region != "") {
+		return spec, fmt.Sprintf("GatewayParameters %q: scope Regional needs a region, and scope Global has none", name)
+	}
+	return spec, ""
+}
+
+// livesIn says whether Gateways with these parameters live on the edges of a pool.
+func livesIn(parameters v1alpha1.GatewayParametersSpec, pool *v1alpha1.EdgePool) bool {
+	return parameters.Exposure == cmp.Or(pool.Spec.Exposure, v1alpha1.External) &&
+		(parameters.Scope == v1alpha1.Global || parameters.Region == pool.Spec.Region)
+}

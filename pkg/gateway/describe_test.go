@@ -1,0 +1,194 @@
+package gateway
+
+import (
+	"fmt"
+	"strings"
+
+	"crossway.dev/crossway/pkg/condition"
+	"crossway.dev/crossway/pkg/gateway/model"
+)
+
+// describeModel says a Model in a few lines, for stories.
+func describeModel(m model.Model) string {
+	var out strings.Builder
+	for _, l := range m.Listeners {
+		fmt.Fprintf(&out, "%s :%d %s%s\n", l.Gateway, l.Port, l.Protocol, describeAddresses(l.Addresses))
+		for _, c := range l.Chains {
+			describeChain(&out, c)
+		}
+	}
+	for _, a := range m.Assignments {
+		fmt.Fprintf(&out, "assignment %s %s", a.Key, a.Protocol)
+		if a.HealthCheck != nil {
+			fmt.Fprintf(&out, " check=%s/%s%s", a.HealthCheck.Interval, a.HealthCheck.Timeout, a.HealthCheck.Path)
+		}
+		for _, b := range a.Backends {
+			fmt.Fprintf(&out, " | %s:%d(%s)", b.Backend, b.Port, b.PortName)
+			if b.Clusters != nil {
+				fmt.Fprintf(&out, " in %v", b.Clusters)
+			}
+			fmt.Fprintf(&out, " x%d", b.Weight)
+		}
+		out.WriteString("\n")
+	}
+	for _, s := range m.Secrets {
+		fmt.Fprintf(&out, "secret %s\n", s.Name)
+	}
+	for _, i := range m.Imports {
+		fmt.Fprintf(&out, "traffic %s %s rate=%g\n", i.Backend, i.Mode, i.Rate)
+	}
+	if out.Len() == 0 {
+		return "nothing\n"
+	}
+	return out.String()
+}
+
+func describeAddresses(addresses []model.Address) string {
+	var out strings.Builder
+	for _, a := range addresses {
+		fmt.Fprintf(&out, " %s=%s", a.Pool, a.Address)
+	}
+	return out.String()
+}
+
+func describeChain(out *strings.Builder, c model.Chain) {
+	indent := "  "
+	if c.ServerName != "" || c.Secrets != nil || c.Reject {
+		fmt.Fprintf(out, "  chain %s sni=%q", c.Name, c.ServerName)
+		if c.Reject {
+			out.WriteString(" REJECT")
+		}
+		for _, s := range c.Secrets {
+			fmt.Fprintf(out, " cert=%s", s)
+		}
+		if c.Misdirected != nil {
+			fmt.Fprintf(out, " 421=%v", c.Misdirected)
+		}
+		out.WriteString("\n")
+		indent = "    "
+	}
+	for _, h := range c.Hosts {
+		fmt.Fprintf(out, "%shost %s\n", indent, h.Hostname)
+		for i := range h.Rules {
+			fmt.Fprintf(out, "%s  %s\n", indent, describeRule(&h.Rules[i]))
+		}
+	}
+}
+
+func describeRule(r *model.Rule) string {
+	var out strings.Builder
+	fmt.Fprintf(&out, "%s %s", map[model.PathKind]string{model.PathExact: "=", model.PathPrefix: "^", model.PathRegex: "~"}[r.Match.Path.Kind], r.Match.Path.Value)
+	if r.Match.Method != "" {
+		fmt.Fprintf(&out, " %s", r.Match.Method)
+	}
+	for _, h := range r.Match.Headers {
+		fmt.Fprintf(&out, " [%s]", describeValue(h))
+	}
+	for _, q := range r.Match.Query {
+		fmt.Fprintf(&out, " ?%s", describeValue(q))
+	}
+	fmt.Fprintf(&out, " (%s.%d.%d)", r.Origin.Route, r.Origin.Rule, r.Origin.Match)
+	switch {
+	case r.Forward != nil:
+		for _, t := range r.Forward.Targets {
+			name := t.Assignment
+			if name == "" {
+				name = "500"
+			}
+			fmt.Fprintf(&out, " -> %s x%d%s%s", name, t.Weight, describeHeaders("request", t.Request), describeHeaders("response", t.Response))
+		}
+	case r.Redirect != nil:
+		fmt.Fprintf(&out, " => %d %s://%s:%d%s", r.Redirect.StatusCode, r.Redirect.Scheme, r.Redirect.Hostname, r.Redirect.Port, describePath(r.Redirect.Path))
+	case r.Respond != nil:
+		fmt.Fprintf(&out, " => %d", r.Respond.StatusCode)
+	}
+	out.WriteString(describeHeaders("request", r.Request) + describeHeaders("response", r.Response))
+	if r.Rewrite != nil {
+		fmt.Fprintf(&out, " rewrite=%s%s", r.Rewrite.Hostname, describePath(r.Rewrite.Path))
+	}
+	for _, m := range r.Mirrors {
+		fmt.Fprintf(&out, " mirror=%s %d/%d", m.Assignment, m.Numerator, m.Denominator)
+	}
+	if r.Timeout != nil {
+		fmt.Fprintf(&out, " timeout=%s", *r.Timeout)
+	}
+	if r.BackendTimeout != nil {
+		fmt.Fprintf(&out, " each=%s", *r.BackendTimeout)
+	}
+	return out.String()
+}
+
+func describeValue(v model.ValueMatch) string {
+	if v.Regex {
+		return v.Name + "~" + v.Value
+	}
+	return v.Name + "=" + v.Value
+}
+
+func describeHeaders(what string, c model.HeaderChanges) string {
+	if empty(c) {
+		return ""
+	}
+	return fmt.Sprintf(" %s{set %v add %v remove %v}", what, c.Set, c.Add, c.Remove)
+}
+
+func describePath(p *model.PathChange) string {
+	switch {
+	case p == nil:
+		return ""
+	case p.Full != nil:
+		return " full " + *p.Full
+	default:
+		return " prefix " + *p.Prefix
+	}
+}
+
+// describeReports says the verdicts on objects of a kind or name; empty: all.
+func describeReports(reports []condition.Report, kind, name string) string {
+	var out strings.Builder
+	for _, r := range reports {
+		if kind != "" && string(r.Ref.Kind) != kind || name != "" && r.Ref.Name != objectName(name) {
+			continue
+		}
+		fmt.Fprintf(&out, "%s %s @%d", r.Ref.Kind, strings.TrimPrefix(r.Ref.Name.String(), "/"), r.Ref.Generation)
+		if r.Addresses != nil {
+			fmt.Fprintf(&out, " %v", r.Addresses)
+		}
+		out.WriteString("\n")
+		describeConditions(&out, "  ", r.Conditions)
+		for _, l := range r.Listeners {
+			fmt.Fprintf(&out, "  listener %s %v attached=%d\n", l.Name, l.SupportedKinds, l.AttachedRoutes)
+			describeConditions(&out, "    ", l.Conditions)
+		}
+		for _, p := range r.Parents {
+			fmt.Fprintf(&out, "  parent %s", p.ParentRef.Name)
+			if p.ParentRef.SectionName != nil {
+				fmt.Fprintf(&out, " section %s", *p.ParentRef.SectionName)
+			}
+			if p.ParentRef.Port != nil {
+				fmt.Fprintf(&out, " port %d", *p.ParentRef.Port)
+			}
+			out.WriteString("\n")
+			describeConditions(&out, "    ", p.Conditions)
+		}
+		for _, a := range r.Ancestors {
+			fmt.Fprintf(&out, "  ancestor %s %s\n", a.Kind, a.Name)
+			describeConditions(&out, "    ", a.Conditions)
+		}
+	}
+	if out.Len() == 0 {
+		return "nothing\n"
+	}
+	return out.String()
+}
+
+// describeConditions leaves out the words of conditions that are as they should be.
+func describeConditions(out *strings.Builder, indent string, conditions []condition.Condition) {
+	for _, c := range conditions {
+		fmt.Fprintf(out, "%s%s=%s %s", indent, c.Type, c.Status, c.Reason)
+		if c.Type != c.Reason && c.Reason != "NoConflicts" {
+			fmt.Fprintf(out, ": %s", c.Message)
+		}
+		out.WriteString("\n")
+	}
+}

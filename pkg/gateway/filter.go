@@ -1,0 +1,220 @@
+package gateway
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"crossway.dev/crossway/pkg/gateway/model"
+)
+
+// planFilters reads the filters of a rule into its plan. A filter that is not
+// supported is the fault: it is never skipped.
+func planFilters(namespace string, rule *gatewayv1.HTTPRouteRule, plan *rulePlan) string {
+	seen := map[gatewayv1.HTTPRouteFilterType]bool{}
+	for i := range rule.Filters {
+		filter := &rule.Filters[i]
+		if seen[filter.Type] && filter.Type != gatewayv1.HTTPRouteFilterRequestMirror {
+			return fmt.Sprintf("filters[%d]: filter %s is there twice; merge the two", i, filter.Type)
+		}
+		seen[filter.Type] = true
+		if fault := planFilter(namespace, filter, plan); fault != "" {
+			return fmt.Sprintf("filters[%d]: %s", i, fault)
+		}
+	}
+	if plan.base.Redirect == nil {
+		return ""
+	}
+	for _, other := range []gatewayv1.HTTPRouteFilterType{gatewayv1.HTTPRouteFilterURLRewrite, gatewayv1.HTTPRouteFilterRequestMirror, gatewayv1.HTTPRouteFilterRequestHeaderModifier} {
+		if seen[other] {
+			return fmt.Sprintf("filter %s has no effect beside RequestRedirect, which forwards nothing; remove one", other)
+		}
+	}
+	return ""
+}
+
+func planFilter(namespace string, filter *gatewayv1.HTTPRouteFilter, plan *rulePlan) (fault string) {
+	switch {
+	case filter.Type == gatewayv1.HTTPRouteFilterRequestHeaderModifier && filter.RequestHeaderModifier != nil:
+		plan.base.Request, fault = planHeaders(filter.RequestHeaderModifier)
+	case filter.Type == gatewayv1.HTTPRouteFilterResponseHeaderModifier && filter.ResponseHeaderModifier != nil:
+		plan.base.Response, fault = planHeaders(filter.ResponseHeaderModifier)
+	case filter.Type == gatewayv1.HTTPRouteFilterRequestRedirect && filter.RequestRedirect != nil:
+		plan.base.Redirect, fault = planRedirect(filter.RequestRedirect, plan.matches)
+	case filter.Type == gatewayv1.HTTPRouteFilterURLRewrite && filter.URLRewrite != nil:
+		plan.base.Rewrite, fault = planRewrite(filter.URLRewrite, plan.matches)
+	case filter.Type == gatewayv1.HTTPRouteFilterRequestMirror && filter.RequestMirror != nil:
+		fault = planMirror(namespace, filter.RequestMirror, plan)
+	default:
+		return unsupportedFilter(filter.Type)
+	}
+	return fault
+}
+
+func unsupportedFilter(kind gatewayv1.HTTPRouteFilterType) string {
+	return fmt.Sprintf("filter %s is not supported here or has no content; remove it", kind)
+}
+
+// planBackendFilters reads the filters of a backendRef: header modifiers, and nothing else.
+func planBackendFilters(filters []gatewayv1.HTTPRouteFilter, backend *backendPlan) (fault string) {
+	seen := map[gatewayv1.HTTPRouteFilterType]bool{}
+	for i := range filters {
+		filter := &filters[i]
+		switch {
+		case seen[filter.Type]:
+			fault = fmt.Sprintf("filter %s is there twice; merge the two", filter.Type)
+		case filter.Type == gatewayv1.HTTPRouteFilterRequestHeaderModifier && filter.RequestHeaderModifier != nil:
+			backend.request, fault = planHeaders(filter.RequestHeaderModifier)
+		case filter.Type == gatewayv1.HTTPRouteFilterResponseHeaderModifier && filter.ResponseHeaderModifier != nil:
+			backend.response, fault = planHeaders(filter.ResponseHeaderModifier)
+		default:
+			fault = unsupportedFilter(filter.Type)
+		}
+		if fault != "" {
+			return fmt.Sprintf("filters[%d]: %s", i, fault)
+		}
+		seen[filter.Type] = true
+	}
+	return ""
+}
+
+// fixedHeaders frame a message or say whom it is for. An edge computes them.
+var fixedHeaders = []string{"connection", "content-length", "host", "transfer-encoding", "upgrade"}
+
+func planHeaders(filter *gatewayv1.HTTPHeaderFilter) (changes model.HeaderChanges, fault string) {
+	if changes.Set, fault = planHeaderList("set", filter.Set); fault != "" {
+		return changes, fault
+	}
+	if changes.Add, fault = planHeaderList("add", filter.Add); fault != "" {
+		return changes, fault
+	}
+	for _, given := range filter.Remove {
+		name := strings.ToLower(given)
+		if fault := headerFault(name); fault != "" {
+			return changes, "remove: " + fault
+		}
+		changes.Remove = append(changes.Remove, name)
+	}
+	return changes, ""
+}
+
+func planHeaderList(field string, given []gatewayv1.HTTPHeader) ([]model.Header, string) {
+	var headers []model.Header
+	for i := range given {
+		header := model.Header{Name: strings.ToLower(string(given[i].Name)), Value: given[i].Value}
+		if fault := headerFault(header.Name); fault != "" {
+			return nil, field + ": " + fault
+		}
+		if !printable(header.Value) || len(header.Value) > 4096 {
+			return nil, fmt.Sprintf("%s: the value of header %q has control characters or more than 4096 bytes", field, header.Name)
+		}
+		if slices.ContainsFunc(headers, func(h model.Header) bool { return h.Name == header.Name }) {
+			return nil, fmt.Sprintf("%s: header %q is there twice; names do not differ by case", field, header.Name)
+		}
+		headers = append(headers, header)
+	}
+	return headers, ""
+}
+
+func headerFault(name string) string {
+	if slices.Contains(fixedHeaders, name) || strings.HasPrefix(name, ":") {
+		return fmt.Sprintf("header %q cannot be changed; to change the host use filter URLRewrite", name)
+	}
+	if !token(name) || len(name) > 256 {
+		return fmt.Sprintf("header %q has characters that no header name may have (RFC 9110, token)", shortened(name))
+	}
+	return ""
+}
+
+var redirectCodes = []int{http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect}
+
+func planRedirect(filter *gatewayv1.HTTPRequestRedirectFilter, matches []matchPlan) (*model.Redirect, string) {
+	redirect := &model.Redirect{
+		Scheme: value(filter.Scheme), Hostname: strings.ToLower(string(value(filter.Hostname))), StatusCode: http.StatusFound,
+	}
+	if redirect.Scheme != "" && redirect.Scheme != "http" && redirect.Scheme != "https" {
+		return nil, fmt.Sprintf("scheme %q is not supported; use http or https", shortened(redirect.Scheme))
+	}
+	if filter.Hostname != nil && !validPreciseHostname(redirect.Hostname) {
+		return nil, fmt.Sprintf("hostname %q is not a DNS name", shortened(redirect.Hostname))
+	}
+	if filter.Port != nil {
+		if *filter.Port < 1 || *filter.Port > 65535 {
+			return nil, fmt.Sprintf("port %d is not within 1 and 65535", *filter.Port)
+		}
+		redirect.Port = uint16(*filter.Port)
+	}
+	if filter.StatusCode != nil {
+		redirect.StatusCode = *filter.StatusCode
+	}
+	if !slices.Contains(redirectCodes, redirect.StatusCode) {
+		return nil, fmt.Sprintf("status code %d is not supported; use 301, 302, 303, 307 or 308", redirect.StatusCode)
+	}
+	var fault string
+	redirect.Path, fault = planPathChange(filter.Path, matches)
+	return redirect, fault
+}
+
+func planRewrite(filter *gatewayv1.HTTPURLRewriteFilter, matches []matchPlan) (*model.Rewrite, string) {
+	rewrite := &model.Rewrite{Hostname: strings.ToLower(string(value(filter.Hostname)))}
+	if filter.Hostname != nil && !validPreciseHostname(rewrite.Hostname) {
+		return nil, fmt.Sprintf("hostname %q is not a DNS name", shortened(rewrite.Hostname))
+	}
+	var fault string
+	rewrite.Path, fault = planPathChange(filter.Path, matches)
+	return rewrite, fault
+}
+
+func planPathChange(modifier *gatewayv1.HTTPPathModifier, matches []matchPlan) (*model.PathChange, string) {
+	if modifier == nil {
+		return nil, ""
+	}
+	change := &model.PathChange{}
+	switch {
+	case modifier.Type == gatewayv1.FullPathHTTPPathModifier && modifier.ReplaceFullPath != nil:
+		full := *modifier.ReplaceFullPath
+		change.Full = &full
+	case modifier.Type == gatewayv1.PrefixMatchHTTPPathModifier && modifier.ReplacePrefixMatch != nil:
+		if slices.ContainsFunc(matches, func(m matchPlan) bool { return m.match.Path.Kind != model.PathPrefix }) {
+			return nil, "path ReplacePrefixMatch needs matches of type PathPrefix; use ReplaceFullPath, or change the matches"
+		}
+		prefix := *modifier.ReplacePrefixMatch
+		change.Prefix = &prefix
+	default:
+		return nil, fmt.Sprintf("path modifier %q is not supported or has no content; use ReplaceFullPath or ReplacePrefixMatch", modifier.Type)
+	}
+	for _, path := range []*string{change.Full, change.Prefix} {
+		if path != nil && (!printable(*path) || strings.ContainsAny(*path, "?# ") || len(*path) > 1024 || *path != "" && (*path)[0] != '/') {
+			return nil, fmt.Sprintf("path %q cannot be sent; begin it with / and leave out ?, # and blanks", shortened(*path))
+		}
+	}
+	return change, ""
+}
+
+func planMirror(namespace string, filter *gatewayv1.HTTPRequestMirrorFilter, plan *rulePlan) string {
+	mirror := mirrorPlan{ref: referenceTo(namespace, &filter.BackendRef), numerator: 100, denominator: 100}
+	if filter.Percent != nil && filter.Fraction != nil {
+		return "percent and fraction cannot be combined; remove one"
+	}
+	if filter.Percent != nil {
+		if *filter.Percent < 0 || *filter.Percent > 100 {
+			return fmt.Sprintf("percent %d is not within 0 and 100", *filter.Percent)
+		}
+		mirror.numerator = uint32(*filter.Percent)
+	}
+	if filter.Fraction != nil {
+		numerator, denominator := filter.Fraction.Numerator, int32(100)
+		if filter.Fraction.Denominator != nil {
+			denominator = *filter.Fraction.Denominator
+		}
+		if denominator < 1 || numerator < 0 || numerator > denominator {
+			return fmt.Sprintf("fraction %d/%d is not within 0 and 1", numerator, denominator)
+		}
+		mirror.numerator, mirror.denominator = uint32(numerator), uint32(denominator)
+	}
+	plan.mirrors = append(plan.mirrors, mirror)
+	return ""
+}

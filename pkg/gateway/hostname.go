@@ -1,0 +1,71 @@
+package gateway
+
+import "strings"
+
+// anyHost is how a host without a name is written in the Model.
+const anyHost = "*"
+
+// validHostname accepts a DNS name in lower case, or one below a leading "*.",
+// as the API server does (apis/v1 Hostname). An IP address passes as the API
+// server lets none through.
+func validHostname(name string) bool {
+	return validPreciseHostname(strings.TrimPrefix(name, "*."))
+}
+
+// validPreciseHostname accepts a DNS name in lower case (RFC 1123, 253 characters).
+func validPreciseHostname(name string) bool {
+	if name == "" || len(name) > 253 {
+		return false
+	}
+	for label := range strings.SplitSeq(name, ".") {
+		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
+			return false
+		}
+		for i := range len(label) {
+			if c := label[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// covers says whether every name of host is also one of wide; both as in the
+// Model. A wildcard covers any number of labels, but not the bare domain.
+func covers(wide, host string) bool {
+	if wide == anyHost || wide == host {
+		return true
+	}
+	suffix, wildcard := strings.CutPrefix(wide, "*")
+	return wildcard && len(host) > len(suffix) && strings.HasSuffix(host, suffix)
+}
+
+// intersection is the narrower of two hosts, or "" where they have no name in common.
+func intersection(a, b string) string {
+	switch {
+	case covers(a, b):
+		return b
+	case covers(b, a):
+		return a
+	default:
+		return ""
+	}
+}
+
+// widerHosts yields host and then every host that covers it, the narrowest first.
+func widerHosts(host string, yield func(string) bool) {
+	if !yield(host) || host == anyHost {
+		return
+	}
+	rest := strings.TrimPrefix(host, "*.")
+	for {
+		_, parent, found := strings.Cut(rest, ".")
+		if rest = parent; !found {
+			break
+		}
+		if !yield("*." + rest) {
+			return
+		}
+	}
+	yield(anyHost)
+}

@@ -1,0 +1,302 @@
+package gateway
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/pkg/condition"
+	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/gateway/model"
+)
+
+// parent is a Gateway of ours on its way through a Build.
+type parent struct {
+	object     *gatewayv1.Gateway
+	name       fleet.ObjectName
+	parameters v1alpha1.GatewayParametersSpec
+	refusal    *condition.Condition // Accepted=False for the whole Gateway; nothing of it is served
+	listeners  []*listener          // in spec order
+}
+
+// listener is a Gateway API listener on its way through a Build.
+type listener struct {
+	spec     *gatewayv1.Listener
+	port     uint16
+	protocol model.Protocol // empty: none that we speak
+	host     string         // as in the Model; empty: not a hostname
+	kinds    []string       // route kinds that may attach
+	from     gatewayv1.FromNamespaces
+	selector labels.Selector
+	secrets  []string // usable certificates
+
+	unaccepted *condition.Condition // Accepted=False
+	unresolved *condition.Condition // ResolvedRefs=False
+	conflict   *condition.Condition // Conflicted=True
+	overlaps   []string             // listeners with overlapping hostnames, HTTPS
+
+	attachments []attachment
+	attached    int32  // accepted routes
+	lastCounted *route // the route that was counted last
+}
+
+// broken says that nothing is served on the listener.
+func (l *listener) broken() bool {
+	return l.unaccepted != nil || l.conflict != nil || l.protocol == model.HTTPS && len(l.secrets) == 0
+}
+
+// claims says that the listener stands for its hostname on its port, broken or not.
+func (l *listener) claims() bool { return l.protocol != "" && l.host != "" && l.port != 0 }
+
+func (b *build) readGateway(gateway *gatewayv1.Gateway) {
+	class := b.index.classes[string(gateway.Spec.GatewayClassName)]
+	if class == nil {
+		return
+	}
+	p := &parent{object: gateway, name: fleet.ObjectName{Namespace: gateway.Namespace, Name: gateway.Name}}
+	b.parents[p.name] = p
+	p.refusal = b.judgeGateway(p, class)
+	frontendTLS := hasFrontendValidation(gateway)
+	for i := range gateway.Spec.Listeners {
+		p.listeners = append(p.listeners, b.readListener(gateway, &gateway.Spec.Listeners[i], frontendTLS))
+	}
+	findConflicts(p.listeners)
+}
+
+// judgeGateway says why a whole Gateway is not served, or nil.
+func (b *build) judgeGateway(p *parent, class *gatewayv1.GatewayClass) *condition.Condition {
+	spec := &p.object.Spec
+	var fault string
+	if p.parameters, fault = b.gatewayParameters(p.object, class); fault != "" {
+		return new(condition.GatewayInvalidParameters(fault))
+	}
+	for _, address := range spec.Addresses {
+		kind := gatewayv1.IPAddressType
+		if address.Type != nil {
+			kind = *address.Type
+		}
+		if kind != gatewayv1.IPAddressType || address.Value != "" {
+			return new(condition.GatewayUnsupportedAddress(string(kind), address.Value))
+		}
+	}
+	if spec.TLS != nil && spec.TLS.Backend != nil {
+		return new(condition.GatewayUnsupported("spec.tls.backend"))
+	}
+	if spec.DefaultScope != "" && spec.DefaultScope != gatewayv1.GatewayDefaultScopeNone {
+		return new(condition.GatewayUnsupported("spec.defaultScope"))
+	}
+	return nil
+}
+
+// hasFrontendValidation says whether clients are to be asked for certificates,
+// which we cannot do: no HTTPS listener may then be served without it.
+func hasFrontendValidation(gateway *gatewayv1.Gateway) bool {
+	return gateway.Spec.TLS != nil && gateway.Spec.TLS.Frontend != nil
+}
+
+func (b *build) readListener(gateway *gatewayv1.Gateway, spec *gatewayv1.Listener, frontendTLS bool) *listener {
+	l := &listener{spec: spec, host: anyHost}
+	if spec.Port >= 1 && spec.Port <= 65535 {
+		l.port = uint16(spec.Port)
+	}
+	if spec.Hostname != nil && *spec.Hostname != "" {
+		if l.host = strings.ToLower(string(*spec.Hostname)); !validHostname(l.host) {
+			l.host = ""
+		}
+	}
+	switch spec.Protocol {
+	case gatewayv1.HTTPProtocolType:
+		l.protocol = model.HTTP
+	case gatewayv1.HTTPSProtocolType:
+		l.protocol = model.HTTPS
+	default:
+		l.unaccepted = new(condition.ListenerUnsupportedProtocol(string(spec.Protocol)))
+		return l
+	}
+	if fault := l.fault(frontendTLS); fault != "" {
+		l.unaccepted = new(condition.ListenerUnsupportedValue(fault))
+	}
+	l.readAllowed(spec.AllowedRoutes)
+	if l.protocol == model.HTTPS && spec.TLS != nil {
+		b.readCertificates(gateway, l)
+	}
+	return l
+}
+
+// fault says which value of a listener is refused, or "".
+func (l *listener) fault(frontendTLS bool) string {
+	tls := l.spec.TLS
+	switch {
+	case l.port == 0:
+		return fmt.Sprintf("port %d is not within 1 and 65535", l.spec.Port)
+	case l.host == "":
+		return fmt.Sprintf("hostname %q is not one; use a DNS name like shop.example.com or *.example.com", shortened(string(*l.spec.Hostname)))
+	case l.protocol == model.HTTP && tls != nil:
+		return "protocol HTTP has no tls; remove it, or use HTTPS"
+	case l.protocol == model.HTTP:
+		return ""
+	case tls == nil:
+		return "protocol HTTPS needs tls.certificateRefs"
+	case tls.Mode != nil && *tls.Mode != "" && *tls.Mode != gatewayv1.TLSModeTerminate:
+		return fmt.Sprintf("tls.mode %s is not supported for protocol HTTPS; use Terminate", *tls.Mode)
+	case len(tls.Options) > 0:
+		return "tls.options are not supported; remove them"
+	case frontendTLS:
+		return "spec.tls.frontend asks for client certificates, which is not supported; remove it"
+	default:
+		return ""
+	}
+}
+
+func (l *listener) readAllowed(allowed *gatewayv1.AllowedRoutes) {
+	l.kinds, l.from = []string{string(condition.HTTPRoute)}, gatewayv1.NamespacesFromSame
+	if allowed == nil {
+		return
+	}
+	if namespaces := allowed.Namespaces; namespaces != nil && namespaces.From != nil {
+		l.from = *namespaces.From
+		selector, err := metav1.LabelSelectorAsSelector(namespaces.Selector)
+		if err != nil && l.from == gatewayv1.NamespacesFromSelector {
+			l.unaccepted = new(condition.ListenerUnsupportedValue(fmt.Sprintf("allowedRoutes.namespaces.selector is not valid: %v", err)))
+		}
+		l.selector = selector
+	}
+	if len(allowed.Kinds) == 0 {
+		return
+	}
+	l.kinds = nil
+	var unknown []string
+	for _, kind := range allowed.Kinds {
+		group := gatewayv1.Group(gatewayv1.GroupName)
+		if kind.Group != nil {
+			group = *kind.Group
+		}
+		known := group == gatewayv1.GroupName && string(kind.Kind) == string(condition.HTTPRoute)
+		switch {
+		case !known:
+			unknown = append(unknown, string(kind.Kind))
+		case len(l.kinds) == 0:
+			l.kinds = []string{string(condition.HTTPRoute)}
+		}
+	}
+	if len(unknown) > 0 {
+		l.unresolved = new(condition.ListenerInvalidRouteKinds(unknown))
+	}
+}
+
+// allows says whether HTTPRoutes of a namespace may attach.
+func (l *listener) allows(x *index, own, namespace string) bool {
+	if len(l.kinds) == 0 {
+		return false
+	}
+	switch l.from {
+	case gatewayv1.NamespacesFromAll:
+		return true
+	case gatewayv1.NamespacesFromSame:
+		return namespace == own
+	case gatewayv1.NamespacesFromSelector:
+		set, found := x.namespaces[namespace]
+		return found && l.selector != nil && l.selector.Matches(set)
+	default:
+		return false
+	}
+}
+
+// readCertificates keeps those that an edge can use. The listener is served
+// with these; the first that it cannot use is said.
+func (b *build) readCertificates(gateway *gatewayv1.Gateway, l *listener) {
+	refuse := func(c condition.Condition) {
+		if l.unresolved == nil || l.unresolved.Reason == string(gatewayv1.ListenerReasonInvalidRouteKinds) {
+			l.unresolved = &c
+		}
+	}
+	if len(l.spec.TLS.CertificateRefs) == 0 {
+		refuse(condition.ListenerInvalidCertificate("tls.certificateRefs is empty; name a Secret of type kubernetes.io/tls"))
+	}
+	for i := range l.spec.TLS.CertificateRefs {
+		ref := &l.spec.TLS.CertificateRefs[i]
+		name := fleet.ObjectName{Namespace: gateway.Namespace, Name: string(ref.Name)}
+		if ref.Namespace != nil && *ref.Namespace != "" {
+			name.Namespace = string(*ref.Namespace)
+		}
+		if ref.Group != nil && *ref.Group != corev1.GroupName || ref.Kind != nil && *ref.Kind != "Secret" {
+			refuse(condition.ListenerInvalidCertificate(fmt.Sprintf("certificateRefs[%d] names a %s; use a Secret", i, value(ref.Kind))))
+			continue
+		}
+		if !b.index.permitted(condition.Gateway, gateway.Namespace, corev1.GroupName, "Secret", name) {
+			refuse(condition.ListenerCertificateNotPermitted(name, gateway.Namespace))
+			continue
+		}
+		if fault := b.certificateFault(name); fault != "" {
+			refuse(condition.ListenerInvalidCertificate(fault))
+			continue
+		}
+		if !slices.Contains(l.secrets, name.String()) {
+			l.secrets = append(l.secrets, name.String())
+		}
+	}
+}
+
+func (b *build) certificateFault(name fleet.ObjectName) string {
+	if fault, known := b.secrets[name]; known {
+		return fault
+	}
+	fault := fmt.Sprintf("Secret %q does not exist; create it with tls.crt and tls.key", name)
+	if secret := b.index.secrets[name]; secret != nil {
+		fault = b.memory.certificateFault(secret)
+	}
+	b.secrets[name] = fault
+	return fault
+}
+
+// findConflicts marks listeners that cannot be told apart, all of them: none
+// is picked as the winner (apis/v1 GatewaySpec.Listeners). HTTPS listeners
+// whose hostnames overlap can be told apart, but are marked, too.
+func findConflicts(listeners []*listener) {
+	type key struct {
+		port     uint16
+		protocol model.Protocol
+		host     string
+	}
+	byPort, byHost := map[uint16][]*listener{}, map[key][]*listener{}
+	for _, l := range listeners {
+		if !l.claims() {
+			continue
+		}
+		byPort[l.port] = append(byPort[l.port], l)
+		k := key{l.port, l.protocol, l.host}
+		byHost[k] = append(byHost[k], l)
+	}
+	for _, l := range listeners {
+		if !l.claims() {
+			continue
+		}
+		same := byHost[key{l.port, l.protocol, l.host}]
+		others := names(byPort[l.port], func(o *listener) bool { return o.protocol != l.protocol })
+		switch {
+		case len(others) > 0:
+			l.conflict = new(condition.ListenerProtocolConflict(int32(l.port), string(l.protocol), others))
+		case len(same) > 1:
+			others = names(same, func(o *listener) bool { return o != l })
+			l.conflict = new(condition.ListenerHostnameConflict(int32(l.port), l.host, others))
+		case l.protocol == model.HTTPS:
+			l.overlaps = names(byPort[l.port], func(o *listener) bool { return o != l && intersection(o.host, l.host) != "" })
+		}
+	}
+}
+
+func names(listeners []*listener, which func(*listener) bool) []string {
+	var found []string
+	for _, l := range listeners {
+		if which(l) {
+			found = append(found, string(l.spec.Name))
+		}
+	}
+	return found
+}

@@ -1,0 +1,190 @@
+package gateway
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"crossway.dev/crossway/pkg/gateway/model"
+)
+
+// planMatches reads a rule's matches; a rule without any matches every path.
+// An invalid match is left out and is the fault.
+func planMatches(given []gatewayv1.HTTPRouteMatch) (plans []matchPlan, fault string) {
+	if len(given) == 0 {
+		return []matchPlan{{match: model.Match{Path: model.PathMatch{Kind: model.PathPrefix, Value: "/"}}}}, ""
+	}
+	plans = make([]matchPlan, 0, len(given))
+	for i := range given {
+		match, wrong := planMatch(&given[i])
+		if wrong != "" {
+			fault = cmp.Or(fault, fmt.Sprintf("matches[%d]: %s", i, wrong))
+			continue
+		}
+		plans = append(plans, matchPlan{index: i, match: match})
+	}
+	return plans, fault
+}
+
+func planMatch(given *gatewayv1.HTTPRouteMatch) (match model.Match, fault string) {
+	if match.Path, fault = planPath(given.Path); fault != "" {
+		return match, fault
+	}
+	if given.Method != nil {
+		match.Method = string(*given.Method)
+		if !token(match.Method) {
+			return match, fmt.Sprintf("method %q is not one of HTTP", shortened(match.Method))
+		}
+		if match.Method == string(gatewayv1.HTTPMethodConnect) {
+			return match, "method CONNECT is not supported; remove the match"
+		}
+	}
+	for i := range given.Headers {
+		header := &given.Headers[i]
+		kind := string(gatewayv1.HeaderMatchExact)
+		if header.Type != nil {
+			kind = string(*header.Type)
+		}
+		name := strings.ToLower(string(header.Name))
+		if name == "host" {
+			return match, "a header match on Host is not supported; use spec.hostnames"
+		}
+		if match.Headers, fault = withValue(match.Headers, kind, model.ValueMatch{Name: name, Value: header.Value}); fault != "" {
+			return match, "header " + fault
+		}
+	}
+	for i := range given.QueryParams {
+		param := &given.QueryParams[i]
+		kind := string(gatewayv1.QueryParamMatchExact)
+		if param.Type != nil {
+			kind = string(*param.Type)
+		}
+		if match.Query, fault = withValue(match.Query, kind, model.ValueMatch{Name: string(param.Name), Value: param.Value}); fault != "" {
+			return match, "query parameter " + fault
+		}
+	}
+	return match, ""
+}
+
+// withValue adds a match, unless its name was there before: the first of
+// several counts (apis/v1 HTTPRouteMatch).
+func withValue(matches []model.ValueMatch, kind string, match model.ValueMatch) ([]model.ValueMatch, string) {
+	if !token(match.Name) || len(match.Name) > 256 {
+		return matches, fmt.Sprintf("%q has characters that no name may have (RFC 9110, token)", shortened(match.Name))
+	}
+	switch kind {
+	case string(gatewayv1.HeaderMatchExact):
+		if !printable(match.Value) {
+			return matches, fmt.Sprintf("%q: the value has control characters", match.Name)
+		}
+	case string(gatewayv1.HeaderMatchRegularExpression):
+		if fault := regexFault(match.Value); fault != "" {
+			return matches, fmt.Sprintf("%q: %s", match.Name, fault)
+		}
+		match.Regex = true
+	default:
+		return matches, fmt.Sprintf("%q: match type %q is not supported; use Exact or RegularExpression", match.Name, kind)
+	}
+	if slices.ContainsFunc(matches, func(m model.ValueMatch) bool { return m.Name == match.Name }) {
+		return matches, ""
+	}
+	return append(matches, match), ""
+}
+
+func planPath(given *gatewayv1.HTTPPathMatch) (model.PathMatch, string) {
+	kind, path := gatewayv1.PathMatchPathPrefix, "/"
+	if given != nil && given.Type != nil {
+		kind = *given.Type
+	}
+	if given != nil && given.Value != nil {
+		path = *given.Value
+	}
+	switch kind {
+	case gatewayv1.PathMatchExact:
+		return model.PathMatch{Kind: model.PathExact, Value: path}, pathFault(path)
+	case gatewayv1.PathMatchPathPrefix:
+		fault := pathFault(path)
+		if trimmed := strings.TrimRight(path, "/"); trimmed != "" {
+			path = trimmed // a trailing slash is ignored (apis/v1 PathMatchPathPrefix)
+		} else {
+			path = "/"
+		}
+		return model.PathMatch{Kind: model.PathPrefix, Value: path}, fault
+	case gatewayv1.PathMatchRegularExpression:
+		return model.PathMatch{Kind: model.PathRegex, Value: path}, regexFault(path)
+	default:
+		return model.PathMatch{}, fmt.Sprintf("path match type %q is not supported; use Exact, PathPrefix or RegularExpression", kind)
+	}
+}
+
+// pathFault says why no normalised request path can have this value. Edges
+// normalise paths, so one with "//" or "/../" would never match.
+func pathFault(path string) string {
+	switch lower := strings.ToLower(path); {
+	case !strings.HasPrefix(path, "/"):
+		return fmt.Sprintf("path %q does not begin with /", shortened(path))
+	case len(path) > 1024:
+		return "path is longer than 1024 characters"
+	case strings.ContainsAny(path, "?#") || !printable(path) || strings.Contains(path, " "):
+		return fmt.Sprintf("path %q has characters that no path may have", shortened(path))
+	case strings.Contains(path, "//") || strings.Contains(path+"/", "/./") || strings.Contains(path+"/", "/../") ||
+		strings.Contains(lower, "%2f"):
+		return fmt.Sprintf("path %q is not normalised: it has //, /./, /../ or %%2f, and requests never match it", shortened(path))
+	default:
+		return ""
+	}
+}
+
+// token says whether a name is a token of RFC 9110, as header names are.
+func token(name string) bool {
+	for i := range len(name) {
+		c := name[i]
+		letter := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
+		if !letter && !strings.ContainsRune("!#$%&'*+-.^_`|~", rune(c)) {
+			return false
+		}
+	}
+	return name != ""
+}
+
+// printable says whether a value has no control characters but tabs (RFC 9110, field-value).
+func printable(text string) bool {
+	for i := range len(text) {
+		if c := text[i]; c < ' ' && c != '\t' || c == 0x7f {
+			return false
+		}
+	}
+	return true
+}
+
+// matchOrder compares two matches by the Gateway API's precedence, the first
+// to be tried being the lesser (apis/v1 HTTPRouteRule.Matches). What ties is
+// ordered by route and place, the order in which rules are put together.
+func matchOrder(a, b *model.Match) int {
+	rank := func(kind model.PathKind) int {
+		switch kind {
+		case model.PathExact:
+			return 0
+		case model.PathRegex:
+			return 1
+		default:
+			return 2
+		}
+	}
+	flag := func(set bool) int {
+		if set {
+			return 0
+		}
+		return 1
+	}
+	return cmp.Or(
+		cmp.Compare(rank(a.Path.Kind), rank(b.Path.Kind)),
+		cmp.Compare(len(b.Path.Value), len(a.Path.Value)),
+		cmp.Compare(flag(a.Method != ""), flag(b.Method != "")),
+		cmp.Compare(len(b.Headers), len(a.Headers)),
+		cmp.Compare(len(b.Query), len(a.Query)),
+	)
+}

@@ -1,0 +1,119 @@
+package gateway
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
+
+	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/pkg/condition"
+	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/gateway/model"
+)
+
+// policy is the BackendPolicy in force for one import.
+type policy struct {
+	winner  fleet.ObjectName
+	traffic model.Traffic
+	check   *model.HealthCheck
+}
+
+// judgePolicies finds the policy in force for each import, the oldest of
+// several (GEP-713), and reports on all. Run it before routes are resolved.
+func (b *build) judgePolicies() {
+	b.index.policies = make(map[fleet.ServiceName]*policy, len(b.in.Policies))
+	for _, given := range sortedByAge(b.in.Policies) {
+		report := condition.Report{Ref: condition.Ref{
+			Kind: condition.BackendPolicy, Name: fleet.ObjectName{Namespace: given.Namespace, Name: given.Name}, Generation: given.Generation,
+		}}
+		for _, target := range given.Spec.TargetRefs {
+			name := fleet.ObjectName{Namespace: given.Namespace, Name: string(target.Name)}
+			report.Ancestors = append(report.Ancestors, condition.AncestorReport{
+				Group: string(target.Group), Kind: string(target.Kind), Name: name,
+				Conditions: []condition.Condition{b.judgeTarget(given, string(target.Group), string(target.Kind), name)},
+			})
+		}
+		b.reports = append(b.reports, report)
+	}
+	for _, p := range b.index.policies {
+		b.model.Imports = append(b.model.Imports, p.traffic)
+	}
+	slices.SortFunc(b.model.Imports, func(a, b model.Traffic) int { return a.Backend.Compare(b.Backend) })
+}
+
+// judgeTarget puts a policy in force for one target, or says why not.
+func (b *build) judgeTarget(given *v1alpha1.BackendPolicy, group, kind string, target fleet.ObjectName) condition.Condition {
+	if group != mcsv1beta1.GroupName || kind != string(fleet.Import) {
+		return condition.PolicyInvalid(fmt.Sprintf("targetRefs names %s %q of group %q; use ServiceImport of group %s", kind, target.Name, group, mcsv1beta1.GroupName))
+	}
+	next, fault := policyFor(given, target)
+	if fault != "" {
+		return condition.PolicyInvalid(fault)
+	}
+	if b.index.imports[target] == nil {
+		return condition.PolicyTargetNotFound(target)
+	}
+	if old := b.index.policies[target]; old != nil {
+		return condition.PolicyConflicted(target, old.winner)
+	}
+	b.index.policies[target] = next
+	return condition.PolicyAccepted()
+}
+
+func policyFor(given *v1alpha1.BackendPolicy, target fleet.ObjectName) (*policy, string) {
+	p := &policy{
+		winner:  fleet.ObjectName{Namespace: given.Namespace, Name: given.Name},
+		traffic: model.Traffic{Backend: fleet.Backend{Kind: fleet.Import, Name: target}, Mode: model.Waterfall},
+	}
+	p.traffic.Policy, p.traffic.Generation = p.winner, given.Generation
+	if capacity := given.Spec.Capacity; capacity != nil {
+		if capacity.MaxRatePerEndpoint < 1 {
+			return nil, fmt.Sprintf("capacity.maxRatePerEndpoint %d is not a rate; use at least 1 request per second", capacity.MaxRatePerEndpoint)
+		}
+		p.traffic.Rate = float64(capacity.MaxRatePerEndpoint)
+	}
+	switch mode := given.Spec.Distribution.Mode; mode {
+	case "", v1alpha1.Waterfall:
+	case v1alpha1.Spray:
+		p.traffic.Mode = model.Spray
+	default:
+		return nil, fmt.Sprintf("distribution.mode %q is not supported; use Waterfall or Spray", mode)
+	}
+	var fault string
+	p.check, fault = healthCheck(given.Spec.HealthCheck)
+	return p, fault
+}
+
+func healthCheck(given *v1alpha1.HealthCheck) (*model.HealthCheck, string) {
+	if given == nil {
+		return nil, ""
+	}
+	check := &model.HealthCheck{}
+	for _, field := range []struct {
+		name, given, standard string
+		least                 time.Duration
+		to                    *time.Duration
+	}{
+		{"interval", string(given.Interval), "5s", time.Second, &check.Interval},
+		{"timeout", string(given.Timeout), "1s", 10 * time.Millisecond, &check.Timeout},
+	} {
+		parsed, err := time.ParseDuration(cmp.Or(field.given, field.standard))
+		if err != nil || parsed < field.least {
+			return nil, fmt.Sprintf("healthCheck.%s %q is not a duration of at least %s", field.name, shortened(field.given), field.least)
+		}
+		*field.to = parsed
+	}
+	if check.Timeout > check.Interval {
+		return nil, fmt.Sprintf("healthCheck.timeout %s is longer than interval %s; make it shorter", check.Timeout, check.Interval)
+	}
+	if given.HTTP == nil {
+		return check, ""
+	}
+	if check.Path = cmp.Or(given.HTTP.Path, "/"); check.Path[0] != '/' || !printable(check.Path) {
+		return nil, fmt.Sprintf("healthCheck.http.path %q does not begin with / or has control characters", shortened(check.Path))
+	}
+	return check, ""
+}

@@ -1,0 +1,194 @@
+package reconciler
+
+import (
+	"context"
+	"maps"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gatewayv1beta1 "sigs.k8s.io/gateway-api/apis/v1beta1"
+	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
+
+	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/pkg/condition"
+	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/gateway"
+)
+
+// feed is one kind of object that Build reads.
+type feed struct {
+	object client.Object
+	// read lists the kind into the Input, without copying: the objects are the
+	// cache's own and are only read.
+	read func(context.Context, client.Reader, *gateway.Input) error
+	// matters says whether an update changes what Build says. Most of them are
+	// our own writes to a status.
+	matters func(before, after client.Object) bool
+	// judged is the kind whose status Build reports on; empty: none.
+	judged condition.Kind
+}
+
+// shared lists what the cache holds itself.
+var shared = client.UnsafeDisableDeepCopy
+
+// list reads one kind and hands over its items.
+func list[L client.ObjectList](into func(*gateway.Input, L), empty func() L) func(context.Context, client.Reader, *gateway.Input) error {
+	return func(ctx context.Context, reader client.Reader, in *gateway.Input) error {
+		l := empty()
+		if err := reader.List(ctx, l, shared); err != nil {
+			return err
+		}
+		into(in, l)
+		return nil
+	}
+}
+
+func listInto[L any, P interface {
+	*L
+	client.ObjectList
+}](into func(*gateway.Input, *L)) func(context.Context, client.Reader, *gateway.Input) error {
+	return list(func(in *gateway.Input, l P) { into(in, l) }, func() P { return new(L) })
+}
+
+// feeds are all that Build reads.
+func feeds() []feed {
+	return []feed{
+		{object: &gatewayv1.GatewayClass{}, matters: specChanged, judged: condition.GatewayClass,
+			read: listInto(func(in *gateway.Input, l *gatewayv1.GatewayClassList) { in.GatewayClasses = l.Items })},
+		{object: &gatewayv1.Gateway{}, matters: specChanged, judged: condition.Gateway,
+			read: listInto(func(in *gateway.Input, l *gatewayv1.GatewayList) { in.Gateways = l.Items })},
+		{object: &v1alpha1.GatewayParameters{}, matters: specChanged,
+			read: listInto(func(in *gateway.Input, l *v1alpha1.GatewayParametersList) { in.Parameters = l.Items })},
+		{object: &gatewayv1.HTTPRoute{}, matters: routeChanged, judged: condition.HTTPRoute,
+			read: listInto(func(in *gateway.Input, l *gatewayv1.HTTPRouteList) { in.Routes = l.Items })},
+		{object: &gatewayv1beta1.ReferenceGrant{}, matters: specChanged,
+			read: listInto(func(in *gateway.Input, l *gatewayv1beta1.ReferenceGrantList) { in.Grants = l.Items })},
+		{object: &corev1.Namespace{}, matters: labelsChanged,
+			read: listInto(func(in *gateway.Input, l *corev1.NamespaceList) { in.Namespaces = l.Items })},
+		{object: &corev1.Secret{}, matters: secretChanged,
+			read: listInto(func(in *gateway.Input, l *corev1.SecretList) { in.Secrets = l.Items })},
+		{object: &v1alpha1.ImportedService{}, matters: specChanged,
+			read: listInto(func(in *gateway.Input, l *v1alpha1.ImportedServiceList) { in.Imports = l.Items })},
+		{object: &mcsv1beta1.ServiceImport{}, matters: never,
+			read: listInto(func(in *gateway.Input, l *mcsv1beta1.ServiceImportList) { in.ServiceImports = l.Items })},
+		{object: &corev1.Service{}, matters: serviceChanged,
+			read: listInto(func(in *gateway.Input, l *corev1.ServiceList) { in.Services = l.Items })},
+		{object: &v1alpha1.BackendPolicy{}, matters: specChanged, judged: condition.BackendPolicy,
+			read: listInto(func(in *gateway.Input, l *v1alpha1.BackendPolicyList) { in.Policies = l.Items })},
+		{object: &v1alpha1.EdgePool{}, matters: poolChanged,
+			read: listInto(func(in *gateway.Input, l *v1alpha1.EdgePoolList) { in.Pools = l.Items })},
+	}
+}
+
+// never: only whether the object exists counts.
+func never(_, _ client.Object) bool { return false }
+
+func labelsChanged(before, after client.Object) bool {
+	return !maps.Equal(before.GetLabels(), after.GetLabels())
+}
+
+// specChanged is for kinds whose generation the API server counts.
+func specChanged(before, after client.Object) bool {
+	return before.GetUID() != after.GetUID() || before.GetGeneration() != after.GetGeneration() ||
+		before.GetDeletionTimestamp().IsZero() != after.GetDeletionTimestamp().IsZero()
+}
+
+func routeChanged(before, after client.Object) bool {
+	if specChanged(before, after) {
+		return true
+	}
+	was, wasRefused := refusedByEdge(before.(*gatewayv1.HTTPRoute))
+	is, isRefused := refusedByEdge(after.(*gatewayv1.HTTPRoute))
+	return was != is || wasRefused != isRefused
+}
+
+func secretChanged(before, after client.Object) bool {
+	was, is := before.(*corev1.Secret), after.(*corev1.Secret)
+	return was.UID != is.UID || was.Type != is.Type || !equality.Semantic.DeepEqual(was.Data, is.Data)
+}
+
+func serviceChanged(before, after client.Object) bool {
+	was, is := before.(*corev1.Service), after.(*corev1.Service)
+	return was.UID != is.UID || !equality.Semantic.DeepEqual(was.Spec, is.Spec)
+}
+
+func poolChanged(before, after client.Object) bool {
+	return specChanged(before, after) || !equality.Semantic.DeepEqual(
+		before.(*v1alpha1.EdgePool).Status.Allocations, after.(*v1alpha1.EdgePool).Status.Allocations)
+}
+
+// refusedByEdge reads from a route's status that an edge refused it at its
+// present generation, in which words: the only memory of a NACK that outlives
+// a process.
+func refusedByEdge(route *gatewayv1.HTTPRoute) (words string, refused bool) {
+	for _, c := range acceptedConditions(route) {
+		if c.Status == metav1.ConditionFalse && c.Reason == condition.RefusedByEdge {
+			return strings.TrimPrefix(c.Message, condition.RouteRefusedByEdge("").Message), true
+		}
+	}
+	return "", false
+}
+
+// acceptedBefore says whether a status from before this process accepts the
+// route as it is now.
+func acceptedBefore(route *gatewayv1.HTTPRoute) bool {
+	for _, c := range acceptedConditions(route) {
+		if c.Status == metav1.ConditionTrue {
+			return true
+		}
+	}
+	return false
+}
+
+// acceptedConditions are our conditions Accepted about the present generation.
+func acceptedConditions(route *gatewayv1.HTTPRoute) []*metav1.Condition {
+	var out []*metav1.Condition
+	for i := range route.Status.Parents {
+		p := &route.Status.Parents[i]
+		if p.ControllerName != v1alpha1.GatewayController {
+			continue
+		}
+		if c := meta.FindStatusCondition(p.Conditions, string(gatewayv1.RouteConditionAccepted)); c != nil && c.ObservedGeneration == route.Generation {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+// leftovers are reports on objects of which Build says nothing any more, but
+// whose status still has a word of ours: a route that left our Gateways.
+func leftovers(in *gateway.Input, reports []condition.Report) []condition.Report {
+	reported := make(map[object]bool, len(reports))
+	for _, r := range reports {
+		reported[object{r.Ref.Kind, r.Ref.Name}] = true
+	}
+	var out []condition.Report
+	add := func(kind condition.Kind, o client.Object, ours bool) {
+		name := fleet.ObjectName{Namespace: o.GetNamespace(), Name: o.GetName()}
+		if ours && !reported[object{kind, name}] {
+			out = append(out, condition.Report{Ref: condition.Ref{Kind: kind, Name: name, Generation: o.GetGeneration()}})
+		}
+	}
+	for i := range in.Routes {
+		r := &in.Routes[i]
+		ours := false
+		for _, p := range r.Status.Parents {
+			ours = ours || p.ControllerName == v1alpha1.GatewayController
+		}
+		add(condition.HTTPRoute, r, ours)
+	}
+	for i := range in.Policies {
+		p := &in.Policies[i]
+		ours := false
+		for _, a := range p.Status.Ancestors {
+			ours = ours || a.ControllerName == v1alpha1.GatewayController
+		}
+		add(condition.BackendPolicy, p, ours)
+	}
+	return out
+}

@@ -1,0 +1,67 @@
+package reconciler
+
+import "sync"
+
+// mailbox takes what others tell the loop, at any time and without waiting.
+type mailbox struct {
+	kick chan struct{} // one place
+
+	mu      sync.Mutex // guards all below
+	stale   []bool     // kinds to list again, by index in feeds
+	acks    []ack
+	nacks   []refusal
+	answers bool // edges came, went or answered
+}
+
+type ack struct {
+	id      resourceID
+	version string
+}
+
+// letters is what a mailbox had.
+type letters struct {
+	stale   []bool
+	acks    []ack
+	nacks   []refusal
+	answers bool
+}
+
+func newMailbox(kinds int) *mailbox {
+	b := &mailbox{kick: make(chan struct{}, 1), stale: make([]bool, kinds)}
+	for i := range b.stale {
+		b.stale[i] = true
+	}
+	return b
+}
+
+// put changes the mailbox and wakes the loop.
+func (b *mailbox) put(change func(*mailbox)) {
+	b.mu.Lock()
+	change(b)
+	b.mu.Unlock()
+	select {
+	case b.kick <- struct{}{}:
+	default:
+	}
+}
+
+// take empties the mailbox.
+func (b *mailbox) take() letters {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	l := letters{b.stale, b.acks, b.nacks, b.answers}
+	b.stale, b.acks, b.nacks, b.answers = make([]bool, len(b.stale)), nil, nil, false
+	return l
+}
+
+// acked notes what an edge took. It wakes the loop only once there is a lot:
+// an ACK alone changes nothing.
+func (b *mailbox) acked(acks []ack) {
+	b.mu.Lock()
+	b.acks = append(b.acks, acks...)
+	many := len(b.acks) > 4096
+	b.mu.Unlock()
+	if many {
+		b.put(func(*mailbox) {})
+	}
+}

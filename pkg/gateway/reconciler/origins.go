@@ -1,0 +1,130 @@
+package reconciler
+
+import (
+	"iter"
+	"slices"
+	"strings"
+
+	"crossway.dev/crossway/pkg/condition"
+	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/gateway/model"
+)
+
+// rules are all rules of a Model.
+func rules(m *model.Model) iter.Seq[*model.Rule] {
+	return func(yield func(*model.Rule) bool) {
+		for l := range m.Listeners {
+			for c := range m.Listeners[l].Chains {
+				for h := range m.Listeners[l].Chains[c].Hosts {
+					host := &m.Listeners[l].Chains[c].Hosts[h]
+					for r := range host.Rules {
+						if !yield(&host.Rules[r]) {
+							return
+						}
+					}
+				}
+			}
+		}
+	}
+}
+
+// generations are the current generations of Gateways and routes.
+type generations map[object]int64
+
+// originsOf finds which objects a resource is made of, by its name:
+//
+//	Listener            <namespace>/<gateway>/<port>
+//	RouteConfiguration  <namespace>/<gateway>/<port>[/<chain>[/<host>]]; scopes alike
+//	Cluster             the assignment's key
+//	Secret              <namespace>/<name>
+//
+// A RouteConfiguration of which the name says less is made of all rules of the
+// part that it names.
+func originsOf(id resourceID, m *model.Model, now generations) origins {
+	from := origins{}
+	add := func(kind condition.Kind, name fleet.ObjectName) {
+		o := object{kind, name}
+		if generation, exists := now[o]; exists {
+			from[o] = generation
+		}
+	}
+	switch id.typeURL {
+	case typeListener:
+		for i := range m.Listeners {
+			if listenerName(&m.Listeners[i]) == id.name {
+				add(condition.Gateway, m.Listeners[i].Gateway)
+			}
+		}
+	case typeRoute, typeScope:
+		for rule := range rulesOf(id.name, m) {
+			from[object{condition.HTTPRoute, rule.Origin.Route}] = rule.Origin.Generation
+		}
+	case typeCluster:
+		i, found := slices.BinarySearchFunc(m.Assignments, id.name, func(a model.Assignment, key string) int { return strings.Compare(a.Key, key) })
+		if found {
+			add(condition.HTTPRoute, m.Assignments[i].Route)
+		}
+	case typeSecret:
+		for i := range m.Listeners {
+			if slices.ContainsFunc(m.Listeners[i].Chains, func(c model.Chain) bool { return slices.Contains(c.Secrets, id.name) }) {
+				add(condition.Gateway, m.Listeners[i].Gateway)
+			}
+		}
+	}
+	return from
+}
+
+func listenerName(l *model.Listener) string { return l.Gateway.String() + "/" + itoa(l.Port) }
+
+// rulesOf are the rules that a RouteConfiguration's name covers.
+func rulesOf(name string, m *model.Model) iter.Seq[*model.Rule] {
+	return func(yield func(*model.Rule) bool) {
+		for l := range m.Listeners {
+			rest, ok := strings.CutPrefix(name, listenerName(&m.Listeners[l]))
+			if !ok || rest != "" && rest[0] != '/' {
+				continue
+			}
+			part := strings.SplitN(strings.TrimPrefix(rest, "/"), "/", 2)
+			chains := named(m.Listeners[l].Chains, part[0], func(c *model.Chain) string { return c.Name })
+			for c := range chains {
+				hosts := chains[c].Hosts
+				if len(part) == 2 {
+					hosts = named(hosts, part[1], func(h *model.VirtualHost) string { return h.Hostname })
+				}
+				for h := range hosts {
+					for r := range hosts[h].Rules {
+						if !yield(&hosts[h].Rules[r]) {
+							return
+						}
+					}
+				}
+			}
+		}
+	}
+}
+
+// named is the one element of this name, or all where none has it.
+func named[T any](all []T, name string, nameOf func(*T) string) []T {
+	for i := range all {
+		if nameOf(&all[i]) == name {
+			return all[i : i+1]
+		}
+	}
+	return all
+}
+
+// gatewaysOf are the Gateways that a resource serves: the one that the name of
+// a listener or RouteConfiguration begins with, or those that a Secret is for.
+func gatewaysOf(id resourceID, m *model.Model) []fleet.ObjectName {
+	var out []fleet.ObjectName
+	for i := range m.Listeners {
+		l := &m.Listeners[i]
+		name := listenerName(l)
+		serves := id.typeURL != typeSecret && id.typeURL != typeCluster && (id.name == name || strings.HasPrefix(id.name, name+"/")) ||
+			id.typeURL == typeSecret && slices.ContainsFunc(l.Chains, func(c model.Chain) bool { return slices.Contains(c.Secrets, id.name) })
+		if serves && !slices.Contains(out, l.Gateway) {
+			out = append(out, l.Gateway)
+		}
+	}
+	return out
+}

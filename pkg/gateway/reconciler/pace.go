@@ -1,0 +1,48 @@
+package reconciler
+
+import "time"
+
+const (
+	// quiet is how long no event must come before a build: a change often is
+	// several objects that arrive together.
+	quiet = 2 * time.Millisecond
+	// patience is the longest that a change waits for a storm to end.
+	patience = 50 * time.Millisecond
+)
+
+// pace says when to build: once events pause, or once the first of them has
+// waited for long enough. After a build it rests for as long as that took, so
+// that steady changes take at most half of a core.
+type pace struct {
+	first, last time.Time // events that wait; zero: none
+	rested      time.Time // no build before
+}
+
+// event notes a change.
+func (p *pace) event(now time.Time) {
+	if p.first.IsZero() {
+		p.first = now
+	}
+	p.last = now
+}
+
+// due is when to build; false while nothing waits.
+func (p *pace) due() (time.Time, bool) {
+	if p.first.IsZero() {
+		return time.Time{}, false
+	}
+	due := p.last.Add(quiet)
+	if latest := p.first.Add(patience); due.After(latest) {
+		due = latest
+	}
+	if due.Before(p.rested) {
+		due = p.rested
+	}
+	return due, true
+}
+
+// built notes a build of all changes before began.
+func (p *pace) built(began, ended time.Time) {
+	p.first, p.last = time.Time{}, time.Time{}
+	p.rested = ended.Add(min(ended.Sub(began), patience))
+}

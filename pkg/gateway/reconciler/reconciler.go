@@ -1,0 +1,348 @@
+package reconciler
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	toolscache "k8s.io/client-go/tools/cache"
+	"k8s.io/utils/clock"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"crossway.dev/crossway/pkg/condition"
+	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/gateway"
+	"crossway.dev/crossway/pkg/gateway/model"
+	"crossway.dev/crossway/pkg/lbsync"
+)
+
+// Reporter takes verdicts (condition/writer.Source). It does not block.
+type Reporter interface {
+	// Report takes all verdicts there are.
+	Report([]condition.Report)
+	// Recheck is told of an object that somebody wrote to.
+	Recheck(condition.Kind, fleet.ObjectName)
+}
+
+// comeback is how long edges may take to come back after the hub started: for
+// that long a Gateway that was programmed counts as such.
+const comeback = 10 * time.Second
+
+// Options are what a Reconciler works with. All but Clock and CRDVersion must be set.
+type Options struct {
+	Cache     cache.Cache
+	Publisher Publisher
+	Assigner  Assigner
+	Reporter  Reporter
+	Keeper    *Keeper
+	// CRDVersion is gateway.Input.CRDVersion.
+	CRDVersion string
+	// Clock gives times. Nil: the real one.
+	Clock clock.Clock
+}
+
+// Reconciler is the loop. It is a Runnable that every replica runs.
+type Reconciler struct {
+	options Options
+	feeds   []feed
+	mailbox *mailbox
+	metrics metrics
+	built   chan struct{}
+
+	// All below belongs to the loop's goroutine.
+	outlet   outlet
+	refusals refusals
+	progress progress
+	input    gateway.Input
+	known    origins // accepted before this process started
+	now      generations
+	started  time.Time
+	first    bool
+}
+
+// New makes a Reconciler.
+func New(options Options) *Reconciler {
+	if options.Clock == nil {
+		options.Clock = clock.RealClock{}
+	}
+	kinds := feeds()
+	return &Reconciler{
+		options: options, feeds: kinds, mailbox: newMailbox(len(kinds)), metrics: newMetrics(), built: make(chan struct{}), first: true,
+		outlet:   outlet{publisher: options.Publisher, assigner: options.Assigner, translation: newTranslation(), ledger: newLedger()},
+		refusals: newRefusals(), progress: progress{},
+		input: gateway.Input{CRDVersion: options.CRDVersion},
+	}
+}
+
+// NeedLeaderElection says that every replica serves edges.
+func (r *Reconciler) NeedLeaderElection() bool { return false }
+
+// Collectors are the loop's metrics, for the caller to register.
+func (r *Reconciler) Collectors() []prometheus.Collector { return r.metrics.collectors() }
+
+// Built is closed once the first Model is published.
+func (r *Reconciler) Built() <-chan struct{} { return r.built }
+
+// Acked is told what an edge took: versions by name.
+func (r *Reconciler) Acked(typeURL string, versions map[string]string) {
+	acks := make([]ack, 0, len(versions))
+	for name, version := range versions {
+		acks = append(acks, ack{resourceID{typeURL, name}, version})
+	}
+	r.mailbox.acked(acks)
+}
+
+// Nacked is told what an edge refused, and its words.
+func (r *Reconciler) Nacked(typeURL, name, version, message string) {
+	r.metrics.nacks.WithLabelValues(shortType(typeURL)).Inc()
+	r.mailbox.put(func(b *mailbox) {
+		b.nacks = append(b.nacks, refusal{resourceID{typeURL, name}, version, message})
+	})
+}
+
+// Progressed is told that edges came, went, or have answered a snapshot.
+func (r *Reconciler) Progressed() { r.mailbox.put(func(b *mailbox) { b.answers = true }) }
+
+// Start watches, and builds until ctx ends. It returns an error where the
+// caches cannot be read at all.
+func (r *Reconciler) Start(ctx context.Context) error {
+	if err := r.watch(ctx); err != nil {
+		return err
+	}
+	r.started = r.options.Clock.Now()
+	// Look again when edges have had their time to come back.
+	late := r.options.Clock.NewTimer(comeback)
+	defer late.Stop()
+	var p pace
+	p.event(r.started)
+	for {
+		var timer clock.Timer
+		var fires <-chan time.Time
+		if due, waits := p.due(); waits {
+			timer = r.options.Clock.NewTimer(due.Sub(r.options.Clock.Now()))
+			fires = timer.C()
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-r.mailbox.kick:
+			p.event(r.options.Clock.Now())
+		case <-late.C():
+			r.Progressed()
+		case <-fires:
+			began := r.options.Clock.Now()
+			if err := r.pass(ctx); err != nil {
+				log.FromContext(ctx).Error(err, "build Gateways")
+				p.built(began, began.Add(patience))
+				p.event(began.Add(time.Second))
+				continue
+			}
+			p.built(began, r.options.Clock.Now())
+		}
+		if timer != nil {
+			timer.Stop()
+		}
+	}
+}
+
+// watch has every kind that Build reads say what is to be listed again, and
+// waits until all of them have been read.
+func (r *Reconciler) watch(ctx context.Context) error {
+	var synced []toolscache.InformerSynced
+	for i, f := range r.feeds {
+		informer, err := r.options.Cache.GetInformer(ctx, f.object, cache.BlockUntilSynced(false)) // all at the same time
+		if err != nil {
+			return fmt.Errorf("watch %T: %w", f.object, err)
+		}
+		registration, err := informer.AddEventHandler(r.handler(i, f))
+		if err != nil {
+			return fmt.Errorf("watch %T: %w", f.object, err)
+		}
+		synced = append(synced, registration.HasSynced)
+	}
+	if !toolscache.WaitForCacheSync(ctx.Done(), synced...) {
+		return fmt.Errorf("watch what Gateways are made of: %w", context.Cause(ctx))
+	}
+	return nil
+}
+
+func (r *Reconciler) handler(i int, f feed) toolscache.ResourceEventHandler {
+	stale := func() { r.mailbox.put(func(b *mailbox) { b.stale[i] = true }) }
+	return toolscache.ResourceEventHandlerFuncs{
+		AddFunc:    func(any) { stale() },
+		DeleteFunc: func(any) { stale() },
+		UpdateFunc: func(before, after any) {
+			was, is := before.(client.Object), after.(client.Object)
+			if was.GetResourceVersion() == is.GetResourceVersion() {
+				return
+			}
+			if f.judged != "" {
+				r.options.Reporter.Recheck(f.judged, fleet.ObjectName{Namespace: is.GetNamespace(), Name: is.GetName()})
+			}
+			if f.matters(was, is) {
+				stale()
+			}
+		},
+	}
+}
+
+// pass takes in what changed, builds if that can change anything, and hands
+// out what came of it.
+func (r *Reconciler) pass(ctx context.Context) error {
+	began := r.options.Clock.Now()
+	l := r.mailbox.take()
+	changed, err := r.gather(ctx, l.stale)
+	if err != nil {
+		r.mailbox.put(func(b *mailbox) { // nothing of it may be lost
+			for i, stale := range l.stale {
+				b.stale[i] = b.stale[i] || stale
+			}
+			b.acks, b.nacks = append(l.acks, b.acks...), append(l.nacks, b.nacks...)
+		})
+		return err
+	}
+	r.answers(ctx, l)
+	edges := r.edges()
+	nacks := r.refusals.nacks(r.input.Routes, r.outlet.ledger, &r.outlet.model, r.now)
+	programmed := r.programming(edges)
+	if r.first || changed || !reflect.DeepEqual(nacks, r.input.Nacks) || !reflect.DeepEqual(programmed, r.input.Programmed) {
+		r.input.Nacks, r.input.Programmed = nacks, programmed
+		r.build(ctx, edges)
+		r.metrics.builds.Observe(r.options.Clock.Since(began).Seconds())
+	}
+	r.keep(edges)
+	return nil
+}
+
+func (r *Reconciler) programming(edges map[string][]EdgeProgress) map[fleet.ObjectName]gateway.Programming {
+	return r.progress.programming(edges, r.options.Clock.Since(r.started) < comeback)
+}
+
+// gather lists the kinds that changed.
+func (r *Reconciler) gather(ctx context.Context, stale []bool) (changed bool, err error) {
+	for i, f := range r.feeds {
+		if !stale[i] {
+			continue
+		}
+		if err := f.read(ctx, r.options.Cache, &r.input); err != nil {
+			return false, fmt.Errorf("list %T: %w", f.object, err)
+		}
+		changed = true
+	}
+	if changed {
+		r.now = generationsOf(&r.input)
+	}
+	if r.first {
+		r.known = origins{}
+		for i := range r.input.Routes {
+			route := &r.input.Routes[i]
+			if acceptedBefore(route) {
+				r.known[object{condition.HTTPRoute, fleet.ObjectName{Namespace: route.Namespace, Name: route.Name}}] = route.Generation
+			}
+		}
+	}
+	return changed, nil
+}
+
+func generationsOf(in *gateway.Input) generations {
+	now := make(generations, len(in.Routes)+len(in.Gateways))
+	for i := range in.Routes {
+		o := &in.Routes[i]
+		now[object{condition.HTTPRoute, fleet.ObjectName{Namespace: o.Namespace, Name: o.Name}}] = o.Generation
+	}
+	for i := range in.Gateways {
+		o := &in.Gateways[i]
+		now[object{condition.Gateway, fleet.ObjectName{Namespace: o.Namespace, Name: o.Name}}] = o.Generation
+	}
+	return now
+}
+
+// answers takes in what edges said.
+func (r *Reconciler) answers(ctx context.Context, l letters) {
+	for _, a := range l.acks {
+		r.outlet.ledger.ack(a.id, a.version)
+	}
+	for _, n := range l.nacks {
+		found := r.refusals.blame(n, r.outlet.ledger, &r.outlet.model, r.known, r.now)
+		log.FromContext(ctx).Info("an edge refused a resource", "type", shortType(n.id.typeURL), "name", n.id.name, "version", n.version,
+			"words", n.message, "suspects", found)
+	}
+}
+
+// build builds, publishes and reports.
+func (r *Reconciler) build(ctx context.Context, edges map[string][]EdgeProgress) {
+	result := gateway.Build(r.input)
+	r.input.Memo = result.Memo
+	r.publish(ctx, result.Model)
+	// A Gateway that is new in this Model is followed only now. Nobody is to
+	// read that it has no edges just because it is new.
+	if programmed := r.programming(edges); !reflect.DeepEqual(programmed, r.input.Programmed) {
+		r.input.Programmed = programmed
+		result = gateway.Build(r.input)
+		r.input.Memo = result.Memo
+		r.publish(ctx, result.Model)
+	}
+	r.options.Reporter.Report(slices.Concat(result.Reports, leftovers(&r.input, result.Reports)))
+}
+
+func (r *Reconciler) publish(ctx context.Context, m model.Model) {
+	places := make([]lbsync.Place, len(r.input.Pools))
+	for i := range r.input.Pools {
+		places[i] = lbsync.Place{Pool: r.input.Pools[i].Name, Region: r.input.Pools[i].Spec.Region}
+	}
+	r.outlet.publish(m, places, r.now)
+	for _, fault := range r.outlet.faults {
+		log.FromContext(ctx).Info("a part of the configuration was left out: Envoy would refuse it", "fault", fault.String())
+	}
+	r.progress.published(&m, func(name fleet.ObjectName) int64 { return r.now[object{condition.Gateway, name}] }, r.outlet.numbers())
+	if r.first {
+		r.first = false
+		r.recall()
+		close(r.built)
+	}
+}
+
+// recall takes over from statuses which Gateways were programmed before this
+// process started.
+func (r *Reconciler) recall() {
+	for i := range r.input.Gateways {
+		g := &r.input.Gateways[i]
+		c := meta.FindStatusCondition(g.Status.Conditions, string(gatewayv1.GatewayConditionProgrammed))
+		if c != nil && c.Status == metav1.ConditionTrue && c.ObservedGeneration == g.Generation {
+			r.progress.remember(fleet.ObjectName{Namespace: g.Namespace, Name: g.Name})
+		}
+	}
+}
+
+// edges are the connected edges of every pool.
+func (r *Reconciler) edges() map[string][]EdgeProgress {
+	edges := make(map[string][]EdgeProgress, len(r.input.Pools))
+	for i := range r.input.Pools {
+		name := r.input.Pools[i].Name
+		edges[name] = r.options.Publisher.Progress(name)
+	}
+	return edges
+}
+
+// keep tells the Keeper what EdgePools are to say.
+func (r *Reconciler) keep(edges map[string][]EdgeProgress) {
+	wanted := make(map[string]poolStatus, len(r.input.Pools))
+	for i := range r.input.Pools {
+		p := &r.input.Pools[i]
+		wanted[p.Name] = poolStatus{given: p.Status.Allocations, allocations: p.Status.Allocations, edges: len(edges[p.Name])}
+	}
+	for _, p := range gateway.Allocate(r.input) {
+		status := wanted[p.Name]
+		status.allocations = p.Status.Allocations
+		wanted[p.Name] = status
+	}
+	r.options.Keeper.want(wanted)
+}

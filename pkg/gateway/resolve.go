@@ -1,0 +1,307 @@
+package gateway
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"crossway.dev/crossway/pkg/condition"
+	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/gateway/model"
+)
+
+// resolveRoute turns a route's plan into rules and assignments.
+func (b *build) resolveRoute(r *route) {
+	for i := range r.plan.rules {
+		plan := &r.plan.rules[i]
+		base := plan.base
+		if plan.fault != "" {
+			// Fail closed: what the rule matches must not reach a wider one.
+			base = model.Rule{Origin: plan.base.Origin, Respond: &model.Respond{StatusCode: http.StatusInternalServerError}}
+		}
+		targets := b.resolveBackends(r, plan)
+		mirrors := b.resolveMirrors(r, plan)
+		switch {
+		case plan.fault != "" || base.Redirect != nil:
+		case len(targets) == 0 || len(targets) == 1 && targets[0].Assignment == "":
+			base.Respond = &model.Respond{StatusCode: http.StatusInternalServerError}
+		default:
+			base.Forward, base.Mirrors = &model.Forward{Targets: targets}, mirrors
+		}
+		for _, m := range plan.matches {
+			rule := base
+			rule.Origin.Match, rule.Match = m.index, m.match
+			r.rules = append(r.rules, rule)
+		}
+	}
+	slices.SortStableFunc(r.rules, func(x, y model.Rule) int { return matchOrder(&x.Match, &y.Match) })
+}
+
+// resolved is the route's ResolvedRefs: the first that is wrong, and how many more.
+func (r *route) resolved() condition.Condition {
+	if len(r.unresolved) == 0 {
+		return condition.RouteResolved()
+	}
+	first := r.unresolved[0]
+	if more := len(r.unresolved) - 1; more > 0 {
+		first.Message += fmt.Sprintf(" (and %d more references)", more)
+	}
+	return first
+}
+
+// group is backends that one Target stands for.
+type group struct {
+	plan     *backendPlan // set where it is for this one alone
+	protocol model.BackendProtocol
+	check    *model.HealthCheck
+	backends []model.WeightedBackend
+	weight   uint32
+}
+
+// resolveBackends gives the targets of a rule. Backends that need nothing of
+// their own share one; the part of those that cannot be used comes last.
+func (b *build) resolveBackends(r *route, plan *rulePlan) []model.Target {
+	var groups []*group
+	unusable := uint32(0)
+	for i := range plan.backends {
+		backend := &plan.backends[i]
+		resolved, wrong := b.resolve(r.name.Namespace, backend.ref)
+		if wrong != nil {
+			r.unresolved = append(r.unresolved, *wrong)
+			unusable += backend.weight
+			continue
+		}
+		if plan.fault != "" {
+			continue
+		}
+		resolved.backend.Weight = backend.weight
+		groups = intoGroup(groups, backend, resolved)
+	}
+	targets := make([]model.Target, 0, len(groups)+1)
+	for _, g := range groups {
+		if g.weight == 0 {
+			continue // nothing is sent, and an assignment needs a weight
+		}
+		target := model.Target{Assignment: r.assignment(g), Weight: g.weight}
+		if g.plan != nil {
+			target.Request, target.Response = g.plan.request, g.plan.response
+		}
+		targets = append(targets, target)
+	}
+	if unusable > 0 {
+		targets = append(targets, model.Target{Weight: unusable})
+	}
+	if len(targets) == 1 {
+		targets[0].Weight = 1 // so that weights within one assignment never change the rule
+	}
+	return targets
+}
+
+// intoGroup adds a backend to the first group that it fits into. Two ports of
+// one backend do not fit, nor do an import and a Service of one name: they may
+// have endpoints in common, and Envoy would drop these from one of the two.
+func intoGroup(groups []*group, plan *backendPlan, r resolvedBackend) []*group {
+	if plan.own() {
+		return append(groups, &group{plan: plan, protocol: r.protocol, check: r.check, backends: []model.WeightedBackend{r.backend}, weight: plan.weight})
+	}
+	for _, g := range groups {
+		if g.plan != nil || g.protocol != r.protocol || value(g.check) != value(r.check) {
+			continue
+		}
+		at := slices.IndexFunc(g.backends, func(o model.WeightedBackend) bool { return o.Backend.Name == r.backend.Backend.Name })
+		if at >= 0 && (g.backends[at].Backend != r.backend.Backend || g.backends[at].Port != r.backend.Port) {
+			continue
+		}
+		if at >= 0 {
+			g.backends[at].Weight += plan.weight
+		} else {
+			g.backends = append(g.backends, r.backend)
+		}
+		g.weight += plan.weight
+		return groups
+	}
+	return append(groups, &group{protocol: r.protocol, check: r.check, backends: []model.WeightedBackend{r.backend}, weight: plan.weight})
+}
+
+func (b *build) resolveMirrors(r *route, plan *rulePlan) []model.Mirror {
+	var mirrors []model.Mirror
+	for _, mirror := range plan.mirrors {
+		resolved, wrong := b.resolve(r.name.Namespace, mirror.ref)
+		if wrong != nil {
+			r.unresolved = append(r.unresolved, *wrong)
+			continue
+		}
+		if plan.fault != "" || mirror.numerator == 0 {
+			continue
+		}
+		resolved.backend.Weight = 1
+		g := &group{protocol: resolved.protocol, check: resolved.check, backends: []model.WeightedBackend{resolved.backend}, weight: 1}
+		mirrors = append(mirrors, model.Mirror{Assignment: r.assignment(g), Numerator: mirror.numerator, Denominator: mirror.denominator})
+	}
+	return mirrors
+}
+
+// assignment gives the key of the route's assignment for a group, the same for
+// equal backends with equal weights. Of equal backends with other weights each
+// gets its ordinal.
+func (r *route) assignment(g *group) string {
+	slices.SortFunc(g.backends, func(x, y model.WeightedBackend) int {
+		return cmp.Or(x.Backend.Compare(y.Backend), cmp.Compare(x.Port, y.Port))
+	})
+	if len(g.backends) == 1 {
+		g.backends[0].Weight = 1
+	}
+	ordinal := 0
+	for i := range r.assignments {
+		old := &r.assignments[i]
+		if !slices.EqualFunc(old.Backends, g.backends, sameBackend) {
+			continue
+		}
+		if slices.EqualFunc(old.Backends, g.backends, func(x, y model.WeightedBackend) bool { return x.Weight == y.Weight }) {
+			return old.Key
+		}
+		ordinal++
+	}
+	key := assignmentKey(r.name, g.backends)
+	if ordinal > 0 {
+		key += "-" + strconv.Itoa(ordinal)
+	}
+	r.assignments = append(r.assignments, model.Assignment{
+		Key: key, Route: r.name, Backends: g.backends, Protocol: g.protocol, HealthCheck: g.check,
+	})
+	return key
+}
+
+func sameBackend(x, y model.WeightedBackend) bool { return x.Backend == y.Backend && x.Port == y.Port }
+
+// Longest namespace/name that goes into a key as it is; the hash, the ordinal
+// and two marks fit behind it within 200 characters.
+const (
+	maxKeyRoute = 180
+	hashBytes   = 5
+)
+
+func assignmentKey(route fleet.ObjectName, backends []model.WeightedBackend) string {
+	text := make([]byte, 0, 256)
+	for i := range backends {
+		text = append(text, backends[i].Backend.Kind...)
+		text = append(append(text, ' '), backends[i].Backend.Name.Namespace...)
+		text = append(append(text, '/'), backends[i].Backend.Name.Name...)
+		text = strconv.AppendInt(append(text, ' '), int64(backends[i].Port), 10)
+		text = append(text, '\n')
+	}
+	name := route.String()
+	if len(name) > maxKeyRoute {
+		mark := "-" + hashed([]byte(name))
+		name = name[:maxKeyRoute-len(mark)] + mark
+	}
+	return name + "/" + hashed(text)
+}
+
+func hashed(text []byte) string {
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:hashBytes])
+}
+
+// resolvedBackend is what a reference stands for.
+type resolvedBackend struct {
+	backend  model.WeightedBackend // without weight
+	protocol model.BackendProtocol
+	check    *model.HealthCheck
+}
+
+// resolve finds what a backendRef of a route in a namespace stands for, or
+// says what is wrong. Whether a thing exists is said only to who may name it.
+func (b *build) resolve(namespace string, ref reference) (resolvedBackend, *condition.Condition) {
+	backend, known := ref.backend()
+	if !known {
+		return resolvedBackend{}, new(condition.BackendInvalidKind(ref.group, ref.kind, ref.name.Name))
+	}
+	if !b.index.permitted(condition.HTTPRoute, namespace, ref.group, ref.kind, ref.name) {
+		return resolvedBackend{}, new(condition.BackendNotPermitted(backend, namespace))
+	}
+	if backend.Kind == fleet.Service {
+		return b.resolveService(backend, ref.port)
+	}
+	return b.resolveImport(backend, ref.port)
+}
+
+func (b *build) resolveImport(backend fleet.Backend, port int32) (resolvedBackend, *condition.Condition) {
+	found := b.index.imports[backend.Name]
+	if found == nil {
+		if b.index.serviceImports[backend.Name] {
+			return resolvedBackend{}, new(condition.BackendNotOfFleet(backend.Name))
+		}
+		return resolvedBackend{}, new(condition.BackendNotFound(backend))
+	}
+	var offered []int32
+	for i := range found.Spec.Ports {
+		p := &found.Spec.Ports[i]
+		if !isTCP(p.Protocol) {
+			continue
+		}
+		offered = append(offered, p.Port)
+		if port != 0 && p.Port != port || port == 0 && len(found.Spec.Ports) != 1 {
+			continue
+		}
+		r := resolvedBackend{backend: model.WeightedBackend{Backend: backend, Port: p.Port, PortName: p.Name}}
+		for _, cluster := range slices.Sorted(slices.Values(p.Clusters)) {
+			r.backend.Clusters = append(r.backend.Clusters, fleet.ClusterName(cluster))
+		}
+		if policy := b.index.policies[backend.Name]; policy != nil {
+			r.check = policy.check
+		}
+		return r.speaking(value(p.AppProtocol))
+	}
+	if port == 0 {
+		return resolvedBackend{}, new(condition.BackendPortMissing(backend, offered))
+	}
+	return resolvedBackend{}, new(condition.BackendPortNotFound(backend, port, offered))
+}
+
+func (b *build) resolveService(backend fleet.Backend, port int32) (resolvedBackend, *condition.Condition) {
+	found := b.index.services[backend.Name]
+	if found == nil {
+		return resolvedBackend{}, new(condition.BackendNotFound(backend))
+	}
+	if found.Spec.Type == corev1.ServiceTypeExternalName {
+		return resolvedBackend{}, new(condition.BackendExternalName(backend.Name))
+	}
+	var offered []int32
+	for i := range found.Spec.Ports {
+		p := &found.Spec.Ports[i]
+		if !isTCP(p.Protocol) {
+			continue
+		}
+		if offered = append(offered, p.Port); p.Port == port {
+			r := resolvedBackend{backend: model.WeightedBackend{Backend: backend, Port: p.Port, PortName: p.Name}}
+			return r.speaking(value(p.AppProtocol))
+		}
+	}
+	if port == 0 {
+		return resolvedBackend{}, new(condition.BackendPortMissing(backend, offered))
+	}
+	return resolvedBackend{}, new(condition.BackendPortNotFound(backend, port, offered))
+}
+
+// speaking fills in what an appProtocol stands for (GEP-1911). An edge speaks
+// HTTP in the clear to backends; it upgrades to WebSocket with all of them.
+func (r resolvedBackend) speaking(appProtocol string) (resolvedBackend, *condition.Condition) {
+	switch appProtocol {
+	case "", "http", "kubernetes.io/ws":
+		r.protocol = model.HTTP1
+	case "kubernetes.io/h2c", "http2", "grpc":
+		r.protocol = model.H2C
+	default:
+		return r, new(condition.BackendUnsupportedProtocol(r.backend.Backend, r.backend.Port, appProtocol))
+	}
+	return r, nil
+}
+
+func isTCP(protocol corev1.Protocol) bool { return protocol == "" || protocol == corev1.ProtocolTCP }

@@ -1,0 +1,197 @@
+package gateway
+
+import (
+	"cmp"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/gateway/model"
+)
+
+// serve puts a Gateway into the Model, one Listener for each of its ports.
+func (b *build) serve(p *parent) {
+	if p.refusal != nil {
+		return
+	}
+	byPort := map[uint16][]*listener{}
+	for _, l := range p.listeners {
+		if l.claims() {
+			byPort[l.port] = append(byPort[l.port], l)
+		}
+	}
+	addresses := b.addressesOf(p)
+	for port, listeners := range byPort {
+		protocol := listeners[0].protocol
+		if slices.ContainsFunc(listeners, func(l *listener) bool { return l.protocol != protocol }) {
+			continue // a port has one protocol, and none is picked as the winner
+		}
+		served := model.Listener{Gateway: p.name, Port: port, Protocol: protocol, Addresses: addresses}
+		if protocol == model.HTTP {
+			served.Chains = []model.Chain{b.plainChain(listeners)}
+		} else {
+			served.Chains = b.secureChains(listeners)
+		}
+		b.model.Listeners = append(b.model.Listeners, served)
+	}
+}
+
+// plainChain merges all HTTP listeners of a port.
+func (b *build) plainChain(listeners []*listener) model.Chain {
+	chain := model.Chain{Name: string(listeners[0].spec.Name)}
+	owners, hosts := ownersOf(listeners), map[string][]*route{}
+	for _, l := range listeners {
+		collectHosts(l, owners, hosts)
+	}
+	chain.Hosts = b.virtualHosts(hosts)
+	return chain
+}
+
+// secureChains gives each hostname of an HTTPS port its chain. A hostname
+// whose listeners are broken gets one that closes every connection, so that
+// its clients never reach a wider chain.
+func (b *build) secureChains(listeners []*listener) []model.Chain {
+	owners := ownersOf(listeners)
+	all := slices.Sorted(maps.Keys(owners))
+	chains := make([]model.Chain, 0, len(all))
+	for _, host := range all {
+		l := owners[host]
+		chain := model.Chain{Name: string(l.spec.Name), ServerName: host}
+		if host == anyHost {
+			chain.ServerName = ""
+		}
+		if l.broken() {
+			chain.Reject = true
+			chains = append(chains, chain)
+			continue
+		}
+		hosts := map[string][]*route{}
+		collectHosts(l, owners, hosts)
+		chain.Secrets, chain.Hosts = slices.Sorted(slices.Values(l.secrets)), b.virtualHosts(hosts)
+		for _, other := range all {
+			if other != host {
+				chain.Misdirected = append(chain.Misdirected, other)
+			}
+		}
+		chains = append(chains, chain)
+	}
+	slices.SortFunc(chains, func(x, y model.Chain) int { return strings.Compare(x.ServerName, y.ServerName) })
+	return chains
+}
+
+// ownersOf gives each hostname of a port its listener. Where several claim
+// one, all are broken and any stands for it.
+func ownersOf(listeners []*listener) map[string]*listener {
+	owners := make(map[string]*listener, len(listeners))
+	for _, l := range listeners {
+		if owners[l.host] == nil {
+			owners[l.host] = l
+		}
+	}
+	return owners
+}
+
+// collectHosts adds the hosts of a listener, its own one also without routes.
+// A host belongs to the most specific listener that covers it and to no other
+// (listener isolation, GEP-1713 and apis/v1 GatewaySpec.Listeners).
+func collectHosts(l *listener, owners map[string]*listener, hosts map[string][]*route) {
+	if _, found := hosts[l.host]; !found {
+		hosts[l.host] = nil
+	}
+	if l.broken() {
+		return
+	}
+	for _, a := range l.attachments {
+		if ownerOf(a.host, owners) != l {
+			continue
+		}
+		routes := hosts[a.host]
+		if len(routes) == 0 || routes[len(routes)-1] != a.route {
+			hosts[a.host] = append(routes, a.route)
+		}
+	}
+}
+
+func ownerOf(host string, owners map[string]*listener) (owner *listener) {
+	widerHosts(host, func(wide string) bool {
+		owner = owners[wide]
+		return owner == nil
+	})
+	return owner
+}
+
+// virtualHosts merges the rules of all routes of each host. Routes come by
+// age, so what ties stays in the order that the Gateway API wants.
+func (b *build) virtualHosts(hosts map[string][]*route) []model.VirtualHost {
+	served := make([]model.VirtualHost, 0, len(hosts))
+	for host, routes := range hosts {
+		virtual := model.VirtualHost{Hostname: host}
+		for _, r := range routes {
+			b.emit(r)
+			if len(routes) == 1 {
+				virtual.Rules = r.rules
+				break
+			}
+			virtual.Rules = append(virtual.Rules, r.rules...)
+		}
+		if len(routes) > 1 {
+			slices.SortStableFunc(virtual.Rules, func(x, y model.Rule) int { return matchOrder(&x.Match, &y.Match) })
+		}
+		served = append(served, virtual)
+	}
+	slices.SortFunc(served, func(x, y model.VirtualHost) int { return strings.Compare(x.Hostname, y.Hostname) })
+	return served
+}
+
+// emit puts a route's assignments into the Model, once.
+func (b *build) emit(r *route) {
+	if !r.emitted {
+		r.emitted = true
+		b.model.Assignments = append(b.model.Assignments, r.assignments...)
+	}
+}
+
+// addSecrets puts into the Model the certificates that its chains name.
+func (b *build) addSecrets() {
+	used := map[string]bool{}
+	for i := range b.model.Listeners {
+		for j := range b.model.Listeners[i].Chains {
+			for _, name := range b.model.Listeners[i].Chains[j].Secrets {
+				used[name] = true
+			}
+		}
+	}
+	for name := range used {
+		namespace, short, _ := strings.Cut(name, "/")
+		secret := b.index.secrets[fleet.ObjectName{Namespace: namespace, Name: short}]
+		b.model.Secrets = append(b.model.Secrets, model.Secret{
+			Name: name, Certificate: secret.Data[corev1.TLSCertKey], PrivateKey: secret.Data[corev1.TLSPrivateKeyKey],
+		})
+	}
+}
+
+// addressesOf are what EdgePools hold for a Gateway, by pool.
+func (b *build) addressesOf(p *parent) []model.Address {
+	var addresses []model.Address
+	for i := range b.in.Pools {
+		pool := &b.in.Pools[i]
+		if !livesIn(p.parameters, pool) {
+			continue
+		}
+		for _, allocation := range pool.Status.Allocations {
+			if allocation.Gateway.Namespace != p.name.Namespace || allocation.Gateway.Name != p.name.Name {
+				continue
+			}
+			if address, err := netip.ParseAddr(allocation.Address); err == nil {
+				addresses = append(addresses, model.Address{Pool: pool.Name, Address: address})
+				break
+			}
+		}
+	}
+	slices.SortFunc(addresses, func(x, y model.Address) int { return cmp.Compare(x.Pool, y.Pool) })
+	return addresses
+}

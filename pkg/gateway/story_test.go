@@ -1,0 +1,206 @@
+package gateway
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/cockroachdb/datadriven"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gatewayv1beta1 "sigs.k8s.io/gateway-api/apis/v1beta1"
+	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
+	"sigs.k8s.io/yaml"
+
+	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/pkg/condition"
+	"crossway.dev/crossway/pkg/fleet"
+)
+
+// Stories: `add` takes YAML objects (a later one replaces an earlier one),
+// `remove` takes one away, `build` shows the Model and `status` the verdicts;
+// kind= and name= pick. Every story begins with class "crossway".
+func TestStories(t *testing.T) {
+	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
+		world := newWorld(t)
+		datadriven.RunTest(t, path, world.run)
+	})
+}
+
+// world is the Input of a story.
+type world struct {
+	t  *testing.T
+	in Input
+}
+
+func newWorld(t *testing.T) *world {
+	w := &world{t: t}
+	w.add(`{kind: GatewayClass, metadata: {name: crossway}, spec: {controllerName: crossway.dev/gateway}}`)
+	w.in.Programmed = map[fleet.ObjectName]Programming{}
+	return w
+}
+
+func (w *world) run(t *testing.T, d *datadriven.TestData) string {
+	arg := func(key string) string {
+		var v string
+		if d.HasArg(key) {
+			d.ScanArgs(t, key, &v)
+		}
+		return v
+	}
+	switch d.Cmd {
+	case "add":
+		w.add(d.Input)
+		return ""
+	case "secret": // secret name=infra/shop kind=good
+		w.addSecret(arg("name"), arg("kind"))
+		return ""
+	case "remove": // remove kind=HTTPRoute name=shop/store
+		w.remove(arg("kind"), arg("name"))
+		return ""
+	case "nack": // nack kind=HTTPRoute name=shop/store generation=1
+		var generation int64
+		d.ScanArgs(t, "generation", &generation)
+		w.in.Nacks = append(w.in.Nacks, Nack{Ref: condition.Ref{Kind: condition.Kind(arg("kind")), Name: objectName(arg("name")), Generation: generation}, Message: d.Input})
+		return ""
+	case "programmed": // programmed gateway=infra/shared generation=1 connected=2 acked=2
+		var p Programming
+		d.ScanArgs(t, "generation", &p.Generation)
+		d.ScanArgs(t, "connected", &p.Connected)
+		d.ScanArgs(t, "acked", &p.Acked)
+		w.in.Programmed[objectName(arg("gateway"))] = p
+		return ""
+	case "crds":
+		w.in.CRDVersion = arg("version")
+		return ""
+	case "allocate":
+		return w.allocate()
+	case "build":
+		return describeModel(Build(w.in).Model)
+	case "status":
+		return describeReports(Build(w.in).Reports, arg("kind"), arg("name"))
+	default:
+		t.Fatalf("unknown command %q", d.Cmd)
+		return ""
+	}
+}
+
+func (w *world) add(text string) {
+	for _, document := range strings.Split(text, "\n---\n") {
+		var kind metav1.TypeMeta
+		if err := yaml.Unmarshal([]byte(document), &kind); err != nil {
+			w.t.Fatalf("%v in:\n%s", err, document)
+		}
+		switch kind.Kind {
+		case "GatewayClass":
+			addTo(w.t, &w.in.GatewayClasses, document)
+		case "Gateway":
+			addTo(w.t, &w.in.Gateways, document)
+		case "GatewayParameters":
+			addTo(w.t, &w.in.Parameters, document)
+		case "HTTPRoute":
+			addTo(w.t, &w.in.Routes, document)
+		case "ReferenceGrant":
+			addTo(w.t, &w.in.Grants, document)
+		case "Namespace":
+			addTo(w.t, &w.in.Namespaces, document)
+		case "Secret":
+			addTo(w.t, &w.in.Secrets, document)
+		case "ImportedService":
+			addTo(w.t, &w.in.Imports, document)
+		case "ServiceImport":
+			addTo(w.t, &w.in.ServiceImports, document)
+		case "Service":
+			addTo(w.t, &w.in.Services, document)
+		case "BackendPolicy":
+			addTo(w.t, &w.in.Policies, document)
+		case "EdgePool":
+			addTo(w.t, &w.in.Pools, document)
+		default:
+			w.t.Fatalf("unknown kind %q", kind.Kind)
+		}
+	}
+}
+
+func addTo[T any, O interface {
+	*T
+	metav1.Object
+}](t *testing.T, objects *[]T, document string) {
+	var object T
+	if err := yaml.UnmarshalStrict([]byte(document), &object); err != nil {
+		t.Fatalf("%v in:\n%s", err, document)
+	}
+	if O(&object).GetGeneration() == 0 {
+		O(&object).SetGeneration(1)
+	}
+	for i := range *objects {
+		old := O(&(*objects)[i])
+		if old.GetName() == O(&object).GetName() && old.GetNamespace() == O(&object).GetNamespace() {
+			(*objects)[i] = object
+			return
+		}
+	}
+	*objects = append(*objects, object)
+}
+
+func (w *world) remove(kind, name string) {
+	switch kind {
+	case "Gateway":
+		w.in.Gateways = without[gatewayv1.Gateway](w.in.Gateways, name)
+	case "HTTPRoute":
+		w.in.Routes = without[gatewayv1.HTTPRoute](w.in.Routes, name)
+	case "ReferenceGrant":
+		w.in.Grants = without[gatewayv1beta1.ReferenceGrant](w.in.Grants, name)
+	case "Secret":
+		w.in.Secrets = without[corev1.Secret](w.in.Secrets, name)
+	case "ImportedService":
+		w.in.Imports = without[v1alpha1.ImportedService](w.in.Imports, name)
+	case "ServiceImport":
+		w.in.ServiceImports = without[mcsv1beta1.ServiceImport](w.in.ServiceImports, name)
+	default:
+		w.t.Fatalf("cannot remove a %q", kind)
+	}
+}
+
+func without[T any, O interface {
+	*T
+	metav1.Object
+}](objects []T, name string) (kept []T) {
+	for i := range objects {
+		if object := O(&objects[i]); object.GetNamespace()+"/"+object.GetName() != name {
+			kept = append(kept, objects[i])
+		}
+	}
+	return kept
+}
+
+func objectName(text string) fleet.ObjectName {
+	namespace, name, found := strings.Cut(text, "/")
+	if !found {
+		return fleet.ObjectName{Name: text}
+	}
+	return fleet.ObjectName{Namespace: namespace, Name: name}
+}
+
+// allocate records what Allocate gives, as the hub does.
+func (w *world) allocate() string {
+	var out bytes.Buffer
+	for _, pool := range Allocate(w.in) {
+		fmt.Fprintf(&out, "%s:", pool.Name)
+		for _, a := range pool.Status.Allocations {
+			fmt.Fprintf(&out, " %s/%s=%s", a.Gateway.Namespace, a.Gateway.Name, a.Address)
+		}
+		fmt.Fprintln(&out)
+		for i := range w.in.Pools {
+			if w.in.Pools[i].Name == pool.Name {
+				w.in.Pools[i] = pool
+			}
+		}
+	}
+	if out.Len() == 0 {
+		return "nothing changed\n"
+	}
+	return out.String()
+}
