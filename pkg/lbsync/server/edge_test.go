@@ -43,11 +43,13 @@ type hub struct {
 	*server.Server
 	t       testing.TB
 	address string
+	stop    func()
 	ca      registration.Pair
 
 	mu      sync.Mutex
 	regions map[string]string // by pool: what the EdgePools say
 	onAck   func()            // instead of telling, if set
+	onAcked func(typeName, name string)
 	told    []string
 	changed *sync.Cond
 }
@@ -56,6 +58,14 @@ func newHub(t testing.TB, config server.Config) *hub {
 	t.Helper()
 	ca, err := registration.NewEdgeCA(time.Now(), rand.Reader)
 	check(t, err)
+	h := newSilentHub(t, ca, config)
+	h.listen("127.0.0.1:0")
+	return h
+}
+
+// newSilentHub does not listen yet.
+func newSilentHub(t testing.TB, ca registration.Pair, config server.Config) *hub {
+	t.Helper()
 	h := &hub{t: t, ca: ca, regions: map[string]string{pool: "us"}}
 	h.changed = sync.NewCond(&h.mu)
 	config.Identify = func(c *x509.Certificate) (server.Identity, error) {
@@ -73,18 +83,23 @@ func newHub(t testing.TB, config server.Config) *hub {
 	h.observe(&config.Observer)
 	h.Server = server.New(config)
 
+	return h
+}
+
+// listen serves until h.stop is called or the test ends.
+func (h *hub) listen(address string) {
+	h.t.Helper()
 	pair, err := registration.NewServerCertificate(h.issuer(), []string{"127.0.0.1"})
-	check(t, err)
+	check(h.t, err)
 	certificate, err := tls.X509KeyPair(pair.Certificate, pair.Key)
-	check(t, err)
+	check(h.t, err)
 	g := server.NewGRPCServer(&tls.Config{Certificates: []tls.Certificate{certificate}, ClientCAs: h.roots()})
 	h.Register(g)
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	check(t, err)
-	h.address = listener.Addr().String()
+	listener, err := net.Listen("tcp", address)
+	check(h.t, err)
+	h.address, h.stop = listener.Addr().String(), g.Stop
 	go g.Serve(listener)
-	t.Cleanup(g.Stop)
-	return h
+	h.t.Cleanup(g.Stop)
 }
 
 // observe writes what the server tells into h.told, a line each.
@@ -103,6 +118,9 @@ func (h *hub) observe(o *server.Observer) {
 		}
 		for _, r := range list {
 			h.tell("%s acked %s %s %s", e.Node, short(typeURL), r.Name, r.Version)
+			if h.onAcked != nil {
+				h.onAcked(short(typeURL), r.Name)
+			}
 		}
 	}
 	o.Nacked = func(e server.Edge, r server.Refusal) {

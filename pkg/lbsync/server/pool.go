@@ -1,8 +1,10 @@
 package server
 
 import (
+	"cmp"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 
 	endpoint "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
@@ -219,6 +221,7 @@ func (p *pool) refusedBy(s *stream) map[ref]Refusal {
 	return found
 }
 
+// applied is in the order in which the streams were opened.
 func (p *pool) applied() []State {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -230,7 +233,9 @@ func (p *pool) applied() []State {
 				state.Refused = append(state.Refused, refusal)
 			}
 		}
+		slices.SortFunc(state.Refused, func(a, b Refusal) int { return strings.Compare(a.TypeURL+a.Name, b.TypeURL+b.Name) })
 		states = append(states, state)
 	}
+	slices.SortFunc(states, func(a, b State) int { return cmp.Compare(a.Edge.Stream, b.Edge.Stream) })
 	return states
 }
