@@ -76,7 +76,9 @@ func exists(export *mcsv1beta1.ServiceExport) bool {
 	return export != nil && export.DeletionTimestamp == nil
 }
 
-func exportable(service *corev1.Service) bool { return service.Spec.Type != corev1.ServiceTypeExternalName }
+func exportable(service *corev1.Service) bool {
+	return service.Spec.Type != corev1.ServiceTypeExternalName
+}
 
 func specOf(export *mcsv1beta1.ServiceExport, service *corev1.Service) *v1alpha1.ExportedServiceSpec {
 	spec := &v1alpha1.ExportedServiceSpec{

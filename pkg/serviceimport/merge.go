@@ -82,16 +82,6 @@ func verdicts(exports []Export, conflicts []conflict) map[fleet.ClusterName][]co
 	return all
 }
 
-// Ready says of each exporting cluster to how many others the service is
-// offered; members is how many accepted clusters the fleet has.
-func Ready(spec *v1alpha1.ImportedServiceSpec, members int) map[fleet.ClusterName]condition.Condition {
-	ready := map[fleet.ClusterName]condition.Condition{}
-	for _, c := range spec.Clusters {
-		ready[fleet.ClusterName(c.Name)] = condition.ExportOffered(max(members-1, 0))
-	}
-	return ready
-}
-
 // sortedClusters are the keys of a set, by name.
 func sortedClusters(set map[fleet.ClusterName]bool) []string {
 	var names []string

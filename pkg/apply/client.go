@@ -1,0 +1,23 @@
+package apply
+
+import (
+	"fmt"
+
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/cluster"
+)
+
+// ClientOf is a client that reads from a cluster's cache and waits there for
+// its own writes, key by key: a shell that compares before it writes then
+// writes a change once, also where its key comes again at once.
+func ClientOf(c cluster.Cluster) (client.Client, error) {
+	wait := true
+	waiting, err := client.New(c.GetConfig(), client.Options{
+		HTTPClient: c.GetHTTPClient(), Scheme: c.GetScheme(), Mapper: c.GetRESTMapper(),
+		Cache: &client.CacheOptions{Reader: c.GetCache(), EnableReadYourWritesConsistency: &wait},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("client that reads its own writes: %w", err)
+	}
+	return waiting, nil
+}

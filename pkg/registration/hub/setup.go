@@ -1,0 +1,93 @@
+package hub
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/workqueue"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"crossway.dev/crossway/api/v1alpha1"
+)
+
+const firstRetry, lastRetry = 5 * time.Millisecond, 5 * time.Second
+
+// CacheByObject is what the hub's cache must hold for a Registrar, for the
+// manager's options: of all Leases only those of agents.
+func CacheByObject() map[client.Object]cache.ByObject {
+	return map[client.Object]cache.ByObject{
+		&coordinationv1.Lease{}: {Field: fields.OneTermEqualSelector("metadata.name", v1alpha1.AgentLease)},
+	}
+}
+
+// SetupWithManager adds the controller to the hub's manager.
+func (r *Registrar) SetupWithManager(mgr ctrl.Manager) error {
+	warm := true
+	err := ctrl.NewControllerManagedBy(mgr).Named("membercluster").
+		Watches(&v1alpha1.MemberCluster{}, handler.EnqueueRequestsFromMapFunc(r.everyMember), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(memberOfNamespace)).
+		Watches(&coordinationv1.Lease{}, handler.EnqueueRequestsFromMapFunc(memberOfObject)).
+		Watches(&v1alpha1.ExportedService{}, handler.EnqueueRequestsFromMapFunc(memberOfObject), builder.WithPredicates(conditionsChanged)).
+		WithOptions(controller.Options{
+			EnableWarmup: &warm,
+			RateLimiter:  workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](firstRetry, lastRetry),
+		}).
+		Complete(r)
+	if err != nil {
+		return fmt.Errorf("controller of members: %w", err)
+	}
+	return nil
+}
+
+// conditionsChanged leaves out an export's changes that no MemberCluster tells of.
+var conditionsChanged = predicate.Funcs{UpdateFunc: func(u event.UpdateEvent) bool {
+	return u.ObjectOld.GetGeneration() == u.ObjectNew.GetGeneration() // the status, then
+}}
+
+// everyMember is each MemberCluster and the one in hand, which may be gone:
+// members' ranges must not overlap, so that one concerns all.
+func (r *Registrar) everyMember(ctx context.Context, o client.Object) []reconcile.Request {
+	requests := []reconcile.Request{{NamespacedName: types.NamespacedName{Name: o.GetName()}}}
+	var all v1alpha1.MemberClusterList
+	if err := r.client.List(ctx, &all, client.DisableReadYourWritesConsistency, client.UnsafeDisableDeepCopy); err != nil {
+		return requests // the cache is stopping: all come again with the next start
+	}
+	for i := range all.Items {
+		if all.Items[i].Name != o.GetName() {
+			requests = append(requests, reconcile.Request{NamespacedName: types.NamespacedName{Name: all.Items[i].Name}})
+		}
+	}
+	return requests
+}
+
+// memberOfNamespace is the member that a namespace was made for, and the one
+// whose name it has, where somebody else made it.
+func memberOfNamespace(_ context.Context, o client.Object) []reconcile.Request {
+	name, ok := strings.CutPrefix(o.GetName(), v1alpha1.MemberNamespacePrefix)
+	if !ok {
+		return nil
+	}
+	return []reconcile.Request{{NamespacedName: types.NamespacedName{Name: name}}}
+}
+
+func memberOfObject(_ context.Context, o client.Object) []reconcile.Request {
+	name, ok := strings.CutPrefix(o.GetNamespace(), v1alpha1.MemberNamespacePrefix)
+	if !ok {
+		return nil
+	}
+	return []reconcile.Request{{NamespacedName: types.NamespacedName{Name: name}}}
+}

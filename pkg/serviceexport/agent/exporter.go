@@ -1,0 +1,195 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/cluster"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
+
+	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/pkg/apply"
+	"crossway.dev/crossway/pkg/condition"
+	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/serviceexport"
+)
+
+// statusTypes are the conditions of a ServiceExport that the agent writes;
+// what others put there stays.
+var statusTypes = []string{
+	condition.ExportValid, condition.ExportReady, condition.ExportConflict,
+	condition.EndpointsExported, condition.EndpointsAdmitted,
+}
+
+// Exporter pushes one member's exports to the hub.
+type Exporter struct {
+	// read-only after NewExporter
+	cluster  fleet.ClusterName
+	member   client.Client
+	hub      client.Client
+	hubCache cache.Cache
+	now      func() time.Time
+
+	// by any goroutine: keys that were reconciled without an error, kept until
+	// the first push is complete
+	done      sync.Map
+	completed atomic.Bool
+}
+
+// NewExporter makes an Exporter of the member cluster. Both clients must read
+// from caches and wait for their own writes.
+func NewExporter(name fleet.ClusterName, member cluster.Cluster, hub cluster.Cluster) *Exporter {
+	return &Exporter{cluster: name, member: member.GetClient(), hub: hub.GetClient(), hubCache: hub.GetCache(), now: time.Now}
+}
+
+// ReconcileExport makes the hub's ExportedService of one service what the
+// member offers of it, and the ServiceExport's status what both say of it. The
+// key is the service's name in the member.
+func (e *Exporter) ReconcileExport(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+	service := fleet.ServiceName{Namespace: request.Namespace, Name: request.Name}
+	in, err := e.gather(ctx, request.NamespacedName)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	offer := serviceexport.Describe(in)
+	verdicts, pushErr := e.push(ctx, service, offer)
+	if in.Export != nil && in.Export.DeletionTimestamp == nil {
+		if err := e.writeStatus(ctx, in.Export, verdicts); err != nil {
+			return reconcile.Result{}, err
+		}
+	}
+	if pushErr != nil {
+		return reconcile.Result{}, pushErr
+	}
+	e.finished(exportKey(request.NamespacedName))
+	return reconcile.Result{}, nil
+}
+
+// gather reads what the member has of one service. Of its slices only those
+// that cannot be pushed matter to the export; the others have keys of their own.
+func (e *Exporter) gather(ctx context.Context, key types.NamespacedName) (serviceexport.Input, error) {
+	in := serviceexport.Input{Cluster: e.cluster}
+	var err error
+	if in.Export, err = found(ctx, e.member, key, &mcsv1beta1.ServiceExport{}); err != nil {
+		return in, fmt.Errorf("read ServiceExport %s: %w", key, err)
+	}
+	if in.Service, err = found(ctx, e.member, key, &corev1.Service{}); err != nil {
+		return in, fmt.Errorf("read Service %s: %w", key, err)
+	}
+	if in.Export == nil {
+		return in, nil
+	}
+	var list discoveryv1.EndpointSliceList
+	if err := e.member.List(ctx, &list, client.InNamespace(key.Namespace), client.MatchingFields{indexService: key.Name}); err != nil {
+		return in, fmt.Errorf("list EndpointSlices of %s: %w", key, err)
+	}
+	in.Slices = slices.DeleteFunc(list.Items, func(s discoveryv1.EndpointSlice) bool { return serviceexport.Pushable(&s) })
+	return in, nil
+}
+
+// push writes or withdraws the ExportedService where it differs, and gives the
+// conditions that the ServiceExport shall have.
+func (e *Exporter) push(ctx context.Context, service fleet.ServiceName, offer serviceexport.Offer) ([]condition.Condition, error) {
+	key := e.exportedKey(service)
+	exported, err := found(ctx, e.hub, key, &v1alpha1.ExportedService{})
+	if err != nil {
+		return nil, fmt.Errorf("read ExportedService %s: %w", key, err)
+	}
+	if offer.Spec == nil {
+		return offer.Conditions, e.withdraw(ctx, exported)
+	}
+	verdicts := slices.Clone(offer.Conditions)
+	if exported == nil || !apiequality.Semantic.DeepEqual(exported.Spec, *offer.Spec) {
+		applied := &v1alpha1.ExportedService{
+			ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name},
+			Spec:       *offer.Spec.DeepCopy(),
+		}
+		if err := apply.Object(ctx, e.hub, v1alpha1.AgentFieldManager, applied); err != nil {
+			return e.refused(service, exported, verdicts, err)
+		}
+		exported = applied
+	}
+	return append(verdicts, told(service, exported)...), nil
+}
+
+// refused turns the hub's answer into a verdict. What the user can correct is
+// not tried again before something changes; everything else is.
+func (e *Exporter) refused(service fleet.ServiceName, exported *v1alpha1.ExportedService, verdicts []condition.Condition, err error) ([]condition.Condition, error) {
+	switch {
+	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err):
+		return append(verdicts, condition.ExportRefused(service, err.Error())), nil
+	case apierrors.IsForbidden(err), apierrors.IsNotFound(err):
+		verdicts = append(verdicts, condition.ExportForbidden(e.cluster, err.Error()))
+	default:
+		verdicts = append(verdicts, told(service, exported)...) // the hub is away: its last word holds
+	}
+	return verdicts, fmt.Errorf("apply ExportedService of %s: %w", service, err)
+}
+
+func (e *Exporter) withdraw(ctx context.Context, exported *v1alpha1.ExportedService) error {
+	if exported == nil {
+		return nil
+	}
+	if err := e.hub.Delete(ctx, exported, client.Preconditions{UID: &exported.UID}); client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("delete ExportedService %s: %w", exported.Name, err)
+	}
+	return nil
+}
+
+// told are the hub's conditions of an export.
+func told(service fleet.ServiceName, exported *v1alpha1.ExportedService) []condition.Condition {
+	if exported == nil || len(exported.Status.Conditions) == 0 {
+		return []condition.Condition{condition.ExportPending(service)}
+	}
+	var conditions []condition.Condition
+	for _, c := range exported.Status.Conditions {
+		if slices.Contains(statusTypes, c.Type) {
+			conditions = append(conditions, condition.Condition{Type: c.Type, Status: c.Status, Reason: c.Reason, Message: c.Message})
+		}
+	}
+	return conditions
+}
+
+func (e *Exporter) writeStatus(ctx context.Context, export *mcsv1beta1.ServiceExport, verdicts []condition.Condition) error {
+	ours := slices.DeleteFunc(slices.Clone(export.Status.Conditions), func(c metav1.Condition) bool { return !slices.Contains(statusTypes, c.Type) })
+	wanted := condition.Stamped(ours, verdicts, export.Generation, e.now())
+	slices.SortFunc(ours, func(a, b metav1.Condition) int { return strings.Compare(a.Type, b.Type) })
+	if apiequality.Semantic.DeepEqual(ours, wanted) {
+		return nil
+	}
+	status := &mcsv1beta1.ServiceExport{
+		ObjectMeta: metav1.ObjectMeta{Namespace: export.Namespace, Name: export.Name},
+		Status:     mcsv1beta1.ServiceExportStatus{Conditions: wanted},
+	}
+	if err := apply.Status(ctx, e.member, v1alpha1.AgentFieldManager, status); client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("write status of ServiceExport %s/%s: %w", export.Namespace, export.Name, err)
+	}
+	return nil
+}
+
+func (e *Exporter) exportedKey(service fleet.ServiceName) types.NamespacedName {
+	return types.NamespacedName{Namespace: serviceexport.Namespace(e.cluster), Name: serviceexport.ExportName(service)}
+}
+
+// found reads an object; one that does not exist is nil, without an error.
+func found[T client.Object](ctx context.Context, from client.Reader, key types.NamespacedName, into T) (T, error) {
+	var none T
+	if err := from.Get(ctx, key, into); err != nil {
+		return none, client.IgnoreNotFound(err)
+	}
+	return into, nil
+}

@@ -1,0 +1,93 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+
+	discoveryv1 "k8s.io/api/discovery/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
+
+	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/pkg/serviceexport"
+)
+
+// FirstPush is nil once everything that the member offered at the start is on
+// the hub, pushed by this agent or found there, or refused with a condition.
+// From then on it stays nil. The caches must be complete.
+func (e *Exporter) FirstPush(ctx context.Context) error {
+	if e.completed.Load() {
+		return nil
+	}
+	var exports mcsv1beta1.ServiceExportList
+	if err := e.member.List(ctx, &exports); err != nil {
+		return fmt.Errorf("list ServiceExports: %w", err)
+	}
+	for _, x := range exports.Items {
+		if err := e.pushed(ctx, client.ObjectKeyFromObject(&x)); err != nil {
+			return err
+		}
+	}
+	e.completed.Store(true)
+	e.done.Clear()
+	return nil
+}
+
+func (e *Exporter) pushed(ctx context.Context, key types.NamespacedName) error {
+	if !e.isDone(exportKey(key)) {
+		in, err := e.gather(ctx, key)
+		if err != nil {
+			return err
+		}
+		offer := serviceexport.Describe(in)
+		exported, err := found(ctx, e.hub, types.NamespacedName{
+			Namespace: serviceexport.Namespace(e.cluster), Name: key.Name + "." + key.Namespace,
+		}, &v1alpha1.ExportedService{})
+		if err != nil {
+			return fmt.Errorf("read ExportedService of %s: %w", key, err)
+		}
+		if offer.Spec != nil && (exported == nil || !apiequality.Semantic.DeepEqual(exported.Spec, *offer.Spec)) {
+			return fmt.Errorf("export %s is not on the hub yet", key)
+		}
+	}
+	for _, r := range e.slicesOf(ctx, client.InNamespace(key.Namespace), client.MatchingFields{indexService: key.Name}) {
+		if err := e.slicePushed(ctx, r.Name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (e *Exporter) slicePushed(ctx context.Context, hubName string) error {
+	if e.isDone(hubName) {
+		return nil
+	}
+	want, _, err := e.wantedSlice(ctx, hubName)
+	if want == nil || err != nil {
+		return err
+	}
+	have, err := found(ctx, e.hub, client.ObjectKeyFromObject(want), &discoveryv1.EndpointSlice{})
+	if err != nil {
+		return fmt.Errorf("read EndpointSlice %s: %w", hubName, err)
+	}
+	if have == nil || !sameSlice(have, want) {
+		return fmt.Errorf("EndpointSlice %s is not on the hub yet", hubName)
+	}
+	return nil
+}
+
+// exportKey tells an export's key from a slice's.
+func exportKey(key types.NamespacedName) string { return "export " + key.String() }
+
+func (e *Exporter) finished(key string) {
+	if !e.completed.Load() {
+		e.done.Store(key, nil)
+	}
+}
+
+func (e *Exporter) isDone(key string) bool {
+	_, done := e.done.Load(key)
+	return done
+}

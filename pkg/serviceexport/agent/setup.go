@@ -1,0 +1,188 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/workqueue"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
+
+	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/pkg/serviceexport"
+)
+
+// Indexes of the member's slices.
+const (
+	indexHubName  = "crossway.dev/hub-name" // serviceexport.SliceName
+	indexService  = "crossway.dev/service"  // name, in the slice's namespace
+	indexZoneless = "crossway.dev/zoneless" // nodes of endpoints without a zone
+)
+
+const (
+	workers = 8
+	// firstRetry and lastRetry: the hub may be away for long, and is tried again soon after it is back
+	firstRetry, lastRetry = 5 * time.Millisecond, 5 * time.Second
+	reconcilePatience     = 20 * time.Second
+)
+
+// IndexMember adds to the member's cache the indexes that an Exporter reads by.
+func IndexMember(ctx context.Context, indexer client.FieldIndexer) error {
+	byName := map[string]client.IndexerFunc{
+		indexHubName: func(o client.Object) []string {
+			if slice := o.(*discoveryv1.EndpointSlice); slice.Labels[discoveryv1.LabelServiceName] != "" {
+				return []string{serviceexport.SliceName(slice)}
+			}
+			return nil
+		},
+		indexService: func(o client.Object) []string {
+			if name := o.GetLabels()[discoveryv1.LabelServiceName]; name != "" {
+				return []string{name}
+			}
+			return nil
+		},
+		indexZoneless: func(o client.Object) []string { return zonelessNodes(o.(*discoveryv1.EndpointSlice)) },
+	}
+	for name, index := range byName {
+		if err := indexer.IndexField(ctx, &discoveryv1.EndpointSlice{}, name, index); err != nil {
+			return fmt.Errorf("index EndpointSlices by %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// zonelessNodes are the nodes of endpoints that have no zone of their own.
+func zonelessNodes(slice *discoveryv1.EndpointSlice) []string {
+	var nodes []string
+	for _, e := range slice.Endpoints {
+		if e.Zone == nil && e.NodeName != nil {
+			nodes = append(nodes, *e.NodeName)
+		}
+	}
+	return nodes
+}
+
+// SetupWithManager adds both controllers, of exports and of slices, to the
+// member's manager. The hub must be added to it, too.
+func (e *Exporter) SetupWithManager(mgr ctrl.Manager) error {
+	if err := IndexMember(context.Background(), mgr.GetFieldIndexer()); err != nil {
+		return err
+	}
+	err := ctrl.NewControllerManagedBy(mgr).Named("export").
+		For(&mcsv1beta1.ServiceExport{}).
+		Watches(&corev1.Service{}, &handler.EnqueueRequestForObject{}).
+		Watches(&discoveryv1.EndpointSlice{}, handler.EnqueueRequestsFromMapFunc(exportOfForeignSlice)).
+		WatchesRawSource(source.Kind(e.hubCache, &v1alpha1.ExportedService{}, handler.TypedEnqueueRequestsFromMapFunc(exportOf))).
+		WithOptions(options()).
+		Complete(reconcile.Func(e.ReconcileExport))
+	if err != nil {
+		return fmt.Errorf("controller of exports: %w", err)
+	}
+	node := &metav1.PartialObjectMetadata{}
+	node.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Node"))
+	err = ctrl.NewControllerManagedBy(mgr).Named("slice").
+		Watches(&discoveryv1.EndpointSlice{}, handler.EnqueueRequestsFromMapFunc(hubSlice)).
+		Watches(&mcsv1beta1.ServiceExport{}, handler.EnqueueRequestsFromMapFunc(e.slicesOfService), builder.WithPredicates(deletionChanged)).
+		Watches(&corev1.Service{}, handler.EnqueueRequestsFromMapFunc(e.slicesOfService), builder.WithPredicates(serviceTypeChanged)).
+		WatchesMetadata(node, handler.EnqueueRequestsFromMapFunc(e.slicesOfNode), builder.WithPredicates(predicate.LabelChangedPredicate{})).
+		WatchesRawSource(source.Kind(e.hubCache, &v1alpha1.ExportedService{}, handler.TypedEnqueueRequestsFromMapFunc(e.slicesOfExported), ownerCameOrWent)).
+		WatchesRawSource(source.Kind(e.hubCache, &discoveryv1.EndpointSlice{}, handler.TypedEnqueueRequestsFromMapFunc(ownHubSlice))).
+		WithOptions(options()).
+		Complete(reconcile.Func(e.ReconcileSlice))
+	if err != nil {
+		return fmt.Errorf("controller of slices: %w", err)
+	}
+	return nil
+}
+
+func options() controller.Options {
+	warm := true
+	return controller.Options{
+		MaxConcurrentReconciles: workers,
+		ReconciliationTimeout:   reconcilePatience,
+		EnableWarmup:            &warm, // an agent that waits to lead has its caches ready
+		RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](firstRetry, lastRetry),
+	}
+}
+
+// deletionChanged passes what begins or ends an export, not its other changes.
+var deletionChanged = predicate.Funcs{UpdateFunc: func(u event.UpdateEvent) bool {
+	return (u.ObjectOld.GetDeletionTimestamp() == nil) != (u.ObjectNew.GetDeletionTimestamp() == nil) ||
+		u.ObjectOld.GetUID() != u.ObjectNew.GetUID()
+}}
+
+// serviceTypeChanged passes what may make a Service exportable or not.
+var serviceTypeChanged = predicate.Funcs{UpdateFunc: func(u event.UpdateEvent) bool {
+	return u.ObjectOld.(*corev1.Service).Spec.Type != u.ObjectNew.(*corev1.Service).Spec.Type
+}}
+
+// ownerCameOrWent passes what gives slices another owner, not status changes.
+var ownerCameOrWent = predicate.TypedFuncs[*v1alpha1.ExportedService]{
+	UpdateFunc: func(u event.TypedUpdateEvent[*v1alpha1.ExportedService]) bool {
+		return u.ObjectOld.UID != u.ObjectNew.UID || (u.ObjectOld.DeletionTimestamp == nil) != (u.ObjectNew.DeletionTimestamp == nil)
+	},
+}
+
+func exportOf(_ context.Context, exported *v1alpha1.ExportedService) []reconcile.Request {
+	return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: exported.Spec.Service.Namespace, Name: exported.Spec.Service.Name}}}
+}
+
+// exportOfForeignSlice is the export that must say that a slice cannot leave;
+// other slices are none of its business.
+func exportOfForeignSlice(_ context.Context, o client.Object) []reconcile.Request {
+	slice := o.(*discoveryv1.EndpointSlice)
+	service, ok := serviceexport.ServiceOf(slice)
+	if !ok || serviceexport.Pushable(slice) {
+		return nil
+	}
+	return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: service.Namespace, Name: service.Name}}}
+}
+
+func hubSlice(_ context.Context, o client.Object) []reconcile.Request {
+	slice := o.(*discoveryv1.EndpointSlice)
+	if _, ok := serviceexport.ServiceOf(slice); !ok {
+		return nil
+	}
+	return []reconcile.Request{{NamespacedName: types.NamespacedName{Name: serviceexport.SliceName(slice)}}}
+}
+
+func ownHubSlice(_ context.Context, slice *discoveryv1.EndpointSlice) []reconcile.Request {
+	return []reconcile.Request{{NamespacedName: types.NamespacedName{Name: slice.Name}}}
+}
+
+func (e *Exporter) slicesOfExported(ctx context.Context, exported *v1alpha1.ExportedService) []reconcile.Request {
+	return e.slicesOf(ctx, client.InNamespace(exported.Spec.Service.Namespace), client.MatchingFields{indexService: exported.Spec.Service.Name})
+}
+
+func (e *Exporter) slicesOfService(ctx context.Context, o client.Object) []reconcile.Request {
+	return e.slicesOf(ctx, client.InNamespace(o.GetNamespace()), client.MatchingFields{indexService: o.GetName()})
+}
+
+func (e *Exporter) slicesOfNode(ctx context.Context, o client.Object) []reconcile.Request {
+	return e.slicesOf(ctx, client.MatchingFields{indexZoneless: o.GetName()})
+}
+
+func (e *Exporter) slicesOf(ctx context.Context, which ...client.ListOption) []reconcile.Request {
+	var list discoveryv1.EndpointSliceList
+	if err := e.member.List(ctx, &list, append(which, client.UnsafeDisableDeepCopy)...); err != nil {
+		return nil // the cache is stopping: each slice comes again with the next start
+	}
+	var requests []reconcile.Request
+	for i := range list.Items {
+		requests = append(requests, hubSlice(ctx, &list.Items[i])...)
+	}
+	return requests
+}

@@ -1,0 +1,179 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
+
+	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/pkg/apply"
+	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/serviceexport"
+)
+
+// ReconcileSlice makes one slice on the hub what its source in the member is.
+// The key is the slice's name on the hub, which the source's name determines:
+// events of both sides meet in it. A slice of an export that is not on the hub
+// yet waits for it, for it needs its owner; the owner's arrival brings it back.
+func (e *Exporter) ReconcileSlice(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+	key := types.NamespacedName{Namespace: serviceexport.Namespace(e.cluster), Name: request.Name}
+	have, err := found(ctx, e.hub, key, &discoveryv1.EndpointSlice{})
+	if err != nil {
+		return reconcile.Result{}, fmt.Errorf("read EndpointSlice %s: %w", key, err)
+	}
+	want, owner, err := e.wantedSlice(ctx, request.Name)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	switch {
+	case want == nil:
+		err = e.removeSlice(ctx, have)
+	case owner == nil:
+		return reconcile.Result{}, nil
+	case have != nil && have.AddressType != want.AddressType: // which cannot be changed
+		if err := e.removeSlice(ctx, have); err != nil {
+			return reconcile.Result{}, err
+		}
+		err = e.applySlice(ctx, want)
+	case have == nil || !sameSlice(have, want):
+		err = e.applySlice(ctx, want)
+	}
+	if err == nil || errors.Is(err, reconcile.TerminalError(nil)) {
+		e.finished(request.Name)
+	}
+	return reconcile.Result{}, err
+}
+
+// wantedSlice is the slice that the hub shall have under a name; nil: none.
+// owner is its ExportedService on the hub; nil: not there yet.
+func (e *Exporter) wantedSlice(ctx context.Context, hubName string) (want *discoveryv1.EndpointSlice, owner *v1alpha1.ExportedService, err error) {
+	source, err := e.source(ctx, hubName)
+	if source == nil || err != nil {
+		return nil, nil, err
+	}
+	service, _ := serviceexport.ServiceOf(source)
+	offered, err := e.offered(ctx, service)
+	if !offered || err != nil {
+		return nil, nil, err
+	}
+	zones, err := e.zonesOf(ctx, source)
+	if err != nil {
+		return nil, nil, err
+	}
+	stripped, ok := serviceexport.Strip(e.cluster, *source, zones)
+	if !ok {
+		return nil, nil, nil
+	}
+	owner, err = found(ctx, e.hub, e.exportedKey(service), &v1alpha1.ExportedService{})
+	if err != nil {
+		return nil, nil, fmt.Errorf("read ExportedService of %s: %w", service, err)
+	}
+	if owner == nil || owner.DeletionTimestamp != nil {
+		return &stripped, nil, nil
+	}
+	controller := true
+	stripped.OwnerReferences = []metav1.OwnerReference{{
+		APIVersion: v1alpha1.GroupVersion.String(), Kind: "ExportedService",
+		Name: owner.Name, UID: owner.UID, Controller: &controller,
+	}}
+	return &stripped, owner, nil
+}
+
+// source finds the member's slice that has a name on the hub; nil: none.
+func (e *Exporter) source(ctx context.Context, hubName string) (*discoveryv1.EndpointSlice, error) {
+	var list discoveryv1.EndpointSliceList
+	if err := e.member.List(ctx, &list, client.MatchingFields{indexHubName: hubName}); err != nil {
+		return nil, fmt.Errorf("find the source of EndpointSlice %s: %w", hubName, err)
+	}
+	for i := range list.Items {
+		if list.Items[i].DeletionTimestamp == nil {
+			return &list.Items[i], nil
+		}
+	}
+	return nil, nil
+}
+
+func (e *Exporter) offered(ctx context.Context, service fleet.ServiceName) (bool, error) {
+	key := types.NamespacedName{Namespace: service.Namespace, Name: service.Name}
+	export, err := found(ctx, e.member, key, &mcsv1beta1.ServiceExport{})
+	if export == nil || err != nil {
+		return false, wrapped(err, "read ServiceExport %s", key)
+	}
+	in, err := found(ctx, e.member, key, &corev1.Service{})
+	if err != nil {
+		return false, wrapped(err, "read Service %s", key)
+	}
+	return serviceexport.Offered(export, in), nil
+}
+
+// zonesOf are the zones of the nodes of endpoints that have none themselves.
+func (e *Exporter) zonesOf(ctx context.Context, slice *discoveryv1.EndpointSlice) (map[string]string, error) {
+	zones := map[string]string{}
+	for _, node := range zonelessNodes(slice) {
+		if _, known := zones[node]; known {
+			continue
+		}
+		meta := &metav1.PartialObjectMetadata{}
+		meta.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Node"))
+		meta, err := found(ctx, e.member, types.NamespacedName{Name: node}, meta)
+		if err != nil {
+			return nil, fmt.Errorf("read Node %s: %w", node, err)
+		}
+		if meta != nil {
+			zones[node] = meta.Labels[corev1.LabelTopologyZone]
+		}
+	}
+	return zones, nil
+}
+
+func (e *Exporter) applySlice(ctx context.Context, want *discoveryv1.EndpointSlice) error {
+	name := want.Name
+	if err := apply.Object(ctx, e.hub, v1alpha1.AgentFieldManager, want); err != nil {
+		err = fmt.Errorf("apply EndpointSlice %s: %w", name, err)
+		if apierrors.IsInvalid(errors.Unwrap(err)) { // only another slice can be better
+			return reconcile.TerminalError(err)
+		}
+		return err
+	}
+	return nil
+}
+
+func (e *Exporter) removeSlice(ctx context.Context, have *discoveryv1.EndpointSlice) error {
+	if have == nil {
+		return nil
+	}
+	if err := e.hub.Delete(ctx, have, client.Preconditions{UID: &have.UID}); client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("delete EndpointSlice %s: %w", have.Name, err)
+	}
+	return nil
+}
+
+// sameSlice tells whether the hub's slice needs no write. Labels of others are
+// no difference.
+func sameSlice(have, want *discoveryv1.EndpointSlice) bool {
+	for k, v := range want.Labels {
+		if have.Labels[k] != v {
+			return false
+		}
+	}
+	return apiequality.Semantic.DeepEqual(have.Endpoints, want.Endpoints) &&
+		apiequality.Semantic.DeepEqual(have.Ports, want.Ports) &&
+		apiequality.Semantic.DeepEqual(have.OwnerReferences, want.OwnerReferences)
+}
+
+func wrapped(err error, format string, args ...any) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf(format+": %w", append(args, err)...)
+}

@@ -1,0 +1,219 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/events"
+	"k8s.io/client-go/util/workqueue"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/cluster"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
+
+	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/pkg/apply"
+	"crossway.dev/crossway/pkg/condition"
+	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/serviceimport"
+)
+
+// fieldManager owns what is applied to a ServiceImport.
+const fieldManager = "crossway-imports"
+
+const (
+	workers               = 8
+	firstRetry, lastRetry = 5 * time.Millisecond, 5 * time.Second
+)
+
+// Projector makes one cluster's ServiceImports of the fleet's ImportedServices.
+type Projector struct {
+	// read-only after NewProjector
+	hub      client.Reader
+	hubCache cache.Cache
+	local    client.Client
+	events   events.EventRecorder
+	now      func() time.Time
+
+	// by any goroutine: UIDs of the ServiceImports of others that were told
+	told sync.Map
+}
+
+// NewProjector makes a Projector of the cluster local, of what hub's cache
+// says. Both may be the same cluster.
+func NewProjector(local, hub cluster.Cluster) (*Projector, error) {
+	waiting, err := apply.ClientOf(local)
+	if err != nil {
+		return nil, err
+	}
+	return &Projector{
+		hub: hub.GetCache(), hubCache: hub.GetCache(), local: waiting,
+		events: local.GetEventRecorder("crossway-imports"), now: time.Now,
+	}, nil
+}
+
+// Reconcile makes one ServiceImport what the fleet says. The key is its name.
+func (p *Projector) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+	imported, err := p.imported(ctx, request.NamespacedName)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	have, err := found(ctx, p.local, request.NamespacedName, &mcsv1beta1.ServiceImport{})
+	if err != nil {
+		return reconcile.Result{}, fmt.Errorf("read ServiceImport %s: %w", request.NamespacedName, err)
+	}
+	if have != nil && !serviceimport.Ours(have) {
+		p.tell(have, imported)
+		return reconcile.Result{}, nil
+	}
+	if imported == nil {
+		return reconcile.Result{}, p.remove(ctx, have)
+	}
+	namespace, err := found(ctx, p.local, types.NamespacedName{Name: request.Namespace}, &corev1.Namespace{})
+	if err != nil {
+		return reconcile.Result{}, fmt.Errorf("read Namespace %s: %w", request.Namespace, err)
+	}
+	if namespace == nil || namespace.DeletionTimestamp != nil {
+		return reconcile.Result{}, nil // its arrival brings this key back
+	}
+	return reconcile.Result{}, p.show(ctx, have, serviceimport.Project(*imported))
+}
+
+func (p *Projector) imported(ctx context.Context, service types.NamespacedName) (*v1alpha1.ImportedService, error) {
+	key := types.NamespacedName{Namespace: v1alpha1.FleetNamespace, Name: service.Name + "." + service.Namespace}
+	imported, err := found(ctx, p.hub, key, &v1alpha1.ImportedService{})
+	if err != nil {
+		return nil, fmt.Errorf("read ImportedService %s: %w", key, err)
+	}
+	if imported != nil && imported.DeletionTimestamp != nil {
+		return nil, nil
+	}
+	return imported, nil
+}
+
+// show writes the ServiceImport and its status where they differ.
+func (p *Projector) show(ctx context.Context, have *mcsv1beta1.ServiceImport, want serviceimport.Projection) error {
+	if have == nil || !sameImport(have, &want.Import) {
+		applied := want.Import.DeepCopy()
+		if err := apply.Object(ctx, p.local, fieldManager, applied); err != nil {
+			return fmt.Errorf("apply ServiceImport %s/%s: %w", want.Import.Namespace, want.Import.Name, err)
+		}
+		have = applied
+	}
+	status := want.Import.DeepCopy()
+	status.Status.Conditions = condition.Stamped(have.Status.Conditions, want.Conditions, have.Generation, p.now())
+	if sameStatus(have.Status, status.Status) {
+		return nil
+	}
+	if err := apply.Status(ctx, p.local, fieldManager, status); client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("write status of ServiceImport %s/%s: %w", status.Namespace, status.Name, err)
+	}
+	return nil
+}
+
+// remove deletes a ServiceImport of ours that no cluster exports any more.
+func (p *Projector) remove(ctx context.Context, have *mcsv1beta1.ServiceImport) error {
+	if have == nil {
+		return nil
+	}
+	if err := p.local.Delete(ctx, have, client.Preconditions{UID: &have.UID}); client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("delete ServiceImport %s/%s: %w", have.Namespace, have.Name, err)
+	}
+	return nil
+}
+
+// tell says once of each ServiceImport of somebody else that it is in the way.
+func (p *Projector) tell(have *mcsv1beta1.ServiceImport, imported *v1alpha1.ImportedService) {
+	if imported == nil {
+		return
+	}
+	if _, before := p.told.LoadOrStore(have.UID, nil); before {
+		return
+	}
+	service := fleet.ServiceName{Namespace: have.Namespace, Name: have.Name}
+	p.events.Eventf(have, nil, corev1.EventTypeWarning, "NotCrossways", "Import", "%s", condition.ImportNotOurs(service))
+}
+
+func sameImport(have, want *mcsv1beta1.ServiceImport) bool {
+	return apiequality.Semantic.DeepEqual(have.Spec, want.Spec) &&
+		apiequality.Semantic.DeepEqual(have.Labels, want.Labels) &&
+		apiequality.Semantic.DeepEqual(have.Annotations, want.Annotations)
+}
+
+// sameStatus looks at what Crossway writes there.
+func sameStatus(have, want mcsv1beta1.ServiceImportStatus) bool {
+	mine := slices.DeleteFunc(slices.Clone(have.Conditions), func(c metav1.Condition) bool {
+		return !slices.ContainsFunc(want.Conditions, func(w metav1.Condition) bool { return w.Type == c.Type })
+	})
+	clusters := slices.SortedFunc(slices.Values(have.Clusters), func(a, b mcsv1beta1.ClusterStatus) int { return strings.Compare(a.Cluster, b.Cluster) })
+	return have.EndpointSliceObjects == want.EndpointSliceObjects &&
+		apiequality.Semantic.DeepEqual(mine, want.Conditions) &&
+		apiequality.Semantic.DeepEqual(clusters, want.Clusters)
+}
+
+// SetupWithManager adds the controller to the local cluster's manager.
+func (p *Projector) SetupWithManager(mgr ctrl.Manager) error {
+	warm := true
+	err := ctrl.NewControllerManagedBy(mgr).Named("serviceimport").
+		For(&mcsv1beta1.ServiceImport{}).
+		Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(p.importsOfNamespace), builder.WithPredicates(cameOrWent)).
+		WatchesRawSource(source.Kind(p.hubCache, &v1alpha1.ImportedService{}, handler.TypedEnqueueRequestsFromMapFunc(importOf))).
+		WithOptions(controller.Options{
+			MaxConcurrentReconciles: workers,
+			EnableWarmup:            &warm,
+			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](firstRetry, lastRetry),
+		}).
+		Complete(p)
+	if err != nil {
+		return fmt.Errorf("controller of ServiceImports: %w", err)
+	}
+	return nil
+}
+
+// cameOrWent leaves out changes of a namespace's labels and such.
+var cameOrWent = predicate.Funcs{UpdateFunc: func(u event.UpdateEvent) bool {
+	return (u.ObjectOld.GetDeletionTimestamp() == nil) != (u.ObjectNew.GetDeletionTimestamp() == nil)
+}}
+
+func importOf(_ context.Context, i *v1alpha1.ImportedService) []reconcile.Request {
+	return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: i.Spec.Service.Namespace, Name: i.Spec.Service.Name}}}
+}
+
+func (p *Projector) importsOfNamespace(ctx context.Context, namespace client.Object) []reconcile.Request {
+	var list v1alpha1.ImportedServiceList
+	if err := p.hub.List(ctx, &list, client.InNamespace(v1alpha1.FleetNamespace), client.UnsafeDisableDeepCopy); err != nil {
+		return nil // the cache is stopping: each import comes again with the next start
+	}
+	var requests []reconcile.Request
+	for i := range list.Items {
+		if list.Items[i].Spec.Service.Namespace == namespace.GetName() {
+			requests = append(requests, importOf(ctx, &list.Items[i])...)
+		}
+	}
+	return requests
+}
+
+// found reads an object; one that does not exist is nil, without an error.
+func found[T client.Object](ctx context.Context, from client.Reader, key types.NamespacedName, into T) (T, error) {
+	var none T
+	if err := from.Get(ctx, key, into); err != nil {
+		return none, client.IgnoreNotFound(err)
+	}
+	return into, nil
+}

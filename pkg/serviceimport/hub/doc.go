@@ -1,0 +1,16 @@
+// Package hub runs on the hub and makes the fleet's ImportedServices: it reads
+// the ExportedServices of one service in all members' namespaces, lets
+// serviceimport.Merge combine those of accepted members, applies the result to
+// crossway-fleet, and writes into each ExportedService's status what the fleet
+// says of it: Ready, Conflict, EndpointsAdmitted.
+//
+// The namespace of an export, never its content, says which cluster it is
+// from. It only looks at endpoints to tell which are refused; keeping them
+// away from edges is the part of those who hand them on. It never deletes an
+// export, and a silent member keeps its part of every import.
+//
+// Example:
+//
+//	merger, err := hub.NewMerger(mgr, hubRanges)
+//	err = merger.SetupWithManager(mgr)
+package hub

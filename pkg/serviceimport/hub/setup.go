@@ -1,0 +1,131 @@
+package hub
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/workqueue"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/registration"
+)
+
+// Indexes by "namespace/name" of the service.
+const (
+	indexExport = "crossway.dev/export-of"
+	indexSlice  = "crossway.dev/endpoints-of"
+)
+
+const (
+	workers               = 8
+	firstRetry, lastRetry = 5 * time.Millisecond, 5 * time.Second
+)
+
+// Index adds to the hub's cache the indexes that a Merger reads by.
+func Index(ctx context.Context, indexer client.FieldIndexer) error {
+	if err := indexer.IndexField(ctx, &v1alpha1.ExportedService{}, indexExport, func(o client.Object) []string {
+		return []string{serviceOfExport(o.(*v1alpha1.ExportedService)).String()}
+	}); err != nil {
+		return fmt.Errorf("index ExportedServices by service: %w", err)
+	}
+	if err := indexer.IndexField(ctx, &discoveryv1.EndpointSlice{}, indexSlice, func(o client.Object) []string {
+		if service, ok := serviceOfSlice(o); ok {
+			return []string{service.String()}
+		}
+		return nil
+	}); err != nil {
+		return fmt.Errorf("index EndpointSlices by service: %w", err)
+	}
+	return nil
+}
+
+// SetupWithManager adds the controller to the hub's manager.
+func (m *Merger) SetupWithManager(mgr ctrl.Manager) error {
+	if err := Index(context.Background(), mgr.GetFieldIndexer()); err != nil {
+		return err
+	}
+	warm := true
+	err := ctrl.NewControllerManagedBy(mgr).Named("import").
+		Watches(&v1alpha1.ExportedService{}, handler.EnqueueRequestsFromMapFunc(exportedService)).
+		Watches(&v1alpha1.ImportedService{}, handler.EnqueueRequestsFromMapFunc(importedService)).
+		Watches(&discoveryv1.EndpointSlice{}, handler.EnqueueRequestsFromMapFunc(exportedSlice)).
+		Watches(&v1alpha1.MemberCluster{}, handler.EnqueueRequestsFromMapFunc(m.everyService), builder.WithPredicates(membershipChanged)).
+		WithOptions(controller.Options{
+			MaxConcurrentReconciles: workers,
+			EnableWarmup:            &warm,
+			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](firstRetry, lastRetry),
+		}).
+		Complete(m)
+	if err != nil {
+		return fmt.Errorf("controller of imports: %w", err)
+	}
+	return nil
+}
+
+// membershipChanged passes what changes a merge or an admission: not the
+// numbers and times that a MemberCluster's status is full of.
+var membershipChanged = predicate.Funcs{UpdateFunc: func(u event.UpdateEvent) bool {
+	before, after := u.ObjectOld.(*v1alpha1.MemberCluster), u.ObjectNew.(*v1alpha1.MemberCluster)
+	return before.Generation != after.Generation || before.UID != after.UID ||
+		registration.Accepted(before) != registration.Accepted(after) ||
+		!registration.AcceptedAt(before).Equal(registration.AcceptedAt(after))
+}}
+
+func serviceOfExport(e *v1alpha1.ExportedService) fleet.ServiceName {
+	return fleet.ServiceName{Namespace: e.Spec.Service.Namespace, Name: e.Spec.Service.Name}
+}
+
+func serviceOfSlice(o client.Object) (fleet.ServiceName, bool) {
+	labels := o.GetLabels()
+	service := fleet.ServiceName{Namespace: labels[v1alpha1.LabelServiceNamespace], Name: labels[v1alpha1.LabelServiceName]}
+	return service, service.Namespace != "" && service.Name != ""
+}
+
+func requestFor(service fleet.ServiceName) reconcile.Request {
+	return reconcile.Request{NamespacedName: types.NamespacedName{Namespace: service.Namespace, Name: service.Name}}
+}
+
+func exportedService(_ context.Context, o client.Object) []reconcile.Request {
+	return []reconcile.Request{requestFor(serviceOfExport(o.(*v1alpha1.ExportedService)))}
+}
+
+func importedService(_ context.Context, o client.Object) []reconcile.Request {
+	ref := o.(*v1alpha1.ImportedService).Spec.Service
+	return []reconcile.Request{requestFor(fleet.ServiceName{Namespace: ref.Namespace, Name: ref.Name})}
+}
+
+func exportedSlice(_ context.Context, o client.Object) []reconcile.Request {
+	if service, ok := serviceOfSlice(o); ok {
+		return []reconcile.Request{requestFor(service)}
+	}
+	return nil
+}
+
+// everyService is each exported service: who is in the fleet concerns them all.
+func (m *Merger) everyService(ctx context.Context, _ client.Object) []reconcile.Request {
+	var list v1alpha1.ExportedServiceList
+	if err := m.client.List(ctx, &list, client.DisableReadYourWritesConsistency, client.UnsafeDisableDeepCopy); err != nil {
+		return nil // the cache is stopping: each service comes again with the next start
+	}
+	var requests []reconcile.Request
+	for i := range list.Items {
+		requests = append(requests, requestFor(serviceOfExport(&list.Items[i])))
+	}
+	slices.SortFunc(requests, func(a, b reconcile.Request) int {
+		return fleet.ServiceName{Namespace: a.Namespace, Name: a.Name}.Compare(fleet.ServiceName{Namespace: b.Namespace, Name: b.Name})
+	})
+	return slices.Compact(requests)
+}
