@@ -1,0 +1,23 @@
+package reconciler
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/pkg/condition"
+)
+
+// acceptedRoute is a route of namespace shop whose status has this verdict on
+// its present generation.
+func acceptedRoute(name string, generation int64, verdict condition.Condition) gatewayv1.HTTPRoute {
+	return gatewayv1.HTTPRoute{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, Generation: generation},
+		Status: gatewayv1.HTTPRouteStatus{RouteStatus: gatewayv1.RouteStatus{Parents: []gatewayv1.RouteParentStatus{{
+			ControllerName: v1alpha1.GatewayController,
+			Conditions: []metav1.Condition{{
+				Type: verdict.Type, Status: verdict.Status, Reason: verdict.Reason, Message: verdict.Message, ObservedGeneration: generation,
+			}},
+		}}}},
+	}
+}

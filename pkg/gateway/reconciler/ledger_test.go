@@ -1,0 +1,216 @@
+package reconciler
+
+import (
+	"strings"
+	"testing"
+
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"crossway.dev/crossway/pkg/condition"
+	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/gateway/model"
+)
+
+func shop(name string) fleet.ObjectName { return fleet.ObjectName{Namespace: "shop", Name: name} }
+
+func routeObject(name string) object { return object{condition.HTTPRoute, shop(name)} }
+
+// made writes origins as "a:1 b:2".
+func made(text string) origins {
+	from := origins{}
+	for _, field := range strings.Fields(text) {
+		name, generation, _ := strings.Cut(field, ":")
+		from[routeObject(name)] = int64(generation[0] - '0')
+	}
+	return from
+}
+
+var table = resourceID{typeRoute, "infra/shared/80"}
+
+// A script of what is published, ACKed and known, and then who is suspected of
+// a NACK.
+func TestSuspects(t *testing.T) {
+	regexes := func(route fleet.ObjectName) []string { return []string{"^/" + route.Name + "(x|y)+$"} }
+	for _, story := range []struct {
+		name   string
+		script string // one step a line
+		known  string
+		nack   string // version, then Envoy's words
+		want   string
+	}{
+		{"only the route that changed since the last ACK",
+			"publish v1 a:1 b:1\nack v1\npublish v2 a:1 b:2", "", "v2 bad regex", "b"},
+		{"a new route, too", "publish v1 a:1\nack v1\npublish v2 a:1 c:1", "", "v2 bad regex", "c"},
+		{"two changed before one answer: both, the words name none",
+			"publish v1 a:1 b:1\nack v1\npublish v2 a:2 b:1\npublish v3 a:2 b:2", "", "v3 bad regex", "a b"},
+		{"two changed, and the words name one",
+			"publish v1 a:1 b:1\nack v1\npublish v2 a:2 b:2", "", "v2 regex '^/b(x|y)+$' is too big", "b"},
+		{"another edge has just taken what this one refuses",
+			"publish v1 a:1 b:1\nack v1\npublish v2 a:1 b:2\nack v2", "", "v2 bad regex", "b"},
+		{"and even a version after it", "publish v1 a:1 b:1\nack v1\npublish v2 a:1 b:2\nack v2\npublish v3 a:2 b:2\nack v3", "", "v2 bad", "b"},
+		{"the hub has just started: edges brought v1 with them", "ack v1\npublish v1 a:1 b:1\npublish v2 a:1 b:2", "", "v2 bad", "b"},
+		{"the hub has just started, b changed meanwhile: a was accepted before", "publish v1 a:1 b:2", "a:1 b:1", "v1 bad", "b"},
+		{"nobody's change did it: nobody is left out", "publish v1 a:1\nack v1\npublish v2 a:1", "", "v2 bad", ""},
+		{"nobody's change did it, but the words name a value", "publish v1 a:1 b:1\nack v1\npublish v2 a:1 b:1", "", "v2 no ^/a(x|y)+$", "a"},
+		{"a broken route that was repaired is broken again", "publish v1 a:1 b:1\nack v1\npublish v2 a:1 b:2\npublish v3 a:1\nack v3\npublish v2 a:1 b:2", "", "v2 bad", "b"},
+		{"an answer about what nobody published says nothing", "publish v1 a:1", "", "v0 bad", "unknown"},
+	} {
+		t.Run(story.name, func(t *testing.T) {
+			l := newLedger()
+			for step := range strings.Lines(story.script) {
+				verb, rest, _ := strings.Cut(strings.TrimSpace(step), " ")
+				version, from, _ := strings.Cut(rest, " ")
+				switch verb {
+				case "publish":
+					l.publish(table, version, func() origins { return made(from) })
+				case "ack":
+					l.ack(table, version)
+				}
+			}
+			version, message, _ := strings.Cut(story.nack, " ")
+			suspects, known := l.suspects(refusal{table, version, message}, made(story.known), regexes)
+			var names []string
+			for _, o := range suspects {
+				names = append(names, o.name.Name)
+			}
+			got := strings.Join(names, " ")
+			if !known {
+				got = "unknown"
+			}
+			if got != story.want {
+				t.Errorf("suspects %q, want %q", got, story.want)
+			}
+		})
+	}
+}
+
+// What waits for answers is bounded, also for edges that never answer.
+func TestLedgerIsBounded(t *testing.T) {
+	l := newLedger()
+	for i := range 1000 {
+		l.publish(table, strings.Repeat("v", i+1), func() origins { return nil })
+	}
+	if n := len(l.made[table]); n > remembered {
+		t.Errorf("%d versions remembered", n)
+	}
+	l.withdraw(map[resourceID]bool{})
+	if len(l.made) != 0 {
+		t.Error("a withdrawn resource is remembered")
+	}
+}
+
+// site is a Model of one Gateway with an HTTP port of two hosts and an HTTPS port.
+func site() *model.Model {
+	rule := func(name string, generation int64) model.Rule {
+		return model.Rule{Origin: model.Origin{Route: shop(name), Generation: generation}}
+	}
+	gateway := fleet.ObjectName{Namespace: "infra", Name: "shared"}
+	return &model.Model{
+		Listeners: []model.Listener{
+			{Gateway: gateway, Port: 80, Chains: []model.Chain{{Name: "web", Hosts: []model.VirtualHost{
+				{Hostname: "a.example.com", Rules: []model.Rule{rule("a", 1), rule("both", 3)}},
+				{Hostname: "b.example.com", Rules: []model.Rule{rule("b", 2), rule("both", 3)}},
+			}}}},
+			{Gateway: gateway, Port: 443, Chains: []model.Chain{{Name: "tls", Secrets: []string{"infra/cert"}, Hosts: []model.VirtualHost{
+				{Hostname: "s.example.com", Rules: []model.Rule{rule("s", 1)}},
+			}}}},
+		},
+		Assignments: []model.Assignment{{Key: "shop/a/1234", Route: shop("a")}, {Key: "shop/b/5678", Route: shop("b")}},
+	}
+}
+
+// Names of resources lead to the objects that they are made of.
+func TestOriginsOf(t *testing.T) {
+	gateway := object{condition.Gateway, fleet.ObjectName{Namespace: "infra", Name: "shared"}}
+	now := generations{gateway: 7, routeObject("a"): 1, routeObject("b"): 2}
+	for _, story := range []struct {
+		id   resourceID
+		want origins
+	}{
+		{resourceID{typeListener, "infra/shared/80"}, origins{gateway: 7}},
+		{resourceID{typeRoute, "infra/shared/80"}, made("a:1 b:2 both:3")},
+		{resourceID{typeRoute, "infra/shared/80/web/b.example.com"}, made("b:2 both:3")},
+		{resourceID{typeRoute, "infra/shared/443/tls"}, made("s:1")},
+		{resourceID{typeRoute, "infra/shared/8080"}, origins{}}, // not a part of port 80
+		{resourceID{typeCluster, "shop/b/5678"}, made("b:2")},
+		{resourceID{typeCluster, "shop/c/0000"}, origins{}},
+		{resourceID{typeSecret, "infra/cert"}, origins{gateway: 7}},
+	} {
+		got := originsOf(story.id, site(), now)
+		if len(got) != len(story.want) {
+			t.Errorf("%s: %v, want %v", story.id.name, got, story.want)
+		}
+		for o, generation := range story.want {
+			if got[o] != generation {
+				t.Errorf("%s: %v, want %v", story.id.name, got, story.want)
+			}
+		}
+	}
+}
+
+// A NACK counts at one generation of its route only; the first edge's words
+// stay; and a status remembers it for a hub that has just started.
+func TestNacks(t *testing.T) {
+	now := generations{routeObject("a"): 1, routeObject("b"): 2, {condition.Gateway, fleet.ObjectName{Namespace: "infra", Name: "shared"}}: 7}
+	l := newLedger()
+	l.publish(table, "v1", func() origins { return made("a:1") })
+	l.ack(table, "v1")
+	l.publish(table, "v2", func() origins { return made("a:1 b:2") })
+	r := newRefusals()
+	say := func() string {
+		var lines []string
+		for _, n := range r.nacks(nil, l, site(), now) {
+			lines = append(lines, string(n.Ref.Kind)+" "+n.Ref.Name.Name+": "+n.Message)
+		}
+		return strings.Join(lines, ", ")
+	}
+	r.blame(refusal{table, "v2", "first edge"}, l, site(), nil, now)
+	r.blame(refusal{table, "v2", "second edge"}, l, site(), nil, now)
+	if got := say(); got != "HTTPRoute b: first edge" {
+		t.Errorf("after two NACKs: %q", got)
+	}
+	now[routeObject("b")] = 3
+	if got := say(); got != "" {
+		t.Errorf("after b changed: %q", got)
+	}
+
+	// No route changed: the Gateway says it, until the resource changes.
+	certificate := resourceID{typeSecret, "infra/cert"}
+	l.publish(certificate, "c1", func() origins { return nil })
+	r.blame(refusal{certificate, "c1", "no key"}, l, site(), nil, now)
+	if got := say(); got != "Gateway shared: no key" {
+		t.Errorf("after a refused certificate: %q", got)
+	}
+	l.publish(certificate, "c2", func() origins { return nil })
+	if got := say(); got != "" {
+		t.Errorf("after the certificate changed: %q", got)
+	}
+}
+
+// The status of a route is the memory of a NACK that outlives the hub.
+func TestNackFromStatus(t *testing.T) {
+	route := acceptedRoute("b", 2, condition.RouteRefusedByEdge("regex too big"))
+	r := newRefusals()
+	now := generations{routeObject("b"): 2}
+	nacks := r.nacks([]gatewayv1.HTTPRoute{route}, newLedger(), site(), now)
+	if len(nacks) != 1 || nacks[0].Message != "regex too big" || nacks[0].Ref.Generation != 2 {
+		t.Errorf("nacks %+v", nacks)
+	}
+	route.Generation, now[routeObject("b")] = 3, 3
+	if nacks := r.nacks([]gatewayv1.HTTPRoute{route}, newLedger(), site(), now); len(nacks) != 0 {
+		t.Errorf("nacks of an older generation: %+v", nacks)
+	}
+}
+
+// Only long values that a route's author wrote are looked for in Envoy's words.
+func TestHints(t *testing.T) {
+	m := site()
+	m.Listeners[0].Chains[0].Hosts[0].Rules[0].Match = model.Match{
+		Path:    model.PathMatch{Kind: model.PathRegex, Value: "/(foo|bar)"},
+		Headers: []model.ValueMatch{{Name: "env", Value: "^canary", Regex: true}, {Name: "x", Value: "not-a-regex"}},
+		Query:   []model.ValueMatch{{Name: "q", Value: ".*", Regex: true}},
+	}
+	if got := strings.Join(hints(m, shop("a")), " "); got != "/(foo|bar) ^canary" {
+		t.Errorf("hints %q", got)
+	}
+}

@@ -1,0 +1,65 @@
+package reconciler
+
+import (
+	"testing"
+	"time"
+)
+
+var noon = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
+
+func at(milliseconds int) time.Time { return noon.Add(time.Duration(milliseconds) * time.Millisecond) }
+
+// replay plays events (milliseconds after noon) against a pace whose builds
+// take a fixed time, and gives when builds began.
+func replay(events []int, takes int) []int {
+	var p pace
+	var builds []int
+	build := func(until int) {
+		for {
+			due, waits := p.due()
+			if !waits || due.After(at(until)) {
+				return
+			}
+			builds = append(builds, int(due.Sub(noon).Milliseconds()))
+			p.built(due, due.Add(time.Duration(takes)*time.Millisecond))
+		}
+	}
+	for _, e := range events {
+		build(e - 1)
+		p.event(at(e))
+	}
+	build(1 << 20)
+	return builds
+}
+
+func TestPace(t *testing.T) {
+	storm := make([]int, 120)
+	for i := range storm {
+		storm[i] = i
+	}
+	for _, story := range []struct {
+		name   string
+		events []int
+		takes  int
+		want   []int
+	}{
+		{"one change goes out at once", []int{100}, 5, []int{102}},
+		{"three objects of one apply are one build", []int{100, 101, 102}, 5, []int{104}},
+		{"a storm is built each 50 ms, and at its end", storm, 1, []int{50, 101, 121}},
+		{"changes one after another wait for none before", []int{100, 200, 300}, 10, []int{102, 202, 302}},
+		{"slow builds rest as long as they took", []int{100, 121, 131}, 10, []int{102, 123, 143}},
+		{"but never longer than a change may wait", []int{100, 130}, 400, []int{102, 552}},
+	} {
+		t.Run(story.name, func(t *testing.T) {
+			got := replay(story.events, story.takes)
+			if len(got) != len(story.want) {
+				t.Fatalf("builds at %v, want %v", got, story.want)
+			}
+			for i := range got {
+				if got[i] != story.want[i] {
+					t.Fatalf("builds at %v, want %v", got, story.want)
+				}
+			}
+		})
+	}
+}
