@@ -14,7 +14,6 @@ import (
 	inspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
-	celv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/formatter/cel/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -142,12 +141,12 @@ func connectionManager(l lbsync.Listener, c model.Chain) *hcmv3.HttpConnectionMa
 
 // logFields are one line of the access log. "member" names the cluster and the import that answered, "assignment" the
 // Envoy cluster (route and backends), "flags" and "reason" are Envoy's words about what happened. Queries are left
-// out: they may hold what should not be in a log.
+// out: they may hold what should not be in a log. Host and path are as they were sent on, after any rewrite.
 var logFields = map[string]string{
 	"time":       "%START_TIME%",
 	"method":     "%REQUEST_HEADER(:METHOD)%",
 	"host":       "%REQUEST_HEADER(:AUTHORITY)%",
-	"path":       "%PATH(NQ:ORIG)%",
+	"path":       "%PATH(NQ)%",
 	"protocol":   "%PROTOCOL%",
 	"client":     "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
 	"request_id": "%REQUEST_HEADER(X-REQUEST-ID)%",
@@ -172,8 +171,7 @@ func accessLog() *accesslogv3.AccessLog {
 		fields[name] = structpb.NewStringValue(format)
 	}
 	log := &streamv3.StdoutAccessLog{AccessLogFormat: &streamv3.StdoutAccessLog_LogFormat{LogFormat: &corev3.SubstitutionFormatString{
-		Format:     &corev3.SubstitutionFormatString_JsonFormat{JsonFormat: &structpb.Struct{Fields: fields}},
-		Formatters: []*corev3.TypedExtensionConfig{{Name: "envoy.formatter.cel", TypedConfig: packed(&celv3.Cel{})}},
+		Format: &corev3.SubstitutionFormatString_JsonFormat{JsonFormat: &structpb.Struct{Fields: fields}},
 	}}}
 	return &accesslogv3.AccessLog{Name: "envoy.access_loggers.stdout", ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: packed(log)}}
 }
