@@ -11,6 +11,7 @@ import (
 
 	"crossway.dev/crossway/pkg/condition"
 	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/lbsync/envoy"
 )
 
 // Config is what a Loop is made from. Only Log, Clock and Reporter may be left out.
@@ -39,7 +40,7 @@ type Informers interface {
 
 // Publisher brings load assignments to the edges of a pool. It must not block and must not call the Loop.
 type Publisher interface {
-	SetAssignments(pool string, changed []Resource, removed []string)
+	SetAssignments(pool string, changed []envoy.Resource, removed []string)
 }
 
 // Reporter takes the condition Overflowing of BackendPolicies; it must not block.

@@ -127,7 +127,8 @@ func (f *flow) divide(d division) (changed bool) {
 	f.shares, f.moved = move.New, d.now
 	if settled {
 		for _, r := range f.regions {
-			r.learned, r.heard = time.Time{}, true
+			r.heard = r.heard || !r.learned.IsZero()
+			r.learned = time.Time{}
 		}
 	}
 	return true

@@ -34,6 +34,8 @@ func newEvents() events {
 	return events{slices: map[sliceKey]*slice{}, members: map[string]*v1alpha1.MemberCluster{}, pools: map[string]*v1alpha1.EdgePool{}}
 }
 
+func (e events) empty() bool { return len(e.slices)+len(e.members)+len(e.pools)+len(e.loads) == 0 }
+
 func newIntake() *intake { return &intake{pending: newEvents(), kick: make(chan struct{}, 1)} }
 
 func (in *intake) put(f func(*events)) {

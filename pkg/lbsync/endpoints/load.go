@@ -39,19 +39,20 @@ type tally struct {
 }
 
 // hear takes in one report. What clients sent for an assignment counts for its backends by weight, not by who answered:
-// requests that health moved to another backend are still this one's demand. It returns the flows with news.
-func (w *world) hear(h heard) []*flow {
+// requests that health moved to another backend are still this one's demand. An edge that has not said yet what it holds
+// is not heard: load reports have a stream of their own, and after a restart of the hub the first of them must not move
+// the shares before they are learned.
+func (w *world) hear(h heard) {
+	if e := w.edges[h.edge.key()]; e == nil || !e.held {
+		return
+	}
 	tallies := map[*flow]*tally{}
 	for i := range h.loads {
 		w.tally(tallies, &h.loads[i])
 	}
-	var news []*flow
 	for f, t := range tallies {
-		if f.hear(h, t) {
-			news = append(news, f)
-		}
+		f.hear(h, t)
 	}
-	return news
 }
 
 func (w *world) tally(tallies map[*flow]*tally, load *Load) {
@@ -102,12 +103,12 @@ func (t *tally) add(cluster fleet.ClusterName, l LocalityLoad) {
 	o.Failed += l.Failed
 }
 
-// hear takes in one edge's tally and says whether the shares should be looked at: somebody began or ceased to fail, or
-// what clients send is not what it was. An import without a rate that nobody asks for costs nothing.
-func (f *flow) hear(h heard, t *tally) (news bool) {
+// hear takes in one edge's tally. The shares are due when somebody began or ceased to fail, or when what clients send is
+// not what it was. An import without a rate that nobody asks for costs nothing.
+func (f *flow) hear(h heard, t *tally) {
 	r := f.region(h.edge.Region)
 	if t.issued == 0 && t.succeeded+t.failed == 0 && f.policy.Rate == 0 && r.demand.Rate() == 0 && r.learned.IsZero() {
-		return false
+		return
 	}
 	if r.learned.IsZero() {
 		r.heard = true
@@ -126,10 +127,8 @@ func (f *flow) hear(h heard, t *tally) (news bool) {
 	for _, o := range t.outcomes {
 		o.Edge = key
 		if r.health.Observe(*o) {
-			f.moved = time.Time{} // a failing member moves at once
-			news = true
+			f.moved, f.due = time.Time{}, true // a failing member moves at once
 		}
 	}
-	f.due = f.due || news || r.demand.Rate() != before || !r.learned.IsZero()
-	return f.due
+	f.due = f.due || r.demand.Rate() != before || !r.learned.IsZero()
 }

@@ -17,6 +17,7 @@ import (
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/gateway/model"
 	"crossway.dev/crossway/pkg/lbsync"
+	"crossway.dev/crossway/pkg/lbsync/envoy"
 )
 
 const (
@@ -104,7 +105,6 @@ func (l *Loop) watch(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("watch %T: %w", w.object, err)
 		}
-		defer func() { context.AfterFunc(ctx, func() { _ = informer.RemoveEventHandler(r) }) }()
 		registered = append(registered, r.HasSynced)
 	}
 	if !toolscache.WaitForCacheSync(ctx.Done(), registered...) {
@@ -136,9 +136,13 @@ func (l *Loop) SetAssignments(assignments []model.Assignment, imports []model.Tr
 func (l *Loop) pass(e events) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	began := l.config.Clock.Now()
 	d := newDirty()
 	l.world.apply(e, d)
 	l.finish(d, e.loads, nil)
+	if !e.empty() {
+		l.metrics.passes.Observe(l.config.Clock.Since(began).Seconds())
+	}
 }
 
 // finish hears reports, divides what is due and publishes. l.mu is held.
@@ -212,6 +216,7 @@ func (l *Loop) Disconnected(edge Edge) {
 	if c := l.world.edges[edge.key()]; c != nil {
 		c.streams--
 		c.gone = l.config.Clock.Now()
+		c.held = c.held && c.streams > 0
 	}
 	l.world.readEdges()
 }
@@ -221,6 +226,9 @@ func (l *Loop) Disconnected(edge Edge) {
 func (l *Loop) Held(edge Edge, versions map[string]string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if c := l.world.edges[edge.key()]; c != nil {
+		c.held = true
+	}
 	var known []string
 	for name, version := range versions {
 		if l.world.assignments[name] != nil {
@@ -242,7 +250,7 @@ func (l *Loop) Held(edge Edge, versions map[string]string) {
 // update is one assignment of one region that changed.
 type update struct {
 	region   string
-	resource Resource
+	resource envoy.Resource
 }
 
 // encode makes the marked assignments for every region and keeps what differs from what was sent. It uses all
@@ -274,7 +282,7 @@ func (l *Loop) encodeOne(a *assigned) []update {
 	var out []update
 	for _, r := range l.world.regions {
 		made := l.world.assign(a, r.name)
-		resource, err := encode(made)
+		resource, err := envoy.LoadAssignment(made)
 		if err != nil {
 			l.config.Log.Error(err, "encode load assignment", "assignment", a.Key, "region", r.name)
 			continue
@@ -294,7 +302,7 @@ func (l *Loop) publish(updates []update, removed []string) {
 	if !l.served {
 		return
 	}
-	byRegion := map[string][]Resource{}
+	byRegion := map[string][]envoy.Resource{}
 	for _, u := range updates {
 		byRegion[u.region] = append(byRegion[u.region], u.resource)
 	}
@@ -314,8 +322,8 @@ func (l *Loop) publish(updates []update, removed []string) {
 }
 
 // all lists what a region has, by key.
-func (w *world) all(region string) []Resource {
-	out := make([]Resource, 0, len(w.assignments))
+func (w *world) all(region string) []envoy.Resource {
+	out := make([]envoy.Resource, 0, len(w.assignments))
 	for _, key := range slices.Sorted(maps.Keys(w.assignments)) {
 		if s, made := w.assignments[key].sent[region]; made {
 			out = append(out, s.resource)

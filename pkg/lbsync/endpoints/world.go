@@ -12,6 +12,7 @@ import (
 	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/gateway/model"
 	"crossway.dev/crossway/pkg/lbsync"
+	"crossway.dev/crossway/pkg/lbsync/envoy"
 )
 
 // world is all that the Loop knows. It has no lock, clock or goroutine of its own: time is an argument, and what its
@@ -37,7 +38,7 @@ type assigned struct {
 
 // sent is what was last published: its version, and the number of addresses that two of its backends have in common.
 type sent struct {
-	resource Resource
+	resource envoy.Resource
 	overlaps int
 }
 
@@ -46,6 +47,7 @@ type connected struct {
 	Edge
 	streams int
 	gone    time.Time // when the last stream ended
+	held    bool      // it has said what it holds
 }
 
 // dirty is what a change touches.
@@ -108,12 +110,11 @@ func (w *world) retry(f *flow, cluster fleet.ClusterName) {
 	}
 }
 
-// applyMembers says whether anything that matters here changed: status does not.
+// applyMembers says whether anything that matters here changed.
 func (w *world) applyMembers(changed map[string]*v1alpha1.MemberCluster) bool {
 	matters := false
 	for name, m := range changed {
-		old := w.objects[name]
-		matters = matters || (old == nil) != (m == nil) || m != nil && !equality.Semantic.DeepEqual(old.Spec, m.Spec)
+		matters = matters || !sameMember(w.objects[name], m)
 		if m == nil {
 			delete(w.objects, name)
 		} else {

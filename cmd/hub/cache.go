@@ -1,0 +1,76 @@
+package main
+
+import (
+	"maps"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gatewayv1beta1 "sigs.k8s.io/gateway-api/apis/v1beta1"
+	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
+
+	"crossway.dev/crossway/api/v1alpha1"
+	registrationhub "crossway.dev/crossway/pkg/registration/hub"
+)
+
+// newScheme knows every kind that the hub reads or writes.
+func newScheme() *runtime.Scheme {
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, gatewayv1.Install, gatewayv1beta1.Install, mcsv1beta1.AddToScheme, v1alpha1.AddToScheme} {
+		utilruntime.Must(add(scheme))
+	}
+	return scheme
+}
+
+// cacheOptions keep what the hub reads and nothing else: no managed fields, of Secrets only certificates, of slices only
+// what an endpoint is.
+func cacheOptions() cache.Options {
+	kinds := registrationhub.CacheByObject()
+	maps.Copy(kinds, map[client.Object]cache.ByObject{
+		&corev1.Secret{}:             {Field: fields.OneTermEqualSelector("type", string(corev1.SecretTypeTLS))},
+		&discoveryv1.EndpointSlice{}: {Transform: stripSlice},
+	})
+	return cache.Options{DefaultTransform: cache.TransformStripManagedFields(), ByObject: kinds}
+}
+
+var isTrue, isFalse = true, false
+
+// stripSlice keeps of a slice what makes an endpoint, in memory that all slices share: 150,000 endpoints as they come
+// are 90 MB, so they are 25.
+func stripSlice(object any) (any, error) {
+	s, ok := object.(*discoveryv1.EndpointSlice)
+	if !ok {
+		return object, nil
+	}
+	s.ManagedFields, s.Annotations = nil, nil
+	zones := map[string]*string{}
+	for i := range s.Endpoints {
+		e := &s.Endpoints[i]
+		if e.Zone != nil {
+			if zones[*e.Zone] == nil {
+				zones[*e.Zone] = e.Zone
+			}
+			e.Zone = zones[*e.Zone]
+		}
+		*e = discoveryv1.Endpoint{Addresses: e.Addresses, Hostname: e.Hostname, Zone: e.Zone, Conditions: discoveryv1.EndpointConditions{
+			Ready: sharedBool(e.Conditions.Ready), Serving: sharedBool(e.Conditions.Serving), Terminating: sharedBool(e.Conditions.Terminating)}}
+	}
+	return s, nil
+}
+
+func sharedBool(b *bool) *bool {
+	switch {
+	case b == nil:
+		return nil
+	case *b:
+		return &isTrue
+	default:
+		return &isFalse
+	}
+}

@@ -1,0 +1,136 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"crossway.dev/crossway/pkg/condition"
+	"crossway.dev/crossway/pkg/condition/writer"
+	"crossway.dev/crossway/pkg/gateway/reconciler"
+	"crossway.dev/crossway/pkg/lbsync/endpoints"
+	"crossway.dev/crossway/pkg/lbsync/server"
+	registrationhub "crossway.dev/crossway/pkg/registration/hub"
+	importagent "crossway.dev/crossway/pkg/serviceimport/agent"
+	importhub "crossway.dev/crossway/pkg/serviceimport/hub"
+)
+
+// wire joins the rooms of the hub in the order in which data flows.
+func wire(ctx context.Context, o Options, cluster *rest.Config) (manager.Manager, error) {
+	log := ctrl.Log.WithName("hub")
+	cidrs, err := o.hubCIDRs()
+	if err != nil {
+		return nil, err
+	}
+	mgr, err := ctrl.NewManager(cluster, ctrl.Options{
+		Scheme:                        newScheme(),
+		Cache:                         cacheOptions(),
+		Metrics:                       metricsserver.Options{BindAddress: o.MetricsAddr},
+		HealthProbeBindAddress:        o.HealthAddr,
+		LeaderElection:                o.LeaderElect,
+		LeaderElectionID:              "crossway-hub",
+		LeaderElectionNamespace:       o.Namespace,
+		LeaderElectionReleaseOnCancel: true, // the process ends when the manager does
+	})
+	if err != nil {
+		return nil, fmt.Errorf("make the manager: %w", err)
+	}
+
+	// Members: who they are, and ExportedServices -> ImportedServices -> ServiceImports of the hub's own cluster.
+	registrar, err := registrationhub.NewRegistrar(mgr, cidrs)
+	if err != nil {
+		return nil, err
+	}
+	merger, err := importhub.NewMerger(mgr, cidrs)
+	if err != nil {
+		return nil, err
+	}
+	projector, err := importagent.NewProjector(mgr, mgr)
+	if err != nil {
+		return nil, err
+	}
+	for _, add := range []func(ctrl.Manager) error{registrar.SetupWithManager, merger.SetupWithManager, projector.SetupWithManager} {
+		if err := add(mgr); err != nil {
+			return nil, err
+		}
+	}
+
+	// Verdicts: one writer, a source for each producer of condition types.
+	statuses := writer.New(writer.Options{Client: mgr.GetClient(), Live: mgr.GetAPIReader()})
+	gatewayVerdicts := statuses.Source("gateway", gatewayTypes...)
+	overflowVerdicts := statuses.Source("endpoints", condition.TypeOverflowing)
+
+	// Edges: the server is told who calls; whom it tells is set once those exist.
+	var told server.Observer
+	xds := server.New(server.Config{Identify: identify, Authorize: authorize(mgr.GetCache()), Observer: later(&told), Log: log.WithName("xds")})
+	out := publisher{xds}
+
+	// The fast stream: slices and load reports -> load assignments.
+	loop := endpoints.New(endpoints.Config{Cache: mgr.GetCache(), Publisher: out, Reporter: overflowVerdicts,
+		Hub: endpoints.Hub{Place: o.place(), CIDRs: cidrs}, Log: log.WithName("endpoints")})
+
+	// The rare stream: objects -> Build -> everything else.
+	keeper := reconciler.NewKeeper(mgr.GetClient(), mgr.GetAPIReader(), nil)
+	gateways := reconciler.New(reconciler.Options{Cache: mgr.GetCache(), Publisher: out, Assigner: loop, Reporter: gatewayVerdicts,
+		Keeper: keeper, CRDVersion: crdVersion(ctx, mgr)})
+	told = observer(gateways, loop)
+
+	// The way out: mutual TLS, once there is something to serve.
+	certificates := newServing(mgr.GetCache(), o.Namespace, log.WithName("certificates"))
+	edges := &listener{address: o.XDSAddr, xds: xds, serving: certificates, cache: mgr.GetCache(), built: gateways.Built(), log: log, up: make(chan struct{})}
+	sign := &signer{client: mgr.GetClient(), live: mgr.GetAPIReader(), namespace: o.Namespace, names: o.xdsNames(), log: log.WithName("certificates")}
+
+	for _, r := range []manager.Runnable{statuses, loop, keeper, gateways, sign, edges} {
+		if err := mgr.Add(r); err != nil {
+			return nil, fmt.Errorf("add %T: %w", r, err)
+		}
+	}
+	metrics.Registry.MustRegister(loop)
+	for _, c := range [][]prometheus.Collector{statuses.Collectors(), xds.Collectors(), gateways.Collectors()} {
+		metrics.Registry.MustRegister(c...)
+	}
+	return mgr, checks(mgr, edges)
+}
+
+// checks are /healthz, the process answers, and /readyz, edges can connect.
+func checks(mgr manager.Manager, edges *listener) error {
+	ready := func(*http.Request) error {
+		select {
+		case <-edges.up:
+			return nil
+		default:
+			return errors.New("the first Build is not published yet, or there is no xDS serving certificate")
+		}
+	}
+	return errors.Join(mgr.AddHealthzCheck("ping", healthz.Ping), mgr.AddReadyzCheck("edges", ready))
+}
+
+// gatewayTypes are the condition types that Build produces.
+var gatewayTypes = []string{
+	string(gatewayv1.GatewayConditionAccepted), string(gatewayv1.GatewayConditionProgrammed), string(gatewayv1.ListenerConditionResolvedRefs),
+	string(gatewayv1.ListenerConditionConflicted), string(gatewayv1.ListenerConditionOverlappingTLSConfig),
+	string(gatewayv1.RouteConditionPartiallyInvalid), string(gatewayv1.GatewayClassConditionStatusSupportedVersion),
+}
+
+// crdVersion is the version of the Gateway API's CRDs, read once: who upgrades them restarts the hub. Without the right
+// to read it, it is not judged.
+func crdVersion(ctx context.Context, mgr manager.Manager) string {
+	crd := &metav1.PartialObjectMetadata{TypeMeta: metav1.TypeMeta{APIVersion: "apiextensions.k8s.io/v1", Kind: "CustomResourceDefinition"}}
+	if err := mgr.GetAPIReader().Get(ctx, client.ObjectKey{Name: "gateways.gateway.networking.k8s.io"}, crd); err != nil {
+		ctrl.Log.WithName("hub").Info("the version of the Gateway API CRDs is not known", "reason", err.Error())
+		return ""
+	}
+	return crd.Annotations["gateway.networking.k8s.io/bundle-version"]
+}

@@ -1,0 +1,154 @@
+package endpoints
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	clocktesting "k8s.io/utils/clock/testing"
+
+	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/pkg/condition"
+	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/gateway/model"
+	"crossway.dev/crossway/pkg/lbsync/envoy"
+)
+
+// fixture is a Loop without informers or goroutines: what comes in is put, passes are called. The edges hold what was
+// published last.
+type fixture struct {
+	*Loop
+	t     testing.TB
+	clock *clocktesting.FakeClock
+	edges *held
+	said  []condition.Report
+}
+
+// held is a Publisher that keeps what each pool has, and what the last calls changed.
+type held struct {
+	mu      sync.Mutex
+	pools   map[string]map[string]envoy.Resource
+	changed []string // pool:key
+	calls   int
+}
+
+func (h *held) SetAssignments(pool string, changed []envoy.Resource, removed []string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.calls++
+	if h.pools[pool] == nil {
+		h.pools[pool] = map[string]envoy.Resource{}
+	}
+	for _, r := range changed {
+		h.pools[pool][r.Name] = r
+		h.changed = append(h.changed, pool+":"+r.Name)
+	}
+	for _, name := range removed {
+		delete(h.pools[pool], name)
+	}
+}
+
+func (h *held) take() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	slices.Sort(h.changed)
+	out := strings.Join(h.changed, " ")
+	h.changed = nil
+	return out
+}
+
+func (h *held) versions(pool string) map[string]string {
+	out := map[string]string{}
+	for name, r := range h.pools[pool] {
+		out[name] = r.Version
+	}
+	return out
+}
+
+func (f *fixture) Report(reports []condition.Report) { f.said = reports }
+
+// newFixture has pools us (nearest eu) and eu, members us-west, us-east in us and eu-west in eu, with the ranges
+// 10.1, 10.2 and 10.3.
+func newFixture(t testing.TB) *fixture {
+	f := &fixture{t: t, clock: clocktesting.NewFakeClock(time.Unix(1_800_000_000, 0)), edges: &held{pools: map[string]map[string]envoy.Resource{}}}
+	f.Loop = New(Config{Publisher: f.edges, Reporter: f, Clock: f.clock, Hub: Hub{Place: fleet.Place{Region: "us", Zone: "us-h"}}})
+	f.pool("us", "us", "eu")
+	f.pool("eu", "eu", "us")
+	f.member("us-west", "us", "10.1.0.0/16", 100)
+	f.member("us-east", "us", "10.2.0.0/16", 100)
+	f.member("eu-west", "eu", "10.3.0.0/16", 100)
+	close(f.synced)
+	return f
+}
+
+func (f *fixture) run() { f.pass(f.intake.take()) }
+
+func (f *fixture) pool(name, region string, nearest ...string) {
+	p := &v1alpha1.EdgePool{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.EdgePoolSpec{Region: region, Nearest: nearest}}
+	f.intake.poolHandler().OnAdd(p, false)
+}
+
+func (f *fixture) member(name, region, cidr string, scaler int32) {
+	m := &v1alpha1.MemberCluster{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	m.Spec = v1alpha1.MemberClusterSpec{Accepted: true, Region: region, Zone: region + "-a", EndpointCIDRs: []string{cidr}, Capacity: v1alpha1.MemberCapacity{Scaler: &scaler}}
+	f.intake.memberHandler().OnAdd(m, false)
+}
+
+// memberSlice is a slice as an agent pushes it, port 8080 named http.
+func memberSlice(cluster, service string, addresses ...string) *discoveryv1.EndpointSlice {
+	s := &discoveryv1.EndpointSlice{AddressType: discoveryv1.AddressTypeIPv4}
+	s.Namespace, s.Name = "member-"+cluster, service+"-1"
+	s.Labels = map[string]string{v1alpha1.LabelServiceName: service, v1alpha1.LabelServiceNamespace: "shop", v1alpha1.LabelSourceCluster: cluster}
+	name, port := "http", int32(8080)
+	s.Ports = []discoveryv1.EndpointPort{{Name: &name, Port: &port}}
+	for _, a := range addresses {
+		ready := true
+		s.Endpoints = append(s.Endpoints, discoveryv1.Endpoint{Addresses: []string{a}, Conditions: discoveryv1.EndpointConditions{Ready: &ready}})
+	}
+	return s
+}
+
+func (f *fixture) slice(s *discoveryv1.EndpointSlice) { f.intake.sliceHandler().OnAdd(s, false) }
+
+// import2 has two pods in each of us-west and eu-west.
+func (f *fixture) import2(service string, n int) {
+	f.slice(memberSlice("us-west", service, fmt.Sprintf("10.1.%d.1", n), fmt.Sprintf("10.1.%d.2", n)))
+	f.slice(memberSlice("eu-west", service, fmt.Sprintf("10.3.%d.1", n), fmt.Sprintf("10.3.%d.2", n)))
+}
+
+func backend(service string) fleet.Backend {
+	return fleet.Backend{Kind: fleet.Import, Name: fleet.ServiceName{Namespace: "shop", Name: service}}
+}
+
+func assignmentOf(key string, services ...string) model.Assignment {
+	a := model.Assignment{Key: key, Route: fleet.ObjectName{Namespace: "shop", Name: key}}
+	for _, s := range services {
+		a.Backends = append(a.Backends, model.WeightedBackend{Backend: backend(s), Port: 80, PortName: "http", Weight: 1})
+	}
+	return a
+}
+
+func rated(service string, rate float64) model.Traffic {
+	return model.Traffic{Backend: backend(service), Rate: rate, Mode: model.Waterfall,
+		Policy: fleet.ObjectName{Namespace: "shop", Name: service + "-policy"}, Generation: 1}
+}
+
+// report is one second's load of an edge of us for one assignment: requests that succeeded, by cluster.
+func (f *fixture) report(edge Edge, key, service string, served map[string]uint64) {
+	load := Load{Assignment: key, Interval: time.Second}
+	for cluster, n := range served {
+		load.Localities = append(load.Localities, LocalityLoad{SubZone: cluster + "/shop/" + service, Issued: n, Succeeded: n})
+	}
+	f.Hear(edge, []Load{load})
+}
+
+// shares reads the shares in force from a version that an edge holds.
+func (f *fixture) shares(pool, key string) string {
+	_, shares, _ := strings.Cut(f.edges.pools[pool][key].Version, ";")
+	return shares
+}

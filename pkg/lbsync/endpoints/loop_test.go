@@ -1,0 +1,253 @@
+package endpoints
+
+import (
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"crossway.dev/crossway/pkg/gateway/model"
+)
+
+// A changed slice costs exactly the assignments that use its service, in every pool, and nothing where its addresses
+// stay the same.
+func TestSliceCostsItsAssignments(t *testing.T) {
+	f := newFixture(t)
+	f.import2("blue", 1)
+	f.import2("green", 2)
+	f.import2("red", 3)
+	f.SetAssignments([]model.Assignment{assignmentOf("a", "blue"), assignmentOf("b", "green"), assignmentOf("c", "blue", "green"), assignmentOf("d", "red")}, nil)
+	if got, want := f.edges.take(), "eu:a eu:b eu:c eu:d us:a us:b us:c us:d"; got != want {
+		t.Fatalf("first: %s", got)
+	}
+	s := memberSlice("us-west", "green", "10.1.2.1", "10.1.2.3")
+	f.slice(s)
+	f.run()
+	if got, want := f.edges.take(), "eu:b eu:c us:b us:c"; got != want {
+		t.Errorf("one changed slice cost %q, want %q", got, want)
+	}
+	s = s.DeepCopy()
+	s.Annotations = map[string]string{"touched": "yes"}
+	f.slice(s)
+	f.run()
+	if got := f.edges.take(); got != "" {
+		t.Errorf("a slice with the same endpoints cost %q", got)
+	}
+	f.intake.sliceHandler().OnDelete(s)
+	f.run()
+	if got, want := f.edges.take(), "eu:b eu:c us:b us:c"; got != want {
+		t.Errorf("a deleted slice cost %q, want %q", got, want)
+	}
+}
+
+// Addresses outside of a member's CIDRs never reach an assignment, nor does a member that is not accepted; and a slice
+// counts for the cluster whose namespace it is in, whatever its labels say.
+func TestForeignAddresses(t *testing.T) {
+	f := newFixture(t)
+	f.slice(memberSlice("us-west", "web", "10.1.0.1", "10.3.0.9", "169.254.169.254", "127.0.0.1", "192.0.2.1"))
+	trick := memberSlice("eu-west", "web", "10.3.0.9", "10.3.0.10")
+	trick.Namespace = "member-us-east" // us-east says that it is eu-west
+	f.slice(trick)
+	stranger := memberSlice("nobody", "web", "10.4.0.1")
+	f.slice(stranger)
+	f.SetAssignments([]model.Assignment{assignmentOf("a", "web")}, nil)
+	made := f.world.assign(f.world.assignments["a"], "us")
+	if len(made.Localities) != 1 || len(made.Localities[0].Endpoints) != 1 || made.Localities[0].Endpoints[0].String() != "10.1.0.1:8080" {
+		t.Errorf("got %v, want us-west's 10.1.0.1:8080 alone", made.Localities)
+	}
+	// A slice in a member's namespace is no Service of the hub's own cluster.
+	own := memberSlice("us-west", "x", "10.1.0.7")
+	own.Labels = map[string]string{"kubernetes.io/service-name": "web"}
+	if s := readSlice(own); s != nil {
+		t.Errorf("a member's slice became the hub's Service: %v", s.part)
+	}
+}
+
+// A member that is drained moves at once, and back; another that loses its last endpoint, too.
+func TestDrainAndEmpty(t *testing.T) {
+	f := newFixture(t)
+	f.import2("web", 1)
+	f.SetAssignments([]model.Assignment{assignmentOf("a", "web")}, nil)
+	for _, step := range []struct {
+		what   string
+		do     func()
+		us, eu string
+	}{
+		{"each region its own", func() {}, "us-west:1000000", "eu-west:1000000"},
+		{"us-west drained", func() { f.member("us-west", "us", "10.1.0.0/16", 0) }, "eu-west:1000000", "eu-west:1000000"},
+		{"us-west back", func() { f.member("us-west", "us", "10.1.0.0/16", 100) }, "us-west:1000000", "eu-west:1000000"},
+		{"eu-west empty", func() { f.slice(memberSlice("eu-west", "web")) }, "us-west:1000000", "us-west:1000000"},
+	} {
+		step.do()
+		f.run()
+		if us, eu := f.shares("us", "a"), f.shares("eu", "a"); us != "ServiceImport/shop/web="+step.us || eu != "ServiceImport/shop/web="+step.eu {
+			t.Errorf("%s: us %s, eu %s", step.what, us, eu)
+		}
+	}
+}
+
+// overflow fills us-west: 30 requests per second from us for an import that takes 20 there.
+func overflowing(t *testing.T, edge Edge) *fixture {
+	f := newFixture(t)
+	f.import2("web", 1)
+	f.SetAssignments([]model.Assignment{assignmentOf("a", "web"), assignmentOf("b", "web")}, []model.Traffic{rated("web", 10)})
+	f.Connected(edge)
+	f.Held(edge, nil)
+	for range 8 {
+		f.clock.Step(time.Second)
+		f.report(edge, "a", "web", map[string]uint64{"us-west": 20, "eu-west": 10})
+		f.run()
+	}
+	return f
+}
+
+const twoThirds = "ServiceImport/shop/web=eu-west:333333,us-west:666667"
+
+// Demand beyond the capacity of a region's own members overflows, in every assignment that uses the import; constant
+// demand publishes nothing more; the policy says so, and that it ended half a minute after it did.
+func TestOverflow(t *testing.T) {
+	edge := Edge{Pool: "us", Region: "us", Node: "one"}
+	f := overflowing(t, edge)
+	if a, b := f.shares("us", "a"), f.shares("us", "b"); a != twoThirds || b != twoThirds {
+		t.Fatalf("shares %s, %s", a, b)
+	}
+	if len(f.said) != 1 || f.said[0].Ancestors[0].Conditions[0].Status != metav1.ConditionTrue || f.said[0].Ref.Name.Name != "web-policy" {
+		t.Errorf("reported %+v", f.said)
+	}
+	f.edges.take()
+	for range 5 {
+		f.clock.Step(time.Second)
+		f.report(edge, "a", "web", map[string]uint64{"us-west": 20, "eu-west": 10})
+		f.run()
+	}
+	if got := f.edges.take(); got != "" {
+		t.Errorf("constant demand published %s", got)
+	}
+	for i := range 60 {
+		f.clock.Step(time.Second)
+		f.report(edge, "a", "web", map[string]uint64{"us-west": 10})
+		f.run()
+		if status := f.said[0].Ancestors[0].Conditions[0].Status; i == 25 && status != metav1.ConditionTrue || i == 59 && status != metav1.ConditionFalse {
+			t.Errorf("after %d s with room: Overflowing %s", i+1, status)
+		}
+	}
+	if got := f.shares("us", "a"); got != "ServiceImport/shop/web=us-west:1000000" {
+		t.Errorf("with room again: %s", got)
+	}
+}
+
+// A hub that starts anew learns the shares from the edge that comes back, publishes the same versions, and keeps them
+// while constant demand is counted again.
+func TestRestartChangesNothing(t *testing.T) {
+	edge := Edge{Pool: "us", Region: "us", Node: "one"}
+	before := overflowing(t, edge)
+	holds := before.edges.versions("us")
+
+	f := newFixture(t)
+	f.import2("web", 1)
+	f.SetAssignments([]model.Assignment{assignmentOf("a", "web"), assignmentOf("b", "web")}, []model.Traffic{rated("web", 10)})
+	if f.shares("us", "a") == twoThirds {
+		t.Fatal("a hub that knows no demand overflows: nothing is tested")
+	}
+	f.Connected(edge)
+	f.report(edge, "a", "web", map[string]uint64{"us-west": 20, "eu-west": 10}) // on its own stream, before it says what it holds
+	f.run()
+	f.Held(edge, holds)
+	for i := range 12 {
+		for name, version := range holds {
+			if got := f.edges.pools["us"][name].Version; got != version {
+				t.Fatalf("after %d s %s is %s, the edge has %s", i, name, got, version)
+			}
+		}
+		f.clock.Step(time.Second)
+		f.report(edge, "a", "web", map[string]uint64{"us-west": 20, "eu-west": 10})
+		f.run()
+	}
+	// Its own knowledge counts from then on.
+	for range 20 {
+		f.clock.Step(time.Second)
+		f.report(edge, "a", "web", map[string]uint64{"us-west": 10})
+		f.run()
+	}
+	if got := f.shares("us", "a"); got != "ServiceImport/shop/web=us-west:1000000" {
+		t.Errorf("demand fell after the restart: %s", got)
+	}
+}
+
+// While learned shares are kept, a member that lost its last endpoint gives its part to the others at once.
+func TestRestartMovesTheLost(t *testing.T) {
+	edge := Edge{Pool: "us", Region: "us", Node: "one"}
+	holds := overflowing(t, edge).edges.versions("us")
+	f := newFixture(t)
+	f.import2("web", 1)
+	f.SetAssignments([]model.Assignment{assignmentOf("a", "web")}, []model.Traffic{rated("web", 10)})
+	f.Connected(edge)
+	f.Held(edge, holds)
+	f.slice(memberSlice("us-west", "web"))
+	f.run()
+	if got := f.shares("us", "a"); got != "ServiceImport/shop/web=eu-west:1000000" {
+		t.Errorf("us-west lost its endpoints: %s", got)
+	}
+}
+
+// A member whose requests all fail for two reports is held out, tried with 1 %, and back with the first success. A
+// changed slice of it is another reason to try.
+func TestHeldOut(t *testing.T) {
+	edge := Edge{Pool: "us", Region: "us", Node: "one"}
+	f := newFixture(t)
+	f.import2("web", 1)
+	f.SetAssignments([]model.Assignment{assignmentOf("a", "web")}, nil)
+	f.Connected(edge)
+	f.Held(edge, nil)
+	fail := func() {
+		f.clock.Step(time.Second)
+		f.Hear(edge, []Load{{Assignment: "a", Interval: time.Second, Localities: []LocalityLoad{
+			{SubZone: "us-west/shop/web", Issued: 20, Failed: 20}, {SubZone: "eu-west/shop/web", Issued: 20, Succeeded: 20}}}})
+		f.run()
+	}
+	const out = "ServiceImport/shop/web=eu-west:990000,us-west:10000!us-west"
+	const home = "ServiceImport/shop/web=us-west:1000000"
+	fail()
+	if got := f.shares("us", "a"); got != home {
+		t.Errorf("one bad report: %s", got)
+	}
+	fail()
+	if got := f.shares("us", "a"); got != out {
+		t.Errorf("two bad reports: %s", got)
+	}
+	f.clock.Step(time.Second)
+	f.report(edge, "a", "web", map[string]uint64{"us-west": 1, "eu-west": 20})
+	f.run()
+	if got := f.shares("us", "a"); got != home {
+		t.Errorf("a success: %s", got)
+	}
+	fail()
+	fail()
+	f.slice(memberSlice("us-west", "web", "10.1.1.1", "10.1.1.2", "10.1.1.3"))
+	f.run()
+	if got := f.shares("us", "a"); got != home {
+		t.Errorf("its slice changed: %s", got)
+	}
+}
+
+// Nothing is said to any pool before the first Build; a pool that comes later gets everything at once.
+func TestPools(t *testing.T) {
+	f := newFixture(t)
+	f.import2("web", 1)
+	f.run()
+	if f.edges.calls != 0 {
+		t.Errorf("%d calls before the first Build", f.edges.calls)
+	}
+	f.SetAssignments([]model.Assignment{assignmentOf("a", "web")}, nil)
+	f.edges.take()
+	f.pool("us-internal", "us")
+	f.pool("asia", "asia")
+	f.run()
+	if got := f.edges.take(); got != "asia:a us-internal:a" {
+		t.Errorf("new pools got %q", got)
+	}
+	f.SetAssignments(nil, nil)
+	if n := len(f.edges.pools["us"]); n != 0 {
+		t.Errorf("%d assignments left", n)
+	}
+}
