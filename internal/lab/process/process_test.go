@@ -1,0 +1,89 @@
+package process
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Close ends what runs; Stop is patient with a program that takes its time.
+func TestGroup(t *testing.T) {
+	g := NewGroup()
+	log := filepath.Join(t.TempDir(), "log")
+	patient, err := g.Start(Spec{Args: []string{"sh", "-c", "trap 'sleep 0.2; echo done; exit 0' TERM; echo up; while :; do sleep 0.02; done"}, Log: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stubborn, err := g.Start(Spec{Args: []string{"sleep", "1000"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the program is up", func() bool { return contains(log, "up") })
+	patient.Stop(10 * time.Second)
+	if !contains(log, "done") {
+		t.Error("Stop did not let the program end by itself")
+	}
+	g.Close()
+	select {
+	case <-stubborn.Done():
+	default:
+		t.Error("Close left a process running")
+	}
+	if _, err := g.Start(Spec{Args: []string{"true"}}); err == nil {
+		t.Error("a closed Group starts processes")
+	}
+}
+
+// A process does not outlive its owner that is killed.
+func TestOwnerKilled(t *testing.T) {
+	if os.Getenv("PROCESS_TEST_OWNER") != "" {
+		p, err := NewGroup().Start(Spec{Args: []string{"sleep", "1000"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = os.WriteFile(os.Getenv("PROCESS_TEST_OWNER"), []byte(strconv.Itoa(p.PID())+"\n"), 0o644)
+		select {}
+	}
+	file := filepath.Join(t.TempDir(), "pid")
+	owner := exec.Command("/proc/self/exe", "-test.run=TestOwnerKilled")
+	owner.Env = append(os.Environ(), "PROCESS_TEST_OWNER="+file)
+	if err := owner.Start(); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the owner has started a process", func() bool { return contains(file, "\n") })
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := owner.Process.Signal(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	_ = owner.Wait()
+	await(t, "the process is gone", func() bool {
+		stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+		return err != nil || strings.Contains(string(stat), ") Z ") // gone, or not yet reaped by its new parent
+	})
+}
+
+func contains(file, text string) bool {
+	data, _ := os.ReadFile(file)
+	return strings.Contains(string(data), text)
+}
+
+func await(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); !is(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("waited in vain until ", what)
+		}
+	}
+}
