@@ -210,7 +210,7 @@ func backend(t *testing.T, name string) netip.AddrPort {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("x-from-backend", "kept")
 		fmt.Fprintf(w, "%s %s %s host=%s", name, r.Method, r.URL.RequestURI(), r.Host)
-		for _, h := range []string{"X-Set", "X-Add", "X-Remove"} {
+		for _, h := range []string{"X-Set", "X-Add", "X-Remove", "X-Crossway-Scope"} {
 			if v, found := r.Header[h]; found {
 				fmt.Fprintf(w, " %s=%s", strings.ToLower(h), strings.Join(v, "+"))
 			}
@@ -393,6 +393,45 @@ func TestTLSOnARealEnvoy(t *testing.T) {
 			if got := askTLS(port, c.sni, c.host, version); got != c.want {
 				t.Errorf("%s to SNI %s, host %s: %s, want %s", version, c.sni, c.host, got, c.want)
 			}
+		}
+	}
+}
+
+// Many hosts: a RouteConfiguration each, found by name whatever its spelling.
+func TestScopedRoutesOnARealEnvoy(t *testing.T) {
+	e := startEdge(t)
+	blue, load := serve("blue", backend(t, "blue"))
+	green, greenLoad := serve("green", backend(t, "green"))
+	var hosts []model.VirtualHost
+	for k := range 60 {
+		hosts = append(hosts, model.VirtualHost{Hostname: fmt.Sprintf("h%d.example", k), Rules: []model.Rule{{Match: prefix("/"), Forward: to("blue")}}})
+	}
+	hosts = append(hosts, model.VirtualHost{Hostname: "*.example"})
+	port, other := freePort(t), freePort(t)
+	l := httpListener(port, hosts...)
+	l.Chains[0].Misdirected = []string{"elsewhere.example"}
+	second := httpListener(other, slices.Clone(hosts)...)
+	for k := range second.Chains[0].Hosts {
+		second.Chains[0].Hosts[k].Rules = []model.Rule{{Match: prefix("/"), Forward: to("green")}}
+	}
+	second.Chains[0].Hosts = second.Chains[0].Hosts[:60]
+	e.apply(lbsync.Program{Listeners: []lbsync.Listener{l, second}, Assignments: []model.Assignment{blue, green}}, load, greenLoad)
+	for _, c := range []struct {
+		port               uint16
+		host, header, want string
+	}{
+		{port, "h7.example", "", "200 blue GET / host=h7.example"},
+		{port, "H7.Example:99", "", "200 blue GET / host=H7.Example:99"},
+		{port, "h7.example.", "", "200 blue GET / host=h7.example"},
+		{port, "h7.example.:80", "", "200 blue GET / host=h7.example:80"},
+		{port, "h99.example", "", "404 "},
+		{port, "h99.example", "x-crossway-scope: infra/shared/" + fmt.Sprint(port) + "/h7.example", "404 "},
+		{port, "elsewhere.example:1", "", "421 "},
+		{port, "[::1]:80", "", "404 "},
+		{other, "h7.example", "", "200 green GET / host=h7.example"},
+	} {
+		if got := ask(t, c.port, "GET", c.host, "/", c.header); got != c.want {
+			t.Errorf("%s: %s, want %s", c.host, got, c.want)
 		}
 	}
 }

@@ -18,9 +18,13 @@ import (
 	"crossway.dev/crossway/pkg/lbsync"
 )
 
-// routes adds the RouteConfiguration of a chain and points its connection manager to it. Routes are never inside the
+// routes adds the RouteConfiguration of a chain, or one for each host, and points its connection manager there. Routes are never inside the
 // Listener: connections that are open would keep the old ones.
 func (t *translator) routes(l lbsync.Listener, c model.Chain, manager *hcmv3.HttpConnectionManager) {
+	if scopable(c) {
+		t.scoped(l, c, manager)
+		return
+	}
 	name := routesName(l, c)
 	out := &routev3.RouteConfiguration{Name: name, IgnorePortInHostMatching: true}
 	for _, h := range c.Hosts {
