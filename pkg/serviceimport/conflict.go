@@ -2,6 +2,8 @@ package serviceimport
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -84,14 +86,14 @@ var fields = []field{
 	{
 		what: "exported labels", reason: mcsv1beta1.ServiceExportReasonLabelsConflict,
 		equal: func(a, b Export) bool { return apiequality.Semantic.DeepEqual(a.Spec.Labels, b.Spec.Labels) },
-		value: func(e Export) string { return oneSet(len(e.Spec.Labels)) },
+		value: func(e Export) string { return spelledSet(e.Spec.Labels) },
 	},
 	{
 		what: "exported annotations", reason: mcsv1beta1.ServiceExportReasonAnnotationsConflict,
 		equal: func(a, b Export) bool {
 			return apiequality.Semantic.DeepEqual(a.Spec.Annotations, b.Spec.Annotations)
 		},
-		value: func(e Export) string { return oneSet(len(e.Spec.Annotations)) },
+		value: func(e Export) string { return spelledSet(e.Spec.Annotations) },
 	},
 	{
 		what: "internalTrafficPolicy", reason: mcsv1beta1.ServiceExportReasonInternalTrafficPolicyConflict,
@@ -152,9 +154,18 @@ func distribution(e Export) string {
 	return *e.Spec.TrafficDistribution
 }
 
-func oneSet(n int) string {
-	if n == 0 {
-		return "none"
+// maxSet is how much of a set of labels a message spells out, in bytes.
+const maxSet = 80
+
+// spelledSet is "{a=1, b=2}", cut where it is long.
+func spelledSet(set map[string]string) string {
+	var pairs []string
+	for _, k := range slices.Sorted(maps.Keys(set)) {
+		pairs = append(pairs, k+"="+set[k])
 	}
-	return "one set"
+	text := strings.Join(pairs, ", ")
+	if len(text) > maxSet {
+		text = strings.ToValidUTF8(text[:maxSet], "") + "..."
+	}
+	return "{" + text + "}"
 }

@@ -28,10 +28,10 @@ type merging struct {
 // conflict costs no traffic. One whose protocol differs, or whose port of that
 // number has another name, does not.
 func mergePorts(aged []Export) ([]v1alpha1.ImportedPort, []conflict) {
-	var union []*merging
+	union := unionOf(aged)
 	for _, e := range aged {
 		for _, p := range e.Spec.Ports {
-			union = addPort(union, e.Cluster, p)
+			union.hear(e.Cluster, p)
 		}
 	}
 	var ports []v1alpha1.ImportedPort
@@ -53,22 +53,51 @@ func mergePorts(aged []Export) ([]v1alpha1.ImportedPort, []conflict) {
 	return ports, conflicts
 }
 
-func addPort(union []*merging, cluster fleet.ClusterName, p v1alpha1.ServicePort) []*merging {
-	if i := slices.IndexFunc(union, func(m *merging) bool { return m.port.Name == p.Name }); i >= 0 {
-		m := union[i]
-		if m.port.Protocol == p.Protocol {
-			m.offers[cluster] = true
+type portUnion []*merging
+
+// unionOf are the ports of the import: of each name and of each (protocol,
+// port) the first.
+func unionOf(aged []Export) portUnion {
+	var union portUnion
+	for _, e := range aged {
+		for _, p := range e.Spec.Ports {
+			if union.named(p) == nil && union.numbered(p) == nil {
+				union = append(union, &merging{port: p, winner: e.Cluster, offers: map[fleet.ClusterName]bool{}})
+			}
 		}
-		if portValue(m.port) != portValue(p) {
-			m.losers = append(m.losers, said{cluster, portValue(p)})
-		}
-		return union
 	}
-	if i := slices.IndexFunc(union, func(m *merging) bool { return m.port.Protocol == p.Protocol && m.port.Port == p.Port }); i >= 0 {
-		union[i].losers = append(union[i].losers, said{cluster, portValue(p) + " with the name " + portName(p)})
-		return union
+	return union
+}
+
+func (u portUnion) named(p v1alpha1.ServicePort) *merging {
+	return u.find(func(m *merging) bool { return m.port.Name == p.Name })
+}
+
+func (u portUnion) numbered(p v1alpha1.ServicePort) *merging {
+	return u.find(func(m *merging) bool { return m.port.Protocol == p.Protocol && m.port.Port == p.Port })
+}
+
+func (u portUnion) find(is func(*merging) bool) *merging {
+	if i := slices.IndexFunc(u, is); i >= 0 {
+		return u[i]
 	}
-	return append(union, &merging{port: p, winner: cluster, offers: map[fleet.ClusterName]bool{cluster: true}})
+	return nil
+}
+
+// hear takes in what one cluster says of one port.
+func (u portUnion) hear(cluster fleet.ClusterName, p v1alpha1.ServicePort) {
+	m := u.named(p)
+	if m == nil {
+		m = u.numbered(p)
+		m.losers = append(m.losers, said{cluster, portValue(p) + " with the name " + portName(p)})
+		return
+	}
+	if m.port.Protocol == p.Protocol {
+		m.offers[cluster] = true
+	}
+	if portValue(m.port) != portValue(p) {
+		m.losers = append(m.losers, said{cluster, portValue(p)})
+	}
 }
 
 // portValue is all of a port but its name: "TCP 8080 (kubernetes.io/h2c)".
