@@ -49,13 +49,22 @@ func planFilter(namespace string, filter *gatewayv1.HTTPRouteFilter, plan *ruleP
 	case filter.Type == gatewayv1.HTTPRouteFilterRequestMirror && filter.RequestMirror != nil:
 		fault = planMirror(namespace, filter.RequestMirror, plan)
 	default:
-		return unsupportedFilter(filter.Type)
+		return unusableFilter(filter.Type, filtersOfRules)
 	}
 	return fault
 }
 
-func unsupportedFilter(kind gatewayv1.HTTPRouteFilterType) string {
-	return fmt.Sprintf("filter %s is not supported here or has no content; remove it", kind)
+var (
+	filtersOfBackends = []gatewayv1.HTTPRouteFilterType{gatewayv1.HTTPRouteFilterRequestHeaderModifier, gatewayv1.HTTPRouteFilterResponseHeaderModifier}
+	filtersOfRules    = append(slices.Clip(filtersOfBackends), gatewayv1.HTTPRouteFilterRequestMirror, gatewayv1.HTTPRouteFilterRequestRedirect, gatewayv1.HTTPRouteFilterURLRewrite)
+)
+
+// unusableFilter says why a filter is refused where only some are supported.
+func unusableFilter(kind gatewayv1.HTTPRouteFilterType, supported []gatewayv1.HTTPRouteFilterType) string {
+	if slices.Contains(supported, kind) {
+		return fmt.Sprintf("filter %s has no content; give it some, or remove it", kind)
+	}
+	return fmt.Sprintf("filter %q is not supported here; remove it (supported: %v)", kind, supported)
 }
 
 // planBackendFilters reads the filters of a backendRef: header modifiers, and nothing else.
@@ -71,7 +80,7 @@ func planBackendFilters(filters []gatewayv1.HTTPRouteFilter, backend *backendPla
 		case filter.Type == gatewayv1.HTTPRouteFilterResponseHeaderModifier && filter.ResponseHeaderModifier != nil:
 			backend.response, fault = planHeaders(filter.ResponseHeaderModifier)
 		default:
-			fault = unsupportedFilter(filter.Type)
+			fault = unusableFilter(filter.Type, filtersOfBackends)
 		}
 		if fault != "" {
 			return fmt.Sprintf("filters[%d]: %s", i, fault)

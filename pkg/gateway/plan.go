@@ -117,10 +117,11 @@ func planRule(route *gatewayv1.HTTPRoute, index int) rulePlan {
 		planBackends(route.Namespace, rule, &plan),
 	)
 	if plan.fault != "" {
-		plan.fault = fmt.Sprintf("rules[%d]: %s", index, plan.fault)
+		place := fmt.Sprintf("rules[%d]", index)
 		if plan.base.Origin.Name != "" {
-			plan.fault = fmt.Sprintf("rule %q: %s", plan.base.Origin.Name, plan.fault)
+			place += fmt.Sprintf(" (%s)", plan.base.Origin.Name)
 		}
+		plan.fault = place + ": " + plan.fault
 	}
 	return plan
 }

@@ -50,7 +50,7 @@ func (r *route) resolved() condition.Condition {
 	}
 	first := r.unresolved[0]
 	if more := len(r.unresolved) - 1; more > 0 {
-		first.Message += fmt.Sprintf(" (and %d more references)", more)
+		first.Message += fmt.Sprintf(" (and %d more)", more)
 	}
 	return first
 }

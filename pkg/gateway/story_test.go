@@ -29,6 +29,45 @@ func TestStories(t *testing.T) {
 	})
 }
 
+// baseObjects is a small fleet that most stories begin with.
+const baseObjects = `
+kind: EdgePool
+metadata: {name: us}
+spec: {region: us, addresses: [{cidr: 198.18.1.0/24}]}
+status: {edges: 2, allocations: [{gateway: {namespace: infra, name: shared}, address: 198.18.1.7}]}
+---
+kind: EdgePool
+metadata: {name: eu}
+spec: {region: eu, addresses: [{cidr: 198.18.2.0/24}]}
+status: {edges: 2, allocations: [{gateway: {namespace: infra, name: shared}, address: 198.18.2.7}]}
+---
+kind: Gateway
+metadata: {name: shared, namespace: infra}
+spec:
+  gatewayClassName: crossway
+  listeners: [{name: http, port: 80, protocol: HTTP, allowedRoutes: {namespaces: {from: All}}}]
+---
+kind: ImportedService
+metadata: {name: store.shop, namespace: crossway-fleet}
+spec:
+  service: {namespace: shop, name: store}
+  type: ClusterSetIP
+  clusters: [{name: eu-west, exportedAt: null}, {name: us-west, exportedAt: null}]
+  ports: [{name: http, port: 8080}, {name: h2, port: 8081, appProtocol: kubernetes.io/h2c, clusters: [us-west]}, {name: dns, port: 53, protocol: UDP}, {name: tls, port: 8443, appProtocol: https}]
+---
+kind: ImportedService
+metadata: {name: green.shop, namespace: crossway-fleet}
+spec:
+  service: {namespace: shop, name: green}
+  type: ClusterSetIP
+  clusters: [{name: us-west, exportedAt: null}]
+  ports: [{name: http, port: 8080}]
+---
+kind: Service
+metadata: {name: store, namespace: shop}
+spec: {ports: [{name: web, port: 80}]}
+`
+
 // world is the Input of a story.
 type world struct {
 	t  *testing.T
@@ -54,9 +93,18 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 	case "add":
 		w.add(d.Input)
 		return ""
+	case "base":
+		w.add(baseObjects)
+		return ""
 	case "secret": // secret name=infra/shop kind=good
 		w.addSecret(arg("name"), arg("kind"))
 		return ""
+	case "certificate": // whether a Secret is refused, and why
+		secret := corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "infra", Name: "cert"}, Data: certificate(t, arg("kind"))}
+		if fault := certificateFault(&secret); fault != "" {
+			return fault + "\n"
+		}
+		return "ok\n"
 	case "remove": // remove kind=HTTPRoute name=shop/store
 		w.remove(arg("kind"), arg("name"))
 		return ""
@@ -77,6 +125,8 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 		return ""
 	case "allocate":
 		return w.allocate()
+	case "rule": // whether one rule of a route is refused, and why
+		return w.judgeRule(d.Input)
 	case "build":
 		return describeModel(Build(w.in).Model)
 	case "status":
@@ -88,7 +138,7 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 }
 
 func (w *world) add(text string) {
-	for _, document := range strings.Split(text, "\n---\n") {
+	for _, document := range strings.Split(strings.TrimSpace(text), "\n---\n") {
 		var kind metav1.TypeMeta
 		if err := yaml.Unmarshal([]byte(document), &kind); err != nil {
 			w.t.Fatalf("%v in:\n%s", err, document)
@@ -203,4 +253,19 @@ func (w *world) allocate() string {
 		return "nothing changed\n"
 	}
 	return out.String()
+}
+
+func (w *world) judgeRule(text string) string {
+	rule := gatewayv1.HTTPRouteRule{BackendRefs: []gatewayv1.HTTPBackendRef{{BackendRef: gatewayv1.BackendRef{
+		BackendObjectReference: gatewayv1.BackendObjectReference{Name: "store", Port: new(gatewayv1.PortNumber(80))},
+	}}}}
+	if err := yaml.UnmarshalStrict([]byte(text), &rule); err != nil {
+		w.t.Fatalf("%v in:\n%s", err, text)
+	}
+	route := gatewayv1.HTTPRoute{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "judged"}}
+	route.Spec.Rules = []gatewayv1.HTTPRouteRule{rule}
+	if fault := planRoute(&route).rules[0].fault; fault != "" {
+		return strings.TrimPrefix(fault, "rules[0]: ") + "\n"
+	}
+	return "ok\n"
 }

@@ -3,6 +3,7 @@ package reconciler
 import (
 	"context"
 	"fmt"
+	"reflect"
 	"sync"
 	"time"
 
@@ -63,7 +64,7 @@ func (k *Keeper) NeedLeaderElection() bool { return true }
 // want replaces what is wanted, by EdgePool. It does not block.
 func (k *Keeper) want(wanted map[string]poolStatus) {
 	k.mu.Lock()
-	same := equality.Semantic.DeepEqual(k.wanted, wanted)
+	same := reflect.DeepEqual(k.wanted, wanted)
 	k.wanted = wanted
 	k.mu.Unlock()
 	if !same {

@@ -117,6 +117,12 @@ func (r *Reconciler) Start(ctx context.Context) error {
 	if err := r.watch(ctx); err != nil {
 		return err
 	}
+	r.run(ctx)
+	return nil
+}
+
+// run builds until ctx ends.
+func (r *Reconciler) run(ctx context.Context) {
 	r.started = r.options.Clock.Now()
 	// Look again when edges have had their time to come back.
 	late := r.options.Clock.NewTimer(comeback)
@@ -132,7 +138,7 @@ func (r *Reconciler) Start(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-r.mailbox.kick:
 			p.event(r.options.Clock.Now())
 		case <-late.C():

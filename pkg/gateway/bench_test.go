@@ -1,0 +1,81 @@
+package gateway
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
+
+	"crossway.dev/crossway/api/v1alpha1"
+)
+
+// BenchmarkBuild1000 is one changed route among 1000 on one Gateway, each with
+// its own hostname and import: what a route's change costs in Build.
+func BenchmarkBuild1000(b *testing.B) {
+	in := bigInput(1000)
+	in.Memo = Build(in).Memo
+	for i := 0; b.Loop(); i++ {
+		route := &in.Routes[i%len(in.Routes)]
+		route.ResourceVersion, route.Generation = fmt.Sprintf("changed-%d", i), route.Generation+1
+		result := Build(in)
+		if len(result.Model.Assignments) != len(in.Routes) {
+			b.Fatal("routes are missing")
+		}
+		in.Memo = result.Memo
+	}
+}
+
+// BenchmarkBuild1000Cold is the first Build of a hub that has just started.
+func BenchmarkBuild1000Cold(b *testing.B) {
+	in := bigInput(1000)
+	for b.Loop() {
+		Build(in)
+	}
+}
+
+// BenchmarkBuild1000OneHost has all routes on one hostname.
+func BenchmarkBuild1000OneHost(b *testing.B) {
+	in := bigInput(1000)
+	for i := range in.Routes {
+		in.Routes[i].Spec.Hostnames = []gatewayv1.Hostname{"shop.example.com"}
+		in.Routes[i].Spec.Rules[0].Matches = []gatewayv1.HTTPRouteMatch{{Path: &gatewayv1.HTTPPathMatch{Value: new(fmt.Sprintf("/%d", i))}}}
+	}
+	in.Memo = Build(in).Memo
+	for b.Loop() {
+		Build(in)
+	}
+}
+
+func bigInput(routes int) Input {
+	in := Input{
+		GatewayClasses: []gatewayv1.GatewayClass{{ObjectMeta: metav1.ObjectMeta{Name: "crossway"}, Spec: gatewayv1.GatewayClassSpec{ControllerName: v1alpha1.GatewayController}}},
+		Gateways: []gatewayv1.Gateway{{ObjectMeta: metav1.ObjectMeta{Namespace: "infra", Name: "shared"}, Spec: gatewayv1.GatewaySpec{
+			GatewayClassName: "crossway",
+			Listeners: []gatewayv1.Listener{{Name: "http", Port: 80, Protocol: gatewayv1.HTTPProtocolType, AllowedRoutes: &gatewayv1.AllowedRoutes{
+				Namespaces: &gatewayv1.RouteNamespaces{From: new(gatewayv1.NamespacesFromAll)},
+			}}},
+		}}},
+	}
+	for i := range routes {
+		name := fmt.Sprintf("app-%d", i)
+		route := gatewayv1.HTTPRoute{ObjectMeta: metav1.ObjectMeta{
+			Namespace: "shop", Name: name, UID: types.UID(name), ResourceVersion: "1", Generation: 1,
+			CreationTimestamp: metav1.NewTime(epoch.Add(time.Duration(i*7919%routes) * time.Second)),
+		}}
+		route.Spec.ParentRefs = []gatewayv1.ParentReference{{Namespace: new(gatewayv1.Namespace("infra")), Name: "shared"}}
+		route.Spec.Hostnames = []gatewayv1.Hostname{gatewayv1.Hostname(name + ".example.com")}
+		route.Spec.Rules = []gatewayv1.HTTPRouteRule{{BackendRefs: []gatewayv1.HTTPBackendRef{{BackendRef: gatewayv1.BackendRef{BackendObjectReference: gatewayv1.BackendObjectReference{
+			Group: new(gatewayv1.Group(mcsv1beta1.GroupName)), Kind: new(gatewayv1.Kind("ServiceImport")), Name: gatewayv1.ObjectName(name), Port: new(gatewayv1.PortNumber(8080)),
+		}}}}}}
+		in.Routes = append(in.Routes, route)
+		imported := v1alpha1.ImportedService{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.FleetNamespace, Name: name + ".shop"}}
+		imported.Spec.Service = v1alpha1.ServiceReference{Namespace: "shop", Name: name}
+		imported.Spec.Ports = []v1alpha1.ImportedPort{{ServicePort: v1alpha1.ServicePort{Name: "http", Port: 8080}}}
+		in.Imports = append(in.Imports, imported)
+	}
+	return in
+}

@@ -1,0 +1,248 @@
+package gateway
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"pgregory.net/rapid"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gatewayv1beta1 "sigs.k8s.io/gateway-api/apis/v1beta1"
+	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
+
+	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/pkg/condition"
+	"crossway.dev/crossway/pkg/fleet"
+)
+
+// Generators of whole snapshots out of few names, so that things meet and
+// clash, with values that the API server would let through and many that it
+// would not.
+
+var (
+	genNamespace = rapid.SampledFrom([]string{"a", "b"})
+	genName      = rapid.SampledFrom([]string{"x", "y", "z"})
+	genHostname  = rapid.SampledFrom([]string{"example.com", "a.example.com", "*.example.com", "b.a.example.com", "*.a.example.com", "x.org", "A.example.com", "a.*.com", "*", "", "-x"})
+	genPath      = rapid.SampledFrom([]string{"/", "/a", "/a/", "/a/b", "/A", "a", "", "/a//b", "/a?b", "/%2f", "/a b", "/\n"})
+	genRegex     = rapid.SampledFrom([]string{"/.*", "/(a|b)/[0-9]{1,9}", "(", "(?=a)", "", "a{1001}", "\xff", `/\d+`})
+	genToken     = rapid.SampledFrom([]string{"x-a", "X-A", "x-b", "host", "Host", ":path", "x y", "", "é", "content-length"})
+	genValue     = rapid.SampledFrom([]string{"1", "%REQ(a)%", "", "a\nb", "100%"})
+	genDuration  = rapid.SampledFrom([]string{"1s", "0s", "10ms", "-1s", "soon", "", "99999h"})
+	genPort      = rapid.SampledFrom([]int32{80, 81, 443, 0, -1, 70000})
+)
+
+func maybe[T any](gen *rapid.Generator[T]) *rapid.Generator[*T] { return rapid.Ptr(gen, true) }
+
+func genMeta(t *rapid.T) metav1.ObjectMeta {
+	return metav1.ObjectMeta{
+		Namespace: genNamespace.Draw(t, "namespace"), Name: genName.Draw(t, "name"),
+		Generation:        int64(rapid.IntRange(1, 3).Draw(t, "generation")),
+		CreationTimestamp: metav1.Unix(int64(rapid.IntRange(0, 2).Draw(t, "created")), 0),
+	}
+}
+
+// genObjects draws objects of different names. UIDs follow names, and resource
+// versions are drawn, so that two snapshots may share objects.
+func genObjects[T any, O interface {
+	*T
+	metav1.Object
+}](t *rapid.T, most int, draw func(*rapid.T) T) []T {
+	return rapid.SliceOfNDistinct(rapid.Custom(func(t *rapid.T) T {
+		object := draw(t)
+		meta := O(&object)
+		meta.SetUID(types.UID(fmt.Sprintf("%T/%s/%s", object, meta.GetNamespace(), meta.GetName())))
+		return object
+	}), 0, most, func(object T) string { return O(&object).GetNamespace() + "/" + O(&object).GetName() }).Draw(t, "objects")
+}
+
+func genInput(tb testing.TB) *rapid.Generator[Input] {
+	return rapid.Custom(func(t *rapid.T) Input {
+		in := Input{
+			GatewayClasses: []gatewayv1.GatewayClass{{ObjectMeta: metav1.ObjectMeta{Name: "ours"}, Spec: gatewayv1.GatewayClassSpec{ControllerName: v1alpha1.GatewayController}}},
+			Gateways:       genObjects(t, 2, genGateway),
+			Routes:         genObjects(t, 5, genRoute),
+			Grants:         genObjects(t, 2, genGrant),
+			Secrets:        genObjects(t, 3, func(t *rapid.T) corev1.Secret { return genSecret(tb, t) }),
+			Imports:        genObjects(t, 3, genImport),
+			Services:       genObjects(t, 2, genService),
+			Policies:       genObjects(t, 3, genPolicy),
+			Pools:          genObjects(t, 2, genPool),
+			Namespaces:     []corev1.Namespace{{ObjectMeta: metav1.ObjectMeta{Name: "a", Labels: map[string]string{"l": "1"}}}},
+			Programmed:     map[fleet.ObjectName]Programming{},
+		}
+		for i := range in.Routes {
+			if rapid.IntRange(0, 5).Draw(t, "nack") == 0 {
+				in.Nacks = append(in.Nacks, Nack{Ref: condition.Ref{Kind: condition.HTTPRoute, Generation: 1,
+					Name: fleet.ObjectName{Namespace: in.Routes[i].Namespace, Name: in.Routes[i].Name}}, Message: "no"})
+			}
+		}
+		return in
+	})
+}
+
+func genGateway(t *rapid.T) gatewayv1.Gateway {
+	gateway := gatewayv1.Gateway{ObjectMeta: genMeta(t)}
+	gateway.Spec.GatewayClassName = "ours"
+	for i := range rapid.IntRange(1, 5).Draw(t, "listeners") {
+		l := gatewayv1.Listener{
+			Name: gatewayv1.SectionName(fmt.Sprintf("l%d", i)), Port: genPort.Draw(t, "port"),
+			Protocol: rapid.SampledFrom([]gatewayv1.ProtocolType{"HTTP", "HTTPS", "HTTPS", "TLS", ""}).Draw(t, "protocol"),
+		}
+		l.Hostname = (*gatewayv1.Hostname)(maybe(genHostname).Draw(t, "hostname"))
+		if l.Protocol == "HTTPS" || rapid.IntRange(0, 9).Draw(t, "tls") == 0 {
+			l.TLS = &gatewayv1.ListenerTLSConfig{}
+			for range rapid.IntRange(0, 2).Draw(t, "certificates") {
+				l.TLS.CertificateRefs = append(l.TLS.CertificateRefs, gatewayv1.SecretObjectReference{
+					Name: gatewayv1.ObjectName(genName.Draw(t, "secret")), Namespace: (*gatewayv1.Namespace)(maybe(genNamespace).Draw(t, "in"))})
+			}
+		}
+		from := rapid.SampledFrom([]gatewayv1.FromNamespaces{"All", "All", "Same", "Selector", "None"}).Draw(t, "from")
+		l.AllowedRoutes = &gatewayv1.AllowedRoutes{Namespaces: &gatewayv1.RouteNamespaces{From: &from, Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"l": "1"}}}}
+		gateway.Spec.Listeners = append(gateway.Spec.Listeners, l)
+	}
+	return gateway
+}
+
+func genRoute(t *rapid.T) gatewayv1.HTTPRoute {
+	route := gatewayv1.HTTPRoute{ObjectMeta: genMeta(t)}
+	route.ResourceVersion = rapid.StringMatching(`[1-9]{8}`).Draw(t, "version")
+	for range rapid.IntRange(1, 2).Draw(t, "parents") {
+		ref := gatewayv1.ParentReference{Name: gatewayv1.ObjectName(genName.Draw(t, "parent")), Namespace: (*gatewayv1.Namespace)(maybe(genNamespace).Draw(t, "in"))}
+		if rapid.IntRange(0, 4).Draw(t, "section") == 0 {
+			ref.SectionName = new(gatewayv1.SectionName("l0"))
+		}
+		route.Spec.ParentRefs = append(route.Spec.ParentRefs, ref)
+	}
+	for range rapid.IntRange(0, 2).Draw(t, "hostnames") {
+		route.Spec.Hostnames = append(route.Spec.Hostnames, gatewayv1.Hostname(genHostname.Draw(t, "hostname")))
+	}
+	for range rapid.IntRange(0, 3).Draw(t, "rules") {
+		route.Spec.Rules = append(route.Spec.Rules, genRule(t))
+	}
+	return route
+}
+
+func genRule(t *rapid.T) gatewayv1.HTTPRouteRule {
+	rule := gatewayv1.HTTPRouteRule{}
+	for range rapid.IntRange(0, 3).Draw(t, "matches") {
+		rule.Matches = append(rule.Matches, genMatch(t))
+	}
+	for range rapid.IntRange(0, 1).Draw(t, "filters") {
+		rule.Filters = append(rule.Filters, genFilter(t))
+	}
+	for range rapid.IntRange(0, 3).Draw(t, "backends") {
+		backend := gatewayv1.HTTPBackendRef{BackendRef: gatewayv1.BackendRef{BackendObjectReference: genBackend(t), Weight: maybe(rapid.Int32Range(-1, 100)).Draw(t, "weight")}}
+		if rapid.IntRange(0, 5).Draw(t, "own") == 0 {
+			backend.Filters = append(backend.Filters, genFilter(t))
+		}
+		rule.BackendRefs = append(rule.BackendRefs, backend)
+	}
+	if rapid.IntRange(0, 4).Draw(t, "timeouts") == 0 {
+		rule.Timeouts = &gatewayv1.HTTPRouteTimeouts{Request: (*gatewayv1.Duration)(maybe(genDuration).Draw(t, "request"))}
+	}
+	return rule
+}
+
+func genMatch(t *rapid.T) gatewayv1.HTTPRouteMatch {
+	match := gatewayv1.HTTPRouteMatch{}
+	if rapid.Bool().Draw(t, "path") {
+		kind := rapid.SampledFrom([]gatewayv1.PathMatchType{"Exact", "PathPrefix", "RegularExpression", "?"}).Draw(t, "kind")
+		text := genPath
+		if kind == gatewayv1.PathMatchRegularExpression {
+			text = genRegex
+		}
+		match.Path = &gatewayv1.HTTPPathMatch{Type: &kind, Value: maybe(text).Draw(t, "value")}
+	}
+	if rapid.IntRange(0, 3).Draw(t, "header") == 0 {
+		match.Headers = []gatewayv1.HTTPHeaderMatch{{Name: gatewayv1.HTTPHeaderName(genToken.Draw(t, "name")), Value: genValue.Draw(t, "value")}}
+	}
+	if rapid.IntRange(0, 3).Draw(t, "method") == 0 {
+		match.Method = new(rapid.SampledFrom([]gatewayv1.HTTPMethod{"GET", "POST", "CONNECT", "a b"}).Draw(t, "verb"))
+	}
+	return match
+}
+
+func genFilter(t *rapid.T) gatewayv1.HTTPRouteFilter {
+	headers := &gatewayv1.HTTPHeaderFilter{Set: []gatewayv1.HTTPHeader{{Name: gatewayv1.HTTPHeaderName(genToken.Draw(t, "name")), Value: genValue.Draw(t, "value")}}}
+	path := &gatewayv1.HTTPPathModifier{Type: gatewayv1.PrefixMatchHTTPPathModifier, ReplacePrefixMatch: maybe(genPath).Draw(t, "prefix")}
+	return rapid.SampledFrom([]gatewayv1.HTTPRouteFilter{
+		{Type: gatewayv1.HTTPRouteFilterRequestHeaderModifier, RequestHeaderModifier: headers},
+		{Type: gatewayv1.HTTPRouteFilterResponseHeaderModifier, ResponseHeaderModifier: headers},
+		{Type: gatewayv1.HTTPRouteFilterRequestMirror, RequestMirror: &gatewayv1.HTTPRequestMirrorFilter{BackendRef: genBackend(t), Percent: maybe(rapid.Int32Range(-1, 101)).Draw(t, "percent")}},
+		{Type: gatewayv1.HTTPRouteFilterRequestRedirect, RequestRedirect: &gatewayv1.HTTPRequestRedirectFilter{Path: path}},
+		{Type: gatewayv1.HTTPRouteFilterURLRewrite, URLRewrite: &gatewayv1.HTTPURLRewriteFilter{Path: path}},
+		{Type: gatewayv1.HTTPRouteFilterURLRewrite},
+		{Type: gatewayv1.HTTPRouteFilterExtensionRef},
+	}).Draw(t, "filter")
+}
+
+func genBackend(t *rapid.T) gatewayv1.BackendObjectReference {
+	ref := gatewayv1.BackendObjectReference{Name: gatewayv1.ObjectName(genName.Draw(t, "backend")), Namespace: (*gatewayv1.Namespace)(maybe(genNamespace).Draw(t, "in")), Port: maybe(genPort).Draw(t, "port")}
+	if rapid.IntRange(0, 3).Draw(t, "kind") > 0 {
+		ref.Group, ref.Kind = new(gatewayv1.Group(mcsv1beta1.GroupName)), new(gatewayv1.Kind("ServiceImport"))
+	}
+	return ref
+}
+
+func genGrant(t *rapid.T) gatewayv1beta1.ReferenceGrant {
+	grant := gatewayv1beta1.ReferenceGrant{ObjectMeta: genMeta(t)}
+	for _, kind := range []gatewayv1.Kind{"HTTPRoute", "Gateway"} {
+		grant.Spec.From = append(grant.Spec.From, gatewayv1.ReferenceGrantFrom{Group: gatewayv1.GroupName, Kind: kind, Namespace: gatewayv1.Namespace(genNamespace.Draw(t, "from"))})
+	}
+	grant.Spec.To = []gatewayv1.ReferenceGrantTo{{Group: mcsv1beta1.GroupName, Kind: "ServiceImport", Name: (*gatewayv1.ObjectName)(maybe(genName).Draw(t, "to"))}, {Kind: "Secret"}}
+	return grant
+}
+
+func genSecret(tb testing.TB, t *rapid.T) corev1.Secret {
+	kind := rapid.SampledFrom([]string{"good", "good", "mismatch", "garbage", "no-key"}).Draw(t, "kind")
+	return corev1.Secret{ObjectMeta: withVersion(genMeta(t), kind), Data: certificate(tb, kind)}
+}
+
+func withVersion(meta metav1.ObjectMeta, version string) metav1.ObjectMeta {
+	meta.ResourceVersion = version
+	return meta
+}
+
+func genImport(t *rapid.T) v1alpha1.ImportedService {
+	meta := genMeta(t)
+	imported := v1alpha1.ImportedService{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.FleetNamespace, Name: meta.Name + "." + meta.Namespace}}
+	imported.Spec.Service = v1alpha1.ServiceReference{Namespace: meta.Namespace, Name: meta.Name}
+	for range rapid.IntRange(0, 3).Draw(t, "ports") {
+		port := v1alpha1.ImportedPort{Clusters: rapid.SampledFrom([][]string{nil, {"west", "east"}}).Draw(t, "clusters")}
+		port.Port = genPort.Draw(t, "port")
+		port.AppProtocol = maybe(rapid.SampledFrom([]string{"http", "kubernetes.io/h2c", "https"})).Draw(t, "protocol")
+		imported.Spec.Ports = append(imported.Spec.Ports, port)
+	}
+	return imported
+}
+
+func genService(t *rapid.T) corev1.Service {
+	service := corev1.Service{ObjectMeta: genMeta(t)}
+	service.Spec.Ports = []corev1.ServicePort{{Port: genPort.Draw(t, "port")}}
+	if rapid.IntRange(0, 4).Draw(t, "external") == 0 {
+		service.Spec.Type = corev1.ServiceTypeExternalName
+	}
+	return service
+}
+
+func genPolicy(t *rapid.T) v1alpha1.BackendPolicy {
+	policy := v1alpha1.BackendPolicy{ObjectMeta: genMeta(t)}
+	policy.Spec.TargetRefs = []gatewayv1.LocalPolicyTargetReference{{Group: mcsv1beta1.GroupName, Kind: "ServiceImport", Name: gatewayv1.ObjectName(genName.Draw(t, "target"))}}
+	if rapid.Bool().Draw(t, "check") {
+		policy.Spec.HealthCheck = &v1alpha1.HealthCheck{Interval: gatewayv1.Duration(genDuration.Draw(t, "interval"))}
+	}
+	return policy
+}
+
+func genPool(t *rapid.T) v1alpha1.EdgePool {
+	pool := v1alpha1.EdgePool{ObjectMeta: metav1.ObjectMeta{Name: genName.Draw(t, "name")}}
+	pool.Spec.Region = "us"
+	pool.Spec.Addresses = []v1alpha1.AddressBlock{{CIDR: rapid.SampledFrom([]string{"198.18.1.0/30", "198.18.2.0/24", "2001:db8::/126", "junk"}).Draw(t, "cidr")}}
+	return pool
+}
+
+// epoch is when the benchmark's objects were made.
+var epoch = time.Unix(1_750_000_000, 0)

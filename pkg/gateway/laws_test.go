@@ -1,0 +1,333 @@
+package gateway
+
+import (
+	"fmt"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	"pgregory.net/rapid"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"crossway.dev/crossway/pkg/condition"
+	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/gateway/model"
+)
+
+func must(t *rapid.T, same bool, format string, args ...any) {
+	if !same {
+		t.Fatalf(format, args...)
+	}
+}
+
+func result(in Input) Result {
+	r := Build(in)
+	r.Memo = nil
+	return r
+}
+
+// The same objects in any order give the same result, and stay as they were.
+func TestOrderNeverMatters(t *testing.T) {
+	inputs := genInput(t)
+	rapid.Check(t, func(t *rapid.T) {
+		in := inputs.Draw(t, "in")
+		in.Memo = nil
+		before := copyInput(in)
+		first := result(in)
+		must(t, reflect.DeepEqual(in, before), "Build changed its input")
+
+		other := copyInput(in)
+		shuffle(t, other.Gateways)
+		shuffle(t, other.Routes)
+		shuffle(t, other.Grants)
+		shuffle(t, other.Secrets)
+		shuffle(t, other.Imports)
+		shuffle(t, other.Services)
+		shuffle(t, other.Policies)
+		shuffle(t, other.Pools)
+		shuffle(t, other.Nacks)
+		second := result(other)
+		must(t, reflect.DeepEqual(first, second), "order matters:\n%s%s\nor\n%s%s", describeModel(first.Model), describeReports(first.Reports, "", ""),
+			describeModel(second.Model), describeReports(second.Reports, "", ""))
+		must(t, reflect.DeepEqual(Allocate(in), Allocate(other)), "order matters to Allocate")
+	})
+}
+
+func shuffle[T any](t *rapid.T, objects []T) {
+	copy(objects, rapid.Permutation(slices.Clone(objects)).Draw(t, "order"))
+}
+
+// A Memo of any other snapshot changes nothing.
+func TestMemoNeverMatters(t *testing.T) {
+	inputs := genInput(t)
+	rapid.Check(t, func(t *rapid.T) {
+		last, in := inputs.Draw(t, "last"), inputs.Draw(t, "in")
+		// Some objects live on from one snapshot to the next.
+		for i := range min(len(last.Routes), len(in.Routes)) {
+			if rapid.Bool().Draw(t, "kept") && !slices.ContainsFunc(in.Routes, func(r gatewayv1.HTTPRoute) bool { return r.UID == last.Routes[i].UID }) {
+				in.Routes[i] = last.Routes[i]
+			}
+		}
+		memo := Build(last).Memo
+		without := result(in)
+		in.Memo = memo
+		must(t, reflect.DeepEqual(without, result(in)), "a Memo changes the result")
+		in.Memo = Build(in).Memo
+		must(t, reflect.DeepEqual(without, result(in)), "its own Memo changes the result")
+	})
+}
+
+// A rule that goes bad changes no other rule, no other object's verdict, and
+// no assignment of another route.
+func TestBadRuleSpoilsItself(t *testing.T) {
+	inputs := genInput(t)
+	rapid.Check(t, func(t *rapid.T) {
+		in := inputs.Filter(func(in Input) bool {
+			return slices.ContainsFunc(in.Routes, func(r gatewayv1.HTTPRoute) bool { return len(r.Spec.Rules) > 0 })
+		}).Draw(t, "in")
+		good := Build(in)
+		bad := copyInput(in)
+		var route *gatewayv1.HTTPRoute
+		for i := range bad.Routes {
+			if len(bad.Routes[i].Spec.Rules) > 0 {
+				route = &bad.Routes[i]
+			}
+		}
+		rule := rapid.IntRange(0, len(route.Spec.Rules)-1).Draw(t, "rule")
+		route.Spec.Rules[rule].Filters = append(slices.Clone(route.Spec.Rules[rule].Filters), gatewayv1.HTTPRouteFilter{Type: gatewayv1.HTTPRouteFilterExtensionRef})
+		name := fleet.ObjectName{Namespace: route.Namespace, Name: route.Name}
+		spoiled := Build(bad)
+
+		others := func(m model.Model) string {
+			var kept model.Model
+			for _, l := range m.Listeners {
+				l.Chains = slices.Clone(l.Chains)
+				for i, c := range l.Chains {
+					c.Hosts = slices.Clone(c.Hosts)
+					for j, h := range c.Hosts {
+						c.Hosts[j].Rules = slices.DeleteFunc(slices.Clone(h.Rules), func(r model.Rule) bool { return r.Origin.Route == name && r.Origin.Rule == rule })
+					}
+					l.Chains[i] = c
+				}
+				kept.Listeners = append(kept.Listeners, l)
+			}
+			for _, a := range m.Assignments {
+				if a.Route != name {
+					kept.Assignments = append(kept.Assignments, a)
+				}
+			}
+			kept.Secrets, kept.Imports = m.Secrets, m.Imports
+			return ordinals.ReplaceAllString(describeModel(kept), "$1") // of this route's own, they follow its rules
+		}
+		must(t, others(good.Model) == others(spoiled.Model), "other rules changed:\n%s\nis now\n%s", others(good.Model), others(spoiled.Model))
+		verdicts := func(reports []condition.Report) string {
+			var kept []condition.Report
+			for _, r := range reports {
+				if r.Ref.Name != name || r.Ref.Kind != condition.HTTPRoute {
+					r.Listeners = slices.Clone(r.Listeners)
+					for i := range r.Listeners {
+						r.Listeners[i].AttachedRoutes = 0 // counts only accepted ones
+					}
+					kept = append(kept, r)
+				}
+			}
+			return describeReports(kept, "", "")
+		}
+		must(t, verdicts(good.Reports) == verdicts(spoiled.Reports), "other verdicts changed")
+	})
+}
+
+var ordinals = regexp.MustCompile(`(/[0-9a-f]{10})-[0-9]+`)
+
+// A certificate that goes bad changes no chain but those that serve it, and
+// turns these into rejecting ones, never into nothing.
+func TestBadCertificateSpoilsItself(t *testing.T) {
+	inputs := genInput(t)
+	rapid.Check(t, func(t *rapid.T) {
+		in := inputs.Filter(func(in Input) bool { return len(in.Secrets) > 0 }).Draw(t, "in")
+		bad := copyInput(in)
+		bad.Secrets[0].Data, bad.Secrets[0].ResourceVersion = map[string][]byte{"tls.crt": []byte("junk")}, "junk"
+		name := bad.Secrets[0].Namespace + "/" + bad.Secrets[0].Name
+		good, spoiled := Build(in).Model, Build(bad).Model
+		must(t, len(good.Listeners) == len(spoiled.Listeners), "a listener vanished")
+		for i := range good.Listeners {
+			for j, c := range good.Listeners[i].Chains {
+				now := spoiled.Listeners[i].Chains[j]
+				switch {
+				case !slices.Contains(c.Secrets, name):
+					must(t, reflect.DeepEqual(c, now), "chain %s changed", c.Name)
+				case len(c.Secrets) == 1:
+					must(t, now.Reject && now.ServerName == c.ServerName && now.Hosts == nil, "chain %s does not reject", c.Name)
+				}
+			}
+		}
+	})
+}
+
+// What Envoy would refuse, or would understand otherwise, is never in a Model.
+func TestModelIsSound(t *testing.T) {
+	inputs := genInput(t)
+	rapid.Check(t, func(t *rapid.T) {
+		m := Build(inputs.Draw(t, "in")).Model
+		keys := map[string]bool{}
+		for _, a := range m.Assignments {
+			must(t, !keys[a.Key], "assignment %s twice", a.Key)
+			keys[a.Key] = true
+			must(t, keyPattern.MatchString(a.Key), "key %q", a.Key)
+			sum, services := uint64(0), map[fleet.ServiceName]bool{}
+			for _, b := range a.Backends {
+				sum += uint64(b.Weight)
+				must(t, !services[b.Backend.Name], "%s twice in one assignment", b.Backend)
+				services[b.Backend.Name] = true
+			}
+			must(t, sum > 0 && sum < 1<<32, "assignment weights sum to %d", sum)
+		}
+		secrets := map[string]bool{}
+		for _, s := range m.Secrets {
+			must(t, certificateFault(&corev1.Secret{Data: map[string][]byte{"tls.crt": s.Certificate, "tls.key": s.PrivateKey}}) == "", "secret %s", s.Name)
+			secrets[s.Name] = true
+		}
+		ports := map[string]bool{}
+		for _, l := range m.Listeners {
+			port := fmt.Sprint(l.Gateway, l.Port)
+			must(t, !ports[port] && l.Port > 0 && len(l.Chains) > 0, "listener %s twice, or without chains", port)
+			ports[port] = true
+			checkChains(t, l, keys, secrets)
+		}
+	})
+}
+
+var keyPattern = regexp.MustCompile(`^[a-z0-9./-]{1,200}$`)
+
+func checkChains(t *rapid.T, l model.Listener, keys, secrets map[string]bool) {
+	names, servers := map[string]bool{}, map[string]bool{}
+	for _, c := range l.Chains {
+		must(t, !names[c.Name] && !servers[c.ServerName], "chain %s or server name %q twice", c.Name, c.ServerName)
+		names[c.Name], servers[c.ServerName] = true, true
+		must(t, (l.Protocol == model.HTTPS && !c.Reject) == (len(c.Secrets) > 0), "chain %s has certificates %v", c.Name, c.Secrets)
+		for _, s := range c.Secrets {
+			must(t, secrets[s], "secret %s is not in the Model", s)
+		}
+		domains := map[string]bool{}
+		for _, d := range c.Misdirected {
+			must(t, !domains[d], "domain %s twice", d)
+			domains[d] = true
+		}
+		for _, h := range c.Hosts {
+			must(t, !domains[h.Hostname] && (h.Hostname == anyHost || validHostname(h.Hostname)), "domain %q twice or wrong", h.Hostname)
+			domains[h.Hostname] = true
+			for i := range h.Rules {
+				checkRule(t, &h.Rules[i], keys)
+				must(t, i == 0 || matchOrder(&h.Rules[i-1].Match, &h.Rules[i].Match) <= 0, "rules of %s are not in order", h.Hostname)
+			}
+		}
+	}
+}
+
+func checkRule(t *rapid.T, r *model.Rule, keys map[string]bool) {
+	actions := 0
+	for _, set := range []bool{r.Forward != nil, r.Redirect != nil, r.Respond != nil} {
+		if set {
+			actions++
+		}
+	}
+	must(t, actions == 1, "%d actions in %s", actions, describeRule(r))
+	if r.Match.Path.Kind == model.PathRegex {
+		must(t, regexFault(r.Match.Path.Value) == "", "regex in %s", describeRule(r))
+	} else {
+		must(t, strings.HasPrefix(r.Match.Path.Value, "/") && !strings.ContainsAny(r.Match.Path.Value, "?#\n"), "path in %s", describeRule(r))
+	}
+	for _, h := range slices.Concat(r.Request.Set, r.Response.Set) {
+		must(t, token(h.Name) && h.Name != "host" && !strings.ContainsAny(h.Value, "\r\n"), "header in %s", describeRule(r))
+	}
+	if r.Forward != nil {
+		sum := uint64(0)
+		for _, target := range r.Forward.Targets {
+			must(t, target.Assignment == "" || keys[target.Assignment], "no assignment %q", target.Assignment)
+			sum += uint64(target.Weight)
+		}
+		must(t, sum > 0 && sum < 1<<32, "target weights sum to %d", sum)
+	}
+	for _, mirror := range r.Mirrors {
+		must(t, keys[mirror.Assignment] && mirror.Numerator <= mirror.Denominator, "mirror in %s", describeRule(r))
+	}
+}
+
+// Names at their length limits give keys of at most 200 characters, and
+// different routes different ones.
+func TestLongNames(t *testing.T) {
+	backends := []model.WeightedBackend{{Backend: fleet.Backend{Kind: fleet.Import, Name: fleet.ServiceName{Namespace: strings.Repeat("n", 63), Name: strings.Repeat("s", 63)}}, Port: 65535}}
+	keys := map[string]bool{}
+	for _, last := range []string{"a", "b"} {
+		key := assignmentKey(fleet.ObjectName{Namespace: strings.Repeat("n", 63), Name: strings.Repeat("r", 252) + last}, backends) + "-4095"
+		if !keyPattern.MatchString(key) || keys[key] {
+			t.Errorf("key %q of %d characters", key, len(key))
+		}
+		keys[key] = true
+	}
+}
+
+// An allocated address never changes hands while its Gateway exists, nobody
+// has two of one pool, and no two Gateways have one.
+func TestAllocationsAreKept(t *testing.T) {
+	inputs := genInput(t)
+	rapid.Check(t, func(t *rapid.T) {
+		in := inputs.Draw(t, "in")
+		given := map[string]string{}
+		for range 3 {
+			for _, pool := range Allocate(in) {
+				for i := range in.Pools {
+					if in.Pools[i].Name == pool.Name {
+						in.Pools[i] = pool
+					}
+				}
+			}
+			taken := map[string]string{}
+			for _, pool := range in.Pools {
+				for _, a := range pool.Status.Allocations {
+					key := pool.Name + " " + holder(a).String()
+					must(t, given[key] == "" || given[key] == a.Address, "%s had %s and has %s", key, given[key], a.Address)
+					must(t, taken[a.Address] == "", "%s and %s have %s", taken[a.Address], key, a.Address)
+					given[key], taken[a.Address] = a.Address, key
+				}
+			}
+			in.Gateways = slices.DeleteFunc(in.Gateways, func(gatewayv1.Gateway) bool { return rapid.IntRange(0, 3).Draw(t, "gone") == 0 })
+			for key := range given {
+				_, holder, _ := strings.Cut(key, " ")
+				if !slices.ContainsFunc(in.Gateways, func(g gatewayv1.Gateway) bool { return g.Namespace+"/"+g.Name == holder }) {
+					delete(given, key)
+				}
+			}
+		}
+	})
+}
+
+func copyInput(in Input) Input {
+	in.Gateways = copyAll(in.Gateways, (*gatewayv1.Gateway).DeepCopyInto)
+	in.Routes = copyAll(in.Routes, (*gatewayv1.HTTPRoute).DeepCopyInto)
+	in.Secrets = copyAll(in.Secrets, (*corev1.Secret).DeepCopyInto)
+	in.Grants, in.Imports = slices.Clone(in.Grants), slices.Clone(in.Imports)
+	in.Services, in.Policies, in.Pools = slices.Clone(in.Services), slices.Clone(in.Policies), slices.Clone(in.Pools)
+	in.Nacks = slices.Clone(in.Nacks)
+	for i := range in.Imports {
+		in.Imports[i] = *in.Imports[i].DeepCopy()
+	}
+	for i := range in.Pools {
+		in.Pools[i] = *in.Pools[i].DeepCopy()
+	}
+	return in
+}
+
+func copyAll[T any](objects []T, into func(*T, *T)) []T {
+	if objects == nil {
+		return nil
+	}
+	copied := make([]T, len(objects))
+	for i := range objects {
+		into(&objects[i], &copied[i])
+	}
+	return copied
+}

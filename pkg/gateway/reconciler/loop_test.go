@@ -1,0 +1,139 @@
+package reconciler
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/utils/clock"
+	clocktesting "k8s.io/utils/clock/testing"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"crossway.dev/crossway/pkg/condition"
+	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/gateway"
+)
+
+type deaf struct{}
+
+func (deaf) Report([]condition.Report)                {}
+func (deaf) Recheck(condition.Kind, fleet.ObjectName) {}
+
+// watchedClock counts the timers that the loop sets: one for each event or
+// build, once it has taken that in.
+type watchedClock struct {
+	*clocktesting.FakeClock
+	timers atomic.Int32
+}
+
+func (c *watchedClock) NewTimer(d time.Duration) clock.Timer {
+	defer c.timers.Add(1)
+	return c.FakeClock.NewTimer(d)
+}
+
+// loop is a Reconciler of one kind of object, on a clock that the test moves.
+type loop struct {
+	*testing.T
+	clock   *watchedClock
+	mailbox *mailbox
+	lists   chan error // one for each time the kind is listed; what to answer
+}
+
+func newLoop(t *testing.T) loop {
+	l := loop{T: t, clock: &watchedClock{FakeClock: clocktesting.NewFakeClock(noon)}, lists: make(chan error)}
+	kind := feed{read: func(ctx context.Context, _ client.Reader, _ *gateway.Input) error {
+		select {
+		case err := <-l.lists:
+			return err
+		case <-ctx.Done():
+			return nil
+		}
+	}}
+	edges := &sink{}
+	r := New(Options{Publisher: edges, Assigner: edges, Reporter: deaf{}, Keeper: NewKeeper(nil, nil, l.clock), Clock: l.clock})
+	r.feeds, r.mailbox = []feed{kind}, newMailbox(1)
+	l.mailbox = r.mailbox
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); r.run(ctx) }()
+	t.Cleanup(func() { cancel(); <-done })
+	return l
+}
+
+// event is a change of the kind, seen by the loop before event returns.
+func (l loop) event() {
+	l.Helper()
+	before := l.clock.timers.Load()
+	l.mailbox.put(func(b *mailbox) { b.stale[0] = true })
+	l.await(func() bool { return l.clock.timers.Load() > before })
+}
+
+func (l loop) await(condition func() bool) {
+	l.Helper()
+	err := wait.PollUntilContextTimeout(l.Context(), time.Millisecond, 10*time.Second, true, func(context.Context) (bool, error) { return condition(), nil })
+	if err != nil {
+		l.Fatal("the loop does not move: ", err)
+	}
+}
+
+// built says that a build begins now, and what listing gives it.
+func (l loop) built(answer error) {
+	l.Helper()
+	select {
+	case l.lists <- answer:
+	case <-time.After(10 * time.Second):
+		l.Fatal("no build")
+	}
+}
+
+func (l loop) idle() {
+	l.Helper()
+	select {
+	case l.lists <- nil:
+		l.Fatal("a build, too early")
+	case <-time.After(20 * time.Millisecond):
+	}
+}
+
+// Events within 2 ms are one build; a storm is built after 50 ms although it
+// goes on.
+func TestBatches(t *testing.T) {
+	l := newLoop(t)
+	l.await(func() bool { return l.clock.timers.Load() == 2 }) // the first build's, and the one for late edges
+	l.idle()
+	l.clock.Step(quiet)
+	l.built(nil) // the first, of everything
+
+	l.clock.Step(time.Second)
+	l.event()
+	l.clock.Step(quiet - time.Microsecond)
+	l.idle()
+	l.clock.Step(time.Microsecond)
+	l.built(nil)
+
+	l.clock.Step(time.Second)
+	for range int(patience/time.Millisecond) - 1 { // each before the last is quiet
+		l.event()
+		l.clock.Step(time.Millisecond)
+	}
+	l.event()
+	l.idle()
+	l.clock.Step(time.Millisecond)
+	l.built(nil)
+	l.idle()
+}
+
+// A cache that cannot be listed costs a second, and no event.
+func TestListFails(t *testing.T) {
+	l := newLoop(t)
+	l.await(func() bool { return l.clock.timers.Load() == 2 }) // the first build's, and the one for late edges
+	l.clock.Step(quiet)
+	l.built(errors.New("no"))
+	l.await(func() bool { return l.clock.timers.Load() == 3 })
+	l.idle()
+	l.clock.Step(2 * time.Second)
+	l.built(nil)
+}
