@@ -155,7 +155,7 @@ func TestNotesSayTheNextStep(t *testing.T) {
 		"member-agent": {"create secret generic crossway-hub-kubeconfig", "metadata: {name: us-west}"},
 		"edge":         {"crossway edge certificate --pool us --region us --zone us-a --namespace crossway-system", "kubectl get edgepool us"},
 	} {
-		out, err := helm(t, "install", "crossway-"+chart, filepath.Join(root, "charts", chart), "--dry-run=client", "--kubeconfig", envtestkit.Kubeconfig(t),
+		out, err := helm(t, "install", "crossway-"+chart, filepath.Join(root, "charts", chart), "--dry-run=client", "--take-ownership", "--kubeconfig", envtestkit.Kubeconfig(t),
 			"--namespace", "crossway-system", "--set", usual[chart])
 		if err != nil {
 			t.Errorf("%s: %v\n%s", chart, err, out)

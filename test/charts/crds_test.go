@@ -1,0 +1,164 @@
+package charts
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	apiextensions "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	"sigs.k8s.io/yaml"
+)
+
+// manifest fills the two parts of a text that differ from case to case.
+func manifest(kind, name, spec string) string {
+	namespace := ""
+	switch kind {
+	case "MemberCluster", "EdgePool":
+	default:
+		namespace = "namespace: default, "
+	}
+	return "apiVersion: crossway.dev/v1alpha1\nkind: " + kind + "\nmetadata: {" + namespace + "name: " + quote(name) + "}\nspec: " + spec + "\n"
+}
+
+func quote(s string) string { return `"` + s + `"` }
+
+const (
+	storeRef  = "targetRefs: [{group: multicluster.x-k8s.io, kind: ServiceImport, name: store}]"
+	usPool    = "{region: us, addresses: [{cidr: 198.18.1.0/24}]}"
+	webExport = "{service: {namespace: shop, name: web}, exportedAt: '2026-01-01T00:00:00Z', type: ClusterSetIP}"
+)
+
+// validations are, for each rule that the CRDs state in CEL and for the bounds
+// of fields that people write, one object that is taken and one that is not.
+// refused names the rule by its message, or the field.
+var validations = []struct{ kind, name, spec, refused string }{
+	{"BackendPolicy", "a", "{" + storeRef + "}", ""},
+	{"BackendPolicy", "a", "{" + storeRef + ", healthCheck: {interval: 300s, timeout: 10ms}}", ""},
+	{"BackendPolicy", "a", "{" + storeRef + ", healthCheck: {interval: 1s, timeout: 1s, http: {path: '/healthz?a=%20b'}}}", ""},
+	{"BackendPolicy", "a", "{" + storeRef + ", healthCheck: {interval: 500ms, timeout: 100ms}}", "interval must be 1s to 300s"},
+	{"BackendPolicy", "a", "{" + storeRef + ", healthCheck: {interval: 301s}}", "interval must be 1s to 300s"},
+	{"BackendPolicy", "a", "{" + storeRef + ", healthCheck: {timeout: 9ms}}", "timeout must be at least 10ms"},
+	{"BackendPolicy", "a", "{" + storeRef + ", healthCheck: {interval: 2s, timeout: 3s}}", "timeout must not be longer than interval"},
+	{"BackendPolicy", "a", "{" + storeRef + ", healthCheck: {http: {path: healthz}}}", "spec.healthCheck.http.path"},
+	{"BackendPolicy", "a", "{" + storeRef + ", healthCheck: {http: {path: \"/a b\"}}}", "spec.healthCheck.http.path"},
+	{"BackendPolicy", "a", "{targetRefs: [{group: '', kind: Service, name: store}]}", "targetRefs must be ServiceImports (group multicluster.x-k8s.io)"},
+	{"BackendPolicy", "a", "{targetRefs: [{group: multicluster.x-k8s.io, kind: ServiceImport, name: a}, {group: multicluster.x-k8s.io, kind: ServiceImport, name: b}]}", ""},
+	{"BackendPolicy", "a", "{targetRefs: [{group: multicluster.x-k8s.io, kind: ServiceImport, name: a}, {group: multicluster.x-k8s.io, kind: ServiceImport, name: a}]}", "targetRefs must differ from each other"},
+	{"BackendPolicy", "a", "{targetRefs: []}", "spec.targetRefs"},
+	{"BackendPolicy", "a", "{" + storeRef + ", capacity: {maxRatePerEndpoint: 1}, distribution: {mode: Spray}}", ""},
+	{"BackendPolicy", "a", "{" + storeRef + ", capacity: {maxRatePerEndpoint: 0}}", "spec.capacity.maxRatePerEndpoint"},
+	{"BackendPolicy", "a", "{" + storeRef + ", distribution: {mode: Random}}", "spec.distribution.mode"},
+	{"BackendPolicy", "a", "{" + storeRef + ", isolation: Strict}", "unknown field \"spec.isolation\""},
+
+	{"EdgePool", "us-2", usPool, ""},
+	{"EdgePool", strings.Repeat("p", 63), "{region: us, nearest: [eu, ap], exposure: Internal, addresses: [{cidr: '2001:db8::/64'}]}", ""},
+	{"EdgePool", strings.Repeat("p", 64), usPool, "name is part of an edge's identity"},
+	{"EdgePool", "us.a", usPool, "name is part of an edge's identity"},
+	{"EdgePool", "us-2", "{region: us, addresses: [{cidr: 198.18.1.0}]}", "cidr must be a CIDR like 198.18.1.0/24"},
+	{"EdgePool", "us-2", "{region: us, addresses: []}", "spec.addresses"},
+	{"EdgePool", "us-2", "{region: US, addresses: [{cidr: 198.18.1.0/24}]}", "spec.region"},
+	{"EdgePool", "us-2", "{region: us, exposure: Public, addresses: [{cidr: 198.18.1.0/24}]}", "spec.exposure"},
+
+	{"ExportedService", "web.shop", webExport, ""},
+	{"ExportedService", strings.Repeat("s", 63) + "." + strings.Repeat("n", 63), "{service: {namespace: " + strings.Repeat("n", 63) + ", name: " + strings.Repeat("s", 63) + "}, exportedAt: '2026-01-01T00:00:00Z', type: Headless}", ""},
+	{"ExportedService", "web.other", webExport, "name must be <service>.<namespace> of spec.service"},
+	{"ExportedService", "web", webExport, "name must be <service>.<namespace> of spec.service"},
+	{"ExportedService", "web.shop", "{service: {namespace: shop, name: web}, exportedAt: '2026-01-01T00:00:00Z', type: ExternalName}", "spec.type"},
+
+	{"GatewayParameters", "a", "{}", ""},
+	{"GatewayParameters", "a", "{scope: Global, exposure: Internal}", ""},
+	{"GatewayParameters", "a", "{scope: Regional, region: us}", ""},
+	{"GatewayParameters", "a", "{scope: Regional}", "scope Regional needs a region, and scope Global has none"},
+	{"GatewayParameters", "a", "{region: us}", "scope Regional needs a region, and scope Global has none"},
+	{"GatewayParameters", "a", "{scope: Zonal}", "spec.scope"},
+
+	{"MemberCluster", "us-2", "{region: us}", ""},
+	{"MemberCluster", strings.Repeat("c", 50), "{accepted: true, region: us, zone: us-a, endpointCIDRs: [10.1.0.0/16, '2001:db8::/48'], capacity: {scaler: 0}}", ""},
+	{"MemberCluster", strings.Repeat("c", 51), "{region: us}", "name is a cluster id"},
+	{"MemberCluster", "us.west", "{region: us}", "name is a cluster id"},
+	{"MemberCluster", "hub", "{region: us}", "name \\\"hub\\\" is kept for the hub's own cluster"},
+	{"MemberCluster", "us-2", "{region: us, endpointCIDRs: [10.1.0.0]}", "endpointCIDRs must be CIDRs like 10.1.0.0/16"},
+	{"MemberCluster", "us-2", "{region: us, endpointCIDRs: [10.1.0.0/33]}", "endpointCIDRs must be CIDRs like 10.1.0.0/16"},
+	{"MemberCluster", "us-2", "{region: us, capacity: {scaler: 101}}", "spec.capacity.scaler"},
+	{"MemberCluster", "us-2", "{}", "spec.region"},
+}
+
+// Kubernetes itself refuses what has no meaning, and says why.
+func TestObjectsAreValidated(t *testing.T) {
+	for _, v := range validations {
+		out, err := kubectl(t, manifest(v.kind, v.name, v.spec), "create", "--dry-run=server", "--validate=strict", "-f", "-")
+		switch {
+		case v.refused == "" && err != nil:
+			t.Errorf("%s %s %s is refused: %s", v.kind, v.name, v.spec, out)
+		case v.refused != "" && (err == nil || !strings.Contains(strings.ReplaceAll(out, `\"`, `"`), strings.ReplaceAll(v.refused, `\"`, `"`))):
+			t.Errorf("%s %s %s: %v %s\nwant a refusal that says %s", v.kind, v.name, v.spec, err, out, v.refused)
+		}
+	}
+}
+
+// The one rule about a change: an export's service stays what it is.
+func TestExportedServiceKeepsItsService(t *testing.T) {
+	apply(t, manifest("ExportedService", "web.shop", webExport))
+	changed := strings.Replace(webExport, "name: web", "name: other", 1)
+	out, err := kubectl(t, manifest("ExportedService", "web.shop", changed), "apply", "--server-side", "--force-conflicts", "-f", "-")
+	if err == nil || !strings.Contains(out, serviceIsFixed) {
+		t.Errorf("%v %s", err, out)
+	}
+	apply(t, manifest("ExportedService", "web.shop", strings.Replace(webExport, "ClusterSetIP", "Headless", 1)))
+}
+
+const serviceIsFixed = "service cannot change; delete the export and make another"
+
+// A rule that is added to a CRD needs a case above.
+func TestEveryRuleHasACase(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join(root, "charts/hub/crds/*.yaml"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%d CRDs, %v", len(files), err)
+	}
+	refusals := []string{serviceIsFixed}
+	for _, v := range validations {
+		refusals = append(refusals, strings.ReplaceAll(v.refused, `\"`, `"`))
+	}
+	rules := 0
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var crd apiextensions.CustomResourceDefinition
+		if err := yaml.UnmarshalStrict(data, &crd); err != nil {
+			t.Fatal(err)
+		}
+		walk(crd.Spec.Versions[0].Schema.OpenAPIV3Schema, func(rule apiextensions.ValidationRule) {
+			rules++
+			for _, r := range refusals {
+				if r != "" && strings.HasPrefix(rule.Message, r) {
+					return
+				}
+			}
+			t.Errorf("%s: no case is refused by the rule %q", crd.Name, rule.Message)
+		})
+	}
+	if rules < 13 {
+		t.Errorf("found %d rules", rules)
+	}
+}
+
+func walk(schema *apiextensions.JSONSchemaProps, visit func(apiextensions.ValidationRule)) {
+	if schema == nil {
+		return
+	}
+	for _, rule := range schema.XValidations {
+		visit(rule)
+	}
+	for _, p := range schema.Properties {
+		walk(&p, visit)
+	}
+	if schema.Items != nil {
+		walk(schema.Items.Schema, visit)
+	}
+	if schema.AdditionalProperties != nil {
+		walk(schema.AdditionalProperties.Schema, visit)
+	}
+}
