@@ -65,3 +65,14 @@ func (b *mailbox) acked(acks []ack) {
 		b.put(func(*mailbox) {})
 	}
 }
+
+// putBack returns what could not be taken in now. It does not wake the loop.
+func (b *mailbox) putBack(l letters) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for i, stale := range l.stale {
+		b.stale[i] = b.stale[i] || stale
+	}
+	b.acks, b.nacks = append(l.acks, b.acks...), append(l.nacks, b.nacks...)
+	b.answers = b.answers || l.answers
+}

@@ -37,6 +37,7 @@ type translation struct {
 	listeners map[listenerKey]part[lbsync.Listener]
 	clusters  map[string]part[model.Assignment]
 	secrets   map[string]part[model.Secret]
+	hosts     *envoy.Memo // of large listeners
 }
 
 // listenerKey is a listener in one pool.
@@ -53,6 +54,7 @@ func newTranslation() translation {
 		listeners: map[listenerKey]part[lbsync.Listener]{},
 		clusters:  map[string]part[model.Assignment]{},
 		secrets:   map[string]part[model.Secret]{},
+		hosts:     new(envoy.Memo),
 	}
 }
 
@@ -62,22 +64,22 @@ func (t translation) resources(m model.Model, place lbsync.Place) envoy.Resource
 	var out envoy.Resources
 	for _, l := range program.Listeners {
 		key := listenerKey{place.Pool, listenerName(&l.Listener)}
-		appendTo(&out, translated(t.listeners, key, l, func() lbsync.Program { return lbsync.Program{Listeners: []lbsync.Listener{l}} }))
+		appendTo(&out, translated(t, t.listeners, key, l, func() lbsync.Program { return lbsync.Program{Listeners: []lbsync.Listener{l}} }))
 	}
 	for _, a := range program.Assignments {
-		appendTo(&out, translated(t.clusters, a.Key, a, func() lbsync.Program { return lbsync.Program{Assignments: []model.Assignment{a}} }))
+		appendTo(&out, translated(t, t.clusters, a.Key, a, func() lbsync.Program { return lbsync.Program{Assignments: []model.Assignment{a}} }))
 	}
 	for _, s := range program.Secrets {
-		appendTo(&out, translated(t.secrets, s.Name, s, func() lbsync.Program { return lbsync.Program{Secrets: []model.Secret{s}} }))
+		appendTo(&out, translated(t, t.secrets, s.Name, s, func() lbsync.Program { return lbsync.Program{Secrets: []model.Secret{s}} }))
 	}
 	return out
 }
 
 // translated is what was made of the part before, or is made of it now.
-func translated[K comparable, T any](memo map[K]part[T], key K, from T, program func() lbsync.Program) envoy.Resources {
+func translated[K comparable, T any](t translation, memo map[K]part[T], key K, from T, program func() lbsync.Program) envoy.Resources {
 	known, found := memo[key]
 	if !found || !reflect.DeepEqual(known.from, from) {
-		known = part[T]{from: from, made: envoy.Translate(program())}
+		known = part[T]{from: from, made: t.hosts.Translate(program())}
 	}
 	known.seen = true
 	memo[key] = known
@@ -95,6 +97,7 @@ func appendTo(out *envoy.Resources, more envoy.Resources) {
 
 // forget drops what no place has asked for since the last forget.
 func (t translation) forget() {
+	t.hosts.Forget()
 	forget(t.listeners)
 	forget(t.clusters)
 	forget(t.secrets)

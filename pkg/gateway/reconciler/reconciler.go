@@ -207,12 +207,7 @@ func (r *Reconciler) pass(ctx context.Context) error {
 	l := r.mailbox.take()
 	changed, err := r.gather(ctx, l.stale)
 	if err != nil {
-		r.mailbox.put(func(b *mailbox) { // nothing of it may be lost
-			for i, stale := range l.stale {
-				b.stale[i] = b.stale[i] || stale
-			}
-			b.acks, b.nacks = append(l.acks, b.acks...), append(l.nacks, b.nacks...)
-		})
+		r.mailbox.putBack(l)
 		return err
 	}
 	r.answers(ctx, l)
