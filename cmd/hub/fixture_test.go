@@ -1,0 +1,255 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"crossway.dev/crossway/internal/lab/envtestkit"
+	"crossway.dev/crossway/internal/lab/install"
+	"crossway.dev/crossway/pkg/registration"
+)
+
+func TestMain(m *testing.M) { envtestkit.Main(m) }
+
+// patience is how long a test waits for what must come.
+const patience = 20 * time.Second
+
+func check(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// until waits for a state of the world outside of the test's process.
+func until(t testing.TB, what string, met func() bool) {
+	t.Helper()
+	began := time.Now()
+	defer func() { t.Logf("%s: after %s", what, time.Since(began).Round(time.Millisecond)) }()
+	for end := time.Now().Add(patience); !met(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%s: not within %s", what, patience)
+		}
+	}
+}
+
+// program is the hub, built once for all tests.
+var program = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "crossway-hub-")
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "hub")
+	if out, err := exec.Command("go", "build", "-o", path, ".").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("go build: %w\n%s", err, out)
+	}
+	return path, nil
+})
+
+// world is a hub's API server, and the hub and an edge as processes.
+type world struct {
+	client.Client
+	t           testing.TB
+	xds, health string // addresses of the hub
+	hub         *exec.Cmd
+	admin       string // of the Envoy
+}
+
+func newWorld(t testing.TB) *world {
+	c, err := client.New(envtestkit.Config(t), client.Options{Scheme: newScheme()})
+	check(t, err)
+	f := &world{Client: c, t: t, xds: freeAddress(t), health: freeAddress(t), admin: freeAddress(t)}
+	for _, name := range []string{"crossway-system", "crossway-fleet", "shop"} {
+		f.make(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}})
+	}
+	return f
+}
+
+func freeAddress(t testing.TB) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	check(t, err)
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// make creates objects; what is there from an earlier test stays.
+func (f *world) make(objects ...client.Object) {
+	f.t.Helper()
+	for _, o := range objects {
+		if err := f.Create(f.t.Context(), o); err != nil && !apierrors.IsAlreadyExists(err) {
+			f.t.Fatal(err)
+		}
+	}
+}
+
+// startHub runs the program until the test ends or stopHub.
+func (f *world) startHub() {
+	f.t.Helper()
+	path, err := program()
+	check(f.t, err)
+	log, err := os.CreateTemp(f.t.TempDir(), "hub-*.log")
+	check(f.t, err)
+	f.hub = exec.Command(path, "--kubeconfig="+envtestkit.Kubeconfig(f.t), "--xds-addr="+f.xds, "--xds-names=127.0.0.1,localhost",
+		"--metrics-addr=0", "--health-addr="+f.health, "--region=us", "--log-level=info")
+	f.hub.Stdout, f.hub.Stderr = log, log
+	check(f.t, f.hub.Start())
+	f.t.Cleanup(func() {
+		f.stopHub()
+		if text, err := os.ReadFile(log.Name()); err == nil && f.t.Failed() {
+			f.t.Logf("the hub's log:\n%s", text)
+		}
+	})
+}
+
+// stopHub kills it, as a machine that dies would.
+func (f *world) stopHub() {
+	_ = f.hub.Process.Kill()
+	_ = f.hub.Wait()
+}
+
+func (f *world) ready() bool {
+	answer, err := http.Get("http://" + f.health + "/readyz")
+	if err != nil {
+		return false
+	}
+	defer answer.Body.Close()
+	return answer.StatusCode == http.StatusOK
+}
+
+// startEdge runs an Envoy of pool us until the test ends.
+func (f *world) startEdge(ctx context.Context) {
+	f.t.Helper()
+	binary, err := install.Envoy(ctx, os.Stderr)
+	check(f.t, err)
+	dir := f.t.TempDir()
+	write := func(name string, data []byte) string {
+		path := filepath.Join(dir, name)
+		check(f.t, os.WriteFile(path, data, 0o600))
+		return path
+	}
+	var ca corev1.Secret
+	check(f.t, f.Get(ctx, client.ObjectKey{Namespace: "crossway-system", Name: registration.EdgeCASecret}, &ca))
+	issuer := registration.Issuer{CA: pairOf(&ca), Now: time.Now(), Random: rand.Reader}
+	pair, err := registration.NewEdgeCertificate(issuer, registration.EdgeIdentity{Pool: "us", Region: "us", Zone: "us-a"}, time.Hour)
+	check(f.t, err)
+	config := f.bootstrap(write("tls.crt", pair.Certificate), write("tls.key", pair.Key), write("ca.crt", issuer.CA.Certificate))
+	logs := filepath.Join(dir, "envoy.log")
+	envoy := exec.Command(binary, "-c", write("envoy.yaml", []byte(config)), "--disable-hot-restart", "--concurrency", "1", "-l", "info", "--log-path", logs)
+	check(f.t, envoy.Start())
+	f.t.Cleanup(func() {
+		_ = envoy.Process.Kill()
+		_ = envoy.Wait()
+		if text, err := os.ReadFile(logs); err == nil && f.t.Failed() {
+			f.t.Logf("Envoy's log:\n%s", text)
+		}
+	})
+}
+
+func (f *world) bootstrap(certificate, key, ca string) string {
+	socket := func(address string) string {
+		host, port, _ := net.SplitHostPort(address)
+		return fmt.Sprintf("{socket_address: {address: %s, port_value: %s}}", host, port)
+	}
+	return fmt.Sprintf(`
+node: {id: envoy-0, cluster: us, locality: {region: us, zone: us-a}}
+admin: {address: %[1]s}
+layered_runtime: {layers: [{name: static, static_layer: {re2.max_program_size.error_level: 100000}}]}
+dynamic_resources:
+  ads_config: {api_type: DELTA_GRPC, transport_api_version: V3, set_node_on_first_message_only: true,
+    grpc_services: [{envoy_grpc: {cluster_name: xds, retry_policy: {retry_back_off: {base_interval: 0.1s, max_interval: 0.5s}}}}]}
+  cds_config: {ads: {}, resource_api_version: V3}
+  lds_config: {ads: {}, resource_api_version: V3}
+cluster_manager: {load_stats_config: {api_type: GRPC, transport_api_version: V3, grpc_services: [{envoy_grpc: {cluster_name: xds}}]}}
+static_resources:
+  clusters:
+  - name: xds
+    type: STATIC
+    connect_timeout: 1s
+    typed_extension_protocol_options:
+      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        explicit_http_config: {http2_protocol_options: {connection_keepalive: {interval: 5s, timeout: 2s}}}
+    transport_socket:
+      name: tls
+      typed_config:
+        "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+        sni: localhost
+        common_tls_context:
+          tls_params: {tls_minimum_protocol_version: TLSv1_3, tls_maximum_protocol_version: TLSv1_3}
+          tls_certificates: [{certificate_chain: {filename: %[3]q}, private_key: {filename: %[4]q}}]
+          validation_context: {trusted_ca: {filename: %[5]q}, match_typed_subject_alt_names: [{san_type: DNS, matcher: {exact: localhost}}]}
+    load_assignment: {cluster_name: xds, endpoints: [{lb_endpoints: [{endpoint: {address: %[2]s}}]}]}
+`, socket(f.admin), socket(f.xds), certificate, key, ca)
+}
+
+// counters are Envoy's statistics that match a regular expression, as text.
+func (f *world) counters(filter string) string {
+	answer, err := http.Get("http://" + f.admin + "/stats?filter=" + url.QueryEscape(filter))
+	if err != nil {
+		return err.Error()
+	}
+	defer answer.Body.Close()
+	text, _ := io.ReadAll(answer.Body)
+	return string(text)
+}
+
+// backend is a server on this machine's own address: the API server refuses endpoints on loopback.
+func backend(t testing.TB) (address string, port int32) {
+	addresses, err := net.InterfaceAddrs()
+	check(t, err)
+	for _, a := range addresses {
+		ip, _, err := net.ParseCIDR(a.String())
+		if err != nil || ip.To4() == nil || !ip.IsGlobalUnicast() {
+			continue
+		}
+		l, err := net.Listen("tcp4", net.JoinHostPort(ip.String(), "0"))
+		check(t, err)
+		s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			fmt.Fprintf(w, "%s for %s", r.URL.Path, r.Host)
+		}))
+		s.Listener.Close()
+		s.Listener = l
+		s.Start()
+		t.Cleanup(s.Close)
+		return ip.String(), int32(l.Addr().(*net.TCPAddr).Port)
+	}
+	t.Skip("this machine has no address that is not loopback")
+	return "", 0
+}
+
+// ask sends one request with a Host to a gateway address.
+func ask(address, host, path string) (status int, body string) {
+	request, err := http.NewRequest(http.MethodGet, "http://"+address+path, nil)
+	if err != nil {
+		return 0, err.Error()
+	}
+	request.Host = host
+	answer, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(answer.Body)
+	if err != nil {
+		return 0, err.Error()
+	}
+	return answer.StatusCode, strings.TrimSpace(string(text))
+}

@@ -1,0 +1,116 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"crossway.dev/crossway/api/v1alpha1"
+)
+
+func to[T any](v T) *T { return &v }
+
+// A hub on an empty cluster makes its certificates and serves; a member's export, a Gateway and a route become an
+// answered request through a real Envoy; a changed slice reaches it; killed and started again, the hub sends the Envoy
+// nothing that it has.
+func TestHub(t *testing.T) {
+	f := newWorld(t)
+	address, port := backend(t)
+	f.startHub()
+	f.make(
+		&v1alpha1.EdgePool{ObjectMeta: metav1.ObjectMeta{Name: "us"}, Spec: v1alpha1.EdgePoolSpec{Region: "us", Addresses: []v1alpha1.AddressBlock{{CIDR: "127.77.1.0/24"}}}},
+		&v1alpha1.MemberCluster{ObjectMeta: metav1.ObjectMeta{Name: "us-west"}, Spec: v1alpha1.MemberClusterSpec{Accepted: true, Region: "us", Zone: "us-a", EndpointCIDRs: []string{address + "/32"}}},
+		&v1alpha1.GatewayParameters{ObjectMeta: metav1.ObjectMeta{Name: "global", Namespace: "crossway-system"}, Spec: v1alpha1.GatewayParametersSpec{Scope: v1alpha1.Global, Exposure: v1alpha1.External}},
+		&gatewayv1.GatewayClass{ObjectMeta: metav1.ObjectMeta{Name: "crossway-global"}, Spec: gatewayv1.GatewayClassSpec{ControllerName: v1alpha1.GatewayController,
+			ParametersRef: &gatewayv1.ParametersReference{Group: "crossway.dev", Kind: "GatewayParameters", Name: "global", Namespace: to(gatewayv1.Namespace("crossway-system"))}}},
+	)
+	until(t, "the hub is ready", f.ready)
+	until(t, "the member's namespace", func() bool {
+		return f.Get(t.Context(), client.ObjectKey{Name: "member-us-west"}, &corev1.Namespace{}) == nil
+	})
+	slice := f.export(address, port)
+	f.make(&gatewayv1.Gateway{ObjectMeta: metav1.ObjectMeta{Name: "shared", Namespace: "shop"}, Spec: gatewayv1.GatewaySpec{GatewayClassName: "crossway-global",
+		Listeners: []gatewayv1.Listener{{Name: "http", Port: 18080, Protocol: gatewayv1.HTTPProtocolType}}}},
+		routeTo("store", "store.example.com"))
+	f.startEdge(t.Context())
+
+	var gateway gatewayv1.Gateway
+	until(t, "an answered request", func() bool {
+		check(t, f.Get(t.Context(), client.ObjectKey{Namespace: "shop", Name: "shared"}, &gateway))
+		if len(gateway.Status.Addresses) == 0 {
+			return false
+		}
+		status, body := ask(gateway.Status.Addresses[0].Value+":18080", "store.example.com", "/hello")
+		return status == 200 && body == "/hello for store.example.com"
+	})
+	until(t, "the Gateway is programmed", func() bool {
+		check(t, f.Get(t.Context(), client.ObjectKey{Namespace: "shop", Name: "shared"}, &gateway))
+		return meta.IsStatusConditionTrue(gateway.Status.Conditions, "Programmed")
+	})
+	at := gateway.Status.Addresses[0].Value + ":18080"
+
+	// No endpoint any more: 503; then again.
+	slice.Endpoints[0].Conditions.Ready = to(false)
+	check(t, f.Update(t.Context(), slice))
+	until(t, "503 without an endpoint", func() bool { status, _ := ask(at, "store.example.com", "/"); return status == 503 })
+	slice.Endpoints[0].Conditions.Ready = to(true)
+	check(t, f.Update(t.Context(), slice))
+	until(t, "200 with one", func() bool { status, _ := ask(at, "store.example.com", "/"); return status == 200 })
+
+	f.restartChangesNothing(at)
+}
+
+// restartChangesNothing kills the hub, starts it, and counts what the Envoy was sent: a route that was made meanwhile,
+// and nothing else.
+func (f *world) restartChangesNothing(at string) {
+	t := f.t
+	// What changes when an Envoy is sent something new; the answer to a first request for all clusters or listeners is
+	// counted as an update even where it is empty.
+	const sent = `(^cluster\..*\.(update_success|update_rejected)|config_reload|(cluster|listener)_(added|modified|removed|updated)|update_rejected)$`
+	f.stopHub()
+	if status, body := ask(at, "store.example.com", "/"); status != 200 {
+		t.Errorf("without a hub: %d %s", status, body)
+	}
+	before := f.counters(sent)
+	f.startHub()
+	until(t, "the edge is back", func() bool {
+		return strings.Contains(f.counters("control_plane.connected_state"), "connected_state: 1")
+	})
+	time.Sleep(7 * time.Second) // as long as learned shares may be kept, and more: nothing may come
+	if after := f.counters(sent); after != before {
+		t.Errorf("the restarted hub sent\n%s\nbefore\n%s", after, before)
+	}
+	f.make(routeTo("late", "late.example.com"))
+	until(t, "a route made after the restart", func() bool { status, _ := ask(at, "late.example.com", "/"); return status == 200 })
+}
+
+func (f *world) export(address string, port int32) *discoveryv1.EndpointSlice {
+	f.make(&v1alpha1.ExportedService{ObjectMeta: metav1.ObjectMeta{Namespace: "member-us-west", Name: "store.shop"}, Spec: v1alpha1.ExportedServiceSpec{
+		Service: v1alpha1.ServiceReference{Namespace: "shop", Name: "store"}, ExportedAt: metav1.Now(),
+		ServiceProperties: v1alpha1.ServiceProperties{Type: v1alpha1.ClusterSetIP},
+		Ports:             []v1alpha1.ServicePort{{Name: "http", Protocol: corev1.ProtocolTCP, Port: 80}}}})
+	slice := &discoveryv1.EndpointSlice{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "member-us-west", Name: "store-abc", Labels: map[string]string{
+			v1alpha1.LabelServiceName: "store", v1alpha1.LabelServiceNamespace: "shop", v1alpha1.LabelSourceCluster: "us-west"}},
+		AddressType: discoveryv1.AddressTypeIPv4,
+		Ports:       []discoveryv1.EndpointPort{{Name: to("http"), Port: &port, Protocol: to(corev1.ProtocolTCP)}},
+		Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{address}, Conditions: discoveryv1.EndpointConditions{Ready: to(true)}}},
+	}
+	f.make(slice)
+	return slice
+}
+
+func routeTo(name, host string) *gatewayv1.HTTPRoute {
+	return &gatewayv1.HTTPRoute{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "shop"}, Spec: gatewayv1.HTTPRouteSpec{
+		CommonRouteSpec: gatewayv1.CommonRouteSpec{ParentRefs: []gatewayv1.ParentReference{{Name: "shared"}}},
+		Hostnames:       []gatewayv1.Hostname{gatewayv1.Hostname(host)},
+		Rules: []gatewayv1.HTTPRouteRule{{BackendRefs: []gatewayv1.HTTPBackendRef{{BackendRef: gatewayv1.BackendRef{BackendObjectReference: gatewayv1.BackendObjectReference{
+			Group: to(gatewayv1.Group("multicluster.x-k8s.io")), Kind: to(gatewayv1.Kind("ServiceImport")), Name: "store", Port: to(gatewayv1.PortNumber(80))}}}}}}}}
+}
