@@ -120,6 +120,8 @@ func TestReauthorize(t *testing.T) {
 	h.regions[pool] = "eu"
 	h.mu.Unlock()
 	h.Reauthorize()
+	timeout := time.AfterFunc(patience, e.cancel)
+	defer timeout.Stop()
 	_, err := e.stream.Recv()
 	if s := status.Convert(err); s.Code() != codes.PermissionDenied || !strings.Contains(s.Message(), `is in region "eu"`) {
 		t.Errorf("the stream ended with %v, want PermissionDenied", err)

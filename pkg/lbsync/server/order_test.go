@@ -126,10 +126,11 @@ func TestReconnectAfterChanges(t *testing.T) {
 	h.SetResources(pool, snapshot(4, "Cluster a@1 b@1 new@1", "Listener l@1", "Route r@2"))
 	e := h.connect("envoy-0")
 	e.asks(server.ClusterType, versions{"a": "1", "b": "1", "old": "1"})
+	cds := e.gets("Cluster new@1")
+	e.getsNothing() // old stays: nobody has said yet what the routes are
 	e.asks(server.AssignmentType, versions{"a": "1", "b": "1", "old": "1"}, "a", "b", "old")
 	e.asks(server.ListenerType, versions{"l": "1", "gone": "1"})
 	e.asks(server.RouteType, versions{"r": "1"}, "r")
-	cds := e.gets("Cluster new@1")
 	e.takes("ClusterLoadAssignment b@2")
 	e.subscribes(server.AssignmentType, "new")
 	e.takes("ClusterLoadAssignment new@1")
