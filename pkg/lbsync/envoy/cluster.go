@@ -29,6 +29,10 @@ const (
 // cluster is what one assignment's requests share. Changing any field makes Envoy build and warm the cluster anew, so
 // nothing here depends on endpoints or shares.
 func cluster(a model.Assignment) *clusterv3.Cluster {
+	upstream := http1Upstream
+	if a.Protocol == model.H2C {
+		upstream = http2Upstream
+	}
 	return &clusterv3.Cluster{
 		Name:                 a.Key,
 		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},
@@ -54,7 +58,7 @@ func cluster(a model.Assignment) *clusterv3.Cluster {
 			// For requests that the peer had acknowledged when it vanished: no data is left to time out.
 			KeepaliveProbes: number(3), KeepaliveTime: number(1), KeepaliveInterval: number(1)}},
 		TypedExtensionProtocolOptions: map[string]*anypb.Any{
-			"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": packed(protocol(a.Protocol))},
+			"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": upstream},
 		HealthChecks:              healthChecks(a),
 		IgnoreHealthOnHostRemoval: true, // an endpoint that is gone is gone, whatever its last probe said
 	}

@@ -10,10 +10,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	streamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
-	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
-	inspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
-	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -39,7 +36,7 @@ func (t *translator) listener(l lbsync.Listener) {
 	if l.Protocol == model.HTTPS {
 		out.ListenerFilters = []*listenerv3.ListenerFilter{{
 			Name:       "envoy.filters.listener.tls_inspector",
-			ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: packed(&inspectorv3.TlsInspector{})},
+			ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: tlsInspector},
 		}}
 	}
 	for _, c := range l.Chains {
@@ -87,9 +84,7 @@ func (t *translator) chain(l lbsync.Listener, c model.Chain) *listenerv3.FilterC
 // a wider chain.
 func reject() *listenerv3.Filter {
 	return &listenerv3.Filter{Name: "envoy.filters.network.tcp_proxy",
-		ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: packed(&tcpv3.TcpProxy{
-			StatPrefix:       "reject",
-			ClusterSpecifier: &tcpv3.TcpProxy_Cluster{Cluster: nowhere}})}}
+		ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: rejectingProxy}}
 }
 
 func downstreamTLS(c model.Chain) *tlsv3.DownstreamTlsContext {
@@ -119,8 +114,9 @@ func connectionManager(l lbsync.Listener, c model.Chain) *hcmv3.HttpConnectionMa
 	return &hcmv3.HttpConnectionManager{
 		StatPrefix: strings.ReplaceAll(routesName(l, c), "/", "."),
 		HttpFilters: []*hcmv3.HttpFilter{{Name: "envoy.filters.http.router",
-			ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: packed(&routerv3.Router{SuppressEnvoyHeaders: true})}}},
-		AccessLog: []*accesslogv3.AccessLog{accessLog()},
+			ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: routerFilter}}},
+		AccessLog: []*accesslogv3.AccessLog{{Name: "envoy.access_loggers.stdout",
+			ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: stdoutLog}}},
 		// The client is who connected: no proxy in front is trusted to name another.
 		UseRemoteAddress: yes(), XffNumTrustedHops: 0,
 		NormalizePath: yes(), MergeSlashes: true,
@@ -165,13 +161,12 @@ var logFields = map[string]string{
 }
 
 // accessLog writes one JSON object a request to standard output.
-func accessLog() *accesslogv3.AccessLog {
+func accessLog() *streamv3.StdoutAccessLog {
 	fields := map[string]*structpb.Value{}
 	for name, format := range logFields {
 		fields[name] = structpb.NewStringValue(format)
 	}
-	log := &streamv3.StdoutAccessLog{AccessLogFormat: &streamv3.StdoutAccessLog_LogFormat{LogFormat: &corev3.SubstitutionFormatString{
+	return &streamv3.StdoutAccessLog{AccessLogFormat: &streamv3.StdoutAccessLog_LogFormat{LogFormat: &corev3.SubstitutionFormatString{
 		Format: &corev3.SubstitutionFormatString_JsonFormat{JsonFormat: &structpb.Struct{Fields: fields}},
 	}}}
-	return &accesslogv3.AccessLog{Name: "envoy.access_loggers.stdout", ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: packed(log)}}
 }

@@ -7,11 +7,16 @@ import (
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
+	inspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
+	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
+	hostsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"crossway.dev/crossway/pkg/gateway/model"
 	"crossway.dev/crossway/pkg/lbsync"
 )
 
@@ -44,8 +49,34 @@ func (f Fault) String() string {
 }
 
 // Translate gives the Envoy resources of a place.
-func Translate(p lbsync.Program) Resources {
-	var t translator
+func Translate(p lbsync.Program) Resources { return new(Memo).Translate(p) }
+
+// Memo remembers what was made of each host of large chains, so that one changed route costs one RouteConfiguration.
+// The result is the same as without it. The zero value is empty.
+type Memo struct{ hosts map[string]*madeHost }
+
+// madeHost is what a host was translated to, and what it was made from.
+type madeHost struct {
+	port     uint16
+	protocol model.Protocol
+	from     model.VirtualHost
+	out      Resources
+	seen     bool // since the last Forget
+}
+
+// Forget drops the hosts that no call of Translate has asked for since the last Forget.
+func (m *Memo) Forget() {
+	for name, h := range m.hosts {
+		if !h.seen {
+			delete(m.hosts, name)
+		}
+		h.seen = false
+	}
+}
+
+// Translate gives the Envoy resources of a place, or of a part of a place. The program must not be changed afterwards.
+func (m *Memo) Translate(p lbsync.Program) Resources {
+	t := translator{memo: m}
 	for _, l := range p.Listeners {
 		t.listener(l)
 	}
@@ -59,7 +90,10 @@ func Translate(p lbsync.Program) Resources {
 }
 
 // translator collects the resources of one place.
-type translator struct{ out Resources }
+type translator struct {
+	out  Resources
+	memo *Memo
+}
 
 // add validates and packs one resource, or notes why it cannot leave.
 func (t *translator) add(to *[]Resource, name string, message proto.Message) {
@@ -106,6 +140,21 @@ func packed(message proto.Message) *anypb.Any {
 	}
 	return body
 }
+
+// Messages that are the same in every resource: packed once, and validated by a test rather than each time. Nobody may
+// change them.
+var (
+	routerFilter   = packed(&routerv3.Router{SuppressEnvoyHeaders: true})
+	tlsInspector   = packed(&inspectorv3.TlsInspector{})
+	stdoutLog      = packed(accessLog())
+	previousHosts  = packed(&hostsv3.PreviousHostsPredicate{})
+	http1Upstream  = packed(protocol(model.HTTP1))
+	http2Upstream  = packed(protocol(model.H2C))
+	rejectingProxy = packed(&tcpv3.TcpProxy{StatPrefix: "reject", ClusterSpecifier: &tcpv3.TcpProxy_Cluster{Cluster: nowhere}})
+
+	constants = map[*anypb.Any]bool{routerFilter: true, tlsInspector: true, stdoutLog: true, previousHosts: true,
+		http1Upstream: true, http2Upstream: true, rejectingProxy: true}
+)
 
 // fetchTimeout bounds how long a listener or a cluster waits for what it refers to. Envoy's default of 15 s would keep
 // all listeners of a fresh Envoy closed for one resource that never comes.

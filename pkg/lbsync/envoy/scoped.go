@@ -1,6 +1,7 @@
 package envoy
 
 import (
+	"reflect"
 	"slices"
 	"strings"
 
@@ -44,10 +45,10 @@ func (t *translator) scoped(l lbsync.Listener, c model.Chain, manager *hcmv3.Htt
 		if strings.Contains(h.Hostname, "*") {
 			continue
 		}
-		name := chain + "/" + h.Hostname
-		t.add(&t.out.Routes, name, &routev3.RouteConfiguration{Name: name, IgnorePortInHostMatching: true,
-			RequestHeadersToRemove: []string{scopeHeader}, VirtualHosts: []*routev3.VirtualHost{t.host(l, name, h)}})
-		t.add(&t.out.ScopedRoutes, name, scope(name, name))
+		made := t.memo.host(l, chain+"/"+h.Hostname, h)
+		t.out.Routes = append(t.out.Routes, made.Routes...)
+		t.out.ScopedRoutes = append(t.out.ScopedRoutes, made.ScopedRoutes...)
+		t.out.Faults = append(t.out.Faults, made.Faults...)
 	}
 	if m := misdirected(c); m != nil {
 		name := chain + "/+misdirected" // no hostname has a plus
@@ -64,6 +65,24 @@ func (t *translator) scoped(l lbsync.Listener, c model.Chain, manager *hcmv3.Htt
 		ScopeKeyBuilder: keyBuilder(),
 		ConfigSpecifier: &hcmv3.ScopedRoutes_ScopedRds{ScopedRds: &hcmv3.ScopedRds{ScopedRdsConfigSource: ads()}},
 	}}
+}
+
+// host gives the RouteConfiguration and the scope of one host.
+func (m *Memo) host(l lbsync.Listener, name string, h model.VirtualHost) Resources {
+	known := m.hosts[name]
+	if known == nil || known.port != l.Port || known.protocol != l.Protocol || !reflect.DeepEqual(known.from, h) {
+		var t translator
+		t.add(&t.out.Routes, name, &routev3.RouteConfiguration{Name: name, IgnorePortInHostMatching: true,
+			RequestHeadersToRemove: []string{scopeHeader}, VirtualHosts: []*routev3.VirtualHost{t.host(l, name, h)}})
+		t.add(&t.out.ScopedRoutes, name, scope(name, name))
+		known = &madeHost{port: l.Port, protocol: l.Protocol, from: h, out: t.out}
+		if m.hosts == nil {
+			m.hosts = map[string]*madeHost{}
+		}
+		m.hosts[name] = known
+	}
+	known.seen = true
+	return known.out
 }
 
 func scope(key, routes string) *routev3.ScopedRouteConfiguration {
