@@ -52,14 +52,14 @@ func (l *Lab) startCluster(ctx, life context.Context, env controlplane.Env, p cl
 	node := l.network.Nodes[p.nodes[0].name]
 	plane, err := controlplane.Start(ctx, env, controlplane.Spec{
 		Name: p.name, Etcd: etcd, Address: node.Address.String(), Control: node.Control.String(), Port: apiPort,
-		ServiceCIDR: p.services, Namespace: node.NS, AuditPolicy: p.audit,
+		ServiceCIDR: p.services.String(), Namespace: node.NS, AuditPolicy: p.audit,
 	})
 	if err != nil {
 		return nil, err
 	}
 	c := &Cluster{
 		Name: p.name, Region: p.region, Zone: p.zone, Server: fmt.Sprintf("https://%s:%d", node.Address, apiPort),
-		REST: plane.REST, Kubeconfig: plane.Kubeconfig, PodCIDR: p.pods.String(), ServiceCIDR: p.services, NodeAddress: node.Address.String(),
+		REST: plane.REST, Kubeconfig: plane.Kubeconfig, PodCIDR: p.pods.String(), ServiceCIDR: p.services.String(), NodeAddress: node.Address.String(),
 		plane: plane, kubectl: l.Programs.Path("kubectl"),
 	}
 	if c.Client, err = kubernetes.NewForConfig(c.REST); err != nil {

@@ -89,7 +89,8 @@ func Start(ctx context.Context, cfg Config, progress io.Writer) (*Lab, error) {
 		cfg.Members = Members
 	}
 	life, stop := context.WithCancel(context.WithoutCancel(ctx))
-	l := &Lab{Members: map[string]*Cluster{}, Programs: programs, LogDir: cfg.LogDir, stop: stop, group: process.NewGroup(), progress: progress}
+	l := &Lab{Members: map[string]*Cluster{}, Programs: programs, LogDir: cfg.LogDir, stop: stop, progress: progress}
+	l.group = process.NewGroup(func(p *process.Process) { fmt.Fprintln(progress, "lab:", p.Err()) })
 	for _, m := range cfg.Members {
 		if !slices.Contains(l.Regions, m.Region) {
 			l.Regions = append(l.Regions, m.Region)
@@ -176,7 +177,7 @@ func (l *Lab) imageTable(cfg Config) (kubelet.Images, error) {
 type clusterPlan struct {
 	name, region, zone string
 	pods               netip.Prefix
-	services           string
+	services           netip.Prefix
 	nodes              []nodePlan
 	audit              []byte
 }
@@ -194,7 +195,7 @@ func plan(cfg Config, regions []string) []clusterPlan {
 		return map[string]string{"topology.kubernetes.io/region": region, "topology.kubernetes.io/zone": zone}
 	}
 	hub := clusterPlan{
-		name: "hub", pods: netip.MustParsePrefix("10.10.0.0/16"), services: "10.110.0.0/16", audit: cfg.HubAudit,
+		name: "hub", pods: netip.MustParsePrefix("10.10.0.0/16"), services: netip.MustParsePrefix("10.110.0.0/16"), audit: cfg.HubAudit,
 		nodes: []nodePlan{{"hub", place("hub", "hub-1")}},
 	}
 	for _, r := range regions {
@@ -204,7 +205,7 @@ func plan(cfg Config, regions []string) []clusterPlan {
 	for i, m := range cfg.Members {
 		plans = append(plans, clusterPlan{
 			name: m.Name, region: m.Region, zone: m.Zone,
-			pods: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i + 1), 0, 0}), 16), services: fmt.Sprintf("10.%d.0.0/16", 101+i),
+			pods: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i + 1), 0, 0}), 16), services: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(101 + i), 0, 0}), 16),
 			nodes: []nodePlan{{m.Name, place(m.Region, m.Zone)}},
 		})
 	}
@@ -217,11 +218,11 @@ func plan(cfg Config, regions []string) []clusterPlan {
 func nodeSpecs(plans []clusterPlan, regions []string) []network.NodeSpec {
 	var specs []network.NodeSpec
 	for _, p := range plans {
-		specs = append(specs, network.NodeSpec{Name: p.nodes[0].name, PodCIDR: p.pods, Control: true})
+		specs = append(specs, network.NodeSpec{Name: p.nodes[0].name, PodCIDR: p.pods, Services: p.services, Control: true})
 	}
 	for _, r := range regions {
 		specs = append(specs,
-			network.NodeSpec{Name: "edge-" + r, Local: []netip.Prefix{regionAddresses(r, regions)}},
+			network.NodeSpec{Name: "edge-" + r, Services: plans[0].services, Local: []netip.Prefix{regionAddresses(r, regions)}},
 			network.NodeSpec{Name: "client-" + r})
 	}
 	return specs

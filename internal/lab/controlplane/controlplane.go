@@ -96,13 +96,12 @@ func Start(ctx context.Context, env Env, spec Spec) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !spec.APIServerOnly {
-		// It waits for the API server by itself, so its start-up overlaps.
-		if c.ControllerManager, err = c.start("kube-controller-manager", c.controllerManagerArgs()); err != nil {
-			return nil, err
-		}
+	if err := await(ctx, c.APIServer, func(ctx context.Context) error { return get(ctx, client, c.REST.Host+"/readyz") }); err != nil {
+		return nil, err
 	}
-	err = await(ctx, c.APIServer, func(ctx context.Context) error { return get(ctx, client, c.REST.Host+"/readyz") })
+	if !spec.APIServerOnly { // it would wait for the API server, but only 10 s
+		c.ControllerManager, err = c.start("kube-controller-manager", c.controllerManagerArgs())
+	}
 	return c, err
 }
 

@@ -94,7 +94,7 @@ func startServer() error {
 	if server.dir, err = os.MkdirTemp("", "crossway-envtest-"); err != nil {
 		return err
 	}
-	server.group = process.NewGroup()
+	server.group = process.NewGroup(nil)
 	env := controlplane.Env{Programs: programs, Group: server.group, Dir: server.dir, LogDir: server.dir}
 	ports, err := freePorts(3)
 	if err != nil {

@@ -22,6 +22,9 @@ type NodeSpec struct {
 	// Local are addresses that the node answers for, each one of the prefix
 	// (AnyIP: `ip route add local <prefix> dev lo`).
 	Local []netip.Prefix
+	// Services is the range of ClusterIPs in the node's cluster. A connection
+	// that the node itself makes needs a route before kube-proxy translates it.
+	Services netip.Prefix
 	// Control gives the node a control link, which no cut touches.
 	Control bool
 }
@@ -216,6 +219,16 @@ func (n *Network) connect() error {
 	for _, node := range n.Nodes {
 		if err := n.know(node.handle, "eth0", node.Address); err != nil {
 			return fmt.Errorf("routes of %s: %w", node.Name, err)
+		}
+		if !node.spec.Services.IsValid() {
+			continue
+		}
+		link, err := node.handle.LinkByName("eth0")
+		if err != nil {
+			return err
+		}
+		if err := node.handle.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: ipNet(node.spec.Services), Scope: unix.RT_SCOPE_LINK}); err != nil {
+			return fmt.Errorf("route to Services of %s: %w", node.Name, err)
 		}
 	}
 	return nil

@@ -5,7 +5,7 @@
 //
 // It never decides what to run, and never restarts anything.
 //
-//	group := process.NewGroup()
+//	group := process.NewGroup(nil)
 //	defer group.Close()
 //	p, err := group.Start(process.Spec{Args: []string{"etcd", "--data-dir", dir}, Log: dir + "/etcd.log"})
 package process

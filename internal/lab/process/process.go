@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -28,10 +29,11 @@ type Spec struct {
 // Group owns processes. The kernel sends SIGKILL to a child when the *thread*
 // that forked it ends, so one thread, kept for the Group's life, forks them all.
 type Group struct {
-	requests chan request
-	mu       sync.Mutex // guards all and closed
-	all      []*Process
-	closed   bool
+	unexpected func(*Process)
+	requests   chan request
+	mu         sync.Mutex // guards all and closed
+	all        []*Process
+	closed     bool
 }
 
 type request struct {
@@ -47,11 +49,14 @@ type Process struct {
 	cmd  *exec.Cmd
 	done chan struct{} // closed when it has ended; err is set before
 	err  error
+
+	asked atomic.Bool // to end
 }
 
-// NewGroup returns an empty Group; Close ends it.
-func NewGroup() *Group {
-	g := &Group{requests: make(chan request)}
+// NewGroup returns an empty Group; Close ends it. Where unexpected is not nil,
+// it hears of each process that ends although nobody has asked it to.
+func NewGroup(unexpected func(*Process)) *Group {
+	g := &Group{unexpected: unexpected, requests: make(chan request)}
 	go g.fork()
 	return g
 }
@@ -110,6 +115,9 @@ func (g *Group) Start(spec Spec) (*Process, error) {
 	go func() {
 		p.err = p.cmd.Wait()
 		close(p.done)
+		if g.unexpected != nil && !p.asked.Load() {
+			g.unexpected(p)
+		}
 	}()
 	return p, nil
 }
@@ -137,6 +145,7 @@ func (p *Process) Signal(s syscall.Signal) {
 	select {
 	case <-p.done:
 	default:
+		p.asked.Store(p.asked.Load() || s == syscall.SIGTERM || s == syscall.SIGKILL)
 		_ = syscall.Kill(-p.cmd.Process.Pid, s) // ESRCH: it has just ended
 	}
 }

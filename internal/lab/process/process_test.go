@@ -13,7 +13,8 @@ import (
 
 // Close ends what runs; Stop is patient with a program that takes its time.
 func TestGroup(t *testing.T) {
-	g := NewGroup()
+	ended := make(chan string, 3)
+	g := NewGroup(func(p *Process) { ended <- p.name })
 	log := filepath.Join(t.TempDir(), "log")
 	patient, err := g.Start(Spec{Args: []string{"sh", "-c", "trap 'sleep 0.2; echo done; exit 0' TERM; echo up; while :; do sleep 0.02; done"}, Log: log})
 	if err != nil {
@@ -27,6 +28,12 @@ func TestGroup(t *testing.T) {
 	patient.Stop(10 * time.Second)
 	if !contains(log, "done") {
 		t.Error("Stop did not let the program end by itself")
+	}
+	if _, err := g.Start(Spec{Args: []string{"false"}}); err != nil {
+		t.Fatal(err)
+	}
+	if name := <-ended; name != "false" {
+		t.Errorf("%s ended unexpectedly, want only false", name)
 	}
 	g.Close()
 	select {
@@ -42,7 +49,7 @@ func TestGroup(t *testing.T) {
 // A process does not outlive its owner that is killed.
 func TestOwnerKilled(t *testing.T) {
 	if os.Getenv("PROCESS_TEST_OWNER") != "" {
-		p, err := NewGroup().Start(Spec{Args: []string{"sleep", "1000"}})
+		p, err := NewGroup(nil).Start(Spec{Args: []string{"sleep", "1000"}})
 		if err != nil {
 			t.Fatal(err)
 		}
