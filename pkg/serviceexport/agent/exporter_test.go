@@ -1,0 +1,346 @@
+package agent
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
+
+	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/internal/lab/envtestkit"
+	"crossway.dev/crossway/pkg/apply"
+	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/registration"
+)
+
+const (
+	exportWrite = "PATCH exportedservices"
+	sliceWrite  = "PATCH endpointslices"
+)
+
+// An export goes to the hub by one write, each of its slices by one, and a
+// second look, also after a restart, writes nothing.
+func TestPush(t *testing.T) {
+	f := newFixture(t, "push")
+	ns := f.namespace("push-shop")
+	f.service(ns, "web")
+	f.slice(ns, "web", "web-2", "10.1.0.3")
+	f.wantWrites("at first", f.reconcile(ns, "web", "web-1", "web-2"), exportWrite, sliceWrite, sliceWrite)
+
+	exported := f.exported(ns, "web")
+	if len(exported.Spec.Ports) != 1 || exported.Spec.Ports[0].Port != 80 || exported.Spec.Type != v1alpha1.ClusterSetIP {
+		t.Errorf("exported %+v", exported.Spec)
+	}
+	s := f.onHub(hubName(ns, "web", "web-1"), &discoveryv1.EndpointSlice{}).(*discoveryv1.EndpointSlice)
+	if len(s.Endpoints) != 2 || s.Endpoints[0].Addresses[0] != "10.1.0.1" {
+		t.Errorf("endpoints %+v", s.Endpoints)
+	}
+	if len(s.OwnerReferences) != 1 || s.OwnerReferences[0].UID != exported.UID {
+		t.Errorf("owners %+v, want the ExportedService %s", s.OwnerReferences, exported.UID)
+	}
+	if s.Labels[discoveryv1.LabelServiceName] != "" || s.Labels[v1alpha1.LabelSourceCluster] != "push" {
+		t.Errorf("labels %v", s.Labels)
+	}
+	f.wantConditions(ns, "web", "Ready=False Pending", "Valid=True Valid")
+
+	f.wantWrites("unchanged", f.reconcile(ns, "web", "web-1", "web-2"))
+	if err := f.exporter.FirstPush(t.Context()); err != nil {
+		t.Error("after the push: ", err)
+	}
+	f.start()
+	if err := f.exporter.FirstPush(t.Context()); err != nil {
+		t.Error("after a restart: ", err)
+	}
+	f.wantWrites("after a restart", f.reconcile(ns, "web", "web-1", "web-2"))
+}
+
+// One changed slice is one write; a change that the fleet does not see is none.
+func TestOneSliceChanges(t *testing.T) {
+	f := newFixture(t, "change")
+	ns := f.namespace("change-shop")
+	f.service(ns, "web")
+	f.slice(ns, "web", "web-2", "10.1.0.3")
+	f.reconcile(ns, "web", "web-1", "web-2")
+
+	change := func(edit func(*discoveryv1.EndpointSlice)) {
+		t.Helper()
+		var s discoveryv1.EndpointSlice
+		f.must(f.member.GetClient().Get(t.Context(), types.NamespacedName{Namespace: ns, Name: "web-1"}, &s))
+		edit(&s)
+		f.must(f.member.GetClient().Update(t.Context(), &s))
+	}
+	no := false
+	change(func(s *discoveryv1.EndpointSlice) { s.Endpoints[0].Conditions.Ready = &no })
+	f.wantWrites("after one change", f.reconcile(ns, "web", "web-1", "web-2"), sliceWrite)
+
+	change(func(s *discoveryv1.EndpointSlice) {
+		node := "n1"
+		s.Endpoints[0], s.Endpoints[1] = s.Endpoints[1], s.Endpoints[0]
+		s.Endpoints[0].NodeName = &node
+		s.Annotations = map[string]string{"endpoints.kubernetes.io/last-change-trigger-time": "now"}
+	})
+	f.wantWrites("after a change of order, node and annotation", f.reconcile(ns, "web", "web-1", "web-2"))
+
+	// somebody changes what is on the hub: the source's word holds
+	s := f.onHub(hubName(ns, "web", "web-1"), &discoveryv1.EndpointSlice{}).(*discoveryv1.EndpointSlice)
+	before := s.ResourceVersion
+	s.Endpoints[0].Addresses[0] = "10.9.9.9"
+	f.must(f.admin.Update(t.Context(), s))
+	f.sees(s, before)
+	f.wantWrites("after a change on the hub", f.reconcile(ns, "web", "web-1", "web-2"), sliceWrite)
+}
+
+// A slice waits for its ExportedService, which owns it.
+func TestSliceWaitsForOwner(t *testing.T) {
+	f := newFixture(t, "owner")
+	ns := f.namespace("owner-shop")
+	f.service(ns, "web")
+	f.must(f.reconcileSlice(hubName(ns, "web", "web-1")))
+	f.wantWrites("without an owner", f.writes.list())
+	if err := f.exporter.FirstPush(t.Context()); err == nil {
+		t.Error("ready before anything was pushed")
+	}
+	f.wantWrites("with one", f.reconcile(ns, "web", "web-1"), exportWrite, sliceWrite)
+}
+
+// Exports that cannot be: no Service, a Service of type ExternalName. One that
+// becomes so is withdrawn with its slices, and comes back.
+func TestInvalidExports(t *testing.T) {
+	f := newFixture(t, "invalid")
+	ns := f.namespace("invalid-shop")
+	f.export(ns, "missing")
+	f.wantWrites("without a Service", f.reconcile(ns, "missing"))
+	f.wantConditions(ns, "missing", "Ready=False Failed", "Valid=False NoService")
+
+	f.service(ns, "web")
+	f.reconcile(ns, "web", "web-1")
+	var service corev1.Service
+	f.must(f.member.GetClient().Get(t.Context(), types.NamespacedName{Namespace: ns, Name: "web"}, &service))
+	service.Spec = corev1.ServiceSpec{Type: corev1.ServiceTypeExternalName, ExternalName: "example.com"}
+	f.must(f.member.GetClient().Update(t.Context(), &service))
+	f.wantWrites("as ExternalName", f.reconcile(ns, "web", "web-1"), "DELETE exportedservices", "DELETE endpointslices")
+	f.wantConditions(ns, "web", "Ready=False Failed", "Valid=False InvalidServiceType")
+	f.goneFromHub("web."+ns, &v1alpha1.ExportedService{})
+
+	service.Spec = corev1.ServiceSpec{Ports: []corev1.ServicePort{{Name: "http", Port: 80}}}
+	f.must(f.member.GetClient().Update(t.Context(), &service))
+	f.wantWrites("as ClusterIP again", f.reconcile(ns, "web", "web-1"), exportWrite, sliceWrite)
+}
+
+// What the hub's API server refuses is told and not tried for ever.
+func TestRefusedByHub(t *testing.T) {
+	f := newFixture(t, "refused")
+	ns := f.namespace("refused-shop")
+	f.service(ns, "web")
+	var export mcsv1beta1.ServiceExport
+	f.must(f.member.GetClient().Get(t.Context(), types.NamespacedName{Namespace: ns, Name: "web"}, &export))
+	export.Spec.ExportedLabels = map[string]string{}
+	for i := range 65 {
+		export.Spec.ExportedLabels[fmt.Sprint("l", i)] = "x"
+	}
+	f.must(f.member.GetClient().Update(t.Context(), &export))
+	f.wantWrites("with 65 labels", f.reconcile(ns, "web"), exportWrite)
+	f.wantConditions(ns, "web", "Ready=False Failed", "Valid=True Valid")
+}
+
+// The hub's verdicts come back to the ServiceExport, and go with their cause;
+// what others wrote there stays.
+func TestVerdictsComeBack(t *testing.T) {
+	f := newFixture(t, "verdict")
+	ns := f.namespace("verdict-shop")
+	f.service(ns, "web")
+	var export mcsv1beta1.ServiceExport
+	f.must(f.member.GetClient().Get(t.Context(), types.NamespacedName{Namespace: ns, Name: "web"}, &export))
+	now := metav1.Now()
+	export.Status.Conditions = []metav1.Condition{{Type: "Others", Status: "True", Reason: "Theirs", LastTransitionTime: now}}
+	f.must(f.member.GetClient().Status().Update(t.Context(), &export))
+	f.reconcile(ns, "web", "web-1")
+	f.tell(ns, "web",
+		metav1.Condition{Type: "Ready", Status: "True", Reason: "Exported", Message: "offered to 2 other clusters"},
+		metav1.Condition{Type: "Conflict", Status: "True", Reason: "PortConflict", Message: "port"})
+	f.wantWrites("to hear a verdict", f.reconcile(ns, "web"))
+	f.wantConditions(ns, "web", "Conflict=True PortConflict", "Others=True Theirs", "Ready=True Exported", "Valid=True Valid")
+
+	f.tell(ns, "web", metav1.Condition{Type: "Conflict", Status: "False", Reason: "NoConflicts"})
+	f.reconcile(ns, "web")
+	f.wantConditions(ns, "web", "Conflict=False NoConflicts", "Others=True Theirs", "Ready=True Exported", "Valid=True Valid")
+
+	version := func() string {
+		var export mcsv1beta1.ServiceExport
+		f.must(f.admin.Get(t.Context(), types.NamespacedName{Namespace: ns, Name: "web"}, &export))
+		return export.ResourceVersion
+	}
+	before := version()
+	f.reconcile(ns, "web")
+	if after := version(); after != before {
+		t.Error("the ServiceExport was written without a change")
+	}
+
+	f.must(f.member.GetClient().Delete(t.Context(), &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "web"}}))
+	f.reconcile(ns, "web")
+	f.wantConditions(ns, "web", "Others=True Theirs", "Ready=False Failed", "Valid=False NoService")
+}
+
+// Deleting the export withdraws it, also where that happened while the agent
+// was away, and slices without a source go.
+func TestWithdraw(t *testing.T) {
+	f := newFixture(t, "withdraw")
+	ns := f.namespace("withdraw-shop")
+	f.service(ns, "web")
+	f.slice(ns, "web", "web-2", "10.1.0.3")
+	f.reconcile(ns, "web", "web-1", "web-2")
+
+	f.must(f.member.GetClient().Delete(t.Context(), sliceOf(ns, "web", "web-2")))
+	f.wantWrites("without its second slice", f.reconcile(ns, "web", "web-1", "web-2"), "DELETE endpointslices")
+
+	f.must(f.admin.Delete(t.Context(), &mcsv1beta1.ServiceExport{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "web"}}))
+	f.start()
+	f.wantWrites("without the export", f.reconcile(ns, "web", "web-1"), "DELETE exportedservices", "DELETE endpointslices")
+	f.goneFromHub("web."+ns, &v1alpha1.ExportedService{})
+	f.goneFromHub(hubName(ns, "web", "web-1"), &discoveryv1.EndpointSlice{})
+}
+
+// Slices of names stay at home; IPv6 goes; a slice that changes its address
+// type, which no API server allows, is replaced.
+func TestAddressTypes(t *testing.T) {
+	f := newFixture(t, "types")
+	ns := f.namespace("types-shop")
+	f.service(ns, "web")
+	names := sliceOf(ns, "web", "web-names", "metadata.internal")
+	names.AddressType = discoveryv1.AddressTypeFQDN
+	f.must(f.member.GetClient().Create(t.Context(), names))
+	six := sliceOf(ns, "web", "web-6", "fd00::1")
+	six.AddressType = discoveryv1.AddressTypeIPv6
+	f.must(f.member.GetClient().Create(t.Context(), six))
+	f.wantWrites("at first", f.reconcile(ns, "web", "web-1", "web-names", "web-6"), exportWrite, sliceWrite, sliceWrite)
+	f.wantConditions(ns, "web", "EndpointsExported=False AddressTypeNotSupported", "Ready=False Pending", "Valid=True Valid")
+
+	f.must(f.member.GetClient().Delete(t.Context(), six))
+	f.slice(ns, "web", "web-6", "10.1.0.6")
+	f.wantWrites("with another type", f.reconcile(ns, "web", "web-6"), "DELETE endpointslices", sliceWrite)
+}
+
+// An endpoint without a zone has its node's.
+func TestZonesOfNodes(t *testing.T) {
+	f := newFixture(t, "zones")
+	ns := f.namespace("zones-shop")
+	f.must(f.member.GetClient().Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "zones-n1", Labels: map[string]string{corev1.LabelTopologyZone: "us-a"}}}))
+	f.service(ns, "web")
+	s := sliceOf(ns, "web", "web-2", "10.1.0.3")
+	node := "zones-n1"
+	s.Endpoints[0].NodeName = &node
+	f.must(f.member.GetClient().Create(t.Context(), s))
+	f.reconcile(ns, "web", "web-2")
+	pushed := f.onHub(hubName(ns, "web", "web-2"), &discoveryv1.EndpointSlice{}).(*discoveryv1.EndpointSlice)
+	if zone := pushed.Endpoints[0].Zone; zone == nil || *zone != "us-a" || pushed.Endpoints[0].NodeName != nil {
+		t.Errorf("pushed %+v", pushed.Endpoints[0])
+	}
+}
+
+// Names as long as they may be.
+func TestLongNames(t *testing.T) {
+	f := newFixture(t, fleet.ClusterName("l"+strings.Repeat("o", 48)+"g"))
+	ns := f.namespace("n" + strings.Repeat("s", 62))
+	name := "s" + strings.Repeat("v", 62)
+	f.service(ns, name)
+	f.wantWrites("with long names", f.reconcile(ns, name, name+"-1"), exportWrite, sliceWrite)
+	f.onHub(hubName(ns, name, name+"-1"), &discoveryv1.EndpointSlice{})
+}
+
+// A member's credential opens its own namespace and nothing else.
+func TestCredential(t *testing.T) {
+	f := newFixture(t, "mine")
+	other := registration.Objects("theirs")
+	f.must(f.admin.Create(t.Context(), &other.Namespace))
+	f.must(f.admin.Create(t.Context(), &other.Role))
+	f.must(f.admin.Create(t.Context(), &other.Binding))
+	agent, err := client.New(envtestkit.As(t, registration.User("mine"), v1alpha1.MembersGroup), client.Options{Scheme: f.scheme})
+	f.must(err)
+	export := func(namespace string) *v1alpha1.ExportedService {
+		return &v1alpha1.ExportedService{
+			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "web.shop"},
+			Spec: v1alpha1.ExportedServiceSpec{
+				Service: v1alpha1.ServiceReference{Namespace: "shop", Name: "web"}, ExportedAt: metav1.Now(),
+				ServiceProperties: v1alpha1.ServiceProperties{Type: v1alpha1.ClusterSetIP},
+			},
+		}
+	}
+	slice := func(namespace string) *discoveryv1.EndpointSlice { return sliceOf(namespace, "web", "web-1", "10.1.0.1") }
+	lease := func(namespace, name string) *coordinationv1.Lease {
+		return &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
+	}
+	push := func(o client.Object) error { return apply.Object(t.Context(), agent, v1alpha1.AgentFieldManager, o) }
+	for what, err := range map[string]error{
+		"export": push(export("member-mine")), "slice": push(slice("member-mine")), "lease": push(lease("member-mine", v1alpha1.AgentLease)),
+	} {
+		if err != nil {
+			t.Errorf("own %s: %v", what, err)
+		}
+	}
+	judged := export("member-mine")
+	judged.Status.Conditions = []metav1.Condition{{Type: "Ready", Status: "True", Reason: "Exported", LastTransitionTime: metav1.Now()}}
+	for what, err := range map[string]error{
+		"export into another's namespace":  push(export("member-theirs")),
+		"slice into another's namespace":   push(slice("member-theirs")),
+		"lease of another":                 push(lease("member-theirs", v1alpha1.AgentLease)),
+		"slice outside of the fleet":       push(slice("default")),
+		"verdict on its own export":        apply.Status(t.Context(), agent, v1alpha1.AgentFieldManager, judged),
+		"deleting another's export":        agent.Delete(t.Context(), export("member-theirs")),
+		"reading another's exports":        agent.List(t.Context(), &v1alpha1.ExportedServiceList{}, client.InNamespace("member-theirs")),
+		"reading all exports":              agent.List(t.Context(), &v1alpha1.ExportedServiceList{}),
+		"reading Secrets of its namespace": agent.List(t.Context(), &corev1.SecretList{}, client.InNamespace("member-mine")),
+		"reading MemberClusters":           agent.List(t.Context(), &v1alpha1.MemberClusterList{}),
+	} {
+		if !apierrors.IsForbidden(err) {
+			t.Errorf("%s: %v, want it forbidden", what, err)
+		}
+	}
+}
+
+// An agent that is refused says so on the ServiceExport, and tries again.
+func TestForbidden(t *testing.T) {
+	f := newFixture(t, "forbidden")
+	ns := f.namespace("forbidden-shop")
+	f.service(ns, "web")
+	o := registration.Objects("forbidden")
+	f.must(f.admin.Delete(t.Context(), &o.Binding))
+	var err error
+	for range 200 { // the API server's own view of its bindings follows within milliseconds
+		if err = f.reconcileExport(ns, "web"); err != nil {
+			break
+		}
+		f.must(f.admin.DeleteAllOf(t.Context(), &v1alpha1.ExportedService{}, client.InNamespace("member-forbidden")))
+	}
+	if !apierrors.IsForbidden(err) {
+		t.Fatalf("%v, want to be refused and try again", err)
+	}
+	f.wantConditions(ns, "web", "Ready=False Failed", "Valid=True Valid")
+}
+
+// The Lease is renewed by one write that says when and by whom.
+func TestHeartbeat(t *testing.T) {
+	f := newFixture(t, "beat")
+	at := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	h := &Heartbeat{Cluster: "beat", Hub: f.hub.GetClient(), Identity: "agent-0", Now: func() time.Time { return at }}
+	f.writes.reset()
+	f.must(h.Renew(t.Context()))
+	at = at.Add(leaseRenewal)
+	f.must(h.Renew(t.Context()))
+	f.wantWrites("of two renewals", f.writes.list(), "PATCH leases", "PATCH leases")
+	lease := f.onHub(v1alpha1.AgentLease, &coordinationv1.Lease{}).(*coordinationv1.Lease)
+	if !lease.Spec.RenewTime.Time.Equal(at) || *lease.Spec.HolderIdentity != "agent-0" {
+		t.Errorf("lease %+v", lease.Spec)
+	}
+	if leaseRenewal != registration.LeaseRenewal || leaseSeconds*time.Second != registration.LeaseDuration {
+		t.Error("agent and hub disagree about the Lease")
+	}
+}
