@@ -107,11 +107,11 @@ func site() *model.Model {
 	gateway := fleet.ObjectName{Namespace: "infra", Name: "shared"}
 	return &model.Model{
 		Listeners: []model.Listener{
-			{Gateway: gateway, Port: 80, Chains: []model.Chain{{Name: "web", Hosts: []model.VirtualHost{
+			{Gateway: gateway, Port: 80, Protocol: model.HTTP, Chains: []model.Chain{{Name: "web", Hosts: []model.VirtualHost{
 				{Hostname: "a.example.com", Rules: []model.Rule{rule("a", 1), rule("both", 3)}},
 				{Hostname: "b.example.com", Rules: []model.Rule{rule("b", 2), rule("both", 3)}},
 			}}}},
-			{Gateway: gateway, Port: 443, Chains: []model.Chain{{Name: "tls", Secrets: []string{"infra/cert"}, Hosts: []model.VirtualHost{
+			{Gateway: gateway, Port: 443, Protocol: model.HTTPS, Chains: []model.Chain{{Name: "tls", Secrets: []string{"infra/cert"}, Hosts: []model.VirtualHost{
 				{Hostname: "s.example.com", Rules: []model.Rule{rule("s", 1)}},
 			}}}},
 		},
@@ -129,7 +129,8 @@ func TestOriginsOf(t *testing.T) {
 	}{
 		{resourceID{typeListener, "infra/shared/80"}, origins{gateway: 7}},
 		{resourceID{typeRoute, "infra/shared/80"}, made("a:1 b:2 both:3")},
-		{resourceID{typeRoute, "infra/shared/80/web/b.example.com"}, made("b:2 both:3")},
+		{resourceID{typeRoute, "infra/shared/80/b.example.com"}, made("b:2 both:3")},
+		{resourceID{typeScope, "infra/shared/443/tls/s.example.com"}, made("s:1")},
 		{resourceID{typeRoute, "infra/shared/443/tls"}, made("s:1")},
 		{resourceID{typeRoute, "infra/shared/8080"}, origins{}}, // not a part of port 80
 		{resourceID{typeCluster, "shop/b/5678"}, made("b:2")},

@@ -34,7 +34,7 @@ type generations map[object]int64
 // originsOf finds which objects a resource is made of, by its name:
 //
 //	Listener            <namespace>/<gateway>/<port>
-//	RouteConfiguration  <namespace>/<gateway>/<port>[/<chain>[/<host>]]; scopes alike
+//	RouteConfiguration  <namespace>/<gateway>/<port>[/<chain of HTTPS>][/<host>]; scopes alike
 //	Cluster             the assignment's key
 //	Secret              <namespace>/<name>
 //
@@ -84,13 +84,13 @@ func rulesOf(name string, m *model.Model) iter.Seq[*model.Rule] {
 			if !ok || rest != "" && rest[0] != '/' {
 				continue
 			}
-			part := strings.SplitN(strings.TrimPrefix(rest, "/"), "/", 2)
-			chains := named(m.Listeners[l].Chains, part[0], func(c *model.Chain) string { return c.Name })
+			chain, host, _ := strings.Cut(strings.TrimPrefix(rest, "/"), "/")
+			if m.Listeners[l].Protocol == model.HTTP { // its one chain goes without saying
+				chain, host = "", chain
+			}
+			chains := named(m.Listeners[l].Chains, chain, func(c *model.Chain) string { return c.Name })
 			for c := range chains {
-				hosts := chains[c].Hosts
-				if len(part) == 2 {
-					hosts = named(hosts, part[1], func(h *model.VirtualHost) string { return h.Hostname })
-				}
+				hosts := named(chains[c].Hosts, host, func(h *model.VirtualHost) string { return h.Hostname })
 				for h := range hosts {
 					for r := range hosts[h].Rules {
 						if !yield(&hosts[h].Rules[r]) {

@@ -34,9 +34,10 @@ func itoa(port uint16) string { return strconv.Itoa(int(port)) }
 // that Build took from its memo share memory with their predecessors, which
 // makes comparing them cheap. It is a value of the loop.
 type translation struct {
-	listeners map[listenerKey]part[lbsync.Listener]
-	clusters  map[string]part[model.Assignment]
-	secrets   map[string]part[model.Secret]
+	memo      *envoy.Memo // of the hosts of large listeners
+	listeners map[listenerKey]*part[lbsync.Listener]
+	clusters  map[string]*part[model.Assignment]
+	secrets   map[string]*part[model.Secret]
 	hosts     *envoy.Memo // of large listeners
 }
 
@@ -51,9 +52,10 @@ type part[T any] struct {
 
 func newTranslation() translation {
 	return translation{
-		listeners: map[listenerKey]part[lbsync.Listener]{},
-		clusters:  map[string]part[model.Assignment]{},
-		secrets:   map[string]part[model.Secret]{},
+		memo:      &envoy.Memo{},
+		listeners: map[listenerKey]*part[lbsync.Listener]{},
+		clusters:  map[string]*part[model.Assignment]{},
+		secrets:   map[string]*part[model.Secret]{},
 		hosts:     new(envoy.Memo),
 	}
 }
@@ -76,13 +78,13 @@ func (t translation) resources(m model.Model, place lbsync.Place) envoy.Resource
 }
 
 // translated is what was made of the part before, or is made of it now.
-func translated[K comparable, T any](t translation, memo map[K]part[T], key K, from T, program func() lbsync.Program) envoy.Resources {
-	known, found := memo[key]
-	if !found || !reflect.DeepEqual(known.from, from) {
-		known = part[T]{from: from, made: t.hosts.Translate(program())}
+func translated[K comparable, T any](t translation, memo map[K]*part[T], key K, from T, program func() lbsync.Program) envoy.Resources {
+	known := memo[key]
+	if known == nil || !reflect.DeepEqual(known.from, from) {
+		known = &part[T]{from: from, made: t.memo.Translate(program())}
+		memo[key] = known
 	}
 	known.seen = true
-	memo[key] = known
 	return known.made
 }
 
@@ -98,18 +100,17 @@ func appendTo(out *envoy.Resources, more envoy.Resources) {
 // forget drops what no place has asked for since the last forget.
 func (t translation) forget() {
 	t.hosts.Forget()
+	t.memo.Forget()
 	forget(t.listeners)
 	forget(t.clusters)
 	forget(t.secrets)
 }
 
-func forget[K comparable, T any](memo map[K]part[T]) {
+func forget[K comparable, T any](memo map[K]*part[T]) {
 	for key, p := range memo {
 		if !p.seen {
 			delete(memo, key)
-			continue
 		}
 		p.seen = false
-		memo[key] = p
 	}
 }

@@ -30,7 +30,7 @@ type Assigner interface {
 // published is the last snapshot of a pool.
 type published struct {
 	generation uint64
-	versions   map[resourceID]string
+	resources  envoy.Resources
 }
 
 // outlet publishes Models and remembers what it published. It is a value of
@@ -56,40 +56,86 @@ func (o *outlet) publish(m model.Model, places []lbsync.Place, now generations) 
 		o.pools = map[string]published{}
 	}
 	o.model, o.faults = m, nil
-	everything := map[resourceID]bool{}
-	wanted := map[string]bool{}
+	removed := false
 	for _, place := range places {
-		wanted[place.Pool] = true
 		resources := o.translation.resources(m, place)
 		o.faults = append(o.faults, resources.Faults...)
-		versions := versionsOf(resources)
-		for id, version := range versions {
-			everything[id] = true
-			o.ledger.publish(id, version, func() origins { return originsOf(id, &m, now) })
+		last, known := o.pools[place.Pool]
+		changed, fewer := difference(last.resources, resources)
+		removed = removed || fewer
+		for _, r := range changed {
+			id := resourceID{r.TypeURL, r.Name}
+			o.ledger.publish(id, r.Version, func() origins { return originsOf(id, &m, now) })
 		}
-		if last, known := o.pools[place.Pool]; !known || !maps.Equal(last.versions, versions) {
-			next := published{generation: last.generation + 1, versions: versions}
+		if !known || fewer || len(changed) > 0 {
+			next := published{generation: last.generation + 1, resources: resources}
 			o.pools[place.Pool] = next
 			o.publisher.Publish(place.Pool, next.generation, resources)
 		}
 	}
-	for pool := range o.pools {
-		if !wanted[pool] {
-			delete(o.pools, pool)
+	maps.DeleteFunc(o.pools, func(pool string, _ published) bool {
+		gone := !slices.ContainsFunc(places, func(p lbsync.Place) bool { return p.Pool == pool })
+		if gone {
 			o.publisher.Withdraw(pool)
 		}
+		removed = removed || gone
+		return gone
+	})
+	if removed {
+		o.ledger.withdraw(o.everything())
 	}
-	o.ledger.withdraw(everything)
 	o.translation.forget()
 }
 
-func versionsOf(resources envoy.Resources) map[resourceID]string {
-	lists := [][]envoy.Resource{resources.Listeners, resources.Routes, resources.ScopedRoutes, resources.Clusters, resources.Secrets}
-	versions := make(map[resourceID]string, len(resources.Clusters)+len(resources.Routes)+len(resources.ScopedRoutes)+16)
-	for _, r := range slices.Concat(lists...) {
-		versions[resourceID{r.TypeURL, r.Name}] = r.Version
+// everything that any pool has now.
+func (o *outlet) everything() map[resourceID]bool {
+	all := map[resourceID]bool{}
+	for _, p := range o.pools {
+		for _, list := range lists(p.resources) {
+			for _, r := range list {
+				all[resourceID{r.TypeURL, r.Name}] = true
+			}
+		}
 	}
-	return versions
+	return all
+}
+
+func lists(r envoy.Resources) [5][]envoy.Resource {
+	return [5][]envoy.Resource{r.Listeners, r.Routes, r.ScopedRoutes, r.Clusters, r.Secrets}
+}
+
+// difference is what is new or changed, and whether something was removed. It
+// compares in order, for most rounds change a resource in place, and by name
+// only where the order is no longer the same.
+func difference(old, next envoy.Resources) (changed []envoy.Resource, removed bool) {
+	before := lists(old)
+	for i, list := range lists(next) {
+		last := before[i]
+		if sameNames(last, list) {
+			for k := range list {
+				if last[k].Version != list[k].Version {
+					changed = append(changed, list[k])
+				}
+			}
+			continue
+		}
+		versions := make(map[string]string, len(last))
+		for _, r := range last {
+			versions[r.Name] = r.Version
+		}
+		for _, r := range list {
+			if versions[r.Name] != r.Version {
+				changed = append(changed, r)
+			}
+			delete(versions, r.Name)
+		}
+		removed = removed || len(versions) > 0
+	}
+	return changed, removed
+}
+
+func sameNames(a, b []envoy.Resource) bool {
+	return slices.EqualFunc(a, b, func(x, y envoy.Resource) bool { return x.Name == y.Name })
 }
 
 // numbers are the generations of all pools' newest snapshots.
