@@ -274,7 +274,9 @@ func TestCredential(t *testing.T) {
 			},
 		}
 	}
-	slice := func(namespace string) *discoveryv1.EndpointSlice { return sliceOf(namespace, "web", "web-1", "10.1.0.1") }
+	slice := func(namespace string) *discoveryv1.EndpointSlice {
+		return sliceOf(namespace, "web", "web-1", "10.1.0.1")
+	}
 	lease := func(namespace, name string) *coordinationv1.Lease {
 		return &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
 	}
