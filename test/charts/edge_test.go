@@ -1,0 +1,467 @@
+package charts
+
+import (
+	"bufio"
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+
+	"crossway.dev/crossway/pkg/registration"
+)
+
+// edge is an Envoy on this machine, started by the chart's own script.
+type edge struct {
+	t    *testing.T
+	dir  string // the rendered files
+	path string // PATH with Envoy
+	ca   registration.Issuer
+}
+
+// newEdge writes what the chart mounts into a directory: the ConfigMap, with
+// its paths changed to the directory, and the certificate's Secret.
+func newEdge(t *testing.T, values string) edge {
+	t.Helper()
+	p, err := programs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	var config corev1.ConfigMap
+	rendered := render(t, "edge", values)
+	for _, o := range objects(t, rendered) {
+		if o.GetKind() == "ConfigMap" {
+			into(t, o, &config)
+		}
+	}
+	here := strings.NewReplacer("/etc/crossway/edge", dir, "/etc/crossway/tls", dir+"/tls")
+	for name, text := range config.Data {
+		write(t, filepath.Join(dir, name), here.Replace(text))
+	}
+	ca, err := registration.NewEdgeCA(time.Now(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := edge{t: t, dir: dir, path: filepath.Dir(p.Envoy) + ":" + os.Getenv("PATH"),
+		ca: registration.Issuer{CA: ca, Now: time.Now(), Random: rand.Reader}}
+	e.mountCertificate("us-a")
+	return e
+}
+
+func write(t *testing.T, file, text string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// mountCertificate signs a certificate and writes the Secret's files as a
+// kubelet does: one rename of a link changes them all.
+func (e edge) mountCertificate(zone string) {
+	e.t.Helper()
+	pair, err := registration.NewEdgeCertificate(e.ca, registration.EdgeIdentity{Pool: "us", Region: "us", Zone: zone}, time.Hour)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	mount := filepath.Join(e.dir, "tls")
+	for name, data := range map[string][]byte{"tls.crt": pair.Certificate, "tls.key": pair.Key, "ca.crt": e.ca.CA.Certificate} {
+		write(e.t, filepath.Join(mount, "..of-"+zone, name), string(data))
+		_ = os.Symlink(filepath.Join("..data", name), filepath.Join(mount, name)) // there since the first
+	}
+	next := filepath.Join(mount, "..data_tmp")
+	if err := os.Symlink("..of-"+zone, next); err != nil {
+		e.t.Fatal(err)
+	}
+	if err := os.Rename(next, filepath.Join(mount, "..data")); err != nil {
+		e.t.Fatal(err)
+	}
+}
+
+// command is the script with a verb of its own.
+func (e edge) command(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, "bash", append([]string{filepath.Join(e.dir, "edge.sh")}, args...)...)
+	cmd.Env = append(os.Environ(), "PATH="+e.path, "CROSSWAY_EDGE_RUN="+e.dir)
+	return cmd
+}
+
+// start becomes an Envoy until the test ends.
+func (e edge) start(bootstrap string, args ...string) *exec.Cmd {
+	e.t.Helper()
+	all := append([]string{"run", "--config-path", bootstrap, "--disable-hot-restart", "--log-level", "error", "--concurrency", "1"}, args...)
+	cmd := e.command(context.WithoutCancel(e.t.Context()), all...)
+	cmd.Stderr = os.Stderr
+	if err := cmd.Start(); err != nil {
+		e.t.Fatal(err)
+	}
+	e.t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	return cmd
+}
+
+// eventually asks again until the answer is yes, at most 20 s.
+func eventually(t *testing.T, what string, yes func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !yes(); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("never: ", what)
+		}
+	}
+}
+
+// Envoy itself takes the bootstrap, with each of the values that shape it.
+func TestEnvoyTakesTheBootstrap(t *testing.T) {
+	for _, values := range []string{
+		"", "metrics.enabled=false", "hub.address=hub.example.com,hub.port=443,hub.serverName=hub.example.com",
+		"overload.maxHeapMiB=4096,overload.maxConnections=1000000", "pool=no,region=on,zone=y",
+	} {
+		e := newEdge(t, values)
+		cmd := e.command(t.Context(), "run", "--mode", "validate", "--config-path", filepath.Join(e.dir, "bootstrap.yaml"), "--service-node", "a", "--service-cluster", "b", "--disable-hot-restart")
+		out, err := cmd.CombinedOutput()
+		if err != nil || !strings.Contains(string(out), "OK") {
+			t.Errorf("%s: %v\n%s", values, err, out)
+		}
+		for _, word := range []string{"rejected", "Deprecated", "critical"} {
+			if strings.Contains(string(out), word) {
+				t.Errorf("%s: Envoy says %s:\n%s", values, word, out)
+			}
+		}
+	}
+}
+
+// Without a hub an edge is not ready: a rollout then keeps the edges that still
+// have their configuration.
+func TestEdgeIsNotReadyWithoutHub(t *testing.T) {
+	e := newEdge(t, "metrics.enabled=false,hub.address=127.0.0.1,hub.port=1")
+	e.start(filepath.Join(e.dir, "bootstrap.yaml"), "--service-node", "a", "--service-cluster", "us")
+	eventually(t, "the admin interface answers", func() bool {
+		out, _ := e.command(t.Context(), "ask", "GET", "/server_info").Output()
+		return strings.Contains(string(out), "INITIALIZING")
+	})
+	// Envoy gives up waiting for its first configuration after 15 s unless told not to.
+	for end := time.Now().Add(16 * time.Second); time.Now().Before(end); time.Sleep(time.Second) {
+		if err := e.command(t.Context(), "ready").Run(); err == nil {
+			t.Fatal("ready without configuration")
+		}
+	}
+}
+
+// An edge shows the hub its certificate, believes none but the hub's, and uses
+// a certificate that was signed again without a restart.
+func TestEdgeAndHubKnowEachOther(t *testing.T) {
+	e := newEdge(t, "metrics.enabled=false")
+	hub, err := registration.NewServerCertificate(e.ca, []string{"crossway-hub.crossway-system.svc"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stranger, err := registration.NewServerCertificate(e.ca, []string{"other.crossway-system.svc"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var serving atomic.Pointer[registration.Pair]
+	serving.Store(&stranger)
+	seen := make(chan string, 100)
+	port := serve(t, &serving, seen)
+
+	bootstrap := filepath.Join(e.dir, "bootstrap.yaml")
+	text, err := os.ReadFile(bootstrap)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := strings.NewReplacer("10.96.0.10", "127.0.0.1", "18000", strconv.Itoa(port))
+	write(t, bootstrap, at.Replace(string(text)))
+	e.start(bootstrap, "--service-node", "a", "--service-cluster", "us")
+
+	next := func() string {
+		select {
+		case who := <-seen:
+			return who
+		case <-time.After(10 * time.Second):
+			t.Fatal("the edge dials no more")
+			return ""
+		}
+	}
+	if who := next(); !strings.Contains(who, "refused") {
+		t.Errorf("the edge believes another's certificate: %s", who)
+	}
+	serving.Store(&hub)
+	eventually(t, "the hub knows the edge of us-a", func() bool { return next() == "spiffe://crossway/edge/us/us/us-a" })
+	e.mountCertificate("us-b")
+	eventually(t, "the hub knows the edge of us-b", func() bool { return next() == "spiffe://crossway/edge/us/us/us-b" })
+}
+
+// serve is a hub that asks each edge who it is and hangs up.
+func serve(t *testing.T, serving *atomic.Pointer[registration.Pair], seen chan<- string) (port int) {
+	t.Helper()
+	config := &tls.Config{
+		MinVersion: tls.VersionTLS13,
+		ClientAuth: tls.RequireAnyClientCert,
+		NextProtos: []string{"h2"},
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			pair := serving.Load()
+			certificate, err := tls.X509KeyPair(pair.Certificate, pair.Key)
+			return &certificate, err
+		},
+	}
+	l, err := tls.Listen("tcp", "127.0.0.1:0", config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			seen <- who(t.Context(), c.(*tls.Conn))
+			c.Close()
+		}
+	}()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+func who(ctx context.Context, c *tls.Conn) string {
+	if err := c.HandshakeContext(ctx); err != nil {
+		return "refused: " + err.Error()
+	}
+	id, err := registration.EdgeIdentityOf(c.ConnectionState().PeerCertificates[0])
+	if err != nil {
+		return err.Error()
+	}
+	return id.String()
+}
+
+const lonely = `
+node: {id: edge, cluster: edge}
+admin: {allow_paths: [{exact: /ready}, {prefix: /stats}, {prefix: /drain_listeners}, {exact: /healthcheck/fail}]}
+static_resources:
+  listeners:
+  - name: web
+    address: {socket_address: {address: 127.0.0.1, port_value: %d}}
+    filter_chains:
+    - filters:
+      - name: envoy.filters.network.http_connection_manager
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: web
+          http_filters:
+          - {name: envoy.filters.http.router, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}
+          route_config: {virtual_hosts: [{name: web, domains: ["*"], routes: [{match: {prefix: /}, direct_response: {status: 200}}]}]}
+`
+
+// Two edges share a port and the network; one leaves while a client that never
+// retries sends on. No request is lost, and the edge is idle when it has left.
+func TestEdgeLeavesWithoutLosingARequest(t *testing.T) {
+	if !inOwnNetwork(t) {
+		return
+	}
+	const port = 8080
+	edges, envoys := make([]edge, 2), make([]*exec.Cmd, 2)
+	for i := range edges {
+		edges[i] = newEdge(t, "")
+		bootstrap := filepath.Join(edges[i].dir, "lonely.yaml")
+		write(t, bootstrap, fmt.Sprintf(lonely, port))
+		envoys[i] = edges[i].start(bootstrap, "--drain-time-s", "1", "--drain-strategy", "immediate")
+		eventually(t, "ready", func() bool { return edges[i].command(t.Context(), "ready").Run() == nil })
+	}
+
+	stop, done := make(chan struct{}), make(chan result)
+	const clients = 8
+	for range clients {
+		go func() { done <- post(fmt.Sprintf("http://127.0.0.1:%d/", port), stop) }()
+	}
+	eventually(t, "the edge that leaves has connections", func() bool {
+		n, _ := edges[0].busy()
+		return n > 0
+	})
+	if out, err := edges[0].command(t.Context(), "drain", "0", "1", "10").CombinedOutput(); err != nil {
+		t.Fatalf("drain: %v\n%s", err, out)
+	}
+	if n, err := edges[0].busy(); n != 0 || err != nil {
+		t.Errorf("%d connections after the drain, %v", n, err)
+	}
+	if edges[0].command(t.Context(), "ready").Run() == nil {
+		t.Error("the edge that left says that it is ready")
+	}
+	if err := edges[1].command(t.Context(), "ready").Run(); err != nil {
+		t.Error("its sibling left with it")
+	}
+	if err := envoys[0].Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	_ = envoys[0].Wait()
+	close(stop)
+	var sum result
+	for range clients {
+		r := <-done
+		sum.ok, sum.failed = sum.ok+r.ok, append(sum.failed, r.failed...)
+	}
+	if len(sum.failed) > 0 || sum.ok < 100 {
+		t.Errorf("%d requests answered, %d lost: %v", sum.ok, len(sum.failed), sum.failed)
+	}
+}
+
+func (e edge) busy() (int, error) {
+	out, err := e.command(e.t.Context(), "busy").Output()
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(strings.TrimSpace(string(out)))
+}
+
+type result struct {
+	ok     int
+	failed []error
+}
+
+// post sends requests with a body over one connection at a time: net/http
+// never sends those twice on a connection that was used before.
+func post(url string, stop <-chan struct{}) result {
+	transport := &http.Transport{MaxConnsPerHost: 1}
+	defer transport.CloseIdleConnections()
+	client := &http.Client{Transport: transport, Timeout: 5 * time.Second}
+	var r result
+	for {
+		select {
+		case <-stop:
+			return r
+		case <-time.After(5 * time.Millisecond):
+		}
+		answer, err := client.Post(url, "text/plain", io.NopCloser(strings.NewReader("x")))
+		if err != nil {
+			r.failed = append(r.failed, err)
+			continue
+		}
+		_, _ = io.Copy(io.Discard, answer.Body)
+		answer.Body.Close()
+		r.ok++
+	}
+}
+
+// inOwnNetwork runs the calling test again in a network namespace set up like
+// an edge's node, and returns true only there. Without tcp_migrate_req the
+// kernel resets what waits to be accepted when one of two listeners closes.
+func inOwnNetwork(t *testing.T) bool {
+	t.Helper()
+	const inside = "CROSSWAY_TEST_NETWORK"
+	if os.Getenv(inside) == "" {
+		runtime.LockOSThread() // Pdeathsig is sent when this thread ends
+		defer runtime.UnlockOSThread()
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.v", "-test.run=^"+t.Name()+"$")
+		cmd.Env = append(os.Environ(), inside+"=own")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+		if os.Getuid() != 0 {
+			cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
+			cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
+		}
+		out, err := cmd.CombinedOutput()
+		t.Logf("in a network of its own:\n%s", out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return false
+	}
+	loopback, err := netlink.LinkByName("lo")
+	if err == nil {
+		err = netlink.LinkSetUp(loopback)
+	}
+	if err == nil {
+		err = os.WriteFile("/proc/sys/net/ipv4/tcp_migrate_req", []byte("1"), 0o644)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return true
+}
+
+// What looks may look; what stops or changes an edge is closed.
+func TestEdgeAdminOnlyShows(t *testing.T) {
+	e := newEdge(t, "metrics.enabled=false,hub.address=127.0.0.1,hub.port=1")
+	e.start(filepath.Join(e.dir, "bootstrap.yaml"), "--service-node", "a", "--service-cluster", "us")
+	status := func(method, path string) string {
+		out, _ := e.command(t.Context(), "ask", method, path).Output()
+		line, _, _ := bufio.NewReader(strings.NewReader(string(out))).ReadLine()
+		_, rest, _ := strings.Cut(string(line), " ")
+		code, _, _ := strings.Cut(rest, " ")
+		return code
+	}
+	eventually(t, "the admin interface answers", func() bool { return status("GET", "/stats?usedonly") == "200" })
+	for _, path := range []string{"/config_dump?resource=dynamic_active_clusters", "/clusters", "/stats/prometheus", "/listeners", "/server_info"} {
+		if got := status("GET", path); got != "200" {
+			t.Errorf("%s answers %q", path, got)
+		}
+	}
+	for _, path := range []string{"/quitquitquit", "/logging?level=trace", "/runtime_modify?a=b", "/cpuprofiler?enable=y", "/reset_counters"} {
+		if got := status("POST", path); got != "403" {
+			t.Errorf("%s answers %q", path, got)
+		}
+	}
+}
+
+// The pod's shape: what its script's arguments and its grace period promise.
+func TestEdgePod(t *testing.T) {
+	pod := func(values string) corev1.PodSpec {
+		var d appsv1.Deployment
+		into(t, find(t, render(t, "edge", values), "Deployment", "crossway-edge-us"), &d)
+		return d.Spec.Template.Spec
+	}
+	usual := pod("drain.announceSeconds=1,drain.seconds=2,drain.waitSeconds=3")
+	if got := *usual.TerminationGracePeriodSeconds; got <= 1+2+3 {
+		t.Errorf("%d s of grace are not more than the drain takes", got)
+	}
+	if got := strings.Join(usual.Containers[0].Lifecycle.PreStop.Exec.Command, " "); !strings.HasSuffix(got, "edge.sh drain 1 2 3") {
+		t.Errorf("preStop runs %s", got)
+	}
+	if !usual.HostNetwork || usual.NodeSelector["topology.kubernetes.io/region"] != "us" {
+		t.Errorf("not on the network of a node of its region: %v", usual.NodeSelector)
+	}
+	for _, c := range usual.Containers {
+		for _, p := range c.Ports {
+			t.Errorf("port %d is declared: on a node's network no second edge could start beside it", p.ContainerPort)
+		}
+	}
+	if isolated := pod("hostNetwork=false"); isolated.HostNetwork || !*isolated.SecurityContext.RunAsNonRoot {
+		t.Error("with a network of its own an edge needs no root")
+	}
+}
+
+// An Envoy that gets SIGTERM after its drain ends at once.
+func TestEdgeIsEnvoyItself(t *testing.T) {
+	e := newEdge(t, "metrics.enabled=false,hub.address=127.0.0.1,hub.port=1")
+	cmd := e.start(filepath.Join(e.dir, "bootstrap.yaml"), "--service-node", "a", "--service-cluster", "us")
+	eventually(t, "the script has become Envoy", func() bool {
+		exe, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", cmd.Process.Pid))
+		return filepath.Base(exe) == "envoy"
+	})
+	eventually(t, "the admin interface answers", func() bool {
+		return e.command(t.Context(), "ask", "GET", "/server_info").Run() == nil
+	})
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if state, err := cmd.Process.Wait(); err != nil || !state.Exited() || state.ExitCode() != 0 {
+		t.Errorf("ended with %v, %v", state, err)
+	}
+}

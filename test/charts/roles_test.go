@@ -1,0 +1,324 @@
+package charts
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
+
+	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/internal/lab/envtestkit"
+	"crossway.dev/crossway/pkg/registration"
+)
+
+// kinds are what people and programs of a fleet act upon: one valid object of
+// each, by the word that the tables below use.
+var kinds = map[string]string{
+	"membercluster":     manifest("MemberCluster", "probe", "{region: us}"),
+	"edgepool":          manifest("EdgePool", "probe", usPool),
+	"gatewayparameters": manifest("GatewayParameters", "probe", "{}"),
+	"backendpolicy":     manifest("BackendPolicy", "probe", "{"+storeRef+"}"),
+	"exportedservice":   manifest("ExportedService", "web.shop", webExport),
+	"importedservice":   manifest("ImportedService", "web.shop", "{service: {namespace: shop, name: web}, type: ClusterSetIP, clusters: []}"),
+	"gatewayclass":      "{apiVersion: gateway.networking.k8s.io/v1, kind: GatewayClass, metadata: {name: probe}, spec: {controllerName: crossway.dev/gateway}}",
+	"gateway":           "{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {namespace: default, name: probe}, spec: {gatewayClassName: probe, listeners: [{name: http, protocol: HTTP, port: 80}]}}",
+	"httproute":         "{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {namespace: default, name: probe}, spec: {}}",
+	"referencegrant":    "{apiVersion: gateway.networking.k8s.io/v1beta1, kind: ReferenceGrant, metadata: {namespace: default, name: probe}, spec: {from: [{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: a}], to: [{group: '', kind: Service}]}}",
+	"serviceexport":     "{apiVersion: multicluster.x-k8s.io/v1beta1, kind: ServiceExport, metadata: {namespace: default, name: probe}}",
+	"serviceimport":     "{apiVersion: multicluster.x-k8s.io/v1beta1, kind: ServiceImport, metadata: {namespace: default, name: probe}, spec: {type: ClusterSetIP, ports: [{port: 80, protocol: TCP}]}}",
+	"secret":            "{apiVersion: v1, kind: Secret, metadata: {namespace: default, name: probe}}",
+	"service":           "{apiVersion: v1, kind: Service, metadata: {namespace: default, name: probe}, spec: {ports: [{port: 80}]}}",
+	"endpointslice":     "{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {namespace: default, name: probe}, addressType: IPv4, endpoints: []}",
+	"lease":             "{apiVersion: coordination.k8s.io/v1, kind: Lease, metadata: {namespace: default, name: probe}}",
+	"node":              "{apiVersion: v1, kind: Node, metadata: {name: probe}}",
+	"pod":               "{apiVersion: v1, kind: Pod, metadata: {namespace: default, name: probe}, spec: {containers: [{name: a, image: a}]}}",
+	"namespace":         "{apiVersion: v1, kind: Namespace, metadata: {name: probe}}",
+	"clusterrole":       "{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRole, metadata: {name: probe}}",
+	"clusterbinding":    "{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRoleBinding, metadata: {name: probe}, roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: view}}",
+}
+
+// attempt does one thing to the API server, as a dry run, and returns its word.
+func attempt(t *testing.T, as *rest.Config, verb, kind, namespace string) error {
+	t.Helper()
+	c, err := client.New(as, client.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var o unstructured.Unstructured
+	if err := yaml.Unmarshal([]byte(kinds[kind]), &o.Object); err != nil || len(o.Object) == 0 {
+		t.Fatalf("no object for %q: %v", kind, err)
+	}
+	if o.GetNamespace() != "" {
+		o.SetNamespace(namespace)
+	}
+	ctx := t.Context()
+	switch verb {
+	case "create":
+		return c.Create(ctx, &o, client.DryRunAll)
+	case "delete":
+		return client.IgnoreNotFound(c.Delete(ctx, &o, client.DryRunAll))
+	case "get":
+		return client.IgnoreNotFound(c.Get(ctx, client.ObjectKeyFromObject(&o), &o))
+	case "status":
+		return client.IgnoreNotFound(c.Status().Patch(ctx, &o, client.RawPatch("application/merge-patch+json", []byte(`{}`)), &client.SubResourcePatchOptions{PatchOptions: client.PatchOptions{DryRun: []string{metav1.DryRunAll}}}))
+	case "list":
+		list := &unstructured.UnstructuredList{}
+		gvk := o.GroupVersionKind()
+		gvk.Kind += "List"
+		list.SetGroupVersionKind(gvk)
+		return c.List(ctx, list, client.InNamespace(o.GetNamespace()))
+	}
+	t.Fatalf("unknown verb %q", verb)
+	return nil
+}
+
+// may tries lines like "create gateway,httproute" in a namespace.
+func may(t *testing.T, as *rest.Config, allowed bool, namespace, lines string) {
+	t.Helper()
+	for line := range strings.SplitSeq(strings.TrimSpace(lines), "\n") {
+		verb, all, _ := strings.Cut(strings.TrimSpace(line), " ")
+		for kind := range strings.SplitSeq(all, ",") {
+			err := attempt(t, as, verb, kind, namespace)
+			if forbidden := apierrors.IsForbidden(err); forbidden == allowed {
+				t.Errorf("%s %s in %s: allowed is %v; got %v", verb, kind, namespace, allowed, err)
+			} else if !forbidden && err != nil && !apierrors.IsAlreadyExists(err) {
+				t.Errorf("%s %s in %s: %v", verb, kind, namespace, err)
+			}
+		}
+	}
+}
+
+// bind gives a role to a user, in the whole cluster where namespace is empty.
+func bind(t *testing.T, kind, role, namespace, user string) {
+	t.Helper()
+	c, err := client.New(envtestkit.Config(t), client.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ref := rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: kind, Name: role}
+	subjects := []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: user}}
+	meta := metav1.ObjectMeta{Namespace: namespace, Name: role + "-" + user}
+	var o client.Object = &rbacv1.RoleBinding{ObjectMeta: meta, RoleRef: ref, Subjects: subjects}
+	if namespace == "" {
+		o = &rbacv1.ClusterRoleBinding{ObjectMeta: meta, RoleRef: ref, Subjects: subjects}
+	}
+	if err := c.Create(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Delete(context.Background(), o) })
+}
+
+const twoNamespaces = systemNamespace + `---
+{apiVersion: v1, kind: Namespace, metadata: {name: mine}}
+---
+{apiVersion: v1, kind: Namespace, metadata: {name: theirs}}
+`
+
+// The fleet admin says who is in the fleet and where its edges are, and sees
+// everything about traffic without changing any of it.
+func TestFleetAdmin(t *testing.T) {
+	apply(t, twoNamespaces+"---\n"+render(t, "hub", ""))
+	bind(t, "ClusterRole", "crossway-fleet-admin", "", "fay")
+	fay := envtestkit.As(t, "fay")
+	may(t, fay, true, "mine", `
+		create membercluster,edgepool
+		delete membercluster,edgepool
+		list membercluster,edgepool,exportedservice,importedservice,backendpolicy,gatewayparameters,gateway,gatewayclass,httproute,serviceimport`)
+	may(t, fay, false, "mine", `
+		create gateway,gatewayclass,httproute,backendpolicy,gatewayparameters,exportedservice,importedservice,clusterrole,clusterbinding
+		status membercluster,edgepool
+		list secret,pod
+		get secret`)
+	may(t, fay, false, "crossway-system", "create secret\nget secret")
+	bind(t, "Role", "crossway-edge-signer", "crossway-system", "fay")
+	may(t, fay, true, "crossway-system", "create secret\nget secret")
+	may(t, fay, false, "crossway-system", "list secret\ndelete secret")
+	may(t, fay, false, "mine", "create secret\nget secret")
+}
+
+// The platform admin owns Gateways and their kinds, not the fleet under them
+// and not the routes on them.
+func TestPlatformAdmin(t *testing.T) {
+	apply(t, twoNamespaces+"---\n"+render(t, "hub", ""))
+	bind(t, "ClusterRole", "crossway-platform-admin", "", "pat")
+	pat := envtestkit.As(t, "pat")
+	may(t, pat, true, "mine", `
+		create gateway,gatewayclass,gatewayparameters
+		delete gateway,gatewayclass,gatewayparameters
+		list gateway,httproute,referencegrant,edgepool,membercluster,importedservice,serviceimport,backendpolicy`)
+	may(t, pat, false, "mine", `
+		create edgepool,membercluster,httproute,backendpolicy,exportedservice,importedservice,serviceexport,serviceimport,secret
+		status gateway,gatewayclass
+		list secret,exportedservice`)
+}
+
+// The developer has his own namespace: routes, policies and exports there,
+// nothing in another and nothing of the fleet's.
+func TestDeveloper(t *testing.T) {
+	apply(t, twoNamespaces+"---\n"+render(t, "hub", ""))
+	bind(t, "ClusterRole", "crossway-developer", "mine", "dev")
+	dev := envtestkit.As(t, "dev")
+	may(t, dev, true, "mine", `
+		create httproute,backendpolicy,serviceexport,referencegrant
+		delete httproute,backendpolicy,serviceexport,referencegrant
+		list httproute,backendpolicy,serviceexport,serviceimport,gateway`)
+	may(t, dev, false, "mine", `
+		create gateway,gatewayclass,gatewayparameters,edgepool,membercluster,serviceimport,exportedservice,importedservice,secret
+		status httproute,backendpolicy,serviceexport
+		list edgepool,membercluster,exportedservice,secret`)
+	may(t, dev, false, "theirs", "create httproute,backendpolicy,serviceexport,referencegrant\nlist httproute,serviceimport,gateway")
+}
+
+// Whoever edits a namespace is a developer there, by the labels that the
+// standard roles collect.
+func TestDeveloperIsPartOfEdit(t *testing.T) {
+	for _, c := range []struct{ chart, role string }{{"hub", "crossway-developer"}, {"member-agent", "crossway-exporter"}} {
+		role := find(t, render(t, c.chart, ""), "ClusterRole", c.role)
+		labels := role.GetLabels()
+		for _, standard := range []string{"edit", "admin"} {
+			if labels["rbac.authorization.k8s.io/aggregate-to-"+standard] != "true" {
+				t.Errorf("%s is not part of %s", c.role, standard)
+			}
+		}
+	}
+}
+
+const account = "system:serviceaccount:crossway-system:"
+
+// The hub reads what a build is made of, writes its verdicts and its imports,
+// and is no administrator.
+func TestHubAccount(t *testing.T) {
+	apply(t, twoNamespaces+"---\n"+render(t, "hub", ""))
+	hub := envtestkit.As(t, account+"crossway-hub")
+	may(t, hub, true, "mine", `
+		list gateway,gatewayclass,httproute,referencegrant,secret,service,namespace,endpointslice,lease
+		list membercluster,edgepool,gatewayparameters,backendpolicy,exportedservice,importedservice,serviceimport
+		status gateway,gatewayclass,httproute,backendpolicy,membercluster,edgepool,exportedservice,serviceimport
+		create importedservice,serviceimport,namespace
+		delete importedservice,serviceimport`)
+	may(t, hub, true, "crossway-system", "create secret,lease")
+	may(t, hub, false, "mine", `
+		create secret,service,pod,gateway,gatewayclass,httproute,backendpolicy,membercluster,edgepool,clusterrole,clusterbinding
+		delete secret,service,gateway,httproute,membercluster,edgepool
+		list pod,node,clusterrole`)
+	may(t, hub, false, "crossway-system", "delete secret")
+}
+
+// The hub may grant an agent its Role, for it holds all that is in it, and may
+// not grant what it lacks.
+func TestHubGrantsOnlyWhatItHolds(t *testing.T) {
+	apply(t, twoNamespaces+"---\n"+render(t, "hub", ""))
+	hub, err := client.New(envtestkit.As(t, account+"crossway-hub"), client.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	admin, err := client.New(envtestkit.Config(t), client.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, o := range map[string]registration.MemberObjects{"member": registration.Objects("us-9"), "fleet": registration.FleetObjects()} {
+		if err := admin.Create(t.Context(), o.Namespace.DeepCopy()); err != nil && !apierrors.IsAlreadyExists(err) {
+			t.Fatal(err)
+		}
+		for _, made := range []client.Object{&o.Role, &o.Binding} {
+			if err := hub.Create(t.Context(), made); err != nil {
+				t.Errorf("%s: the hub cannot make %T: %v", name, made, err)
+			}
+			t.Cleanup(func() { _ = admin.Delete(context.Background(), made) })
+		}
+	}
+	greedy := registration.Objects("us-9").Role
+	greedy.Name = "greedy"
+	greedy.Rules = []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"secrets"}, Verbs: []string{"delete"}}}
+	if err := hub.Create(t.Context(), &greedy); !apierrors.IsForbidden(err) {
+		t.Errorf("the hub granted what it does not hold: %v", err)
+	}
+}
+
+// The edge CA's Secret is the only one, with the serving certificate's, that
+// the hub may change, and only in its own namespace.
+func TestHubWritesOnlyItsOwnSecrets(t *testing.T) {
+	apply(t, twoNamespaces+"---\n"+render(t, "hub", ""))
+	hub, err := client.New(envtestkit.As(t, account+"crossway-hub"), client.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	admin, err := client.New(envtestkit.Config(t), client.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		namespace, name string
+		allowed         bool
+	}{
+		{"crossway-system", registration.EdgeCASecret, true}, {"crossway-system", registration.XDSSecret, true},
+		{"crossway-system", "other", false}, {"mine", registration.EdgeCASecret, false},
+	} {
+		secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: c.namespace, Name: c.name}}
+		if err := admin.Create(t.Context(), secret); err != nil {
+			t.Fatal(err)
+		}
+		secret.Data = map[string][]byte{"a": []byte("b")}
+		if err := hub.Update(t.Context(), secret); apierrors.IsForbidden(err) == c.allowed {
+			t.Errorf("update %s/%s: allowed is %v; got %v", c.namespace, c.name, c.allowed, err)
+		}
+		_ = admin.Delete(t.Context(), secret)
+	}
+}
+
+// The agent reads exports and what they are made of; it writes nothing in its
+// own cluster but their status, and reads no Secret.
+func TestAgentAccount(t *testing.T) {
+	apply(t, twoNamespaces+"---\n"+render(t, "member-agent", ""))
+	agent := envtestkit.As(t, account+"crossway-member-agent")
+	may(t, agent, true, "mine", `
+		list serviceexport,service,endpointslice,node
+		status serviceexport`)
+	may(t, agent, true, "crossway-system", "create lease\nget lease")
+	may(t, agent, false, "mine", `
+		create serviceexport,service,endpointslice,lease,secret,namespace
+		delete serviceexport,service,endpointslice
+		list secret,pod,serviceimport,httproute,gateway`)
+	may(t, agent, false, "crossway-system", "get secret\nlist secret\ncreate secret")
+}
+
+// No role of a chart holds everything, escalates, binds or impersonates.
+func TestNoChartAsksForEverything(t *testing.T) {
+	for chart := range usual {
+		for _, o := range objects(t, render(t, chart, "")) {
+			if o.GetKind() != "ClusterRole" && o.GetKind() != "Role" {
+				continue
+			}
+			var role rbacv1.ClusterRole
+			o.SetKind("ClusterRole")
+			into(t, o, &role)
+			for _, rule := range role.Rules {
+				said := fmt.Sprint(rule.Verbs, rule.APIGroups, rule.Resources)
+				for _, word := range []string{"*", "escalate", "bind", "impersonate"} {
+					if strings.Contains(strings.NewReplacer("rolebindings", "").Replace(said), word) {
+						t.Errorf("charts/%s: role %s has %s: %s", chart, o.GetName(), word, said)
+					}
+				}
+			}
+		}
+	}
+}
+
+// The namespace of what members read is the one that the hub uses.
+func TestFleetNamespace(t *testing.T) {
+	manifests := render(t, "hub", "")
+	find(t, manifests, "Namespace", v1alpha1.FleetNamespace)
+	deployment := find(t, manifests, "Deployment", "crossway-hub")
+	if got := deployment.GetNamespace(); got != v1alpha1.SystemNamespace {
+		t.Errorf("the hub runs in %s", got)
+	}
+}
