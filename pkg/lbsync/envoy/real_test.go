@@ -11,6 +11,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
+	"hash/fnv"
 	"io"
 	"math/big"
 	"net"
@@ -44,10 +45,12 @@ type edge struct {
 	t     *testing.T
 	cache cachev3.SnapshotCache
 	admin string
-	n     int
-	mu    sync.Mutex
-	out   bytes.Buffer // standard output: access logs
-	err   bytes.Buffer
+	// loads are the versions of the load assignments last sent, updates how often they changed.
+	loads   map[string]string
+	updates map[string]int
+	mu      sync.Mutex
+	out     bytes.Buffer // standard output: access logs
+	err     bytes.Buffer
 }
 
 const bootstrap = `
@@ -86,7 +89,7 @@ func startEdge(t *testing.T) *edge {
 	if err != nil {
 		t.Skipf("no Envoy: %v", err)
 	}
-	e := &edge{t: t, cache: cachev3.NewSnapshotCache(true, cachev3.IDHash{}, nil)}
+	e := &edge{t: t, loads: map[string]string{}, updates: map[string]int{}, cache: cachev3.NewSnapshotCache(true, cachev3.IDHash{}, nil)}
 	socket, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -139,18 +142,21 @@ func (e *edge) apply(p lbsync.Program, assignments ...lbsync.LoadAssignment) {
 	for _, f := range resources.Faults {
 		e.t.Errorf("fault: %s", f)
 	}
-	e.n++
 	snapshot := &cachev3.Snapshot{}
-	set := func(kind types.ResponseType, all []envoy.Resource) {
+	set := func(kind types.ResponseType, all []envoy.Resource) (version string) {
 		var out []types.Resource
+		content := fnv.New64()
 		for _, r := range all {
 			m, err := r.Body.UnmarshalNew()
 			if err != nil {
 				e.t.Fatal(err)
 			}
 			out = append(out, m)
+			fmt.Fprint(content, r.Name, r.Version)
 		}
-		snapshot.Resources[kind] = cachev3.NewResources(fmt.Sprint(e.n), out)
+		version = fmt.Sprintf("%d-%x", kind, content.Sum64())
+		snapshot.Resources[kind] = cachev3.NewResources(version, out)
+		return fmt.Sprintf(`"version_info": "%s"`, version)
 	}
 	var loads []envoy.Resource
 	for _, a := range assignments {
@@ -160,8 +166,8 @@ func (e *edge) apply(p lbsync.Program, assignments ...lbsync.LoadAssignment) {
 		}
 		loads = append(loads, r)
 	}
-	set(types.Listener, resources.Listeners)
-	set(types.Route, resources.Routes)
+	listeners := set(types.Listener, resources.Listeners)
+	routes := set(types.Route, resources.Routes)
 	set(types.ScopedRoute, resources.ScopedRoutes)
 	set(types.Cluster, resources.Clusters)
 	set(types.Secret, resources.Secrets)
@@ -169,14 +175,27 @@ func (e *edge) apply(p lbsync.Program, assignments ...lbsync.LoadAssignment) {
 	if err := e.cache.SetSnapshot(context.Background(), "test", snapshot); err != nil {
 		e.t.Fatal(err)
 	}
-	version := fmt.Sprintf(`"version_info": "%d"`, e.n)
-	e.wait("listeners and routes", func() bool {
-		dump := e.get("/config_dump?resource=dynamic_listeners") + e.get("/config_dump?resource=dynamic_route_configs")
+	e.wait("all resources", func() bool {
+		dump := e.get("/config_dump")
 		if _, refused, found := strings.Cut(dump, "error_state"); found {
 			e.t.Fatalf("refused: %.600s", refused)
 		}
-		return strings.Count(dump, version) >= len(resources.Listeners)+len(resources.Routes) && !strings.Contains(dump, "warming_state")
+		return strings.Count(dump, listeners) >= len(resources.Listeners) && strings.Count(dump, routes) >= len(resources.Routes) &&
+			!strings.Contains(dump, "warming_state")
 	})
+	for _, r := range loads {
+		if e.loads[r.Name] == r.Version {
+			continue
+		}
+		e.loads[r.Name] = r.Version
+		e.updates[r.Name]++
+		e.wait("endpoints", func() bool {
+			n := 0
+			_, stat, _ := strings.Cut(e.get("/stats?filter=^cluster."+r.Name+".update_success$"), ": ")
+			_, _ = fmt.Sscan(stat, &n)
+			return n >= e.updates[r.Name]
+		})
+	}
 	for _, l := range p.Listeners {
 		e.wait("the socket", func() bool {
 			conn, err := net.Dial("tcp", netip.AddrPortFrom(l.Address, l.Port).String())
@@ -433,6 +452,82 @@ func TestScopedRoutesOnARealEnvoy(t *testing.T) {
 		if got := ask(t, c.port, "GET", c.host, "/", c.header); got != c.want {
 			t.Errorf("%s: %s, want %s", c.host, got, c.want)
 		}
+	}
+}
+
+// locality is one member's part of import store, answered at one address.
+func locality(cluster string, weight uint32, address netip.AddrPort) lbsync.Locality {
+	return lbsync.Locality{Backend: importNamed("store"), Cluster: fleet.ClusterName(cluster), Place: fleet.Place{Region: cluster},
+		Weight: weight, Endpoints: []netip.AddrPort{address}}
+}
+
+// counted sends n requests one after the other and counts the answers by their first words.
+func counted(t *testing.T, port uint16, method string, n int) map[string]int {
+	answers := map[string]int{}
+	for range n {
+		words := strings.Fields(ask(t, port, method, "a.example", "/", ""))
+		answers[strings.Join(words[:min(2, len(words))], " ")]++
+	}
+	return answers
+}
+
+// Shares are exact, a dead member costs nothing whatever the method (its connections are refused, so nothing was sent),
+// a refuge takes over when all that have a share are dead, and a backend without endpoints keeps its part as 503.
+func TestSharesAndFailureOnARealEnvoy(t *testing.T) {
+	e := startEdge(t)
+	west, east, dead := backend(t, "west"), backend(t, "east"), netip.MustParseAddrPort("127.0.0.1:1")
+	port := freePort(t)
+	p := lbsync.Program{
+		Listeners:   []lbsync.Listener{httpListener(port, model.VirtualHost{Hostname: "*", Rules: []model.Rule{{Match: prefix("/"), Forward: to("store")}}})},
+		Assignments: []model.Assignment{{Key: "store"}},
+	}
+	for _, c := range []struct {
+		why        string
+		localities []lbsync.Locality
+		drop       uint32
+		method     string
+		want       map[string]int
+	}{
+		{"two thirds and one third, exactly", []lbsync.Locality{locality("a", 333_333, east), locality("b", 666_667, west)}, 0, "GET",
+			map[string]int{"200 west": 200, "200 east": 100}},
+		{"a refuge beside all of the shares gets nothing", []lbsync.Locality{locality("a", 1, east), locality("b", lbsync.Whole, west)}, 0, "GET",
+			map[string]int{"200 west": 300}},
+		{"half is dead", []lbsync.Locality{locality("a", 500_000, dead), locality("b", 500_000, west)}, 0, "POST",
+			map[string]int{"200 west": 300}},
+		{"all that has a share is dead", []lbsync.Locality{locality("a", 1, east), locality("b", lbsync.Whole, dead)}, 0, "GET",
+			map[string]int{"200 east": 300}},
+		{"no backend is left", nil, lbsync.Whole, "GET", map[string]int{"503 unconditional": 300}},
+	} {
+		e.apply(p, lbsync.LoadAssignment{Key: "store", Localities: c.localities, Drop: c.drop})
+		got := counted(t, port, c.method, 300)
+		for answer, n := range c.want {
+			if d := got[answer] - n; d < -2 || d > 2 {
+				t.Errorf("%s: %v, want %v", c.why, got, c.want)
+			}
+		}
+	}
+}
+
+// HTTP/2 to the backend, probed over HTTP/2 too: with the wrong protocol every host would be unhealthy.
+func TestHTTP2BackendOnARealEnvoy(t *testing.T) {
+	e := startEdge(t)
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Proto) }))
+	s.Config.Protocols = new(http.Protocols)
+	s.Config.Protocols.SetUnencryptedHTTP2(true)
+	s.Start()
+	t.Cleanup(s.Close)
+	a, load := serve("h2", netip.MustParseAddrPort(s.Listener.Addr().String()))
+	a.Protocol, a.HealthCheck = model.H2C, &model.HealthCheck{Interval: 200 * time.Millisecond, Timeout: time.Second, Path: "/healthz"}
+	port := freePort(t)
+	e.apply(lbsync.Program{Assignments: []model.Assignment{a}, Listeners: []lbsync.Listener{
+		httpListener(port, model.VirtualHost{Hostname: "*", Rules: []model.Rule{{Match: prefix("/"), Forward: to("h2")}}})}}, load)
+	e.wait("a probe", func() bool { return strings.Contains(e.get("/clusters"), "health_flags::healthy") })
+	time.Sleep(500 * time.Millisecond) // two probes
+	if got := ask(t, port, "GET", "a.example", "/", ""); got != "200 HTTP/2.0" {
+		t.Error(got)
+	}
+	if stats := e.get("/stats?filter=health_check"); !strings.Contains(stats, "failure: 0") || strings.Contains(stats, "success: 0") {
+		t.Error(stats)
 	}
 }
 

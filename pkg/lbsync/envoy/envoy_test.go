@@ -1,0 +1,236 @@
+package envoy_test
+
+import (
+	"flag"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"google.golang.org/protobuf/encoding/protojson"
+	"pgregory.net/rapid"
+	"sigs.k8s.io/yaml"
+
+	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/gateway/model"
+	"crossway.dev/crossway/pkg/lbsync"
+	"crossway.dev/crossway/pkg/lbsync/envoy"
+)
+
+var rewrite = flag.Bool("rewrite", false, "rewrite the goldens")
+
+// golden compares a resource, as YAML, with testdata/<name>.yaml.
+func golden(t *testing.T, name string, r envoy.Resource) {
+	t.Helper()
+	message, err := r.Body.UnmarshalNew()
+	if err != nil {
+		t.Fatal(err)
+	}
+	json, err := protojson.Marshal(message)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := yaml.JSONToYAML(json)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join("testdata", name+".yaml")
+	if *rewrite {
+		if err := os.WriteFile(file, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, _ := os.ReadFile(file)
+	if string(want) != string(text) {
+		t.Errorf("%s is not\n%s\nbut\n%s", file, want, text)
+	}
+}
+
+// What may be repeated, what may not; that no answer is cut; that a rewrite leaves the query alone.
+func TestRouteGolden(t *testing.T) {
+	l := httpListener(80, model.VirtualHost{Hostname: "a.example", Rules: []model.Rule{{
+		Origin:  model.Origin{Route: fleet.ObjectName{Namespace: "site", Name: "home"}, Rule: 1, Name: "main"},
+		Match:   prefix("/p"),
+		Forward: to("shop/store/6b2f"),
+	}}})
+	r := envoy.Translate(lbsync.Program{Listeners: []lbsync.Listener{l}})
+	golden(t, "routes", r.Routes[0])
+}
+
+// The failover set, health checks, and HTTP/2 to the backend.
+func TestClusterGolden(t *testing.T) {
+	a := model.Assignment{Key: "shop/store/6b2f", Protocol: model.H2C, HealthCheck: &model.HealthCheck{Interval: 5 * time.Second, Timeout: time.Second, Path: "/healthz"}}
+	golden(t, "cluster", envoy.Translate(lbsync.Program{Assignments: []model.Assignment{a}}).Clusters[0])
+}
+
+func TestLoadAssignmentGolden(t *testing.T) {
+	a := lbsync.LoadAssignment{Key: "shop/store/6b2f", Drop: 300_000,
+		Localities: []lbsync.Locality{
+			{Backend: importNamed("store"), Cluster: "eu-west", Place: fleet.Place{Region: "eu"}, Weight: 1, Endpoints: addresses("10.3.0.1:80")},
+			{Backend: importNamed("store"), Cluster: "us-west", Place: fleet.Place{Region: "us", Zone: "us-a"}, Weight: lbsync.Whole, Endpoints: addresses("10.1.0.1:80", "[fd00::1]:80")},
+		},
+		Shares: []lbsync.BackendShares{{Backend: importNamed("store"), RegionShares: lbsync.RegionShares{Region: "us", Shares: []lbsync.Share{{Cluster: "us-west", Parts: lbsync.Whole}}}}},
+	}
+	r, err := envoy.LoadAssignment(a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "assignment", r)
+	hash, shares, ok := lbsync.ParseVersion(r.Version)
+	if !ok || hash == "" || shares[0].Of("us-west") != lbsync.Whole {
+		t.Errorf("version %s: %v", r.Version, shares)
+	}
+}
+
+func addresses(all ...string) (out []netip.AddrPort) {
+	for _, a := range all {
+		out = append(out, netip.MustParseAddrPort(a))
+	}
+	return out
+}
+
+// Each bad rule is answered 500 and named; the rule beside it is untouched.
+func TestABadRuleSpoilsItselfAlone(t *testing.T) {
+	header := func(name, value string) model.HeaderChanges {
+		return model.HeaderChanges{Set: []model.Header{{Name: name, Value: value}}}
+	}
+	good := model.Rule{Match: prefix("/good"), Forward: to("a")}
+	for what, bad := range map[string]model.Rule{
+		"closing ]":         {Match: model.Match{Path: model.PathMatch{Kind: model.PathRegex, Value: "/[a"}}, Forward: to("a")},
+		"invalid or unsup":  {Match: model.Match{Path: prefix("/").Path, Headers: []model.ValueMatch{{Name: "x", Value: "(?=a)", Regex: true}}}, Forward: to("a")},
+		"no header name":    {Match: prefix("/"), Forward: to("a"), Request: header("x y", "z")},
+		"not as a header":   {Match: prefix("/"), Forward: to("a"), Response: header("Host", "z")},
+		"HeaderValue.Value": {Match: prefix("/"), Forward: to("a"), Request: header("x", "a\nb")},
+		"weights sum to ":   {Match: prefix("/"), Forward: &model.Forward{Targets: []model.Target{{Assignment: "a", Weight: 1<<32 - 1}, {Assignment: "b", Weight: 1<<32 - 1}, {Assignment: "c", Weight: 1<<10 + 3}}}},
+		"PathSeparated":     {Match: prefix("/a?b"), Forward: to("a")},
+		"Status":            {Match: prefix("/"), Respond: &model.Respond{StatusCode: 99}},
+	} {
+		bad.Origin.Route.Name = "bad"
+		r := envoy.Translate(lbsync.Program{Listeners: []lbsync.Listener{httpListener(80, model.VirtualHost{Hostname: "a.example", Rules: []model.Rule{bad, good}})}})
+		if len(r.Faults) == 0 || !strings.Contains(r.Faults[0].Message, what) || !strings.HasPrefix(r.Faults[0].Part, "/bad/0") {
+			t.Errorf("%s: %v", what, r.Faults)
+		}
+		if len(r.Routes) != 1 {
+			t.Fatalf("%s: the whole RouteConfiguration is lost: %v", what, r.Faults)
+		}
+		message, _ := r.Routes[0].Body.UnmarshalNew()
+		routes := message.(*routev3.RouteConfiguration).GetVirtualHosts()[0].GetRoutes()
+		for _, route := range routes[len(routes)-2:] {
+			if route.GetRoute().GetCluster() != "a" || route.GetMatch().GetPathSeparatedPrefix() != "/good" {
+				t.Errorf("%s: the neighbour is %v", what, route)
+			}
+		}
+		for _, route := range routes[:len(routes)-2] {
+			if route.GetDirectResponse().GetStatus() != 500 {
+				t.Errorf("%s: answered by %v", what, route)
+			}
+		}
+	}
+}
+
+func TestABadResourceIsLeftOut(t *testing.T) {
+	r := envoy.Translate(lbsync.Program{Assignments: []model.Assignment{{Key: "good"}, {Key: ""}, {Key: "bad", HealthCheck: &model.HealthCheck{}}}})
+	if len(r.Clusters) != 1 || r.Clusters[0].Name != "good" || len(r.Faults) != 2 {
+		t.Errorf("%v %v", r.Clusters, r.Faults)
+	}
+	if _, err := envoy.LoadAssignment(lbsync.LoadAssignment{Key: ""}); err == nil {
+		t.Error("a load assignment without a name")
+	}
+	if _, err := envoy.LoadAssignment(lbsync.LoadAssignment{Key: "a\xff"}); err == nil {
+		t.Error("a load assignment with a name that is no text")
+	}
+}
+
+// A memo changes nothing but the time, whatever changes between two calls.
+func TestMemoChangesNothing(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var memo envoy.Memo
+		for range 3 {
+			p := large(55)
+			for range rapid.IntRange(0, 5).Draw(t, "changes") {
+				hosts := p.Listeners[0].Chains[0].Hosts
+				k := rapid.IntRange(0, len(hosts)-1).Draw(t, "host")
+				hosts[k].Rules = append(hosts[k].Rules, model.Rule{Match: prefix("/" + rapid.StringMatching("[a-c]").Draw(t, "path")),
+					Redirect: &model.Redirect{StatusCode: 301, Hostname: "b"}})
+			}
+			p.Listeners[0].Port = rapid.SampledFrom([]uint16{80, 8080}).Draw(t, "port")
+			if rapid.Bool().Draw(t, "forget") {
+				memo.Forget()
+			}
+			if !reflect.DeepEqual(versions(memo.Translate(p)), versions(envoy.Translate(p))) {
+				t.Fatal("differs from a translation without memory")
+			}
+		}
+	})
+}
+
+func versions(r envoy.Resources) (out []string) {
+	for _, kind := range [][]envoy.Resource{r.Listeners, r.Routes, r.ScopedRoutes, r.Clusters, r.Secrets} {
+		for _, one := range kind {
+			out = append(out, one.TypeURL+" "+one.Name+" "+one.Version)
+		}
+	}
+	return out
+}
+
+// Which chains are served host by host: large ones in which no wildcard host has rules.
+func TestWhichChainsAreScoped(t *testing.T) {
+	rules := []model.Rule{{Match: prefix("/"), Forward: to("a")}}
+	for _, c := range []struct {
+		why   string
+		alter func(*model.Chain)
+		want  int
+	}{
+		{"exact hosts", func(*model.Chain) {}, 60},
+		{"an empty wildcard is as good as none", func(c *model.Chain) { c.Hosts = append(c.Hosts, model.VirtualHost{Hostname: "*.example"}) }, 60},
+		{"a wildcard with rules", func(c *model.Chain) {
+			c.Hosts = append(c.Hosts, model.VirtualHost{Hostname: "*.example", Rules: rules})
+		}, 0},
+		{"everything else is misdirected", func(c *model.Chain) { c.Misdirected = []string{"*"} }, 0},
+		{"one name is misdirected", func(c *model.Chain) { c.Misdirected = []string{"b.example"} }, 61},
+		{"few hosts", func(c *model.Chain) { c.Hosts = c.Hosts[:10] }, 0},
+	} {
+		p := large(60)
+		c.alter(&p.Listeners[0].Chains[0])
+		r := envoy.Translate(p)
+		if len(r.ScopedRoutes) != c.want || len(r.Faults) > 0 {
+			t.Errorf("%s: %d scopes, %v", c.why, len(r.ScopedRoutes), r.Faults)
+		}
+		if c.want == 0 && len(r.Routes) != 1 {
+			t.Errorf("%s: %d route configurations", c.why, len(r.Routes))
+		}
+	}
+}
+
+func TestProgramForAPlace(t *testing.T) {
+	l := func(name, pool string, keys ...string) model.Listener {
+		out := model.Listener{Gateway: fleet.ObjectName{Namespace: "infra", Name: name}, Port: 80, Protocol: model.HTTPS,
+			Addresses: []model.Address{{Pool: pool, Address: netip.MustParseAddr("198.18.0.1")}}, Chains: []model.Chain{{Name: "c", Secrets: []string{"infra/" + name}}}}
+		for _, key := range keys {
+			out.Chains[0].Hosts = append(out.Chains[0].Hosts, model.VirtualHost{Hostname: key, Rules: []model.Rule{{Forward: to(key), Mirrors: []model.Mirror{{Assignment: key + "-mirror"}}}}})
+		}
+		return out
+	}
+	m := model.Model{Listeners: []model.Listener{l("mine", "us", "a"), l("theirs", "eu", "b"), l("bare", "us")}}
+	m.Listeners[2].Chains = nil
+	for _, key := range []string{"a", "a-mirror", "b", "b-mirror", "unused"} {
+		m.Assignments = append(m.Assignments, model.Assignment{Key: key})
+	}
+	m.Secrets = []model.Secret{{Name: "infra/mine"}, {Name: "infra/theirs"}}
+	p := lbsync.ProgramFor(m, lbsync.Place{Pool: "us", Region: "us"})
+	got := fmt.Sprint(len(p.Listeners), p.Listeners[0].Gateway, p.Listeners[0].Address)
+	for _, a := range p.Assignments {
+		got += " " + a.Key
+	}
+	for _, s := range p.Secrets {
+		got += " " + s.Name
+	}
+	if want := "1 infra/mine 198.18.0.1 a a-mirror infra/mine"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+}
