@@ -1,0 +1,249 @@
+package reconciler
+
+import (
+	"bytes"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/pkg/condition"
+)
+
+// fleetOfOne is a class, a pool, a Gateway and an import.
+const fleetOfOne = `
+apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {name: NAME}
+spec: {controllerName: crossway.dev/gateway}
+---
+apiVersion: crossway.dev/v1alpha1
+kind: EdgePool
+metadata: {name: NAME}
+spec: {region: us, addresses: [{cidr: 198.18.1.0/24}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: shared, namespace: NAME}
+spec: {gatewayClassName: NAME, listeners: [{name: http, port: 80, protocol: HTTP}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: store, namespace: NAME}
+spec: {ports: [{name: web, port: 80}]}`
+
+// routeTo is a route for one path.
+func routeTo(name, path string) string {
+	return `
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: ` + name + `, namespace: NAME}
+spec:
+  parentRefs: [{name: shared}]
+  hostnames: [store.example.com]
+  rules: [{matches: [{path: {type: RegularExpression, value: "` + path + `"}}], backendRefs: [{name: store, port: 80}]}]`
+}
+
+func (h *hub) table() string { return h.name + "/shared/80" }
+
+// From nothing to a Gateway that is programmed; its address is given once, and
+// kept by the next hub and while the Gateway lives.
+func TestGatewayIsProgrammed(t *testing.T) {
+	h := newHub(t)
+	h.start()
+	h.apply(fleetOfOne)
+	h.apply(routeTo("a", "/a"))
+	h.pass()
+	if n := len(h.edges.published[h.name].Listeners); n != 0 {
+		t.Errorf("%d listeners before there is an address", n)
+	}
+	given := h.pool().Status.Allocations
+	if len(given) != 1 || given[0].Gateway.Name != "shared" {
+		t.Fatalf("allocations %+v", given)
+	}
+
+	h.seen(h.pool())
+	h.pass()
+	if n := len(h.edges.published[h.name].Listeners); n != 1 {
+		t.Errorf("%d listeners, want 1", n)
+	}
+	if got := h.verdict(condition.Gateway, "shared", "Programmed"); got != "False Pending" {
+		t.Errorf("Programmed without an edge: %s", got)
+	}
+	h.edges.connected, h.edges.lag = 2, 1
+	h.pass()
+	if got := h.verdict(condition.Gateway, "shared", "Programmed"); got != "False Pending" {
+		t.Errorf("Programmed while edges have not answered: %s", got)
+	}
+	h.edges.lag = 0
+	h.pass()
+	if got := h.verdict(condition.Gateway, "shared", "Programmed"); got != "True Programmed" {
+		t.Errorf("Programmed once edges have answered: %s", got)
+	}
+	if got := h.pool().Status; got.Edges != 2 || got.Conditions[0].Status != metav1.ConditionTrue {
+		t.Errorf("EdgePool status %+v", got)
+	}
+	h.await("the Gateway's status says so", func() bool {
+		gateway := &gatewayv1.Gateway{}
+		h.must(h.api.Get(t.Context(), client.ObjectKey{Namespace: h.name, Name: "shared"}, gateway))
+		return len(gateway.Status.Conditions) == 2 && gateway.Status.Conditions[1].Status == metav1.ConditionTrue
+	})
+
+	// The hub restarts; its edges are not back yet.
+	h.edges.connected = 0
+	h.start()
+	h.pass()
+	if got := h.verdict(condition.Gateway, "shared", "Programmed"); got != "True Programmed" {
+		t.Errorf("Programmed after a restart: %s", got)
+	}
+	if again := h.pool().Status.Allocations; len(again) != 1 || again[0] != given[0] {
+		t.Errorf("allocations went from %+v to %+v", given, again)
+	}
+
+	gateway := &gatewayv1.Gateway{ObjectMeta: metav1.ObjectMeta{Namespace: h.name, Name: "shared"}}
+	h.must(h.api.Delete(t.Context(), gateway))
+	gateway.SetGroupVersionKind(gatewayv1.SchemeGroupVersion.WithKind("Gateway"))
+	h.seen(gateway)
+	h.pass()
+	if left := h.pool().Status.Allocations; len(left) != 0 {
+		t.Errorf("allocations of a Gateway that is gone: %+v", left)
+	}
+}
+
+// allocated is a fleet with an address and a connected edge.
+func (h *hub) allocated() {
+	h.Helper()
+	h.start()
+	h.apply(fleetOfOne)
+	h.pass()
+	h.seen(h.pool())
+	h.edges.connected = 1
+	h.pass()
+}
+
+// An edge refuses what the hub found good: the route that changed is left out
+// and says so, also after a restart of the hub, until it changes; its
+// neighbour's next change arrives.
+func TestRefusedRoute(t *testing.T) {
+	h := newHub(t)
+	h.allocated()
+	h.apply(routeTo("a", "/a[0-9]+"))
+	h.apply(routeTo("b", "/b[0-9]+"))
+	h.pass()
+	good := h.edges.route(h.name, h.table())
+	h.loop.Acked(good.TypeURL, map[string]string{good.Name: good.Version})
+
+	h.apply(routeTo("b", "/too(big|for)an[e]dge"))
+	h.pass()
+	bad := h.edges.route(h.name, h.table())
+	h.loop.Nacked(bad.TypeURL, bad.Name, bad.Version, "RE2 program size too big")
+	h.pass()
+	left := h.edges.route(h.name, h.table())
+	if bytes.Contains(left.Body.Value, []byte("too(big")) || !bytes.Contains(left.Body.Value, []byte("/a[0-9]+")) {
+		t.Errorf("a bad route still there, or its neighbour gone: %q", left.Body.Value)
+	}
+	if a, b := h.verdict(condition.HTTPRoute, "a", "Accepted"), h.verdict(condition.HTTPRoute, "b", "Accepted"); a != "True Accepted" || b != "False RefusedByEdge" {
+		t.Errorf("a is %s, b is %s", a, b)
+	}
+
+	h.apply(routeTo("a", "/changed[0-9]+"))
+	h.pass()
+	if !bytes.Contains(h.edges.route(h.name, h.table()).Body.Value, []byte("/changed[0-9]+")) {
+		t.Error("the neighbour's next change does not arrive")
+	}
+
+	h.await("b's status says it", func() bool { _, refused := refusedByEdge(h.storedRoute("b")); return refused })
+	h.start()
+	h.pass()
+	if bytes.Contains(h.edges.route(h.name, h.table()).Body.Value, []byte("too(big")) {
+		t.Error("a restart brings the refused route back")
+	}
+	h.apply(routeTo("b", "/repaired[0-9]+"))
+	h.pass()
+	if !bytes.Contains(h.edges.route(h.name, h.table()).Body.Value, []byte("/repaired")) {
+		t.Error("the repaired route stays out")
+	}
+	if b := h.verdict(condition.HTTPRoute, "b", "Accepted"); b != "True Accepted" {
+		t.Errorf("repaired b is %s", b)
+	}
+}
+
+// A route that leaves our Gateways keeps no word of ours.
+func TestRouteLeaves(t *testing.T) {
+	h := newHub(t)
+	h.allocated()
+	h.apply(routeTo("a", "/a"))
+	h.pass()
+	h.await("we accept it", func() bool { return acceptedBefore(h.storedRoute("a")) })
+	route := h.storedRoute("a")
+	route.Spec.ParentRefs[0].Name = "somebody-elses"
+	h.must(h.api.Update(t.Context(), route))
+	route.SetGroupVersionKind(gatewayv1.SchemeGroupVersion.WithKind("HTTPRoute"))
+	h.seen(route)
+	h.pass()
+	h.await("our parent is gone", func() bool { return len(h.storedRoute("a").Status.Parents) == 0 })
+}
+
+// The running loop: the first Model has everything there is; an event is a
+// push, and our own status writes are none.
+func TestEvents(t *testing.T) {
+	h := newHub(t)
+	h.allocated()
+	h.apply(routeTo("a", "/a"))
+	h.start()
+	before := h.edges.pushed()
+	done := make(chan error)
+	go func() { done <- h.loop.Start(h.Context()) }()
+	<-h.loop.Built()
+	if n := h.edges.pushed() - before; n != 1 || h.edges.route(h.name, h.table()).Name == "" {
+		t.Errorf("the first build was %d pushes, and the route is %q", n, h.edges.route(h.name, h.table()).Name)
+	}
+	h.await("a's status", func() bool { return acceptedBefore(h.storedRoute("a")) })
+
+	began := time.Now()
+	h.apply(routeTo("a", "/changed"))
+	h.await("the change is pushed", func() bool {
+		return bytes.Contains(h.edges.route(h.name, h.table()).Body.Value, []byte("/changed"))
+	})
+	t.Logf("route write -> push: %s", time.Since(began))
+	h.await("its status", func() bool { return acceptedBefore(h.storedRoute("a")) })
+	if n := h.edges.pushed() - before; n != 2 {
+		t.Errorf("%d pushes of one change", n-1)
+	}
+
+	// Somebody takes our status away: it comes back.
+	route := h.storedRoute("a")
+	route.Status.Parents = []gatewayv1.RouteParentStatus{}
+	h.must(h.api.Status().Update(t.Context(), route))
+	h.await("the status again", func() bool { return acceptedBefore(h.storedRoute("a")) })
+}
+
+// What others write does not make Build run, unless it reads it.
+func TestMatters(t *testing.T) {
+	route := acceptedRoute("a", 1, condition.RouteAccepted())
+	status := route.DeepCopy()
+	status.Status.Parents[0].Conditions[0].Message = "other words"
+	refused := acceptedRoute("a", 1, condition.RouteRefusedByEdge("no"))
+	newer := route.DeepCopy()
+	newer.Generation = 2
+	for _, story := range []struct {
+		name string
+		to   *gatewayv1.HTTPRoute
+		want bool
+	}{{"its status", status, false}, {"another replica saw a NACK", &refused, true}, {"its spec", newer, true}} {
+		if got := routeChanged(&route, story.to); got != story.want {
+			t.Errorf("%s: matters %v", story.name, got)
+		}
+	}
+	pool := &v1alpha1.EdgePool{}
+	counted := pool.DeepCopy()
+	counted.Status.Edges = 3
+	given := pool.DeepCopy()
+	given.Status.Allocations = []v1alpha1.AddressAllocation{{Address: "198.18.1.1"}}
+	if poolChanged(pool, counted) || !poolChanged(pool, given) {
+		t.Error("a pool's edges matter, or its allocations do not")
+	}
+}
