@@ -1,0 +1,194 @@
+package envoy_test
+
+import (
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"crossway.dev/crossway/internal/lab/install"
+	"crossway.dev/crossway/pkg/gateway/model"
+	"crossway.dev/crossway/pkg/lbsync"
+	"crossway.dev/crossway/pkg/lbsync/envoy"
+	"crossway.dev/crossway/pkg/lbsync/server"
+	"crossway.dev/crossway/pkg/registration"
+)
+
+const deltaBootstrap = `
+node: {id: test, cluster: test}
+admin: {address: {socket_address: {address: 127.0.0.1, port_value: 0}}}
+dynamic_resources:
+  ads_config: {api_type: DELTA_GRPC, transport_api_version: V3, set_node_on_first_message_only: true, grpc_services: [{envoy_grpc: {cluster_name: xds}}]}
+  cds_config: {ads: {}, resource_api_version: V3}
+  lds_config: {ads: {}, resource_api_version: V3}
+static_resources:
+  clusters:
+  - name: xds
+    connect_timeout: 1s
+    typed_extension_protocol_options:
+      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        explicit_http_config: {http2_protocol_options: {}}
+    transport_socket:
+      name: envoy.transport_sockets.tls
+      typed_config:
+        "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+        common_tls_context:
+          tls_params: {tls_minimum_protocol_version: TLSv1_3, tls_maximum_protocol_version: TLSv1_3}
+          tls_certificates: [{certificate_chain: {filename: %[2]s/edge.crt}, private_key: {filename: %[2]s/edge.key}}]
+          validation_context: {trusted_ca: {filename: %[2]s/ca.crt}}
+    load_assignment: {cluster_name: xds, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: %[1]d}}}}]}]}
+`
+
+// ack is one resource that the Envoy took.
+type ack struct{ typeURL, name, version string }
+
+// startHub serves xDS for pool us and starts one Envoy of it; what the Envoy takes goes to the channel.
+func startHub(t *testing.T) (*server.Server, <-chan ack) {
+	program, err := install.Envoy(t.Context(), os.Stderr)
+	if err != nil {
+		t.Skipf("no Envoy: %v", err)
+	}
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	acks := make(chan ack, 1<<16)
+	hub := server.New(server.Config{
+		Identify: func(c *x509.Certificate) (server.Identity, error) {
+			id, err := registration.EdgeIdentityOf(c)
+			return server.Identity(id), err
+		},
+		Authorize: func(server.Identity) error { return nil },
+		Observer: server.Observer{
+			Acked: func(_ server.Edge, typeURL string, list []server.NameVersion) {
+				for _, r := range list {
+					acks <- ack{typeURL, r.Name, r.Version}
+				}
+			},
+			Nacked: func(_ server.Edge, r server.Refusal) { t.Errorf("refused: %v", r) },
+		}})
+	ca, err := registration.NewEdgeCA(time.Now(), rand.Reader)
+	must(err)
+	issuer := registration.Issuer{CA: ca, Now: time.Now(), Random: rand.Reader}
+	own, err := registration.NewServerCertificate(issuer, []string{"127.0.0.1"})
+	must(err)
+	edge, err := registration.NewEdgeCertificate(issuer, registration.EdgeIdentity{Pool: "us", Region: "us", Zone: "a"}, time.Hour)
+	must(err)
+	certificate, err := tls.X509KeyPair(own.Certificate, own.Key)
+	must(err)
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(ca.Certificate)
+	g := server.NewGRPCServer(&tls.Config{Certificates: []tls.Certificate{certificate}, ClientCAs: roots})
+	hub.Register(g)
+	socket, err := net.Listen("tcp", "127.0.0.1:0")
+	must(err)
+	go func() { _ = g.Serve(socket) }()
+	t.Cleanup(g.Stop)
+
+	dir := t.TempDir()
+	for name, content := range map[string][]byte{"ca.crt": ca.Certificate, "edge.crt": edge.Certificate, "edge.key": edge.Key,
+		"bootstrap.yaml": fmt.Appendf(nil, deltaBootstrap, socket.Addr().(*net.TCPAddr).Port, dir)} {
+		must(os.WriteFile(filepath.Join(dir, name), content, 0o600))
+	}
+	cmd := exec.Command(program, "-c", filepath.Join(dir, "bootstrap.yaml"), "--disable-hot-restart", "--concurrency", "2", "-l", "error")
+	cmd.Stderr = os.Stderr
+	must(cmd.Start())
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	return hub, acks
+}
+
+func served(all []envoy.Resource) (out []server.Resource) {
+	for _, r := range all {
+		out = append(out, server.Resource{Name: r.Name, Version: r.Version, Body: r.Body})
+	}
+	return out
+}
+
+func snapshot(n uint64, r envoy.Resources) server.Snapshot {
+	return server.Snapshot{Generation: n, Clusters: served(r.Clusters), Secrets: served(r.Secrets), Listeners: served(r.Listeners),
+		Routes: served(r.Routes), ScopedRoutes: served(r.ScopedRoutes)}
+}
+
+// routeChanges gives the times from a changed route to its ACK, for a Gateway of 1000 hosts, and the time that a fresh
+// Envoy takes until it has all of it.
+func routeChanges(t *testing.T, extra ...model.VirtualHost) (cold time.Duration, changes []time.Duration) {
+	began := time.Now()
+	hub, acks := startHub(t)
+	wait := func(names map[string]string) {
+		t.Helper()
+		timeout := time.After(time.Minute)
+		for len(names) > 0 {
+			select {
+			case a := <-acks:
+				if names[a.name] == a.version {
+					delete(names, a.name)
+				}
+			case <-timeout:
+				t.Fatalf("%d resources were not taken", len(names))
+			}
+		}
+	}
+	p := large(1000)
+	p.Listeners[0].Address, p.Listeners[0].Port = netip.MustParseAddr("127.0.0.1"), freePort(t)
+	hosts := &p.Listeners[0].Chains[0].Hosts
+	*hosts = append(*hosts, extra...)
+	var memo envoy.Memo
+	have := map[string]string{}
+	var loads []server.Resource
+	for _, a := range p.Assignments {
+		r, err := envoy.LoadAssignment(lbsync.LoadAssignment{Key: a.Key, Localities: []lbsync.Locality{locality("us", lbsync.Whole, netip.MustParseAddrPort("127.0.0.1:1"))}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		loads = append(loads, server.Resource{Name: r.Name, Version: r.Version, Body: r.Body})
+	}
+	hub.SetAssignments("us", loads, nil)
+	for n := range 31 {
+		if n > 0 {
+			*hosts = slices.Clone(*hosts)
+			(*hosts)[n*31].Rules = []model.Rule{{Match: prefix(fmt.Sprint("/", n)), Forward: to(p.Assignments[n].Key)}}
+		}
+		changed := map[string]string{}
+		translated := memo.Translate(p)
+		for _, r := range translated.Routes {
+			if have[r.Name] != r.Version {
+				changed[r.Name], have[r.Name] = r.Version, r.Version
+			}
+		}
+		sent := time.Now()
+		hub.SetResources("us", snapshot(uint64(n+1), translated))
+		wait(changed)
+		if n == 0 {
+			cold = time.Since(began)
+		} else {
+			changes = append(changes, time.Since(sent))
+		}
+	}
+	slices.Sort(changes)
+	return cold, changes
+}
+
+// One changed route of a Gateway with 1000 hosts is one small resource to Envoy; with one RouteConfiguration for all
+// of them, which a wildcard host needs, it is a rebuild of everything.
+func TestOneRouteOfManyIsCheapForEnvoy(t *testing.T) {
+	cold, scoped := routeChanges(t)
+	coldPlain, plain := routeChanges(t, model.VirtualHost{Hostname: "*.example", Rules: []model.Rule{{Match: prefix("/"), Respond: &model.Respond{StatusCode: 200}}}})
+	t.Logf("scoped: cold %v, p50 %v, p90 %v; plain: cold %v, p50 %v, p90 %v", cold, scoped[15], scoped[27], coldPlain, plain[15], plain[27])
+	if scoped[15] > plain[15]/2 {
+		t.Errorf("a change takes %v with scopes, %v without", scoped[15], plain[15])
+	}
+}
