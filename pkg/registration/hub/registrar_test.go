@@ -1,0 +1,369 @@
+package hub
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/cluster"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/internal/lab/envtestkit"
+	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/registration"
+)
+
+func TestMain(m *testing.M) { envtestkit.Main(m) }
+
+// fixture is a hub with its caches running, no controller, and a clock that
+// stands: tests call Reconcile and move the clock.
+type fixture struct {
+	t         *testing.T
+	scheme    *runtime.Scheme
+	hub       cluster.Cluster
+	client    client.Client
+	registrar *Registrar
+	clock     time.Time
+}
+
+func newFixture(t *testing.T) *fixture {
+	t.Helper()
+	f := &fixture{t: t, scheme: runtime.NewScheme(), clock: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
+	f.must(clientgoscheme.AddToScheme(f.scheme))
+	f.must(v1alpha1.AddToScheme(f.scheme))
+	var err error
+	f.hub, err = cluster.New(envtestkit.Config(t), func(o *cluster.Options) {
+		o.Scheme = f.scheme
+		o.Cache.ByObject = CacheByObject()
+	})
+	f.must(err)
+	f.restart()
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() {
+		if err := f.hub.Start(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(func() { cancel(); running.Wait() })
+	if !f.hub.GetCache().WaitForCacheSync(ctx) {
+		t.Fatal("caches did not sync")
+	}
+	t.Cleanup(f.dismissAll)
+	return f
+}
+
+// restart is a Registrar that remembers nothing.
+func (f *fixture) restart() {
+	f.t.Helper()
+	var err error
+	f.registrar, err = NewRegistrar(f.hub, []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16")})
+	f.must(err)
+	f.registrar.now = func() time.Time { return f.clock }
+	f.client = f.registrar.client
+}
+
+func (f *fixture) dismissAll() {
+	var all v1alpha1.MemberClusterList
+	f.must(f.client.List(context.Background(), &all))
+	for _, m := range all.Items {
+		f.must(f.client.Delete(context.Background(), &m))
+	}
+}
+
+func (f *fixture) must(err error) {
+	f.t.Helper()
+	if err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+func (f *fixture) member(name string, accepted bool, cidrs ...string) {
+	f.t.Helper()
+	f.must(f.client.Create(f.t.Context(), &v1alpha1.MemberCluster{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec:       v1alpha1.MemberClusterSpec{Accepted: accepted, Region: "us", EndpointCIDRs: cidrs},
+	}))
+}
+
+func (f *fixture) get(name string) *v1alpha1.MemberCluster {
+	f.t.Helper()
+	var m v1alpha1.MemberCluster
+	f.must(f.client.Get(f.t.Context(), types.NamespacedName{Name: name}, &m))
+	return &m
+}
+
+func (f *fixture) accept(name string, accepted bool) {
+	f.t.Helper()
+	m := f.get(name)
+	m.Spec.Accepted = accepted
+	f.must(f.client.Update(f.t.Context(), m))
+}
+
+// reconcile reconciles one member, after all that tests wrote is in the caches.
+func (f *fixture) reconcile(name string) reconcile.Result {
+	f.t.Helper()
+	for _, l := range []client.ObjectList{&v1alpha1.MemberClusterList{}, &v1alpha1.ExportedServiceList{}, &discoveryv1.EndpointSliceList{}, &corev1.NamespaceList{}} {
+		f.must(f.client.List(f.t.Context(), l))
+	}
+	result, err := f.registrar.Reconcile(f.t.Context(), reconcile.Request{NamespacedName: types.NamespacedName{Name: name}})
+	f.must(err)
+	return result
+}
+
+// renew writes the member's Lease as its agent does, now.
+func (f *fixture) renew(name string) {
+	f.t.Helper()
+	now := metav1.NewMicroTime(f.clock)
+	lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: "member-" + name, Name: v1alpha1.AgentLease}}
+	err := f.client.Get(f.t.Context(), client.ObjectKeyFromObject(lease), lease)
+	lease.Spec.RenewTime = &now
+	if apierrors.IsNotFound(err) {
+		f.must(f.client.Create(f.t.Context(), lease))
+		return
+	}
+	f.must(err)
+	f.must(f.client.Update(f.t.Context(), lease))
+}
+
+// wantStatus checks a member's conditions, each "Type=Status Reason".
+func (f *fixture) wantStatus(name string, want ...string) {
+	f.t.Helper()
+	var got []string
+	for _, c := range f.get(name).Status.Conditions {
+		got = append(got, fmt.Sprintf("%s=%s %s", c.Type, c.Status, c.Reason))
+	}
+	slices.Sort(got)
+	if !slices.Equal(got, want) {
+		f.t.Errorf("%s says %q, want %q", name, got, want)
+	}
+}
+
+// agent is the hub as the member's agent sees it.
+func (f *fixture) agent(name string) client.Client {
+	f.t.Helper()
+	c, err := client.New(envtestkit.As(f.t, registration.User(fleet.ClusterName(name)), v1alpha1.MembersGroup), client.Options{Scheme: f.scheme})
+	f.must(err)
+	return c
+}
+
+// mayWrite asks as the agent until the API server's authorizer, which follows
+// RBAC objects within milliseconds, answers as wanted.
+func (f *fixture) mayWrite(name string, want bool) {
+	f.t.Helper()
+	agent := f.agent(name)
+	var err error
+	for range 500 {
+		err = agent.List(f.t.Context(), &v1alpha1.ExportedServiceList{}, client.InNamespace("member-"+name))
+		if (err == nil) == want {
+			return
+		}
+	}
+	f.t.Errorf("agent of %s in its namespace: %v, want it to be let in: %v", name, err, want)
+}
+
+// A member that is accepted gets its namespace and Role; its agent may read the
+// fleet's imports; taking the acceptance back shuts it out and keeps its exports.
+func TestAccept(t *testing.T) {
+	f := newFixture(t)
+	f.member("r-west", false, "10.1.0.0/16")
+	f.reconcile("r-west")
+	f.wantStatus("r-west", "ExportsAccepted=False NotJoined", "Joined=False NotAccepted", "Reachable=Unknown NeverHeard")
+	if err := f.client.Get(t.Context(), types.NamespacedName{Name: "member-r-west"}, &corev1.Namespace{}); !apierrors.IsNotFound(err) {
+		t.Error("a cluster that is not accepted has a namespace: ", err)
+	}
+
+	f.accept("r-west", true)
+	f.reconcile("r-west")
+	f.wantStatus("r-west", "ExportsAccepted=True Accepted", "Joined=True Accepted", "Reachable=Unknown NeverHeard")
+	f.mayWrite("r-west", true)
+	if err := f.agent("r-west").List(t.Context(), &v1alpha1.ImportedServiceList{}, client.InNamespace(v1alpha1.FleetNamespace)); err != nil {
+		t.Error("a member reads the fleet's imports: ", err)
+	}
+	export(f, "r-west", "web")
+
+	f.accept("r-west", false)
+	f.reconcile("r-west")
+	f.wantStatus("r-west", "ExportsAccepted=False NotJoined", "Joined=False NotAccepted", "Reachable=Unknown NeverHeard")
+	f.mayWrite("r-west", false)
+	f.must(f.client.Get(t.Context(), types.NamespacedName{Namespace: "member-r-west", Name: "web.shop"}, &v1alpha1.ExportedService{}))
+
+	f.accept("r-west", true)
+	f.reconcile("r-west")
+	f.mayWrite("r-west", true)
+}
+
+// A Role that somebody widened is narrow again after the next start.
+func TestRoleIsRestored(t *testing.T) {
+	f := newFixture(t)
+	f.member("w-west", true, "10.1.0.0/16")
+	f.reconcile("w-west")
+	reader, err := client.New(envtestkit.Config(t), client.Options{Scheme: f.scheme})
+	f.must(err)
+	role := &rbacv1.Role{}
+	key := types.NamespacedName{Namespace: "member-w-west", Name: registration.RoleName}
+	f.must(reader.Get(t.Context(), key, role))
+	role.Rules = []rbacv1.PolicyRule{{APIGroups: []string{"*"}, Resources: []string{"*"}, Verbs: []string{"*"}}}
+	f.must(reader.Update(t.Context(), role))
+	f.restart()
+	f.reconcile("w-west")
+	f.must(reader.Get(t.Context(), key, role))
+	if len(role.Rules) != len(registration.Objects("w-west").Role.Rules) {
+		t.Errorf("rules %+v", role.Rules)
+	}
+}
+
+// A namespace that somebody else made is not taken and not deleted.
+func TestNamespaceTaken(t *testing.T) {
+	f := newFixture(t)
+	theirs := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "member-taken"}}
+	f.must(f.client.Create(t.Context(), theirs))
+	f.member("taken", true, "10.1.0.0/16")
+	f.reconcile("taken")
+	f.wantStatus("taken", "ExportsAccepted=False NotJoined", "Joined=False NamespaceTaken", "Reachable=Unknown NeverHeard")
+	f.mayWrite("taken", false)
+
+	f.must(f.client.Delete(t.Context(), f.get("taken")))
+	f.reconcile("taken")
+	f.must(f.client.Get(t.Context(), types.NamespacedName{Name: "member-taken"}, theirs))
+	if theirs.DeletionTimestamp != nil {
+		t.Error("somebody's namespace was deleted")
+	}
+
+	theirs.Labels[v1alpha1.LabelMember] = "taken"
+	f.must(f.client.Update(t.Context(), theirs))
+	f.member("taken", true, "10.1.0.0/16")
+	f.reconcile("taken")
+	f.wantStatus("taken", "ExportsAccepted=True Accepted", "Joined=True Accepted", "Reachable=Unknown NeverHeard")
+}
+
+// A member that is deleted loses its namespace; one that comes back at once
+// waits until that is gone.
+func TestDismiss(t *testing.T) {
+	f := newFixture(t)
+	f.member("d-west", true, "10.1.0.0/16")
+	f.reconcile("d-west")
+	f.must(f.client.Delete(t.Context(), f.get("d-west")))
+	f.restart()
+	f.reconcile("d-west")
+	var namespace corev1.Namespace
+	f.must(f.client.Get(t.Context(), types.NamespacedName{Name: "member-d-west"}, &namespace))
+	if namespace.DeletionTimestamp == nil {
+		t.Error("the namespace of a member that is gone stays")
+	}
+	f.member("d-west", true, "10.1.0.0/16")
+	f.reconcile("d-west")
+	f.wantStatus("d-west", "ExportsAccepted=False NotJoined", "Joined=False NamespaceTerminating", "Reachable=Unknown NeverHeard")
+}
+
+// Silence is told at once when it is 40 s long, and takes nothing away.
+func TestSilence(t *testing.T) {
+	f := newFixture(t)
+	f.member("s-west", true, "10.1.0.0/16")
+	f.reconcile("s-west")
+	f.renew("s-west")
+	if wait := f.reconcile("s-west").RequeueAfter; wait != 30*time.Second {
+		t.Errorf("looks again after %s", wait)
+	}
+	f.wantStatus("s-west", "ExportsAccepted=True Accepted", "Joined=True Accepted", "Reachable=True Lease")
+	f.clock = f.clock.Add(39 * time.Second)
+	if wait := f.reconcile("s-west").RequeueAfter; wait != time.Second {
+		t.Errorf("looks again after %s, want to see the silence begin", wait)
+	}
+	f.clock = f.clock.Add(time.Second)
+	f.reconcile("s-west")
+	f.wantStatus("s-west", "ExportsAccepted=True Accepted", "Joined=True Accepted", "Reachable=False Lease")
+	f.mayWrite("s-west", true)
+	f.renew("s-west")
+	f.reconcile("s-west")
+	f.wantStatus("s-west", "ExportsAccepted=True Accepted", "Joined=True Accepted", "Reachable=True Lease")
+}
+
+// Numbers and times are written at most every 30 s, conditions at once.
+func TestStatusInterval(t *testing.T) {
+	f := newFixture(t)
+	f.member("i-west", true, "10.1.0.0/16")
+	f.reconcile("i-west")
+	f.renew("i-west")
+	f.reconcile("i-west")
+	export(f, "i-west", "web")
+	yes, no := true, false
+	f.must(f.client.Create(t.Context(), &discoveryv1.EndpointSlice{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "member-i-west", Name: "web-1", Labels: map[string]string{
+			v1alpha1.LabelServiceName: "web", v1alpha1.LabelServiceNamespace: "shop",
+		}},
+		AddressType: "IPv4",
+		Endpoints: []discoveryv1.Endpoint{
+			{Addresses: []string{"10.1.0.1"}},
+			{Addresses: []string{"10.1.0.2"}, Conditions: discoveryv1.EndpointConditions{Ready: &yes}},
+			{Addresses: []string{"10.1.0.3"}, Conditions: discoveryv1.EndpointConditions{Ready: &no}},
+			{Addresses: []string{"10.9.0.1"}, Conditions: discoveryv1.EndpointConditions{Ready: &yes}},
+		},
+	}))
+	f.clock = f.clock.Add(10 * time.Second)
+	f.renew("i-west")
+	before := f.get("i-west").ResourceVersion
+	f.reconcile("i-west")
+	if after := f.get("i-west").ResourceVersion; after != before {
+		t.Error("numbers were written after 10 s")
+	}
+	f.clock = f.clock.Add(20 * time.Second)
+	f.reconcile("i-west")
+	if s := f.get("i-west").Status; s.Exports != 1 || s.Endpoints != 2 || !s.LastHeardTime.Time.Equal(f.clock.Add(-20*time.Second)) {
+		t.Errorf("status %+v, want 1 export, 2 endpoints", s)
+	}
+}
+
+// Ranges that overlap an older member's are refused with its name, exports with
+// refused endpoints are named, and no ranges at all are told.
+func TestExportsAccepted(t *testing.T) {
+	f := newFixture(t)
+	f.member("x-west", true, "10.1.0.0/16")
+	f.member("x-zone", true, "10.1.2.0/24") // as old to the second; its name is later
+	f.member("x-none", true)
+	for _, name := range []string{"x-west", "x-zone", "x-none"} {
+		f.reconcile(name)
+	}
+	f.wantStatus("x-west", "ExportsAccepted=True Accepted", "Joined=True Accepted", "Reachable=Unknown NeverHeard")
+	f.wantStatus("x-zone", "ExportsAccepted=False EndpointCIDRsRefused", "Joined=True Accepted", "Reachable=Unknown NeverHeard")
+	f.wantStatus("x-none", "ExportsAccepted=False NoEndpointCIDRs", "Joined=True Accepted", "Reachable=Unknown NeverHeard")
+	if c := meta.FindStatusCondition(f.get("x-zone").Status.Conditions, "ExportsAccepted"); !strings.Contains(c.Message, `MemberCluster "x-west"`) {
+		t.Error(c.Message)
+	}
+
+	e := export(f, "x-west", "web")
+	e.Status.Conditions = []metav1.Condition{{Type: "EndpointsAdmitted", Status: "False", Reason: "EndpointsRefused", LastTransitionTime: metav1.Now()}}
+	f.must(f.client.Status().Update(t.Context(), e))
+	f.reconcile("x-west")
+	f.wantStatus("x-west", "ExportsAccepted=False EndpointsRefused", "Joined=True Accepted", "Reachable=Unknown NeverHeard")
+}
+
+func export(f *fixture, member, service string) *v1alpha1.ExportedService {
+	f.t.Helper()
+	e := &v1alpha1.ExportedService{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "member-" + member, Name: service + ".shop"},
+		Spec: v1alpha1.ExportedServiceSpec{
+			Service: v1alpha1.ServiceReference{Namespace: "shop", Name: service}, ExportedAt: metav1.Now(),
+			ServiceProperties: v1alpha1.ServiceProperties{Type: v1alpha1.ClusterSetIP},
+		},
+	}
+	f.must(f.client.Create(f.t.Context(), e))
+	return e
+}

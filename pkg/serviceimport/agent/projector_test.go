@@ -1,0 +1,190 @@
+package agent
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/tools/events"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/cluster"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
+
+	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/internal/lab/envtestkit"
+)
+
+func TestMain(m *testing.M) { envtestkit.Main(m) }
+
+// fixture is the hub's own cluster with its caches running and no controller:
+// tests call Reconcile.
+type fixture struct {
+	t         *testing.T
+	client    client.Client
+	projector *Projector
+	events    *events.FakeRecorder
+}
+
+func newFixture(t *testing.T) *fixture {
+	t.Helper()
+	f := &fixture{t: t, events: events.NewFakeRecorder(10)}
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, mcsv1beta1.Install, v1alpha1.AddToScheme} {
+		f.must(add(scheme))
+	}
+	local, err := cluster.New(envtestkit.Config(t), func(o *cluster.Options) { o.Scheme = scheme })
+	f.must(err)
+	f.projector, err = NewProjector(local, local)
+	f.must(err)
+	f.projector.events = f.events
+	f.client = f.projector.local
+	f.projector.hub = f.client // waits for what tests write
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() {
+		if err := local.Start(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(func() { cancel(); running.Wait() })
+	if !local.GetCache().WaitForCacheSync(ctx) {
+		t.Fatal("caches did not sync")
+	}
+	f.namespace(v1alpha1.FleetNamespace)
+	return f
+}
+
+func (f *fixture) must(err error) {
+	f.t.Helper()
+	if err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+func (f *fixture) namespace(name string) {
+	f.t.Helper()
+	err := f.client.Create(f.t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}})
+	f.must(client.IgnoreAlreadyExists(err))
+}
+
+func (f *fixture) imported(namespace, name string) *v1alpha1.ImportedService {
+	f.t.Helper()
+	h2c := "kubernetes.io/h2c"
+	i := &v1alpha1.ImportedService{
+		ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.FleetNamespace, Name: name + "." + namespace},
+		Spec: v1alpha1.ImportedServiceSpec{
+			Service: v1alpha1.ServiceReference{Namespace: namespace, Name: name},
+			ServiceProperties: v1alpha1.ServiceProperties{
+				Type: v1alpha1.ClusterSetIP, Labels: map[string]string{"team": "shop", "app.kubernetes.io/managed-by": "somebody"},
+				Annotations: map[string]string{"note": "x"}, IPFamilies: []corev1.IPFamily{"IPv4"},
+			},
+			Ports:    []v1alpha1.ImportedPort{{ServicePort: v1alpha1.ServicePort{Name: "http", Port: 80, Protocol: "TCP", AppProtocol: &h2c}}},
+			Clusters: []v1alpha1.ExportingCluster{{Name: "us-east", ExportedAt: metav1.Now()}, {Name: "us-west", ExportedAt: metav1.Now()}},
+		},
+	}
+	f.must(f.client.Create(f.t.Context(), i))
+	return i
+}
+
+func (f *fixture) reconcile(namespace, name string) {
+	f.t.Helper()
+	_, err := f.projector.Reconcile(f.t.Context(), reconcile.Request{NamespacedName: types.NamespacedName{Namespace: namespace, Name: name}})
+	f.must(err)
+}
+
+// get reads a ServiceImport; nil: there is none.
+func (f *fixture) get(namespace, name string) *mcsv1beta1.ServiceImport {
+	f.t.Helper()
+	var i mcsv1beta1.ServiceImport
+	err := f.client.Get(f.t.Context(), types.NamespacedName{Namespace: namespace, Name: name}, &i)
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	f.must(err)
+	return &i
+}
+
+// An import is shown where its namespace is, follows the fleet, and goes with it.
+func TestProjection(t *testing.T) {
+	f := newFixture(t)
+	f.imported("p-shop", "web")
+	f.reconcile("p-shop", "web")
+	if f.get("p-shop", "web") != nil {
+		t.Error("a ServiceImport without a namespace")
+	}
+	if err := f.client.Get(t.Context(), types.NamespacedName{Name: "p-shop"}, &corev1.Namespace{}); !apierrors.IsNotFound(err) {
+		t.Error("the namespace was made: ", err)
+	}
+
+	f.namespace("p-shop")
+	if got := f.projector.importsOfNamespace(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "p-shop"}}); len(got) != 1 || got[0].Name != "web" {
+		t.Errorf("a new namespace brings %v", got)
+	}
+	f.reconcile("p-shop", "web")
+	i := f.get("p-shop", "web")
+	if i == nil || len(i.Spec.Ports) != 1 || i.Spec.Ports[0].Port != 80 || *i.Spec.Ports[0].AppProtocol != "kubernetes.io/h2c" || i.Spec.Type != mcsv1beta1.ClusterSetIP {
+		t.Fatalf("ServiceImport %+v", i)
+	}
+	if i.Labels["team"] != "shop" || i.Annotations["note"] != "x" || i.Labels[`app.kubernetes.io/managed-by`] != "crossway.dev" {
+		t.Errorf("labels %v, annotations %v", i.Labels, i.Annotations)
+	}
+	if len(i.Status.Clusters) != 2 || len(i.Status.Conditions) != 1 || i.Status.Conditions[0].Type != "Ready" || i.Status.EndpointSliceObjects != "Absent" {
+		t.Errorf("status %+v", i.Status)
+	}
+	version := i.ResourceVersion
+	f.reconcile("p-shop", "web")
+	if f.get("p-shop", "web").ResourceVersion != version {
+		t.Error("written again without a change")
+	}
+
+	imported := &v1alpha1.ImportedService{}
+	f.must(f.client.Get(t.Context(), types.NamespacedName{Namespace: v1alpha1.FleetNamespace, Name: "web.p-shop"}, imported))
+	imported.Spec.Labels, imported.Spec.Clusters = nil, imported.Spec.Clusters[:1]
+	f.must(f.client.Update(t.Context(), imported))
+	f.reconcile("p-shop", "web")
+	if i := f.get("p-shop", "web"); i.Labels["team"] != "" || len(i.Status.Clusters) != 1 {
+		t.Errorf("labels %v, clusters %v after the fleet changed", i.Labels, i.Status.Clusters)
+	}
+
+	f.must(f.client.Delete(t.Context(), imported))
+	f.reconcile("p-shop", "web")
+	if f.get("p-shop", "web") != nil {
+		t.Error("the ServiceImport of nobody's export stays")
+	}
+}
+
+// A ServiceImport that somebody else made stays as it is; an event says so, once.
+func TestOthersImport(t *testing.T) {
+	f := newFixture(t)
+	f.namespace("q-shop")
+	theirs := &mcsv1beta1.ServiceImport{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "q-shop", Name: "web"},
+		Spec:       mcsv1beta1.ServiceImportSpec{Type: mcsv1beta1.Headless, Ports: []mcsv1beta1.ServicePort{}},
+	}
+	f.must(f.client.Create(t.Context(), theirs))
+	imported := f.imported("q-shop", "web")
+	f.reconcile("q-shop", "web")
+	f.reconcile("q-shop", "web")
+	if got := f.get("q-shop", "web"); got.ResourceVersion != theirs.ResourceVersion {
+		t.Errorf("somebody's ServiceImport became %+v", got)
+	}
+	if len(f.events.Events) != 1 {
+		t.Fatalf("%d events, want 1", len(f.events.Events))
+	}
+	if e := <-f.events.Events; !strings.Contains(e, `ServiceImport "q-shop/web" was not made by Crossway`) {
+		t.Error(e)
+	}
+	f.must(f.client.Delete(t.Context(), imported))
+	f.reconcile("q-shop", "web")
+	if f.get("q-shop", "web") == nil {
+		t.Error("somebody's ServiceImport was deleted")
+	}
+}
