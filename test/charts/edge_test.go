@@ -159,8 +159,9 @@ func TestEdgeIsNotReadyWithoutHub(t *testing.T) {
 		out, _ := e.command(t.Context(), "ask", "GET", "/server_info").Output()
 		return strings.Contains(string(out), "INITIALIZING")
 	})
-	// Envoy gives up waiting for its first configuration after 15 s unless told not to.
-	for end := time.Now().Add(16 * time.Second); time.Now().Before(end); time.Sleep(time.Second) {
+	// Unless told not to, Envoy gives up waiting for clusters after 15 s and for
+	// listeners after 15 more.
+	for end := time.Now().Add(32 * time.Second); time.Now().Before(end); time.Sleep(time.Second) {
 		if err := e.command(t.Context(), "ready").Run(); err == nil {
 			t.Fatal("ready without configuration")
 		}
@@ -302,6 +303,11 @@ func TestEdgeLeavesWithoutLosingARequest(t *testing.T) {
 	if n, err := edges[0].busy(); n != 0 || err != nil {
 		t.Errorf("%d connections after the drain, %v", n, err)
 	}
+	before := edges[0].connections()
+	time.Sleep(300 * time.Millisecond) // the clients go on, about 1000 requests
+	if after := edges[0].connections(); after != before {
+		t.Errorf("took connections after the drain: %s, then %s", before, after)
+	}
 	if edges[0].command(t.Context(), "ready").Run() == nil {
 		t.Error("the edge that left says that it is ready")
 	}
@@ -329,6 +335,16 @@ func (e edge) busy() (int, error) {
 		return 0, err
 	}
 	return strconv.Atoi(strings.TrimSpace(string(out)))
+}
+
+// connections is Envoy's count of all that it ever took from clients.
+func (e edge) connections() string {
+	out, err := e.command(e.t.Context(), "ask", "GET", "/stats?filter=http.web.downstream_cx_total").Output()
+	_, count, found := strings.Cut(string(out), "http.web.downstream_cx_total: ")
+	if err != nil || !found {
+		e.t.Fatalf("no count of connections: %v %s", err, out)
+	}
+	return strings.Fields(count)[0]
 }
 
 type result struct {
