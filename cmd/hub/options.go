@@ -118,7 +118,7 @@ func (o *Options) hubCIDRs() ([]netip.Prefix, error) {
 func (o *Options) logLevel() (zapcore.Level, error) {
 	switch o.LogLevel {
 	case "debug":
-		return zapcore.DebugLevel, nil
+		return zapcore.DebugLevel - 1, nil // at DebugLevel itself the logger keeps a sample of 100 lines a second
 	case "info":
 		return zapcore.InfoLevel, nil
 	case "error":

@@ -51,9 +51,7 @@ func (s *Server) send(g wire, st *stream) error {
 			if err := g.Send(r); err != nil {
 				return err
 			}
-			if k, known := kindOf(r.TypeUrl); known {
-				s.metrics.pushes.WithLabelValues(kindNames[k]).Inc()
-			}
+			s.sent(st.edge, r)
 			continue
 		}
 		if wait <= 0 {
@@ -66,6 +64,24 @@ func (s *Server) send(g wire, st *stream) error {
 		case <-g.Context().Done():
 			return context.Cause(g.Context())
 		}
+	}
+}
+
+// sent counts a response that has gone to the wire. At debug level the log says
+// which resources left and, in tell, which were ACKed, each with its time: what
+// a change costs on its way is read from there.
+func (s *Server) sent(edge Edge, r *discovery.DeltaDiscoveryResponse) {
+	k, known := kindOf(r.TypeUrl)
+	if !known {
+		return
+	}
+	s.metrics.pushes.WithLabelValues(kindNames[k]).Inc()
+	if log := s.config.Log.V(1); log.Enabled() {
+		versions := make([]string, 0, len(r.Resources))
+		for _, one := range r.Resources {
+			versions = append(versions, one.Name+" "+one.Version)
+		}
+		log.Info("pushed", "node", edge.Node, "type", kindNames[k], "resources", versions, "removed", r.RemovedResources)
 	}
 }
 
@@ -136,6 +152,13 @@ func (s *Server) tell(edge Edge, k kind, v verdict, r *discovery.DeltaDiscoveryR
 		}
 		count.WithLabelValues(kindNames[k]).Inc()
 		s.metrics.pushToAck.WithLabelValues(kindNames[k]).Observe(time.Since(v.sentAt).Seconds())
+	}
+	if log := s.config.Log.V(1); log.Enabled() && len(v.acked) > 0 {
+		versions := make([]string, 0, len(v.acked))
+		for _, one := range v.acked {
+			versions = append(versions, one.Name+" "+one.Version)
+		}
+		log.Info("acked", "node", edge.Node, "type", kindNames[k], "resources", versions)
 	}
 	if r.ErrorDetail != nil {
 		s.config.Log.Info("edge refused a response", "node", edge.Node, "pool", edge.Identity.Pool, "type", kindNames[k], "message", r.ErrorDetail.Message)
