@@ -1,5 +1,5 @@
 // Package lbsync decides where requests go: Split divides a region's demand over the members of an import, Assign
-// turns one assignment, the endpoints and the shares into one load assignment, and Program selects what a place
+// turns one assignment, the endpoints and the shares into one load assignment, and ProgramFor selects what a place
 // serves of everything else. Demand and Health say from load reports what Split needs to know.
 //
 // It is pure: no client, clock, log, metric or goroutine; time is an argument. It never sees a Kubernetes object, and

@@ -7,7 +7,7 @@ import (
 
 // Envoy is Ensure for Envoy alone: it returns the program's full path.
 func Envoy(ctx context.Context, progress io.Writer) (string, error) {
-	i, err := newInstaller(ctx, progress)
+	i, err := newInstaller(progress)
 	if err != nil {
 		return "", err
 	}

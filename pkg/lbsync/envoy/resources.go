@@ -53,7 +53,16 @@ func Translate(p lbsync.Program) Resources { return new(Memo).Translate(p) }
 
 // Memo remembers what was made of each host of large chains, so that one changed route costs one RouteConfiguration.
 // The result is the same as without it. The zero value is empty.
-type Memo struct{ hosts map[string]*madeHost }
+type Memo struct {
+	hosts  map[string]*madeHost
+	chains map[string]madeChain // since the last Forget
+}
+
+// madeChain is what the hosts of a chain (never none) were translated to.
+type madeChain struct {
+	from []model.VirtualHost
+	out  Resources
+}
 
 // madeHost is what a host was translated to, and what it was made from.
 type madeHost struct {
@@ -66,6 +75,7 @@ type madeHost struct {
 
 // Forget drops the hosts that no call of Translate has asked for since the last Forget.
 func (m *Memo) Forget() {
+	clear(m.chains)
 	for name, h := range m.hosts {
 		if !h.seen {
 			delete(m.hosts, name)

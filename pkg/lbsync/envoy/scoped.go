@@ -41,15 +41,10 @@ const scopeHeader = "x-crossway-scope"
 // and its key are: the chain's name and the host, because every connection manager of an Envoy sees all scopes.
 func (t *translator) scoped(l lbsync.Listener, c model.Chain, manager *hcmv3.HttpConnectionManager) {
 	chain := routesName(l, c)
-	for _, h := range c.Hosts {
-		if strings.Contains(h.Hostname, "*") {
-			continue
-		}
-		made := t.memo.host(l, chain+"/"+h.Hostname, h)
-		t.out.Routes = append(t.out.Routes, made.Routes...)
-		t.out.ScopedRoutes = append(t.out.ScopedRoutes, made.ScopedRoutes...)
-		t.out.Faults = append(t.out.Faults, made.Faults...)
-	}
+	made := t.memo.chain(l, chain, c.Hosts)
+	t.out.Routes = append(t.out.Routes, made.Routes...)
+	t.out.ScopedRoutes = append(t.out.ScopedRoutes, made.ScopedRoutes...)
+	t.out.Faults = append(t.out.Faults, made.Faults...)
 	if m := misdirected(c); m != nil {
 		name := chain + "/+misdirected" // no hostname has a plus
 		t.add(&t.out.Routes, name, &routev3.RouteConfiguration{Name: name, IgnorePortInHostMatching: true,
@@ -65,6 +60,29 @@ func (t *translator) scoped(l lbsync.Listener, c model.Chain, manager *hcmv3.Htt
 		ScopeKeyBuilder: keyBuilder(),
 		ConfigSpecifier: &hcmv3.ScopedRoutes_ScopedRds{ScopedRds: &hcmv3.ScopedRds{ScopedRdsConfigSource: ads()}},
 	}}
+}
+
+// chain gives the RouteConfigurations and scopes of a chain's hosts. The pools of a fleet share them: within one round
+// equal hosts are the same memory, and need no second look.
+func (m *Memo) chain(l lbsync.Listener, name string, hosts []model.VirtualHost) Resources {
+	if known, found := m.chains[name]; found && len(known.from) == len(hosts) && &known.from[0] == &hosts[0] {
+		return known.out
+	}
+	var out Resources
+	for _, h := range hosts {
+		if strings.Contains(h.Hostname, "*") {
+			continue
+		}
+		made := m.host(l, name+"/"+h.Hostname, h)
+		out.Routes = append(out.Routes, made.Routes...)
+		out.ScopedRoutes = append(out.ScopedRoutes, made.ScopedRoutes...)
+		out.Faults = append(out.Faults, made.Faults...)
+	}
+	if m.chains == nil {
+		m.chains = map[string]madeChain{}
+	}
+	m.chains[name] = madeChain{from: hosts, out: out}
+	return out
 }
 
 // host gives the RouteConfiguration and the scope of one host.
