@@ -86,7 +86,7 @@ func newFixture(t testing.TB) *fixture {
 	return f
 }
 
-func (f *fixture) run() { f.pass(f.intake.take()) }
+func (f *fixture) run() { f.pass() }
 
 func (f *fixture) pool(name, region string, nearest ...string) {
 	p := &v1alpha1.EdgePool{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.EdgePoolSpec{Region: region, Nearest: nearest}}
