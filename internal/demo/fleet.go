@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -90,9 +91,14 @@ func (s *Story) stats(ctx context.Context, e edge, filter string) (map[string]st
 }
 
 // changes are the statistics by which an Envoy tells that a resource was
-// changed. The update_success of lds and cds alone says nothing: both count
-// the empty answer that a reconnected wildcard subscription gets.
-const changes = `(update_success|config_reload|\.version|(cluster|listener)_(added|modified|removed)|listener_in_place_updated)$`
+// changed: what lds and cds added, modified and removed, and for each other
+// resource its version and how often it was updated.
+const changes = `((cluster|listener)_(added|modified|removed)|listener_in_place_updated|update_success|config_reload|\.version)$`
+
+// untold are those of them that say nothing of resources: of lds and cds as a
+// whole, which count the empty answer that a reconnected wildcard subscription
+// gets, and of the cluster that is the hub itself, which follows DNS.
+var untold = regexp.MustCompile(`^(listener_manager\.lds|cluster_manager\.cds|cluster\.xds)\.(update_success|version)$`)
 
 // resources is what all Envoys say of their configuration, by edge and name.
 func (s *Story) resources(ctx context.Context) (map[string]string, error) {
@@ -107,7 +113,7 @@ func (s *Story) resources(ctx context.Context) (map[string]string, error) {
 			return nil, err
 		}
 		for name, value := range stats {
-			if name != "listener_manager.lds.update_success" && name != "cluster_manager.cds.update_success" {
+			if !untold.MatchString(name) {
 				out[e.Name+" "+name] = value
 			}
 		}

@@ -46,8 +46,10 @@ func (s *Story) cut(ctx context.Context) error {
 	if after, ok := load.SettledAfter(samples, down, 20*time.Second, calm); ok {
 		s.set("cut_recovered_seconds", after.Seconds())
 	} else {
-		s.note("never calm for 20 s after the cut; slow answers by second: %s", slowBySecond(samples, down, 24))
+		s.note("never calm for 20 s after the cut")
 	}
+	s.note("answers over 200 ms in each second from the cut: %s", slowBySecond(samples, down, 24))
+	s.note("answers over 200 ms in each second from the return: %s", slowBySecond(samples, up, 24))
 	if after, ok := load.SettledAfter(samples, up, 3*time.Second, func(window []load.Sample) bool {
 		return math.Abs(load.Part(window, "us-west")-before) <= before/10
 	}); ok {

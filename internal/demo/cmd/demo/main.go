@@ -24,25 +24,26 @@ func main() {
 	out := flag.String("out", "out/demo.json", "file for the figures")
 	only := flag.String("steps", "", "comma list of steps to tell; empty: the whole story (only the whole story can pass)")
 	logs := flag.String("logs", "", "directory to keep the logs of all programs in; empty: they go with the lab")
+	hub := flag.String("hub-values", "", "YAML values for charts/hub, for instance 'logLevel: debug'")
 	flag.Parse()
 	lab.Enter(lab.Entry{})
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *out, *only, *logs); err != nil {
+	if err := run(ctx, *out, *only, *logs, lab.InstallOptions{Hub: *hub}); err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		stop()
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, out, only, logs string) error {
+func run(ctx context.Context, out, only, logs string, options lab.InstallOptions) error {
 	began := time.Now()
 	fleet, err := lab.Start(ctx, lab.Config{LogDir: logs}, os.Stdout)
 	if err != nil {
 		return err
 	}
 	defer fleet.Close()
-	if err := fleet.Install(ctx, lab.InstallOptions{}); err != nil {
+	if err := fleet.Install(ctx, options); err != nil {
 		return err
 	}
 	story := demo.New(fleet, os.Stdout)
