@@ -173,6 +173,9 @@ func (h *hub) start() {
 		_, err := objects.GetInformer(ctx, f.object)
 		h.must(err)
 	}
+	if !objects.WaitForCacheSync(ctx) {
+		h.Fatal("caches do not sync")
+	}
 }
 
 // pass has the loop look at everything there is, and then the Keeper write.

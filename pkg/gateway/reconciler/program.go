@@ -2,6 +2,7 @@ package reconciler
 
 import (
 	"reflect"
+	"slices"
 	"strconv"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -30,19 +31,29 @@ var (
 func itoa(port uint16) string { return strconv.Itoa(int(port)) }
 
 // translation remembers the Envoy resources of each part of a Program, so that
-// one changed part is translated, validated and marshalled, and no other. Parts
-// that Build took from its memo share memory with their predecessors, which
-// makes comparing them cheap. It is a value of the loop.
+// one changed part is translated, validated and marshalled, and no other. It is
+// a value of the loop.
 type translation struct {
-	memo      *envoy.Memo // of the hosts of large listeners
-	listeners map[listenerKey]*part[lbsync.Listener]
-	clusters  map[string]*part[model.Assignment]
-	secrets   map[string]*part[model.Secret]
 	hosts     *envoy.Memo // of large listeners
+	listeners parts[listenerKey, lbsync.Listener]
+	clusters  parts[string, model.Assignment]
+	secrets   parts[string, model.Secret]
+
+	last struct { // place of this round
+		listeners []string
+		resources *envoy.Resources
+	}
 }
 
 // listenerKey is a listener in one pool.
 type listenerKey struct{ pool, name string }
+
+// parts are what was made of the parts of one kind.
+type parts[K comparable, T any] struct {
+	known map[K]*part[T]
+	equal func(a, b T) bool
+	alone func(T) lbsync.Program // a Program of nothing else
+}
 
 type part[T any] struct {
 	from T
@@ -50,42 +61,82 @@ type part[T any] struct {
 	seen bool // in this round
 }
 
-func newTranslation() translation {
-	return translation{
-		memo:      &envoy.Memo{},
-		listeners: map[listenerKey]*part[lbsync.Listener]{},
-		clusters:  map[string]*part[model.Assignment]{},
-		secrets:   map[string]*part[model.Secret]{},
-		hosts:     new(envoy.Memo),
+func newTranslation() *translation {
+	return &translation{
+		hosts: new(envoy.Memo),
+		listeners: parts[listenerKey, lbsync.Listener]{known: map[listenerKey]*part[lbsync.Listener]{}, equal: same[lbsync.Listener],
+			alone: func(l lbsync.Listener) lbsync.Program { return lbsync.Program{Listeners: []lbsync.Listener{l}} }},
+		clusters: parts[string, model.Assignment]{known: map[string]*part[model.Assignment]{}, equal: sameAssignment,
+			alone: func(a model.Assignment) lbsync.Program { return lbsync.Program{Assignments: []model.Assignment{a}} }},
+		secrets: parts[string, model.Secret]{known: map[string]*part[model.Secret]{}, equal: same[model.Secret],
+			alone: func(s model.Secret) lbsync.Program { return lbsync.Program{Secrets: []model.Secret{s}} }},
 	}
 }
 
 // resources of one place. Call forget after the last place of a round.
-func (t translation) resources(m model.Model, place lbsync.Place) envoy.Resources {
+func (t *translation) resources(m model.Model, place lbsync.Place) envoy.Resources {
 	program := lbsync.ProgramFor(m, place)
 	var out envoy.Resources
+	var names []string
 	for _, l := range program.Listeners {
-		key := listenerKey{place.Pool, listenerName(&l.Listener)}
-		appendTo(&out, translated(t, t.listeners, key, l, func() lbsync.Program { return lbsync.Program{Listeners: []lbsync.Listener{l}} }))
+		name := listenerName(&l.Listener)
+		names = append(names, name)
+		if large(&l.Listener) { // its hosts are compared one by one: comparing the whole would do that twice
+			appendTo(&out, t.hosts.Translate(t.listeners.alone(l)))
+			continue
+		}
+		appendTo(&out, t.listeners.made(listenerKey{place.Pool, name}, l))
+	}
+	if t.last.resources != nil && slices.Equal(t.last.listeners, names) {
+		// The same listeners use the same assignments and secrets.
+		out.Clusters, out.Secrets = t.last.resources.Clusters, t.last.resources.Secrets
+		return out
 	}
 	for _, a := range program.Assignments {
-		appendTo(&out, translated(t, t.clusters, a.Key, a, func() lbsync.Program { return lbsync.Program{Assignments: []model.Assignment{a}} }))
+		appendTo(&out, t.clusters.made(a.Key, a))
 	}
 	for _, s := range program.Secrets {
-		appendTo(&out, translated(t, t.secrets, s.Name, s, func() lbsync.Program { return lbsync.Program{Secrets: []model.Secret{s}} }))
+		appendTo(&out, t.secrets.made(s.Name, s))
 	}
+	t.last.resources, t.last.listeners = &out, names
 	return out
 }
 
-// translated is what was made of the part before, or is made of it now.
-func translated[K comparable, T any](t translation, memo map[K]*part[T], key K, from T, program func() lbsync.Program) envoy.Resources {
-	known := memo[key]
-	if known == nil || !reflect.DeepEqual(known.from, from) {
-		known = &part[T]{from: from, made: t.memo.Translate(program())}
-		memo[key] = known
+// large says whether a listener has more hosts than are worth comparing.
+func large(l *model.Listener) bool {
+	return slices.ContainsFunc(l.Chains, func(c model.Chain) bool { return len(c.Hosts) >= 50 })
+}
+
+// made is what was made of the part before, or is made of it now.
+func (p parts[K, T]) made(key K, from T) envoy.Resources {
+	known := p.known[key]
+	if known == nil || !p.equal(known.from, from) {
+		known = &part[T]{from: from, made: envoy.Translate(p.alone(from))}
+		p.known[key] = known
 	}
 	known.seen = true
 	return known.made
+}
+
+// forget drops what no place has asked for since the last forget.
+func (p parts[K, T]) forget() {
+	for key, one := range p.known {
+		if !one.seen {
+			delete(p.known, key)
+		}
+		one.seen = false
+	}
+}
+
+func same[T any](a, b T) bool { return reflect.DeepEqual(a, b) }
+
+// sameAssignment is DeepEqual, and quick where Build gave the same memory.
+func sameAssignment(a, b model.Assignment) bool {
+	if a.Key != b.Key || a.Route != b.Route || a.Protocol != b.Protocol || len(a.Backends) != len(b.Backends) {
+		return false
+	}
+	backends := len(a.Backends) == 0 || &a.Backends[0] == &b.Backends[0] || reflect.DeepEqual(a.Backends, b.Backends)
+	return backends && (a.HealthCheck == b.HealthCheck || reflect.DeepEqual(a.HealthCheck, b.HealthCheck))
 }
 
 func appendTo(out *envoy.Resources, more envoy.Resources) {
@@ -97,20 +148,11 @@ func appendTo(out *envoy.Resources, more envoy.Resources) {
 	out.Faults = append(out.Faults, more.Faults...)
 }
 
-// forget drops what no place has asked for since the last forget.
-func (t translation) forget() {
+// forget ends a round.
+func (t *translation) forget() {
+	t.last.resources = nil
 	t.hosts.Forget()
-	t.memo.Forget()
-	forget(t.listeners)
-	forget(t.clusters)
-	forget(t.secrets)
-}
-
-func forget[K comparable, T any](memo map[K]*part[T]) {
-	for key, p := range memo {
-		if !p.seen {
-			delete(memo, key)
-		}
-		p.seen = false
-	}
+	t.listeners.forget()
+	t.clusters.forget()
+	t.secrets.forget()
 }

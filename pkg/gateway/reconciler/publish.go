@@ -38,7 +38,7 @@ type published struct {
 type outlet struct {
 	publisher   Publisher
 	assigner    Assigner
-	translation translation
+	translation *translation
 	ledger      ledger
 
 	model  model.Model
@@ -49,7 +49,7 @@ type outlet struct {
 // publish brings every pool to the model. Pools of which nothing changed are
 // left alone.
 func (o *outlet) publish(m model.Model, places []lbsync.Place, now generations) {
-	if o.pools == nil || !reflect.DeepEqual(o.model.Assignments, m.Assignments) || !reflect.DeepEqual(o.model.Imports, m.Imports) {
+	if o.pools == nil || !slices.EqualFunc(o.model.Assignments, m.Assignments, sameAssignment) || !reflect.DeepEqual(o.model.Imports, m.Imports) {
 		o.assigner.SetAssignments(m.Assignments, m.Imports)
 	}
 	if o.pools == nil {
