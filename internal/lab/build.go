@@ -31,7 +31,7 @@ const binVariable = "CROSSWAY_LAB_BIN"
 // ("hub", "member-agent", "crossway", "echo"), and returns their directory:
 // out/bin, or out/bin-race with the race detector.
 func Build(ctx context.Context, progress io.Writer, race bool, only ...string) (string, error) {
-	root, err := install.ModuleRoot(ctx)
+	root, err := install.ModuleRoot()
 	if err != nil {
 		return "", err
 	}

@@ -90,7 +90,7 @@ func enter(e Entry) (int, error) {
 	stop()
 	files := []*os.File{os.Stdin, os.Stdout, os.Stderr}
 	for _, address := range e.Listen {
-		l, err := net.Listen("tcp", address)
+		l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", address)
 		if err != nil {
 			return 0, err
 		}
@@ -111,7 +111,7 @@ func enter(e Entry) (int, error) {
 		attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: uid, Size: 1}}
 		attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
 	}
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd := exec.Command("/proc/self/exe", os.Args[1:]...) //nolint:noctx // ended by signals, see forward
 	cmd.Args[0] = os.Args[0]
 	cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = os.Stdin, os.Stdout, os.Stderr, files[3:]
 	cmd.Env = append(os.Environ(), roleVariable+"="+roleInit, listenVariable+"="+strconv.Itoa(len(e.Listen)), binVariable+"="+bin)

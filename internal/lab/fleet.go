@@ -62,7 +62,7 @@ func (l *Lab) Install(ctx context.Context, o InstallOptions) error {
 // Crossway to the hub, and those of mcs-api everywhere.
 func (l *Lab) installCRDs(ctx context.Context) error {
 	var hub, everywhere []byte
-	root, err := install.ModuleRoot(ctx)
+	root, err := install.ModuleRoot()
 	if err != nil {
 		return err
 	}
@@ -259,7 +259,7 @@ type release struct {
 
 // chart renders one of the project's charts and applies it.
 func (l *Lab) chart(ctx context.Context, c *Cluster, r release) error {
-	root, err := install.ModuleRoot(ctx)
+	root, err := install.ModuleRoot()
 	if err != nil {
 		return err
 	}

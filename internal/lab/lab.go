@@ -48,7 +48,7 @@ var Members = []Member{{"us-west", "us", "us-west-1"}, {"us-east", "us", "us-eas
 type Lab struct {
 	Hub     *Cluster
 	Members map[string]*Cluster
-	// Regions are the regions' names, sorted.
+	// Regions are the members' regions, in the order of Config.Members.
 	Regions  []string
 	Programs install.Programs
 	LogDir   string
@@ -68,8 +68,7 @@ func regionAddresses(region string, regions []string) netip.Prefix {
 }
 
 // GatewayAddresses is the range of addresses that a region's Envoys share:
-// us 198.18.1.0/24, eu 198.18.2.0/24 in the whole fleet (sorted by "us first"
-// as Config.Members has them).
+// 198.18.<n>.0/24 for the n-th of Regions, so us 1 and eu 2 in the whole fleet.
 func (l *Lab) GatewayAddresses(region string) netip.Prefix {
 	return regionAddresses(region, l.Regions)
 }

@@ -10,11 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// One pod with most of what a pod spec can say: init containers in order, a
-// probe, environment of each kind, volumes of each kind, a read-only root.
-func TestPodSpec(t *testing.T) {
-	c := fleet.Members["us-east"]
-	apply(t, c, "spec", `
+const mostOfASpec = `
 apiVersion: v1
 kind: ConfigMap
 metadata: {name: config, namespace: NAMESPACE}
@@ -62,7 +58,13 @@ spec:
     - {name: config, mountPath: /config}
     - {name: mixed, mountPath: /mixed}
     readinessProbe: {exec: {command: [test, -e, /shared/go]}}
-`)
+`
+
+// One pod with most of what a pod spec can say: init containers in order, a
+// probe, environment of each kind, volumes of each kind, a read-only root.
+func TestPodSpec(t *testing.T) {
+	c := fleet.Members["us-east"]
+	apply(t, c, "spec", mostOfASpec)
 	want := "first\nsecond\nhelloswordfishseen\nliteral-value swordfish hello all us-east 64 all\ndeep\n"
 	eventually(t, within(t, 20*time.Second), "the pod has spoken", func() (bool, string) {
 		said, err := c.Logs(t.Context(), "spec", "all", "main")

@@ -96,7 +96,7 @@ func startServer() error {
 	}
 	server.group = process.NewGroup(nil)
 	env := controlplane.Env{Programs: programs, Group: server.group, Dir: server.dir, LogDir: server.dir}
-	ports, err := freePorts(3)
+	ports, err := freePorts(ctx, 3)
 	if err != nil {
 		return err
 	}
@@ -127,7 +127,7 @@ func startServer() error {
 // standard channel and mcs-api's, from the modules that go.mod pins, and
 // Crossway's own from charts/hub/crds.
 func CRDDirs(ctx context.Context) ([]string, error) {
-	root, err := install.ModuleRoot(ctx)
+	root, err := install.ModuleRoot()
 	if err != nil {
 		return nil, err
 	}
@@ -151,10 +151,10 @@ func CRDDirs(ctx context.Context) ([]string, error) {
 
 // freePorts finds ports by listening on port 0. Another process may take one
 // in between; the server then fails to start and says so.
-func freePorts(n int) ([]int, error) {
+func freePorts(ctx context.Context, n int) ([]int, error) {
 	var ports []int
 	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 		if err != nil {
 			return nil, err
 		}

@@ -40,7 +40,7 @@ func (p Programs) Path(name string) string { return filepath.Join(p.Dir, name) }
 // Progress lines go to progress. Cold on 2 cores it takes about 7 minutes,
 // warm some milliseconds.
 func Ensure(ctx context.Context, progress io.Writer) (Programs, error) {
-	i, err := newInstaller(ctx, progress)
+	i, err := newInstaller(progress)
 	if err != nil {
 		return Programs{}, err
 	}
@@ -66,7 +66,7 @@ func Ensure(ctx context.Context, progress io.Writer) (Programs, error) {
 // Kubernetes is Ensure for the Kubernetes programs alone, for tests that need
 // an API server and nothing else.
 func Kubernetes(ctx context.Context, progress io.Writer) (Programs, error) {
-	i, err := newInstaller(ctx, progress)
+	i, err := newInstaller(progress)
 	if err != nil {
 		return Programs{}, err
 	}
@@ -81,7 +81,7 @@ func Kubernetes(ctx context.Context, progress io.Writer) (Programs, error) {
 
 // ModuleRoot is the directory of the project's go.mod, found from the working
 // directory: a test or a program of this module runs below it.
-func ModuleRoot(ctx context.Context) (string, error) {
+func ModuleRoot() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
 		return "", err
@@ -101,8 +101,8 @@ type installer struct {
 	progress    io.Writer
 }
 
-func newInstaller(ctx context.Context, progress io.Writer) (*installer, error) {
-	root, err := ModuleRoot(ctx)
+func newInstaller(progress io.Writer) (*installer, error) {
+	root, err := ModuleRoot()
 	if err != nil {
 		return nil, err
 	}
@@ -204,7 +204,7 @@ func tail(s string, lines int) string {
 
 // ModuleDir is the directory of a module that the project's go.mod pins.
 func ModuleDir(ctx context.Context, module string) (string, error) {
-	root, err := ModuleRoot(ctx)
+	root, err := ModuleRoot()
 	if err != nil {
 		return "", err
 	}

@@ -127,7 +127,7 @@ func (p *sandboxed) start() (err error) {
 	if p.uts, err = os.Open("/proc/thread-self/ns/uts"); err != nil {
 		return err
 	}
-	p.cmd = exec.Command(p.args[0], p.args[1:]...)
+	p.cmd = exec.Command(p.args[0], p.args[1:]...) //nolint:noctx // ended by terminate and kill
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	p.confine(p.cmd, p.env)
 	return p.cmd.Start()

@@ -148,7 +148,7 @@ func Dial(ctx context.Context, ns netns.NsHandle, network, address string) (net.
 // Listen listens inside a network namespace.
 func Listen(ns netns.NsHandle, network, address string) (l net.Listener, err error) {
 	e := Do(ns, func() error {
-		l, err = net.Listen(network, address)
+		l, err = (&net.ListenConfig{}).Listen(context.Background(), network, address)
 		return err
 	})
 	return l, e

@@ -47,8 +47,7 @@ type Process struct {
 	name string
 	log  string
 	cmd  *exec.Cmd
-	done chan struct{} // closed when it has ended; err is set before
-	err  error
+	done chan struct{} // closed when it has ended
 
 	asked atomic.Bool // to end
 }
@@ -90,7 +89,7 @@ func startIn(ns, home netns.NsHandle, cmd *exec.Cmd) error {
 // it is ready.
 func (g *Group) Start(spec Spec) (*Process, error) {
 	p := &Process{name: filepath.Base(spec.Args[0]), log: spec.Log, done: make(chan struct{})}
-	p.cmd = exec.Command(spec.Args[0], spec.Args[1:]...)
+	p.cmd = exec.Command(spec.Args[0], spec.Args[1:]...) //nolint:noctx // the Group ends it
 	p.cmd.Env = append(os.Environ(), spec.Env...)
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	if spec.Log != "" {
@@ -113,7 +112,7 @@ func (g *Group) Start(spec Spec) (*Process, error) {
 	}
 	g.all = append(g.all, p)
 	go func() {
-		p.err = p.cmd.Wait()
+		_ = p.cmd.Wait() // how it ended is in ProcessState
 		close(p.done)
 		if g.unexpected != nil && !p.asked.Load() {
 			g.unexpected(p)
@@ -168,7 +167,7 @@ func (p *Process) Done() <-chan struct{} { return p.done }
 func (p *Process) Err() error {
 	data, _ := os.ReadFile(p.log)
 	lines := strings.Split(strings.TrimSpace(string(data)), "\n")
-	return fmt.Errorf("%s ended (%v); its last lines:\n%s", p.name, p.err, strings.Join(lines[max(0, len(lines)-15):], "\n"))
+	return fmt.Errorf("%s ended (%v); its last lines:\n%s", p.name, p.cmd.ProcessState, strings.Join(lines[max(0, len(lines)-15):], "\n"))
 }
 
 // PID is the process's id.
