@@ -66,7 +66,7 @@ type stream struct {
 }
 
 // pourRank lets all regions pour over their rank k from time 0 to 1. Between two moments at which a member fills,
-// every speed is constant, so the run is a sequence of straight pieces.
+// every speed is constant, so the run is a sequence of straight pieces: each but the last fills a member.
 func pourRank(regions []*region, vessels []vessel, k int) {
 	var streams []*stream
 	for _, r := range regions {
@@ -75,7 +75,7 @@ func pourRank(regions []*region, vessels []vessel, k int) {
 		}
 	}
 	now := 0.0
-	for now < 1 {
+	for piece := 0; now < 1 && piece <= len(vessels); piece++ {
 		inflow := make([]float64, len(vessels))
 		flowing := false
 		for _, s := range streams {

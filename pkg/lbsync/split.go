@@ -101,14 +101,14 @@ type region struct {
 }
 
 func readWorld(in SplitInput) *world {
-	w := &world{rate: in.Rate, members: slices.Clone(in.Members)}
+	w := &world{rate: finite(in.Rate), members: slices.Clone(in.Members)}
 	slices.SortFunc(w.members, func(a, b Capacity) int {
 		return cmp.Or(cmp.Compare(a.Cluster, b.Cluster), cmp.Compare(a.Region, b.Region),
 			cmp.Compare(a.Ready, b.Ready), cmp.Compare(a.Scaler, b.Scaler))
 	})
 	for i := range w.members {
 		w.members[i].Ready = max(w.members[i].Ready, 0)
-		w.members[i].Scaler = min(max(w.members[i].Scaler, 0), 1)
+		w.members[i].Scaler = min(finite(w.members[i].Scaler), 1)
 	}
 	last := 0 // the rank of "all others": after every region's named ones
 	for _, d := range in.Regions {
@@ -121,6 +121,15 @@ func readWorld(in SplitInput) *world {
 	}
 	slices.SortFunc(w.regions, func(a, b *region) int { return cmp.Compare(a.name, b.name) })
 	return w
+}
+
+// finite keeps numbers between a billionth and a million million, in whose range no sum or quotient breaks down. What is
+// no number, negative or smaller counts as 0.
+func finite(v float64) float64 {
+	if !(v >= 1e-9) { // also NaN
+		return 0
+	}
+	return min(v, 1e12)
 }
 
 // named lists the regions whose members form a rank of their own, nearest first: the region itself, also when it
@@ -141,7 +150,7 @@ func (w *world) named(d RegionDemand, mode model.Mode) []string {
 }
 
 func (w *world) readRegion(d RegionDemand) *region {
-	r := &region{name: d.Region, demand: max(d.Demand, 0), left: 1, sees: make([]bool, len(w.members)),
+	r := &region{name: d.Region, demand: finite(d.Demand), left: 1, sees: make([]bool, len(w.members)),
 		placed: make([]float64, len(w.members))}
 	alive := false
 	for i, m := range w.members {

@@ -106,6 +106,30 @@ func capacities(in SplitInput, w *world) (capacity []float64, room bool) {
 	return capacity, demand <= total
 }
 
+func TestNoNumberBreaksTheSum(t *testing.T) {
+	odd := []float64{math.NaN(), math.Inf(1), -1, 0, 1e308, 5e-324, 3}
+	rapid.Check(t, func(t *rapid.T) {
+		in := drawFleet(t)
+		in.Members = append(in.Members, Capacity{Cluster: "anchor", Region: "us", Ready: 1, Scaler: 1})
+		in.Rate = rapid.SampledFrom(odd).Draw(t, "rate")
+		for i := range in.Members {
+			in.Members[i].Scaler = rapid.SampledFrom(odd).Draw(t, "scaler")
+		}
+		for i := range in.Regions {
+			in.Regions[i].Demand = rapid.SampledFrom(odd).Draw(t, "demand")
+		}
+		for _, r := range Split(in) {
+			sum := uint32(0)
+			for _, s := range r.Shares {
+				sum += s.Parts
+			}
+			if sum != Whole {
+				t.Fatalf("%s: %v", r.Region, r.Shares)
+			}
+		}
+	})
+}
+
 func TestNobodyAboveCapacityWhileTheWorldHasRoom(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		in := drawFleet(t)
