@@ -13,15 +13,20 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
+	ctrl "sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/yaml"
 
 	"crossway.dev/crossway/internal/lab/envtestkit"
 	"crossway.dev/crossway/internal/lab/install"
 )
 
-func TestMain(m *testing.M) { envtestkit.Main(m) }
+func TestMain(m *testing.M) {
+	ctrl.SetLogger(logr.Discard()) // clients of controller-runtime ask for one
+	envtestkit.Main(m)
+}
 
 // root is the project's directory, seen from this package.
 const root = "../.."
@@ -144,6 +149,10 @@ func TestChartsAreAccepted(t *testing.T) {
 				t.Errorf("lint: %v\n%s", err, out)
 			}
 			apply(t, render(t, c.chart, c.values))
+			// A load balancer's class cannot change, so the next case starts anew.
+			if out, err := kubectl(t, "", "delete", "services", "--all", "--namespace", "crossway-system"); err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
 		})
 	}
 }
@@ -170,6 +179,7 @@ func TestNotesSayTheNextStep(t *testing.T) {
 
 // A wrong value is refused before anything is rendered, by its name.
 func TestWrongValuesAreRefused(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct{ chart, values, want string }{
 		{"hub", "replica=2", "'replica' not allowed"},
 		{"hub", "replicas=-1", "/replicas"},

@@ -86,6 +86,7 @@ var validations = []struct{ kind, name, spec, refused string }{
 
 // Kubernetes itself refuses what has no meaning, and says why.
 func TestObjectsAreValidated(t *testing.T) {
+	t.Parallel()
 	for _, v := range validations {
 		out, err := kubectl(t, manifest(v.kind, v.name, v.spec), "create", "--dry-run=server", "--validate=strict", "-f", "-")
 		switch {
@@ -99,13 +100,14 @@ func TestObjectsAreValidated(t *testing.T) {
 
 // The one rule about a change: an export's service stays what it is.
 func TestExportedServiceKeepsItsService(t *testing.T) {
-	apply(t, manifest("ExportedService", "web.shop", webExport))
-	changed := strings.Replace(webExport, "name: web", "name: other", 1)
-	out, err := kubectl(t, manifest("ExportedService", "web.shop", changed), "apply", "--server-side", "--force-conflicts", "-f", "-")
+	export := strings.Replace(webExport, "name: web", "name: kept", 1)
+	apply(t, manifest("ExportedService", "kept.shop", export))
+	changed := strings.Replace(export, "name: kept", "name: other", 1)
+	out, err := kubectl(t, manifest("ExportedService", "kept.shop", changed), "apply", "--server-side", "--force-conflicts", "-f", "-")
 	if err == nil || !strings.Contains(out, serviceIsFixed) {
 		t.Errorf("%v %s", err, out)
 	}
-	apply(t, manifest("ExportedService", "web.shop", strings.Replace(webExport, "ClusterSetIP", "Headless", 1)))
+	apply(t, manifest("ExportedService", "kept.shop", strings.Replace(export, "ClusterSetIP", "Headless", 1)))
 }
 
 const serviceIsFixed = "service cannot change; delete the export and make another"

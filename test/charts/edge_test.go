@@ -153,6 +153,7 @@ func TestEnvoyTakesTheBootstrap(t *testing.T) {
 // Without a hub an edge is not ready: a rollout then keeps the edges that still
 // have their configuration.
 func TestEdgeIsNotReadyWithoutHub(t *testing.T) {
+	t.Parallel()
 	e := newEdge(t, "metrics.enabled=false,hub.address=127.0.0.1,hub.port=1")
 	e.start(filepath.Join(e.dir, "bootstrap.yaml"), "--service-node", "a", "--service-cluster", "us")
 	eventually(t, "the admin interface answers", func() bool {
