@@ -40,6 +40,7 @@ func (b *build) readRoute(object *gatewayv1.HTTPRoute) {
 		if r.plan == nil {
 			r.plan = b.memory.planRoute(object)
 			b.resolveRoute(r)
+			report.Parents = make([]condition.ParentReport, 0, len(object.Spec.ParentRefs))
 		}
 		report.Parents = append(report.Parents, condition.ParentReport{
 			ParentRef:  copyParentRef(ref),
@@ -140,11 +141,8 @@ func (l *listener) shares(hosts []string) bool {
 	return false
 }
 
-// attach puts the route on every host that it has in common with the listener, once.
+// attach puts the route on every host that it has in common with the listener.
 func (l *listener) attach(r *route) {
-	if last := len(l.attachments) - 1; last >= 0 && l.attachments[last].route == r {
-		return // by another parentRef
-	}
 	for _, host := range r.plan.hosts {
 		if common := intersection(l.host, host); common != "" {
 			l.attachments = append(l.attachments, attachment{host: common, route: r})

@@ -30,7 +30,9 @@ func Build(in Input) Result {
 		in: in, index: indexOf(in), memory: newMemory(in.Memo, len(in.Routes)),
 		parents: make(map[fleet.ObjectName]*parent, len(in.Gateways)),
 		secrets: map[fleet.ObjectName]string{},
+		reports: make([]condition.Report, 0, len(in.GatewayClasses)+len(in.Gateways)+len(in.Routes)+len(in.Policies)),
 	}
+	b.model.Assignments = make([]model.Assignment, 0, len(in.Routes))
 	b.judgeClasses()
 	b.judgePolicies()
 	for _, gateway := range sortedByAge(in.Gateways) {
@@ -52,11 +54,29 @@ func (b *build) sort() {
 	slices.SortFunc(b.model.Listeners, func(x, y model.Listener) int {
 		return cmp.Or(x.Gateway.Compare(y.Gateway), cmp.Compare(x.Port, y.Port))
 	})
-	slices.SortFunc(b.model.Assignments, func(x, y model.Assignment) int { return strings.Compare(x.Key, y.Key) })
+	b.model.Assignments = sorted(b.model.Assignments, func(x, y *model.Assignment) int { return strings.Compare(x.Key, y.Key) })
 	slices.SortFunc(b.model.Secrets, func(x, y model.Secret) int { return strings.Compare(x.Name, y.Name) })
-	slices.SortFunc(b.reports, func(x, y condition.Report) int {
+	b.reports = sorted(b.reports, func(x, y *condition.Report) int {
 		return cmp.Or(cmp.Compare(x.Ref.Kind, y.Ref.Kind), x.Ref.Name.Compare(y.Ref.Name))
 	})
+}
+
+// sorted is a copy in order, in which what ties stays as it was. Large values
+// are moved once only.
+func sorted[T any](values []T, compare func(x, y *T) int) []T {
+	if len(values) == 0 {
+		return nil
+	}
+	order := make([]*T, len(values))
+	for i := range values {
+		order[i] = &values[i]
+	}
+	slices.SortStableFunc(order, compare)
+	result := make([]T, len(values))
+	for i, value := range order {
+		result[i] = *value
+	}
+	return result
 }
 
 // sortedByAge points at objects, the oldest first, then by namespace and name:

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"encoding/json"
 	"fmt"
 	"testing"
 	"time"
@@ -25,14 +26,33 @@ import (
 var (
 	genNamespace = rapid.SampledFrom([]string{"a", "b"})
 	genName      = rapid.SampledFrom([]string{"x", "y", "z"})
-	genHostname  = rapid.SampledFrom([]string{"example.com", "a.example.com", "*.example.com", "b.a.example.com", "*.a.example.com", "x.org", "A.example.com", "a.*.com", "*", "", "-x"})
-	genPath      = rapid.SampledFrom([]string{"/", "/a", "/a/", "/a/b", "/A", "a", "", "/a//b", "/a?b", "/%2f", "/a b", "/\n"})
-	genRegex     = rapid.SampledFrom([]string{"/.*", "/(a|b)/[0-9]{1,9}", "(", "(?=a)", "", "a{1001}", "\xff", `/\d+`})
-	genToken     = rapid.SampledFrom([]string{"x-a", "X-A", "x-b", "host", "Host", ":path", "x y", "", "é", "content-length"})
-	genValue     = rapid.SampledFrom([]string{"1", "%REQ(a)%", "", "a\nb", "100%"})
-	genDuration  = rapid.SampledFrom([]string{"1s", "0s", "10ms", "-1s", "soon", "", "99999h"})
-	genPort      = rapid.SampledFrom([]int32{80, 81, 443, 0, -1, 70000})
+	genHostname  = mostly([]string{"example.com", "a.example.com", "*.example.com", "b.a.example.com", "*.a.example.com"}, []string{"x.org", "A.example.com", "a.*.com"})
+	genPath      = mostly([]string{"/", "/a", "/a/", "/a/b", "/A", "/b"}, []string{"a", "", "/a//b", "/a?b", "/%2f", "/a b", "/\n"})
+	genRegex     = mostly([]string{"/.*", "/(a|b)/[0-9]{1,9}", `/\d+`}, []string{"(", "(?=a)", "", "a{1001}", "\xff"})
+	genToken     = mostly([]string{"x-a", "X-A", "x-b"}, []string{"host", ":path", "x y", "", "é", "content-length"})
+	genValue     = mostly([]string{"1", "2", "%REQ(a)%", "100%"}, []string{"", "a\nb"})
+	genDuration  = mostly([]string{"1s", "0s", "10ms", "99999h"}, []string{"-1s", "soon", ""})
+	genPort      = mostly([]int32{80, 80, 81}, []int32{443, 0, 70000})
+	genWeight    = mostly([]int32{1, 2, 9, 100, 0}, []int32{-1, 2_000_000})
+	genKind      = mostly([]gatewayv1.PathMatchType{"Exact", "PathPrefix", "RegularExpression"}, []gatewayv1.PathMatchType{"?"})
+	genProtocol  = mostly([]gatewayv1.ProtocolType{"HTTP", "HTTPS"}, []gatewayv1.ProtocolType{"TLS", ""})
+	genFrom      = mostly([]gatewayv1.FromNamespaces{"All", "All", "Selector"}, []gatewayv1.FromNamespaces{"Same", "None"})
+	genMethod    = mostly([]gatewayv1.HTTPMethod{"GET", "POST"}, []gatewayv1.HTTPMethod{"CONNECT", "a b"})
+	genPercent   = mostly([]int32{0, 20, 100}, []int32{-1, 101})
+	genSecrets   = mostly([]string{"good"}, []string{"mismatch", "garbage", "no-key"})
 )
+
+// mostly draws from good, and now and then from bad.
+func mostly[T any](good, bad []T) *rapid.Generator[T] {
+	return rapid.Custom(func(t *rapid.T) T {
+		if rarely(t) {
+			return rapid.SampledFrom(bad).Draw(t, "bad")
+		}
+		return rapid.SampledFrom(good).Draw(t, "good")
+	})
+}
+
+func rarely(t *rapid.T) bool { return rapid.IntRange(0, 19).Draw(t, "rarely") == 19 }
 
 func maybe[T any](gen *rapid.Generator[T]) *rapid.Generator[*T] { return rapid.Ptr(gen, true) }
 
@@ -44,37 +64,36 @@ func genMeta(t *rapid.T) metav1.ObjectMeta {
 	}
 }
 
-// genObjects draws objects of different names. UIDs follow names, and resource
-// versions are drawn, so that two snapshots may share objects.
+// genObjects draws objects of different names. UIDs follow names.
 func genObjects[T any, O interface {
 	*T
 	metav1.Object
-}](t *rapid.T, most int, draw func(*rapid.T) T) []T {
+}](t *rapid.T, least, most int, draw func(*rapid.T) T) []T {
 	return rapid.SliceOfNDistinct(rapid.Custom(func(t *rapid.T) T {
 		object := draw(t)
 		meta := O(&object)
 		meta.SetUID(types.UID(fmt.Sprintf("%T/%s/%s", object, meta.GetNamespace(), meta.GetName())))
 		return object
-	}), 0, most, func(object T) string { return O(&object).GetNamespace() + "/" + O(&object).GetName() }).Draw(t, "objects")
+	}), least, most, func(object T) string { return O(&object).GetNamespace() + "/" + O(&object).GetName() }).Draw(t, "objects")
 }
 
 func genInput(tb testing.TB) *rapid.Generator[Input] {
 	return rapid.Custom(func(t *rapid.T) Input {
 		in := Input{
 			GatewayClasses: []gatewayv1.GatewayClass{{ObjectMeta: metav1.ObjectMeta{Name: "ours"}, Spec: gatewayv1.GatewayClassSpec{ControllerName: v1alpha1.GatewayController}}},
-			Gateways:       genObjects(t, 2, genGateway),
-			Routes:         genObjects(t, 5, genRoute),
-			Grants:         genObjects(t, 2, genGrant),
-			Secrets:        genObjects(t, 3, func(t *rapid.T) corev1.Secret { return genSecret(tb, t) }),
-			Imports:        genObjects(t, 3, genImport),
-			Services:       genObjects(t, 2, genService),
-			Policies:       genObjects(t, 3, genPolicy),
-			Pools:          genObjects(t, 2, genPool),
+			Gateways:       genObjects(t, 3, 6, genGateway),
+			Routes:         genObjects(t, 2, 5, genRoute),
+			Grants:         genObjects(t, 0, 2, genGrant),
+			Secrets:        genObjects(t, 1, 4, func(t *rapid.T) corev1.Secret { return genSecret(tb, t) }),
+			Imports:        genObjects(t, 5, 6, genImport),
+			Services:       genObjects(t, 2, 4, genService),
+			Policies:       genObjects(t, 0, 3, genPolicy),
+			Pools:          genObjects(t, 1, 2, genPool),
 			Namespaces:     []corev1.Namespace{{ObjectMeta: metav1.ObjectMeta{Name: "a", Labels: map[string]string{"l": "1"}}}},
 			Programmed:     map[fleet.ObjectName]Programming{},
 		}
 		for i := range in.Routes {
-			if rapid.IntRange(0, 5).Draw(t, "nack") == 0 {
+			if rarely(t) {
 				in.Nacks = append(in.Nacks, Nack{Ref: condition.Ref{Kind: condition.HTTPRoute, Generation: 1,
 					Name: fleet.ObjectName{Namespace: in.Routes[i].Namespace, Name: in.Routes[i].Name}}, Message: "no"})
 			}
@@ -86,20 +105,20 @@ func genInput(tb testing.TB) *rapid.Generator[Input] {
 func genGateway(t *rapid.T) gatewayv1.Gateway {
 	gateway := gatewayv1.Gateway{ObjectMeta: genMeta(t)}
 	gateway.Spec.GatewayClassName = "ours"
-	for i := range rapid.IntRange(1, 5).Draw(t, "listeners") {
+	for i := range rapid.IntRange(1, 4).Draw(t, "listeners") {
 		l := gatewayv1.Listener{
 			Name: gatewayv1.SectionName(fmt.Sprintf("l%d", i)), Port: genPort.Draw(t, "port"),
-			Protocol: rapid.SampledFrom([]gatewayv1.ProtocolType{"HTTP", "HTTPS", "HTTPS", "TLS", ""}).Draw(t, "protocol"),
+			Protocol: genProtocol.Draw(t, "protocol"),
 		}
 		l.Hostname = (*gatewayv1.Hostname)(maybe(genHostname).Draw(t, "hostname"))
-		if l.Protocol == "HTTPS" || rapid.IntRange(0, 9).Draw(t, "tls") == 0 {
+		if l.Protocol == "HTTPS" || rarely(t) {
 			l.TLS = &gatewayv1.ListenerTLSConfig{}
 			for range rapid.IntRange(0, 2).Draw(t, "certificates") {
 				l.TLS.CertificateRefs = append(l.TLS.CertificateRefs, gatewayv1.SecretObjectReference{
 					Name: gatewayv1.ObjectName(genName.Draw(t, "secret")), Namespace: (*gatewayv1.Namespace)(maybe(genNamespace).Draw(t, "in"))})
 			}
 		}
-		from := rapid.SampledFrom([]gatewayv1.FromNamespaces{"All", "All", "Same", "Selector", "None"}).Draw(t, "from")
+		from := genFrom.Draw(t, "from")
 		l.AllowedRoutes = &gatewayv1.AllowedRoutes{Namespaces: &gatewayv1.RouteNamespaces{From: &from, Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"l": "1"}}}}
 		gateway.Spec.Listeners = append(gateway.Spec.Listeners, l)
 	}
@@ -108,10 +127,9 @@ func genGateway(t *rapid.T) gatewayv1.Gateway {
 
 func genRoute(t *rapid.T) gatewayv1.HTTPRoute {
 	route := gatewayv1.HTTPRoute{ObjectMeta: genMeta(t)}
-	route.ResourceVersion = rapid.StringMatching(`[1-9]{8}`).Draw(t, "version")
-	for range rapid.IntRange(1, 2).Draw(t, "parents") {
-		ref := gatewayv1.ParentReference{Name: gatewayv1.ObjectName(genName.Draw(t, "parent")), Namespace: (*gatewayv1.Namespace)(maybe(genNamespace).Draw(t, "in"))}
-		if rapid.IntRange(0, 4).Draw(t, "section") == 0 {
+	for range rapid.IntRange(1, 3).Draw(t, "parents") {
+		ref := gatewayv1.ParentReference{Name: gatewayv1.ObjectName(genName.Draw(t, "parent")), Namespace: new(gatewayv1.Namespace(genNamespace.Draw(t, "in")))}
+		if rarely(t) {
 			ref.SectionName = new(gatewayv1.SectionName("l0"))
 		}
 		route.Spec.ParentRefs = append(route.Spec.ParentRefs, ref)
@@ -122,7 +140,17 @@ func genRoute(t *rapid.T) gatewayv1.HTTPRoute {
 	for range rapid.IntRange(0, 3).Draw(t, "rules") {
 		route.Spec.Rules = append(route.Spec.Rules, genRule(t))
 	}
+	setVersion(t, &route)
 	return route
+}
+
+// setVersion gives each content its own resource version.
+func setVersion(t *rapid.T, route *gatewayv1.HTTPRoute) {
+	text, err := json.Marshal(route.Spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	route.ResourceVersion = hashed(text)
 }
 
 func genRule(t *rapid.T) gatewayv1.HTTPRouteRule {
@@ -134,13 +162,13 @@ func genRule(t *rapid.T) gatewayv1.HTTPRouteRule {
 		rule.Filters = append(rule.Filters, genFilter(t))
 	}
 	for range rapid.IntRange(0, 3).Draw(t, "backends") {
-		backend := gatewayv1.HTTPBackendRef{BackendRef: gatewayv1.BackendRef{BackendObjectReference: genBackend(t), Weight: maybe(rapid.Int32Range(-1, 100)).Draw(t, "weight")}}
-		if rapid.IntRange(0, 5).Draw(t, "own") == 0 {
+		backend := gatewayv1.HTTPBackendRef{BackendRef: gatewayv1.BackendRef{BackendObjectReference: genBackend(t), Weight: maybe(genWeight).Draw(t, "weight")}}
+		if rapid.IntRange(0, 5).Draw(t, "own") == 5 {
 			backend.Filters = append(backend.Filters, genFilter(t))
 		}
 		rule.BackendRefs = append(rule.BackendRefs, backend)
 	}
-	if rapid.IntRange(0, 4).Draw(t, "timeouts") == 0 {
+	if rapid.IntRange(0, 4).Draw(t, "timeouts") == 4 {
 		rule.Timeouts = &gatewayv1.HTTPRouteTimeouts{Request: (*gatewayv1.Duration)(maybe(genDuration).Draw(t, "request"))}
 	}
 	return rule
@@ -149,39 +177,43 @@ func genRule(t *rapid.T) gatewayv1.HTTPRouteRule {
 func genMatch(t *rapid.T) gatewayv1.HTTPRouteMatch {
 	match := gatewayv1.HTTPRouteMatch{}
 	if rapid.Bool().Draw(t, "path") {
-		kind := rapid.SampledFrom([]gatewayv1.PathMatchType{"Exact", "PathPrefix", "RegularExpression", "?"}).Draw(t, "kind")
+		kind := genKind.Draw(t, "kind")
 		text := genPath
 		if kind == gatewayv1.PathMatchRegularExpression {
 			text = genRegex
 		}
 		match.Path = &gatewayv1.HTTPPathMatch{Type: &kind, Value: maybe(text).Draw(t, "value")}
 	}
-	if rapid.IntRange(0, 3).Draw(t, "header") == 0 {
+	if rapid.IntRange(0, 3).Draw(t, "header") == 3 {
 		match.Headers = []gatewayv1.HTTPHeaderMatch{{Name: gatewayv1.HTTPHeaderName(genToken.Draw(t, "name")), Value: genValue.Draw(t, "value")}}
 	}
-	if rapid.IntRange(0, 3).Draw(t, "method") == 0 {
-		match.Method = new(rapid.SampledFrom([]gatewayv1.HTTPMethod{"GET", "POST", "CONNECT", "a b"}).Draw(t, "verb"))
+	if rapid.IntRange(0, 3).Draw(t, "method") == 3 {
+		match.Method = new(genMethod.Draw(t, "verb"))
 	}
 	return match
 }
 
 func genFilter(t *rapid.T) gatewayv1.HTTPRouteFilter {
 	headers := &gatewayv1.HTTPHeaderFilter{Set: []gatewayv1.HTTPHeader{{Name: gatewayv1.HTTPHeaderName(genToken.Draw(t, "name")), Value: genValue.Draw(t, "value")}}}
-	path := &gatewayv1.HTTPPathModifier{Type: gatewayv1.PrefixMatchHTTPPathModifier, ReplacePrefixMatch: maybe(genPath).Draw(t, "prefix")}
+	path := &gatewayv1.HTTPPathModifier{Type: gatewayv1.PrefixMatchHTTPPathModifier, ReplacePrefixMatch: new(genPath.Draw(t, "prefix"))}
+	if rarely(t) {
+		return gatewayv1.HTTPRouteFilter{Type: gatewayv1.HTTPRouteFilterExtensionRef}
+	}
 	return rapid.SampledFrom([]gatewayv1.HTTPRouteFilter{
 		{Type: gatewayv1.HTTPRouteFilterRequestHeaderModifier, RequestHeaderModifier: headers},
 		{Type: gatewayv1.HTTPRouteFilterResponseHeaderModifier, ResponseHeaderModifier: headers},
-		{Type: gatewayv1.HTTPRouteFilterRequestMirror, RequestMirror: &gatewayv1.HTTPRequestMirrorFilter{BackendRef: genBackend(t), Percent: maybe(rapid.Int32Range(-1, 101)).Draw(t, "percent")}},
+		{Type: gatewayv1.HTTPRouteFilterRequestMirror, RequestMirror: &gatewayv1.HTTPRequestMirrorFilter{BackendRef: genBackend(t), Percent: maybe(genPercent).Draw(t, "percent")}},
 		{Type: gatewayv1.HTTPRouteFilterRequestRedirect, RequestRedirect: &gatewayv1.HTTPRequestRedirectFilter{Path: path}},
 		{Type: gatewayv1.HTTPRouteFilterURLRewrite, URLRewrite: &gatewayv1.HTTPURLRewriteFilter{Path: path}},
-		{Type: gatewayv1.HTTPRouteFilterURLRewrite},
-		{Type: gatewayv1.HTTPRouteFilterExtensionRef},
 	}).Draw(t, "filter")
 }
 
 func genBackend(t *rapid.T) gatewayv1.BackendObjectReference {
-	ref := gatewayv1.BackendObjectReference{Name: gatewayv1.ObjectName(genName.Draw(t, "backend")), Namespace: (*gatewayv1.Namespace)(maybe(genNamespace).Draw(t, "in")), Port: maybe(genPort).Draw(t, "port")}
-	if rapid.IntRange(0, 3).Draw(t, "kind") > 0 {
+	ref := gatewayv1.BackendObjectReference{Name: gatewayv1.ObjectName(genName.Draw(t, "backend")), Port: new(gatewayv1.PortNumber(genPort.Draw(t, "port")))}
+	if rarely(t) {
+		ref.Namespace = new(gatewayv1.Namespace(genNamespace.Draw(t, "in")))
+	}
+	if rapid.IntRange(0, 3).Draw(t, "kind") < 3 {
 		ref.Group, ref.Kind = new(gatewayv1.Group(mcsv1beta1.GroupName)), new(gatewayv1.Kind("ServiceImport"))
 	}
 	return ref
@@ -197,7 +229,7 @@ func genGrant(t *rapid.T) gatewayv1beta1.ReferenceGrant {
 }
 
 func genSecret(tb testing.TB, t *rapid.T) corev1.Secret {
-	kind := rapid.SampledFrom([]string{"good", "good", "mismatch", "garbage", "no-key"}).Draw(t, "kind")
+	kind := genSecrets.Draw(t, "kind")
 	return corev1.Secret{ObjectMeta: withVersion(genMeta(t), kind), Data: certificate(tb, kind)}
 }
 
@@ -210,10 +242,11 @@ func genImport(t *rapid.T) v1alpha1.ImportedService {
 	meta := genMeta(t)
 	imported := v1alpha1.ImportedService{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.FleetNamespace, Name: meta.Name + "." + meta.Namespace}}
 	imported.Spec.Service = v1alpha1.ServiceReference{Namespace: meta.Namespace, Name: meta.Name}
-	for range rapid.IntRange(0, 3).Draw(t, "ports") {
+	imported.Spec.Ports = []v1alpha1.ImportedPort{{ServicePort: v1alpha1.ServicePort{Port: 80}}}
+	for range rapid.IntRange(0, 2).Draw(t, "ports") {
 		port := v1alpha1.ImportedPort{Clusters: rapid.SampledFrom([][]string{nil, {"west", "east"}}).Draw(t, "clusters")}
 		port.Port = genPort.Draw(t, "port")
-		port.AppProtocol = maybe(rapid.SampledFrom([]string{"http", "kubernetes.io/h2c", "https"})).Draw(t, "protocol")
+		port.AppProtocol = maybe(mostly([]string{"http", "kubernetes.io/h2c"}, []string{"https"})).Draw(t, "protocol")
 		imported.Spec.Ports = append(imported.Spec.Ports, port)
 	}
 	return imported
@@ -222,7 +255,7 @@ func genImport(t *rapid.T) v1alpha1.ImportedService {
 func genService(t *rapid.T) corev1.Service {
 	service := corev1.Service{ObjectMeta: genMeta(t)}
 	service.Spec.Ports = []corev1.ServicePort{{Port: genPort.Draw(t, "port")}}
-	if rapid.IntRange(0, 4).Draw(t, "external") == 0 {
+	if rarely(t) {
 		service.Spec.Type = corev1.ServiceTypeExternalName
 	}
 	return service

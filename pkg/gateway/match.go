@@ -160,6 +160,8 @@ func printable(text string) bool {
 	return true
 }
 
+func ruleOrder(a, b *model.Rule) int { return matchOrder(&a.Match, &b.Match) }
+
 // matchOrder compares two matches by the Gateway API's precedence, the first
 // to be tried being the lesser (apis/v1 HTTPRouteRule.Matches). What ties is
 // ordered by route and place, the order in which rules are put together.

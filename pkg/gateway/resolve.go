@@ -18,6 +18,11 @@ import (
 
 // resolveRoute turns a route's plan into rules and assignments.
 func (b *build) resolveRoute(r *route) {
+	count := 0
+	for i := range r.plan.rules {
+		count += len(r.plan.rules[i].matches)
+	}
+	r.rules = make([]model.Rule, 0, count)
 	for i := range r.plan.rules {
 		plan := &r.plan.rules[i]
 		base := plan.base
@@ -40,7 +45,9 @@ func (b *build) resolveRoute(r *route) {
 			r.rules = append(r.rules, rule)
 		}
 	}
-	slices.SortStableFunc(r.rules, func(x, y model.Rule) int { return matchOrder(&x.Match, &y.Match) })
+	if count > 1 {
+		r.rules = sorted(r.rules, ruleOrder)
+	}
 }
 
 // resolved is the route's ResolvedRefs: the first that is wrong, and how many more.

@@ -109,7 +109,7 @@ func collectHosts(l *listener, owners map[string]*listener, hosts map[string][]*
 		if ownerOf(a.host, owners) != l {
 			continue
 		}
-		routes := hosts[a.host]
+		routes := hosts[a.host] // once, however many parentRefs and hostnames lead here
 		if len(routes) == 0 || routes[len(routes)-1] != a.route {
 			hosts[a.host] = append(routes, a.route)
 		}
@@ -139,7 +139,7 @@ func (b *build) virtualHosts(hosts map[string][]*route) []model.VirtualHost {
 			virtual.Rules = append(virtual.Rules, r.rules...)
 		}
 		if len(routes) > 1 {
-			slices.SortStableFunc(virtual.Rules, func(x, y model.Rule) int { return matchOrder(&x.Match, &y.Match) })
+			virtual.Rules = sorted(virtual.Rules, ruleOrder)
 		}
 		served = append(served, virtual)
 	}

@@ -23,7 +23,7 @@ import (
 // `remove` takes one away, `build` shows the Model and `status` the verdicts;
 // kind= and name= pick. Every story begins with class "crossway".
 func TestStories(t *testing.T) {
-	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
+	datadriven.Walk(t, "testdata/stories", func(t *testing.T, path string) {
 		world := newWorld(t)
 		datadriven.RunTest(t, path, world.run)
 	})
