@@ -35,6 +35,9 @@ var statusTypes = []string{
 	condition.EndpointsExported, condition.EndpointsAdmitted,
 }
 
+// hubAnswers is how long a new export's status waits for the hub's verdict.
+const hubAnswers = time.Second
+
 // Exporter pushes one member's exports to the hub.
 type Exporter struct {
 	// read-only after NewExporter
@@ -48,6 +51,8 @@ type Exporter struct {
 	// the first push is complete
 	done      sync.Map
 	completed atomic.Bool
+
+	pending sync.Map // by any goroutine: since when exports wait for the hub's verdict
 }
 
 // NewExporter makes an Exporter of the member cluster. Both clients must read
@@ -67,7 +72,8 @@ func (e *Exporter) ReconcileExport(ctx context.Context, request reconcile.Reques
 	}
 	offer := serviceexport.Describe(in)
 	verdicts, pushErr := e.push(ctx, service, offer)
-	if in.Export != nil && in.Export.DeletionTimestamp == nil {
+	wait := e.hubsTurn(request.NamespacedName, offer, verdicts)
+	if in.Export != nil && in.Export.DeletionTimestamp == nil && wait == 0 {
 		if err := e.writeStatus(ctx, in.Export, verdicts); err != nil {
 			return reconcile.Result{}, err
 		}
@@ -76,7 +82,22 @@ func (e *Exporter) ReconcileExport(ctx context.Context, request reconcile.Reques
 		return reconcile.Result{}, pushErr
 	}
 	e.finished(exportKey(request.NamespacedName))
-	return reconcile.Result{}, nil
+	return reconcile.Result{RequeueAfter: wait}, nil
+}
+
+// hubsTurn is how long the status of a new export may wait for the hub, which
+// answers within milliseconds: only where it does not is "pending" worth a
+// write of its own.
+func (e *Exporter) hubsTurn(key types.NamespacedName, offer serviceexport.Offer, verdicts []condition.Condition) time.Duration {
+	pending := offer.Spec != nil && slices.ContainsFunc(verdicts, func(c condition.Condition) bool {
+		return c.Reason == string(mcsv1beta1.ServiceExportReasonPending)
+	})
+	if !pending {
+		e.pending.Delete(key)
+		return 0
+	}
+	since, _ := e.pending.LoadOrStore(key, e.now())
+	return max(hubAnswers-e.now().Sub(since.(time.Time)), 0)
 }
 
 // gather reads what the member has of one service. Of its slices only those

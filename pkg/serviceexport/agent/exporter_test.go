@@ -50,6 +50,9 @@ func TestPush(t *testing.T) {
 	if s.Labels[discoveryv1.LabelServiceName] != "" || s.Labels[v1alpha1.LabelSourceCluster] != "push" {
 		t.Errorf("labels %v", s.Labels)
 	}
+	f.wantConditions(ns, "web") // the hub is about to say more
+	f.clock = f.clock.Add(hubAnswers)
+	f.wantWrites("after a second without an answer", f.reconcile(ns, "web"))
 	f.wantConditions(ns, "web", "Ready=False Pending", "Valid=True Valid")
 
 	f.wantWrites("unchanged", f.reconcile(ns, "web", "web-1", "web-2"))
@@ -222,6 +225,8 @@ func TestAddressTypes(t *testing.T) {
 	six.AddressType = discoveryv1.AddressTypeIPv6
 	f.must(f.member.GetClient().Create(t.Context(), six))
 	f.wantWrites("at first", f.reconcile(ns, "web", "web-1", "web-names", "web-6"), exportWrite, sliceWrite, sliceWrite)
+	f.clock = f.clock.Add(hubAnswers)
+	f.reconcile(ns, "web")
 	f.wantConditions(ns, "web", "EndpointsExported=False AddressTypeNotSupported", "Ready=False Pending", "Valid=True Valid")
 
 	f.must(f.member.GetClient().Delete(t.Context(), six))

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -41,11 +42,12 @@ type fixture struct {
 	exporter *Exporter
 	hub      *Hub
 	writes   *writes
+	clock    time.Time
 }
 
 func newFixture(t *testing.T, name fleet.ClusterName) *fixture {
 	t.Helper()
-	f := &fixture{t: t, name: name, scheme: runtime.NewScheme(), writes: &writes{}}
+	f := &fixture{t: t, name: name, scheme: runtime.NewScheme(), writes: &writes{}, clock: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
 	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, mcsv1beta1.Install, v1alpha1.AddToScheme} {
 		f.must(add(f.scheme))
 	}
@@ -93,6 +95,7 @@ func (f *fixture) start() {
 	}
 	f.t.Cleanup(func() { cancel(); running.Wait() })
 	f.exporter = NewExporter(f.name, f.member, f.hub)
+	f.exporter.now = func() time.Time { return f.clock }
 	for _, o := range []client.Object{&v1alpha1.ExportedService{}, &discoveryv1.EndpointSlice{}} {
 		_, err := f.hub.GetCache().GetInformer(ctx, o)
 		f.must(err)
