@@ -38,10 +38,13 @@ const remembered = 16
 type ledger struct {
 	made map[resourceID][]making // oldest first
 	held map[resourceID]string   // versions that edges brought with them
+	// refused are versions and the words about them: an edge is not asked twice
+	// about one.
+	refused map[resourceID]map[string]string
 }
 
 func newLedger() ledger {
-	return ledger{made: map[resourceID][]making{}, held: map[resourceID]string{}}
+	return ledger{made: map[resourceID][]making{}, held: map[resourceID]string{}, refused: map[resourceID]map[string]string{}}
 }
 
 // publish notes a new version of a resource; from is asked only then.
@@ -78,6 +81,7 @@ func prune(versions []making) []making {
 func (l ledger) withdraw(published map[resourceID]bool) {
 	maps.DeleteFunc(l.made, func(id resourceID, _ []making) bool { return !published[id] })
 	maps.DeleteFunc(l.held, func(id resourceID, _ string) bool { return !published[id] })
+	maps.DeleteFunc(l.refused, func(id resourceID, _ map[string]string) bool { return !published[id] })
 }
 
 // ack notes that an edge took a version, or came with it.
@@ -91,11 +95,32 @@ func (l ledger) ack(id resourceID, version string) {
 }
 
 // current is the version of a resource that was published last.
-func (l ledger) current(id resourceID) string {
+func (l ledger) current(id resourceID) making {
 	if versions := l.made[id]; len(versions) > 0 {
-		return versions[len(versions)-1].version
+		return versions[len(versions)-1]
 	}
-	return ""
+	return making{}
+}
+
+// nack notes that an edge refused a version.
+func (l ledger) nack(n refusal) {
+	if l.refused[n.id] == nil || len(l.refused[n.id]) >= remembered {
+		l.refused[n.id] = map[string]string{}
+	}
+	l.refused[n.id][n.version] = n.message
+}
+
+// repeated are the resources that are published as they were refused before:
+// nobody will say so again.
+func (l ledger) repeated() []refusal {
+	var out []refusal
+	for id, versions := range l.refused {
+		version := l.current(id).version
+		if message, refused := versions[version]; refused {
+			out = append(out, refusal{id, version, message})
+		}
+	}
+	return out
 }
 
 // refusal is a NACK.
@@ -108,15 +133,16 @@ type refusal struct {
 // suspects are the routes that a refused version has and the last accepted one
 // before it had not, or not at that generation; where the edge's own words
 // name a value of some of them, only those. No suspect: nobody's change did it.
+// certain: each of them is guilty.
 //
 // known are objects that edges are believed to have at this generation where
 // no accepted version is known: those that were accepted before this process
 // started. texts gives the values of a route that an edge may repeat.
-func (l ledger) suspects(r refusal, known origins, texts func(fleet.ObjectName) []string) (found []object, isKnown bool) {
+func (l ledger) suspects(r refusal, known origins, texts func(fleet.ObjectName) []string) (found []object, certain bool) {
 	versions := l.made[r.id]
 	at := slices.IndexFunc(versions, func(m making) bool { return m.version == r.version })
 	if at < 0 {
-		return nil, false // long replaced: the newer one will be answered, too
+		return nil, false
 	}
 	before := known
 	for _, m := range versions[:at] {
@@ -134,16 +160,19 @@ func (l ledger) suspects(r refusal, known origins, texts func(fleet.ObjectName) 
 			found = append(found, o)
 		}
 	}
-	named := func(o object) bool {
-		return slices.ContainsFunc(texts(o.name), func(text string) bool { return strings.Contains(r.message, text) })
+	unnamed := func(o object) bool {
+		return !slices.ContainsFunc(texts(o.name), func(text string) bool { return strings.Contains(r.message, text) })
 	}
-	if said := slices.DeleteFunc(slices.Clone(found), func(o object) bool { return !named(o) }); len(said) > 0 {
+	said := slices.DeleteFunc(slices.Clone(found), unnamed)
+	if len(found) == 0 {
+		said = slices.DeleteFunc(all, unnamed)
+	}
+	certain = len(said) > 0
+	if certain {
 		found = said
-	} else if len(found) == 0 {
-		found = slices.DeleteFunc(all, func(o object) bool { return !named(o) })
 	}
 	slices.SortFunc(found, func(a, b object) int { return a.name.Compare(b.name) })
-	return found, true
+	return found, certain || len(found) == 1
 }
 
 // shortestHint is the shortest value that is taken for a name of a route in an

@@ -11,6 +11,7 @@ type mailbox struct {
 	acks    []ack
 	nacks   []refusal
 	answers bool // edges came, went or answered
+	urgent  bool // the loop waits for ACKs
 }
 
 type ack struct {
@@ -54,14 +55,21 @@ func (b *mailbox) take() letters {
 	return l
 }
 
-// acked notes what an edge took. It wakes the loop only once there is a lot:
-// an ACK alone changes nothing.
+// eager says whether the loop waits for ACKs.
+func (b *mailbox) eager(urgent bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.urgent = urgent
+}
+
+// acked notes what an edge took. It wakes the loop only where that waits for
+// it, or once there is a lot: mostly an ACK changes nothing.
 func (b *mailbox) acked(acks []ack) {
 	b.mu.Lock()
 	b.acks = append(b.acks, acks...)
-	many := len(b.acks) > 4096
+	wake := b.urgent || len(b.acks) > 4096
 	b.mu.Unlock()
-	if many {
+	if wake {
 		b.put(func(*mailbox) {})
 	}
 }

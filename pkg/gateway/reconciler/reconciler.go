@@ -220,6 +220,10 @@ func (r *Reconciler) pass(ctx context.Context) error {
 		r.metrics.builds.Observe(r.options.Clock.Since(began).Seconds())
 	}
 	r.keep(edges)
+	// What edges took or refused before they do not answer again.
+	if r.refusals.waits(r.outlet.ledger) {
+		r.Progressed()
+	}
 	return nil
 }
 
@@ -272,10 +276,19 @@ func (r *Reconciler) answers(ctx context.Context, l letters) {
 		r.outlet.ledger.ack(a.id, a.version)
 	}
 	for _, n := range l.nacks {
-		found := r.refusals.blame(n, r.outlet.ledger, &r.outlet.model, r.known, r.now)
+		found := r.blame(n)
 		log.FromContext(ctx).Info("an edge refused a resource", "type", shortType(n.id.typeURL), "name", n.id.name, "version", n.version,
 			"words", n.message, "suspects", found)
 	}
+	for _, n := range r.outlet.ledger.repeated() {
+		r.blame(n)
+	}
+	r.refusals.retry(r.outlet.ledger)
+	r.mailbox.eager(len(r.refusals.trials) > 0)
+}
+
+func (r *Reconciler) blame(n refusal) int {
+	return r.refusals.blame(n, r.outlet.ledger, &r.outlet.model, r.known, r.now)
 }
 
 // build builds, publishes and reports.

@@ -18,6 +18,10 @@ import (
 type words struct {
 	generation int64
 	message    string
+	// Where several routes are suspected, all of them are left out and tried
+	// again, a part of them at a time: on is then the resource that was refused.
+	trial bool
+	on    resourceID
 }
 
 // refusals are the NACKs in force. A route's holds until its generation
@@ -25,31 +29,100 @@ type words struct {
 type refusals struct {
 	routes   map[fleet.ObjectName]words
 	gateways map[resourceID]refusal
+	// acquitted are the generations of routes that were let in again. Their
+	// status may still say otherwise.
+	acquitted map[fleet.ObjectName]int64
+	// trials are how many routes on trial to let in next.
+	trials map[resourceID]int
 }
 
 func newRefusals() refusals {
-	return refusals{routes: map[fleet.ObjectName]words{}, gateways: map[resourceID]refusal{}}
+	return refusals{
+		routes: map[fleet.ObjectName]words{}, gateways: map[resourceID]refusal{},
+		acquitted: map[fleet.ObjectName]int64{}, trials: map[resourceID]int{},
+	}
 }
 
 // blame finds whose change a NACK is about, and says how many were found.
 func (r refusals) blame(n refusal, l ledger, m *model.Model, known origins, now generations) int {
-	suspects, isKnown := l.suspects(n, known, func(route fleet.ObjectName) []string { return hints(m, route) })
-	if !isKnown {
+	l.nack(n)
+	at := slices.IndexFunc(l.made[n.id], func(made making) bool { return made.version == n.version })
+	if at < 0 || r.explains(l.made[n.id][at].from) {
+		return 0 // of a resource that is replaced already: what replaced it is answered, too
+	}
+	suspects, certain := l.suspects(n, known, func(route fleet.ObjectName) []string { return hints(m, route) })
+	if len(suspects) == 0 {
+		r.gateways[n.id] = n
 		return 0
 	}
 	for _, o := range suspects {
 		generation, exists := now[o]
-		if _, told := r.routes[o.name]; !exists || told && r.routes[o.name].generation == generation {
-			continue // the first edge's words stay: several edges must not take turns in a status
+		changed := generation != l.made[n.id][at].from[o] && l.current(n.id).version != n.version
+		if exists && !changed {
+			r.routes[o.name] = words{generation: generation, message: n.message, trial: !certain, on: n.id}
+			delete(r.acquitted, o.name)
 		}
-		r.routes[o.name] = words{generation, n.message}
 	}
-	if len(suspects) == 0 {
-		if _, told := r.gateways[n.id]; !told || r.gateways[n.id].version != n.version {
-			r.gateways[n.id] = n
-		}
+	delete(r.trials, n.id)
+	if r.onTrial(n.id) != nil {
+		r.trials[n.id] = max(1, len(suspects)/2)
 	}
 	return len(suspects)
+}
+
+// explains says whether a route that is left out by now was in it.
+func (r refusals) explains(from origins) bool {
+	for o, generation := range from {
+		if w, told := r.routes[o.name]; told && o.kind == condition.HTTPRoute && w.generation == generation {
+			return true
+		}
+	}
+	return false
+}
+
+// onTrial are the routes on trial for one resource, by name.
+func (r refusals) onTrial(id resourceID) []fleet.ObjectName {
+	var names []fleet.ObjectName
+	for name, w := range r.routes {
+		if w.trial && w.on == id {
+			names = append(names, name)
+		}
+	}
+	slices.SortFunc(names, fleet.ObjectName.Compare)
+	return names
+}
+
+// retry lets a part of the routes on trial in again where an edge has taken
+// the resource as it is now. Refused again, they alone are the suspects, and
+// fewer of them are tried next; taken, more are. So of n routes that changed
+// at once and k guilty ones, about k log n versions find those.
+func (r refusals) retry(l ledger) {
+	for id, n := range r.trials {
+		names := r.onTrial(id)
+		if current := l.current(id); len(names) > 0 && current.version != "" && !current.acked {
+			continue
+		}
+		for _, name := range names[:min(n, len(names))] {
+			r.acquitted[name] = r.routes[name].generation
+			delete(r.routes, name)
+		}
+		if r.trials[id] = 2 * n; n >= len(names) {
+			delete(r.trials, id)
+		}
+	}
+}
+
+// waits says whether there is something to do about what is published now
+// without an edge saying anything.
+func (r refusals) waits(l ledger) bool {
+	for id := range r.trials {
+		if current := l.current(id); current.version == "" || current.acked {
+			return true
+		}
+	}
+	return slices.ContainsFunc(l.repeated(), func(n refusal) bool {
+		return r.gateways[n.id].version != n.version && !r.explains(l.current(n.id).from)
+	})
 }
 
 // nacks are the refusals that count now, with those that statuses remember,
@@ -61,8 +134,8 @@ func (r refusals) nacks(routes []gatewayv1.HTTPRoute, l ledger, m *model.Model, 
 		if told, known := r.routes[name]; known && told.generation == route.Generation {
 			continue
 		}
-		if message, refused := refusedByEdge(route); refused {
-			r.routes[name] = words{route.Generation, message}
+		if message, refused := refusedByEdge(route); refused && r.acquitted[name] != route.Generation {
+			r.routes[name] = words{generation: route.Generation, message: message}
 		}
 	}
 	var out []gateway.Nack
@@ -72,7 +145,10 @@ func (r refusals) nacks(routes []gatewayv1.HTTPRoute, l ledger, m *model.Model, 
 	for name, w := range r.routes {
 		out = append(out, gateway.Nack{Ref: condition.Ref{Kind: condition.HTTPRoute, Name: name, Generation: w.generation}, Message: w.message})
 	}
-	maps.DeleteFunc(r.gateways, func(id resourceID, n refusal) bool { return l.current(id) != n.version })
+	maps.DeleteFunc(r.acquitted, func(name fleet.ObjectName, generation int64) bool {
+		return now[object{condition.HTTPRoute, name}] != generation
+	})
+	maps.DeleteFunc(r.gateways, func(id resourceID, n refusal) bool { return l.current(id).version != n.version })
 	for id, n := range r.gateways {
 		for _, name := range gatewaysOf(id, m) {
 			if generation, exists := now[object{condition.Gateway, name}]; exists {

@@ -171,6 +171,38 @@ func TestRefusedRoute(t *testing.T) {
 	}
 }
 
+// Three routes come at once, one is refused, and the edge does not say why: in
+// the end only that one is left out.
+func TestNeighboursOfARefusedRoute(t *testing.T) {
+	h := newHub(t)
+	h.allocated()
+	h.apply(routeTo("a", "/a[0-9]+"))
+	h.apply(routeTo("b", "/too(big|for)an[e]dge"))
+	h.apply(routeTo("c", "/c[0-9]+"))
+	answered := map[string]bool{} // an edge is not asked twice
+	for range 12 {
+		h.pass()
+		table := h.edges.route(h.name, h.table())
+		if answered[table.Version] {
+			continue
+		}
+		answered[table.Version] = true
+		if bytes.Contains(table.Body.GetValue(), []byte("too(big")) {
+			h.loop.Nacked(table.TypeURL, table.Name, table.Version, "no")
+		} else {
+			h.loop.Acked(table.TypeURL, map[string]string{table.Name: table.Version})
+		}
+	}
+	for name, want := range map[string]string{"a": "True Accepted", "b": "False RefusedByEdge", "c": "True Accepted"} {
+		if got := h.verdict(condition.HTTPRoute, name, "Accepted"); got != want {
+			t.Errorf("%s is %s, want %s", name, got, want)
+		}
+	}
+	if h.loop.refusals.waits(h.loop.outlet.ledger) {
+		t.Error("the loop does not come to rest")
+	}
+}
+
 // A route that leaves our Gateways keeps no word of ours.
 func TestRouteLeaves(t *testing.T) {
 	h := newHub(t)
