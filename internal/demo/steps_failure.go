@@ -13,7 +13,7 @@ import (
 	"crossway.dev/crossway/internal/lab/load"
 )
 
-// calm is a window in which nothing failed and at most 1 % took over 200 ms.
+// calm is a time in which nothing failed and at most 1 % took over 200 ms.
 func calm(window []load.Sample) bool {
 	slow := load.Count(window, func(s load.Sample) bool { return s.Took > 200*time.Millisecond })
 	return load.Failed(window) == 0 && slow*100 <= len(window)
@@ -43,7 +43,7 @@ func (s *Story) cut(ctx context.Context) error {
 	if before < 0.2 {
 		return fmt.Errorf("us-west served only %.1f %% before the cut: nothing to lose", 100*before)
 	}
-	if after, ok := load.SettledAfter(samples, down, 20*time.Second, calm); ok {
+	if after, ok := load.FirstSpan(samples, down, 20*time.Second, calm); ok {
 		s.set("cut_recovered_seconds", after.Seconds())
 	} else {
 		s.note("never calm for 20 s after the cut")

@@ -287,8 +287,9 @@ func TestHealthStories(t *testing.T) {
 		{"a", 0, 300, false}, // one report is a blip
 		{"b", 9, 0, false},   // and b still reaches it
 		{"a", 0, 300, false}, // so a's failures start anew: a partition of one edge moves nothing
-		{"a", 0, 0, false},   // an idle report is no report
-		{"a", 0, 5, true},    // the second in a row
+		{"b", 0, 0, false},   // b asked nobody before and now: silence alone says nothing
+		{"a", 0, 0, true},    // a asks nobody any more: it has ejected every endpoint
+		{"a", 0, 5, true},
 		{"b", 0, 5, true},
 		{"a", 1, 100, false}, // one success: back at once
 		{"a", 0, 4, false},

@@ -30,15 +30,16 @@ type Health struct {
 	held map[fleet.ClusterName]bool
 }
 
-// run is one edge's unbroken row of reports in which everything failed; a report without requests neither breaks nor
-// prolongs it.
+// run is one edge's unbroken row of reports in which everything failed. A report without requests to the member counts
+// when one with failures came before it: the edge has ejected every endpoint by then, which takes it about a second, so
+// the second report of a dead member is silence more often than failure.
 type run struct {
 	reports int
 	failed  uint64
 }
 
-// Observe adds a report and says whether the set of held-out members changed. One success anywhere in the region
-// brings a member back at once.
+// Observe adds a report of an import that has requests, and says whether the set of held-out members changed. One
+// success anywhere in the region brings a member back at once.
 func (h *Health) Observe(o Outcome) (changed bool) {
 	if h.runs == nil {
 		h.runs, h.held = map[fleet.ClusterName]map[string]run{}, map[fleet.ClusterName]bool{}
@@ -49,7 +50,7 @@ func (h *Health) Observe(o Outcome) (changed bool) {
 		delete(h.runs, o.Cluster) // of every edge: the member answers in this region
 		return changed
 	}
-	if o.Failed == 0 {
+	if o.Failed == 0 && h.runs[o.Cluster][o.Edge].reports == 0 {
 		return false
 	}
 	if h.runs[o.Cluster] == nil {
@@ -83,6 +84,18 @@ func (h *Health) Retry(cluster fleet.ClusterName) (changed bool) {
 	delete(h.held, cluster)
 	delete(h.runs, cluster)
 	return changed
+}
+
+// Suspects lists the members that failed in an edge's last reports, sorted: those of which silence says something.
+func (h *Health) Suspects(edge string) []fleet.ClusterName {
+	var suspects []fleet.ClusterName
+	for cluster, runs := range h.runs {
+		if runs[edge].reports > 0 {
+			suspects = append(suspects, cluster)
+		}
+	}
+	slices.Sort(suspects)
+	return suspects
 }
 
 // Forget removes an edge that is gone.

@@ -76,3 +76,19 @@ func SettledAfter(samples []Sample, begin time.Time, hold time.Duration, good fu
 	}
 	return 0, false
 }
+
+// FirstSpan is how long after begin the first span starts that as a whole is
+// as told. Spans start every 100 ms. False where none is before the samples end.
+func FirstSpan(samples []Sample, begin time.Time, span time.Duration, good func(span []Sample) bool) (time.Duration, bool) {
+	samples = sorted(samples)
+	if len(samples) == 0 {
+		return 0, false
+	}
+	last := samples[len(samples)-1].At
+	for at := time.Duration(0); !begin.Add(at + span).After(last); at += 100 * time.Millisecond {
+		if good(Between(samples, begin.Add(at), begin.Add(at+span))) {
+			return at, true
+		}
+	}
+	return 0, false
+}

@@ -89,3 +89,25 @@ func TestPart(t *testing.T) {
 		t.Errorf("part of a and b is %v, want 0.75", got)
 	}
 }
+
+func TestFirstSpan(t *testing.T) {
+	start := time.Unix(1000, 0)
+	slowUntil := func(second int) []Sample {
+		return series(start, 30, func(s int) (int, time.Duration) {
+			if s < second {
+				return 200, time.Second
+			}
+			return 200, 0
+		})
+	}
+	quick := func(span []Sample) bool {
+		return Count(span, func(s Sample) bool { return s.Took > 200*time.Millisecond })*100 <= len(span)
+	}
+	// 20 s hold 200 samples, of which two may be slow.
+	if got, ok := FirstSpan(slowUntil(2), start, 20*time.Second, quick); !ok || got != 1800*time.Millisecond {
+		t.Errorf("the first quick span starts after %v, %v; want 1.8s", got, ok)
+	}
+	if got, ok := FirstSpan(slowUntil(25), start, 20*time.Second, quick); ok {
+		t.Errorf("a quick span of 20 s starts after %v, and there are only 5 s of them", got)
+	}
+}

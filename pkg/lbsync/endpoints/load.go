@@ -124,6 +124,11 @@ func (f *flow) hear(h heard, t *tally) {
 	}
 	r.demand.Observe(lbsync.Sample{Edge: key, End: h.at, Interval: t.interval, Issued: uint64(issued),
 		Succeeded: t.succeeded, Failed: t.failed, Unserved: unserved})
+	if issued > 0 {
+		for _, silent := range r.health.Suspects(key) {
+			t.add(silent, LocalityLoad{})
+		}
+	}
 	for _, o := range t.outcomes {
 		o.Edge = key
 		if r.health.Observe(*o) {
