@@ -1,0 +1,108 @@
+// Command bench measures on a lab what changes cost, and writes the figures.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"crossway.dev/crossway/internal/lab"
+	"crossway.dev/crossway/test/bench"
+)
+
+func main() {
+	out := flag.String("out", "out/bench.json", "file for the figures")
+	sizes := flag.String("sizes", "10,100,1000", "comma list of numbers of routes, each with an import of 150 endpoints")
+	logs := flag.String("logs", "", "directory to keep the logs of all programs in; empty: they go with the lab")
+	flag.Parse()
+	lab.Enter(lab.Entry{})
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, *out, *sizes, *logs); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		stop()
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, out, list, logs string) error {
+	sizes, err := parse(list)
+	if err != nil {
+		return err
+	}
+	config := bench.LabConfig()
+	config.LogDir = logs
+	fleet, err := lab.Start(ctx, config, os.Stdout)
+	if err != nil {
+		return err
+	}
+	defer fleet.Close()
+	if err := fleet.Install(ctx, bench.LabInstall()); err != nil {
+		return err
+	}
+	b, err := bench.New(ctx, fleet, os.Stdout)
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	all := map[string]bench.Figures{}
+	for _, n := range sizes {
+		figures, err := b.Measure(ctx, n)
+		all[strconv.Itoa(n)] = figures
+		if err != nil {
+			return fmt.Errorf("%w (measured so far: %v)", err, all)
+		}
+	}
+	if err := write(out, result{Machine: fmt.Sprintf("%d CPUs, %s", runtime.NumCPU(), runtime.Version()), Load: loadAverage(), Sizes: all}); err != nil {
+		return err
+	}
+	fmt.Printf("\nmeasured in %s; figures in %s\n\n", time.Since(began).Round(time.Second), out)
+	return bench.Table(os.Stdout, sizes, all)
+}
+
+// parse reads ascending sizes.
+func parse(list string) ([]int, error) {
+	var sizes []int
+	for text := range strings.SplitSeq(list, ",") {
+		n, err := strconv.Atoi(strings.TrimSpace(text))
+		if err != nil || n < 1 || n > 1000 {
+			return nil, fmt.Errorf("--sizes: %q is not a number from 1 to 1000", text)
+		}
+		sizes = append(sizes, n)
+	}
+	slices.Sort(sizes)
+	return slices.Compact(sizes), nil
+}
+
+// result is the file that is written.
+type result struct {
+	Machine string                   `json:"machine"`
+	Load    string                   `json:"load_average_at_end"` // the bench's own programs included
+	Sizes   map[string]bench.Figures `json:"sizes"`
+}
+
+func loadAverage() string {
+	text, _ := os.ReadFile("/proc/loadavg")
+	return strings.TrimSpace(string(text))
+}
+
+func write(out string, r result) error {
+	data, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(out, append(data, '\n'), 0o644)
+}

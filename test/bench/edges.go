@@ -1,0 +1,121 @@
+package bench
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"crossway.dev/crossway/internal/lab"
+	"crossway.dev/crossway/internal/lab/load"
+)
+
+// edge is one Envoy; its pod's name is also its node id.
+type edge struct{ name, node string }
+
+func (b *Bench) findEdges(ctx context.Context) ([]edge, error) {
+	var pods corev1.PodList
+	if err := b.hub.List(ctx, &pods, client.InNamespace(lab.System), client.MatchingLabels{"app.kubernetes.io/name": "crossway-edge"}); err != nil {
+		return nil, err
+	}
+	var out []edge
+	for _, p := range pods.Items {
+		out = append(out, edge{p.Name, p.Spec.NodeName})
+	}
+	if len(out) != 2*len(b.fleet.Regions) {
+		return nil, fmt.Errorf("%d edges, want two in each of %d regions", len(out), len(b.fleet.Regions))
+	}
+	return out, nil
+}
+
+// count adds up those of an Envoy's statistics that match a regular expression.
+func (b *Bench) count(ctx context.Context, e edge, filter string) (int, error) {
+	address, err := b.fleet.Hub.Kubectl(ctx, nil, "exec", "-n", lab.System, e.name, "--", "cat", "/run/crossway/admin")
+	if err != nil {
+		return 0, err
+	}
+	asking := load.Client(b.fleet.DialerAt(e.node), nil)
+	defer asking.CloseIdleConnections()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+strings.TrimSpace(address)+":9901/stats?filter="+url.QueryEscape(filter), nil)
+	if err != nil {
+		return 0, err
+	}
+	answer, err := asking.Do(request)
+	if err != nil {
+		return 0, fmt.Errorf("ask edge %s: %w", e.name, err)
+	}
+	defer answer.Body.Close()
+	sum := 0
+	lines := bufio.NewScanner(answer.Body)
+	for lines.Scan() {
+		if _, value, ok := strings.Cut(lines.Text(), ": "); ok {
+			n, err := strconv.Atoi(value)
+			if err != nil {
+				return 0, fmt.Errorf("edge %s: statistic %q", e.name, lines.Text())
+			}
+			sum += n
+		}
+	}
+	return sum, lines.Err()
+}
+
+// awaitEndpoints waits until every Envoy itself counts so many endpoints.
+func (b *Bench) awaitEndpoints(ctx context.Context, want int) error {
+	for {
+		var counts []int
+		right := true
+		for _, e := range b.edges {
+			n, err := b.count(ctx, e, `^cluster\.bench.*\.membership_total$`)
+			if err != nil {
+				return err
+			}
+			counts = append(counts, n)
+			right = right && n == want
+		}
+		if right {
+			return nil
+		}
+		if err := pause(ctx, 500*time.Millisecond); err != nil {
+			return fmt.Errorf("the edges count %v endpoints, want %d each: %w", counts, want, err)
+		}
+	}
+}
+
+// histogram reads sum (seconds) and count of the hub's push-to-ACK histogram of
+// load assignments.
+func (b *Bench) histogram(ctx context.Context) (sum, count float64, err error) {
+	var pods corev1.PodList
+	if err := b.hub.List(ctx, &pods, client.InNamespace(lab.System), client.MatchingLabels{"app.kubernetes.io/name": "crossway-hub"}); err != nil {
+		return 0, 0, err
+	}
+	if len(pods.Items) != 1 {
+		return 0, 0, fmt.Errorf("%d hubs, want one", len(pods.Items))
+	}
+	asking := load.Client(b.fleet.DialerAt("hub"), nil)
+	defer asking.CloseIdleConnections()
+	answer, err := asking.Get("http://" + pods.Items[0].Status.PodIP + ":8080/metrics")
+	if err != nil {
+		return 0, 0, err
+	}
+	defer answer.Body.Close()
+	const name = "crossway_xds_push_to_ack_seconds_"
+	lines := bufio.NewScanner(answer.Body)
+	for lines.Scan() {
+		if text, ok := strings.CutPrefix(lines.Text(), name+`sum{type="assignment"} `); ok {
+			sum, err = strconv.ParseFloat(text, 64)
+		} else if text, ok := strings.CutPrefix(lines.Text(), name+`count{type="assignment"} `); ok {
+			count, err = strconv.ParseFloat(text, 64)
+		}
+		if err != nil {
+			return 0, 0, err
+		}
+	}
+	return sum, count, lines.Err()
+}

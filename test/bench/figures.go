@@ -1,0 +1,103 @@
+package bench
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"strconv"
+	"text/tabwriter"
+	"time"
+)
+
+// Figure is one measured quantity: a distribution of N samples, or with N = 1 a
+// single value, which is then all of P50, P99 and Max. Its name ends in its unit.
+type Figure struct {
+	P50 float64 `json:"p50"`
+	P99 float64 `json:"p99"`
+	Max float64 `json:"max"`
+	N   int     `json:"n"`
+}
+
+// Figures of one size, by name.
+type Figures map[string]Figure
+
+// Value is a single value.
+func Value(v float64) Figure { return Figure{P50: round(v), P99: round(v), Max: round(v), N: 1} }
+
+// Millis is the distribution of durations in milliseconds. Percentiles are
+// nearest-rank: the smallest sample that at least p percent do not exceed.
+func Millis(samples []time.Duration) Figure {
+	if len(samples) == 0 {
+		return Figure{}
+	}
+	sorted := slices.Sorted(slices.Values(samples))
+	at := func(p float64) float64 {
+		rank := int(math.Ceil(p / 100 * float64(len(sorted))))
+		return millis(sorted[max(rank, 1)-1])
+	}
+	return Figure{P50: at(50), P99: at(99), Max: at(100), N: len(sorted)}
+}
+
+func millis(d time.Duration) float64 { return round(float64(d) / float64(time.Millisecond)) }
+
+// round keeps what a measurement on a shared machine can mean.
+func round(v float64) float64 { return math.Round(v*100) / 100 }
+
+// Rows are the figures in the order in which a change travels; what they mean.
+var Rows = []struct{ Name, Tell string }{
+	{"slice_to_ack_ms", "hub slice write -> last Envoy's ACK"},
+	{"slice_push_to_ack_ms", "  of it Envoy's own: response left -> ACK"},
+	{"slice_bare_ms", "  bare client: the same write -> watch event"},
+	{"route_to_push_ms", "route write -> response leaves the hub"},
+	{"route_to_ack_ms", "route write -> last Envoy's ACK"},
+	{"route_push_to_ack_ms", "  of it Envoy's own: response left -> ACK"},
+	{"route_bare_ms", "  bare client: the same write -> watch event"},
+	{"member_to_ack_ms", "member slice write -> ACK, the whole way"},
+	{"member_bare_ms", "  bare relay: member watch, hub write, hub watch"},
+	{"push_to_ack_log_mean_ms", "mean push -> ACK of assignments by the log"},
+	{"push_to_ack_histogram_mean_ms", "  the same by the hub's histogram"},
+	{"rss_peak_mb", "hub, peak RSS up to here"},
+	{"cpu_idle_percent", "hub, CPU at rest, of one core"},
+	{"warm_ms", "hub restart, Envoys keep their state"},
+	{"warm_connected_ms", "  of it until the first edge is back"},
+	{"warm_other_resources", "  resources sent beside the two that changed"},
+	{"warm_cpu_s", "  CPU seconds"},
+	{"warm_rss_mb", "  peak RSS"},
+	{"cold_ms", "hub restart, one fresh Envoy -> its last ACK"},
+	{"cold_connected_ms", "  of it until that edge is connected"},
+	{"cold_cpu_s", "  CPU seconds"},
+	{"cold_rss_mb", "  peak RSS"},
+	{"burst_export_to_import_ms", "200 exports at once -> their imports"},
+	{"burst_export_to_ack_ms", "200 exports at once -> last Envoy's ACK"},
+	{"burst_change_to_ack_ms", "all 200 change at once -> last Envoy's ACK"},
+	{"grow_s", "creating this size's objects until all is ACKed, s"},
+}
+
+// Table writes all sizes beside each other, one row for each figure.
+func Table(w io.Writer, sizes []int, all map[string]Figures) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprint(t, "p50 / p99 / max\t")
+	for _, n := range sizes {
+		fmt.Fprintf(t, "%d\t", n)
+	}
+	fmt.Fprintln(t)
+	for _, row := range Rows {
+		fmt.Fprintf(t, "%-50s\t", row.Tell)
+		for _, n := range sizes {
+			fmt.Fprintf(t, "%s\t", cell(all[strconv.Itoa(n)][row.Name]))
+		}
+		fmt.Fprintln(t)
+	}
+	return t.Flush()
+}
+
+func cell(f Figure) string {
+	switch f.N {
+	case 0:
+		return "-"
+	case 1:
+		return fmt.Sprint(f.P50)
+	}
+	return fmt.Sprintf("%.1f / %.1f / %.1f", f.P50, f.P99, f.Max)
+}

@@ -1,0 +1,115 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// ticks a second of /proc/<pid>/stat: USER_HZ, 100 on every Linux that Go runs on.
+const ticks = 100
+
+// process is a running hub, as the kernel tells of it.
+type process struct {
+	pid   int
+	began time.Time // to 10 ms, rounded down: never after the process began
+}
+
+// findHub finds the hub's process among those of the lab.
+func findHub() (process, bool) {
+	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, f := range files {
+		args, err := os.ReadFile(f)
+		if err != nil {
+			continue // ended meanwhile
+		}
+		name, rest, _ := strings.Cut(string(args), "\x00")
+		if filepath.Base(name) != "hub" || !strings.Contains(rest, "--xds-addr") {
+			continue
+		}
+		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(f)))
+		stat, err := statOf(pid)
+		if err != nil {
+			continue
+		}
+		var boot unix.Timespec
+		if unix.ClockGettime(unix.CLOCK_BOOTTIME, &boot) != nil {
+			continue
+		}
+		up := time.Duration(boot.Nano()) - time.Duration(stat.started)*time.Second/ticks
+		return process{pid: pid, began: time.Now().Add(-up)}, true
+	}
+	return process{}, false
+}
+
+// awaitHub waits for a hub other than an old one.
+func awaitHub(ctx context.Context, old process) (process, error) {
+	for {
+		if p, ok := findHub(); ok && p.pid != old.pid {
+			return p, nil
+		}
+		if err := pause(ctx, 5*time.Millisecond); err != nil {
+			return process{}, fmt.Errorf("wait for the hub's process: %w", err)
+		}
+	}
+}
+
+type stat struct{ cpu, started uint64 } // in ticks
+
+func statOf(pid int) (stat, error) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return stat{}, err
+	}
+	return parseStat(string(data))
+}
+
+// parseStat reads proc_pid_stat(5): utime and stime are fields 14 and 15,
+// starttime 22; the name, field 2, may hold anything.
+func parseStat(text string) (stat, error) {
+	fields := strings.Fields(text[strings.LastIndex(text, ")")+1:]) // from field 3 on
+	if len(fields) < 20 {
+		return stat{}, fmt.Errorf("stat of a process has %d fields", len(fields)+2)
+	}
+	var v [3]uint64
+	for i, at := range []int{14, 15, 22} {
+		n, err := strconv.ParseUint(fields[at-3], 10, 64)
+		if err != nil {
+			return stat{}, err
+		}
+		v[i] = n
+	}
+	return stat{cpu: v[0] + v[1], started: v[2]}, nil
+}
+
+// cpu is the processor time used so far.
+func (p process) cpu() time.Duration {
+	s, err := statOf(p.pid)
+	if err != nil {
+		return 0
+	}
+	return time.Duration(s.cpu) * time.Second / ticks
+}
+
+// peak is the largest resident set so far, in MB (10^6 bytes).
+func (p process) peak() float64 {
+	data, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.pid))
+	for line := range strings.Lines(string(data)) {
+		if value, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+			kib, _ := strconv.ParseFloat(strings.Fields(value)[0], 64)
+			return kib * 1024 / 1e6
+		}
+	}
+	return 0
+}
+
+// forgetPeak lets peak begin anew: proc_pid_clear_refs(5), value 5.
+func (p process) forgetPeak() error {
+	return os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", p.pid), []byte("5"), 0)
+}
