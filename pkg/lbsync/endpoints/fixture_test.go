@@ -2,6 +2,7 @@ package endpoints
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -119,6 +120,14 @@ func (f *fixture) slice(s *discoveryv1.EndpointSlice) { f.intake.sliceHandler().
 func (f *fixture) import2(service string, n int) {
 	f.slice(memberSlice("us-west", service, fmt.Sprintf("10.1.%d.1", n), fmt.Sprintf("10.1.%d.2", n)))
 	f.slice(memberSlice("eu-west", service, fmt.Sprintf("10.3.%d.1", n), fmt.Sprintf("10.3.%d.2", n)))
+}
+
+func prefixes(cidrs ...string) []netip.Prefix {
+	var out []netip.Prefix
+	for _, c := range cidrs {
+		out = append(out, netip.MustParsePrefix(c))
+	}
+	return out
 }
 
 func backend(service string) fleet.Backend {

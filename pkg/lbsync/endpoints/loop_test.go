@@ -22,6 +22,13 @@ func TestSliceCostsItsAssignments(t *testing.T) {
 	}
 	s := memberSlice("us-west", "green", "10.1.2.1", "10.1.2.3")
 	f.slice(s)
+	looked := newDirty()
+	events := f.intake.take()
+	f.world.apply(events, looked)
+	if len(looked.assignments) != 2 || len(looked.flows) != 1 {
+		t.Errorf("one changed slice made %d assignments and %d splits anew", len(looked.assignments), len(looked.flows))
+	}
+	f.slice(s)
 	f.run()
 	if got, want := f.edges.take(), "eu:b eu:c us:b us:c"; got != want {
 		t.Errorf("one changed slice cost %q, want %q", got, want)
@@ -115,9 +122,9 @@ func TestOverflow(t *testing.T) {
 		t.Errorf("reported %+v", f.said)
 	}
 	f.edges.take()
-	for range 5 {
+	for i := range 9 { // as an edge counts 30 a second
 		f.clock.Step(time.Second)
-		f.report(edge, "a", "web", map[string]uint64{"us-west": 20, "eu-west": 10})
+		f.report(edge, "a", "web", map[string]uint64{"us-west": uint64(19 + i%3), "eu-west": 10})
 		f.run()
 	}
 	if got := f.edges.take(); got != "" {
@@ -171,6 +178,30 @@ func TestRestartChangesNothing(t *testing.T) {
 	}
 	if got := f.shares("us", "a"); got != "ServiceImport/shop/web=us-west:1000000" {
 		t.Errorf("demand fell after the restart: %s", got)
+	}
+}
+
+// Learned shares stay while an edge that is back has not reported: what the others counted is only a part.
+func TestRestartWaitsForEveryEdge(t *testing.T) {
+	one, two := Edge{Pool: "us", Region: "us", Node: "one"}, Edge{Pool: "us", Region: "us", Node: "two"}
+	holds := overflowing(t, one).edges.versions("us")
+	f := newFixture(t)
+	f.import2("web", 1)
+	f.SetAssignments([]model.Assignment{assignmentOf("a", "web"), assignmentOf("b", "web")}, []model.Traffic{rated("web", 10)})
+	for _, e := range []Edge{one, two} {
+		f.Connected(e)
+		f.Held(e, holds)
+	}
+	for i := range 15 {
+		f.clock.Step(time.Second)
+		f.report(one, "a", "web", map[string]uint64{"us-west": 10, "eu-west": 5})
+		if i > 3 {
+			f.report(two, "a", "web", map[string]uint64{"us-west": 10, "eu-west": 5})
+		}
+		f.run()
+		if got := f.shares("us", "a"); got != twoThirds {
+			t.Fatalf("after %d s: %s", i+1, got)
+		}
 	}
 }
 
