@@ -35,7 +35,7 @@ func (p publisher) Publish(pool string, generation uint64, r envoy.Resources) {
 func (p publisher) Progress(pool string) []reconciler.EdgeProgress {
 	var out []reconciler.EdgeProgress
 	for _, state := range p.Applied(pool) {
-		progress := reconciler.EdgeProgress{Answered: state.Generation}
+		progress := reconciler.EdgeProgress{Answered: state.Answered}
 		for _, r := range state.Refused {
 			progress.Refused = append(progress.Refused, r.Name)
 		}
@@ -81,7 +81,9 @@ func observer(gateways *reconciler.Reconciler, loop *endpoints.Loop) server.Obse
 		Holds: func(e server.Edge, typeURL string, versions map[string]string) {
 			if typeURL == server.AssignmentType {
 				loop.Held(edgeOf(e), versions)
+				return
 			}
+			gateways.Acked(typeURL, versions)
 		},
 		Acked: func(_ server.Edge, typeURL string, resources []server.NameVersion) {
 			if typeURL == server.AssignmentType {

@@ -81,8 +81,8 @@ func TestRefusedRoute(t *testing.T) {
 	e.takes("RouteConfiguration q@2")
 	e.getsNothing()
 	state := h.Applied(pool)[0]
-	if len(state.Refused) != 1 || state.Refused[0].Name != "r" || state.Generation != 1 {
-		t.Errorf("state %+v, want r refused and generation 1", state)
+	if len(state.Refused) != 1 || state.Refused[0].Name != "r" || state.Generation != 1 || state.Answered != 3 {
+		t.Errorf("state %+v, want r refused, generation 1 and 3 answered", state)
 	}
 	h.SetResources(pool, snapshot(4, "Route r@1 q@2"))
 	e.getsNothing()

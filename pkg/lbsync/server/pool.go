@@ -227,7 +227,7 @@ func (p *pool) applied() []State {
 	defer p.mu.Unlock()
 	states := make([]State, 0, len(p.streams))
 	for s := range p.streams {
-		state := State{Edge: s.edge, Generation: s.generation}
+		state := State{Edge: s.edge, Generation: s.generation, Answered: s.answered}
 		for at, refusal := range s.refusals() {
 			if p.kinds[at.kind].resources[at.name].version() == refusal.Version {
 				state.Refused = append(state.Refused, refusal)

@@ -97,6 +97,9 @@ type State struct {
 	// Generation is the last snapshot that it applied wholly, with every cluster
 	// warm; 0 before the first.
 	Generation uint64
+	// Answered is the last snapshot of which it applied or refused everything: one
+	// refused resource does not hide what it did with the others.
+	Answered uint64
 	// Refused are the resources of the current snapshot that it refuses.
 	Refused []Refusal
 }

@@ -20,6 +20,8 @@ type stream struct {
 	nonce uint64
 	// generation is the last snapshot that the edge applied wholly.
 	generation uint64
+	// answered is the last snapshot of which it applied or refused everything.
+	answered uint64
 	// resumed says that the edge's process held resources before this stream.
 	resumed bool
 
@@ -287,19 +289,43 @@ func (s *stream) has(k kind) bool {
 	return !sub.owed && len(sub.missing) == 0 && (k == clusters || len(sub.stale) == 0)
 }
 
-// settle notes that the edge has the whole snapshot, and tells whether that is
-// new. Stale clusters do not count: nothing uses them.
+// settle notes that the edge has the whole snapshot, or has taken or refused all
+// of it, and tells whether that is new. Stale clusters do not count: nothing uses
+// them.
 func (s *stream) settle() bool {
-	if !s.pool.kinds[clusters].ready || s.generation == s.pool.generation ||
-		!s.kinds[clusters].started || !s.kinds[listeners].started {
+	current := s.pool.generation
+	if !s.pool.kinds[clusters].ready || s.generation == current || !s.kinds[clusters].started || !s.kinds[listeners].started {
 		return false
 	}
+	all, answered := true, true
 	for _, k := range []kind{clusters, secrets, listeners, routes, scopes} {
 		if !s.has(k) {
+			all = false
+			answered = answered && s.hasAnswered(k)
+		}
+	}
+	news := all || answered && s.answered != current
+	if all {
+		s.generation = current
+	}
+	if answered {
+		s.answered = current
+	}
+	return news
+}
+
+// hasAnswered says whether the edge applied or refused all of a kind.
+func (s *stream) hasAnswered(k kind) bool {
+	sub := &s.kinds[k]
+	if !sub.started || sub.owed || k != clusters && len(sub.stale) > 0 {
+		return false
+	}
+	for name := range sub.missing {
+		e := sub.entries[name]
+		if e == nil || e.refused.Version != s.pool.kinds[k].resources[name].version() {
 			return false
 		}
 	}
-	s.generation = s.pool.generation
 	return true
 }
 
