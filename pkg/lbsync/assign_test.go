@@ -225,6 +225,8 @@ func TestVersionRoundTrip(t *testing.T) {
 func FuzzParseVersion(f *testing.F) {
 	f.Add("h;ServiceImport/shop/web=us-west:666667,eu-west:333333!us-west")
 	f.Add("h;Service/shop/web=")
+	f.Add("h;Service/shop/web=a:01000000")      // two spellings of one number
+	f.Add("h;Service/shop/web=;Service/a/web=") // not in order
 	f.Add("h;ServiceImport/shop/web=!a,b;;")
 	f.Fuzz(func(t *testing.T, s string) {
 		hash, shares, ok := ParseVersion(s)

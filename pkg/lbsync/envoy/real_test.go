@@ -53,6 +53,7 @@ func TestRulesOnARealEnvoy(t *testing.T) {
 		{Match: prefix("/teapot"), Respond: &model.Respond{StatusCode: 418, Body: "short"}},
 		{Match: prefix("/invalid"), Forward: &model.Forward{Targets: []model.Target{{Weight: 1}}}},
 		{Match: prefix("/part"), Forward: &model.Forward{Targets: []model.Target{{Weight: 1}, {Assignment: "blue", Weight: 0}, {Assignment: "green", Weight: 0}}}},
+		{Match: prefix("/mostly"), Forward: &model.Forward{Targets: []model.Target{{Weight: 1 << 30}, {Assignment: "blue", Weight: 1}}}},
 		{Match: prefix("/gone"), Forward: to("gone")},
 		{Match: prefix("/own"), Forward: &model.Forward{Targets: []model.Target{{Assignment: "blue", Weight: 1, Request: model.HeaderChanges{Set: []model.Header{{Name: "x-set", Value: "mine"}}}}}}},
 		{Match: prefix("/"), Forward: to("blue"), Mirrors: []model.Mirror{{Assignment: "green", Numerator: 1, Denominator: 2}, {Numerator: 1, Denominator: 1}}, Timeout: ptr(3 * time.Second), BackendTimeout: ptr(time.Second)},
@@ -105,6 +106,7 @@ func TestRulesOnARealEnvoy(t *testing.T) {
 		{"GET", "a.example", "/teapot", "", "418 short"},
 		{"GET", "a.example", "/invalid", "", "500 "},
 		{"GET", "a.example", "/part", "", "500 "},
+		{"GET", "a.example", "/mostly", "", "500 "},
 		{"GET", "a.example", "/gone", "", "503 "},
 		{"GET", "a.example", "/own", "x-set: theirs", "200 blue GET /own host=a.example x-set=mine"},
 		{"GET", "a.example", "/x%2fy", "", "307 "},
@@ -116,7 +118,7 @@ func TestRulesOnARealEnvoy(t *testing.T) {
 	}
 	for _, words := range [][]string{
 		{`"path":"/exact"`, `"route":"site/home/0/0"`, `"assignment":"green"`, `"member":"us-west/shop/green"`, `"reason":"via_upstream"`},
-		{`"path":"/gone"`, `"route":"site/home/17/0"`, `"assignment":"gone"`, `"flags":"UDO"`, `"reason":"unconditional_drop_overload"`},
+		{`"path":"/gone"`, `"route":"site/home/18/0"`, `"assignment":"gone"`, `"flags":"UDO"`, `"reason":"unconditional_drop_overload"`},
 	} {
 		e.wait(fmt.Sprint("access log ", words), func() bool {
 			for line := range strings.Lines(e.log()) {
@@ -192,6 +194,7 @@ func TestScopedRoutesOnARealEnvoy(t *testing.T) {
 		{port, "h7.example.:80", "", "200 blue GET / host=h7.example:80"},
 		{port, "h99.example", "", "404 "},
 		{port, "h99.example", "x-crossway-scope: infra/shared/" + fmt.Sprint(port) + "/h7.example", "404 "},
+		{port, "h7.example", "x-crossway-scope: rubbish", "200 blue GET / host=h7.example"},
 		{port, "elsewhere.example:1", "", "421 "},
 		{port, "[::1]:80", "", "404 "},
 		{other, "h7.example", "", "200 green GET / host=h7.example"},

@@ -66,7 +66,6 @@ type madeChain struct {
 
 // madeHost is what a host was translated to, and what it was made from.
 type madeHost struct {
-	port     uint16
 	protocol model.Protocol
 	from     model.VirtualHost
 	out      Resources

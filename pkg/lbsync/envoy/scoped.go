@@ -88,12 +88,12 @@ func (m *Memo) chain(l lbsync.Listener, name string, hosts []model.VirtualHost) 
 // host gives the RouteConfiguration and the scope of one host.
 func (m *Memo) host(l lbsync.Listener, name string, h model.VirtualHost) Resources {
 	known := m.hosts[name]
-	if known == nil || known.port != l.Port || known.protocol != l.Protocol || !reflect.DeepEqual(known.from, h) {
+	if known == nil || known.protocol != l.Protocol || !reflect.DeepEqual(known.from, h) {
 		var t translator
 		t.add(&t.out.Routes, name, &routev3.RouteConfiguration{Name: name, IgnorePortInHostMatching: true,
 			RequestHeadersToRemove: []string{scopeHeader}, VirtualHosts: []*routev3.VirtualHost{t.host(l, name, h)}})
 		t.add(&t.out.ScopedRoutes, name, scope(name, name))
-		known = &madeHost{port: l.Port, protocol: l.Protocol, from: h, out: t.out}
+		known = &madeHost{protocol: l.Protocol, from: h, out: t.out}
 		if m.hosts == nil {
 			m.hosts = map[string]*madeHost{}
 		}
