@@ -57,6 +57,20 @@ func RoutePartiallyInvalid(wrong []string) Condition {
 		"Dropped Rule: "+strings.Join(wrong, "; ")+"; what these rules match is answered 500")
 }
 
+// Shadowed is a condition of ours on a route's parent, set only when True.
+const Shadowed = "Shadowed"
+
+// RouteShadowed says that a match never applies, since a route that comes
+// before (it is older, or first by name) has the same one on the same host.
+func RouteShadowed(match string, by fleet.ObjectName, more int) Condition {
+	others := ""
+	if more > 0 {
+		others = fmt.Sprintf(" (and %d more)", more)
+	}
+	return verdict(Shadowed, true, "SameMatch",
+		fmt.Sprintf("%s never applies: HTTPRoute %q has the same match and comes first; change one of them%s", match, by, others))
+}
+
 // RouteResolved says that every backend of a route can be used.
 func RouteResolved() Condition {
 	return verdict(gatewayv1.RouteConditionResolvedRefs, true, gatewayv1.RouteReasonResolvedRefs, "all references are resolved")

@@ -21,6 +21,7 @@ type build struct {
 	reports []condition.Report
 	parents map[fleet.ObjectName]*parent // Gateways of ours
 	secrets map[fleet.ObjectName]string  // certificateFault of each Secret looked at
+	shadows []shadow
 }
 
 // Build says what a snapshot means: what all edges are to serve, and a verdict
@@ -46,6 +47,7 @@ func Build(in Input) Result {
 		b.reportGateway(p)
 	}
 	b.addSecrets()
+	b.reportShadows()
 	b.sort()
 	return Result{Model: b.model, Reports: b.reports, Memo: b.memory.next}
 }

@@ -19,6 +19,8 @@
 //     prefixes, the longest first.
 //   - A ServiceImport may be named without a port where it has exactly one.
 //   - The rules of one host never fall through to those of a wider host.
+//   - A match that an older route has on the same host never applies, and the
+//     younger route says so (condition Shadowed).
 //   - A Gateway that an edge refused stays in the Model and says so: an edge
 //     keeps the last listener that it accepted. A refused route is left out.
 //

@@ -32,29 +32,29 @@ func (b *build) serve(p *parent) {
 		}
 		served := model.Listener{Gateway: p.name, Port: port, Protocol: protocol, Addresses: addresses}
 		if protocol == model.HTTP {
-			served.Chains = []model.Chain{b.plainChain(listeners)}
+			served.Chains = []model.Chain{b.plainChain(p.name, listeners)}
 		} else {
-			served.Chains = b.secureChains(listeners)
+			served.Chains = b.secureChains(p.name, listeners)
 		}
 		b.model.Listeners = append(b.model.Listeners, served)
 	}
 }
 
 // plainChain merges all HTTP listeners of a port.
-func (b *build) plainChain(listeners []*listener) model.Chain {
+func (b *build) plainChain(gateway fleet.ObjectName, listeners []*listener) model.Chain {
 	chain := model.Chain{Name: string(listeners[0].spec.Name)}
 	owners, hosts := ownersOf(listeners), map[string][]*route{}
 	for _, l := range listeners {
 		collectHosts(l, owners, hosts)
 	}
-	chain.Hosts = b.virtualHosts(hosts)
+	chain.Hosts = b.virtualHosts(gateway, hosts)
 	return chain
 }
 
 // secureChains gives each hostname of an HTTPS port its chain. A hostname
 // whose listeners are broken gets one that closes every connection, so that
 // its clients never reach a wider chain.
-func (b *build) secureChains(listeners []*listener) []model.Chain {
+func (b *build) secureChains(gateway fleet.ObjectName, listeners []*listener) []model.Chain {
 	owners := ownersOf(listeners)
 	all := slices.Sorted(maps.Keys(owners))
 	chains := make([]model.Chain, 0, len(all))
@@ -71,7 +71,7 @@ func (b *build) secureChains(listeners []*listener) []model.Chain {
 		}
 		hosts := map[string][]*route{}
 		collectHosts(l, owners, hosts)
-		chain.Secrets, chain.Hosts = slices.Sorted(slices.Values(l.secrets)), b.virtualHosts(hosts)
+		chain.Secrets, chain.Hosts = slices.Sorted(slices.Values(l.secrets)), b.virtualHosts(gateway, hosts)
 		for _, other := range all {
 			if other != host {
 				chain.Misdirected = append(chain.Misdirected, other)
@@ -126,7 +126,7 @@ func ownerOf(host string, owners map[string]*listener) (owner *listener) {
 
 // virtualHosts merges the rules of all routes of each host. Routes come by
 // age, so what ties stays in the order that the Gateway API wants.
-func (b *build) virtualHosts(hosts map[string][]*route) []model.VirtualHost {
+func (b *build) virtualHosts(gateway fleet.ObjectName, hosts map[string][]*route) []model.VirtualHost {
 	served := make([]model.VirtualHost, 0, len(hosts))
 	for host, routes := range hosts {
 		virtual := model.VirtualHost{Hostname: host}
@@ -140,6 +140,7 @@ func (b *build) virtualHosts(hosts map[string][]*route) []model.VirtualHost {
 		}
 		if len(routes) > 1 {
 			virtual.Rules = sorted(virtual.Rules, ruleOrder)
+			b.shadows = append(b.shadows, findShadows(gateway, virtual)...)
 		}
 		served = append(served, virtual)
 	}

@@ -1,0 +1,88 @@
+package gateway
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"crossway.dev/crossway/pkg/condition"
+	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/gateway/model"
+)
+
+// shadow is a match of a route that never applies on a host, because a route
+// that comes before has the same.
+type shadow struct {
+	gateway fleet.ObjectName
+	host    string
+	origin  model.Origin
+	by      fleet.ObjectName
+}
+
+// findShadows finds the rules of a host that never apply, in the order in
+// which they are tried. A route that repeats itself harms nobody.
+func findShadows(gateway fleet.ObjectName, host model.VirtualHost) []shadow {
+	var shadows []shadow
+	first := make(map[string]fleet.ObjectName, len(host.Rules))
+	for i := range host.Rules {
+		rule := &host.Rules[i]
+		key := matchKey(&rule.Match)
+		by, found := first[key]
+		switch {
+		case !found:
+			first[key] = rule.Origin.Route
+		case by != rule.Origin.Route:
+			shadows = append(shadows, shadow{gateway: gateway, host: host.Hostname, origin: rule.Origin, by: by})
+		}
+	}
+	return shadows
+}
+
+// matchKey is equal for matches that the same requests meet.
+func matchKey(m *model.Match) string {
+	var key strings.Builder
+	fmt.Fprintf(&key, "%s %q %q", m.Path.Kind, m.Path.Value, m.Method)
+	for _, values := range [][]model.ValueMatch{m.Headers, m.Query} {
+		key.WriteString(" |")
+		for _, v := range slices.SortedFunc(slices.Values(values), func(x, y model.ValueMatch) int { return cmp.Compare(x.Name, y.Name) }) {
+			fmt.Fprintf(&key, " %q %q %t", v.Name, v.Value, v.Regex)
+		}
+	}
+	return key.String()
+}
+
+// reportShadows tells routes which of their matches never apply, towards the
+// parents where that is so.
+func (b *build) reportShadows() {
+	slices.SortFunc(b.shadows, func(x, y shadow) int {
+		return cmp.Or(x.origin.Route.Compare(y.origin.Route), x.gateway.Compare(y.gateway),
+			cmp.Compare(x.origin.Rule, y.origin.Rule), cmp.Compare(x.origin.Match, y.origin.Match), cmp.Compare(x.host, y.host))
+	})
+	type place struct{ route, gateway fleet.ObjectName }
+	byPlace := map[place][]shadow{}
+	for _, s := range b.shadows {
+		p := place{s.origin.Route, s.gateway}
+		byPlace[p] = append(byPlace[p], s)
+	}
+	for i := range b.reports {
+		report := &b.reports[i]
+		if len(byPlace) == 0 || report.Ref.Kind != condition.HTTPRoute {
+			continue
+		}
+		for j := range report.Parents {
+			parent := &report.Parents[j]
+			gateway := fleet.ObjectName{Namespace: report.Ref.Name.Namespace, Name: parent.ParentRef.Name}
+			if parent.ParentRef.Namespace != nil && *parent.ParentRef.Namespace != "" {
+				gateway.Namespace = *parent.ParentRef.Namespace
+			}
+			if found := byPlace[place{report.Ref.Name, gateway}]; len(found) > 0 && parent.Conditions[0].Status == "True" {
+				parent.Conditions = append(parent.Conditions, condition.RouteShadowed(describeShadow(found[0]), found[0].by, len(found)-1))
+			}
+		}
+	}
+}
+
+func describeShadow(s shadow) string {
+	return fmt.Sprintf("rules[%d].matches[%d] on host %q", s.origin.Rule, s.origin.Match, s.host)
+}
