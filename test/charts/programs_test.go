@@ -1,0 +1,223 @@
+package charts
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/tools/clientcmd/api"
+
+	"crossway.dev/crossway/internal/lab/envtestkit"
+	"crossway.dev/crossway/pkg/registration"
+)
+
+// program is one of Crossway's, running with the arguments that its chart renders.
+type program struct {
+	t         *testing.T
+	cmd       *exec.Cmd
+	addresses map[string]string // by the address in the chart
+	mu        sync.Mutex
+	log       bytes.Buffer // guarded by mu
+}
+
+func (p *program) Write(line []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.log.Write(line)
+}
+
+func (p *program) said() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.log.String()
+}
+
+// launch builds a program and starts it as the chart's only container would,
+// with the pod's files and ports replaced by the test's.
+func launch(t *testing.T, chart, values, pkg string, files map[string]string, more ...string) *program {
+	t.Helper()
+	binary := filepath.Join(t.TempDir(), filepath.Base(pkg))
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", binary, pkg)
+	build.Dir = root
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	var d appsv1.Deployment
+	for _, o := range objects(t, render(t, chart, values)) {
+		if o.GetKind() == "Deployment" {
+			into(t, o, &d)
+		}
+	}
+	p := &program{t: t, addresses: map[string]string{}}
+	replace := []string{"$(POD_NAMESPACE)", d.Namespace}
+	for _, port := range d.Spec.Template.Spec.Containers[0].Ports {
+		rendered := fmt.Sprintf("-addr=:%d", port.ContainerPort)
+		p.addresses[port.Name] = freeAddress(t)
+		replace = append(replace, rendered, "-addr="+p.addresses[port.Name])
+	}
+	for from, to := range files {
+		replace = append(replace, from, to)
+	}
+	var args []string
+	for _, a := range d.Spec.Template.Spec.Containers[0].Args {
+		args = append(args, strings.NewReplacer(replace...).Replace(a))
+	}
+	p.cmd = exec.CommandContext(context.WithoutCancel(t.Context()), binary, append(args, more...)...)
+	p.cmd.Stdout, p.cmd.Stderr = p, p
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.stop)
+	return p
+}
+
+// stop ends the program as a kubelet does, and reads what it said meanwhile.
+func (p *program) stop() {
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	if err := p.cmd.Wait(); err != nil {
+		p.t.Errorf("%s ended with %v", filepath.Base(p.cmd.Path), err)
+	}
+	for line := range strings.Lines(p.said()) {
+		if strings.Contains(strings.ToLower(line), "forbidden") {
+			p.t.Errorf("%s lacks a right: %s", filepath.Base(p.cmd.Path), line)
+		}
+	}
+	if p.t.Failed() {
+		p.t.Log(p.said())
+	}
+}
+
+func (p *program) ready() bool {
+	request, err := http.NewRequestWithContext(p.t.Context(), http.MethodGet, "http://"+p.addresses["health"]+"/readyz", nil)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	answer, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return false
+	}
+	answer.Body.Close()
+	return answer.StatusCode == http.StatusOK
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// kubeconfigOf writes a client's configuration to a file.
+func kubeconfigOf(t *testing.T, c *rest.Config) string {
+	t.Helper()
+	config := api.Config{
+		Clusters:       map[string]*api.Cluster{"c": {Server: c.Host, CertificateAuthorityData: c.CAData, CertificateAuthority: c.CAFile}},
+		AuthInfos:      map[string]*api.AuthInfo{"u": {ClientCertificateData: c.CertData, ClientKeyData: c.KeyData}},
+		Contexts:       map[string]*api.Context{"x": {Cluster: "c", AuthInfo: "u"}},
+		CurrentContext: "x",
+	}
+	file := filepath.Join(t.TempDir(), "kubeconfig")
+	if err := clientcmd.WriteToFile(config, file); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// asked asks kubectl until its answer is not empty.
+func asked(t *testing.T, args ...string) (answer string) {
+	t.Helper()
+	eventually(t, "kubectl "+strings.Join(args, " "), func() bool {
+		out, err := kubectl(t, "", args...)
+		answer = out
+		return err == nil && strings.TrimSpace(out) != ""
+	})
+	return answer
+}
+
+// Hub and agent run with the arguments, ServiceAccounts and Roles of their
+// charts and nothing more: an export becomes an import, an edge with a
+// certificate of the hub's CA finds the name that charts/edge expects, and no
+// request is forbidden. (One API server plays both clusters.)
+func TestProgramsRunAsTheirChartsSay(t *testing.T) {
+	apply(t, systemNamespace+"---\n"+render(t, "hub", "")+"---\n"+render(t, "member-agent", ""))
+	apply(t, manifest("MemberCluster", "us-west", "{accepted: true, region: us, endpointCIDRs: [10.1.0.0/16]}"))
+
+	hub := launch(t, "hub", "", "./cmd/hub", nil, "--kubeconfig", kubeconfigOf(t, envtestkit.As(t, account+"crossway-hub")))
+	eventually(t, "the hub is ready", hub.ready)
+	asked(t, "get", "rolebinding", "crossway-member", "--namespace", "member-us-west", "-o", "name")
+
+	member := kubeconfigOf(t, envtestkit.As(t, "crossway:member:us-west", "crossway:members"))
+	agent := launch(t, "member-agent", "", "./cmd/member-agent", map[string]string{"/etc/crossway/hub/kubeconfig": member},
+		"--kubeconfig", kubeconfigOf(t, envtestkit.As(t, account+"crossway-member-agent")))
+	eventually(t, "the agent is ready", agent.ready)
+
+	export, err := os.ReadFile(filepath.Join(root, "examples/member/export.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	apply(t, string(export))
+	asked(t, "get", "importedservice", "store-blue.shop", "--namespace", "crossway-fleet", "-o", "name")
+	asked(t, "get", "serviceimport", "store-blue", "--namespace", "shop", "-o", "name")
+	asked(t, "get", "serviceexport", "store-blue", "--namespace", "shop", "-o", "jsonpath={.status.conditions}")
+	asked(t, "get", "membercluster", "us-west", "-o", "jsonpath={.status.conditions[?(@.type==\"Reachable\")].status}")
+
+	ca := asked(t, "get", "secret", registration.EdgeCASecret, "--namespace", "crossway-system", "-o", `jsonpath={.data.tls\.crt} {.data.tls\.key}`)
+	if err := dialAsEdge(t, ca, hub.addresses["xds"]); err != nil {
+		t.Errorf("an edge dials the hub by the name that charts/edge expects: %v", err)
+	}
+}
+
+// dialAsEdge shakes hands with the hub as an Envoy of charts/edge would; ca is
+// the CA's certificate and key in base64, a space between.
+func dialAsEdge(t *testing.T, ca, address string) error {
+	t.Helper()
+	certificate, key, _ := strings.Cut(ca, " ")
+	pair := registration.Pair{}
+	for text, into := range map[string]*[]byte{certificate: &pair.Certificate, key: &pair.Key} {
+		data, err := base64.StdEncoding.DecodeString(text)
+		if err != nil {
+			return err
+		}
+		*into = data
+	}
+	edge, err := registration.NewEdgeCertificate(registration.Issuer{CA: pair, Now: time.Now(), Random: rand.Reader},
+		registration.EdgeIdentity{Pool: "us", Region: "us", Zone: "us-a"}, time.Hour)
+	if err != nil {
+		return err
+	}
+	mine, err := tls.X509KeyPair(edge.Certificate, edge.Key)
+	if err != nil {
+		return err
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(pair.Certificate)
+	dialer := tls.Dialer{Config: &tls.Config{
+		MinVersion: tls.VersionTLS13, RootCAs: roots, Certificates: []tls.Certificate{mine}, NextProtos: []string{"h2"},
+		ServerName: "crossway-hub.crossway-system.svc", // hub.serverName of charts/edge
+	}}
+	c, err := dialer.DialContext(t.Context(), "tcp", address)
+	if err != nil {
+		return err
+	}
+	return c.Close()
+}
