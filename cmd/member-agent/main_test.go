@@ -213,7 +213,7 @@ func (w *world) startAgent() *running {
 }
 
 func (r *running) ready() bool {
-	response, err := http.Get("http://" + r.health + "/readyz")
+	response, err := (&http.Client{Timeout: 5 * time.Second}).Get("http://" + r.health + "/readyz")
 	if err != nil {
 		return false
 	}

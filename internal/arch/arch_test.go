@@ -43,9 +43,10 @@ var shells = map[string][]string{
 	"pkg/lbsync/endpoints":    {"pkg/lbsync/envoy", "pkg/registration"},
 	"pkg/lbsync/server":       nil,
 	"pkg/condition/writer":    nil,
+	"pkg/apply":               nil,
 }
 
-var allShells = []string{"api/v1alpha1", "pkg/fleet", "pkg/gateway/model", "pkg/condition", "pkg/condition/writer"}
+var allShells = []string{"api/v1alpha1", "pkg/fleet", "pkg/gateway/model", "pkg/condition", "pkg/condition/writer", "pkg/apply"}
 
 // What pure rooms never import from outside: clients, clocks, logs, metrics,
 // and protobuf except for lbsync/envoy. Types of objects (k8s.io/api,

@@ -94,6 +94,9 @@ func (a Admission) Refuses(address netip.Addr) string {
 			return ""
 		}
 	}
+	if len(a.Faults) > 0 {
+		return "is outside of those spec.endpointCIDRs that count (its MemberCluster says which do not)"
+	}
 	return "is outside of spec.endpointCIDRs"
 }
 

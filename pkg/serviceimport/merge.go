@@ -9,6 +9,7 @@ import (
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/condition"
 	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/serviceexport"
 )
 
 // Export is one accepted member's word about the service.
@@ -28,6 +29,9 @@ func (e Export) since() time.Time {
 	}
 	return e.Spec.ExportedAt.Time
 }
+
+// Name is the name of a service's ImportedService, the same as of its exports.
+func Name(service fleet.ServiceName) string { return serviceexport.ExportName(service) }
 
 // Merged is the fleet's truth about one service.
 type Merged struct {

@@ -193,6 +193,40 @@ func TestVerdictsComeBack(t *testing.T) {
 	f.wantConditions(ns, "web", "Others=True Theirs", "Ready=False Failed", "Valid=False NoService")
 }
 
+// While the hub is away each key is tried again, the hub's last word stands on
+// the ServiceExport, and once it is back nothing is lost: one write for each
+// change, however often it was tried.
+func TestHubAway(t *testing.T) {
+	f := newFixture(t, "away")
+	ns := f.namespace("away-shop")
+	f.service(ns, "web")
+	f.reconcile(ns, "web", "web-1")
+	f.tell(ns, "web", metav1.Condition{Type: "Ready", Status: "True", Reason: "Exported"})
+	f.reconcile(ns, "web")
+
+	f.writes.setCut(true)
+	var s discoveryv1.EndpointSlice
+	f.must(f.member.GetClient().Get(t.Context(), types.NamespacedName{Namespace: ns, Name: "web-1"}, &s))
+	s.Endpoints = s.Endpoints[:1]
+	f.must(f.member.GetClient().Update(t.Context(), &s))
+	var service corev1.Service
+	f.must(f.member.GetClient().Get(t.Context(), types.NamespacedName{Namespace: ns, Name: "web"}, &service))
+	service.Spec.Ports[0].Port = 81
+	f.must(f.member.GetClient().Update(t.Context(), &service))
+	for range 3 {
+		if f.reconcileExport(ns, "web") == nil || f.reconcileSlice(hubName(ns, "web", "web-1")) == nil {
+			t.Error("a key that the hub did not get is not tried again")
+		}
+	}
+	f.wantConditions(ns, "web", "Ready=True Exported", "Valid=True Valid")
+
+	f.writes.setCut(false)
+	f.wantWrites("back again", f.reconcile(ns, "web", "web-1"), exportWrite, sliceWrite)
+	if port := f.exported(ns, "web").Spec.Ports[0].Port; port != 81 {
+		t.Errorf("the hub has port %d", port)
+	}
+}
+
 // Deleting the export withdraws it, also where that happened while the agent
 // was away, and slices without a source go.
 func TestWithdraw(t *testing.T) {

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -254,10 +255,14 @@ func (f *fixture) sees(o client.Object, before string) {
 type writes struct {
 	mu   sync.Mutex
 	seen []string // guarded by mu
+	cut  bool     // guarded by mu: the hub cannot be reached
 }
 
 func (w *writes) count(next http.RoundTripper) http.RoundTripper {
 	return roundTripper(func(r *http.Request) (*http.Response, error) {
+		if w.isCut() {
+			return nil, errors.New("no route to the hub")
+		}
 		if r.Method != http.MethodGet {
 			parts := strings.Split(r.URL.Path, "/")
 			i := slices.Index(parts, "namespaces")
@@ -267,6 +272,18 @@ func (w *writes) count(next http.RoundTripper) http.RoundTripper {
 		}
 		return next.RoundTrip(r)
 	})
+}
+
+func (w *writes) setCut(cut bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.cut = cut
+}
+
+func (w *writes) isCut() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.cut
 }
 
 func (w *writes) reset() {

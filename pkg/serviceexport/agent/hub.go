@@ -62,21 +62,22 @@ func NewHub(config *rest.Config, name fleet.ClusterName, scheme *runtime.Scheme)
 // Start waits until the hub lets the member in and then runs the cache until
 // ctx ends.
 func (h *Hub) Start(ctx context.Context) error {
-	if err := h.await(ctx); err != nil {
-		return nil // ctx ended: nothing was started
+	if !h.await(ctx) {
+		return nil
 	}
 	return h.Cluster.Start(ctx)
 }
 
-// await asks each second, which is sooner than an informer would ask again.
-func (h *Hub) await(ctx context.Context) error {
+// await asks each second, which is sooner than an informer would ask again. It
+// is false where ctx ended first.
+func (h *Hub) await(ctx context.Context) bool {
 	logger := log.FromContext(ctx).WithName("hub")
 	var told string
 	for {
 		err := h.knock(ctx)
 		if err == nil {
 			logger.Info("the hub lets this cluster in", "cluster", h.name)
-			return nil
+			return true
 		}
 		if err.Error() != told {
 			told = err.Error()
@@ -84,7 +85,7 @@ func (h *Hub) await(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return false
 		case <-time.After(admissionPoll):
 		}
 	}

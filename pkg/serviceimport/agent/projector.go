@@ -96,7 +96,7 @@ func (p *Projector) Reconcile(ctx context.Context, request reconcile.Request) (r
 }
 
 func (p *Projector) imported(ctx context.Context, service types.NamespacedName) (*v1alpha1.ImportedService, error) {
-	key := types.NamespacedName{Namespace: v1alpha1.FleetNamespace, Name: service.Name + "." + service.Namespace}
+	key := types.NamespacedName{Namespace: v1alpha1.FleetNamespace, Name: serviceimport.Name(fleet.ServiceName{Namespace: service.Namespace, Name: service.Name})}
 	imported, err := found(ctx, p.hub, key, &v1alpha1.ImportedService{})
 	if err != nil {
 		return nil, fmt.Errorf("read ImportedService %s: %w", key, err)

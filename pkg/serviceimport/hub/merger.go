@@ -21,7 +21,6 @@ import (
 	"crossway.dev/crossway/pkg/condition"
 	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/registration"
-	"crossway.dev/crossway/pkg/serviceexport"
 	"crossway.dev/crossway/pkg/serviceimport"
 )
 
@@ -131,7 +130,7 @@ func (m *Merger) exports(ctx context.Context, service fleet.ServiceName) ([]v1al
 
 // publish writes or removes the ImportedService where it differs.
 func (m *Merger) publish(ctx context.Context, service fleet.ServiceName, spec *v1alpha1.ImportedServiceSpec) error {
-	key := types.NamespacedName{Namespace: v1alpha1.FleetNamespace, Name: serviceexport.ExportName(service)}
+	key := types.NamespacedName{Namespace: v1alpha1.FleetNamespace, Name: serviceimport.Name(service)}
 	var have v1alpha1.ImportedService
 	err := m.client.Get(ctx, key, &have)
 	if client.IgnoreNotFound(err) != nil {
