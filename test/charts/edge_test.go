@@ -120,10 +120,10 @@ func (e edge) start(bootstrap string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// eventually asks again until the answer is yes, at most 20 s.
+// eventually asks again until the answer is yes, at most a minute.
 func eventually(t *testing.T, what string, yes func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !yes(); time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !yes(); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("never: ", what)
 		}

@@ -3,9 +3,6 @@ package charts
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/base64"
 	"fmt"
 	"net"
@@ -17,7 +14,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	"k8s.io/client-go/rest"
@@ -155,8 +151,8 @@ func asked(t *testing.T, args ...string) (answer string) {
 }
 
 // Hub and agent run with the arguments, ServiceAccounts and Roles of their
-// charts and nothing more: an export becomes an import, an edge with a
-// certificate of the hub's CA finds the name that charts/edge expects, and no
+// charts and nothing more: an export becomes an import, an edge of
+// charts/edge with a certificate of the hub's CA gets its configuration, and no
 // request is forbidden. (One API server plays both clusters.)
 func TestProgramsRunAsTheirChartsSay(t *testing.T) {
 	apply(t, systemNamespace+"---\n"+render(t, "hub", "")+"---\n"+render(t, "member-agent", ""))
@@ -182,42 +178,31 @@ func TestProgramsRunAsTheirChartsSay(t *testing.T) {
 	asked(t, "get", "membercluster", "us-west", "-o", "jsonpath={.status.conditions[?(@.type==\"Reachable\")].status}")
 
 	ca := asked(t, "get", "secret", registration.EdgeCASecret, "--namespace", "crossway-system", "-o", `jsonpath={.data.tls\.crt} {.data.tls\.key}`)
-	if err := dialAsEdge(t, ca, hub.addresses["xds"]); err != nil {
-		t.Errorf("an edge dials the hub by the name that charts/edge expects: %v", err)
-	}
+	apply(t, manifest("EdgePool", "us", usPool))
+	envoy := edgeOf(t, ca, hub.addresses["xds"])
+	eventually(t, "an edge of pool us is ready", func() bool { return envoy.command(t.Context(), "ready").Run() == nil })
+	eventually(t, "pool us has an edge", func() bool {
+		out, err := kubectl(t, "", "get", "edgepool", "us", "-o", "jsonpath={.status.edges}")
+		return err == nil && out == "1"
+	})
 }
 
-// dialAsEdge shakes hands with the hub as an Envoy of charts/edge would; ca is
-// the CA's certificate and key in base64, a space between.
-func dialAsEdge(t *testing.T, ca, address string) error {
+// edgeOf starts an Envoy of charts/edge with a certificate of the hub's CA,
+// given as the CA's certificate and key in base64, a space between.
+func edgeOf(t *testing.T, ca, hub string) edge {
 	t.Helper()
+	host, port, err := net.SplitHostPort(hub)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := newEdge(t, "metrics.enabled=false,hub.address="+host+",hub.port="+port)
 	certificate, key, _ := strings.Cut(ca, " ")
-	pair := registration.Pair{}
-	for text, into := range map[string]*[]byte{certificate: &pair.Certificate, key: &pair.Key} {
-		data, err := base64.StdEncoding.DecodeString(text)
-		if err != nil {
-			return err
+	for text, into := range map[string]*[]byte{certificate: &e.ca.CA.Certificate, key: &e.ca.CA.Key} {
+		if *into, err = base64.StdEncoding.DecodeString(text); err != nil {
+			t.Fatal(err)
 		}
-		*into = data
 	}
-	edge, err := registration.NewEdgeCertificate(registration.Issuer{CA: pair, Now: time.Now(), Random: rand.Reader},
-		registration.EdgeIdentity{Pool: "us", Region: "us", Zone: "us-a"}, time.Hour)
-	if err != nil {
-		return err
-	}
-	mine, err := tls.X509KeyPair(edge.Certificate, edge.Key)
-	if err != nil {
-		return err
-	}
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(pair.Certificate)
-	dialer := tls.Dialer{Config: &tls.Config{
-		MinVersion: tls.VersionTLS13, RootCAs: roots, Certificates: []tls.Certificate{mine}, NextProtos: []string{"h2"},
-		ServerName: "crossway-hub.crossway-system.svc", // hub.serverName of charts/edge
-	}}
-	c, err := dialer.DialContext(t.Context(), "tcp", address)
-	if err != nil {
-		return err
-	}
-	return c.Close()
+	e.mountCertificate("us-b")
+	e.start(filepath.Join(e.dir, "bootstrap.yaml"), "--service-node", "a", "--service-cluster", "us")
+	return e
 }
