@@ -7,5 +7,12 @@
 // Every replica reads, builds and serves edges; the leader alone writes. The hub is ready once it serves edges, which
 // it does after its first full Build: an edge that reconnects early waits instead of being told of an empty world.
 //
+// # Memory
+//
+// Most of the hub's memory is the fleet's state, which lives long, so it starts with GOGC=50: with 1000 imports, 150,000
+// endpoints and 1000 routes it stays near 190 MB, and near 220 MB while all of them are exported at once. GOGC and
+// GOMEMLIMIT in its environment win; where memory is limited, set GOMEMLIMIT to nine tenths of the limit, so that a storm
+// costs CPU rather than the process.
+//
 //	hub --xds-names=crossway-hub.crossway-system.svc --namespace=crossway-system --region=us --leader-elect
 package main

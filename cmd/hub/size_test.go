@@ -55,6 +55,8 @@ func TestSize(t *testing.T) {
 	began := time.Now()
 	changing := f.fill(*imports)
 	t.Logf("filled in %s", time.Since(began))
+	_, err := program()
+	check(t, err)
 	began = time.Now()
 	f.startHub()
 	until(t, "ready", f.ready)
