@@ -229,6 +229,8 @@ func TestHubGrantsOnlyWhatItHolds(t *testing.T) {
 		if err := admin.Create(t.Context(), o.Namespace.DeepCopy()); err != nil && !apierrors.IsAlreadyExists(err) {
 			t.Fatal(err)
 		}
+		// Beside what a hub of another test may have made.
+		o.Role.Name, o.Binding.Name, o.Binding.RoleRef.Name = "granted", "granted", "granted"
 		for _, made := range []client.Object{&o.Role, &o.Binding} {
 			if err := hub.Create(t.Context(), made); err != nil {
 				t.Errorf("%s: the hub cannot make %T: %v", name, made, err)
@@ -264,7 +266,12 @@ func TestHubWritesOnlyItsOwnSecrets(t *testing.T) {
 		{"crossway-system", "other", false}, {"mine", registration.EdgeCASecret, false},
 	} {
 		secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: c.namespace, Name: c.name}}
-		if err := admin.Create(t.Context(), secret); err != nil {
+		if err := admin.Create(t.Context(), secret); apierrors.IsAlreadyExists(err) { // a hub of another test made it
+			err = admin.Get(t.Context(), client.ObjectKeyFromObject(secret), secret)
+			if err != nil {
+				t.Fatal(err)
+			}
+		} else if err != nil {
 			t.Fatal(err)
 		}
 		secret.Data = map[string][]byte{"a": []byte("b")}
