@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 	"pgregory.net/rapid"
@@ -129,6 +130,23 @@ func TestABadRuleSpoilsItselfAlone(t *testing.T) {
 			if route.GetDirectResponse().GetStatus() != 500 {
 				t.Errorf("%s: answered by %v", what, route)
 			}
+		}
+	}
+}
+
+// What is wrong inside a chain's TLS context, an Any in the Listener, closes that chain alone.
+func TestABadChainIsClosed(t *testing.T) {
+	l := httpListener(443)
+	l.Protocol = model.HTTPS
+	l.Chains = []model.Chain{{Name: "good", ServerName: "a.example", Secrets: []string{"infra/a"}}, {Name: "bad", ServerName: "b.example", Secrets: []string{""}}}
+	r := envoy.Translate(lbsync.Program{Listeners: []lbsync.Listener{l}})
+	if len(r.Listeners) != 1 || len(r.Faults) != 1 || r.Faults[0].Part != "bad" {
+		t.Fatalf("%d listeners, %v", len(r.Listeners), r.Faults)
+	}
+	message, _ := r.Listeners[0].Body.UnmarshalNew()
+	for _, c := range message.(*listenerv3.Listener).GetFilterChains() {
+		if closed := c.GetFilters()[0].GetName() == "envoy.filters.network.tcp_proxy"; closed != (c.GetName() == "bad") {
+			t.Errorf("chain %s: closed %v", c.GetName(), closed)
 		}
 	}
 }

@@ -19,6 +19,8 @@ import (
 	"crossway.dev/crossway/pkg/lbsync"
 )
 
+const listenerType = "type.googleapis.com/envoy.config.listener.v3.Listener"
+
 // nowhere is the name of a cluster that never exists. A connection sent there is closed at once.
 const nowhere = "crossway/nowhere"
 
@@ -40,7 +42,12 @@ func (t *translator) listener(l lbsync.Listener) {
 		}}
 	}
 	for _, c := range l.Chains {
-		out.FilterChains = append(out.FilterChains, t.chain(l, c))
+		chain := t.chain(l, c)
+		if err := validate(chain); err != nil {
+			t.out.Faults = append(t.out.Faults, Fault{TypeURL: listenerType, Name: name, Part: c.Name, Message: err.Error()})
+			chain.Filters, chain.TransportSocket = []*listenerv3.Filter{reject()}, nil
+		}
+		out.FilterChains = append(out.FilterChains, chain)
 	}
 	t.add(&t.out.Listeners, name, out)
 }
