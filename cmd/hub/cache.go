@@ -22,7 +22,7 @@ import (
 // newScheme knows every kind that the hub reads or writes.
 func newScheme() *runtime.Scheme {
 	scheme := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, gatewayv1.Install, gatewayv1beta1.Install, mcsv1beta1.AddToScheme, v1alpha1.AddToScheme} {
+	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, gatewayv1.Install, gatewayv1beta1.Install, mcsv1beta1.Install, v1alpha1.AddToScheme} {
 		utilruntime.Must(add(scheme))
 	}
 	return scheme

@@ -135,8 +135,8 @@ func newServing(c cache.Cache, namespace string, log logr.Logger) *serving {
 	return &serving{cache: c, namespace: namespace, log: log, there: make(chan struct{}, 1)}
 }
 
-// wait returns once there is a certificate, and keeps it current until ctx ends.
-func (s *serving) wait(ctx context.Context) error {
+// watch keeps the certificate current until ctx ends.
+func (s *serving) watch(ctx context.Context) error {
 	informer, err := s.cache.GetInformer(ctx, &corev1.Secret{})
 	if err != nil {
 		return fmt.Errorf("watch Secrets: %w", err)
@@ -149,12 +149,7 @@ func (s *serving) wait(ctx context.Context) error {
 		return fmt.Errorf("watch Secrets: %w", err)
 	}
 	context.AfterFunc(ctx, func() { _ = informer.RemoveEventHandler(registered) })
-	select {
-	case <-s.there:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return nil
 }
 
 func (s *serving) read(secret *corev1.Secret) {

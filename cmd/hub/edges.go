@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net"
 
@@ -159,13 +160,15 @@ func (l *listener) Start(ctx context.Context) error {
 	if err := l.watchPools(ctx); err != nil {
 		return err
 	}
-	if err := l.serving.wait(ctx); err != nil {
-		return ignoreEnd(ctx, err)
+	if err := l.serving.watch(ctx); err != nil {
+		return err
 	}
-	select {
-	case <-l.built:
-	case <-ctx.Done():
-		return nil
+	for _, wait := range []<-chan struct{}{l.serving.there, l.built} {
+		select {
+		case <-wait:
+		case <-ctx.Done():
+			return nil
+		}
 	}
 	socket, err := (&net.ListenConfig{}).Listen(ctx, "tcp", l.address)
 	if err != nil {
@@ -176,7 +179,7 @@ func (l *listener) Start(ctx context.Context) error {
 	context.AfterFunc(ctx, g.Stop)
 	l.log.Info("serving edges", "address", socket.Addr().String())
 	close(l.up)
-	if err := g.Serve(socket); err != nil && ctx.Err() == nil && err != grpc.ErrServerStopped {
+	if err := g.Serve(socket); err != nil && ctx.Err() == nil && !errors.Is(err, grpc.ErrServerStopped) {
 		return fmt.Errorf("serve edges: %w", err)
 	}
 	return nil
@@ -200,12 +203,4 @@ func (l *listener) watchPools(ctx context.Context) error {
 		return fmt.Errorf("watch EdgePools: %w", err)
 	}
 	return nil
-}
-
-// ignoreEnd takes errors that only say that ctx ended for a good end.
-func ignoreEnd(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return nil
-	}
-	return err
 }

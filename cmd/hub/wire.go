@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 
 	"github.com/prometheus/client_golang/prometheus"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -48,23 +49,8 @@ func wire(ctx context.Context, o Options, cluster *rest.Config) (manager.Manager
 		return nil, fmt.Errorf("make the manager: %w", err)
 	}
 
-	// Members: who they are, and ExportedServices -> ImportedServices -> ServiceImports of the hub's own cluster.
-	registrar, err := registrationhub.NewRegistrar(mgr, cidrs)
-	if err != nil {
+	if err := wireMembers(mgr, cidrs); err != nil {
 		return nil, err
-	}
-	merger, err := importhub.NewMerger(mgr, cidrs)
-	if err != nil {
-		return nil, err
-	}
-	projector, err := importagent.NewProjector(mgr, mgr)
-	if err != nil {
-		return nil, err
-	}
-	for _, add := range []func(ctrl.Manager) error{registrar.SetupWithManager, merger.SetupWithManager, projector.SetupWithManager} {
-		if err := add(mgr); err != nil {
-			return nil, err
-		}
 	}
 
 	// Verdicts: one writer, a source for each producer of condition types.
@@ -102,6 +88,29 @@ func wire(ctx context.Context, o Options, cluster *rest.Config) (manager.Manager
 		metrics.Registry.MustRegister(c...)
 	}
 	return mgr, checks(mgr, edges)
+}
+
+// wireMembers joins who the members are, and ExportedServices -> ImportedServices -> ServiceImports of the hub's own
+// cluster. reserved are the hub's own ranges.
+func wireMembers(mgr manager.Manager, reserved []netip.Prefix) error {
+	registrar, err := registrationhub.NewRegistrar(mgr, reserved)
+	if err != nil {
+		return err
+	}
+	merger, err := importhub.NewMerger(mgr, reserved)
+	if err != nil {
+		return err
+	}
+	projector, err := importagent.NewProjector(mgr, mgr)
+	if err != nil {
+		return err
+	}
+	for _, add := range []func(ctrl.Manager) error{registrar.SetupWithManager, merger.SetupWithManager, projector.SetupWithManager} {
+		if err := add(mgr); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // checks are /healthz, the process answers, and /readyz, edges can connect.
