@@ -86,10 +86,8 @@ func changed(m model.Model, n int, generation int64) model.Model {
 	return m
 }
 
-// BenchmarkPass1000 is all that the hub does for one changed route of 1000 on
-// one Gateway in two pools, from the event to the push and the verdicts.
-func BenchmarkPass1000(b *testing.B) {
-	const n = 1000
+// inputOf is one Gateway in two pools, with n routes to an import each.
+func inputOf(n int) gateway.Input {
 	in := gateway.Input{
 		GatewayClasses: []gatewayv1.GatewayClass{{ObjectMeta: metav1.ObjectMeta{Name: "crossway"}, Spec: gatewayv1.GatewayClassSpec{ControllerName: v1alpha1.GatewayController}}},
 		Gateways: []gatewayv1.Gateway{{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "shared", UID: "g", ResourceVersion: "1", Generation: 1},
@@ -120,6 +118,14 @@ func BenchmarkPass1000(b *testing.B) {
 				Clusters: []v1alpha1.ExportingCluster{{Name: "us-west"}},
 				Ports:    []v1alpha1.ImportedPort{{ServicePort: v1alpha1.ServicePort{Name: "http", Port: 8080, Protocol: "TCP"}}}}})
 	}
+	return in
+}
+
+// BenchmarkPass1000 is all that the hub does for one changed route of 1000 on
+// one Gateway in two pools, from the event to the push and the verdicts.
+func BenchmarkPass1000(b *testing.B) {
+	const n = 1000
+	in := inputOf(n)
 	edges := &sink{}
 	source := writer.New(writer.Options{}).Source("gateway", "Accepted")
 	r := New(Options{Publisher: edges, Assigner: edges, Reporter: source, Keeper: NewKeeper(nil, nil, nil)})

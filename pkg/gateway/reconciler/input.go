@@ -16,7 +16,6 @@ import (
 
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/condition"
-	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/gateway"
 )
 
@@ -36,23 +35,19 @@ type feed struct {
 // shared lists what the cache holds itself.
 var shared = client.UnsafeDisableDeepCopy
 
-// list reads one kind and hands over its items.
-func list[L client.ObjectList](into func(*gateway.Input, L), empty func() L) func(context.Context, client.Reader, *gateway.Input) error {
-	return func(ctx context.Context, reader client.Reader, in *gateway.Input) error {
-		l := empty()
-		if err := reader.List(ctx, l, shared); err != nil {
-			return err
-		}
-		into(in, l)
-		return nil
-	}
-}
-
+// listInto reads one kind and hands over the list.
 func listInto[L any, P interface {
 	*L
 	client.ObjectList
 }](into func(*gateway.Input, *L)) func(context.Context, client.Reader, *gateway.Input) error {
-	return list(func(in *gateway.Input, l P) { into(in, l) }, func() P { return new(L) })
+	return func(ctx context.Context, reader client.Reader, in *gateway.Input) error {
+		list := new(L)
+		if err := reader.List(ctx, P(list), shared); err != nil {
+			return err
+		}
+		into(in, list)
+		return nil
+	}
 }
 
 // feeds are all that Build reads.
@@ -156,39 +151,6 @@ func acceptedConditions(route *gatewayv1.HTTPRoute) []*metav1.Condition {
 		if c := meta.FindStatusCondition(p.Conditions, string(gatewayv1.RouteConditionAccepted)); c != nil && c.ObservedGeneration == route.Generation {
 			out = append(out, c)
 		}
-	}
-	return out
-}
-
-// leftovers are reports on objects of which Build says nothing any more, but
-// whose status still has a word of ours: a route that left our Gateways.
-func leftovers(in *gateway.Input, reports []condition.Report) []condition.Report {
-	reported := make(map[object]bool, len(reports))
-	for _, r := range reports {
-		reported[object{r.Ref.Kind, r.Ref.Name}] = true
-	}
-	var out []condition.Report
-	add := func(kind condition.Kind, o client.Object, ours bool) {
-		name := fleet.ObjectName{Namespace: o.GetNamespace(), Name: o.GetName()}
-		if ours && !reported[object{kind, name}] {
-			out = append(out, condition.Report{Ref: condition.Ref{Kind: kind, Name: name, Generation: o.GetGeneration()}})
-		}
-	}
-	for i := range in.Routes {
-		r := &in.Routes[i]
-		ours := false
-		for _, p := range r.Status.Parents {
-			ours = ours || p.ControllerName == v1alpha1.GatewayController
-		}
-		add(condition.HTTPRoute, r, ours)
-	}
-	for i := range in.Policies {
-		p := &in.Policies[i]
-		ours := false
-		for _, a := range p.Status.Ancestors {
-			ours = ours || a.ControllerName == v1alpha1.GatewayController
-		}
-		add(condition.BackendPolicy, p, ours)
 	}
 	return out
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"reflect"
-	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -304,7 +303,7 @@ func (r *Reconciler) build(ctx context.Context, edges map[string][]EdgeProgress)
 		r.input.Memo = result.Memo
 		r.publish(ctx, result.Model)
 	}
-	r.options.Reporter.Report(slices.Concat(result.Reports, leftovers(&r.input, result.Reports)))
+	r.options.Reporter.Report(result.Reports)
 }
 
 func (r *Reconciler) publish(ctx context.Context, m model.Model) {
