@@ -3,6 +3,7 @@ package lbsync
 import (
 	"cmp"
 	"slices"
+	"time"
 
 	"crossway.dev/crossway/pkg/fleet"
 )
@@ -12,6 +13,12 @@ const (
 	worthOfDemand = 0.01
 	// worthOfLearned is the same while the shares in force were learned: a restart moves nothing by its own counting.
 	worthOfLearned = 0.03
+	// smallMove is the part of an import's demand below which a move is not urgent.
+	smallMove = 0.10
+	// Patience is how long a small move must stay worth publishing: longer than the window of the estimate, so that
+	// clients which change from one edge to another between two reports, and are counted by both or by none of them
+	// for as long, move nothing.
+	Patience = demandWindow + time.Second
 )
 
 // Move is a change of the shares of one import, all regions together.
@@ -28,6 +35,22 @@ type Move struct {
 // Worth says whether a move is worth publishing: a region that had nothing, a member that may take nothing any more,
 // a change of who is held out, or requests that change their place by at least 1 % of the import's demand.
 func (m Move) Worth() bool {
+	part, must := m.weigh()
+	limit := worthOfDemand
+	if m.Learned {
+		limit = worthOfLearned
+	}
+	return must || part > 0 && part >= limit
+}
+
+// Small says whether a move that is worth publishing can wait (Patience) to prove that it is no noise.
+func (m Move) Small() bool {
+	part, must := m.weigh()
+	return !must && part < smallMove
+}
+
+// weigh gives the part of the import's demand that changes its place, and whether the move must be made for another reason.
+func (m Move) weigh() (part float64, must bool) {
 	old := map[string]RegionShares{}
 	for _, r := range m.Old {
 		old[r.Region] = r
@@ -36,7 +59,7 @@ func (m Move) Worth() bool {
 	for _, r := range m.New {
 		before, known := old[r.Region]
 		if !known || (len(before.Shares) == 0) != (len(r.Shares) == 0) || !slices.Equal(before.HeldOut, r.HeldOut) || m.mustLeave(before, r) {
-			return true
+			return 1, true
 		}
 		total += m.Demand[r.Region]
 		moved += m.Demand[r.Region] * before.differs(r)
@@ -47,11 +70,10 @@ func (m Move) Worth() bool {
 			moved += old[r.Region].differs(r)
 		}
 	}
-	limit := worthOfDemand
-	if m.Learned {
-		limit = worthOfLearned
+	if total == 0 {
+		return 0, false
 	}
-	return moved > 0 && moved >= limit*total
+	return moved / total, false
 }
 
 // mustLeave says whether a member that has a share in before, and none in after, has no endpoint or is drained.

@@ -24,6 +24,7 @@ type flow struct {
 	shares   []lbsync.RegionShares // in force, by region
 	members  []lbsync.Capacity     // that the shares were last divided over
 	moved    time.Time             // when they last moved
+	waiting  time.Time             // since when a small move has been worth it; zero: none is
 	due      bool                  // something was heard since the last division
 	overflow overflow
 }
@@ -121,10 +122,10 @@ func (f *flow) divide(d division) (changed bool) {
 	if settled {
 		f.overflow.note(move, d.now)
 	}
-	if !others && !move.Worth() || slices.EqualFunc(f.shares, move.New, sameShares) {
+	if !others && f.holdBack(move, d.now) || slices.EqualFunc(f.shares, move.New, sameShares) {
 		return false
 	}
-	f.shares, f.moved = move.New, d.now
+	f.shares, f.moved, f.waiting = move.New, d.now, time.Time{}
 	if settled {
 		for _, r := range f.regions {
 			r.heard = r.heard || !r.learned.IsZero()
@@ -132,6 +133,21 @@ func (f *flow) divide(d division) (changed bool) {
 		}
 	}
 	return true
+}
+
+// holdBack says that a move is not worth publishing, or is small and may still be noise.
+func (f *flow) holdBack(move lbsync.Move, now time.Time) bool {
+	switch {
+	case !move.Worth():
+		f.waiting = time.Time{}
+		return true
+	case !move.Small():
+		return false
+	case f.waiting.IsZero():
+		f.waiting = now
+	}
+	f.due = true
+	return now.Sub(f.waiting) < lbsync.Patience
 }
 
 // keepLearned replaces fresh shares by the learned ones in force, where there are.

@@ -6,7 +6,9 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/gateway/model"
+	"crossway.dev/crossway/pkg/lbsync"
 )
 
 // A changed slice costs exactly the assignments that use its service, in every pool, and nothing where its addresses
@@ -280,5 +282,52 @@ func TestPools(t *testing.T) {
 	f.SetAssignments(nil, nil)
 	if n := len(f.edges.pools["us"]); n != 0 {
 		t.Errorf("%d assignments left", n)
+	}
+}
+
+// Clients that change from one edge to another between two reports are counted by both, or by none, until the estimate's
+// window has passed. A small move that only this explains is not made; the same move, when it stays, is.
+func TestSmallMovesWait(t *testing.T) {
+	f := newFlow(fleet.Backend{Kind: fleet.Import, Name: fleet.ServiceName{Namespace: "shop", Name: "web"}})
+	f.policy.Rate, f.policy.Mode = 10, model.Waterfall
+	d := division{
+		now:     time.Unix(1_000_000, 0),
+		members: []lbsync.Capacity{{Cluster: "eu-west", Region: "eu", Ready: 2, Scaler: 1}, {Cluster: "us-west", Region: "us", Ready: 2, Scaler: 1}},
+		regions: []regionView{{name: "us", edges: []string{"a", "b"}}},
+	}
+	second := func(a, b uint64) bool {
+		d.now = d.now.Add(time.Second)
+		for edge, n := range map[string]uint64{"a": a, "b": b} {
+			f.region("us").demand.Observe(lbsync.Sample{Edge: edge, End: d.now, Interval: time.Second, Issued: n, Succeeded: n})
+		}
+		return f.divide(d)
+	}
+	for range 15 {
+		second(15, 15)
+	}
+	if got := f.sharesOf("us").Of("us-west"); got != 666_667 {
+		t.Fatalf("at 30 rps us-west has %d parts", got)
+	}
+	moves := 0
+	for i := range 40 { // b's clients go to a, which counts them before b misses them, and come back the same way
+		a, b := uint64(15), uint64(15)
+		switch i % 10 {
+		case 2:
+			a = 22
+		case 3, 4, 5:
+			a, b = 22, 8
+		}
+		if second(a, b) {
+			moves++
+		}
+	}
+	if moves > 0 {
+		t.Errorf("clients that change their edge moved the shares %d times", moves)
+	}
+	waited := 0
+	for ; waited < 20 && !second(16, 16); waited++ {
+	}
+	if waited == 0 || waited == 20 {
+		t.Errorf("two more requests per second for good moved the shares after %d s", waited)
 	}
 }
