@@ -42,13 +42,14 @@ type fixture struct {
 	member   cluster.Cluster
 	exporter *Exporter
 	hub      *Hub
-	writes   *writes
+	writes   *writes // to the hub
+	atSource *writes // to the member, tests' own ones too
 	clock    time.Time
 }
 
 func newFixture(t *testing.T, name fleet.ClusterName) *fixture {
 	t.Helper()
-	f := &fixture{t: t, name: name, scheme: runtime.NewScheme(), writes: &writes{}, clock: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
+	f := &fixture{t: t, name: name, scheme: runtime.NewScheme(), writes: &writes{}, atSource: &writes{}, clock: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
 	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, mcsv1beta1.Install, v1alpha1.AddToScheme} {
 		f.must(add(f.scheme))
 	}
@@ -75,7 +76,9 @@ func (f *fixture) start() {
 	f.t.Helper()
 	wait := true
 	var err error
-	f.member, err = cluster.New(envtestkit.Config(f.t), func(o *cluster.Options) {
+	memberConfig := envtestkit.Config(f.t)
+	memberConfig.Wrap(f.atSource.count)
+	f.member, err = cluster.New(memberConfig, func(o *cluster.Options) {
 		o.Scheme = f.scheme
 		o.Client.Cache = &client.CacheOptions{EnableReadYourWritesConsistency: &wait}
 	})
