@@ -22,15 +22,22 @@ import (
 )
 
 // publisher hands what the two streams of the house make to the server, in its words.
-type publisher struct{ *server.Server }
+type publisher struct {
+	*server.Server
+	withoutRetries bool // see disableRetries
+}
 
 func (p publisher) SetAssignments(pool string, changed []envoy.Resource, removed []string) {
 	p.Server.SetAssignments(pool, onWire(changed), removed)
 }
 
 func (p publisher) Publish(pool string, generation uint64, r envoy.Resources) {
+	routes := onWire(r.Routes)
+	if p.withoutRetries {
+		routes = withoutRetries(routes)
+	}
 	p.SetResources(pool, server.Snapshot{Generation: generation, Clusters: onWire(r.Clusters), Secrets: onWire(r.Secrets),
-		Listeners: onWire(r.Listeners), Routes: onWire(r.Routes), ScopedRoutes: onWire(r.ScopedRoutes)})
+		Listeners: onWire(r.Listeners), Routes: routes, ScopedRoutes: onWire(r.ScopedRoutes)})
 }
 
 func (p publisher) Progress(pool string) []reconciler.EdgeProgress {

@@ -29,6 +29,7 @@ type Options struct {
 	Zone        string
 	HubCIDRs    string
 	LogLevel    string
+	Disable     string
 }
 
 // Bind declares the flags.
@@ -45,6 +46,7 @@ func (o *Options) Bind(f *flag.FlagSet) {
 	f.StringVar(&o.HubCIDRs, "hub-cidrs", "", "pod and Service CIDRs of the hub's own cluster, separated by commas: no member may announce "+
 		"an address in them, and no endpoint of a Service of the hub is outside of them")
 	f.StringVar(&o.LogLevel, "log-level", "info", "debug, info or error")
+	f.StringVar(&o.Disable, "disable", "", "for tests alone, costs requests: mechanisms to switch off, separated by commas: "+strings.Join(disablable, ", "))
 }
 
 // Validate gives all faults together.
@@ -67,6 +69,7 @@ func (o *Options) Validate() error {
 	faults = append(faults, err)
 	_, err = o.logLevel()
 	faults = append(faults, err)
+	faults = append(faults, o.disableFaults()...)
 	return errors.Join(faults...)
 }
 

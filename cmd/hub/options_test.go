@@ -25,19 +25,19 @@ func TestOptions(t *testing.T) {
 	check(t, good.Validate())
 
 	bad := parse(t, append(chart, "--namespace=Not_One", "--region=US", "--zone=-a", "--xds-names=a_b,ok.example.com", "--xds-addr=18000",
-		"--metrics-addr=:http", "--health-addr=:99999", "--hub-cidrs=10.0.0.0/8,10.1.0.0", "--log-level=loud")...)
+		"--metrics-addr=:http", "--health-addr=:99999", "--hub-cidrs=10.0.0.0/8,10.1.0.0", "--log-level=loud", "--disable=all")...)
 	err := bad.Validate()
 	if err == nil {
 		t.Fatal("no fault found")
 	}
 	for _, want := range []string{`--namespace "Not_One"`, `--region "US"`, `--zone "-a"`, `--xds-names: "a_b"`, `--xds-addr "18000"`, `--metrics-addr ":http"`,
-		`--health-addr ":99999"`, `--hub-cidrs: "10.1.0.0"`, `--log-level "loud"`} {
+		`--health-addr ":99999"`, `--hub-cidrs: "10.1.0.0"`, `--log-level "loud"`, `--disable: there is no mechanism "all"`} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%s is not told in:\n%s", want, err)
 		}
 	}
-	if n := strings.Count(err.Error(), "\n") + 1; n != 9 {
-		t.Errorf("%d faults told, want 9:\n%s", n, err)
+	if n := strings.Count(err.Error(), "\n") + 1; n != 10 {
+		t.Errorf("%d faults told, want 10:\n%s", n, err)
 	}
 	if none := parse(t); none.Validate() == nil || !strings.Contains(none.Validate().Error(), "--xds-names is empty") {
 		t.Error("a hub whose certificate names nothing is accepted")

@@ -60,8 +60,8 @@ func wire(ctx context.Context, o Options, cluster *rest.Config) (manager.Manager
 
 	// Edges: the server is told who calls; whom it tells is set once those exist.
 	var told server.Observer
-	xds := server.New(server.Config{Identify: identify, Authorize: authorize(mgr.GetCache()), Observer: later(&told), Log: log.WithName("xds")})
-	out := publisher{xds}
+	xds := server.New(server.Config{Identify: identify, Authorize: authorize(mgr.GetCache()), Observer: later(&told), WarmTimeout: o.warmTimeout(), Log: log.WithName("xds")})
+	out := publisher{Server: xds, withoutRetries: o.disabled(disableRetries)}
 
 	// The fast stream: slices and load reports -> load assignments.
 	loop := endpoints.New(endpoints.Config{Cache: mgr.GetCache(), Publisher: out, Reporter: overflowVerdicts,
@@ -69,9 +69,9 @@ func wire(ctx context.Context, o Options, cluster *rest.Config) (manager.Manager
 
 	// The rare stream: objects -> Build -> everything else.
 	keeper := reconciler.NewKeeper(mgr.GetClient(), mgr.GetAPIReader(), nil)
-	gateways := reconciler.New(reconciler.Options{Cache: mgr.GetCache(), Publisher: out, Assigner: loop, Reporter: gatewayVerdicts,
+	gateways := reconciler.New(reconciler.Options{Cache: mgr.GetCache(), Publisher: out, Assigner: o.assigner(loop), Reporter: gatewayVerdicts,
 		Keeper: keeper, CRDVersion: crdVersion(ctx, mgr)})
-	told = observer(gateways, loop)
+	told = o.observer(observer(gateways, loop))
 
 	// The way out: mutual TLS, once there is something to serve.
 	certificates := newServing(mgr.GetCache(), o.Namespace, log.WithName("certificates"))

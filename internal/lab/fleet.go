@@ -140,6 +140,10 @@ xds: {service: {type: ClusterIP, clusterIP: %s}}
 gatewayClasses: {regions: [%s]}
 `
 
+// InstallHub installs the hub anew with other values, and returns when the new
+// one is ready; the old one may still be leaving.
+func (l *Lab) InstallHub(ctx context.Context, values string) error { return l.installHub(ctx, values) }
+
 func (l *Lab) installHub(ctx context.Context, override string) error {
 	values := fmt.Sprintf(hubValues, l.Hub.PodCIDR, l.Hub.ServiceCIDR, xdsAddress, strings.Join(l.Regions, ", "))
 	if err := l.chart(ctx, l.Hub, release{name: "crossway-hub", chart: "hub", values: []string{values, override}}); err != nil {
