@@ -1,0 +1,105 @@
+package e2e
+
+import (
+	"context"
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"crossway.dev/crossway/internal/lab/load"
+)
+
+// A merely slow answer, 10 s, is the application's own affair: no timeout,
+// retry or ejection cuts it, also while another cluster is cut off.
+func TestSlowAnswersAreNotCut(t *testing.T) {
+	config := story.Client("us", "store.example.com", 10)
+	config.URL += "?delay=10s"
+	calm := load.Run(t.Context(), config, 30)
+	check(t, story.Lab.Cut("us-east"))
+	restore(t, func(context.Context) error { return story.Lab.Restore("us-east") })
+	cut := load.Run(t.Context(), config, 30)
+	for _, samples := range [][]load.Sample{calm, cut} {
+		lossless(t, samples)
+		if early := load.Count(samples, func(s load.Sample) bool { return s.Took < 10*time.Second }); early > 0 {
+			t.Errorf("%d answers came before the pods gave them", early)
+		}
+	}
+	if part := load.Part(cut, "us-east"); part > 0 {
+		t.Errorf("a cluster that is cut off answered %.2f", part)
+	}
+	if load.Part(calm, "us-east") == 0 {
+		t.Error("us-east answered nothing before it was cut off")
+	}
+}
+
+// Green, a tenth of route login, lives in us-east alone. When that cluster is
+// dead, its whole weight moves to blue, without a failed request, until it
+// answers again.
+func TestDeadClusterOfAWholeBackend(t *testing.T) {
+	config := story.Client("us", "site.example.com", 150)
+	config.URL += "login"
+	recorder := load.Start(t.Context(), config)
+	defer recorder.Stop()
+	tenth := func(part float64) bool { return math.Abs(part-0.1) < 0.04 }
+	awaitPart(t, recorder, "green to get its tenth", tenth, "us-east")
+	restore(t, func(context.Context) error { return story.Lab.Restore("us-east") })
+	check(t, story.Lab.Cut("us-east"))
+	awaitPart(t, recorder, "green's weight to move", func(part float64) bool { return part == 0 }, "us-east")
+	time.Sleep(8 * time.Second) // of load on the other backend
+	check(t, story.Lab.Restore("us-east"))
+	awaitPart(t, recorder, "green to get its tenth again", tenth, "us-east")
+	samples := recorder.Stop()
+	lossless(t, samples)
+	if len(samples) < 1000 {
+		t.Errorf("only %d requests", len(samples))
+	}
+}
+
+// A backend that Kubernetes says has no ready endpoint keeps its weight, as 503:
+// the Gateway API asks for exactly that.
+func TestBackendWithoutEndpointsKeepsItsShare(t *testing.T) {
+	east := clusterNamed(t, "us-east")
+	restore(t, func(ctx context.Context) error {
+		if _, err := east.Kubectl(ctx, nil, "scale", "-n", "site", "deployment/green", "--replicas=4"); err != nil {
+			return err
+		}
+		return east.AwaitPods(ctx, "site", "app=green", 4)
+	})
+	kubectl(t, east, "scale", "-n", "site", "deployment/green", "--replicas=0")
+	check(t, east.AwaitPods(t.Context(), "site", "app=green", 0))
+	config := story.Client("us", "site.example.com", 300)
+	config.URL += "login"
+	check(t, story.Await(t.Context(), config, "a 503 of green's weight", func(s load.Sample) bool { return s.Status == 503 }))
+	samples := load.Run(t.Context(), config, 4000)
+	refused := load.Count(samples, func(s load.Sample) bool { return s.Status == 503 })
+	if part := float64(refused) / float64(len(samples)); math.Abs(part-0.1) > 0.02 { // four standard deviations
+		t.Errorf("%.3f of the requests are answered 503, want green's weight 0.1", part)
+	}
+	if others := load.Failed(samples) - refused; others > 0 {
+		t.Errorf("%d requests failed otherwise", others)
+	}
+}
+
+// The fleet admin's scaler 0 takes all traffic off a cluster, 100 brings it
+// back, and no client notices.
+func TestScalerDrains(t *testing.T) {
+	scale := func(ctx context.Context, percent string) error {
+		_, err := story.Lab.Hub.Kubectl(ctx, nil, "patch", "membercluster", "us-west", "--type=merge", "-p", `{"spec":{"capacity":{"scaler":`+percent+`}}}`)
+		return err
+	}
+	recorder := load.Start(t.Context(), story.Client("us", "store.example.com", 150))
+	defer recorder.Stop()
+	half := func(part float64) bool { return math.Abs(part-0.5) < 0.1 }
+	awaitPart(t, recorder, "us-west to serve its half", half, "us-west")
+	restore(t, func(ctx context.Context) error { return scale(ctx, "100") })
+	check(t, scale(t.Context(), "0"))
+	awaitPart(t, recorder, "us-west to serve nothing", func(part float64) bool { return part == 0 }, "us-west")
+	awaitPart(t, recorder, "us-east to serve all, eu-west nothing", func(part float64) bool { return part == 1 }, "us-east")
+	if table := kubectl(t, story.Lab.Hub, "get", "membercluster", "us-west"); !strings.Contains(table, " 0 ") {
+		t.Errorf("the table does not show scaler 0:\n%s", table)
+	}
+	check(t, scale(t.Context(), "100"))
+	awaitPart(t, recorder, "us-west to serve its half again", half, "us-west")
+	lossless(t, recorder.Stop())
+}
