@@ -52,7 +52,9 @@ generate: ## deep copies and CRDs from api/
 	hack/generate.sh
 
 images: ## container images by ko; KO_DOCKER_REPO says where to
-	go -C hack/tools tool ko build --base-import-paths ../../cmd/hub ../../cmd/member-agent ../../cmd/crossway
+	@mkdir -p $(TOOLS)
+	go -C hack/ko build -o $(TOOLS)/ko github.com/google/ko
+	$(TOOLS)/ko build --base-import-paths ./cmd/hub ./cmd/member-agent ./cmd/crossway
 
 .PHONY: install
 install: # what demo, test, lab and bench need

@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"fmt"
-	"net/http"
 	"slices"
 	"strings"
 
@@ -138,11 +137,11 @@ func headerFault(name string) string {
 	return ""
 }
 
-var redirectCodes = []int{http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect}
+var redirectCodes = []int{301, 302, 303, 307, 308} // RFC 9110 section 15.4
 
 func planRedirect(filter *gatewayv1.HTTPRequestRedirectFilter, matches []matchPlan) (*model.Redirect, string) {
 	redirect := &model.Redirect{
-		Scheme: value(filter.Scheme), Hostname: strings.ToLower(string(value(filter.Hostname))), StatusCode: http.StatusFound,
+		Scheme: value(filter.Scheme), Hostname: strings.ToLower(string(value(filter.Hostname))), StatusCode: 302,
 	}
 	if redirect.Scheme != "" && redirect.Scheme != "http" && redirect.Scheme != "https" {
 		return nil, fmt.Sprintf("scheme %q is not supported; use http or https", shortened(redirect.Scheme))

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"net/http"
 	"slices"
 	"strconv"
 
@@ -15,6 +14,9 @@ import (
 	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/gateway/model"
 )
+
+// internalServerError is what requests for a backend that cannot be used get (HTTPRoute, backendRefs).
+const internalServerError = 500
 
 // resolveRoute turns a route's plan into rules and assignments.
 func (b *build) resolveRoute(r *route) {
@@ -28,14 +30,14 @@ func (b *build) resolveRoute(r *route) {
 		base := plan.base
 		if plan.fault != "" {
 			// Fail closed: what the rule matches must not reach a wider one.
-			base = model.Rule{Origin: plan.base.Origin, Respond: &model.Respond{StatusCode: http.StatusInternalServerError}}
+			base = model.Rule{Origin: plan.base.Origin, Respond: &model.Respond{StatusCode: internalServerError}}
 		}
 		targets := b.resolveBackends(r, plan)
 		mirrors := b.resolveMirrors(r, plan)
 		switch {
 		case plan.fault != "" || base.Redirect != nil:
 		case len(targets) == 0 || len(targets) == 1 && targets[0].Assignment == "":
-			base.Respond = &model.Respond{StatusCode: http.StatusInternalServerError}
+			base.Respond = &model.Respond{StatusCode: internalServerError}
 		default:
 			base.Forward, base.Mirrors = &model.Forward{Targets: targets}, mirrors
 		}

@@ -20,7 +20,7 @@
 //
 // Envoy drops the second of two equal addresses in one cluster, so where two backends of an assignment select the same
 // pods, the first in the order of the assignment keeps them and the other has no endpoint there. The metric
-// crossway_assignment_overlapping_addresses counts them by assignment's route.
+// crossway_assignment_overlapping_backends counts them by assignment's route.
 //
 // # Example
 //
