@@ -11,6 +11,8 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
+
+	"crossway.dev/crossway/internal/lab"
 )
 
 // burstNamespace has what is exported at once.
@@ -34,7 +36,7 @@ func (b *Bench) burst(ctx context.Context, size int, f Figures) error {
 	if err := b.log.Quiet(ctx, 3*time.Second); err != nil {
 		return err
 	}
-	if err := b.exportAll(ctx, all, f); err != nil {
+	if err := b.costed(ctx, "200 exports", f, func() error { return b.exportAll(ctx, all, f) }); err != nil {
 		return fmt.Errorf("export: %w", err)
 	}
 	if err := b.log.Quiet(ctx, 3*time.Second); err != nil {
@@ -46,6 +48,34 @@ func (b *Bench) burst(ctx context.Context, size int, f Figures) error {
 	}
 	f["burst_change_to_ack_ms"] = Millis(acked)
 	return b.clear(ctx, all, size)
+}
+
+// costed does something and tells what it cost all programs together.
+func (b *Bench) costed(ctx context.Context, what string, f Figures, do func() error) error {
+	both := []*lab.Cluster{b.fleet.Hub, b.fleet.Members[realMember]}
+	before := cpuByProgram()
+	var written []map[string]int
+	for _, c := range both {
+		w, err := writes(ctx, c)
+		if err != nil {
+			return err
+		}
+		written = append(written, w)
+	}
+	if err := do(); err != nil {
+		return err
+	}
+	used, sum := cpuSince(before)
+	f["burst_export_cpu_s"] = Value(sum.Seconds())
+	fmt.Fprintf(b.out, "  %s: CPU seconds: %s\n", what, used)
+	for i, c := range both {
+		now, err := writes(ctx, c)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(b.out, "  %s: writes in cluster %s: %s\n", what, c.Name, since(written[i], now))
+	}
+	return nil
 }
 
 // exportAll creates all exports at once and waits for their imports on the hub,

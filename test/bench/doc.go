@@ -9,6 +9,6 @@
 // beside the figures in docs/performance.md).
 //
 //	b, err := bench.New(ctx, fleet, os.Stdout)   // a lab with Crossway at log level debug
-//	figures, err := b.Measure(ctx, 1000)         // 1000 routes, each its own import of 150 endpoints
+//	figures, err := b.Measure(ctx, 1000, bench.Parts) // 1000 routes, each its own import of 150 endpoints
 //	fmt.Println(figures["slice_to_ack_ms"].P50)
 package bench

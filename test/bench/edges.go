@@ -91,16 +91,13 @@ func (b *Bench) awaitEndpoints(ctx context.Context, want int) error {
 // histogram reads sum (seconds) and count of the hub's push-to-ACK histogram of
 // load assignments.
 func (b *Bench) histogram(ctx context.Context) (sum, count float64, err error) {
-	var pods corev1.PodList
-	if err := b.hub.List(ctx, &pods, client.InNamespace(lab.System), client.MatchingLabels{"app.kubernetes.io/name": "crossway-hub"}); err != nil {
+	hub, err := b.hubPod(ctx)
+	if err != nil {
 		return 0, 0, err
-	}
-	if len(pods.Items) != 1 {
-		return 0, 0, fmt.Errorf("%d hubs, want one", len(pods.Items))
 	}
 	asking := load.Client(b.fleet.DialerAt("hub"), nil)
 	defer asking.CloseIdleConnections()
-	answer, err := asking.Get("http://" + pods.Items[0].Status.PodIP + ":8080/metrics")
+	answer, err := asking.Get("http://" + hub.Status.PodIP + ":8080/metrics")
 	if err != nil {
 		return 0, 0, err
 	}

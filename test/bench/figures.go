@@ -70,6 +70,7 @@ var Rows = []struct{ Name, Tell string }{
 	{"cold_rss_mb", "  peak RSS"},
 	{"burst_export_to_import_ms", "200 exports at once -> their imports"},
 	{"burst_export_to_ack_ms", "200 exports at once -> last Envoy's ACK"},
+	{"burst_export_cpu_s", "  CPU seconds of all programs of the lab"},
 	{"burst_change_to_ack_ms", "all 200 change at once -> last Envoy's ACK"},
 	{"grow_s", "creating this size's objects until all is ACKed, s"},
 }

@@ -1,10 +1,13 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -112,4 +115,38 @@ func (p process) peak() float64 {
 // forgetPeak lets peak begin anew: proc_pid_clear_refs(5), value 5.
 func (p process) forgetPeak() error {
 	return os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", p.pid), []byte("5"), 0)
+}
+
+// cpuByProgram is the processor time that each program of the lab has used so
+// far, the bench itself too.
+func cpuByProgram() map[string]time.Duration {
+	out := map[string]time.Duration{}
+	files, _ := filepath.Glob("/proc/[0-9]*/stat")
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			continue // ended meanwhile
+		}
+		_, name, _ := strings.Cut(string(text), "(")
+		if s, err := parseStat(string(text)); err == nil {
+			out[name[:strings.LastIndex(name, ")")]] += time.Duration(s.cpu) * time.Second / ticks
+		}
+	}
+	return out
+}
+
+// cpuSince says what was used since, the largest first, and all together.
+func cpuSince(before map[string]time.Duration) (text string, sum time.Duration) {
+	used := cpuByProgram()
+	for name, t := range before {
+		used[name] -= t
+	}
+	names := slices.SortedFunc(maps.Keys(used), func(a, b string) int { return cmp.Or(cmp.Compare(used[b], used[a]), strings.Compare(a, b)) })
+	var parts []string
+	for _, name := range names {
+		if sum += used[name]; used[name] >= 50*time.Millisecond {
+			parts = append(parts, fmt.Sprintf("%s %.1f", name, used[name].Seconds()))
+		}
+	}
+	return strings.Join(parts, ", "), sum
 }

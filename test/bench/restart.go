@@ -12,16 +12,25 @@ import (
 	"crossway.dev/crossway/internal/lab"
 )
 
-// killHub kills the hub's process and keeps it down for a time.
-func (b *Bench) killHub(ctx context.Context, down time.Duration) error {
+// hubPod is the pod of the hub.
+func (b *Bench) hubPod(ctx context.Context) (*corev1.Pod, error) {
 	var pods corev1.PodList
 	if err := b.hub.List(ctx, &pods, client.InNamespace(lab.System), client.MatchingLabels{"app.kubernetes.io/name": "crossway-hub"}); err != nil {
-		return err
+		return nil, err
 	}
 	if len(pods.Items) != 1 {
-		return fmt.Errorf("%d hubs, want one", len(pods.Items))
+		return nil, fmt.Errorf("%d pods of the hub, want one", len(pods.Items))
 	}
-	return b.fleet.Hub.KillPod(lab.System, pods.Items[0].Name, down)
+	return &pods.Items[0], nil
+}
+
+// killHub kills the hub's process and keeps it down for a time.
+func (b *Bench) killHub(ctx context.Context, down time.Duration) error {
+	pod, err := b.hubPod(ctx)
+	if err != nil {
+		return err
+	}
+	return b.fleet.Hub.KillPod(lab.System, pod.Name, down)
 }
 
 // warm: the hub is away while one slice and one route change; the clock runs

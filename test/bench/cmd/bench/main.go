@@ -23,25 +23,28 @@ import (
 func main() {
 	out := flag.String("out", "out/bench.json", "file for the figures")
 	sizes := flag.String("sizes", "10,100,1000", "comma list of numbers of routes, each with an import of 150 endpoints")
+	parts := flag.String("parts", strings.Join(bench.Parts, ","), "comma list of what to measure")
 	logs := flag.String("logs", "", "directory to keep the logs of all programs in; empty: they go with the lab")
 	flag.Parse()
 	lab.Enter(lab.Entry{})
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *out, *sizes, *logs); err != nil {
+	if err := run(ctx, options{*out, *sizes, *parts, *logs}); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		stop()
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, out, list, logs string) error {
-	sizes, err := parse(list)
+type options struct{ out, sizes, parts, logs string }
+
+func run(ctx context.Context, o options) error {
+	sizes, err := parse(o.sizes)
 	if err != nil {
 		return err
 	}
 	config := bench.LabConfig()
-	config.LogDir = logs
+	config.LogDir = o.logs
 	fleet, err := lab.Start(ctx, config, os.Stdout)
 	if err != nil {
 		return err
@@ -57,16 +60,16 @@ func run(ctx context.Context, out, list, logs string) error {
 	began := time.Now()
 	all := map[string]bench.Figures{}
 	for _, n := range sizes {
-		figures, err := b.Measure(ctx, n)
+		figures, err := b.Measure(ctx, n, strings.Split(o.parts, ","))
 		all[strconv.Itoa(n)] = figures
 		if err != nil {
 			return fmt.Errorf("%w (measured so far: %v)", err, all)
 		}
 	}
-	if err := write(out, result{Machine: fmt.Sprintf("%d CPUs, %s", runtime.NumCPU(), runtime.Version()), Load: loadAverage(), Sizes: all}); err != nil {
+	if err := write(o.out, result{Machine: fmt.Sprintf("%d CPUs, %s", runtime.NumCPU(), runtime.Version()), Load: loadAverage(), Sizes: all}); err != nil {
 		return err
 	}
-	fmt.Printf("\nmeasured in %s; figures in %s\n\n", time.Since(began).Round(time.Second), out)
+	fmt.Printf("\nmeasured in %s; figures in %s\n\n", time.Since(began).Round(time.Second), o.out)
 	return bench.Table(os.Stdout, sizes, all)
 }
 

@@ -1,0 +1,60 @@
+package bench
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"crossway.dev/crossway/internal/lab"
+)
+
+var requestLine = regexp.MustCompile(`^apiserver_request_total\{.*resource="([^"]*)".*subresource="([^"]*)".*verb="(POST|PUT|PATCH|APPLY|DELETE)".*\} (\S+)$`)
+
+// writes counts the writing requests that an API server has taken, by kind:
+// what a burst costs is mostly these.
+func writes(ctx context.Context, c *lab.Cluster) (map[string]int, error) {
+	text, err := c.Client.Discovery().RESTClient().Get().AbsPath("/metrics").DoRaw(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("metrics of cluster %s: %w", c.Name, err)
+	}
+	out := map[string]int{}
+	lines := bufio.NewScanner(bytes.NewReader(text))
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		m := requestLine.FindStringSubmatch(lines.Text())
+		if m == nil || m[1] == "leases" || m[1] == "events" {
+			continue
+		}
+		n, err := strconv.ParseFloat(m[4], 64)
+		if err != nil {
+			return nil, err
+		}
+		name := m[1]
+		if m[2] != "" {
+			name += "/" + m[2]
+		}
+		out[m[3]+" "+name] += int(n)
+	}
+	return out, lines.Err()
+}
+
+// since says what came after before, the most first.
+func since(before, now map[string]int) string {
+	for name, n := range before {
+		now[name] -= n
+	}
+	var parts []string
+	for _, name := range slices.SortedFunc(maps.Keys(now), func(a, b string) int { return cmp.Or(cmp.Compare(now[b], now[a]), strings.Compare(a, b)) }) {
+		if now[name] > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", now[name], name))
+		}
+	}
+	return strings.Join(parts, ", ")
+}
