@@ -1,0 +1,138 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"testing"
+	"time"
+
+	"crossway.dev/crossway/internal/demo"
+	"crossway.dev/crossway/internal/lab"
+	"crossway.dev/crossway/internal/lab/load"
+)
+
+// Figures that are good prove nothing of a mechanism, unless they are bad
+// without it. Here the hub is installed anew with a mechanism switched off
+// (--disable, see cmd/hub), the figure goes bad, and is good again with it.
+// TestStory is where the same figures are held to their bounds.
+func TestMechanismsAreNeeded(t *testing.T) {
+	t.Run("overflow", func(t *testing.T) {
+		with(t, "overflow")
+		if eu := servedIn(t, "eu-west", 30); eu > 0.01 {
+			t.Errorf("eu-west still serves %.2f of 30 rps in us", eu)
+		}
+		with(t, "")
+		if eu := servedIn(t, "eu-west", 30); math.Abs(eu-1.0/3) > 0.1 {
+			t.Errorf("with overflow again, eu-west serves %.2f of 30 rps in us, want a third", eu)
+		}
+	})
+	t.Run("retries", func(t *testing.T) {
+		with(t, "retries")
+		if failed := failedInACut(t); failed == 0 {
+			t.Error("nothing failed although nothing is retried: retries are not what saves requests")
+		}
+		with(t, "")
+		if failed := failedInACut(t); failed > 0 {
+			t.Errorf("%d requests failed with retries", failed)
+		}
+	})
+	t.Run("make before break", func(t *testing.T) {
+		apply(t, story.Lab.Hub, switching(0))
+		check(t, story.Await(t.Context(), story.Client("us", "switch.example.com", 20), "the route", func(s load.Sample) bool { return s.Status == 200 }))
+		with(t, "make-before-break")
+		if failed := failedInSwitches(t); failed == 0 {
+			t.Error("nothing failed although routes do not wait for their clusters")
+		}
+		with(t, "")
+		if failed := failedInSwitches(t); failed > 0 {
+			t.Errorf("%d requests failed although routes wait for their clusters", failed)
+		}
+	})
+	t.Run("kept shares", func(t *testing.T) {
+		with(t, "kept-shares")
+		if changed := changedByARestart(t); len(changed) == 0 {
+			t.Error("nothing changed although the restarted hub learns nothing from its edges")
+		}
+		with(t, "")
+		for _, what := range changedByARestart(t) {
+			t.Errorf("changed by a restart of a hub that learns from its edges: %s", what)
+		}
+	})
+}
+
+// with installs the hub with mechanisms switched off, and waits until no other
+// hub is left and every edge has found it.
+func with(t *testing.T, disabled string) {
+	t.Helper()
+	if disabled != "" {
+		restore(t, func(ctx context.Context) error { return installHub(ctx, "") })
+	}
+	check(t, installHub(t.Context(), disabled))
+}
+
+func installHub(ctx context.Context, disabled string) error {
+	values := ""
+	if disabled != "" {
+		values = fmt.Sprintf("extraArgs: [--disable=%s]\n", disabled)
+	}
+	if err := story.Lab.InstallHub(ctx, values); err != nil {
+		return err
+	}
+	if err := story.Lab.Hub.AwaitPods(ctx, lab.System, "app.kubernetes.io/name=crossway-hub", 1); err != nil {
+		return err
+	}
+	return story.AwaitConnected(ctx)
+}
+
+// servedIn is the part of a rate at checkout (20 rps in each of two clusters)
+// that a cluster serves, from when it has settled.
+func servedIn(t *testing.T, cluster string, rate float64) float64 {
+	samples := load.Run(t.Context(), story.Client("us", "checkout.example.com", rate), int(rate*20))
+	return load.Part(lastSeconds(samples, 10), cluster)
+}
+
+func failedInACut(t *testing.T) int {
+	recorder := load.Start(t.Context(), story.Client("us", "store.example.com", 150))
+	defer recorder.Stop()
+	awaitPart(t, recorder, "us-west to serve its half", func(part float64) bool { return part > 0.4 }, "us-west")
+	check(t, story.Lab.Cut("us-west"))
+	time.Sleep(8 * time.Second)
+	check(t, story.Lab.Restore("us-west"))
+	awaitPart(t, recorder, "us-west to serve its half again", func(part float64) bool { return part > 0.4 }, "us-west")
+	return load.Failed(recorder.Stop())
+}
+
+// switching is a route that sends to one of two imports: each switch is a
+// cluster that its edges do not have yet.
+func switching(step int) string {
+	return routeTo("shop", "switch", "switch.example.com", []string{"store", "checkout"}[step%2], 8080)
+}
+
+func failedInSwitches(t *testing.T) int {
+	recorder := load.Start(t.Context(), story.Client("us", "switch.example.com", 200))
+	defer recorder.Stop()
+	for step := range 21 {
+		check(t, story.Lab.Hub.Apply(t.Context(), []byte(switching(step))))
+	}
+	time.Sleep(time.Second)
+	return load.Failed(recorder.Stop())
+}
+
+// changedByARestart is what the Envoys say that a restart of the hub changed,
+// while overflow is in place and demand is constant.
+func changedByARestart(t *testing.T) []string {
+	recorder := load.Start(t.Context(), story.Client("us", "checkout.example.com", 30))
+	defer recorder.Stop()
+	awaitPart(t, recorder, "overflow", func(part float64) bool { return math.Abs(part-1.0/3) < 0.1 }, "eu-west")
+	time.Sleep(8 * time.Second) // longer than what demand is averaged over
+	before, err := story.Resources(t.Context())
+	check(t, err)
+	check(t, story.KillHub(t.Context(), 2*time.Second))
+	time.Sleep(3 * time.Second)
+	check(t, story.AwaitConnected(t.Context()))
+	time.Sleep(10 * time.Second)
+	after, err := story.Resources(t.Context())
+	check(t, err)
+	return demo.ChangedResources(before, after)
+}
