@@ -1,0 +1,175 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"crossway.dev/crossway/internal/demo"
+	"crossway.dev/crossway/internal/lab"
+	"crossway.dev/crossway/internal/lab/load"
+)
+
+// heavyRoute has a pattern that the hub takes for good, and that an Envoy with
+// RE2's own default limit refuses: a program of more than 100 instructions.
+const heavyRoute = `
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: heavy, namespace: shop}
+spec:
+  parentRefs: [{namespace: infra, name: shared}]
+  hostnames: [store.example.com]
+  rules:
+  - matches: [{path: {type: RegularExpression, value: "%s"}}]
+    backendRefs: [{group: multicluster.x-k8s.io, kind: ServiceImport, name: store, port: 8080}]
+    filters: [{type: ResponseHeaderModifier, responseHeaderModifier: {set: [{name: X-Version, value: heavy}]}}]
+`
+
+// besideRoute is a neighbour on the same Gateway, port and hostname.
+const besideRoute = `
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: beside, namespace: shop}
+spec:
+  parentRefs: [{namespace: infra, name: shared}]
+  hostnames: [store.example.com]
+  rules:
+  - matches: [{path: {type: PathPrefix, value: /beside}}]
+    backendRefs: [{group: multicluster.x-k8s.io, kind: ServiceImport, name: store, port: 8080}]
+    filters: [{type: ResponseHeaderModifier, responseHeaderModifier: {set: [{name: X-Version, value: %s}]}}]
+`
+
+// One Envoy has a lower RE2 limit than the hub assumes, and refuses a route in
+// earnest. The route says so in Envoy's words, is left out, and its neighbours
+// on the same Gateway, port and hostname go on changing; the verdict outlives
+// the hub, and mending the route ends it.
+func TestRefusalByAnEdgeIsTheRoutesOwn(t *testing.T) {
+	loaded(t, story.Client("eu", "store.example.com", 60), 1000, func() {
+		strict := strictEdge(t)
+		before := metric(t, "crossway_xds_nacks_total")
+		heavy := object{"hub", "httproute", "shop", "heavy"}
+		apply(t, story.Lab.Hub, fmt.Sprintf(heavyRoute, "/heavy/[a-z]{150}"))
+		says(t, heavy, "Accepted=False RefusedByEdge", "an edge refused this generation of the route", "/heavy/[a-z]{150}")
+		t.Log(strings.Join(told(t, heavy), "\n"))
+		if after := metric(t, "crossway_xds_nacks_total"); after <= before {
+			t.Errorf("the refusal is not counted: %v, then %v", before, after)
+		}
+
+		apply(t, story.Lab.Hub, fmt.Sprintf(besideRoute, "first"))
+		arrives(t, "eu", "beside", "first")
+		check(t, story.Lab.Hub.Apply(t.Context(), fmt.Appendf(nil, besideRoute, "second")))
+		arrives(t, "eu", "beside", "second")
+		eventually(t, "the strict edge itself to have the neighbour's change", func() (bool, string) {
+			return strings.Contains(admin(t, strict, "/config_dump"), "second"), ""
+		})
+
+		check(t, story.KillHub(t.Context(), time.Second))
+		time.Sleep(2 * time.Second)
+		check(t, story.AwaitConnected(t.Context()))
+		check(t, story.Lab.Hub.Apply(t.Context(), fmt.Appendf(nil, besideRoute, "third")))
+		arrives(t, "eu", "beside", "third") // the new hub has built
+		says(t, heavy, "Accepted=False RefusedByEdge")
+		if again := metric(t, "crossway_xds_nacks_total"); again > 0 {
+			t.Errorf("after its restart the hub sent what an edge had refused: %v refusals", again)
+		}
+
+		check(t, story.Lab.Hub.Apply(t.Context(), fmt.Appendf(nil, heavyRoute, "/heavy/[a-z]+")))
+		says(t, heavy, "Accepted=True")
+		arrives(t, "eu", "heavy/light", "heavy")
+	})
+}
+
+// arrives waits until clients of a region see a version under a path of store.
+func arrives(t *testing.T, region, path, version string) {
+	t.Helper()
+	config := story.Client(region, "store.example.com", 20)
+	config.URL += path
+	check(t, story.Await(t.Context(), config, "version "+version+" at /"+path, func(s load.Sample) bool { return s.Version == version }))
+}
+
+// strictEdge replaces one edge of eu by one with RE2's default limit, and at
+// the end of the test that one by an ordinary edge.
+func strictEdge(t *testing.T) demo.Edge {
+	t.Helper()
+	setLimit := func(ctx context.Context, from, to string) error {
+		maps := story.Lab.Hub.Client.CoreV1().ConfigMaps(lab.System)
+		m, err := maps.Get(ctx, "crossway-edge-eu", metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		const key = "re2.max_program_size.error_level: "
+		changed := strings.Replace(m.Data["bootstrap.yaml"], key+from+"\n", key+to+"\n", 1)
+		if changed == m.Data["bootstrap.yaml"] {
+			return fmt.Errorf("the bootstrap has no %s%s", key, from)
+		}
+		m.Data["bootstrap.yaml"] = changed
+		_, err = maps.Update(ctx, m, metav1.UpdateOptions{})
+		return err
+	}
+	replace := func(ctx context.Context, e demo.Edge) error {
+		if err := story.Lab.Hub.Client.CoreV1().Pods(e.Namespace).Delete(ctx, e.Name, metav1.DeleteOptions{}); err != nil {
+			return err
+		}
+		return story.AwaitEdges(ctx, "eu", e.Name)
+	}
+	old := edgesOf(t, "eu")
+	var strict demo.Edge
+	restore(t, func(ctx context.Context) error {
+		if strict.Name == "" {
+			return nil
+		}
+		return replace(ctx, strict)
+	})
+	check(t, setLimit(t.Context(), "100000", "100"))
+	err := replace(t.Context(), old[0])
+	check(t, setLimit(t.Context(), "100", "100000"))
+	check(t, err)
+	for _, e := range edgesOf(t, "eu") {
+		if !slices.Contains(old, e) {
+			strict = e
+			return e
+		}
+	}
+	t.Fatal("no edge is new")
+	return demo.Edge{}
+}
+
+var metricLine = regexp.MustCompile(`(?m)^(\w+)(\{[^}]*\})? ([0-9.e+]+)$`)
+
+// metric is the sum of a metric of the hub over its labels.
+func metric(t *testing.T, name string) float64 {
+	t.Helper()
+	pods, err := story.Lab.Hub.Client.CoreV1().Pods(lab.System).List(t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=crossway-hub"})
+	check(t, err)
+	sum := 0.0
+	for _, pod := range pods.Items {
+		client := load.Client(story.Lab.DialerAt("hub"), nil)
+		response, err := client.Get("http://" + net.JoinHostPort(pod.Status.PodIP, "8080") + "/metrics")
+		check(t, err)
+		body, err := io.ReadAll(response.Body)
+		_ = response.Body.Close()
+		client.CloseIdleConnections()
+		check(t, err)
+		if response.StatusCode != http.StatusOK {
+			t.Fatalf("the hub's metrics: %s", response.Status)
+		}
+		for _, m := range metricLine.FindAllStringSubmatch(string(body), -1) {
+			if m[1] == name {
+				value, err := strconv.ParseFloat(m[3], 64)
+				check(t, err)
+				sum += value
+			}
+		}
+	}
+	return sum
+}
