@@ -31,7 +31,7 @@ lint: $(TOOLS)/golangci-lint ## gofmt, go vet, golangci-lint, shellcheck
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "gofmt these files:"; gofmt -l $$(git ls-files '*.go'); exit 1; }
 	go vet ./...
 	$(TOOLS)/golangci-lint run ./...
-	@hack/install-debian.sh shellcheck
+	@command -v shellcheck >/dev/null || hack/install-debian.sh shellcheck
 	shellcheck hack/*.sh .ci/run
 
 lab: install ## leave the fleet running and print how to look at it (Ctrl-C ends it)

@@ -170,11 +170,12 @@ func unzip(archive, name, out string) error {
 	return errors.Join(err, to.Close())
 }
 
-// debian maps the commands that the lab needs from the system to the package
-// that has them: kube-proxy calls nft, race-built programs need a C compiler.
+// debian maps the commands that the lab needs from the system to the packages
+// that have them: kube-proxy calls nft, race-built programs need a C compiler
+// and the C library's headers, which gcc only recommends.
 var debian = []struct{ command, pkg string }{
 	{"nft", "nftables"},
-	{"gcc", "gcc"},
+	{"gcc", "gcc libc6-dev"},
 	{"pip3", "python3-pip"},
 }
 
@@ -184,7 +185,7 @@ func (i *installer) systemPackages(ctx context.Context) error {
 	var missing []string
 	for _, d := range debian {
 		if _, err := lookPath(d.command); err != nil {
-			missing = append(missing, d.pkg)
+			missing = append(missing, strings.Fields(d.pkg)...)
 		}
 	}
 	if len(missing) == 0 {
