@@ -122,10 +122,20 @@ func healthChecks(a model.Assignment) []*corev3.HealthCheck {
 		check.HealthChecker = &corev3.HealthCheck_TcpHealthCheck_{TcpHealthCheck: &corev3.HealthCheck_TcpHealthCheck{}}
 		return []*corev3.HealthCheck{check}
 	}
-	http := &corev3.HealthCheck_HttpHealthCheck{Path: h.Path}
+	http := &corev3.HealthCheck_HttpHealthCheck{Path: h.Path, Host: probedHost(a)}
 	if a.Protocol == model.H2C {
 		http.CodecClientType = typev3.CodecClientType_HTTP2
 	}
 	check.HealthChecker = &corev3.HealthCheck_HttpHealthCheck_{HttpHealthCheck: http}
 	return []*corev3.HealthCheck{check}
+}
+
+// probedHost is the Host of HTTP probes: the DNS name of the first backend's import (KEP-1645). Envoy's own choice is
+// the cluster's name, which has slashes: a server answers 400, and the backend would never be healthy.
+func probedHost(a model.Assignment) string {
+	if len(a.Backends) == 0 {
+		return ""
+	}
+	name := a.Backends[0].Backend.Name
+	return name.Name + "." + name.Namespace + ".svc.clusterset.local"
 }

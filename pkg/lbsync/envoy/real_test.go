@@ -281,13 +281,45 @@ func TestHTTP2BackendOnARealEnvoy(t *testing.T) {
 	}
 }
 
+// An HTTP/1.1 backend that is picky about Host, as most servers are, is healthy: Envoy's own choice of a Host is the
+// cluster's name, and no server takes one with a slash.
+func TestProbesOnARealEnvoy(t *testing.T) {
+	e := startEdge(t)
+	hosts := make(chan string, 100)
+	s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		select {
+		case hosts <- r.Host + r.URL.Path:
+		default:
+		}
+	}))
+	t.Cleanup(s.Close)
+	a, load := serve("shop/web/0123456789", netip.MustParseAddrPort(s.Listener.Addr().String()))
+	a.HealthCheck = &model.HealthCheck{Interval: 200 * time.Millisecond, Timeout: time.Second, Path: "/healthz"}
+	a.Backends = []model.WeightedBackend{{Backend: fleet.Backend{Kind: fleet.Import, Name: fleet.ServiceName{Namespace: "shop", Name: "web"}}, Port: 80, Weight: 1}}
+	port := freePort(t)
+	e.apply(lbsync.Program{Assignments: []model.Assignment{a}, Listeners: []lbsync.Listener{
+		httpListener(port, model.VirtualHost{Hostname: "*", Rules: []model.Rule{{Match: prefix("/"), Forward: to(a.Key)}}})}}, load)
+	select {
+	case got := <-hosts:
+		if got != "web.shop.svc.clusterset.local/healthz" {
+			t.Error(got)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("the backend never saw a probe that it takes")
+	}
+	e.wait("a probe", func() bool { return strings.Contains(e.get("/clusters"), "health_flags::healthy") })
+	if got := ask(t, port, "GET", "a.example", "/", ""); !strings.HasPrefix(got, "200") {
+		t.Error(got)
+	}
+}
+
 // askTLS says which certificate and status an HTTPS request gets.
 func askTLS(port uint16, sni, host, version string) string {
 	transport := &http.Transport{
 		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true, ServerName: sni, NextProtos: []string{version}},
 		ForceAttemptHTTP2: version == "h2", DisableKeepAlives: true,
 	}
-	request, _ := http.NewRequest("GET", fmt.Sprintf("https://127.0.0.1:%d/", port), nil)
+	request, _ := http.NewRequest(http.MethodGet, fmt.Sprintf("https://127.0.0.1:%d/", port), nil)
 	request.Host = host
 	response, err := transport.RoundTrip(request)
 	if err != nil {
