@@ -122,7 +122,7 @@ func (b *build) listenersFor(r *route, p *parent, ref *gatewayv1.ParentReference
 	}
 	switch {
 	case selected == 0:
-		return nil, new(condition.RouteNoMatchingParent(p.name, string(value(ref.SectionName)), int32(value(ref.Port))))
+		return nil, new(condition.RouteNoMatchingParent(p.name, string(value(ref.SectionName)), value(ref.Port)))
 	case found == 0:
 		return nil, new(condition.RouteNotAllowed(p.name, r.name.Namespace))
 	case len(listeners) == 0:
@@ -186,7 +186,7 @@ func (r *route) dropped() []string {
 func copyParentRef(ref *gatewayv1.ParentReference) condition.ParentRef {
 	port := (*int32)(nil)
 	if ref.Port != nil {
-		port = new(int32(*ref.Port))
+		port = new(*ref.Port)
 	}
 	return condition.ParentRef{
 		Group: copyString(ref.Group), Kind: copyString(ref.Kind), Namespace: copyString(ref.Namespace),

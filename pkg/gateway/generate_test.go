@@ -209,7 +209,7 @@ func genFilter(t *rapid.T) gatewayv1.HTTPRouteFilter {
 }
 
 func genBackend(t *rapid.T) gatewayv1.BackendObjectReference {
-	ref := gatewayv1.BackendObjectReference{Name: gatewayv1.ObjectName(genName.Draw(t, "backend")), Port: new(gatewayv1.PortNumber(genPort.Draw(t, "port")))}
+	ref := gatewayv1.BackendObjectReference{Name: gatewayv1.ObjectName(genName.Draw(t, "backend")), Port: new(genPort.Draw(t, "port"))}
 	if rarely(t) {
 		ref.Namespace = new(gatewayv1.Namespace(genNamespace.Draw(t, "in")))
 	}

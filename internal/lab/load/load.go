@@ -131,7 +131,7 @@ func (r *Recorder) record(s Sample) {
 // was sent is always counted.
 func once(config Config, due time.Time) Sample {
 	s := Sample{At: due}
-	request, err := http.NewRequest(method(config), config.URL, neverReplayed(config.Body))
+	request, err := http.NewRequestWithContext(context.Background(), method(config), config.URL, neverReplayed(config.Body))
 	if err != nil {
 		s.Error = err.Error()
 		return s

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -105,7 +106,7 @@ func TestGatewayIsProgrammed(t *testing.T) {
 
 	gateway := &gatewayv1.Gateway{ObjectMeta: metav1.ObjectMeta{Namespace: h.name, Name: "shared"}}
 	h.must(h.api.Delete(t.Context(), gateway))
-	gateway.SetGroupVersionKind(gatewayv1.SchemeGroupVersion.WithKind("Gateway"))
+	gateway.SetGroupVersionKind(schema.GroupVersion(gatewayv1.GroupVersion).WithKind("Gateway"))
 	h.seen(gateway)
 	h.pass()
 	if left := h.pool().Status.Allocations; len(left) != 0 {
@@ -213,7 +214,7 @@ func TestRouteLeaves(t *testing.T) {
 	route := h.storedRoute("a")
 	route.Spec.ParentRefs[0].Name = "somebody-elses"
 	h.must(h.api.Update(t.Context(), route))
-	route.SetGroupVersionKind(gatewayv1.SchemeGroupVersion.WithKind("HTTPRoute"))
+	route.SetGroupVersionKind(schema.GroupVersion(gatewayv1.GroupVersion).WithKind("HTTPRoute"))
 	h.seen(route)
 	h.pass()
 	h.await("our parent is gone", func() bool { return len(h.storedRoute("a").Status.Parents) == 0 })
