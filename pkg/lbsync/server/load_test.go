@@ -29,6 +29,7 @@ func TestStuckEdge(t *testing.T) {
 	for _, r := range change(0) {
 		all = append(all, r.Name)
 	}
+	h.SetResources(pool, server.Snapshot{Generation: 1, Clusters: change(0)}) // what uses them
 	stuck, live := h.connect("stuck"), h.connect("live")
 	for _, e := range []*edge{stuck, live} {
 		e.asks(server.AssignmentType, nil, all...)

@@ -113,7 +113,7 @@ func (s *stream) take(k kind) (resource, *entry) {
 	for !sub.queue.empty() {
 		name := sub.queue.pop()
 		e := sub.entries[name]
-		if want, wanted := s.pool.kinds[k].resources[name]; wanted && e != nil && sub.due(e, want.version()) {
+		if want, wanted := s.pool.wanted(k, name); wanted && e != nil && sub.due(e, want.version()) {
 			return want, e
 		}
 	}

@@ -73,14 +73,14 @@ func TestFreshEdge(t *testing.T) {
 func TestNothingBeforeTheFirstSnapshot(t *testing.T) {
 	h := newHub(t, server.Config{})
 	e := h.connect("envoy-0")
-	e.asks(server.ClusterType, versions{"a": "1"})
+	e.asks(server.ClusterType, versions{"a": "1", "new": "1"})
 	e.asks(server.AssignmentType, versions{"a": "1"}, "a", "new")
 	e.asks(server.ListenerType, versions{"l": "1"})
 	e.asks(server.RouteType, versions{"r": "1"}, "r")
 	e.asks(server.SecretType, nil, "s")
 	h.hears("envoy-0 holds Secret map[]")
 
-	h.SetResources(pool, snapshot(1, "Cluster a@1", "Listener l@1", "Route r@1"))
+	h.SetResources(pool, snapshot(1, "Cluster a@1 new@1", "Listener l@1", "Route r@1"))
 	for _, want := range []string{"Cluster", "Listener", "Secret -s"} {
 		if r := e.gets(want); r.SystemVersionInfo != "1" {
 			t.Errorf("%s was answered before the snapshot", want)
@@ -274,6 +274,30 @@ func TestReleasedAssignments(t *testing.T) {
 	e.getsNothing()
 }
 
+// All pools of a region are told all its assignments. An edge gets those that
+// clusters of its own pool use, whatever it asks for or says that it holds.
+func TestAssignmentsOfOtherPlaces(t *testing.T) {
+	h := newHub(t, server.Config{})
+	h.SetAssignments(pool, list("own@1 foreign@1"), nil)
+	e := running(h, "Cluster own@1", "Route r@1")
+	e.subscribes(server.AssignmentType, "foreign", "own")
+	e.takes("ClusterLoadAssignment own@1")
+	h.SetAssignments(pool, list("foreign@2"), nil)
+	e.getsNothing()
+	other := h.connect("envoy-1")
+	other.asks(server.AssignmentType, versions{"foreign": "0"}, "foreign")
+	other.getsNothing()
+	// Once a cluster uses it, it is the edge's own; and no longer, when none does.
+	h.SetResources(pool, snapshot(2, "Cluster own@1 foreign@1", "Route r@1"))
+	if got := e.takesAll(); !slices.Contains(got, "ClusterLoadAssignment foreign@2") {
+		t.Errorf("got %q, not the assignment of a new cluster", got)
+	}
+	h.SetResources(pool, snapshot(3, "Cluster own@1", "Route r@1"))
+	e.takesAll()
+	h.SetAssignments(pool, list("foreign@3"), nil)
+	e.getsNothing()
+}
+
 func TestAbsentNames(t *testing.T) {
 	h := newHub(t, server.Config{})
 	h.SetAssignments(pool, nil, nil)
@@ -286,12 +310,14 @@ func TestAbsentNames(t *testing.T) {
 	h.SetResources(pool, snapshot(2, "Route later@1"))
 	e.takes("RouteConfiguration later@1")
 	h.SetAssignments(pool, list("later@1"), nil)
+	e.getsNothing() // no cluster of this pool uses it
+	h.SetResources(pool, snapshot(3, "Cluster later@1", "Route later@1"))
 	e.takes("ClusterLoadAssignment later@1")
 	// What is no longer asked for is no longer sent.
 	e.unsubscribes(server.RouteType, "later")
 	e.unsubscribes(server.AssignmentType, "later")
 	e.getsNothing()
-	h.SetResources(pool, snapshot(3, "Route later@2"))
+	h.SetResources(pool, snapshot(4, "Cluster later@1", "Route later@2"))
 	h.SetAssignments(pool, list("later@2"), nil)
 	e.getsNothing()
 	// What is asked for again is sent again, changed or not.

@@ -72,6 +72,8 @@ func (p *pool) setResources(snapshot Snapshot) bool {
 
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	newly := slices.Sorted(maps.Keys(used))
+	newly = slices.DeleteFunc(newly, func(name string) bool { _, was := p.used[name]; return was })
 	p.generation, p.used = snapshot.Generation, used
 	var changed [kinds][]string
 	first := !p.kinds[clusters].ready
@@ -82,7 +84,7 @@ func (p *pool) setResources(snapshot Snapshot) bool {
 		changed[k] = difference(p.kinds[k].resources, next[k])
 		p.kinds[k] = wanted{ready: true, resources: next[k]}
 	}
-	changed[assignments] = p.settleReleased()
+	changed[assignments] = append(newly, p.settleReleased()...)
 	for s := range p.streams {
 		for k := range kinds {
 			if first && k != assignments {
@@ -96,6 +98,19 @@ func (p *pool) setResources(snapshot Snapshot) bool {
 		s.wake()
 	}
 	return p.settle()
+}
+
+// wanted is the resource that edges should have under a name. An assignment is
+// theirs only while a cluster of their snapshot uses it: SetAssignments brings
+// those of other places too, and an edge may ask for any name.
+func (p *pool) wanted(k kind, name string) (resource, bool) {
+	if k == assignments {
+		if _, used := p.used[name]; !used {
+			return resource{}, false
+		}
+	}
+	r, wanted := p.kinds[k].resources[name]
+	return r, wanted
 }
 
 // difference names, in order, what was added, changed or removed.

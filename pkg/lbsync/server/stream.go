@@ -132,7 +132,7 @@ func (s *stream) review(k kind, name string) {
 	if !sub.started || !should.ready {
 		return
 	}
-	want, wanted := should.resources[name]
+	want, wanted := s.pool.wanted(k, name)
 	e := sub.entries[name]
 	if e == nil && wanted && sub.wildcard {
 		e = &entry{}
