@@ -69,10 +69,9 @@ func (b *Bench) bare(ctx context.Context, c client.WithWatch, list client.Object
 		return nil, err
 	}
 	var out []time.Duration
-	for range bareSingles {
-		b.turn++
+	for i := range bareSingles {
 		began := time.Now()
-		if _, err := write(b.turn); err != nil {
+		if _, err := write(i + 1); err != nil { // each differs from the one before: an equal one is no event
 			return nil, err
 		}
 		if _, err := next(ctx, w); err != nil {

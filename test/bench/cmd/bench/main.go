@@ -4,6 +4,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -62,12 +63,10 @@ func run(ctx context.Context, o options) error {
 	for _, n := range sizes {
 		figures, err := b.Measure(ctx, n, strings.Split(o.parts, ","))
 		all[strconv.Itoa(n)] = figures
-		if err != nil {
-			return fmt.Errorf("%w (measured so far: %v)", err, all)
+		r := result{Machine: fmt.Sprintf("%d CPUs, %s", runtime.NumCPU(), runtime.Version()), Load: loadAverage(), Sizes: all}
+		if err := errors.Join(err, write(o.out, r)); err != nil {
+			return err
 		}
-	}
-	if err := write(o.out, result{Machine: fmt.Sprintf("%d CPUs, %s", runtime.NumCPU(), runtime.Version()), Load: loadAverage(), Sizes: all}); err != nil {
-		return err
 	}
 	fmt.Printf("\nmeasured in %s; figures in %s\n\n", time.Since(began).Round(time.Second), o.out)
 	return bench.Table(os.Stdout, sizes, all)
