@@ -211,7 +211,11 @@ func (s *Story) received(ctx context.Context, cluster, namespace, name string) (
 	defer client.CloseIdleConnections()
 	var sum int64
 	for _, pod := range pods.Items {
-		response, err := client.Get("http://" + pod.Status.PodIP + ":8080/-/count")
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+pod.Status.PodIP+":8080/-/count", nil)
+		if err != nil {
+			return 0, err
+		}
+		response, err := client.Do(request)
 		if err != nil {
 			return 0, fmt.Errorf("ask pod %s: %w", pod.Name, err)
 		}

@@ -207,7 +207,7 @@ func referenceTo(namespace string, ref *gatewayv1.BackendObjectReference) refere
 		r.name.Namespace = string(*ref.Namespace)
 	}
 	if ref.Port != nil {
-		r.port = int32(*ref.Port)
+		r.port = *ref.Port
 	}
 	return r
 }

@@ -162,7 +162,7 @@ func take(entries *[]entry, ref gatewayv1.ParentReference, reports []sourced) []
 func parentReference(p condition.ParentRef) gatewayv1.ParentReference {
 	return gatewayv1.ParentReference{
 		Group: (*gatewayv1.Group)(p.Group), Kind: (*gatewayv1.Kind)(p.Kind), Namespace: (*gatewayv1.Namespace)(p.Namespace),
-		Name: gatewayv1.ObjectName(p.Name), SectionName: (*gatewayv1.SectionName)(p.SectionName), Port: (*gatewayv1.PortNumber)(p.Port),
+		Name: gatewayv1.ObjectName(p.Name), SectionName: (*gatewayv1.SectionName)(p.SectionName), Port: p.Port,
 	}
 }
 

@@ -1,6 +1,7 @@
 package reconciler
 
 import (
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -10,6 +11,8 @@ import (
 	"crossway.dev/crossway/pkg/condition"
 	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/gateway/model"
+	"crossway.dev/crossway/pkg/lbsync"
+	"crossway.dev/crossway/pkg/lbsync/envoy"
 )
 
 func shop(name string) fleet.ObjectName { return fleet.ObjectName{Namespace: "shop", Name: name} }
@@ -157,7 +160,7 @@ func TestNacks(t *testing.T) {
 	r := newRefusals()
 	say := func() string {
 		var lines []string
-		for _, n := range r.nacks(nil, l, site(), now) {
+		for _, n := range r.nacks(nil, site(), now) {
 			lines = append(lines, string(n.Ref.Kind)+" "+n.Ref.Name.Name+": "+n.Message)
 		}
 		return strings.Join(lines, ", ")
@@ -180,22 +183,63 @@ func TestNacks(t *testing.T) {
 		t.Errorf("after a refused certificate: %q", got)
 	}
 	l.publish(certificate, "c2", func() origins { return nil })
+	r.forget(func(_ resourceID, version string) bool { return version == "c2" })
 	if got := say(); got != "" {
 		t.Errorf("after the certificate changed: %q", got)
 	}
 }
+
+// A Gateway in two pools has a listener of one name and two addresses. What the
+// edges of one pool refuse is told whichever pool was published last.
+func TestNackOfOnePool(t *testing.T) {
+	gateway := fleet.ObjectName{Namespace: "infra", Name: "shared"}
+	now := generations{{condition.Gateway, gateway}: 7}
+	m := model.Model{Listeners: []model.Listener{{Gateway: gateway, Port: 80, Protocol: model.HTTP,
+		Chains: []model.Chain{{Name: "web", Hosts: []model.VirtualHost{{Hostname: "*"}}}},
+		Addresses: []model.Address{
+			{Pool: "eu", Address: netip.MustParseAddr("198.18.2.1")}, {Pool: "us", Address: netip.MustParseAddr("198.18.1.1")},
+		}}}}
+	o := outlet{publisher: silent{}, assigner: silent{}, translation: newTranslation(), ledger: newLedger()}
+	places := []lbsync.Place{{Pool: "eu", Region: "eu"}, {Pool: "us", Region: "us"}}
+	o.publish(m, places, now)
+	for _, place := range places {
+		r := newRefusals()
+		listener := o.pools[place.Pool].resources.Listeners[0]
+		r.blame(refusal{resourceID{listener.TypeURL, listener.Name}, listener.Version, "address in use"}, o.ledger, &o.model, nil, now)
+		r.forget(o.serves)
+		if nacks := r.nacks(nil, &o.model, now); len(nacks) != 1 || nacks[0].Ref.Name != gateway {
+			t.Errorf("refused in %s: %+v", place.Pool, nacks)
+		}
+		moved := m
+		moved.Listeners = nil
+		o.publish(moved, places, now)
+		r.forget(o.serves)
+		if nacks := r.nacks(nil, &o.model, now); len(nacks) != 0 {
+			t.Errorf("no longer there in %s: %+v", place.Pool, nacks)
+		}
+		o.publish(m, places, now)
+	}
+}
+
+// silent takes everything and says nothing.
+type silent struct{}
+
+func (silent) Publish(string, uint64, envoy.Resources)            {}
+func (silent) Progress(string) []EdgeProgress                     { return nil }
+func (silent) Withdraw(string)                                    {}
+func (silent) SetAssignments([]model.Assignment, []model.Traffic) {}
 
 // The status of a route is the memory of a NACK that outlives the hub.
 func TestNackFromStatus(t *testing.T) {
 	route := acceptedRoute("b", 2, condition.RouteRefusedByEdge("regex too big"))
 	r := newRefusals()
 	now := generations{routeObject("b"): 2}
-	nacks := r.nacks([]gatewayv1.HTTPRoute{route}, newLedger(), site(), now)
+	nacks := r.nacks([]gatewayv1.HTTPRoute{route}, site(), now)
 	if len(nacks) != 1 || nacks[0].Message != "regex too big" || nacks[0].Ref.Generation != 2 {
 		t.Errorf("nacks %+v", nacks)
 	}
 	route.Generation, now[routeObject("b")] = 3, 3
-	if nacks := r.nacks([]gatewayv1.HTTPRoute{route}, newLedger(), site(), now); len(nacks) != 0 {
+	if nacks := r.nacks([]gatewayv1.HTTPRoute{route}, site(), now); len(nacks) != 0 {
 		t.Errorf("nacks of an older generation: %+v", nacks)
 	}
 }
@@ -224,7 +268,7 @@ func jury(t *testing.T, routes, guilty []string) string {
 	l.ack(table, "empty")
 	has, refused := "empty", map[string]bool{} // the edge's, which is not sent what it has or refused
 	leftOut := func() (out string) {
-		for _, n := range r.nacks(nil, l, &model.Model{}, now) {
+		for _, n := range r.nacks(nil, &model.Model{}, now) {
 			out += " " + n.Ref.Name.Name
 		}
 		return out
@@ -289,7 +333,7 @@ func TestExplained(t *testing.T) {
 	l.publish(table, "v3", func() origins { return made("a:2 b:2") })
 	r.blame(refusal{table, "v2", "no"}, l, site(), nil, now)
 	r.blame(refusal{table, "v3", "no"}, l, site(), nil, now)
-	if nacks := r.nacks(nil, l, site(), now); len(nacks) != 1 || nacks[0].Ref.Name != shop("b") {
+	if nacks := r.nacks(nil, site(), now); len(nacks) != 1 || nacks[0].Ref.Name != shop("b") {
 		t.Errorf("nacks %+v", nacks)
 	}
 }

@@ -100,6 +100,18 @@ func (o *outlet) everything() map[resourceID]bool {
 	return all
 }
 
+// serves says whether any pool has this version of a resource now.
+func (o *outlet) serves(id resourceID, version string) bool {
+	for _, p := range o.pools {
+		for _, list := range lists(p.resources) {
+			if slices.ContainsFunc(list, func(r envoy.Resource) bool { return resourceID{r.TypeURL, r.Name} == id && r.Version == version }) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 func lists(r envoy.Resources) [5][]envoy.Resource {
 	return [5][]envoy.Resource{r.Listeners, r.Routes, r.ScopedRoutes, r.Clusters, r.Secrets}
 }

@@ -211,7 +211,8 @@ func (r *Reconciler) pass(ctx context.Context) error {
 	}
 	r.answers(ctx, l)
 	edges := r.edges()
-	nacks := r.refusals.nacks(r.input.Routes, r.outlet.ledger, &r.outlet.model, r.now)
+	r.refusals.forget(r.outlet.serves)
+	nacks := r.refusals.nacks(r.input.Routes, &r.outlet.model, r.now)
 	programmed := r.programming(edges)
 	if r.first || changed || !reflect.DeepEqual(nacks, r.input.Nacks) || !reflect.DeepEqual(programmed, r.input.Programmed) {
 		r.input.Nacks, r.input.Programmed = nacks, programmed

@@ -125,9 +125,16 @@ func (r refusals) waits(l ledger) bool {
 	})
 }
 
+// forget drops what Gateways were refused for that no pool has any more. A
+// listener has another address, and so another version, in each pool: which of
+// them was published last says nothing.
+func (r refusals) forget(serves func(resourceID, string) bool) {
+	maps.DeleteFunc(r.gateways, func(id resourceID, n refusal) bool { return !serves(id, n.version) })
+}
+
 // nacks are the refusals that count now, with those that statuses remember,
 // for Build. The rest is forgotten.
-func (r refusals) nacks(routes []gatewayv1.HTTPRoute, l ledger, m *model.Model, now generations) []gateway.Nack {
+func (r refusals) nacks(routes []gatewayv1.HTTPRoute, m *model.Model, now generations) []gateway.Nack {
 	for i := range routes {
 		route := &routes[i]
 		name := fleet.ObjectName{Namespace: route.Namespace, Name: route.Name}
@@ -148,7 +155,6 @@ func (r refusals) nacks(routes []gatewayv1.HTTPRoute, l ledger, m *model.Model, 
 	maps.DeleteFunc(r.acquitted, func(name fleet.ObjectName, generation int64) bool {
 		return now[object{condition.HTTPRoute, name}] != generation
 	})
-	maps.DeleteFunc(r.gateways, func(id resourceID, n refusal) bool { return l.current(id).version != n.version })
 	for id, n := range r.gateways {
 		for _, name := range gatewaysOf(id, m) {
 			if generation, exists := now[object{condition.Gateway, name}]; exists {
