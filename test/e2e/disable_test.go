@@ -14,27 +14,20 @@ import (
 
 // Figures that are good prove nothing of a mechanism, unless they are bad
 // without it. Here the hub is installed anew with a mechanism switched off
-// (--disable, see cmd/hub), the figure goes bad, and is good again with it.
-// TestStory is where the same figures are held to their bounds.
+// (--disable, see cmd/hub), and the figure goes bad. That it is good with it is
+// TestStory's, which comes after; switches of clusters are not in the story, so
+// they are measured both ways here.
 func TestMechanismsAreNeeded(t *testing.T) {
 	t.Run("overflow", func(t *testing.T) {
 		with(t, "overflow")
 		if eu := servedIn(t, "eu-west", 30); eu > 0.01 {
 			t.Errorf("eu-west still serves %.2f of 30 rps in us", eu)
 		}
-		with(t, "")
-		if eu := servedIn(t, "eu-west", 30); math.Abs(eu-1.0/3) > 0.1 {
-			t.Errorf("with overflow again, eu-west serves %.2f of 30 rps in us, want a third", eu)
-		}
 	})
 	t.Run("retries", func(t *testing.T) {
 		with(t, "retries")
 		if failed := failedInACut(t); failed == 0 {
 			t.Error("nothing failed although nothing is retried: retries are not what saves requests")
-		}
-		with(t, "")
-		if failed := failedInACut(t); failed > 0 {
-			t.Errorf("%d requests failed with retries", failed)
 		}
 	})
 	t.Run("make before break", func(t *testing.T) {
@@ -53,10 +46,6 @@ func TestMechanismsAreNeeded(t *testing.T) {
 		with(t, "kept-shares")
 		if changed := changedByARestart(t); len(changed) == 0 {
 			t.Error("nothing changed although the restarted hub learns nothing from its edges")
-		}
-		with(t, "")
-		for _, what := range changedByARestart(t) {
-			t.Errorf("changed by a restart of a hub that learns from its edges: %s", what)
 		}
 	})
 }
