@@ -32,6 +32,9 @@ func planFilters(namespace string, rule *gatewayv1.HTTPRouteRule, plan *rulePlan
 			return fmt.Sprintf("filter %s has no effect beside RequestRedirect, which forwards nothing; remove one", other)
 		}
 	}
+	if rule.Timeouts != nil {
+		return "timeouts have no effect beside RequestRedirect, which forwards nothing; remove one"
+	}
 	return ""
 }
 

@@ -52,6 +52,9 @@ func planMatch(given *gatewayv1.HTTPRouteMatch) (match model.Match, fault string
 		if name == "host" {
 			return match, "a header match on Host is not supported; use spec.hostnames"
 		}
+		if strings.Contains(name, "_") { // lbsync/envoy: HeadersWithUnderscoresAction
+			return match, fmt.Sprintf("header %q has an underscore: edges refuse such requests, as Envoy's guide for edges asks; use '-'", shortened(name))
+		}
 		if match.Headers, fault = withValue(match.Headers, kind, model.ValueMatch{Name: name, Value: header.Value}); fault != "" {
 			return match, "header " + fault
 		}

@@ -34,11 +34,15 @@ func (p *parent) accepted() condition.Condition {
 	if len(invalid) > 0 {
 		return condition.GatewayListenersNotValid(invalid, names(p.listeners, func(l *listener) bool { return !l.invalid() }))
 	}
+	var notes []string
 	if allowed := p.object.Spec.AllowedListeners; allowed != nil && allowed.Namespaces != nil &&
 		allowed.Namespaces.From != nil && *allowed.Namespaces.From != gatewayv1.NamespacesFromNone {
-		return condition.GatewayAccepted("ListenerSets are not supported, so spec.allowedListeners has no effect")
+		notes = append(notes, "ListenerSets are not supported, so spec.allowedListeners has no effect")
 	}
-	return condition.GatewayAccepted()
+	if i := p.object.Spec.Infrastructure; i != nil && len(i.Labels)+len(i.Annotations) > 0 {
+		notes = append(notes, "nothing is made for this Gateway alone, so labels and annotations of spec.infrastructure have no effect")
+	}
+	return condition.GatewayAccepted(notes...)
 }
 
 // invalid says that the listener itself is, whatever it refers to.

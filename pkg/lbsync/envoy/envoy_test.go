@@ -63,6 +63,18 @@ func TestRouteGolden(t *testing.T) {
 	golden(t, "routes", r.Routes[0])
 }
 
+// What a rule says of time holds: nothing cuts an answer earlier.
+func TestLongTimeouts(t *testing.T) {
+	for timeout, idle := range map[time.Duration]*time.Duration{time.Minute: nil, 10 * time.Minute: new(10 * time.Minute), 0: new(time.Duration(0))} {
+		l := httpListener(80, model.VirtualHost{Hostname: "a.example", Rules: []model.Rule{{Match: prefix("/"), Forward: to("a"), Timeout: &timeout}}})
+		message, _ := envoy.Translate(lbsync.Program{Listeners: []lbsync.Listener{l}}).Routes[0].Body.UnmarshalNew()
+		got := message.(*routev3.RouteConfiguration).GetVirtualHosts()[0].GetRoutes()[0].GetRoute().GetIdleTimeout()
+		if (got == nil) != (idle == nil) || idle != nil && got.AsDuration() != *idle {
+			t.Errorf("timeout %s: idle timeout %v, want %v", timeout, got, idle)
+		}
+	}
+}
+
 // The failover set, health checks, and HTTP/2 to the backend.
 func TestClusterGolden(t *testing.T) {
 	a := model.Assignment{Key: "shop/store/6b2f", Protocol: model.H2C, HealthCheck: &model.HealthCheck{Interval: 5 * time.Second, Timeout: time.Second, Path: "/healthz"}}

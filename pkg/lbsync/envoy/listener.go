@@ -115,6 +115,9 @@ func secret(s model.Secret) *tlsv3.Secret {
 		CertificateChain: inline(s.Certificate), PrivateKey: inline(s.PrivateKey)}}}
 }
 
+// streamIdle is how long nothing may happen to a request, as Envoy's guide for edges has it, unless its rule says more.
+const streamIdle = 5 * time.Minute
+
 // connectionManager is hardened as Envoy's guide for edges says ("Configuring Envoy as an edge proxy"); the routes are
 // still missing.
 func connectionManager(l lbsync.Listener, c model.Chain) *hcmv3.HttpConnectionManager {
@@ -137,7 +140,7 @@ func connectionManager(l lbsync.Listener, c model.Chain) *hcmv3.HttpConnectionMa
 			InitialStreamWindowSize: number(64 * 1024), InitialConnectionWindowSize: number(1024 * 1024)},
 		RequestHeadersTimeout: durationpb.New(10 * time.Second),
 		RequestTimeout:        durationpb.New(5 * time.Minute), // for the request to arrive, not for its answer
-		StreamIdleTimeout:     durationpb.New(5 * time.Minute),
+		StreamIdleTimeout:     durationpb.New(streamIdle),
 		UpgradeConfigs:        []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}},
 	}
 }

@@ -217,6 +217,9 @@ func forward(rule model.Rule, safe bool) *routev3.RouteAction {
 	}
 	if rule.Timeout != nil {
 		out.Timeout = durationpb.New(*rule.Timeout)
+		if *rule.Timeout == 0 || *rule.Timeout > streamIdle { // or the answer would be cut earlier than the rule says
+			out.IdleTimeout = durationpb.New(*rule.Timeout)
+		}
 	}
 	targets := rule.Forward.Targets
 	if only := targets[0]; len(targets) == 1 && none(only.Request) && none(only.Response) {
