@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -137,9 +138,13 @@ func number(v float64) string {
 }
 
 // JSON is out/demo.json: {"passed": bool, "figures": {name: number or [numbers]}}.
+// A figure that is no number (a part of no requests) is left out, as JSON has no word for it.
 func (f Figures) JSON() ([]byte, error) {
 	values := map[string]any{}
 	for name, v := range f {
+		if slices.ContainsFunc(v, func(n float64) bool { return math.IsNaN(n) || math.IsInf(n, 0) }) {
+			continue
+		}
 		if len(v) == 1 {
 			values[name] = v[0]
 		} else {
