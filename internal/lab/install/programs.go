@@ -170,13 +170,31 @@ func unzip(archive, name, out string) error {
 	return errors.Join(err, to.Close())
 }
 
-// debian maps the commands that the lab needs from the system to the packages
-// that have them: kube-proxy calls nft, race-built programs need a C compiler
-// and the C library's headers, which gcc only recommends.
-var debian = []struct{ command, pkg string }{
-	{"nft", "nftables"},
-	{"gcc", "gcc libc6-dev"},
-	{"pip3", "python3-pip"},
+// debian maps what the lab needs from the system to the packages that have it:
+// kube-proxy calls nft; race-built programs need a C compiler and the C
+// library's headers, which gcc only recommends.
+var debian = []struct {
+	pkg     string
+	present func(context.Context) bool
+}{
+	{"nftables", command("nft")},
+	{"gcc", command("gcc")},
+	{"libc6-dev", compiles},
+	{"python3-pip", command("pip3")},
+}
+
+func command(name string) func(context.Context) bool {
+	return func(context.Context) bool {
+		_, err := lookPath(name)
+		return err == nil
+	}
+}
+
+// compiles tells whether the C compiler finds the C library's headers.
+func compiles(ctx context.Context) bool {
+	cmd := exec.CommandContext(ctx, "gcc", "-E", "-x", "c", "-")
+	cmd.Stdin = strings.NewReader("#include <stdlib.h>\n")
+	return cmd.Run() == nil
 }
 
 // systemPackages installs missing Debian packages where it may, and otherwise
@@ -184,8 +202,8 @@ var debian = []struct{ command, pkg string }{
 func (i *installer) systemPackages(ctx context.Context) error {
 	var missing []string
 	for _, d := range debian {
-		if _, err := lookPath(d.command); err != nil {
-			missing = append(missing, strings.Fields(d.pkg)...)
+		if !d.present(ctx) {
+			missing = append(missing, d.pkg)
 		}
 	}
 	if len(missing) == 0 {
