@@ -4,8 +4,12 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"strings"
 	"testing"
 	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 
 	"crossway.dev/crossway/internal/demo"
 	"crossway.dev/crossway/internal/lab"
@@ -71,7 +75,31 @@ func installHub(ctx context.Context, disabled string) error {
 	if err := story.Lab.Hub.AwaitPods(ctx, lab.System, "app.kubernetes.io/name=crossway-hub", 1); err != nil {
 		return err
 	}
+	if err := awaitLeader(ctx); err != nil {
+		return err
+	}
 	return story.AwaitConnected(ctx)
+}
+
+// awaitLeader waits until the hub's one pod writes: a killed leader's Lease
+// lasts 15 s, and without a leader exports are not merged.
+func awaitLeader(ctx context.Context) error {
+	holder := ""
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
+		pods, err := story.Lab.Hub.Client.CoreV1().Pods(lab.System).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=crossway-hub"})
+		if err != nil {
+			return err
+		}
+		lease, err := story.Lab.Hub.Client.CoordinationV1().Leases(lab.System).Get(ctx, "crossway-hub", metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		holder = ptr.Deref(lease.Spec.HolderIdentity, "")
+		if len(pods.Items) == 1 && strings.HasPrefix(holder, pods.Items[0].Name+"_") {
+			return nil
+		}
+	}
+	return fmt.Errorf("the hub's Lease is held by %q, not by its pod", holder)
 }
 
 // servedIn is the part of a rate at checkout (20 rps in each of two clusters)
