@@ -10,6 +10,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/condition"
 	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/gateway/model"
@@ -241,6 +242,19 @@ func (b *build) resolve(namespace string, ref reference) (resolvedBackend, *cond
 	return b.resolveImport(backend, ref.port)
 }
 
+// offeredBy lists who exports a port, sorted and never nil: endpoints of other
+// clusters count for nothing, whatever they pushed to the hub.
+func offeredBy(imported *v1alpha1.ImportedService, port *v1alpha1.ImportedPort) []fleet.ClusterName {
+	clusters := []fleet.ClusterName{}
+	for _, c := range imported.Spec.Clusters {
+		if port.Clusters == nil || slices.Contains(port.Clusters, c.Name) {
+			clusters = append(clusters, fleet.ClusterName(c.Name))
+		}
+	}
+	slices.Sort(clusters)
+	return clusters
+}
+
 func (b *build) resolveImport(backend fleet.Backend, port int32) (resolvedBackend, *condition.Condition) {
 	found := b.index.imports[backend.Name]
 	if found == nil {
@@ -260,9 +274,7 @@ func (b *build) resolveImport(backend fleet.Backend, port int32) (resolvedBacken
 			continue
 		}
 		r := resolvedBackend{backend: model.WeightedBackend{Backend: backend, Port: p.Port, PortName: p.Name}}
-		for _, cluster := range slices.Sorted(slices.Values(p.Clusters)) {
-			r.backend.Clusters = append(r.backend.Clusters, fleet.ClusterName(cluster))
-		}
+		r.backend.Clusters = offeredBy(found, p)
 		if policy := b.index.policies[backend.Name]; policy != nil {
 			r.check = policy.check
 		}

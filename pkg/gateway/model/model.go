@@ -213,7 +213,7 @@ type WeightedBackend struct {
 	Backend  fleet.Backend
 	Port     int32  // of the import or Service
 	PortName string // finds the port in the backend's EndpointSlices
-	// Clusters that offer the port; nil: all. Set only where exports disagree.
+	// Clusters that offer the port, sorted; nil: all, as for a Service of the hub.
 	Clusters []fleet.ClusterName
 	Weight   uint32
 }

@@ -53,7 +53,7 @@ func TestSliceCostsItsAssignments(t *testing.T) {
 // counts for the cluster whose namespace it is in, whatever its labels say.
 func TestForeignAddresses(t *testing.T) {
 	f := newFixture(t)
-	f.slice(memberSlice("us-west", "web", "10.1.0.1", "10.3.0.9", "169.254.169.254", "127.0.0.1", "192.0.2.1"))
+	f.slice(memberSlice("us-west", "web", "10.1.0.1", "::ffff:10.1.0.2", "10.3.0.9", "169.254.169.254", "127.0.0.1", "192.0.2.1"))
 	trick := memberSlice("eu-west", "web", "10.3.0.9", "10.3.0.10")
 	trick.Namespace = "member-us-east" // us-east says that it is eu-west
 	f.slice(trick)
@@ -69,6 +69,25 @@ func TestForeignAddresses(t *testing.T) {
 	own.Labels = map[string]string{"kubernetes.io/service-name": "web"}
 	if s := readSlice(own); s != nil {
 		t.Errorf("a member's slice became the hub's Service: %v", s.part)
+	}
+}
+
+// A member that does not export a service has no share of it, whatever slices it pushes; once it exports it, it has.
+func TestOnlyExportersHaveAShare(t *testing.T) {
+	f := newFixture(t)
+	f.import2("web", 1)
+	a := assignmentOf("a", "web")
+	a.Backends[0].Clusters = []fleet.ClusterName{"eu-west"}
+	f.SetAssignments([]model.Assignment{a}, nil)
+	if us := f.shares("us", "a"); us != "ServiceImport/shop/web=eu-west:1000000" {
+		t.Errorf("us-west does not export web: %s", us)
+	}
+	both := assignmentOf("a", "web")
+	both.Backends[0].Clusters = []fleet.ClusterName{"eu-west", "us-west"}
+	f.SetAssignments([]model.Assignment{both}, nil)
+	f.run()
+	if us := f.shares("us", "a"); us != "ServiceImport/shop/web=us-west:1000000" {
+		t.Errorf("us-west exports web: %s", us)
 	}
 }
 

@@ -85,7 +85,8 @@ func appendAddress(to []address, e *discoveryv1.Endpoint) []address {
 	if err != nil {
 		return to
 	}
-	return append(to, address{ip: ip.Unmap(), zone: unique.Make(deref(e.Zone)), state: state})
+	// As it stands: Admission refuses an IPv4 address written as IPv6, here as where the member is told.
+	return append(to, address{ip: ip, zone: unique.Make(deref(e.Zone)), state: state})
 }
 
 // stateOf reads the conditions as their API documentation says: ready nil means true, serving nil means what ready is,

@@ -216,9 +216,7 @@ func (w *world) use(a *assigned, d dirty) {
 			f = newFlow(b.Backend)
 			w.flows[b.Backend] = f
 		}
-		if f.shares == nil {
-			d.flows[f] = true
-		}
+		d.flows[f] = true // which clusters count depends on the assignment
 		f.users[a.Key] = true
 	}
 }
@@ -272,12 +270,29 @@ func (w *world) capacities(backend fleet.Backend) []lbsync.Capacity {
 	var out []lbsync.Capacity
 	for _, cluster := range w.store.clusters(backend) {
 		m := w.members[cluster]
-		if m == nil {
+		if m == nil || !w.wanted(backend, cluster) {
 			continue
 		}
 		out = append(out, lbsync.Capacity{Cluster: cluster, Region: m.place.Region, Ready: w.store.parts[backend][cluster].ready(m.admit), Scaler: m.scaler})
 	}
 	return out
+}
+
+// wanted says whether an assignment takes a cluster's part of a backend: a member that does not export the service, or
+// not its port, has no share, whatever slices it pushed.
+func (w *world) wanted(backend fleet.Backend, cluster fleet.ClusterName) bool {
+	f := w.flows[backend]
+	if f == nil {
+		return true
+	}
+	for key := range f.users {
+		for _, b := range w.assignments[key].Backends {
+			if b.Backend == backend && (b.Clusters == nil || slices.Contains(b.Clusters, cluster)) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // assign makes one assignment for one region.
