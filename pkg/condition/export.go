@@ -19,6 +19,7 @@ const (
 	ExportConflict    = string(mcsv1beta1.ServiceExportConditionConflict)
 	EndpointsExported = "EndpointsExported"
 	EndpointsAdmitted = "EndpointsAdmitted"
+	MetadataExported  = "MetadataExported"
 )
 
 // listed is how many names or addresses a message spells out before "and n more".
@@ -54,6 +55,22 @@ func ExportAddressTypes(service fleet.ServiceName, sliceNames []string) Conditio
 	return Condition{
 		Type: EndpointsExported, Status: metav1.ConditionFalse, Reason: "AddressTypeNotSupported",
 		Message: fmt.Sprintf("EndpointSlice %s of Service %q has an addressType other than IPv4 and IPv6, so its endpoints are not exported; give addresses instead of names", andMore(quotedNames(sliceNames)), service),
+	}
+}
+
+// ExportMetadataInvalid says which exported labels and annotations, by key, no
+// object can carry; all others are exported.
+func ExportMetadataInvalid(service fleet.ServiceName, labels, annotations []string) Condition {
+	var parts []string
+	if len(labels) > 0 {
+		parts = append(parts, "exportedLabels "+andMore(quotedNames(labels)))
+	}
+	if len(annotations) > 0 {
+		parts = append(parts, "exportedAnnotations "+andMore(quotedNames(annotations)))
+	}
+	return Condition{
+		Type: MetadataExported, Status: metav1.ConditionFalse, Reason: "InvalidMetadata",
+		Message: fmt.Sprintf("%s of ServiceExport %q are no valid label or annotation and are not exported; correct or remove them", strings.Join(parts, " and "), service),
 	}
 }
 

@@ -14,18 +14,14 @@ type Condition struct {
 	Message string
 }
 
-// Kind names a kind of object that has a status of ours.
+// Kind names a kind of object that Reports are about.
 type Kind string
 
 const (
-	GatewayClass    Kind = "GatewayClass"
-	Gateway         Kind = "Gateway"
-	HTTPRoute       Kind = "HTTPRoute"
-	BackendPolicy   Kind = "BackendPolicy"
-	EdgePool        Kind = "EdgePool"
-	MemberCluster   Kind = "MemberCluster"
-	ExportedService Kind = "ExportedService"
-	ServiceImport   Kind = "ServiceImport"
+	GatewayClass  Kind = "GatewayClass"
+	Gateway       Kind = "Gateway"
+	HTTPRoute     Kind = "HTTPRoute"
+	BackendPolicy Kind = "BackendPolicy"
 )
 
 // Ref is one object at one generation. Namespace is empty for cluster-scoped kinds.

@@ -1,7 +1,6 @@
 package serviceexport
 
 import (
-	"maps"
 	"slices"
 	"strings"
 
@@ -48,6 +47,12 @@ func Describe(in Input) Offer {
 		}}
 	}
 	offer := Offer{Spec: specOf(in.Export, in.Service), Conditions: []condition.Condition{condition.ExportIsValid(name)}}
+	var left, unfit []string
+	offer.Spec.Labels, left = Labels(in.Export.Spec.ExportedLabels)
+	offer.Spec.Annotations, unfit = Annotations(in.Export.Spec.ExportedAnnotations)
+	if len(left)+len(unfit) > 0 {
+		offer.Conditions = append(offer.Conditions, condition.ExportMetadataInvalid(name, left, unfit))
+	}
 	var foreign []string
 	for _, s := range in.Slices {
 		if stripped, ok := Strip(in.Cluster, s, in.Zones); ok {
@@ -91,8 +96,6 @@ func specOf(export *mcsv1beta1.ServiceExport, service *corev1.Service) *v1alpha1
 			IPFamilies:            slices.Clone(service.Spec.IPFamilies),
 			InternalTrafficPolicy: copied(service.Spec.InternalTrafficPolicy),
 			TrafficDistribution:   copied(service.Spec.TrafficDistribution),
-			Labels:                maps.Clone(export.Spec.ExportedLabels),
-			Annotations:           maps.Clone(export.Spec.ExportedAnnotations),
 		},
 	}
 	if service.Spec.ClusterIP == corev1.ClusterIPNone {

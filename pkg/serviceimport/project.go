@@ -1,7 +1,6 @@
 package serviceimport
 
 import (
-	"maps"
 	"slices"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -9,6 +8,7 @@ import (
 
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/condition"
+	"crossway.dev/crossway/pkg/serviceexport"
 )
 
 // LabelManagedBy on a ServiceImport, with the value ManagedBy, says that
@@ -30,7 +30,8 @@ type Projection struct {
 // yet. Exported labels cannot replace Crossway's own.
 func Project(imported v1alpha1.ImportedService) Projection {
 	spec := imported.Spec.DeepCopy()
-	labels := maps.Clone(spec.Labels)
+	labels, _ := serviceexport.Labels(spec.Labels) // a hostile member may write to the hub what no agent would
+	annotations, _ := serviceexport.Annotations(spec.Annotations)
 	if labels == nil {
 		labels = map[string]string{}
 	}
@@ -39,7 +40,7 @@ func Project(imported v1alpha1.ImportedService) Projection {
 		Import: mcsv1beta1.ServiceImport{
 			ObjectMeta: metav1.ObjectMeta{
 				Namespace: spec.Service.Namespace, Name: spec.Service.Name,
-				Labels: labels, Annotations: spec.Annotations,
+				Labels: labels, Annotations: annotations,
 			},
 			Spec: mcsv1beta1.ServiceImportSpec{
 				Ports:                 []mcsv1beta1.ServicePort{},

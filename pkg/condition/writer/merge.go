@@ -10,7 +10,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
-	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
 
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/condition"
@@ -40,16 +39,8 @@ func newObject(kind condition.Kind) (client.Object, error) {
 		return &gatewayv1.HTTPRoute{}, nil
 	case condition.BackendPolicy:
 		return &v1alpha1.BackendPolicy{}, nil
-	case condition.EdgePool:
-		return &v1alpha1.EdgePool{}, nil
-	case condition.MemberCluster:
-		return &v1alpha1.MemberCluster{}, nil
-	case condition.ExportedService:
-		return &v1alpha1.ExportedService{}, nil
-	case condition.ServiceImport:
-		return &mcsv1beta1.ServiceImport{}, nil
 	}
-	return nil, fmt.Errorf("kind %s has no status of ours", kind)
+	return nil, fmt.Errorf("the status of kind %s is not written here", kind)
 }
 
 // apply changes the object's status to what the reports want, and says whether
@@ -73,14 +64,6 @@ func apply(o client.Object, reports []sourced, now metav1.Time) bool {
 		o.Status.Parents = mergeParents(o.Status.Parents, reports, now)
 	case *v1alpha1.BackendPolicy:
 		o.Status.Ancestors = mergeAncestors(o.Status.Ancestors, reports, now)
-	case *v1alpha1.EdgePool:
-		mergeReports(&o.Status.Conditions, reports, now)
-	case *v1alpha1.MemberCluster:
-		mergeReports(&o.Status.Conditions, reports, now)
-	case *v1alpha1.ExportedService:
-		mergeReports(&o.Status.Conditions, reports, now)
-	case *mcsv1beta1.ServiceImport:
-		mergeReports(&o.Status.Conditions, reports, now)
 	}
 	return !equality.Semantic.DeepEqual(before, o)
 }
@@ -121,14 +104,6 @@ func conditionsOf(o client.Object) []metav1.Condition {
 			}
 		}
 		return all
-	case *v1alpha1.EdgePool:
-		return o.Status.Conditions
-	case *v1alpha1.MemberCluster:
-		return o.Status.Conditions
-	case *v1alpha1.ExportedService:
-		return o.Status.Conditions
-	case *mcsv1beta1.ServiceImport:
-		return o.Status.Conditions
 	}
 	return nil
 }

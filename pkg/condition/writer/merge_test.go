@@ -116,3 +116,18 @@ func TestLongMessage(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
+// A status that another room writes is not the writer's to touch: the Keeper
+// alone writes an EdgePool's.
+func TestKinds(t *testing.T) {
+	for _, kind := range []condition.Kind{condition.GatewayClass, condition.Gateway, condition.HTTPRoute, condition.BackendPolicy} {
+		if _, err := newObject(kind); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, kind := range []condition.Kind{"EdgePool", "MemberCluster", "ExportedService", "ServiceImport"} {
+		if o, err := newObject(kind); err == nil {
+			t.Errorf("the writer takes reports on %s, into %T", kind, o)
+		}
+	}
+}

@@ -35,8 +35,9 @@ var statusTypes = []string{
 	condition.EndpointsExported, condition.EndpointsAdmitted,
 }
 
-// hubAnswers is how long a new export's status waits for the hub's verdict.
-const hubAnswers = time.Second
+// hubAnswers is how long a new export's status waits for the hub's verdict: long
+// enough that hundreds of exports at once cost one status write each, not two.
+const hubAnswers = 3 * time.Second
 
 // Exporter pushes one member's exports to the hub.
 type Exporter struct {

@@ -52,7 +52,7 @@ func TestPush(t *testing.T) {
 	}
 	f.wantConditions(ns, "web") // the hub is about to say more
 	f.clock = f.clock.Add(hubAnswers)
-	f.wantWrites("after a second without an answer", f.reconcile(ns, "web"))
+	f.wantWrites("without an answer", f.reconcile(ns, "web"))
 	f.wantConditions(ns, "web", "Ready=False Pending", "Valid=True Valid")
 
 	f.wantWrites("unchanged", f.reconcile(ns, "web", "web-1", "web-2"))

@@ -1,0 +1,49 @@
+package serviceexport
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/util/validation"
+)
+
+// maxAnnotations is how many bytes an API server takes of an object's
+// annotations, keys and values (apimachinery, TotalAnnotationSizeLimitB).
+const maxAnnotations = 256 << 10
+
+// Labels gives the exported labels that an object can carry, and the keys of
+// the others, sorted. ServiceExport's own schema takes any text.
+func Labels(exported map[string]string) (valid map[string]string, invalid []string) {
+	return split(exported, func(key, value string) bool {
+		return len(validation.IsQualifiedName(key)) == 0 && len(validation.IsValidLabelValue(value)) == 0
+	})
+}
+
+// Annotations does the same for annotations. Of too many bytes those that come
+// last by key are left out.
+func Annotations(exported map[string]string) (valid map[string]string, invalid []string) {
+	room := maxAnnotations
+	return split(exported, func(key, value string) bool {
+		if size := len(key) + len(value); len(validation.IsQualifiedName(strings.ToLower(key))) > 0 || size > room {
+			return false
+		} else {
+			room -= size
+			return true
+		}
+	})
+}
+
+func split(all map[string]string, ok func(key, value string) bool) (valid map[string]string, invalid []string) {
+	for _, key := range slices.Sorted(maps.Keys(all)) {
+		if !ok(key, all[key]) {
+			invalid = append(invalid, key)
+			continue
+		}
+		if valid == nil {
+			valid = map[string]string{}
+		}
+		valid[key] = all[key]
+	}
+	return valid, invalid
+}
