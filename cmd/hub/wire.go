@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"os"
 
 	"github.com/prometheus/client_golang/prometheus"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -20,6 +21,7 @@ import (
 
 	"crossway.dev/crossway/pkg/condition"
 	"crossway.dev/crossway/pkg/condition/writer"
+	"crossway.dev/crossway/pkg/election"
 	"crossway.dev/crossway/pkg/gateway/reconciler"
 	"crossway.dev/crossway/pkg/lbsync/endpoints"
 	"crossway.dev/crossway/pkg/lbsync/server"
@@ -35,6 +37,10 @@ func wire(ctx context.Context, o Options, cluster *rest.Config) (manager.Manager
 	if err != nil {
 		return nil, err
 	}
+	lock, err := election.Lock(cluster, election.Lease{Namespace: o.Namespace, Name: "crossway-hub", Pod: os.Getenv("POD_NAME")})
+	if err != nil {
+		return nil, err
+	}
 	mgr, err := ctrl.NewManager(cluster, ctrl.Options{
 		Scheme:                        newScheme(),
 		Cache:                         cacheOptions(),
@@ -44,6 +50,8 @@ func wire(ctx context.Context, o Options, cluster *rest.Config) (manager.Manager
 		LeaderElectionID:              "crossway-hub",
 		LeaderElectionNamespace:       o.Namespace,
 		LeaderElectionReleaseOnCancel: true, // the process ends when the manager does
+
+		LeaderElectionResourceLockInterface: lock,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("make the manager: %w", err)

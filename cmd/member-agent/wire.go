@@ -19,6 +19,7 @@ import (
 	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
 
 	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/pkg/election"
 	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/serviceexport/agent"
 )
@@ -83,6 +84,10 @@ func wire(o Options) (ctrl.Manager, error) {
 
 func newManager(o Options, config *rest.Config, scheme *runtime.Scheme) (ctrl.Manager, error) {
 	wait := true
+	lock, err := election.Lock(config, election.Lease{Namespace: o.Namespace, Name: "crossway-member-agent", Pod: os.Getenv("POD_NAME")})
+	if err != nil {
+		return nil, err
+	}
 	mgr, err := ctrl.NewManager(config, ctrl.Options{
 		Scheme:                        scheme,
 		Cache:                         cache.Options{DefaultTransform: cache.TransformStripManagedFields()},
@@ -93,6 +98,8 @@ func newManager(o Options, config *rest.Config, scheme *runtime.Scheme) (ctrl.Ma
 		LeaderElectionID:              "crossway-member-agent",
 		LeaderElectionNamespace:       o.Namespace,
 		LeaderElectionReleaseOnCancel: true, // nothing runs after the manager has stopped
+
+		LeaderElectionResourceLockInterface: lock,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("manager of this cluster: %w", err)

@@ -44,6 +44,7 @@ var shells = map[string][]string{
 	"pkg/lbsync/server":       nil,
 	"pkg/condition/writer":    nil,
 	"pkg/apply":               nil,
+	"pkg/election":            nil,
 }
 
 var allShells = []string{"api/v1alpha1", "pkg/fleet", "pkg/gateway/model", "pkg/condition", "pkg/condition/writer", "pkg/apply"}

@@ -1,0 +1,62 @@
+package election
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/leaderelection"
+
+	"crossway.dev/crossway/internal/lab/envtestkit"
+)
+
+func TestMain(m *testing.M) { envtestkit.Main(m) }
+
+// lead takes the Lease as a process in a pod would, and is killed: it never
+// gives the Lease back. It returns how long it took to lead.
+func lead(t *testing.T, pod string, patience time.Duration) (time.Duration, bool) {
+	t.Helper()
+	lock, err := Lock(envtestkit.Config(t), Lease{Namespace: "default", Name: "election", Pod: pod})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, kill := context.WithTimeout(t.Context(), patience)
+	defer kill()
+	began, led := time.Now(), make(chan struct{})
+	elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
+		Lock: lock, LeaseDuration: 15 * time.Second, RenewDeadline: renewDeadline, RetryPeriod: 2 * time.Second,
+		Callbacks: leaderelection.LeaderCallbacks{OnStartedLeading: func(context.Context) { close(led) }, OnStoppedLeading: func() {}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	go elector.Run(ctx)
+	select {
+	case <-led:
+		return time.Since(began), true
+	case <-ctx.Done():
+		return 0, false
+	}
+}
+
+// A process that died leads again at once when its pod restarts it; another
+// pod waits until the Lease has run out.
+func TestRestartedProcessLeadsAtOnce(t *testing.T) {
+	if _, ok := lead(t, "hub-a", 10*time.Second); !ok {
+		t.Fatal("nobody leads")
+	}
+	if took, ok := lead(t, "hub-a", 5*time.Second); !ok {
+		t.Errorf("the restarted process does not lead after 5 s")
+	} else {
+		t.Logf("restarted: %v", took)
+	}
+	if _, ok := lead(t, "hub-b", 5*time.Second); ok {
+		t.Error("another pod leads although the Lease has not run out")
+	}
+	lease, err := kubernetes.NewForConfigOrDie(envtestkit.Config(t)).CoordinationV1().Leases("default").Get(t.Context(), "election", metav1.GetOptions{})
+	if err != nil || *lease.Spec.HolderIdentity != "hub-a" {
+		t.Errorf("the Lease is held by %v, %v", lease.Spec.HolderIdentity, err)
+	}
+}
