@@ -132,6 +132,28 @@ func TestReauthorize(t *testing.T) {
 	}
 }
 
+// No stream outlives its certificate, and none starts on a connection that did.
+func TestCertificateEnds(t *testing.T) {
+	h := newHub(t, server.Config{})
+	h.SetAssignments(pool, nil, nil)
+	h.SetResources(pool, snapshot(1, "Cluster a@1"))
+	end := time.Now().Add(2 * time.Second).Truncate(time.Second) // as certificates say it
+	connection := h.dial(ending(t, end, h.ca, usEdge.String()))
+	e := open(t, connection, "envoy-0")
+	e.asks(server.ClusterType, nil)
+	e.takes("Cluster a@1")
+	timeout := time.AfterFunc(patience, e.cancel)
+	defer timeout.Stop()
+	_, err := e.stream.Recv()
+	if s := status.Convert(err); s.Code() != codes.Unavailable || time.Now().Before(end) {
+		t.Errorf("the stream ended %s after its certificate with %v", time.Since(end), err)
+	}
+	h.hears("disconnected envoy-0")
+	if s := status.Convert(asksForAll(connection)); s.Code() != codes.Unavailable {
+		t.Errorf("the next stream ended with %v, want Unavailable", s)
+	}
+}
+
 // Load is the certificate's region's, whatever the node says; the first message
 // may have counts already.
 func TestLoadReports(t *testing.T) {

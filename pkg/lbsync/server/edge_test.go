@@ -189,13 +189,19 @@ func (h *hub) certificate(id registration.EdgeIdentity) tls.Certificate {
 // strange signs a client certificate with URIs that no edge's has, by ca.
 func strange(t testing.TB, ca registration.Pair, uris ...string) tls.Certificate {
 	t.Helper()
+	return ending(t, time.Now().Add(time.Hour), ca, uris...)
+}
+
+// ending is strange's certificate with an end, to a second.
+func ending(t testing.TB, end time.Time, ca registration.Pair, uris ...string) tls.Certificate {
+	t.Helper()
 	issuer, err := tls.X509KeyPair(ca.Certificate, ca.Key)
 	check(t, err)
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	check(t, err)
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(7), Subject: pkix.Name{CommonName: "crossway:member:us-west", Organization: []string{"crossway:members"}},
-		NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour),
+		NotBefore: time.Now().Add(-time.Minute), NotAfter: end,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	}
 	for _, uri := range uris {

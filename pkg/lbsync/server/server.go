@@ -65,7 +65,7 @@ func (s *Server) Register(g *grpc.Server) {
 }
 
 // NewGRPCServer is a gRPC server for edges: TLS 1.3, a client certificate of
-// base.ClientCAs demanded. base, or what its GetConfigForClient returns, has the
+// base.ClientCAs demanded, and the connection ends when that does. base, or what its GetConfigForClient returns, has the
 // server's certificates.
 func NewGRPCServer(base *tls.Config, options ...grpc.ServerOption) *grpc.Server {
 	strict := strictTLS(base)
@@ -79,7 +79,7 @@ func NewGRPCServer(base *tls.Config, options ...grpc.ServerOption) *grpc.Server 
 		}
 	}
 	return grpc.NewServer(append([]grpc.ServerOption{
-		grpc.Creds(credentials.NewTLS(strict)),
+		grpc.Creds(expiring{credentials.NewTLS(strict)}),
 		// Envoy pings each 5 s; gRPC's default allows one in 5 min and then hangs up.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
 		// An edge whose machine vanished must not count as connected for long.
