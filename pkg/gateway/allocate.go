@@ -12,8 +12,9 @@ import (
 // Allocate gives each Gateway of ours one address in every EdgePool that it
 // lives in, and returns copies of the pools whose status.allocations changed,
 // by name. What is allocated stays while its Gateway exists, wherever that
-// moves; a Gateway that is gone gives its addresses back. No address is given
-// twice, also where the blocks of two pools overlap.
+// moves, and while a block of the pool has it; a Gateway that is gone gives its
+// addresses back, and one whose address no block has any more gets another. No
+// address is given twice, also where the blocks of two pools overlap.
 func Allocate(in Input) []v1alpha1.EdgePool {
 	b := &build{in: in, index: indexOf(in)}
 	pools := make([]*v1alpha1.EdgePool, 0, len(in.Pools))
@@ -29,7 +30,9 @@ func Allocate(in Input) []v1alpha1.EdgePool {
 	}
 	for _, pool := range pools {
 		before := len(pool.Status.Allocations)
-		pool.Status.Allocations = slices.DeleteFunc(pool.Status.Allocations, func(a v1alpha1.AddressAllocation) bool { return !exists[holder(a)] })
+		pool.Status.Allocations = slices.DeleteFunc(pool.Status.Allocations, func(a v1alpha1.AddressAllocation) bool {
+			return !exists[holder(a)] || !holds(pool, a.Address)
+		})
 		changed[pool.Name] = len(pool.Status.Allocations) != before
 	}
 	b.give(pools, changed)
@@ -78,6 +81,15 @@ func (b *build) give(pools []*v1alpha1.EdgePool, changed map[string]bool) {
 			slices.SortFunc(pool.Status.Allocations, func(x, y v1alpha1.AddressAllocation) int { return holder(x).Compare(holder(y)) })
 		}
 	}
+}
+
+// holds says whether a block of the pool has an address: edges hold no other.
+func holds(pool *v1alpha1.EdgePool, text string) bool {
+	address, err := netip.ParseAddr(text)
+	return err == nil && slices.ContainsFunc(pool.Spec.Addresses, func(block v1alpha1.AddressBlock) bool {
+		prefix, err := netip.ParsePrefix(block.CIDR)
+		return err == nil && prefix.Contains(address)
+	})
 }
 
 func holder(a v1alpha1.AddressAllocation) fleet.ObjectName {
