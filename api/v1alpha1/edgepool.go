@@ -1,6 +1,11 @@
 package v1alpha1
 
-import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+import (
+	"cmp"
+	"iter"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
 
 // Exposure says whom a gateway is for.
 //
@@ -41,7 +46,8 @@ type EdgePoolSpec struct {
 	Region string `json:"region"`
 
 	// Nearest regions in the order in which demand overflows to them; all
-	// others come after, together.
+	// others come after, together. A region has one order: where several of its
+	// pools name one, the oldest of them decides (see NearestOf).
 	// +kubebuilder:validation:MaxItems=32
 	// +kubebuilder:validation:items:MaxLength=63
 	// +listType=atomic
@@ -54,6 +60,7 @@ type EdgePoolSpec struct {
 	Exposure Exposure `json:"exposure,omitempty"`
 
 	// Addresses that the edges hold; each Gateway gets one of them, for its life.
+	// A Gateway whose address is in no block any more gets another.
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=16
 	// +listType=map
@@ -74,7 +81,8 @@ type EdgePoolStatus struct {
 	// Edges is how many are connected.
 	// +optional
 	Edges int32 `json:"edges"`
-	// Allocations are the addresses given, by Gateway. Given once, kept for the Gateway's life.
+	// Allocations are the addresses given, by Gateway. Given once, kept for the
+	// Gateway's life or until no block of spec.addresses has them.
 	// +listType=atomic
 	// +optional
 	Allocations []AddressAllocation `json:"allocations,omitempty"`
@@ -95,6 +103,19 @@ type AddressAllocation struct {
 type GatewayReference struct {
 	Namespace string `json:"namespace"`
 	Name      string `json:"name"`
+}
+
+// NearestOf is the pool whose spec.nearest counts for a region: of those that
+// name any the oldest, then the first by name. Nil where none does.
+func NearestOf(pools iter.Seq[*EdgePool], region string) *EdgePool {
+	var first *EdgePool
+	for p := range pools {
+		if p.Spec.Region == region && len(p.Spec.Nearest) > 0 && (first == nil || cmp.Or(
+			p.CreationTimestamp.Compare(first.CreationTimestamp.Time), cmp.Compare(p.Name, first.Name)) < 0) {
+			first = p
+		}
+	}
+	return first
 }
 
 // EdgePoolList is a list of EdgePools.

@@ -14,6 +14,13 @@ func EdgePoolReady() Condition {
 	return Condition{Type: edgePoolReady, Status: metav1.ConditionTrue, Reason: "EdgesConnected", Message: "edges are connected to the hub"}
 }
 
+// EdgePoolNearestIgnored adds to a verdict that another pool's spec.nearest
+// counts for the region instead of this one's.
+func EdgePoolNearestIgnored(c Condition, region, other string) Condition {
+	c.Message += fmt.Sprintf("; spec.nearest does not count: that of EdgePool %q decides for region %q; write the same here, or leave it out", other, region)
+	return c
+}
+
 // EdgePoolNoEdges says that nobody serves the pool's Gateways, or that those
 // who do have lost the hub and serve what they had.
 func EdgePoolNoEdges(pool string) Condition {

@@ -2,8 +2,11 @@ package reconciler
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"reflect"
+	"slices"
 	"sync"
 	"time"
 
@@ -21,6 +24,9 @@ import (
 // rest is between two rounds of writes to EdgePools: edges that come and go
 // must not cost a write each.
 const rest = 200 * time.Millisecond
+
+// longestRest is between two tries to write what cannot be written.
+const longestRest = 30 * time.Second
 
 // Keeper writes the status of EdgePools: the addresses given to Gateways and
 // the edges connected. It is a Runnable that only the leader runs, and the one
@@ -45,6 +51,9 @@ type poolStatus struct {
 	// others are stored by now, another computation is on its way.
 	given, allocations []v1alpha1.AddressAllocation
 	edges              int
+	// region and decides are set where another pool's spec.nearest counts for
+	// the region instead of this one's.
+	region, decides string
 }
 
 // NewKeeper makes a Keeper.
@@ -82,15 +91,22 @@ func (k *Keeper) wake() {
 // Start writes what is and becomes wanted until ctx ends.
 func (k *Keeper) Start(ctx context.Context) error {
 	k.wake()
+	pause := rest
+	var again <-chan time.Time // while something could not be written
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-k.kick:
+		case <-again:
 		}
-		if err := k.writeAll(ctx); err != nil && ctx.Err() == nil {
+		again = nil
+		if err := k.writeAll(ctx); err == nil {
+			pause = rest
+		} else if ctx.Err() == nil {
 			log.FromContext(ctx).Error(err, "write EdgePools")
-			k.wake()
+			pause = min(2*pause, longestRest)
+			again = k.Clock.After(pause)
 		}
 		select {
 		case <-ctx.Done():
@@ -100,17 +116,17 @@ func (k *Keeper) Start(ctx context.Context) error {
 	}
 }
 
-// writeAll brings every EdgePool to what is wanted.
+// writeAll brings every EdgePool to what is wanted, by name. One that cannot be
+// written does not hold up the others.
 func (k *Keeper) writeAll(ctx context.Context) error {
 	k.mu.Lock()
 	wanted := k.wanted
 	k.mu.Unlock()
-	for name, status := range wanted {
-		if err := k.write(ctx, name, status); err != nil {
-			return err
-		}
+	var faults []error
+	for _, name := range slices.Sorted(maps.Keys(wanted)) {
+		faults = append(faults, k.write(ctx, name, wanted[name]))
 	}
-	return nil
+	return errors.Join(faults...)
 }
 
 func (k *Keeper) write(ctx context.Context, name string, wanted poolStatus) error {
@@ -128,6 +144,9 @@ func (k *Keeper) write(ctx context.Context, name string, wanted poolStatus) erro
 		verdict := condition.EdgePoolReady()
 		if wanted.edges == 0 {
 			verdict = condition.EdgePoolNoEdges(name)
+		}
+		if wanted.decides != "" {
+			verdict = condition.EdgePoolNearestIgnored(verdict, wanted.region, wanted.decides)
 		}
 		pool.Status.Conditions = condition.Stamped(pool.Status.Conditions, []condition.Condition{verdict}, pool.Generation, k.Clock.Now())
 		if equality.Semantic.DeepEqual(before, &pool.Status) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -16,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/condition"
 	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/gateway"
@@ -349,9 +351,20 @@ func (r *Reconciler) edges() map[string][]EdgeProgress {
 // keep tells the Keeper what EdgePools are to say.
 func (r *Reconciler) keep(edges map[string][]EdgeProgress) {
 	wanted := make(map[string]poolStatus, len(r.input.Pools))
+	pools := func(yield func(*v1alpha1.EdgePool) bool) {
+		for i := range r.input.Pools {
+			if !yield(&r.input.Pools[i]) {
+				return
+			}
+		}
+	}
 	for i := range r.input.Pools {
 		p := &r.input.Pools[i]
-		wanted[p.Name] = poolStatus{given: p.Status.Allocations, allocations: p.Status.Allocations, edges: len(edges[p.Name])}
+		status := poolStatus{given: p.Status.Allocations, allocations: p.Status.Allocations, edges: len(edges[p.Name])}
+		if decides := v1alpha1.NearestOf(pools, p.Spec.Region); len(p.Spec.Nearest) > 0 && !slices.Equal(p.Spec.Nearest, decides.Spec.Nearest) {
+			status.region, status.decides = p.Spec.Region, decides.Name
+		}
+		wanted[p.Name] = status
 	}
 	for _, p := range gateway.Allocate(r.input) {
 		status := wanted[p.Name]

@@ -1,11 +1,13 @@
 package endpoints
 
 import (
+	"strings"
 	"testing"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/gateway/model"
 	"crossway.dev/crossway/pkg/lbsync"
@@ -88,6 +90,25 @@ func TestOnlyExportersHaveAShare(t *testing.T) {
 	f.run()
 	if us := f.shares("us", "a"); us != "ServiceImport/shop/web=us-west:1000000" {
 		t.Errorf("us-west exports web: %s", us)
+	}
+}
+
+// A region has one order of overflow: that of its oldest pool that names one.
+func TestNearestOfTheOldestPool(t *testing.T) {
+	f := newFixture(t)
+	for i, name := range []string{"z", "y", "a"} { // from old to young; the oldest names none
+		p := &v1alpha1.EdgePool{}
+		p.Name, p.CreationTimestamp = name, metav1.NewTime(time.Unix(int64(i), 0))
+		p.Spec = v1alpha1.EdgePoolSpec{Region: "asia", Nearest: [][]string{nil, {"us"}, {"eu"}}[i]}
+		f.intake.poolHandler().OnAdd(p, false)
+	}
+	f.run()
+	var got []string
+	for _, r := range f.world.regions {
+		got = append(got, r.name+">"+strings.Join(r.nearest, ","))
+	}
+	if s := strings.Join(got, " "); s != "asia>us eu>us us>eu" {
+		t.Errorf("the regions overflow %s", s)
 	}
 }
 

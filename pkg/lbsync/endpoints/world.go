@@ -131,7 +131,7 @@ func (w *world) applyPools(changed map[string]*v1alpha1.EdgePool) bool {
 	matters := false
 	for name, p := range changed {
 		old := w.pools[name]
-		matters = matters || (old == nil) != (p == nil) || p != nil && !equality.Semantic.DeepEqual(old.Spec, p.Spec)
+		matters = matters || (old == nil) != (p == nil) || p != nil && (old.UID != p.UID || !equality.Semantic.DeepEqual(old.Spec, p.Spec))
 		if p == nil {
 			delete(w.pools, name)
 		} else {
@@ -144,15 +144,19 @@ func (w *world) applyPools(changed map[string]*v1alpha1.EdgePool) bool {
 	return matters
 }
 
-// readRegions lists the regions of all pools. Where pools of one region name different nearest ones, the first pool by
-// name counts: a region has one order of overflow.
+// readRegions lists the regions of all pools. Where pools of one region name different nearest ones, one of
+// them counts (v1alpha1.NearestOf) and the others say so: a region has one order of overflow.
 func (w *world) readRegions() {
 	w.regions = nil
-	for _, name := range slices.Sorted(maps.Keys(w.pools)) {
-		p := w.pools[name]
-		if !slices.ContainsFunc(w.regions, func(r regionView) bool { return r.name == p.Spec.Region }) {
-			w.regions = append(w.regions, regionView{name: p.Spec.Region, nearest: p.Spec.Nearest})
+	for _, p := range w.pools {
+		if w.hasRegion(p.Spec.Region) {
+			continue
 		}
+		view := regionView{name: p.Spec.Region}
+		if decides := v1alpha1.NearestOf(maps.Values(w.pools), view.name); decides != nil {
+			view.nearest = decides.Spec.Nearest
+		}
+		w.regions = append(w.regions, view)
 	}
 	slices.SortFunc(w.regions, func(a, b regionView) int { return cmp.Compare(a.name, b.name) })
 	w.readEdges()
