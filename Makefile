@@ -14,7 +14,8 @@ help: ## say what can be made
 
 demo: install ## run the fleet and tell its story with measured figures (out/demo.json)
 	@mkdir -p out bin
-	go build -o bin/ ./internal/demo/cmd/demo
+	@echo "building the demo (the first time about 90 s on 2 cores) ..."
+	@go build -o bin/ ./internal/demo/cmd/demo
 	bin/demo --out out/demo.json
 
 test: install lint unit e2e ## everything: lint, unit and property tests, charts, the lab end to end
@@ -36,7 +37,8 @@ lint: $(TOOLS)/golangci-lint ## gofmt, go vet, golangci-lint, shellcheck
 
 lab: install ## leave the fleet running and print how to look at it (Ctrl-C ends it)
 	@mkdir -p bin
-	go build -o bin/ ./internal/lab/cmd/lab
+	@echo "building the lab (the first time about 90 s on 2 cores) ..."
+	@go build -o bin/ ./internal/lab/cmd/lab
 	bin/lab
 
 bench: install ## measure latencies and sizes (out/bench.json, a table)
@@ -58,6 +60,7 @@ images: ## container images by ko; KO_DOCKER_REPO says where to
 
 .PHONY: install
 install: # what demo, test, lab and bench need
+	@echo "looking for what is needed ..."
 	@go run ./internal/lab/install/cmd/lab-install >/dev/null
 
 $(TOOLS)/golangci-lint: hack/lint/go.mod

@@ -47,6 +47,7 @@ func Build(ctx context.Context, progress io.Writer, race bool, only ...string) (
 		}
 	}
 	begin := time.Now()
+	fmt.Fprintln(progress, "building Crossway's programs ...")
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = root
 	if out, err := cmd.CombinedOutput(); err != nil {

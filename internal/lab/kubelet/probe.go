@@ -21,6 +21,9 @@ import (
 // eager is how often a container is probed that has not been ready yet.
 const eager = 100 * time.Millisecond
 
+// tellAfter is how many probes fail in a row before the pod's message says why.
+const tellAfter = 50
+
 // probe keeps c.ready true to the container's readiness probe until ctx ends.
 func (c *container) probe(ctx context.Context) {
 	p := c.spec.ReadinessProbe
@@ -33,7 +36,7 @@ func (c *container) probe(ctx context.Context) {
 	if !sleep(ctx, time.Duration(p.InitialDelaySeconds)*time.Second) {
 		return
 	}
-	ready, inARow := false, int32(0)
+	ready, inARow, failed := false, int32(0), 0
 	for {
 		err := c.probeOnce(ctx, p)
 		if ctx.Err() != nil {
@@ -44,9 +47,15 @@ func (c *container) probe(ctx context.Context) {
 		} else {
 			inARow++
 		}
+		if failed++; err == nil {
+			failed = 0
+		}
+		if failed == tellAfter {
+			c.set(func() { c.w.message = fmt.Sprintf("readiness probe of %s: %v", c.spec.Name, err) })
+		}
 		if (!ready && inARow >= max(1, p.SuccessThreshold)) || (ready && inARow >= max(1, p.FailureThreshold)) {
 			ready, inARow = !ready, 0
-			c.set(func() { c.ready = ready })
+			c.set(func() { c.ready, c.w.message = ready, "" })
 		}
 		pause := time.Duration(max(1, p.PeriodSeconds)) * time.Second
 		if !ready {

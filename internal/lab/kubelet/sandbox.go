@@ -37,6 +37,7 @@ type sandboxed struct {
 	sandbox
 	cmd  *exec.Cmd
 	mnt  *os.File // its mount namespace
+	top  *os.File // "/" of the lab in it, which may be less than its root: see exec
 	uts  *os.File
 	done chan struct{} // closed when it has ended; code is set before
 	code int
@@ -103,6 +104,7 @@ func launch(s sandbox) (*sandboxed, error) {
 		p.log.Close()
 		p.mnt.Close()
 		p.uts.Close()
+		p.top.Close()
 		close(p.done)
 	}()
 	return p, nil
@@ -125,6 +127,9 @@ func (p *sandboxed) start() (err error) {
 		return err
 	}
 	if p.uts, err = os.Open("/proc/thread-self/ns/uts"); err != nil {
+		return err
+	}
+	if p.top, err = os.Open("/"); err != nil {
 		return err
 	}
 	p.cmd = exec.Command(p.args[0], p.args[1:]...) //nolint:noctx // ended by terminate and kill
@@ -201,6 +206,11 @@ func (p *sandboxed) exec(ctx context.Context, e execution) error {
 				if err := unix.Setns(int(f.Fd()), 0); err != nil {
 					return fmt.Errorf("enter the container: %w", err)
 				}
+			}
+			// setns(2) leads to the namespace's root, which is out of a chroot
+			// that the lab may have been started in.
+			if err := errors.Join(p.top.Chdir(), unix.Chroot(".")); err != nil {
+				return fmt.Errorf("enter the container: %w", err)
 			}
 			if err := netns.Set(p.ns); err != nil {
 				return err
