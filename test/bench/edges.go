@@ -97,7 +97,11 @@ func (b *Bench) histogram(ctx context.Context) (sum, count float64, err error) {
 	}
 	asking := load.Client(b.fleet.DialerAt("hub"), nil)
 	defer asking.CloseIdleConnections()
-	answer, err := asking.Get("http://" + hub.Status.PodIP + ":8080/metrics")
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+hub.Status.PodIP+":8080/metrics", nil)
+	if err != nil {
+		return 0, 0, err
+	}
+	answer, err := asking.Do(request)
 	if err != nil {
 		return 0, 0, err
 	}

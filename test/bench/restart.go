@@ -122,7 +122,6 @@ func (b *Bench) cold(ctx context.Context, size int, f Figures) error {
 	}
 	clusters, routes := map[string]bool{}, map[string]bool{}
 	var last time.Time
-	cpu := time.Duration(0)
 	all := func(e Event) bool {
 		if e.What != "acked" || e.Node != fresh.name || e.At.Before(hub.began) {
 			return false
@@ -141,7 +140,7 @@ func (b *Bench) cold(ctx context.Context, size int, f Figures) error {
 	if err := b.log.Follow(ctx, mark, all); err != nil {
 		return fmt.Errorf("edge %s has %d of %d assignments, %d routes: %w", fresh.name, len(clusters), size, len(routes), err)
 	}
-	cpu = hub.cpu()
+	cpu := hub.cpu()
 	if err := b.log.Quiet(ctx, 3*time.Second); err != nil {
 		return err
 	}
