@@ -114,7 +114,8 @@ func enter(e Entry) (int, error) {
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...) //nolint:noctx // ended by signals, see forward
 	cmd.Args[0] = os.Args[0]
 	cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = os.Stdin, os.Stdout, os.Stderr, files[3:]
-	cmd.Env = append(os.Environ(), roleVariable+"="+roleInit, listenVariable+"="+strconv.Itoa(len(e.Listen)), binVariable+"="+bin)
+	cmd.Env = append(os.Environ(), roleVariable+"="+roleInit, listenVariable+"="+strconv.Itoa(len(e.Listen)), binVariable+"="+bin,
+		"PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin") // of nft, which a plain user's PATH may lack
 	cmd.SysProcAttr = attr
 	if err := cmd.Start(); err != nil {
 		return 0, fmt.Errorf("new namespaces (needs root, or unprivileged user namespaces): %w", err)
