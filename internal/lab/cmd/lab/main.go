@@ -92,15 +92,21 @@ The lab runs (ready after %[1]s). ^C ends it and leaves nothing behind. Look at 
 
   export KUBECONFIG=%[2]s PATH=%[4]s:$PATH
   kubectl --context hub get memberclusters,edgepools -A
-  kubectl --context hub get gateways,httproutes -A
   kubectl --context us-west get pods -A
   kubectl --context hub logs -n crossway-system deployment/crossway-hub
 
-The gateways' first addresses answer on this machine (us: 18080 and 18443, eu: 28080 and 28443):
+A service in every cluster, and one Gateway for them all:
 
-  curl --connect-to ::127.0.0.1:18080 http://store.example.com/
-  curl -k --connect-to ::127.0.0.1:18443 https://site.example.com/home
-  curl --resolve store.example.com:28080:127.0.0.1 http://store.example.com:28080/
+  for c in us-west us-east eu-west; do
+    sed "s/THIS-CLUSTER/$c/" examples/lab/member.yaml | kubectl --context $c apply -f -
+  done
+  kubectl --context hub apply -f examples/lab/hub.yaml
+  kubectl --context hub get serviceimports,gateways,httproutes -A
+
+Clients of both regions (the first Gateway's address; TLS at 18443 and 28443):
+
+  curl --connect-to ::127.0.0.1:18080 http://store.example.com/    # us
+  curl --connect-to ::127.0.0.1:28080 http://store.example.com/    # eu
   a browser: http://store.example.com:18080/ with "127.0.0.1 store.example.com" in /etc/hosts
 
 Logs of all programs and pods: %[3]s
