@@ -243,7 +243,8 @@ func TestExamplesAreAccepted(t *testing.T) {
 	if err != nil || len(files) < 5 {
 		t.Fatalf("%d examples, %v", len(files), err)
 	}
-	files = append(files, filepath.Join(root, "examples/member/export.yaml"))
+	files = append(files, filepath.Join(root, "examples/member/export.yaml"),
+		filepath.Join(root, "examples/lab/hub.yaml"), filepath.Join(root, "examples/lab/member.yaml"))
 	for _, file := range files {
 		data, err := os.ReadFile(file)
 		if err != nil {
