@@ -22,7 +22,9 @@ test: install lint unit e2e ## everything: lint, unit and property tests, charts
 	@echo "all tests passed"
 
 unit: install ## pure packages, shells against real API servers, charts, with the race detector
-	eval "$$(go run ./internal/lab/install/cmd/lab-install)"; export KUBEBUILDER_ASSETS ENVOY HELM; \
+	@echo "go test -race, all but e2e (compiling takes some minutes the first time) ..."
+	@programs=$$(go run ./internal/lab/install/cmd/lab-install); eval "$$programs"; \
+	export KUBEBUILDER_ASSETS ENVOY HELM; \
 	go test -race -timeout 20m $$(go list ./... | grep -v /test/e2e)
 
 e2e: install ## every claim of the demo, in the lab, with race-built binaries
