@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"strings"
 	"testing"
 	"time"
 
@@ -95,7 +94,7 @@ func awaitLeader(ctx context.Context) error {
 			return err
 		}
 		holder = ptr.Deref(lease.Spec.HolderIdentity, "")
-		if len(pods.Items) == 1 && strings.HasPrefix(holder, pods.Items[0].Name+"_") {
+		if len(pods.Items) == 1 && holder == pods.Items[0].Name {
 			return nil
 		}
 	}
