@@ -1,8 +1,10 @@
 package apply
 
 import (
+	"context"
 	"fmt"
 
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/cluster"
 )
@@ -20,4 +22,13 @@ func ClientOf(c cluster.Cluster) (client.Client, error) {
 		return nil, fmt.Errorf("client that reads its own writes: %w", err)
 	}
 	return waiting, nil
+}
+
+// Found reads an object into into; one that does not exist is nil, without an error.
+func Found[T client.Object](ctx context.Context, from client.Reader, key types.NamespacedName, into T) (T, error) {
+	var none T
+	if err := from.Get(ctx, key, into); err != nil {
+		return none, client.IgnoreNotFound(err)
+	}
+	return into, nil
 }

@@ -22,6 +22,10 @@ const (
 	MetadataExported  = "MetadataExported"
 )
 
+// ExportTypes are all of them: what Crossway writes on a ServiceExport.
+// Conditions of other types there are somebody else's.
+var ExportTypes = []string{ExportValid, ExportReady, ExportConflict, EndpointsExported, EndpointsAdmitted, MetadataExported}
+
 // listed is how many names or addresses a message spells out before "and n more".
 const listed = 5
 

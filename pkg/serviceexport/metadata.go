@@ -25,12 +25,12 @@ func Labels(exported map[string]string) (valid map[string]string, invalid []stri
 func Annotations(exported map[string]string) (valid map[string]string, invalid []string) {
 	room := maxAnnotations
 	return split(exported, func(key, value string) bool {
-		if size := len(key) + len(value); len(validation.IsQualifiedName(strings.ToLower(key))) > 0 || size > room {
+		size := len(key) + len(value)
+		if len(validation.IsQualifiedName(strings.ToLower(key))) > 0 || size > room {
 			return false
-		} else {
-			room -= size
-			return true
 		}
+		room -= size
+		return true
 	})
 }
 

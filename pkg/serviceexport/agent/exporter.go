@@ -28,16 +28,9 @@ import (
 	"crossway.dev/crossway/pkg/serviceexport"
 )
 
-// statusTypes are the conditions of a ServiceExport that the agent writes;
-// what others put there stays.
-var statusTypes = []string{
-	condition.ExportValid, condition.ExportReady, condition.ExportConflict,
-	condition.EndpointsExported, condition.EndpointsAdmitted,
-}
-
 // hubAnswers is how long a new export's status waits for the hub's verdict: long
 // enough that hundreds of exports at once cost one status write each, not two.
-const hubAnswers = 3 * time.Second
+const hubAnswers = 5 * time.Second
 
 // Exporter pushes one member's exports to the hub.
 type Exporter struct {
@@ -106,10 +99,10 @@ func (e *Exporter) hubsTurn(key types.NamespacedName, offer serviceexport.Offer,
 func (e *Exporter) gather(ctx context.Context, key types.NamespacedName) (serviceexport.Input, error) {
 	in := serviceexport.Input{Cluster: e.cluster}
 	var err error
-	if in.Export, err = found(ctx, e.member, key, &mcsv1beta1.ServiceExport{}); err != nil {
+	if in.Export, err = apply.Found(ctx, e.member, key, &mcsv1beta1.ServiceExport{}); err != nil {
 		return in, fmt.Errorf("read ServiceExport %s: %w", key, err)
 	}
-	if in.Service, err = found(ctx, e.member, key, &corev1.Service{}); err != nil {
+	if in.Service, err = apply.Found(ctx, e.member, key, &corev1.Service{}); err != nil {
 		return in, fmt.Errorf("read Service %s: %w", key, err)
 	}
 	if in.Export == nil {
@@ -127,12 +120,15 @@ func (e *Exporter) gather(ctx context.Context, key types.NamespacedName) (servic
 // conditions that the ServiceExport shall have.
 func (e *Exporter) push(ctx context.Context, service fleet.ServiceName, offer serviceexport.Offer) ([]condition.Condition, error) {
 	key := e.exportedKey(service)
-	exported, err := found(ctx, e.hub, key, &v1alpha1.ExportedService{})
+	exported, err := apply.Found(ctx, e.hub, key, &v1alpha1.ExportedService{})
 	if err != nil {
 		return nil, fmt.Errorf("read ExportedService %s: %w", key, err)
 	}
-	if offer.Spec == nil {
-		return offer.Conditions, e.withdraw(ctx, exported)
+	switch {
+	case offer.Spec == nil && exported == nil:
+		return offer.Conditions, nil
+	case offer.Spec == nil:
+		return offer.Conditions, e.remove(ctx, exported)
 	}
 	verdicts := slices.Clone(offer.Conditions)
 	if exported == nil || !apiequality.Semantic.DeepEqual(exported.Spec, *offer.Spec) {
@@ -162,12 +158,12 @@ func (e *Exporter) refused(service fleet.ServiceName, exported *v1alpha1.Exporte
 	return verdicts, fmt.Errorf("apply ExportedService of %s: %w", service, err)
 }
 
-func (e *Exporter) withdraw(ctx context.Context, exported *v1alpha1.ExportedService) error {
-	if exported == nil {
-		return nil
-	}
-	if err := e.hub.Delete(ctx, exported, client.Preconditions{UID: &exported.UID}); client.IgnoreNotFound(err) != nil {
-		return fmt.Errorf("delete ExportedService %s: %w", exported.Name, err)
+// remove deletes what the cache has of an object on the hub; one that came
+// anew meanwhile stays.
+func (e *Exporter) remove(ctx context.Context, have client.Object) error {
+	uid := have.GetUID()
+	if err := e.hub.Delete(ctx, have, client.Preconditions{UID: &uid}); client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("delete %T %s: %w", have, have.GetName(), err)
 	}
 	return nil
 }
@@ -179,7 +175,7 @@ func told(service fleet.ServiceName, exported *v1alpha1.ExportedService) []condi
 	}
 	var conditions []condition.Condition
 	for _, c := range exported.Status.Conditions {
-		if slices.Contains(statusTypes, c.Type) {
+		if slices.Contains(condition.ExportTypes, c.Type) {
 			conditions = append(conditions, condition.Condition{Type: c.Type, Status: c.Status, Reason: c.Reason, Message: c.Message})
 		}
 	}
@@ -187,7 +183,7 @@ func told(service fleet.ServiceName, exported *v1alpha1.ExportedService) []condi
 }
 
 func (e *Exporter) writeStatus(ctx context.Context, export *mcsv1beta1.ServiceExport, verdicts []condition.Condition) error {
-	ours := slices.DeleteFunc(slices.Clone(export.Status.Conditions), func(c metav1.Condition) bool { return !slices.Contains(statusTypes, c.Type) })
+	ours := slices.DeleteFunc(slices.Clone(export.Status.Conditions), func(c metav1.Condition) bool { return !slices.Contains(condition.ExportTypes, c.Type) })
 	wanted := condition.Stamped(ours, verdicts, export.Generation, e.now())
 	slices.SortFunc(ours, func(a, b metav1.Condition) int { return strings.Compare(a.Type, b.Type) })
 	if apiequality.Semantic.DeepEqual(ours, wanted) {
@@ -205,13 +201,4 @@ func (e *Exporter) writeStatus(ctx context.Context, export *mcsv1beta1.ServiceEx
 
 func (e *Exporter) exportedKey(service fleet.ServiceName) types.NamespacedName {
 	return types.NamespacedName{Namespace: serviceexport.Namespace(e.cluster), Name: serviceexport.ExportName(service)}
-}
-
-// found reads an object; one that does not exist is nil, without an error.
-func found[T client.Object](ctx context.Context, from client.Reader, key types.NamespacedName, into T) (T, error) {
-	var none T
-	if err := from.Get(ctx, key, into); err != nil {
-		return none, client.IgnoreNotFound(err)
-	}
-	return into, nil
 }

@@ -139,6 +139,36 @@ func TestInvalidExports(t *testing.T) {
 	f.wantWrites("as ClusterIP again", f.reconcile(ns, "web", "web-1"), exportWrite, sliceWrite)
 }
 
+// A label that no object can carry is told once, not with every reconcile, and
+// its verdict goes with it.
+func TestInvalidMetadata(t *testing.T) {
+	f := newFixture(t, "metadata")
+	ns := f.namespace("metadata-shop")
+	f.service(ns, "web")
+	labels := func(exported map[string]string) {
+		var export mcsv1beta1.ServiceExport
+		f.must(f.member.GetClient().Get(t.Context(), types.NamespacedName{Namespace: ns, Name: "web"}, &export))
+		export.Spec.ExportedLabels = exported
+		f.must(f.member.GetClient().Update(t.Context(), &export))
+	}
+	labels(map[string]string{"team": "shop", "not a label": "x"})
+	f.reconcile(ns, "web", "web-1")
+	f.tell(ns, "web", metav1.Condition{Type: "Ready", Status: "True", Reason: "Exported"})
+	f.reconcile(ns, "web")
+	f.wantConditions(ns, "web", "MetadataExported=False InvalidMetadata", "Ready=True Exported", "Valid=True Valid")
+
+	f.clock = f.clock.Add(time.Minute)
+	f.atSource.reset()
+	f.wantWrites("without a change", f.reconcile(ns, "web", "web-1"))
+	if got := f.atSource.list(); len(got) != 0 {
+		t.Errorf("without a change the member got %v", got)
+	}
+
+	labels(map[string]string{"team": "shop"})
+	f.reconcile(ns, "web")
+	f.wantConditions(ns, "web", "Ready=True Exported", "Valid=True Valid")
+}
+
 // What the hub's API server refuses is told and not tried for ever.
 func TestRefusedByHub(t *testing.T) {
 	f := newFixture(t, "refused")

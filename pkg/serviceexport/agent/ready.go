@@ -11,6 +11,7 @@ import (
 	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
 
 	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/pkg/apply"
 	"crossway.dev/crossway/pkg/serviceexport"
 )
 
@@ -42,7 +43,7 @@ func (e *Exporter) pushed(ctx context.Context, key types.NamespacedName) error {
 			return err
 		}
 		offer := serviceexport.Describe(in)
-		exported, err := found(ctx, e.hub, types.NamespacedName{
+		exported, err := apply.Found(ctx, e.hub, types.NamespacedName{
 			Namespace: serviceexport.Namespace(e.cluster), Name: key.Name + "." + key.Namespace,
 		}, &v1alpha1.ExportedService{})
 		if err != nil {
@@ -68,7 +69,7 @@ func (e *Exporter) slicePushed(ctx context.Context, hubName string) error {
 	if want == nil || err != nil {
 		return err
 	}
-	have, err := found(ctx, e.hub, client.ObjectKeyFromObject(want), &discoveryv1.EndpointSlice{})
+	have, err := apply.Found(ctx, e.hub, client.ObjectKeyFromObject(want), &discoveryv1.EndpointSlice{})
 	if err != nil {
 		return fmt.Errorf("read EndpointSlice %s: %w", hubName, err)
 	}

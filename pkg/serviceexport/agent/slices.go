@@ -27,7 +27,7 @@ import (
 // yet waits for it, for it needs its owner; the owner's arrival brings it back.
 func (e *Exporter) ReconcileSlice(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	key := types.NamespacedName{Namespace: serviceexport.Namespace(e.cluster), Name: request.Name}
-	have, err := found(ctx, e.hub, key, &discoveryv1.EndpointSlice{})
+	have, err := apply.Found(ctx, e.hub, key, &discoveryv1.EndpointSlice{})
 	if err != nil {
 		return reconcile.Result{}, fmt.Errorf("read EndpointSlice %s: %w", key, err)
 	}
@@ -36,12 +36,13 @@ func (e *Exporter) ReconcileSlice(ctx context.Context, request reconcile.Request
 		return reconcile.Result{}, err
 	}
 	switch {
+	case want == nil && have == nil:
 	case want == nil:
-		err = e.removeSlice(ctx, have)
+		err = e.remove(ctx, have)
 	case owner == nil:
 		return reconcile.Result{}, nil
 	case have != nil && have.AddressType != want.AddressType: // which cannot be changed
-		if err := e.removeSlice(ctx, have); err != nil {
+		if err := e.remove(ctx, have); err != nil {
 			return reconcile.Result{}, err
 		}
 		err = e.applySlice(ctx, want)
@@ -74,7 +75,7 @@ func (e *Exporter) wantedSlice(ctx context.Context, hubName string) (want *disco
 	if !ok {
 		return nil, nil, nil
 	}
-	owner, err = found(ctx, e.hub, e.exportedKey(service), &v1alpha1.ExportedService{})
+	owner, err = apply.Found(ctx, e.hub, e.exportedKey(service), &v1alpha1.ExportedService{})
 	if err != nil {
 		return nil, nil, fmt.Errorf("read ExportedService of %s: %w", service, err)
 	}
@@ -105,11 +106,11 @@ func (e *Exporter) source(ctx context.Context, hubName string) (*discoveryv1.End
 
 func (e *Exporter) offered(ctx context.Context, service fleet.ServiceName) (bool, error) {
 	key := types.NamespacedName{Namespace: service.Namespace, Name: service.Name}
-	export, err := found(ctx, e.member, key, &mcsv1beta1.ServiceExport{})
+	export, err := apply.Found(ctx, e.member, key, &mcsv1beta1.ServiceExport{})
 	if export == nil || err != nil {
 		return false, wrapped(err, "read ServiceExport %s", key)
 	}
-	in, err := found(ctx, e.member, key, &corev1.Service{})
+	in, err := apply.Found(ctx, e.member, key, &corev1.Service{})
 	if err != nil {
 		return false, wrapped(err, "read Service %s", key)
 	}
@@ -125,7 +126,7 @@ func (e *Exporter) zonesOf(ctx context.Context, slice *discoveryv1.EndpointSlice
 		}
 		meta := &metav1.PartialObjectMetadata{}
 		meta.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Node"))
-		meta, err := found(ctx, e.member, types.NamespacedName{Name: node}, meta)
+		meta, err := apply.Found(ctx, e.member, types.NamespacedName{Name: node}, meta)
 		if err != nil {
 			return nil, fmt.Errorf("read Node %s: %w", node, err)
 		}
@@ -144,16 +145,6 @@ func (e *Exporter) applySlice(ctx context.Context, want *discoveryv1.EndpointSli
 			return reconcile.TerminalError(err)
 		}
 		return err
-	}
-	return nil
-}
-
-func (e *Exporter) removeSlice(ctx context.Context, have *discoveryv1.EndpointSlice) error {
-	if have == nil {
-		return nil
-	}
-	if err := e.hub.Delete(ctx, have, client.Preconditions{UID: &have.UID}); client.IgnoreNotFound(err) != nil {
-		return fmt.Errorf("delete EndpointSlice %s: %w", have.Name, err)
 	}
 	return nil
 }
