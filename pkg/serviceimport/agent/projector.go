@@ -39,6 +39,7 @@ const fieldManager = "crossway-imports"
 
 const (
 	workers               = 8
+	statusWorkers         = 2 // no import waits behind the statuses of others
 	firstRetry, lastRetry = 5 * time.Millisecond, 5 * time.Second
 )
 
@@ -68,15 +69,12 @@ func NewProjector(local, hub cluster.Cluster) (*Projector, error) {
 	}, nil
 }
 
-// Reconcile makes one ServiceImport what the fleet says. The key is its name.
+// Reconcile makes one ServiceImport what the fleet says, but its status. The
+// key is its name.
 func (p *Projector) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
-	imported, err := p.imported(ctx, request.NamespacedName)
+	imported, have, err := p.both(ctx, request)
 	if err != nil {
 		return reconcile.Result{}, err
-	}
-	have, err := found(ctx, p.local, request.NamespacedName, &mcsv1beta1.ServiceImport{})
-	if err != nil {
-		return reconcile.Result{}, fmt.Errorf("read ServiceImport %s: %w", request.NamespacedName, err)
 	}
 	if have != nil && !serviceimport.Ours(have) {
 		p.tell(have, imported)
@@ -85,19 +83,62 @@ func (p *Projector) Reconcile(ctx context.Context, request reconcile.Request) (r
 	if imported == nil {
 		return reconcile.Result{}, p.remove(ctx, have)
 	}
-	namespace, err := found(ctx, p.local, types.NamespacedName{Name: request.Namespace}, &corev1.Namespace{})
+	namespace, err := apply.Found(ctx, p.local, types.NamespacedName{Name: request.Namespace}, &corev1.Namespace{})
 	if err != nil {
 		return reconcile.Result{}, fmt.Errorf("read Namespace %s: %w", request.Namespace, err)
 	}
 	if namespace == nil || namespace.DeletionTimestamp != nil {
 		return reconcile.Result{}, nil // its arrival brings this key back
 	}
-	return reconcile.Result{}, p.show(ctx, have, serviceimport.Project(*imported))
+	want := serviceimport.Project(*imported).Import
+	if have != nil && sameImport(have, &want) {
+		return reconcile.Result{}, nil
+	}
+	if err := apply.Object(ctx, p.local, fieldManager, want.DeepCopy()); err != nil {
+		return reconcile.Result{}, fmt.Errorf("apply ServiceImport %s: %w", request.NamespacedName, err)
+	}
+	return reconcile.Result{}, nil
+}
+
+// ReconcileStatus makes the status of one ServiceImport of ours what the fleet
+// says. The key is its name.
+func (p *Projector) ReconcileStatus(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+	imported, have, err := p.both(ctx, request)
+	if err != nil || imported == nil || have == nil || !serviceimport.Ours(have) {
+		return reconcile.Result{}, err
+	}
+	want := serviceimport.Project(*imported)
+	if !sameImport(have, &want.Import) {
+		return reconcile.Result{}, nil // its change brings this key back
+	}
+	status := want.Import.DeepCopy()
+	status.Status.Conditions = condition.Stamped(have.Status.Conditions, want.Conditions, have.Generation, p.now())
+	if sameStatus(have.Status, status.Status) {
+		return reconcile.Result{}, nil
+	}
+	if err := apply.Status(ctx, p.local, fieldManager, status); client.IgnoreNotFound(err) != nil {
+		return reconcile.Result{}, fmt.Errorf("write status of ServiceImport %s: %w", request.NamespacedName, err)
+	}
+	return reconcile.Result{}, nil
+}
+
+// both are the import as the fleet has it and as the cluster shows it; nil
+// where there is none.
+func (p *Projector) both(ctx context.Context, request reconcile.Request) (*v1alpha1.ImportedService, *mcsv1beta1.ServiceImport, error) {
+	imported, err := p.imported(ctx, request.NamespacedName)
+	if err != nil {
+		return nil, nil, err
+	}
+	have, err := apply.Found(ctx, p.local, request.NamespacedName, &mcsv1beta1.ServiceImport{})
+	if err != nil {
+		return nil, nil, fmt.Errorf("read ServiceImport %s: %w", request.NamespacedName, err)
+	}
+	return imported, have, nil
 }
 
 func (p *Projector) imported(ctx context.Context, service types.NamespacedName) (*v1alpha1.ImportedService, error) {
 	key := types.NamespacedName{Namespace: v1alpha1.FleetNamespace, Name: serviceimport.Name(fleet.ServiceName{Namespace: service.Namespace, Name: service.Name})}
-	imported, err := found(ctx, p.hub, key, &v1alpha1.ImportedService{})
+	imported, err := apply.Found(ctx, p.hub, key, &v1alpha1.ImportedService{})
 	if err != nil {
 		return nil, fmt.Errorf("read ImportedService %s: %w", key, err)
 	}
@@ -105,26 +146,6 @@ func (p *Projector) imported(ctx context.Context, service types.NamespacedName) 
 		return nil, nil
 	}
 	return imported, nil
-}
-
-// show writes the ServiceImport and its status where they differ.
-func (p *Projector) show(ctx context.Context, have *mcsv1beta1.ServiceImport, want serviceimport.Projection) error {
-	if have == nil || !sameImport(have, &want.Import) {
-		applied := want.Import.DeepCopy()
-		if err := apply.Object(ctx, p.local, fieldManager, applied); err != nil {
-			return fmt.Errorf("apply ServiceImport %s/%s: %w", want.Import.Namespace, want.Import.Name, err)
-		}
-		have = applied
-	}
-	status := want.Import.DeepCopy()
-	status.Status.Conditions = condition.Stamped(have.Status.Conditions, want.Conditions, have.Generation, p.now())
-	if sameStatus(have.Status, status.Status) {
-		return nil
-	}
-	if err := apply.Status(ctx, p.local, fieldManager, status); client.IgnoreNotFound(err) != nil {
-		return fmt.Errorf("write status of ServiceImport %s/%s: %w", status.Namespace, status.Name, err)
-	}
-	return nil
 }
 
 // remove deletes a ServiceImport of ours that no cluster exports any more.
@@ -167,23 +188,31 @@ func sameStatus(have, want mcsv1beta1.ServiceImportStatus) bool {
 		apiequality.Semantic.DeepEqual(clusters, want.Clusters)
 }
 
-// SetupWithManager adds the controller to the local cluster's manager.
+// SetupWithManager adds both controllers, of ServiceImports and of their
+// status, to the local cluster's manager.
 func (p *Projector) SetupWithManager(mgr ctrl.Manager) error {
-	warm := true
-	err := ctrl.NewControllerManagedBy(mgr).Named("serviceimport").
-		For(&mcsv1beta1.ServiceImport{}).
+	err := p.controller(mgr, "serviceimport", workers).
 		Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(p.importsOfNamespace), builder.WithPredicates(cameOrWent)).
+		Complete(p)
+	if err != nil {
+		return fmt.Errorf("controller of ServiceImports: %w", err)
+	}
+	if err := p.controller(mgr, "serviceimport-status", statusWorkers).Complete(reconcile.Func(p.ReconcileStatus)); err != nil {
+		return fmt.Errorf("controller of the status of ServiceImports: %w", err)
+	}
+	return nil
+}
+
+func (p *Projector) controller(mgr ctrl.Manager, name string, workers int) *ctrl.Builder {
+	warm := true
+	return ctrl.NewControllerManagedBy(mgr).Named(name).
+		For(&mcsv1beta1.ServiceImport{}).
 		WatchesRawSource(source.Kind(p.hubCache, &v1alpha1.ImportedService{}, handler.TypedEnqueueRequestsFromMapFunc(importOf))).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: workers,
 			EnableWarmup:            &warm,
 			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](firstRetry, lastRetry),
-		}).
-		Complete(p)
-	if err != nil {
-		return fmt.Errorf("controller of ServiceImports: %w", err)
-	}
-	return nil
+		})
 }
 
 // cameOrWent leaves out changes of a namespace's labels and such.
@@ -207,13 +236,4 @@ func (p *Projector) importsOfNamespace(ctx context.Context, namespace client.Obj
 		}
 	}
 	return requests
-}
-
-// found reads an object; one that does not exist is nil, without an error.
-func found[T client.Object](ctx context.Context, from client.Reader, key types.NamespacedName, into T) (T, error) {
-	var none T
-	if err := from.Get(ctx, key, into); err != nil {
-		return none, client.IgnoreNotFound(err)
-	}
-	return into, nil
 }

@@ -113,7 +113,19 @@ func (f *fixture) imported(namespace, name string) *v1alpha1.ImportedService {
 
 func (f *fixture) reconcile(namespace, name string) {
 	f.t.Helper()
+	f.reconcileImport(namespace, name)
+	f.reconcileStatus(namespace, name)
+}
+
+func (f *fixture) reconcileImport(namespace, name string) {
+	f.t.Helper()
 	_, err := f.projector.Reconcile(f.t.Context(), reconcile.Request{NamespacedName: types.NamespacedName{Namespace: namespace, Name: name}})
+	f.must(err)
+}
+
+func (f *fixture) reconcileStatus(namespace, name string) {
+	f.t.Helper()
+	_, err := f.projector.ReconcileStatus(f.t.Context(), reconcile.Request{NamespacedName: types.NamespacedName{Namespace: namespace, Name: name}})
 	f.must(err)
 }
 
@@ -165,6 +177,10 @@ func TestProjection(t *testing.T) {
 	f.must(f.client.Get(t.Context(), types.NamespacedName{Namespace: v1alpha1.FleetNamespace, Name: "web.p-shop"}, imported))
 	imported.Spec.Labels, imported.Spec.Clusters = nil, imported.Spec.Clusters[:1]
 	f.must(f.client.Update(t.Context(), imported))
+	f.reconcileStatus("p-shop", "web")
+	if n := f.applied.Load(); n != 2 {
+		t.Error("the status was written before what it is about")
+	}
 	f.reconcile("p-shop", "web")
 	if i := f.get("p-shop", "web"); i.Labels["team"] != "" || len(i.Status.Clusters) != 1 {
 		t.Errorf("labels %v, clusters %v after the fleet changed", i.Labels, i.Status.Clusters)

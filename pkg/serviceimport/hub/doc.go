@@ -2,7 +2,8 @@
 // the ExportedServices of one service in all members' namespaces, lets
 // serviceimport.Merge combine those of accepted members, applies the result to
 // crossway-fleet, and writes into each ExportedService's status what the fleet
-// says of it: Ready, Conflict, EndpointsAdmitted.
+// says of it: Ready, Conflict, EndpointsAdmitted. Two controllers do that, so that
+// no import waits behind statuses.
 //
 // The namespace of an export, never its content, says which cluster it is
 // from. It only looks at endpoints to tell which are refused; keeping them

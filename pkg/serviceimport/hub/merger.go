@@ -47,31 +47,29 @@ type members struct {
 	admissions map[fleet.ClusterName]registration.Admission
 }
 
-// Reconcile merges the exports of one service. The key is the service's name.
+// Reconcile merges the exports of one service and publishes what comes out.
+// The key is the service's name.
 func (m *Merger) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
-	service := fleet.ServiceName{Namespace: request.Namespace, Name: request.Name}
-	accepted, err := m.members(ctx)
+	now, err := m.merge(ctx, request)
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	exported, err := m.exports(ctx, service)
+	return reconcile.Result{}, m.publish(ctx, now.service, now.merged.Import)
+}
+
+// ReconcileStatus tells the exports of one service what the fleet says of
+// them, once what the fleet says is published. The key is the service's name.
+func (m *Merger) ReconcileStatus(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+	now, err := m.merge(ctx, request)
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	var exports []serviceimport.Export
-	for _, e := range exported {
-		if member, ok := accepted.of(&e); ok {
-			exports = append(exports, serviceimport.Export{
-				Cluster: fleet.ClusterName(member.Name), AcceptedAt: registration.AcceptedAt(&member), Spec: e.Spec,
-			})
-		}
+	have, err := m.imported(ctx, now.service)
+	if err != nil || !published(have, now.merged.Import) {
+		return reconcile.Result{}, err // the ImportedService's change brings this key back
 	}
-	merged := serviceimport.Merge(exports)
-	if err := m.publish(ctx, service, merged.Import); err != nil {
-		return reconcile.Result{}, err
-	}
-	for _, e := range exported {
-		verdicts, err := m.verdicts(ctx, &e, accepted, merged)
+	for _, e := range now.exported {
+		verdicts, err := m.verdicts(ctx, &e, now.accepted, now.merged)
 		if err != nil {
 			return reconcile.Result{}, err
 		}
@@ -80,6 +78,36 @@ func (m *Merger) Reconcile(ctx context.Context, request reconcile.Request) (reco
 		}
 	}
 	return reconcile.Result{}, nil
+}
+
+// merging is one service as it stands: all its exports, and what Merge made of
+// those of accepted members.
+type merging struct {
+	service  fleet.ServiceName
+	accepted members
+	exported []v1alpha1.ExportedService
+	merged   serviceimport.Merged
+}
+
+func (m *Merger) merge(ctx context.Context, request reconcile.Request) (merging, error) {
+	now := merging{service: fleet.ServiceName{Namespace: request.Namespace, Name: request.Name}}
+	var err error
+	if now.accepted, err = m.members(ctx); err != nil {
+		return merging{}, err
+	}
+	if now.exported, err = m.exports(ctx, now.service); err != nil {
+		return merging{}, err
+	}
+	var exports []serviceimport.Export
+	for _, e := range now.exported {
+		if member, ok := now.accepted.of(&e); ok {
+			exports = append(exports, serviceimport.Export{
+				Cluster: fleet.ClusterName(member.Name), AcceptedAt: registration.AcceptedAt(&member), Spec: e.Spec,
+			})
+		}
+	}
+	now.merged = serviceimport.Merge(exports)
+	return now, nil
 }
 
 func (m *Merger) members(ctx context.Context) (members, error) {
@@ -128,25 +156,40 @@ func (m *Merger) exports(ctx context.Context, service fleet.ServiceName) ([]v1al
 	return exports, nil
 }
 
+// imported is a service's ImportedService; nil: there is none.
+func (m *Merger) imported(ctx context.Context, service fleet.ServiceName) (*v1alpha1.ImportedService, error) {
+	key := types.NamespacedName{Namespace: v1alpha1.FleetNamespace, Name: serviceimport.Name(service)}
+	have, err := apply.Found(ctx, m.client, key, &v1alpha1.ImportedService{})
+	if err != nil {
+		return nil, fmt.Errorf("read ImportedService %s: %w", key, err)
+	}
+	return have, nil
+}
+
+func published(have *v1alpha1.ImportedService, want *v1alpha1.ImportedServiceSpec) bool {
+	if have == nil || want == nil {
+		return have == nil && want == nil
+	}
+	return apiequality.Semantic.DeepEqual(have.Spec, *want)
+}
+
 // publish writes or removes the ImportedService where it differs.
 func (m *Merger) publish(ctx context.Context, service fleet.ServiceName, spec *v1alpha1.ImportedServiceSpec) error {
-	key := types.NamespacedName{Namespace: v1alpha1.FleetNamespace, Name: serviceimport.Name(service)}
-	var have v1alpha1.ImportedService
-	err := m.client.Get(ctx, key, &have)
-	if client.IgnoreNotFound(err) != nil {
-		return fmt.Errorf("read ImportedService %s: %w", key, err)
+	have, err := m.imported(ctx, service)
+	if err != nil || published(have, spec) {
+		return err
 	}
-	exists := err == nil
-	switch {
-	case spec == nil && exists:
-		if err := m.client.Delete(ctx, &have); client.IgnoreNotFound(err) != nil {
-			return fmt.Errorf("delete ImportedService %s: %w", key, err)
+	if spec == nil {
+		if err := m.client.Delete(ctx, have); client.IgnoreNotFound(err) != nil {
+			return fmt.Errorf("delete ImportedService %s: %w", have.Name, err)
 		}
-	case spec != nil && (!exists || !apiequality.Semantic.DeepEqual(have.Spec, *spec)):
-		want := &v1alpha1.ImportedService{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name}, Spec: *spec.DeepCopy()}
-		if err := apply.Object(ctx, m.client, v1alpha1.HubFieldManager, want); err != nil {
-			return fmt.Errorf("apply ImportedService %s: %w", key, err)
-		}
+		return nil
+	}
+	want := &v1alpha1.ImportedService{
+		ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.FleetNamespace, Name: serviceimport.Name(service)}, Spec: *spec.DeepCopy(),
+	}
+	if err := apply.Object(ctx, m.client, v1alpha1.HubFieldManager, want); err != nil {
+		return fmt.Errorf("apply ImportedService %s: %w", serviceimport.Name(service), err)
 	}
 	return nil
 }

@@ -158,7 +158,16 @@ func (f *fixture) reconcile(service string) {
 	f.t.Helper()
 	f.must(f.client.List(f.t.Context(), &v1alpha1.ExportedServiceList{})) // a controller comes after its event
 	f.must(f.client.List(f.t.Context(), &v1alpha1.MemberClusterList{}))
-	_, err := f.merger.Reconcile(f.t.Context(), reconcile.Request{NamespacedName: types.NamespacedName{Namespace: "shop", Name: service}})
+	f.reconcileKey("shop", service)
+}
+
+// reconcileKey is what both controllers do after an event.
+func (f *fixture) reconcileKey(namespace, service string) {
+	f.t.Helper()
+	key := reconcile.Request{NamespacedName: types.NamespacedName{Namespace: namespace, Name: service}}
+	_, err := f.merger.Reconcile(f.t.Context(), key)
+	f.must(err)
+	_, err = f.merger.ReconcileStatus(f.t.Context(), key)
 	f.must(err)
 }
 
@@ -342,6 +351,26 @@ func TestNotAccepted(t *testing.T) {
 }
 
 // Somebody changes an import: the exports' word holds.
+// An export is told that it is offered when it is: after its import is published.
+func TestStatusComesAfterImport(t *testing.T) {
+	f := newFixture(t)
+	f.member("s-west", "10.1.0.0/16")
+	f.export("member-s-west", "later", 1, nil)
+	f.must(f.client.List(t.Context(), &v1alpha1.ExportedServiceList{}))
+	f.must(f.client.List(t.Context(), &v1alpha1.MemberClusterList{}))
+	key := reconcile.Request{NamespacedName: types.NamespacedName{Namespace: "shop", Name: "later"}}
+	for _, step := range []struct {
+		reconcile func(context.Context, reconcile.Request) (reconcile.Result, error)
+		writes    int32
+	}{{f.merger.ReconcileStatus, 0}, {f.merger.Reconcile, 1}, {f.merger.ReconcileStatus, 2}, {f.merger.Reconcile, 2}, {f.merger.ReconcileStatus, 2}} {
+		_, err := step.reconcile(t.Context(), key)
+		f.must(err)
+		if n := f.applied.Load(); n != step.writes {
+			t.Errorf("%d writes, want %d", n, step.writes)
+		}
+	}
+}
+
 func TestImportIsOurs(t *testing.T) {
 	f := newFixture(t)
 	f.member("o-west", "10.1.0.0/16")
@@ -371,7 +400,6 @@ func TestLongNames(t *testing.T) {
 	}
 	f.must(f.client.Create(t.Context(), e))
 	f.must(f.client.List(t.Context(), &v1alpha1.ExportedServiceList{}))
-	_, err := f.merger.Reconcile(t.Context(), reconcile.Request{NamespacedName: types.NamespacedName{Namespace: long, Name: long}})
-	f.must(err)
+	f.reconcileKey(long, long)
 	f.must(f.client.Get(t.Context(), types.NamespacedName{Namespace: v1alpha1.FleetNamespace, Name: long + "." + long}, &v1alpha1.ImportedService{}))
 }

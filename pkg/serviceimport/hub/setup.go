@@ -30,7 +30,10 @@ const (
 )
 
 const (
-	workers               = 8
+	workers = 8
+	// statusWorkers: where hundreds of exports come at once, no import waits behind
+	// statuses, which are as many writes again.
+	statusWorkers         = 2
 	firstRetry, lastRetry = 5 * time.Millisecond, 5 * time.Second
 )
 
@@ -52,27 +55,35 @@ func Index(ctx context.Context, indexer client.FieldIndexer) error {
 	return nil
 }
 
-// SetupWithManager adds the controller to the hub's manager.
+// SetupWithManager adds both controllers, of imports and of what exports are
+// told, to the hub's manager.
 func (m *Merger) SetupWithManager(mgr ctrl.Manager) error {
 	if err := Index(context.Background(), mgr.GetFieldIndexer()); err != nil {
 		return err
 	}
+	if err := m.controller(mgr, "import", workers).Complete(m); err != nil {
+		return fmt.Errorf("controller of imports: %w", err)
+	}
+	err := m.controller(mgr, "export-status", statusWorkers).
+		Watches(&discoveryv1.EndpointSlice{}, handler.EnqueueRequestsFromMapFunc(exportedSlice)).
+		Complete(reconcile.Func(m.ReconcileStatus))
+	if err != nil {
+		return fmt.Errorf("controller of the status of exports: %w", err)
+	}
+	return nil
+}
+
+func (m *Merger) controller(mgr ctrl.Manager, name string, workers int) *ctrl.Builder {
 	warm := true
-	err := ctrl.NewControllerManagedBy(mgr).Named("import").
+	return ctrl.NewControllerManagedBy(mgr).Named(name).
 		Watches(&v1alpha1.ExportedService{}, handler.EnqueueRequestsFromMapFunc(exportedService)).
 		Watches(&v1alpha1.ImportedService{}, handler.EnqueueRequestsFromMapFunc(importedService)).
-		Watches(&discoveryv1.EndpointSlice{}, handler.EnqueueRequestsFromMapFunc(exportedSlice)).
 		Watches(&v1alpha1.MemberCluster{}, handler.EnqueueRequestsFromMapFunc(m.everyService), builder.WithPredicates(membershipChanged)).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: workers,
 			EnableWarmup:            &warm,
 			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](firstRetry, lastRetry),
-		}).
-		Complete(m)
-	if err != nil {
-		return fmt.Errorf("controller of imports: %w", err)
-	}
-	return nil
+		})
 }
 
 // membershipChanged passes what changes a merge or an admission: not the
