@@ -28,7 +28,8 @@ type Options struct {
 	Client client.Client
 	// Live reads past the cache after a conflict. Nil: Client.
 	Live client.Reader
-	// Workers write at the same time. 0: 4.
+	// Workers write at the same time. 0: 2, for statuses are not to hold up what
+	// they tell of.
 	Workers int
 	// Clock gives lastTransitionTime. Nil: the real one.
 	Clock clock.PassiveClock
@@ -59,7 +60,7 @@ func New(options Options) *Writer {
 	if options.Clock == nil {
 		options.Clock = clock.RealClock{}
 	}
-	options.Workers = cmp.Or(options.Workers, 4)
+	options.Workers = cmp.Or(options.Workers, 2)
 	limiter := workqueue.NewTypedItemExponentialFailureRateLimiter[object](20*time.Millisecond, time.Minute)
 	return &Writer{
 		options: options,
