@@ -14,7 +14,6 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -252,7 +251,7 @@ func (r *Registrar) facts(ctx context.Context, member *v1alpha1.MemberCluster, s
 	}
 	for i := range exports.Items {
 		e := &exports.Items[i]
-		if meta.IsStatusConditionFalse(e.Status.Conditions, condition.EndpointsAdmitted) {
+		if refused(e) {
 			facts.Refused = append(facts.Refused, e.Spec.Service.Namespace+"/"+e.Spec.Service.Name)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/workqueue"
@@ -22,6 +23,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/pkg/condition"
 )
 
 const firstRetry, lastRetry = 5 * time.Millisecond, 5 * time.Second
@@ -41,7 +43,7 @@ func (r *Registrar) SetupWithManager(mgr ctrl.Manager) error {
 		Watches(&v1alpha1.MemberCluster{}, handler.EnqueueRequestsFromMapFunc(r.everyMember), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(memberOfNamespace)).
 		Watches(&coordinationv1.Lease{}, handler.EnqueueRequestsFromMapFunc(memberOfObject)).
-		Watches(&v1alpha1.ExportedService{}, handler.EnqueueRequestsFromMapFunc(memberOfObject), builder.WithPredicates(conditionsChanged)).
+		Watches(&v1alpha1.ExportedService{}, handler.EnqueueRequestsFromMapFunc(memberOfObject), builder.WithPredicates(refusalChanged)).
 		WithOptions(controller.Options{
 			EnableWarmup: &warm,
 			RateLimiter:  workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](firstRetry, lastRetry),
@@ -53,10 +55,16 @@ func (r *Registrar) SetupWithManager(mgr ctrl.Manager) error {
 	return nil
 }
 
-// conditionsChanged leaves out an export's changes that no MemberCluster tells of.
-var conditionsChanged = predicate.Funcs{UpdateFunc: func(u event.UpdateEvent) bool {
-	return u.ObjectOld.GetGeneration() == u.ObjectNew.GetGeneration() // the status, then
+// refusalChanged leaves out an export's changes that no MemberCluster tells of:
+// each costs a look at all exports of the member.
+var refusalChanged = predicate.Funcs{UpdateFunc: func(u event.UpdateEvent) bool {
+	before, after := u.ObjectOld.(*v1alpha1.ExportedService), u.ObjectNew.(*v1alpha1.ExportedService)
+	return refused(before) != refused(after)
 }}
+
+func refused(e *v1alpha1.ExportedService) bool {
+	return meta.IsStatusConditionFalse(e.Status.Conditions, condition.EndpointsAdmitted)
+}
 
 // everyMember is each MemberCluster and the one in hand, which may be gone:
 // members' ranges must not overlap, so that one concerns all.
