@@ -168,7 +168,7 @@ func (in AssignInput) localitiesOf(b model.WeightedBackend) ([]Locality, []float
 		}
 		l := Locality{Backend: b.Backend, Cluster: p.Cluster, Place: p.Place}
 		for _, e := range usable {
-			l.Endpoints = append(l.Endpoints, netip.AddrPortFrom(e.Address.Unmap(), uint16(e.Port)))
+			l.Endpoints = append(l.Endpoints, netip.AddrPortFrom(e.Address, uint16(e.Port)))
 		}
 		localities = append(localities, l)
 		counts = append(counts, float64(len(usable)))

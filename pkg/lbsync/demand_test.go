@@ -293,10 +293,25 @@ func TestHealthStories(t *testing.T) {
 		{"a", 0, 0, true},    // a asks nobody any more: it has ejected every endpoint
 		{"a", 0, 5, true},
 		{"b", 0, 5, true},
-		{"a", 1, 100, false}, // one success: back at once
+		{"a", 1, 4, false}, // one success: back at once
 		{"a", 0, 4, false},
-		{"a", 0, 5, false}, // two reports, but only 9 requests
+		{"a", 0, 1, false}, // two reports, but only 9 requests
 		{"b", 0, 1, true},  // 10 together
+		{"a", 7, 0, false},
+		{"a", 0, 0, false}, // nobody failed: silence says nothing
+		{"a", 0, 0, false},
+		{"a", 90, 10, false}, // it died in the middle of this one
+		{"a", 0, 0, false},
+		{"a", 0, 0, true}, // and a has ejected all of it since
+		{"a", 9, 9, false},
+		{"a", 0, 0, false},
+		{"a", 0, 0, false}, // too few to tell
+		{"a", 50, 50, false},
+		{"b", 1, 0, false}, // b still reaches it
+		{"a", 0, 0, false},
+		{"a", 0, 0, false},
+		{"a", 0, 9, false},
+		{"a", 0, 9, true},
 	} {
 		before := len(h.HeldOut()) > 0
 		changed := h.Observe(Outcome{Edge: r.edge, Cluster: "us-west", Succeeded: r.ok, Failed: r.bad})

@@ -8,8 +8,8 @@ import (
 )
 
 const (
-	// failingReports and failingRequests: a member is held out when an edge saw this many reports in a row, with
-	// this many requests in all, in which everything failed.
+	// failingReports and failingRequests: a member is held out when an edge saw this many reports in a row in which
+	// nothing succeeded, and this many requests failed since the report with its last success.
 	failingReports  = 2
 	failingRequests = 10
 )
@@ -30,9 +30,10 @@ type Health struct {
 	held map[fleet.ClusterName]bool
 }
 
-// run is one edge's unbroken row of reports in which everything failed. A report without requests to the member counts
-// when one with failures came before it: the edge has ejected every endpoint by then, which takes it about a second, so
-// the second report of a dead member is silence more often than failure.
+// run is one edge's unbroken row of reports without a success. A report without requests to the member counts when one
+// with failures came before it: the edge has ejected every endpoint by then, which takes it about a second, so the
+// second report of a dead member is silence more often than failure. The report in whose second the member died has
+// both successes and failures: it begins a run and is no part of it, but its failures are.
 type run struct {
 	reports int
 	failed  uint64
@@ -48,9 +49,12 @@ func (h *Health) Observe(o Outcome) (changed bool) {
 		changed = h.held[o.Cluster]
 		delete(h.held, o.Cluster)
 		delete(h.runs, o.Cluster) // of every edge: the member answers in this region
+		if o.Failed > 0 {
+			h.runs[o.Cluster] = map[string]run{o.Edge: {failed: o.Failed}}
+		}
 		return changed
 	}
-	if o.Failed == 0 && h.runs[o.Cluster][o.Edge].reports == 0 {
+	if o.Failed == 0 && h.runs[o.Cluster][o.Edge].failed == 0 {
 		return false
 	}
 	if h.runs[o.Cluster] == nil {
@@ -86,11 +90,12 @@ func (h *Health) Retry(cluster fleet.ClusterName) (changed bool) {
 	return changed
 }
 
-// Suspects lists the members that failed in an edge's last reports, sorted: those of which silence says something.
+// Suspects lists the members that failed at an edge since it last saw nothing but successes, sorted: those of which
+// silence says something.
 func (h *Health) Suspects(edge string) []fleet.ClusterName {
 	var suspects []fleet.ClusterName
 	for cluster, runs := range h.runs {
-		if runs[edge].reports > 0 {
+		if runs[edge].failed > 0 {
 			suspects = append(suspects, cluster)
 		}
 	}
