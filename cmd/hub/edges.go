@@ -25,6 +25,8 @@ import (
 type publisher struct {
 	*server.Server
 	withoutRetries bool // see disableRetries
+	// withdrawn tells whoever publishes load assignments that a pool has none any more.
+	withdrawn func(pool string)
 }
 
 func (p publisher) SetAssignments(pool string, changed []envoy.Resource, removed []string) {
@@ -52,7 +54,10 @@ func (p publisher) Progress(pool string) []reconciler.EdgeProgress {
 	return out
 }
 
-func (p publisher) Withdraw(pool string) { p.RemovePool(pool) }
+func (p publisher) Withdraw(pool string) {
+	p.RemovePool(pool)
+	p.withdrawn(pool)
+}
 
 func onWire(resources []envoy.Resource) []server.Resource {
 	out := make([]server.Resource, len(resources))

@@ -200,6 +200,15 @@ func (l *Loop) Hear(edge Edge, loads []Load) {
 	})
 }
 
+// Withdrawn is told that the Publisher forgot a pool. Where the pool is there, deleted and made anew so quickly that the
+// Loop saw one change or none, the next pass says everything again.
+func (l *Loop) Withdrawn(pool string) {
+	l.mu.Lock()
+	delete(l.told, pool)
+	l.mu.Unlock()
+	l.intake.put(func(*events) {})
+}
+
 // Connected counts an edge whose configuration stream began, so that its first report is waited for.
 func (l *Loop) Connected(edge Edge) {
 	l.mu.Lock()

@@ -319,6 +319,12 @@ func TestPools(t *testing.T) {
 	if got := f.edges.take(); got != "asia:a us-internal:a" {
 		t.Errorf("new pools got %q", got)
 	}
+	delete(f.edges.pools, "asia") // forgotten by the Publisher, and there again before the Loop saw that it was gone
+	f.Withdrawn("asia")
+	f.run()
+	if got := f.edges.take(); got != "asia:a" {
+		t.Errorf("a pool that was made anew got %q", got)
+	}
 	f.SetAssignments(nil, nil)
 	if n := len(f.edges.pools["us"]); n != 0 {
 		t.Errorf("%d assignments left", n)
