@@ -98,19 +98,24 @@ func (l loop) idle() {
 	}
 }
 
-// Events within 2 ms are one build; a storm is built after 50 ms although it
-// goes on.
+// An event after a pause is built at once; events within 2 ms soon after are one
+// build; a storm is built after 50 ms although it goes on.
 func TestBatches(t *testing.T) {
 	l := newLoop(t)
 	l.await(func() bool { return l.clock.timers.Load() == 2 }) // the first build's, and the one for late edges
-	l.idle()
-	l.clock.Step(quiet)
+	l.clock.Step(0)
 	l.built(nil) // the first, of everything
 
 	l.event()
 	l.clock.Step(quiet - time.Microsecond)
 	l.idle()
 	l.clock.Step(time.Microsecond)
+	l.built(nil)
+	l.idle() // it has noted when that ended
+
+	l.clock.Step(2 * patience)
+	l.event()
+	l.clock.Step(0)
 	l.built(nil)
 
 	l.event()

@@ -3,19 +3,22 @@ package reconciler
 import "time"
 
 const (
-	// quiet is how long no event must come before a build: a change often is
-	// several objects that arrive together.
+	// quiet is how long no event must come before a build while there is a lot
+	// to do: a change often is several objects that arrive together.
 	quiet = 2 * time.Millisecond
-	// patience is the longest that a change waits for a storm to end.
+	// patience is the longest that a change waits for a storm to end, and how
+	// long after a build the next event counts as of the same storm.
 	patience = 50 * time.Millisecond
 )
 
-// pace says when to build: once events pause, or once the first of them has
-// waited for long enough. After a build it rests for as long as that took, so
-// that steady changes take at most half of a core.
+// pace says when to build: at once for the first event after a pause, and then
+// when events pause, or once the first of them has waited for long enough. After
+// a build it rests for as long as that took, so that steady changes take at most
+// half of a core.
 type pace struct {
 	first, last time.Time // events that wait; zero: none
 	rested      time.Time // no build before
+	ended       time.Time // of the last build
 }
 
 // event notes a change.
@@ -31,6 +34,9 @@ func (p *pace) due() (time.Time, bool) {
 	if p.first.IsZero() {
 		return time.Time{}, false
 	}
+	if p.first.After(p.ended.Add(patience)) {
+		return p.first, true
+	}
 	due := p.last.Add(quiet)
 	if latest := p.first.Add(patience); due.After(latest) {
 		due = latest
@@ -43,6 +49,6 @@ func (p *pace) due() (time.Time, bool) {
 
 // built notes a build of all changes before began.
 func (p *pace) built(began, ended time.Time) {
-	p.first, p.last = time.Time{}, time.Time{}
+	p.first, p.last, p.ended = time.Time{}, time.Time{}, ended
 	p.rested = ended.Add(min(ended.Sub(began), patience))
 }
