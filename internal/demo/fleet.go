@@ -1,9 +1,9 @@
 package demo
 
 import (
-	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"net/url"
@@ -35,23 +35,23 @@ func (s *Story) readyClusters(ctx context.Context) (int, error) {
 	return ready, nil
 }
 
-// edge is one Envoy as the hub's cluster sees it.
-type edge struct {
+// Edge is one Envoy as the hub's cluster sees it.
+type Edge struct {
 	Namespace, Name string
 	Region          string
 	Ready           bool
 }
 
-// edges of a region, by name; all where region is empty. An edge that
+// Edges of a region, by name; all where region is empty. An edge that
 // terminates is there until it is gone, and not ready.
-func (s *Story) edges(ctx context.Context, region string) ([]edge, error) {
+func (s *Story) Edges(ctx context.Context, region string) ([]Edge, error) {
 	pods, err := s.Lab.Hub.Client.CoreV1().Pods("").List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=crossway-edge"})
 	if err != nil {
 		return nil, err
 	}
-	var out []edge
+	var out []Edge
 	for _, pod := range pods.Items {
-		e := edge{Namespace: pod.Namespace, Name: pod.Name, Region: strings.TrimPrefix(pod.Spec.NodeName, "edge-")}
+		e := Edge{Namespace: pod.Namespace, Name: pod.Name, Region: strings.TrimPrefix(pod.Spec.NodeName, "edge-")}
 		e.Ready = pod.DeletionTimestamp == nil && slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
 			return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
 		})
@@ -59,35 +59,45 @@ func (s *Story) edges(ctx context.Context, region string) ([]edge, error) {
 			out = append(out, e)
 		}
 	}
-	slices.SortFunc(out, func(a, b edge) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(out, func(a, b Edge) int { return strings.Compare(a.Name, b.Name) })
 	return out, nil
 }
 
-// stats reads those of an Envoy's statistics whose names match a regular expression.
-func (s *Story) stats(ctx context.Context, e edge, filter string) (map[string]string, error) {
+// Admin reads a page of an Envoy's admin interface, which only its own pod's
+// network can reach.
+func (s *Story) Admin(ctx context.Context, e Edge, page string) (string, error) {
 	address, err := s.Lab.Hub.Kubectl(ctx, nil, "exec", "-n", e.Namespace, e.Name, "--", "cat", "/run/crossway/admin")
 	if err != nil {
-		return nil, err
+		return "", err
 	}
 	client := load.Client(s.Lab.DialerAt("edge-"+e.Region), nil)
 	defer client.CloseIdleConnections()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+strings.TrimSpace(address)+":9901/stats?filter="+url.QueryEscape(filter), nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+strings.TrimSpace(address)+":9901"+page, nil)
 	if err != nil {
-		return nil, err
+		return "", err
 	}
 	response, err := client.Do(request)
 	if err != nil {
-		return nil, fmt.Errorf("ask edge %s: %w", e.Name, err)
+		return "", fmt.Errorf("ask edge %s: %w", e.Name, err)
 	}
 	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	return string(body), err
+}
+
+// stats reads those of an Envoy's statistics whose names match a regular expression.
+func (s *Story) stats(ctx context.Context, e Edge, filter string) (map[string]string, error) {
+	page, err := s.Admin(ctx, e, "/stats?filter="+url.QueryEscape(filter))
+	if err != nil {
+		return nil, err
+	}
 	out := map[string]string{}
-	lines := bufio.NewScanner(response.Body)
-	for lines.Scan() {
-		if name, value, ok := strings.Cut(lines.Text(), ": "); ok {
+	for line := range strings.Lines(page) {
+		if name, value, ok := strings.Cut(strings.TrimSuffix(line, "\n"), ": "); ok {
 			out[name] = value
 		}
 	}
-	return out, lines.Err()
+	return out, nil
 }
 
 // changes are the statistics by which an Envoy tells that a resource was
@@ -100,9 +110,9 @@ const changes = `((cluster|listener)_(added|modified|removed)|listener_in_place_
 // gets, and of the cluster that is the hub itself, which follows DNS.
 var untold = regexp.MustCompile(`^(listener_manager\.lds|cluster_manager\.cds|cluster\.xds)\.(update_success|version)$`)
 
-// resources is what all Envoys say of their configuration, by edge and name.
-func (s *Story) resources(ctx context.Context) (map[string]string, error) {
-	edges, err := s.edges(ctx, "")
+// Resources is what all Envoys say of their configuration, by edge and name.
+func (s *Story) Resources(ctx context.Context) (map[string]string, error) {
+	edges, err := s.Edges(ctx, "")
 	if err != nil {
 		return nil, err
 	}
@@ -124,8 +134,8 @@ func (s *Story) resources(ctx context.Context) (map[string]string, error) {
 	return out, nil
 }
 
-// changedResources are the names whose value differs, or that only one has.
-func changedResources(before, after map[string]string) []string {
+// ChangedResources are the names whose value differs, or that only one has.
+func ChangedResources(before, after map[string]string) []string {
 	var out []string
 	for _, name := range slices.Sorted(maps.Keys(before)) {
 		if now, ok := after[name]; !ok || now != before[name] {
@@ -140,10 +150,10 @@ func changedResources(before, after map[string]string) []string {
 	return out
 }
 
-// awaitConnected waits until every Envoy says that it has its control plane.
-func (s *Story) awaitConnected(ctx context.Context) error {
+// AwaitConnected waits until every Envoy says that it has its control plane.
+func (s *Story) AwaitConnected(ctx context.Context) error {
 	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); sleep(ctx, 100*time.Millisecond) {
-		edges, err := s.edges(ctx, "")
+		edges, err := s.Edges(ctx, "")
 		if err != nil {
 			return err
 		}
@@ -164,8 +174,8 @@ func (s *Story) awaitConnected(ctx context.Context) error {
 	return fmt.Errorf("not all edges found the restarted hub within a minute")
 }
 
-// killHub kills the hub's process and keeps it from being restarted.
-func (s *Story) killHub(ctx context.Context, down time.Duration) error {
+// KillHub kills the hub's process and keeps it from being restarted.
+func (s *Story) KillHub(ctx context.Context, down time.Duration) error {
 	pods, err := s.Lab.Hub.Client.CoreV1().Pods(lab.System).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=crossway-hub"})
 	if err != nil {
 		return err

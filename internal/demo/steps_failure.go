@@ -21,7 +21,7 @@ func calm(window []load.Sample) bool {
 }
 
 func (s *Story) cut(ctx context.Context) error {
-	recorder := load.Start(ctx, s.client("us", "store.example.com", 300))
+	recorder := load.Start(ctx, s.Client("us", "store.example.com", 300))
 	begin := time.Now()
 	sleep(ctx, 5*time.Second)
 	down := time.Now()
@@ -75,7 +75,7 @@ func (s *Story) sunset(ctx context.Context) error {
 		region   string
 		clusters []string
 	}{{"us", []string{"us-west", "us-east"}}, {"eu", []string{"eu-west"}}} {
-		samples, err := s.under(ctx, s.client(night.region, "store.example.com", 150), 3*time.Second, 12*time.Second, func() error {
+		samples, err := s.under(ctx, s.Client(night.region, "store.example.com", 150), 3*time.Second, 12*time.Second, func() error {
 			return each(night.clusters, s.Lab.Cut)
 		})
 		_ = each(night.clusters, s.Lab.Restore)
@@ -100,7 +100,7 @@ func (s *Story) sunset(ctx context.Context) error {
 
 // dawn waits until a region serves itself again.
 func (s *Story) dawn(ctx context.Context, region string, clusters []string) error {
-	recorder := load.Start(ctx, s.client(region, "store.example.com", 50))
+	recorder := load.Start(ctx, s.Client(region, "store.example.com", 50))
 	defer recorder.Stop()
 	for deadline := time.Now().Add(90 * time.Second); time.Now().Before(deadline); {
 		now := time.Now()
@@ -119,14 +119,14 @@ func (s *Story) rollout(ctx context.Context) error {
 	roll := func(version string, preStop int) func() error {
 		return func() error { return s.deploy(ctx, s.store(version, preStop)...) }
 	}
-	gets, err := s.under(ctx, s.client("us", "store.example.com", 150), 2*time.Second, 5*time.Second, roll("v2", 0))
+	gets, err := s.under(ctx, s.Client("us", "store.example.com", 150), 2*time.Second, 5*time.Second, roll("v2", 0))
 	if err != nil {
 		return err
 	}
 	if err := roll("v3", 3)(); err != nil {
 		return err
 	}
-	config := s.client("us", "store.example.com", 150)
+	config := s.Client("us", "store.example.com", 150)
 	config.Method, config.Body = http.MethodPost, "order=1"
 	posts, err := s.under(ctx, config, 2*time.Second, 5*time.Second, roll("v4", 3))
 	if err != nil {
@@ -151,16 +151,16 @@ func (s *Story) store(version string, preStop int) []app {
 }
 
 func (s *Story) edgeRollout(ctx context.Context) error {
-	edges, err := s.edges(ctx, "us")
+	edges, err := s.Edges(ctx, "us")
 	if err != nil {
 		return err
 	}
-	samples, err := s.under(ctx, s.client("us", "store.example.com", 200), 2*time.Second, 5*time.Second, func() error {
+	samples, err := s.under(ctx, s.Client("us", "store.example.com", 200), 2*time.Second, 5*time.Second, func() error {
 		pods := s.Lab.Hub.Client.CoreV1().Pods(edges[0].Namespace)
 		if err := pods.Delete(ctx, edges[0].Name, metav1.DeleteOptions{}); err != nil {
 			return err
 		}
-		return s.awaitEdges(ctx, "us", edges[0].Name)
+		return s.AwaitEdges(ctx, "us", edges[0].Name)
 	})
 	if err != nil {
 		return err
@@ -170,10 +170,10 @@ func (s *Story) edgeRollout(ctx context.Context) error {
 	return nil
 }
 
-// awaitEdges waits until two edges are ready and the old one is gone.
-func (s *Story) awaitEdges(ctx context.Context, region, gone string) error {
+// AwaitEdges waits until two edges are ready and the old one is gone.
+func (s *Story) AwaitEdges(ctx context.Context, region, gone string) error {
 	for deadline := time.Now().Add(90 * time.Second); time.Now().Before(deadline); sleep(ctx, 200*time.Millisecond) {
-		edges, err := s.edges(ctx, region)
+		edges, err := s.Edges(ctx, region)
 		if err != nil {
 			return err
 		}
@@ -196,12 +196,12 @@ func (s *Story) awaitEdges(ctx context.Context, region, gone string) error {
 // hubDown kills the hub while overflow is in place and services are loaded,
 // and then asks the Envoys what the restarted hub changed.
 func (s *Story) hubDown(ctx context.Context) error {
-	overflow := load.Start(ctx, s.client("us", "checkout.example.com", 30))
-	store := load.Start(ctx, s.client("us", "store.example.com", 100))
+	overflow := load.Start(ctx, s.Client("us", "checkout.example.com", 30))
+	store := load.Start(ctx, s.Client("us", "store.example.com", 100))
 	sleep(ctx, 15*time.Second)
-	before, err := s.resources(ctx)
+	before, err := s.Resources(ctx)
 	if err == nil {
-		err = s.killHub(ctx, 30*time.Second)
+		err = s.KillHub(ctx, 30*time.Second)
 	}
 	if err != nil {
 		overflow.Stop()
@@ -210,9 +210,9 @@ func (s *Story) hubDown(ctx context.Context) error {
 	}
 	down := time.Now()
 	sleep(ctx, 31*time.Second)
-	err = s.awaitConnected(ctx)
+	err = s.AwaitConnected(ctx)
 	sleep(ctx, 15*time.Second)
-	after, readErr := s.resources(ctx)
+	after, readErr := s.Resources(ctx)
 	thirty, hundred := overflow.Stop(), store.Stop()
 	if err != nil {
 		return err
@@ -228,7 +228,7 @@ func (s *Story) hubDown(ctx context.Context) error {
 	}
 	s.set("hubdown_failed", float64(load.Failed(thirty)+load.Failed(hundred)))
 	s.set("hubdown_requests", float64(min(len(thirty), len(hundred))))
-	changed := changedResources(before, after)
+	changed := ChangedResources(before, after)
 	for _, name := range changed {
 		s.note("  changed: %s", name)
 	}
@@ -241,7 +241,7 @@ var healthyWhenFalse = regexp.MustCompile(`(?m)^Conflicted=False .*$\n?`)
 
 // broken puts a broken route and a broken certificate beside loaded neighbours.
 func (s *Story) broken(ctx context.Context) error {
-	samples, err := s.under(ctx, s.client("us", "store.example.com", 150), 3*time.Second, 7*time.Second, func() error {
+	samples, err := s.under(ctx, s.Client("us", "store.example.com", 150), 3*time.Second, 7*time.Second, func() error {
 		if err := s.Lab.Hub.Apply(ctx, render("broken.yaml", nil)); err != nil {
 			return err
 		}
@@ -275,7 +275,7 @@ func (s *Story) broken(ctx context.Context) error {
 	if err := s.Lab.Hub.Apply(ctx, render("neighbour.yaml", nil)); err != nil {
 		return err
 	}
-	if err := s.await(ctx, s.client("us", "store.example.com", 20), "a neighbour's change", func(x load.Sample) bool { return x.Version == "changed" }); err != nil {
+	if err := s.Await(ctx, s.Client("us", "store.example.com", 20), "a neighbour's change", func(x load.Sample) bool { return x.Version == "changed" }); err != nil {
 		return err
 	}
 	s.set("badroute_neighbour_change_arrived", 1)

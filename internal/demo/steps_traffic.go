@@ -39,7 +39,7 @@ func (s *Story) export(ctx context.Context) error {
 	if err := s.deploy(ctx, app{"shop", "first", "us-west", "v1", 4, 0}); err != nil {
 		return err
 	}
-	recorder := load.Start(ctx, s.client("us", "first.example.com", 100))
+	recorder := load.Start(ctx, s.Client("us", "first.example.com", 100))
 	sleep(ctx, time.Second)
 	if n := len(recorder.Samples()); n == 0 || load.Failed(recorder.Samples()) != n {
 		return fmt.Errorf("something answers for first.example.com before it is exported")
@@ -63,7 +63,7 @@ func (s *Story) export(ctx context.Context) error {
 func (s *Story) local(ctx context.Context) error {
 	var us, eu []load.Sample
 	if err := each([]string{"us", "eu"}, func(region string) error {
-		samples := load.Run(ctx, s.client(region, "store.example.com", 125), 1500)
+		samples := load.Run(ctx, s.Client(region, "store.example.com", 125), 1500)
 		if region == "us" {
 			us = samples
 		} else {
@@ -89,7 +89,7 @@ func percentFrom(samples []load.Sample, clusters ...string) float64 {
 }
 
 func (s *Story) weights(ctx context.Context) error {
-	config := s.client("us", "site.example.com", 400)
+	config := s.Client("us", "site.example.com", 400)
 	config.URL += "login"
 	samples := load.Run(ctx, config, 10000)
 	s.set("weight_requests", float64(len(samples)))
@@ -114,7 +114,7 @@ func (s *Story) blueGreen(ctx context.Context) error {
 		name        string
 		blue, green int
 	}{{"half", 50, 50}, {"cutover", 0, 100}} {
-		samples, err := s.under(ctx, s.client("us", "move.example.com", 150), 3*time.Second, 7*time.Second, func() error {
+		samples, err := s.under(ctx, s.Client("us", "move.example.com", 150), 3*time.Second, 7*time.Second, func() error {
 			return s.stage(ctx, step.name, step.blue, step.green)
 		})
 		if err != nil {
@@ -140,9 +140,9 @@ func (s *Story) canary(ctx context.Context) error {
 	if err := s.stage(ctx, "canary", 100, 0); err != nil {
 		return err
 	}
-	with := s.client("us", "move.example.com", 100)
+	with := s.Client("us", "move.example.com", 100)
 	with.Header = http.Header{"Env": {"canary"}}
-	if err := s.await(ctx, with, "the canary route", func(sample load.Sample) bool { return sample.Cluster == "us-east" }); err != nil {
+	if err := s.Await(ctx, with, "the canary route", func(sample load.Sample) bool { return sample.Cluster == "us-east" }); err != nil {
 		return err
 	}
 	var canaries, others []load.Sample
@@ -150,7 +150,7 @@ func (s *Story) canary(ctx context.Context) error {
 		if canary {
 			canaries = load.Run(ctx, with, 1000)
 		} else {
-			others = load.Run(ctx, s.client("us", "move.example.com", 100), 1000)
+			others = load.Run(ctx, s.Client("us", "move.example.com", 100), 1000)
 		}
 		return nil
 	})
@@ -166,7 +166,7 @@ func (s *Story) mirror(ctx context.Context) error {
 	if err := s.stage(ctx, "mirror", 100, 0); err != nil {
 		return err
 	}
-	config := s.client("us", "move.example.com", 120)
+	config := s.Client("us", "move.example.com", 120)
 	if err := s.awaitMirror(ctx, config); err != nil {
 		return err
 	}
@@ -191,7 +191,7 @@ func (s *Story) awaitMirror(ctx context.Context, config load.Config) error {
 	if err != nil {
 		return err
 	}
-	return s.await(ctx, config, "mirrored requests at green", func(load.Sample) bool {
+	return s.Await(ctx, config, "mirrored requests at green", func(load.Sample) bool {
 		now, err := s.received(ctx, "us-east", "site", "green")
 		return err == nil && now > before
 	})
@@ -268,7 +268,7 @@ func (s *Story) capacity(ctx context.Context) error {
 	}
 	const settle, judged = 10 * time.Second, 20 * time.Second
 	for _, rate := range []float64{10, 30, 60} {
-		recorder := load.Start(ctx, s.client("us", "checkout.example.com", rate))
+		recorder := load.Start(ctx, s.Client("us", "checkout.example.com", rate))
 		sleep(ctx, settle+judged)
 		samples := recorder.Stop()
 		s.explainFailures(samples)

@@ -157,8 +157,8 @@ func each[T any](items []T, do func(T) error) error {
 	return nil
 }
 
-// client is a stream of requests of a region's clients to a host.
-func (s *Story) client(region, host string, rate float64) load.Config {
+// Client is a stream of requests of a region's clients to a host.
+func (s *Story) Client(region, host string, rate float64) load.Config {
 	return load.Config{
 		Rate:   rate,
 		URL:    "https://" + s.addresses[region] + ":443/",
@@ -171,8 +171,8 @@ func (s *Story) httpClient(region, host string) *http.Client {
 	return load.Client(s.Lab.Dialer(region), &tls.Config{RootCAs: s.roots, ServerName: host, MinVersion: tls.VersionTLS12})
 }
 
-// await sends one request a time until one is as told.
-func (s *Story) await(ctx context.Context, config load.Config, what string, is func(load.Sample) bool) error {
+// Await sends one request a time until one is as told.
+func (s *Story) Await(ctx context.Context, config load.Config, what string, is func(load.Sample) bool) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	config.Rate = 20

@@ -211,10 +211,6 @@ func (c *Cluster) As(user string, groups ...string) (*rest.Config, error) {
 	return c.plane.RESTFor(pair), nil
 }
 
-// CA is the certificate of the cluster's authority, PEM encoded: who dials
-// Server needs it.
-func (c *Cluster) CA() []byte { return c.plane.CA.PEM }
-
 // AwaitPods waits until exactly n pods with a label selector are ready and no
 // other is left, also none that still terminates.
 func (c *Cluster) AwaitPods(ctx context.Context, namespace, selector string, n int) error {
