@@ -21,7 +21,7 @@ demo: install ## run the fleet and tell its story with measured figures (out/dem
 test: install lint unit e2e ## everything: lint, unit and property tests, charts, the lab end to end
 	@echo "all tests passed"
 
-unit: install ## pure packages, shells against real API servers, charts, with the race detector
+unit: ## pure packages, shells against real API servers, charts, with the race detector
 	@echo "go test -race, all but e2e (compiling takes some minutes the first time) ..."
 	@programs=$$(go run ./internal/lab/install/cmd/lab-install); eval "$$programs"; \
 	export KUBEBUILDER_ASSETS ENVOY HELM; \

@@ -183,7 +183,7 @@ func (b *Bench) grow(ctx context.Context, size int, f Figures) error {
 		return err
 	}
 	f["grow_s"] = Value(time.Since(began).Seconds())
-	if err := b.log.Quiet(ctx, 3*time.Second); err != nil {
+	if err := b.quiet(ctx); err != nil {
 		return err
 	}
 	return b.awaitEndpoints(ctx, size*perCluster*clusters)

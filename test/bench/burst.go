@@ -33,13 +33,13 @@ func (b *Bench) burst(ctx context.Context, size int, f Figures) error {
 	if err != nil {
 		return err
 	}
-	if err := b.log.Quiet(ctx, 3*time.Second); err != nil {
+	if err := b.quiet(ctx); err != nil {
 		return err
 	}
 	if err := b.costed(ctx, "200 exports", f, func() error { return b.exportAll(ctx, all, f) }); err != nil {
 		return fmt.Errorf("export: %w", err)
 	}
-	if err := b.log.Quiet(ctx, 3*time.Second); err != nil {
+	if err := b.quiet(ctx); err != nil {
 		return err
 	}
 	acked, err := b.atOnce(ctx, all, func(s service) error { return b.member.Update(ctx, s.memberSlice(1)) })

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"crossway.dev/crossway/internal/lab"
 )
@@ -57,4 +58,38 @@ func since(before, now map[string]int) string {
 		}
 	}
 	return strings.Join(parts, ", ")
+}
+
+// calm is how many writes of two clusters in calmSpan are none to wait for:
+// MemberClusters tell their numbers all the time.
+const (
+	calm     = 5
+	calmSpan = 2 * time.Second
+)
+
+// quiet waits until the hub sends nothing and statuses, which come last, are
+// written.
+func (b *Bench) quiet(ctx context.Context) error {
+	if err := b.log.Quiet(ctx, 3*time.Second); err != nil {
+		return err
+	}
+	for before, first := 0, true; ; first = false {
+		now := 0
+		for _, c := range []*lab.Cluster{b.fleet.Hub, b.fleet.Members[realMember]} {
+			w, err := writes(ctx, c)
+			if err != nil {
+				return err
+			}
+			for _, n := range w {
+				now += n
+			}
+		}
+		if !first && now-before < calm {
+			return nil
+		}
+		before = now
+		if err := pause(ctx, calmSpan); err != nil {
+			return err
+		}
+	}
 }

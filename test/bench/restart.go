@@ -141,7 +141,7 @@ func (b *Bench) cold(ctx context.Context, size int, f Figures) error {
 		return fmt.Errorf("edge %s has %d of %d assignments, %d routes: %w", fresh.name, len(clusters), size, len(routes), err)
 	}
 	cpu := hub.cpu()
-	if err := b.log.Quiet(ctx, 3*time.Second); err != nil {
+	if err := b.quiet(ctx); err != nil {
 		return err
 	}
 	for _, e := range b.log.Since(mark) { // what came after the last assignment, too
