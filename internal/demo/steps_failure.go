@@ -20,6 +20,12 @@ func calm(window []load.Sample) bool {
 	return load.Failed(window) == 0 && slow*100 <= len(window)
 }
 
+// recovered is a span that is calm as a whole and from its first second on: a
+// quiet rest would else outweigh the second in which the link went down.
+func recovered(span []load.Sample) bool {
+	return len(span) > 0 && calm(span) && calm(load.Between(span, span[0].At, span[0].At.Add(time.Second)))
+}
+
 func (s *Story) cut(ctx context.Context) error {
 	recorder := load.Start(ctx, s.Client("us", "store.example.com", 300))
 	begin := time.Now()
@@ -44,7 +50,7 @@ func (s *Story) cut(ctx context.Context) error {
 	if before < 0.2 {
 		return fmt.Errorf("us-west served only %.1f %% before the cut: nothing to lose", 100*before)
 	}
-	if after, ok := load.FirstSpan(samples, down, 20*time.Second, calm); ok {
+	if after, ok := load.FirstSpan(samples, down, 20*time.Second, recovered); ok {
 		s.set("cut_recovered_seconds", after.Seconds())
 	} else {
 		s.note("never calm for 20 s after the cut")
