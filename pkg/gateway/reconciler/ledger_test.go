@@ -102,7 +102,8 @@ func TestLedgerIsBounded(t *testing.T) {
 // site is a Model of one Gateway with an HTTP port of two hosts and an HTTPS port.
 func site() *model.Model {
 	rule := func(name string, generation int64) model.Rule {
-		return model.Rule{Origin: model.Origin{Route: shop(name), Generation: generation}}
+		return model.Rule{Origin: model.Origin{Route: shop(name), Generation: generation},
+			Forward: &model.Forward{Targets: []model.Target{{Assignment: "shop/" + name + "/5678"}}}}
 	}
 	gateway := fleet.ObjectName{Namespace: "infra", Name: "shared"}
 	return &model.Model{
@@ -186,6 +187,16 @@ func TestNacks(t *testing.T) {
 	r.forget(func(_ resourceID, version string) bool { return version == "c2" })
 	if got := say(); got != "" {
 		t.Errorf("after the certificate changed: %q", got)
+	}
+
+	// Nor did the route of a cluster that its BackendPolicy changed.
+	cluster := resourceID{typeCluster, "shop/b/5678"}
+	l.publish(cluster, "c1", func() origins { return made("b:3") })
+	l.ack(cluster, "c1")
+	l.publish(cluster, "c2", func() origins { return made("b:3") })
+	r.blame(refusal{cluster, "c2", "no such check"}, l, site(), nil, now)
+	if got := say(); got != "Gateway shared: no such check" {
+		t.Errorf("after a refused cluster: %q", got)
 	}
 }
 

@@ -114,17 +114,34 @@ func named[T any](all []T, name string, nameOf func(*T) string) []T {
 }
 
 // gatewaysOf are the Gateways that a resource serves: the one that the name of
-// a listener or RouteConfiguration begins with, or those that a Secret is for.
+// a listener or RouteConfiguration begins with, or those that a Secret or a
+// Cluster is for.
 func gatewaysOf(id resourceID, m *model.Model) []fleet.ObjectName {
 	var out []fleet.ObjectName
 	for i := range m.Listeners {
 		l := &m.Listeners[i]
 		name := listenerName(l)
-		serves := id.typeURL != typeSecret && id.typeURL != typeCluster && (id.name == name || strings.HasPrefix(id.name, name+"/")) ||
-			id.typeURL == typeSecret && slices.ContainsFunc(l.Chains, func(c model.Chain) bool { return slices.Contains(c.Secrets, id.name) })
+		serves := id.name == name || strings.HasPrefix(id.name, name+"/")
+		switch id.typeURL {
+		case typeSecret:
+			serves = slices.ContainsFunc(l.Chains, func(c model.Chain) bool { return slices.Contains(c.Secrets, id.name) })
+		case typeCluster:
+			serves = forwardsTo(l, id.name)
+		}
 		if serves && !slices.Contains(out, l.Gateway) {
 			out = append(out, l.Gateway)
 		}
 	}
 	return out
+}
+
+// forwardsTo says whether a listener sends requests to an assignment.
+func forwardsTo(l *model.Listener, assignment string) bool {
+	for rule := range rules(&model.Model{Listeners: []model.Listener{*l}}) {
+		if rule.Forward != nil && slices.ContainsFunc(rule.Forward.Targets, func(t model.Target) bool { return t.Assignment == assignment }) ||
+			slices.ContainsFunc(rule.Mirrors, func(m model.Mirror) bool { return m.Assignment == assignment }) {
+			return true
+		}
+	}
+	return false
 }
