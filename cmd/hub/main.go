@@ -6,14 +6,15 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"runtime/debug"
 
+	"github.com/go-logr/logr"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
-	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 )
 
 func main() {
@@ -41,7 +42,7 @@ func run(ctx context.Context, args []string, stderr io.Writer) error {
 		return err
 	}
 	level, _ := options.logLevel()
-	log := zap.New(zap.JSONEncoder(), zap.WriteTo(stderr), zap.Level(level))
+	log := logr.FromSlogHandler(slog.NewJSONHandler(stderr, &slog.HandlerOptions{Level: level}))
 	ctrl.SetLogger(log)
 	klog.SetLogger(log.WithName("client-go"))
 	tuneMemory()

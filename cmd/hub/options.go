@@ -4,14 +4,13 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
-
-	"go.uber.org/zap/zapcore"
 
 	"crossway.dev/crossway/pkg/fleet"
 )
@@ -45,7 +44,7 @@ func (o *Options) Bind(f *flag.FlagSet) {
 	f.StringVar(&o.Zone, "zone", "", "zone of the hub's own cluster")
 	f.StringVar(&o.HubCIDRs, "hub-cidrs", "", "pod and Service CIDRs of the hub's own cluster, separated by commas: no member may announce "+
 		"an address in them, and no endpoint of a Service of the hub is outside of them")
-	f.StringVar(&o.LogLevel, "log-level", "info", "debug, info or error")
+	f.StringVar(&o.LogLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.Disable, "disable", "", "for tests alone, costs requests: mechanisms to switch off, separated by commas: "+strings.Join(disablable, ", "))
 }
 
@@ -118,16 +117,12 @@ func (o *Options) hubCIDRs() ([]netip.Prefix, error) {
 	return out, errors.Join(faults...)
 }
 
-func (o *Options) logLevel() (zapcore.Level, error) {
-	switch o.LogLevel {
-	case "debug":
-		return zapcore.DebugLevel - 1, nil // at DebugLevel itself the logger keeps a sample of 100 lines a second
-	case "info":
-		return zapcore.InfoLevel, nil
-	case "error":
-		return zapcore.ErrorLevel, nil
+func (o *Options) logLevel() (slog.Level, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(o.LogLevel)); err != nil {
+		return level, fmt.Errorf("--log-level %q: use debug, info, warn or error", o.LogLevel)
 	}
-	return 0, fmt.Errorf("--log-level %q: use debug, info or error", o.LogLevel)
+	return level, nil
 }
 
 func (o *Options) place() fleet.Place { return fleet.Place{Region: o.Region, Zone: o.Zone} }

@@ -32,7 +32,8 @@ func TestPercentilesAreNearestRank(t *testing.T) {
 // line is one of the hub's log as the lab keeps it.
 func line(what, node, kind string, at float64, resources ...string) string {
 	names, _ := json.Marshal(resources)
-	return fmt.Sprintf(`2026-01-02T03:04:05.000000001Z {"level":"debug","ts":%.6f,"logger":"xds","msg":%q,"node":%q,"type":%q,"resources":%s}`, at, what, node, kind, names)
+	return fmt.Sprintf(`2026-01-02T03:04:05.000000001Z {"time":%q,"level":"DEBUG","msg":%q,"logger":"xds","node":%q,"type":%q,"resources":%s}`,
+		time.UnixMicro(int64(at*1e6)).UTC().Format(time.RFC3339Nano), what, node, kind, names)
 }
 
 func TestParseLine(t *testing.T) {
@@ -44,9 +45,9 @@ func TestParseLine(t *testing.T) {
 		t.Errorf("versions: %v", e.Versions)
 	}
 	for _, other := range []string{
-		"", "2026-01-02T03:04:05Z", `2026-01-02T03:04:05Z {"level":"info","ts":1767322800.5,"msg":"started"}`,
-		`2026-01-02T03:04:05Z {"level":"info","ts":1767322800.5,"msg":"other","what":"acked"}`, // only the message counts
-		`2026-01-02T03:04:05Z {"ts":1767322800.5,"msg":"acked"`,                                // torn
+		"", "2026-01-02T03:04:05Z", `2026-01-02T03:04:05Z {"time":"2026-01-02T03:00:00.5Z","level":"INFO","msg":"started"}`,
+		`2026-01-02T03:04:05Z {"time":"2026-01-02T03:00:00.5Z","level":"INFO","msg":"other","what":"acked"}`, // only the message counts
+		`2026-01-02T03:04:05Z {"time":"2026-01-02T03:00:00.5Z","msg":"acked"`,                                // torn
 		line("refused", "edge-1", "route", 1767322800),
 	} {
 		if e, ok := ParseLine([]byte(other)); ok {

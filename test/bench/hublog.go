@@ -32,13 +32,13 @@ func ParseLine(line []byte) (e Event, ok bool) {
 		return Event{}, false
 	}
 	var said struct {
-		TS        float64  `json:"ts"` // seconds since 1970
-		Msg       string   `json:"msg"`
-		Node      string   `json:"node"`
-		Type      string   `json:"type"`
-		Resources []string `json:"resources"`
+		Time      time.Time `json:"time"`
+		Msg       string    `json:"msg"`
+		Node      string    `json:"node"`
+		Type      string    `json:"type"`
+		Resources []string  `json:"resources"`
 	}
-	if err := json.Unmarshal(text, &said); err != nil || said.TS == 0 {
+	if err := json.Unmarshal(text, &said); err != nil || said.Time.IsZero() {
 		return Event{}, false
 	}
 	switch said.Msg {
@@ -46,8 +46,7 @@ func ParseLine(line []byte) (e Event, ok bool) {
 	default:
 		return Event{}, false
 	}
-	seconds := int64(said.TS)
-	e = Event{At: time.Unix(seconds, int64((said.TS-float64(seconds))*1e9)), What: said.Msg, Node: said.Node, Type: said.Type, Versions: make(map[string]string, len(said.Resources))}
+	e = Event{At: said.Time, What: said.Msg, Node: said.Node, Type: said.Type, Versions: make(map[string]string, len(said.Resources))}
 	for _, r := range said.Resources {
 		name, version, _ := strings.Cut(r, " ")
 		e.Versions[name] = version
