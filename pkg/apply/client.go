@@ -24,6 +24,13 @@ func ClientOf(c cluster.Cluster) (client.Client, error) {
 	return waiting, nil
 }
 
+// Remove deletes what a cache has of an object; one that came anew meanwhile
+// stays, and one that is gone is no error.
+func Remove(ctx context.Context, c client.Client, have client.Object) error {
+	uid := have.GetUID()
+	return client.IgnoreNotFound(c.Delete(ctx, have, client.Preconditions{UID: &uid}))
+}
+
 // Found reads an object into into; one that does not exist is nil, without an error.
 func Found[T client.Object](ctx context.Context, from client.Reader, key types.NamespacedName, into T) (T, error) {
 	var none T

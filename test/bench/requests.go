@@ -73,23 +73,31 @@ func (b *Bench) quiet(ctx context.Context) error {
 	if err := b.log.Quiet(ctx, 3*time.Second); err != nil {
 		return err
 	}
-	for before, first := 0, true; ; first = false {
-		now := 0
-		for _, c := range []*lab.Cluster{b.fleet.Hub, b.fleet.Members[realMember]} {
-			w, err := writes(ctx, c)
-			if err != nil {
-				return err
-			}
-			for _, n := range w {
-				now += n
-			}
-		}
-		if !first && now-before < calm {
-			return nil
-		}
-		before = now
-		if err := pause(ctx, calmSpan); err != nil {
+	before, err := b.written(ctx)
+	for err == nil {
+		if err = pause(ctx, calmSpan); err != nil {
 			return err
 		}
+		var now int
+		if now, err = b.written(ctx); now-before < calm {
+			return err
+		}
+		before = now
 	}
+	return err
+}
+
+// written counts the writes in the clusters of hub and real member.
+func (b *Bench) written(ctx context.Context) (int, error) {
+	sum := 0
+	for _, c := range []*lab.Cluster{b.fleet.Hub, b.fleet.Members[realMember]} {
+		w, err := writes(ctx, c)
+		if err != nil {
+			return 0, err
+		}
+		for _, n := range w {
+			sum += n
+		}
+	}
+	return sum, nil
 }

@@ -188,7 +188,7 @@ func hints(m *model.Model, route fleet.ObjectName) []string {
 			texts = append(texts, text)
 		}
 	}
-	for rule := range rules(m) {
+	for rule := range rules(m.Listeners) {
 		if rule.Origin.Route != route {
 			continue
 		}

@@ -10,13 +10,13 @@ import (
 	"crossway.dev/crossway/pkg/gateway/model"
 )
 
-// rules are all rules of a Model.
-func rules(m *model.Model) iter.Seq[*model.Rule] {
+// rules are all rules of these listeners.
+func rules(listeners []model.Listener) iter.Seq[*model.Rule] {
 	return func(yield func(*model.Rule) bool) {
-		for l := range m.Listeners {
-			for c := range m.Listeners[l].Chains {
-				for h := range m.Listeners[l].Chains[c].Hosts {
-					host := &m.Listeners[l].Chains[c].Hosts[h]
+		for l := range listeners {
+			for c := range listeners[l].Chains {
+				for h := range listeners[l].Chains[c].Hosts {
+					host := &listeners[l].Chains[c].Hosts[h]
 					for r := range host.Rules {
 						if !yield(&host.Rules[r]) {
 							return
@@ -126,7 +126,7 @@ func gatewaysOf(id resourceID, m *model.Model) []fleet.ObjectName {
 		case typeSecret:
 			serves = slices.ContainsFunc(l.Chains, func(c model.Chain) bool { return slices.Contains(c.Secrets, id.name) })
 		case typeCluster:
-			serves = forwardsTo(l, id.name)
+			serves = forwardTo(m.Listeners[i:i+1], id.name)
 		}
 		if serves && !slices.Contains(out, l.Gateway) {
 			out = append(out, l.Gateway)
@@ -135,9 +135,9 @@ func gatewaysOf(id resourceID, m *model.Model) []fleet.ObjectName {
 	return out
 }
 
-// forwardsTo says whether a listener sends requests to an assignment.
-func forwardsTo(l *model.Listener, assignment string) bool {
-	for rule := range rules(&model.Model{Listeners: []model.Listener{*l}}) {
+// forwardTo says whether any of these listeners sends requests to an assignment.
+func forwardTo(listeners []model.Listener, assignment string) bool {
+	for rule := range rules(listeners) {
 		if rule.Forward != nil && slices.ContainsFunc(rule.Forward.Targets, func(t model.Target) bool { return t.Assignment == assignment }) ||
 			slices.ContainsFunc(rule.Mirrors, func(m model.Mirror) bool { return m.Assignment == assignment }) {
 			return true

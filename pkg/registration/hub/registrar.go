@@ -178,7 +178,7 @@ func (r *Registrar) dismiss(ctx context.Context, name fleet.ClusterName) error {
 	if namespace.Labels[v1alpha1.LabelMember] != string(name) || namespace.DeletionTimestamp != nil {
 		return nil
 	}
-	if err := r.client.Delete(ctx, &namespace, client.Preconditions{UID: &namespace.UID}); client.IgnoreNotFound(err) != nil {
+	if err := apply.Remove(ctx, r.client, &namespace); err != nil {
 		return fmt.Errorf("delete Namespace %s: %w", namespace.Name, err)
 	}
 	return nil

@@ -128,7 +128,7 @@ func (e *Exporter) push(ctx context.Context, service fleet.ServiceName, offer se
 	case offer.Spec == nil && exported == nil:
 		return offer.Conditions, nil
 	case offer.Spec == nil:
-		return offer.Conditions, e.remove(ctx, exported)
+		return offer.Conditions, wrapped(apply.Remove(ctx, e.hub, exported), "delete ExportedService %s", key)
 	}
 	verdicts := slices.Clone(offer.Conditions)
 	if exported == nil || !apiequality.Semantic.DeepEqual(exported.Spec, *offer.Spec) {
@@ -156,16 +156,6 @@ func (e *Exporter) refused(service fleet.ServiceName, exported *v1alpha1.Exporte
 		verdicts = append(verdicts, told(service, exported)...) // the hub is away: its last word holds
 	}
 	return verdicts, fmt.Errorf("apply ExportedService of %s: %w", service, err)
-}
-
-// remove deletes what the cache has of an object on the hub; one that came
-// anew meanwhile stays.
-func (e *Exporter) remove(ctx context.Context, have client.Object) error {
-	uid := have.GetUID()
-	if err := e.hub.Delete(ctx, have, client.Preconditions{UID: &uid}); client.IgnoreNotFound(err) != nil {
-		return fmt.Errorf("delete %T %s: %w", have, have.GetName(), err)
-	}
-	return nil
 }
 
 // told are the hub's conditions of an export.

@@ -38,12 +38,12 @@ func (e *Exporter) ReconcileSlice(ctx context.Context, request reconcile.Request
 	switch {
 	case want == nil && have == nil:
 	case want == nil:
-		err = e.remove(ctx, have)
+		err = wrapped(apply.Remove(ctx, e.hub, have), "delete EndpointSlice %s", key)
 	case owner == nil:
 		return reconcile.Result{}, nil
 	case have != nil && have.AddressType != want.AddressType: // which cannot be changed
-		if err := e.remove(ctx, have); err != nil {
-			return reconcile.Result{}, err
+		if err := apply.Remove(ctx, e.hub, have); err != nil {
+			return reconcile.Result{}, fmt.Errorf("delete EndpointSlice %s: %w", key, err)
 		}
 		err = e.applySlice(ctx, want)
 	case have == nil || !sameSlice(have, want):

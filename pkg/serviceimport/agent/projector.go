@@ -94,7 +94,7 @@ func (p *Projector) Reconcile(ctx context.Context, request reconcile.Request) (r
 	if have != nil && sameImport(have, &want) {
 		return reconcile.Result{}, nil
 	}
-	if err := apply.Object(ctx, p.local, fieldManager, want.DeepCopy()); err != nil {
+	if err := apply.Object(ctx, p.local, fieldManager, &want); err != nil {
 		return reconcile.Result{}, fmt.Errorf("apply ServiceImport %s: %w", request.NamespacedName, err)
 	}
 	return reconcile.Result{}, nil
@@ -111,7 +111,7 @@ func (p *Projector) ReconcileStatus(ctx context.Context, request reconcile.Reque
 	if !sameImport(have, &want.Import) {
 		return reconcile.Result{}, nil // its change brings this key back
 	}
-	status := want.Import.DeepCopy()
+	status := &want.Import
 	status.Status.Conditions = condition.Stamped(have.Status.Conditions, want.Conditions, have.Generation, p.now())
 	if sameStatus(have.Status, status.Status) {
 		return reconcile.Result{}, nil
@@ -153,7 +153,7 @@ func (p *Projector) remove(ctx context.Context, have *mcsv1beta1.ServiceImport) 
 	if have == nil {
 		return nil
 	}
-	if err := p.local.Delete(ctx, have, client.Preconditions{UID: &have.UID}); client.IgnoreNotFound(err) != nil {
+	if err := apply.Remove(ctx, p.local, have); err != nil {
 		return fmt.Errorf("delete ServiceImport %s/%s: %w", have.Namespace, have.Name, err)
 	}
 	return nil

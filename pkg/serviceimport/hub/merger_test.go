@@ -350,7 +350,6 @@ func TestNotAccepted(t *testing.T) {
 	f.wantImport("stray", "http 80 from a-east a-west")
 }
 
-// Somebody changes an import: the exports' word holds.
 // An export is told that it is offered when it is: after its import is published.
 func TestStatusComesAfterImport(t *testing.T) {
 	f := newFixture(t)
@@ -371,6 +370,7 @@ func TestStatusComesAfterImport(t *testing.T) {
 	}
 }
 
+// Somebody changes an import: the exports' word holds.
 func TestImportIsOurs(t *testing.T) {
 	f := newFixture(t)
 	f.member("o-west", "10.1.0.0/16")
