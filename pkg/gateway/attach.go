@@ -11,13 +11,29 @@ import (
 
 // route is an HTTPRoute on its way through a Build.
 type route struct {
-	object      *gatewayv1.HTTPRoute
+	*judged
+	emitted bool // its assignments are in the Model
+}
+
+// judged is what an HTTPRoute came to. Nobody changes it once judge returns: a
+// Memo may keep it.
+type judged struct {
 	name        fleet.ObjectName
 	plan        *routePlan
 	rules       []model.Rule // in the order in which they are tried
 	assignments []model.Assignment
 	unresolved  []condition.Condition // what references are wrong, in spec order
-	emitted     bool                  // its assignments are in the Model
+	places      []place
+	report      condition.Report
+	ours        bool // a parent is, or was, a Gateway of ours
+}
+
+// place is a listener that a route attaches to.
+type place struct {
+	gateway  fleet.ObjectName
+	listener int  // in spec.listeners
+	served   bool // it has the route's hosts
+	accepted bool // it counts the route
 }
 
 // attachment is a route on one host of a listener.
@@ -29,8 +45,25 @@ type attachment struct {
 // readRoute attaches a route to the listeners that it may have, and reports
 // on it where one of its parents is, or was, a Gateway of ours.
 func (b *build) readRoute(object *gatewayv1.HTTPRoute) {
-	r := &route{object: object, name: fleet.ObjectName{Namespace: object.Namespace, Name: object.Name}}
-	report := condition.Report{Ref: condition.Ref{Kind: condition.HTTPRoute, Name: r.name, Generation: object.Generation}}
+	r := &route{judged: b.memory.judge(object, func() *judged { return b.judge(object) })}
+	for _, p := range r.places {
+		l := b.parents[p.gateway].listeners[p.listener]
+		if p.served {
+			l.attach(r)
+		}
+		if p.accepted {
+			l.count(r)
+		}
+	}
+	if r.ours {
+		b.reports = append(b.reports, r.report)
+	}
+}
+
+// judge says what a route comes to, among the Gateways that were read.
+func (b *build) judge(object *gatewayv1.HTTPRoute) *judged {
+	r := &judged{name: fleet.ObjectName{Namespace: object.Namespace, Name: object.Name}}
+	r.report.Ref = condition.Ref{Kind: condition.HTTPRoute, Name: r.name, Generation: object.Generation}
 	for i := range object.Spec.ParentRefs {
 		ref := &object.Spec.ParentRefs[i]
 		p := b.parentOf(object, ref)
@@ -40,16 +73,15 @@ func (b *build) readRoute(object *gatewayv1.HTTPRoute) {
 		if r.plan == nil {
 			r.plan = b.memory.planRoute(object)
 			b.resolveRoute(r)
-			report.Parents = make([]condition.ParentReport, 0, len(object.Spec.ParentRefs))
+			r.report.Parents = make([]condition.ParentReport, 0, len(object.Spec.ParentRefs))
 		}
-		report.Parents = append(report.Parents, condition.ParentReport{
+		r.report.Parents = append(r.report.Parents, condition.ParentReport{
 			ParentRef:  copyParentRef(ref),
-			Conditions: b.judgeParent(r, p, ref, report.Ref),
+			Conditions: b.judgeParent(r, p, ref),
 		})
 	}
-	if len(report.Parents) > 0 || wasOurs(object) {
-		b.reports = append(b.reports, report)
-	}
+	r.ours = len(r.report.Parents) > 0 || wasOurs(object)
+	return r
 }
 
 func (b *build) parentOf(object *gatewayv1.HTTPRoute, ref *gatewayv1.ParentReference) *parent {
@@ -73,21 +105,15 @@ func wasOurs(object *gatewayv1.HTTPRoute) bool {
 	return false
 }
 
-// judgeParent attaches the route to one parent and says how that went. A route
-// that is attached but invalid is answered 500, so it keeps its hosts.
-func (b *build) judgeParent(r *route, p *parent, ref *gatewayv1.ParentReference, self condition.Ref) []condition.Condition {
+// judgeParent finds the route's places at one parent and says how that went. A
+// route that is attached but invalid is answered 500, so it keeps its hosts.
+func (b *build) judgeParent(r *judged, p *parent, ref *gatewayv1.ParentReference) []condition.Condition {
 	listeners, accepted := b.listenersFor(r, p, ref)
-	valid := accepted == nil
-	if valid {
-		accepted = r.refusal(b.index.nacks, self)
+	if accepted == nil {
+		accepted = r.refusal(b.index.nacks)
 		serve := accepted == nil || accepted.Reason == string(gatewayv1.RouteReasonUnsupportedValue) && r.plan.fault == ""
 		for _, l := range listeners {
-			if serve {
-				l.attach(r)
-			}
-			if accepted == nil {
-				l.count(r)
-			}
+			r.places = append(r.places, place{gateway: p.name, listener: l, served: serve, accepted: accepted == nil})
 		}
 	}
 	conditions := make([]condition.Condition, 0, 3)
@@ -102,12 +128,12 @@ func (b *build) judgeParent(r *route, p *parent, ref *gatewayv1.ParentReference,
 	return append(conditions, r.resolved())
 }
 
-// listenersFor are those of a parent that a parentRef selects, that let the
+// listenersFor are the indices of those of a parent that a parentRef selects, that let the
 // route in and have a hostname in common with it; or what is in the way.
-func (b *build) listenersFor(r *route, p *parent, ref *gatewayv1.ParentReference) ([]*listener, *condition.Condition) {
+func (b *build) listenersFor(r *judged, p *parent, ref *gatewayv1.ParentReference) ([]int, *condition.Condition) {
 	var selected, found int
-	var listeners []*listener
-	for _, l := range p.listeners {
+	var listeners []int
+	for i, l := range p.listeners {
 		if ref.SectionName != nil && *ref.SectionName != "" && *ref.SectionName != l.spec.Name || ref.Port != nil && *ref.Port != l.spec.Port {
 			continue
 		}
@@ -117,7 +143,7 @@ func (b *build) listenersFor(r *route, p *parent, ref *gatewayv1.ParentReference
 		}
 		found++
 		if l.shares(r.plan.hosts) {
-			listeners = append(listeners, l)
+			listeners = append(listeners, i)
 		}
 	}
 	switch {
@@ -159,8 +185,8 @@ func (l *listener) count(r *route) {
 }
 
 // refusal says why a route that could be attached is not accepted, or nil.
-func (r *route) refusal(nacks map[condition.Ref]string, self condition.Ref) *condition.Condition {
-	if words, refused := nacks[self]; refused {
+func (r *judged) refusal(nacks map[condition.Ref]string) *condition.Condition {
+	if words, refused := nacks[r.report.Ref]; refused {
 		return new(condition.RouteRefusedByEdge(words))
 	}
 	if r.plan.fault != "" {
@@ -173,7 +199,7 @@ func (r *route) refusal(nacks map[condition.Ref]string, self condition.Ref) *con
 }
 
 // dropped says what is wrong with each rule that is not valid.
-func (r *route) dropped() []string {
+func (r *judged) dropped() []string {
 	var faults []string
 	for i := range r.plan.rules {
 		if fault := r.plan.rules[i].fault; fault != "" {

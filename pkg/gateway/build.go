@@ -14,25 +14,27 @@ import (
 
 // build is one Build on its way.
 type build struct {
-	in      Input
-	index   *index
-	memory  *memory
-	model   model.Model
-	reports []condition.Report
-	parents map[fleet.ObjectName]*parent // Gateways of ours
-	secrets map[fleet.ObjectName]string  // certificateFault of each Secret looked at
-	shadows []shadow
+	in       Input
+	index    *index
+	memory   *memory
+	model    model.Model
+	reports  []condition.Report
+	parents  map[fleet.ObjectName]*parent  // Gateways of ours
+	policies map[fleet.ServiceName]*policy // in force
+	secrets  map[fleet.ObjectName]string   // certificateFault of each Secret looked at
+	shadows  []shadow
 }
 
 // Build says what a snapshot means: what all edges are to serve, and a verdict
 // for every object that has a status of ours.
 func Build(in Input) Result {
 	b := &build{
-		in: in, index: indexOf(in), memory: newMemory(in.Memo, len(in.Routes)),
+		in: in, memory: newMemory(in),
 		parents: make(map[fleet.ObjectName]*parent, len(in.Gateways)),
 		secrets: map[fleet.ObjectName]string{},
 		reports: make([]condition.Report, 0, len(in.GatewayClasses)+len(in.Gateways)+len(in.Routes)+len(in.Policies)),
 	}
+	b.index = b.memory.next.index
 	b.model.Assignments = make([]model.Assignment, 0, len(in.Routes))
 	b.judgeClasses()
 	b.judgePolicies()

@@ -89,6 +89,8 @@ func genInput(tb testing.TB) *rapid.Generator[Input] {
 			Services:       genObjects(t, 2, 4, genService),
 			Policies:       genObjects(t, 0, 3, genPolicy),
 			Pools:          genObjects(t, 1, 2, genPool),
+			Parameters:     genObjects(t, 0, 4, genParameters),
+			ServiceImports: genObjects(t, 0, 4, func(t *rapid.T) mcsv1beta1.ServiceImport { return mcsv1beta1.ServiceImport{ObjectMeta: genMeta(t)} }),
 			Namespaces:     []corev1.Namespace{{ObjectMeta: metav1.ObjectMeta{Name: "a", Labels: map[string]string{"l": "1"}}}},
 			Programmed:     map[fleet.ObjectName]Programming{},
 		}
@@ -105,6 +107,10 @@ func genInput(tb testing.TB) *rapid.Generator[Input] {
 func genGateway(t *rapid.T) gatewayv1.Gateway {
 	gateway := gatewayv1.Gateway{ObjectMeta: genMeta(t)}
 	gateway.Spec.GatewayClassName = "ours"
+	if rarely(t) {
+		gateway.Spec.Infrastructure = &gatewayv1.GatewayInfrastructure{ParametersRef: &gatewayv1.LocalParametersReference{
+			Group: "crossway.dev", Kind: "GatewayParameters", Name: genName.Draw(t, "parameters")}}
+	}
 	for i := range rapid.IntRange(1, 4).Draw(t, "listeners") {
 		l := gatewayv1.Listener{
 			Name: gatewayv1.SectionName(fmt.Sprintf("l%d", i)), Port: genPort.Draw(t, "port"),
@@ -123,6 +129,14 @@ func genGateway(t *rapid.T) gatewayv1.Gateway {
 		gateway.Spec.Listeners = append(gateway.Spec.Listeners, l)
 	}
 	return gateway
+}
+
+func genParameters(t *rapid.T) v1alpha1.GatewayParameters {
+	p := v1alpha1.GatewayParameters{ObjectMeta: genMeta(t)}
+	if rapid.Bool().Draw(t, "regional") {
+		p.Spec.Scope, p.Spec.Region = v1alpha1.Regional, rapid.SampledFrom([]string{"us", "eu", ""}).Draw(t, "region")
+	}
+	return p
 }
 
 func genRoute(t *rapid.T) gatewayv1.HTTPRoute {

@@ -11,7 +11,8 @@ import (
 	"crossway.dev/crossway/pkg/fleet"
 )
 
-// index finds the objects of an Input by what others call them.
+// index finds the objects of an Input by what others call them. Nobody changes
+// it once it is made: a Memo may keep it.
 type index struct {
 	classes        map[string]*gatewayv1.GatewayClass // of ours
 	parameters     map[fleet.ObjectName]*v1alpha1.GatewayParameters
@@ -21,7 +22,6 @@ type index struct {
 	imports        map[fleet.ServiceName]*v1alpha1.ImportedService
 	serviceImports map[fleet.ServiceName]bool
 	services       map[fleet.ServiceName]*corev1.Service
-	policies       map[fleet.ServiceName]*policy
 	nacks          map[condition.Ref]string
 }
 

@@ -41,7 +41,8 @@ type Input struct {
 	CRDVersion string
 
 	// Memo is Result.Memo of the last Build, or nil. It makes Build faster and
-	// never changes its Result.
+	// never changes its Result, as long as nobody changes a list in place that
+	// was in the Input of that Build.
 	Memo *Memo
 }
 

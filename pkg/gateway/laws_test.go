@@ -47,6 +47,8 @@ func TestOrderNeverMatters(t *testing.T) {
 		shuffle(t, other.Imports)
 		shuffle(t, other.Services)
 		shuffle(t, other.Policies)
+		shuffle(t, other.Parameters)
+		shuffle(t, other.ServiceImports)
 		shuffle(t, other.Pools)
 		shuffle(t, other.Nacks)
 		second := result(other)
@@ -82,6 +84,46 @@ func TestMemoNeverMatters(tb *testing.T) {
 		must(t, reflect.DeepEqual(without, result(in)), "a Memo changes the result")
 		in.Memo = Build(in).Memo
 		must(t, reflect.DeepEqual(without, result(in)), "its own Memo changes the result")
+	})
+}
+
+// What is remembered of routes counts only while all that they are judged by is
+// the same, and serves more than one Build.
+func TestMemoEndsWithItsSurroundings(tb *testing.T) {
+	inputs := genInput(tb)
+	rapid.Check(tb, func(t *rapid.T) {
+		last, other := inputs.Draw(t, "last"), inputs.Draw(t, "other")
+		last.Memo = nil
+		wanted := result(last)
+		in := last
+		in.Routes = slices.Clone(last.Routes)
+		for i := range in.Routes {
+			if rapid.Bool().Draw(t, "changed") {
+				in.Routes[i].Spec = genRoute(t).Spec
+				setVersion(t, &in.Routes[i])
+			}
+		}
+		if len(in.Routes) > 0 && rapid.Bool().Draw(t, "deleted") {
+			in.Routes = in.Routes[1:]
+		}
+		for _, replace := range []func(){
+			func() { in.GatewayClasses = nil }, func() { in.Gateways = other.Gateways }, func() { in.Parameters = other.Parameters },
+			func() { in.Grants = other.Grants }, func() { in.Namespaces = nil }, func() { in.Secrets = other.Secrets },
+			func() { in.Imports = other.Imports }, func() { in.ServiceImports = other.ServiceImports }, func() { in.Services = other.Services },
+			func() { in.Policies = other.Policies }, func() { in.Pools = other.Pools }, func() { in.Nacks = other.Nacks },
+			func() { in.Programmed = other.Programmed }, func() { in.CRDVersion = other.CRDVersion },
+		} {
+			if rapid.IntRange(0, 7).Draw(t, "replaced") == 7 { // most often one, or none
+				replace()
+			}
+		}
+		without := result(in)
+		last.Memo = Build(last).Memo
+		in.Memo = last.Memo
+		with := result(in)
+		must(t, reflect.DeepEqual(without, with), "a Memo outlives its surroundings")
+		must(t, reflect.DeepEqual(wanted, result(last)), "a Build changed a Memo")
+		must(t, reflect.DeepEqual(without, with), "a Build changed the result of another through their Memo")
 	})
 }
 
@@ -316,7 +358,7 @@ func copyInput(in Input) Input {
 	in.Secrets = copyAll(in.Secrets, (*corev1.Secret).DeepCopyInto)
 	in.Grants, in.Imports = slices.Clone(in.Grants), slices.Clone(in.Imports)
 	in.Services, in.Policies, in.Pools = slices.Clone(in.Services), slices.Clone(in.Policies), slices.Clone(in.Pools)
-	in.Nacks = slices.Clone(in.Nacks)
+	in.Nacks, in.Parameters, in.ServiceImports = slices.Clone(in.Nacks), slices.Clone(in.Parameters), slices.Clone(in.ServiceImports)
 	for i := range in.Imports {
 		in.Imports[i] = *in.Imports[i].DeepCopy()
 	}

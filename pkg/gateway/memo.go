@@ -1,18 +1,25 @@
 package gateway
 
 import (
+	"slices"
+
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 )
 
-// Memo holds what Build worked out about single objects from nothing but the
-// objects themselves, by UID and resourceVersion. A Memo is never changed once
-// a Result carries it, so several Builds may read one.
+// Memo holds what Build worked out about single objects. A routePlan and a
+// certificate's fault are functions of the object alone, known by its UID and
+// resourceVersion; what a route came to holds while everything around the
+// routes is the same, too. A Memo is never changed once a Result carries it, so
+// several Builds may read one.
 type Memo struct {
 	routes  map[memoKey]*routePlan
 	secrets map[memoKey]string // certificateFault
+	around  Input              // all but Routes, Pools, Programmed and Memo
+	index   *index             // of around
+	judged  map[memoKey]*judged
 }
 
 type memoKey struct {
@@ -27,15 +34,43 @@ type memory struct {
 	next *Memo
 }
 
-func newMemory(last *Memo, routes int) *memory {
+func newMemory(in Input) *memory {
+	last := in.Memo
 	if last == nil {
 		last = &Memo{}
 	}
-	return &memory{last: last, next: &Memo{routes: make(map[memoKey]*routePlan, routes), secrets: map[memoKey]string{}}}
+	next := &Memo{
+		routes: make(map[memoKey]*routePlan, len(in.Routes)), secrets: map[memoKey]string{},
+		judged: make(map[memoKey]*judged, len(in.Routes)), around: in,
+	}
+	next.around.Routes, next.around.Pools, next.around.Programmed, next.around.Memo = nil, nil, nil, nil
+	if last.index != nil && sameAround(&last.around, &next.around) {
+		next.index = last.index
+		return &memory{last: last, next: next}
+	}
+	next.index = indexOf(in)
+	return &memory{last: &Memo{routes: last.routes, secrets: last.secrets}, next: next}
+}
+
+// sameAround says whether two snapshots have the same lists in the same memory
+// of all that a route is judged by. Nobody changes a list that was in an Input.
+func sameAround(a, b *Input) bool {
+	return sameList(a.GatewayClasses, b.GatewayClasses) && sameList(a.Gateways, b.Gateways) && sameList(a.Parameters, b.Parameters) &&
+		sameList(a.Grants, b.Grants) && sameList(a.Namespaces, b.Namespaces) && sameList(a.Secrets, b.Secrets) &&
+		sameList(a.Imports, b.Imports) && sameList(a.ServiceImports, b.ServiceImports) && sameList(a.Services, b.Services) &&
+		sameList(a.Policies, b.Policies) && slices.Equal(a.Nacks, b.Nacks)
+}
+
+func sameList[T any](a, b []T) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
 }
 
 func (m *memory) planRoute(route *gatewayv1.HTTPRoute) *routePlan {
 	return remembered(&route.ObjectMeta, m.last.routes, m.next.routes, func() *routePlan { return planRoute(route) })
+}
+
+func (m *memory) judge(route *gatewayv1.HTTPRoute, work func() *judged) *judged {
+	return remembered(&route.ObjectMeta, m.last.judged, m.next.judged, work)
 }
 
 func (m *memory) certificateFault(secret *corev1.Secret) string {

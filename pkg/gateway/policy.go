@@ -24,7 +24,7 @@ type policy struct {
 // judgePolicies finds the policy in force for each import, the oldest of
 // several (GEP-713), and reports on all. Run it before routes are resolved.
 func (b *build) judgePolicies() {
-	b.index.policies = make(map[fleet.ServiceName]*policy, len(b.in.Policies))
+	b.policies = make(map[fleet.ServiceName]*policy, len(b.in.Policies))
 	for _, given := range sortedByAge(b.in.Policies) {
 		report := condition.Report{Ref: condition.Ref{
 			Kind: condition.BackendPolicy, Name: fleet.ObjectName{Namespace: given.Namespace, Name: given.Name}, Generation: given.Generation,
@@ -38,7 +38,7 @@ func (b *build) judgePolicies() {
 		}
 		b.reports = append(b.reports, report)
 	}
-	for _, p := range b.index.policies {
+	for _, p := range b.policies {
 		b.model.Imports = append(b.model.Imports, p.traffic)
 	}
 	slices.SortFunc(b.model.Imports, func(a, b model.Traffic) int { return a.Backend.Compare(b.Backend) })
@@ -56,10 +56,10 @@ func (b *build) judgeTarget(given *v1alpha1.BackendPolicy, group, kind string, t
 	if b.index.imports[target] == nil {
 		return condition.PolicyTargetNotFound(target)
 	}
-	if old := b.index.policies[target]; old != nil {
+	if old := b.policies[target]; old != nil {
 		return condition.PolicyConflicted(target, old.winner)
 	}
-	b.index.policies[target] = next
+	b.policies[target] = next
 	return condition.PolicyAccepted()
 }
 

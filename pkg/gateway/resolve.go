@@ -20,7 +20,7 @@ import (
 const internalServerError = 500
 
 // resolveRoute turns a route's plan into rules and assignments.
-func (b *build) resolveRoute(r *route) {
+func (b *build) resolveRoute(r *judged) {
 	count := 0
 	for i := range r.plan.rules {
 		count += len(r.plan.rules[i].matches)
@@ -54,7 +54,7 @@ func (b *build) resolveRoute(r *route) {
 }
 
 // resolved is the route's ResolvedRefs: the first that is wrong, and how many more.
-func (r *route) resolved() condition.Condition {
+func (r *judged) resolved() condition.Condition {
 	if len(r.unresolved) == 0 {
 		return condition.RouteResolved()
 	}
@@ -76,7 +76,7 @@ type group struct {
 
 // resolveBackends gives the targets of a rule. Backends that need nothing of
 // their own share one; the part of those that cannot be used comes last.
-func (b *build) resolveBackends(r *route, plan *rulePlan) []model.Target {
+func (b *build) resolveBackends(r *judged, plan *rulePlan) []model.Target {
 	var groups []*group
 	unusable := uint32(0)
 	for i := range plan.backends {
@@ -139,7 +139,7 @@ func intoGroup(groups []*group, plan *backendPlan, r resolvedBackend) []*group {
 	return append(groups, &group{protocol: r.protocol, check: r.check, backends: []model.WeightedBackend{r.backend}, weight: plan.weight})
 }
 
-func (b *build) resolveMirrors(r *route, plan *rulePlan) []model.Mirror {
+func (b *build) resolveMirrors(r *judged, plan *rulePlan) []model.Mirror {
 	var mirrors []model.Mirror
 	for _, mirror := range plan.mirrors {
 		resolved, wrong := b.resolve(r.name.Namespace, mirror.ref)
@@ -160,7 +160,7 @@ func (b *build) resolveMirrors(r *route, plan *rulePlan) []model.Mirror {
 // assignment gives the key of the route's assignment for a group, the same for
 // equal backends with equal weights. Of equal backends with other weights each
 // gets its ordinal.
-func (r *route) assignment(g *group) string {
+func (r *judged) assignment(g *group) string {
 	slices.SortFunc(g.backends, func(x, y model.WeightedBackend) int {
 		return cmp.Or(x.Backend.Compare(y.Backend), cmp.Compare(x.Port, y.Port))
 	})
@@ -275,7 +275,7 @@ func (b *build) resolveImport(backend fleet.Backend, port int32) (resolvedBacken
 		}
 		r := resolvedBackend{backend: model.WeightedBackend{Backend: backend, Port: p.Port, PortName: p.Name}}
 		r.backend.Clusters = offeredBy(found, p)
-		if policy := b.index.policies[backend.Name]; policy != nil {
+		if policy := b.policies[backend.Name]; policy != nil {
 			r.check = policy.check
 		}
 		return r.speaking(value(p.AppProtocol))

@@ -65,11 +65,15 @@ func (b *build) reportShadows() {
 		p := place{s.origin.Route, s.gateway}
 		byPlace[p] = append(byPlace[p], s)
 	}
+	if len(byPlace) == 0 {
+		return
+	}
 	for i := range b.reports {
 		report := &b.reports[i]
-		if len(byPlace) == 0 || report.Ref.Kind != condition.HTTPRoute {
+		if report.Ref.Kind != condition.HTTPRoute {
 			continue
 		}
+		report.Parents = slices.Clone(report.Parents) // a Memo may have them, too
 		for j := range report.Parents {
 			parent := &report.Parents[j]
 			gateway := fleet.ObjectName{Namespace: report.Ref.Name.Namespace, Name: parent.ParentRef.Name}
@@ -77,7 +81,7 @@ func (b *build) reportShadows() {
 				gateway.Namespace = *parent.ParentRef.Namespace
 			}
 			if found := byPlace[place{report.Ref.Name, gateway}]; len(found) > 0 && parent.Conditions[0].Status == "True" {
-				parent.Conditions = append(parent.Conditions, condition.RouteShadowed(describeShadow(found[0]), found[0].by, len(found)-1))
+				parent.Conditions = append(slices.Clip(parent.Conditions), condition.RouteShadowed(describeShadow(found[0]), found[0].by, len(found)-1))
 			}
 		}
 	}
