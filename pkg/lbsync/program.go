@@ -27,7 +27,7 @@ type Listener struct {
 // assignments and secrets those that these listeners use. The result shares memory with m; neither may be changed.
 func ProgramFor(m model.Model, place Place) Program {
 	var p Program
-	assignments, secrets := map[string]bool{}, map[string]bool{}
+	assignments, secrets := make(map[string]bool, len(m.Assignments)), map[string]bool{}
 	for _, l := range m.Listeners {
 		k := slices.IndexFunc(l.Addresses, func(a model.Address) bool { return a.Pool == place.Pool })
 		if k < 0 || len(l.Chains) == 0 { // Envoy refuses a listener without chains

@@ -32,6 +32,35 @@ type pool struct {
 type wanted struct {
 	ready     bool
 	resources map[string]resource
+	listed    []Resource // by the last snapshot; nil for assignments
+}
+
+// replace takes a snapshot's list and names, in order, what was added, changed
+// or removed. Most lists have the names of the last one, and few changes.
+func (w *wanted) replace(list []Resource) (changed []string) {
+	same := func(a, b Resource) bool { return a.Name == b.Name }
+	if !w.ready || len(w.resources) != len(list) || !slices.EqualFunc(w.listed, list, same) {
+		next := make(map[string]resource, len(list))
+		for _, r := range list {
+			next[r.Name] = prepare(r)
+		}
+		changed = difference(w.resources, next)
+		*w = wanted{ready: true, resources: next, listed: list}
+		return changed
+	}
+	for i, r := range list {
+		if last := w.listed[i]; r.Version != "" && r.Version == last.Version && r.Assignment == last.Assignment {
+			continue
+		}
+		next := prepare(r)
+		if !w.resources[r.Name].same(next) {
+			changed = append(changed, r.Name)
+		}
+		w.resources[r.Name] = next
+	}
+	w.listed = list
+	slices.Sort(changed)
+	return changed
 }
 
 type ref struct {
@@ -55,36 +84,23 @@ func newPool(name string) *pool {
 
 // setResources replaces the snapshot and tells whether a stream has it already.
 func (p *pool) setResources(snapshot Snapshot) bool {
-	next := [kinds]map[string]resource{}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	first := !p.kinds[clusters].ready
+	var changed [kinds][]string
 	for k, list := range [kinds][]Resource{
 		clusters: snapshot.Clusters, secrets: snapshot.Secrets,
 		listeners: snapshot.Listeners, routes: snapshot.Routes, scopes: snapshot.ScopedRoutes,
 	} {
-		next[k] = make(map[string]resource, len(list))
-		for _, r := range list {
-			next[k][r.Name] = prepare(r)
+		if kind(k) != assignments {
+			changed[k] = p.kinds[k].replace(list)
 		}
 	}
-	used := make(map[string]struct{}, len(snapshot.Clusters))
-	for _, c := range next[clusters] {
-		used[c.assignment] = struct{}{}
+	p.generation = snapshot.Generation
+	if first || len(changed[clusters]) > 0 {
+		changed[assignments] = p.use()
 	}
-
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	newly := slices.Sorted(maps.Keys(used))
-	newly = slices.DeleteFunc(newly, func(name string) bool { _, was := p.used[name]; return was })
-	p.generation, p.used = snapshot.Generation, used
-	var changed [kinds][]string
-	first := !p.kinds[clusters].ready
-	for k := range kinds {
-		if k == assignments {
-			continue
-		}
-		changed[k] = difference(p.kinds[k].resources, next[k])
-		p.kinds[k] = wanted{ready: true, resources: next[k]}
-	}
-	changed[assignments] = append(newly, p.settleReleased()...)
+	changed[assignments] = append(changed[assignments], p.settleReleased()...)
 	for s := range p.streams {
 		for k := range kinds {
 			if first && k != assignments {
@@ -98,6 +114,21 @@ func (p *pool) setResources(snapshot Snapshot) bool {
 		s.wake()
 	}
 	return p.settle()
+}
+
+// use notes which assignments the clusters use now, and names those that they
+// did not use before, in order.
+func (p *pool) use() (newly []string) {
+	used := make(map[string]struct{}, len(p.kinds[clusters].resources))
+	for _, c := range p.kinds[clusters].resources {
+		used[c.assignment] = struct{}{}
+		if _, was := p.used[c.assignment]; !was {
+			newly = append(newly, c.assignment)
+		}
+	}
+	p.used = used
+	slices.Sort(newly)
+	return slices.Compact(newly)
 }
 
 // wanted is the resource that edges should have under a name. An assignment is
@@ -117,7 +148,7 @@ func (p *pool) wanted(k kind, name string) (resource, bool) {
 func difference(old, next map[string]resource) []string {
 	var names []string
 	for name, r := range next {
-		if old[name].version() != r.version() {
+		if !old[name].same(r) {
 			names = append(names, name)
 		}
 	}

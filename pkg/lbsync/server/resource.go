@@ -65,7 +65,7 @@ type Resource struct {
 }
 
 // Snapshot is everything but load assignments that the edges of a pool should
-// have. Every Route and Secret is used by a Listener, ScopedRoute or Cluster of
+// have. Nobody changes it once it was given away. Every Route and Secret is used by a Listener, ScopedRoute or Cluster of
 // it: an edge never asks for one that is not, and so never counts as having
 // applied the snapshot. A ScopedRoute is best named by its key: Envoy refuses a
 // second one of the same key while the first is there.
@@ -166,6 +166,10 @@ func (r resource) version() string {
 		return ""
 	}
 	return r.wire.Version
+}
+
+func (r resource) same(o resource) bool {
+	return r.version() == o.version() && r.assignment == o.assignment
 }
 
 func prepare(r Resource) resource {
