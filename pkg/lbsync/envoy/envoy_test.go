@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -176,24 +177,41 @@ func TestABadResourceIsLeftOut(t *testing.T) {
 	}
 }
 
-// A memo changes nothing but the time, whatever changes between two calls.
+// A memo changes nothing but the time, whatever changes between two calls. What does not change is the same memory, as
+// gateway.Build gives it.
 func TestMemoChangesNothing(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var memo envoy.Memo
-		for range 3 {
-			p := large(55)
+		hosts := large(60).Listeners[0].Chains[0].Hosts
+		for range 4 {
+			p := large(1)
+			hosts = slices.Clone(hosts)
 			for range rapid.IntRange(0, 5).Draw(t, "changes") {
-				hosts := p.Listeners[0].Chains[0].Hosts
 				k := rapid.IntRange(0, len(hosts)-1).Draw(t, "host")
-				hosts[k].Rules = append(hosts[k].Rules, model.Rule{Match: prefix("/" + rapid.StringMatching("[a-c]").Draw(t, "path")),
-					Redirect: &model.Redirect{StatusCode: 301, Hostname: "b"}})
+				rule := model.Rule{Match: prefix("/" + rapid.StringMatching("[a-c]").Draw(t, "path")), Redirect: &model.Redirect{StatusCode: 301, Hostname: "b"}}
+				switch rapid.IntRange(0, 2).Draw(t, "how") {
+				case 0:
+					hosts[k].Rules = append(slices.Clone(hosts[k].Rules), rule)
+				case 1:
+					hosts[k].Rules = []model.Rule{rule}
+				default: // two hosts of one route
+					hosts[k].Rules = hosts[(k+1)%len(hosts)].Rules
+				}
 			}
+			if rapid.Bool().Draw(t, "fewer") {
+				k := rapid.IntRange(0, len(hosts)-1).Draw(t, "host")
+				hosts = slices.Delete(hosts, k, k+1)
+			}
+			p.Listeners[0].Chains[0].Hosts, p.Listeners[0].Chains[0].Secrets = hosts, []string{"infra/a"}
 			p.Listeners[0].Port = rapid.SampledFrom([]uint16{80, 8080}).Draw(t, "port")
+			p.Listeners[0].Protocol = rapid.SampledFrom([]model.Protocol{model.HTTP, model.HTTP, model.HTTPS}).Draw(t, "protocol")
+			for range rapid.IntRange(1, 2).Draw(t, "places") {
+				if !reflect.DeepEqual(versions(memo.Translate(p)), versions(envoy.Translate(p))) {
+					t.Fatal("differs from a translation without memory")
+				}
+			}
 			if rapid.Bool().Draw(t, "forget") {
 				memo.Forget()
-			}
-			if !reflect.DeepEqual(versions(memo.Translate(p)), versions(envoy.Translate(p))) {
-				t.Fatal("differs from a translation without memory")
 			}
 		}
 	})

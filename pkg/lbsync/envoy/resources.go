@@ -55,26 +55,32 @@ func Translate(p lbsync.Program) Resources { return new(Memo).Translate(p) }
 // The result is the same as without it. The zero value is empty.
 type Memo struct {
 	hosts  map[string]*madeHost
-	chains map[string]madeChain // since the last Forget
+	chains map[string]*madeChain
 }
 
 // madeChain is what the hosts of a chain (never none) were translated to.
 type madeChain struct {
 	from []model.VirtualHost
+	made []*madeHost // nil for a host that needs no scope
 	out  Resources
+	seen bool // since the last Forget
 }
 
 // madeHost is what a host was translated to, and what it was made from.
 type madeHost struct {
-	protocol model.Protocol
-	from     model.VirtualHost
-	out      Resources
-	seen     bool // since the last Forget
+	from model.VirtualHost
+	out  Resources
+	seen bool // since the last Forget
 }
 
-// Forget drops the hosts that no call of Translate has asked for since the last Forget.
+// Forget drops the hosts and chains that no call of Translate has asked for since the last Forget.
 func (m *Memo) Forget() {
-	clear(m.chains)
+	for name, c := range m.chains {
+		if !c.seen {
+			delete(m.chains, name)
+		}
+		c.seen = false
+	}
 	for name, h := range m.hosts {
 		if !h.seen {
 			delete(m.hosts, name)

@@ -62,45 +62,59 @@ func (t *translator) scoped(l lbsync.Listener, c model.Chain, manager *hcmv3.Htt
 	}}
 }
 
-// chain gives the RouteConfigurations and scopes of a chain's hosts. The pools of a fleet share them: within one round
-// equal hosts are the same memory, and need no second look.
+// chain gives the RouteConfigurations and scopes of a chain's hosts; its name has the port, and says the protocol. The pools of a fleet share them, and from one round
+// to the next few hosts change: equal memory needs no second look.
 func (m *Memo) chain(l lbsync.Listener, name string, hosts []model.VirtualHost) Resources {
-	if known, found := m.chains[name]; found && len(known.from) == len(hosts) && &known.from[0] == &hosts[0] {
-		return known.out
+	last := m.chains[name]
+	if last == nil {
+		last = &madeChain{}
 	}
-	var out Resources
-	for _, h := range hosts {
+	if last.seen && len(last.from) == len(hosts) && &last.from[0] == &hosts[0] {
+		return last.out
+	}
+	next := &madeChain{from: hosts, made: make([]*madeHost, len(hosts)), seen: true}
+	next.out.Routes, next.out.ScopedRoutes = make([]Resource, 0, len(hosts)), make([]Resource, 0, len(hosts))
+	for i, h := range hosts {
 		if strings.Contains(h.Hostname, "*") {
 			continue
 		}
-		made := m.host(l, name+"/"+h.Hostname, h)
-		out.Routes = append(out.Routes, made.Routes...)
-		out.ScopedRoutes = append(out.ScopedRoutes, made.ScopedRoutes...)
-		out.Faults = append(out.Faults, made.Faults...)
+		if i < len(last.from) && sameMemory(last.from[i], h) {
+			next.made[i] = last.made[i]
+		} else {
+			next.made[i] = m.host(l, name+"/"+h.Hostname, h)
+		}
+		made := next.made[i]
+		made.seen = true
+		next.out.Routes = append(next.out.Routes, made.out.Routes...)
+		next.out.ScopedRoutes = append(next.out.ScopedRoutes, made.out.ScopedRoutes...)
+		next.out.Faults = append(next.out.Faults, made.out.Faults...)
 	}
 	if m.chains == nil {
-		m.chains = map[string]madeChain{}
+		m.chains = map[string]*madeChain{}
 	}
-	m.chains[name] = madeChain{from: hosts, out: out}
-	return out
+	m.chains[name] = next
+	return next.out
+}
+
+func sameMemory(a, b model.VirtualHost) bool {
+	return a.Hostname == b.Hostname && len(a.Rules) == len(b.Rules) && len(a.Rules) > 0 && &a.Rules[0] == &b.Rules[0]
 }
 
 // host gives the RouteConfiguration and the scope of one host.
-func (m *Memo) host(l lbsync.Listener, name string, h model.VirtualHost) Resources {
+func (m *Memo) host(l lbsync.Listener, name string, h model.VirtualHost) *madeHost {
 	known := m.hosts[name]
-	if known == nil || known.protocol != l.Protocol || !reflect.DeepEqual(known.from, h) {
+	if known == nil || !reflect.DeepEqual(known.from, h) {
 		var t translator
 		t.add(&t.out.Routes, name, &routev3.RouteConfiguration{Name: name, IgnorePortInHostMatching: true,
 			RequestHeadersToRemove: []string{scopeHeader}, VirtualHosts: []*routev3.VirtualHost{t.host(l, name, h)}})
 		t.add(&t.out.ScopedRoutes, name, scope(name, name))
-		known = &madeHost{protocol: l.Protocol, from: h, out: t.out}
+		known = &madeHost{from: h, out: t.out}
 		if m.hosts == nil {
 			m.hosts = map[string]*madeHost{}
 		}
 		m.hosts[name] = known
 	}
-	known.seen = true
-	return known.out
+	return known
 }
 
 func scope(key, routes string) *routev3.ScopedRouteConfiguration {
