@@ -19,6 +19,9 @@ func describeModel(m model.Model) string {
 	}
 	for _, a := range m.Assignments {
 		fmt.Fprintf(&out, "assignment %s %s", a.Key, a.Protocol)
+		if a.Timeout > 0 {
+			fmt.Fprintf(&out, " each=%s", a.Timeout)
+		}
 		if a.HealthCheck != nil {
 			fmt.Fprintf(&out, " check=%s/%s%s", a.HealthCheck.Interval, a.HealthCheck.Timeout, a.HealthCheck.Path)
 		}

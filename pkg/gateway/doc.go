@@ -19,6 +19,8 @@
 //     prefixes, the longest first.
 //   - A ServiceImport may be named without a port where it has exactly one.
 //   - The rules of one host never fall through to those of a wider host.
+//   - timeouts.request and timeouts.backendRequest count for the whole exchange,
+//     a WebSocket's too. No timeout makes an upload longer than 5 minutes.
 //   - A match that an older route has on the same host never applies, and the
 //     younger route says so (condition Shadowed).
 //   - A Gateway that an edge refused stays in the Model and says so: an edge

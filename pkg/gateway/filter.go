@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -122,10 +123,10 @@ func planHeaderList(field string, given []gatewayv1.HTTPHeader) ([]model.Header,
 		if !printable(header.Value) || len(header.Value) > 4096 {
 			return nil, fmt.Sprintf("%s: the value of header %q has control characters or more than 4096 bytes", field, header.Name)
 		}
-		if slices.ContainsFunc(headers, func(h model.Header) bool { return h.Name == header.Name }) {
-			return nil, fmt.Sprintf("%s: header %q is there twice; names do not differ by case", field, header.Name)
+		// The first of several names that differ by case alone counts (apis/v1 HTTPHeader).
+		if !slices.ContainsFunc(headers, func(h model.Header) bool { return h.Name == header.Name }) {
+			headers = append(headers, header)
 		}
-		headers = append(headers, header)
 	}
 	return headers, ""
 }
@@ -186,7 +187,7 @@ func planPathChange(modifier *gatewayv1.HTTPPathModifier, matches []matchPlan) (
 	change := &model.PathChange{}
 	switch {
 	case modifier.Type == gatewayv1.FullPathHTTPPathModifier && modifier.ReplaceFullPath != nil:
-		full := *modifier.ReplaceFullPath
+		full := cmp.Or(*modifier.ReplaceFullPath, "/") // a path is never empty
 		change.Full = &full
 	case modifier.Type == gatewayv1.PrefixMatchHTTPPathModifier && modifier.ReplacePrefixMatch != nil:
 		if slices.ContainsFunc(matches, func(m matchPlan) bool { return m.match.Path.Kind != model.PathPrefix }) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -70,6 +71,7 @@ type group struct {
 	plan     *backendPlan // set where it is for this one alone
 	protocol model.BackendProtocol
 	check    *model.HealthCheck
+	timeout  time.Duration // of each try
 	backends []model.WeightedBackend
 	weight   uint32
 }
@@ -98,6 +100,7 @@ func (b *build) resolveBackends(r *judged, plan *rulePlan) []model.Target {
 		if g.weight == 0 {
 			continue // nothing is sent, and an assignment needs a weight
 		}
+		g.timeout = value(plan.base.BackendTimeout)
 		target := model.Target{Assignment: r.assignment(g), Weight: g.weight}
 		if g.plan != nil {
 			target.Request, target.Response = g.plan.request, g.plan.response
@@ -151,15 +154,16 @@ func (b *build) resolveMirrors(r *judged, plan *rulePlan) []model.Mirror {
 			continue
 		}
 		resolved.backend.Weight = 1
-		g := &group{protocol: resolved.protocol, check: resolved.check, backends: []model.WeightedBackend{resolved.backend}, weight: 1}
+		g := &group{protocol: resolved.protocol, check: resolved.check, timeout: value(plan.base.BackendTimeout),
+			backends: []model.WeightedBackend{resolved.backend}, weight: 1}
 		mirrors = append(mirrors, model.Mirror{Assignment: r.assignment(g), Numerator: mirror.numerator, Denominator: mirror.denominator})
 	}
 	return mirrors
 }
 
 // assignment gives the key of the route's assignment for a group, the same for
-// equal backends with equal weights. Of equal backends with other weights each
-// gets its ordinal.
+// equal backends with equal weights and timeout. Of equal backends with others
+// each gets its ordinal.
 func (r *judged) assignment(g *group) string {
 	slices.SortFunc(g.backends, func(x, y model.WeightedBackend) int {
 		return cmp.Or(x.Backend.Compare(y.Backend), cmp.Compare(x.Port, y.Port))
@@ -173,7 +177,7 @@ func (r *judged) assignment(g *group) string {
 		if !slices.EqualFunc(old.Backends, g.backends, sameBackend) {
 			continue
 		}
-		if slices.EqualFunc(old.Backends, g.backends, func(x, y model.WeightedBackend) bool { return x.Weight == y.Weight }) {
+		if old.Timeout == g.timeout && slices.EqualFunc(old.Backends, g.backends, func(x, y model.WeightedBackend) bool { return x.Weight == y.Weight }) {
 			return old.Key
 		}
 		ordinal++
@@ -183,7 +187,7 @@ func (r *judged) assignment(g *group) string {
 		key += "-" + strconv.Itoa(ordinal)
 	}
 	r.assignments = append(r.assignments, model.Assignment{
-		Key: key, Route: r.name, Backends: g.backends, Protocol: g.protocol, HealthCheck: g.check,
+		Key: key, Route: r.name, Backends: g.backends, Protocol: g.protocol, Timeout: g.timeout, HealthCheck: g.check,
 	})
 	return key
 }

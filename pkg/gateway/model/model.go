@@ -91,7 +91,7 @@ type Rule struct {
 	Rewrite        *Rewrite
 	Mirrors        []Mirror
 	Timeout        *time.Duration // whole request; nil: none, 0: none
-	BackendTimeout *time.Duration // each try; nil or 0: none
+	BackendTimeout *time.Duration // each try; nil or 0: none. Its assignments have it, too
 }
 
 // PathKind is how a path is compared.
@@ -205,6 +205,7 @@ type Assignment struct {
 	Route       fleet.ObjectName
 	Backends    []WeightedBackend // in order of Backend, Port; weights sum > 0
 	Protocol    BackendProtocol
+	Timeout     time.Duration // of each try; 0: none
 	HealthCheck *HealthCheck
 }
 

@@ -132,7 +132,7 @@ func same[T any](a, b T) bool { return reflect.DeepEqual(a, b) }
 
 // sameAssignment is DeepEqual, and quick where Build gave the same memory.
 func sameAssignment(a, b model.Assignment) bool {
-	if a.Key != b.Key || a.Route != b.Route || a.Protocol != b.Protocol || len(a.Backends) != len(b.Backends) {
+	if a.Key != b.Key || a.Route != b.Route || a.Protocol != b.Protocol || a.Timeout != b.Timeout || len(a.Backends) != len(b.Backends) {
 		return false
 	}
 	backends := len(a.Backends) == 0 || &a.Backends[0] == &b.Backends[0] || reflect.DeepEqual(a.Backends, b.Backends)

@@ -33,6 +33,9 @@ func cluster(a model.Assignment) *clusterv3.Cluster {
 	if a.Protocol == model.H2C {
 		upstream = http2Upstream
 	}
+	if a.Timeout > 0 {
+		upstream = packed(protocol(a))
+	}
 	return &clusterv3.Cluster{
 		Name:                 a.Key,
 		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},
@@ -71,7 +74,8 @@ func userTimeout() *corev3.SocketOption {
 }
 
 // outlierDetection ejects an address at its first connection that fails, times out or is reset, and never for what a
-// service answers.
+// service answers. A timeout of the router would count as such a failure, so that one slow request would take an
+// address away from all others: timeouts are limits on how long a stream lasts, which do not.
 func outlierDetection() *clusterv3.OutlierDetection {
 	zero := number(0)
 	return &clusterv3.OutlierDetection{
@@ -89,11 +93,14 @@ func outlierDetection() *clusterv3.OutlierDetection {
 	}
 }
 
-func protocol(p model.BackendProtocol) *httpv3.HttpProtocolOptions {
+func protocol(a model.Assignment) *httpv3.HttpProtocolOptions {
 	options := &httpv3.HttpProtocolOptions{
 		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{IdleTimeout: durationpb.New(time.Minute)}}
+	if a.Timeout > 0 {
+		options.CommonHttpProtocolOptions.MaxStreamDuration = durationpb.New(a.Timeout)
+	}
 	explicit := &httpv3.HttpProtocolOptions_ExplicitHttpConfig{}
-	if p == model.H2C {
+	if a.Protocol == model.H2C {
 		explicit.ProtocolConfig = &httpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{
 			Http2ProtocolOptions: &corev3.Http2ProtocolOptions{
 				// One connection carries many requests, so a dead one is to be found while they wait.

@@ -64,14 +64,55 @@ func TestRouteGolden(t *testing.T) {
 	golden(t, "routes", r.Routes[0])
 }
 
+// routeOf is what the first Envoy route of a rule says.
+func routeOf(port uint16, protocol model.Protocol, rule model.Rule) *routev3.Route {
+	rule.Match = prefix("/")
+	l := httpListener(port, model.VirtualHost{Hostname: "a.example", Rules: []model.Rule{rule}})
+	l.Protocol, l.Chains[0].Secrets = protocol, []string{"infra/a"}
+	message, _ := envoy.Translate(lbsync.Program{Listeners: []lbsync.Listener{l}}).Routes[0].Body.UnmarshalNew()
+	return message.(*routev3.RouteConfiguration).GetVirtualHosts()[0].GetRoutes()[0]
+}
+
 // What a rule says of time holds: nothing cuts an answer earlier.
 func TestLongTimeouts(t *testing.T) {
-	for timeout, idle := range map[time.Duration]*time.Duration{time.Minute: nil, 10 * time.Minute: new(10 * time.Minute), 0: new(time.Duration(0))} {
-		l := httpListener(80, model.VirtualHost{Hostname: "a.example", Rules: []model.Rule{{Match: prefix("/"), Forward: to("a"), Timeout: &timeout}}})
-		message, _ := envoy.Translate(lbsync.Program{Listeners: []lbsync.Listener{l}}).Routes[0].Body.UnmarshalNew()
-		got := message.(*routev3.RouteConfiguration).GetVirtualHosts()[0].GetRoutes()[0].GetRoute().GetIdleTimeout()
-		if (got == nil) != (idle == nil) || idle != nil && got.AsDuration() != *idle {
-			t.Errorf("timeout %s: idle timeout %v, want %v", timeout, got, idle)
+	const minute = time.Minute
+	for _, c := range []struct{ whole, each, idle *time.Duration }{
+		{new(minute), nil, nil},
+		{new(10 * minute), nil, new(10 * minute)},
+		{new(0 * minute), nil, new(0 * minute)},
+		{nil, new(10 * minute), new(30 * minute)}, // three tries
+		{new(0 * minute), new(10 * minute), new(0 * minute)},
+		{new(12 * minute), new(10 * minute), new(12 * minute)},
+		{nil, new(minute), nil},
+	} {
+		got := routeOf(80, model.HTTP, model.Rule{Forward: to("a"), Timeout: c.whole, BackendTimeout: c.each}).GetRoute().GetIdleTimeout()
+		if (got == nil) != (c.idle == nil) || c.idle != nil && got.AsDuration() != *c.idle {
+			t.Errorf("timeouts %v and %v: idle timeout %v, want %v", c.whole, c.each, got, c.idle)
+		}
+	}
+}
+
+// A Location has no default port where Envoy brings none in (apis/v1 HTTPRequestRedirectFilter.Port).
+func TestRedirectPorts(t *testing.T) {
+	for _, c := range []struct {
+		port     uint16
+		protocol model.Protocol
+		redirect model.Redirect
+		want     uint32 // 0: none
+	}{
+		{80, model.HTTP, model.Redirect{Scheme: "https"}, 0},
+		{80, model.HTTP, model.Redirect{Scheme: "https", Port: 443}, 0},
+		{80, model.HTTP, model.Redirect{Scheme: "https", Port: 8443}, 8443},
+		{443, model.HTTPS, model.Redirect{Scheme: "http"}, 0},
+		{443, model.HTTPS, model.Redirect{}, 0},
+		{80, model.HTTP, model.Redirect{}, 0},
+		{8080, model.HTTP, model.Redirect{Scheme: "https"}, 443}, // the Host says 8080
+		{8080, model.HTTP, model.Redirect{Scheme: "https", Hostname: "b.example"}, 0},
+		{8080, model.HTTP, model.Redirect{}, 8080},
+		{443, model.HTTP, model.Redirect{}, 443},
+	} {
+		if got := routeOf(c.port, c.protocol, model.Rule{Redirect: &c.redirect}).GetRedirect().GetPortRedirect(); got != c.want {
+			t.Errorf("%s at %d, %+v: port %d, want %d", c.protocol, c.port, c.redirect, got, c.want)
 		}
 	}
 }

@@ -221,7 +221,7 @@ func backend(t *testing.T, name string) netip.AddrPort {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("x-from-backend", "kept")
 		fmt.Fprintf(w, "%s %s %s host=%s", name, r.Method, r.URL.RequestURI(), r.Host)
-		for _, h := range []string{"X-Set", "X-Add", "X-Remove", "X-Crossway-Scope"} {
+		for _, h := range []string{"X-Set", "X-Add", "X-Remove", "X-Scratch", "X-Crossway-Scope"} {
 			if v, found := r.Header[h]; found {
 				fmt.Fprintf(w, " %s=%s", strings.ToLower(h), strings.Join(v, "+"))
 			}

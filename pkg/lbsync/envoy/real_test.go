@@ -14,6 +14,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -55,7 +56,7 @@ func TestRulesOnARealEnvoy(t *testing.T) {
 		{Match: prefix("/part"), Forward: &model.Forward{Targets: []model.Target{{Weight: 1}, {Assignment: "blue", Weight: 0}, {Assignment: "green", Weight: 0}}}},
 		{Match: prefix("/mostly"), Forward: &model.Forward{Targets: []model.Target{{Weight: 1 << 30}, {Assignment: "blue", Weight: 1}}}},
 		{Match: prefix("/gone"), Forward: to("gone")},
-		{Match: prefix("/own"), Forward: &model.Forward{Targets: []model.Target{{Assignment: "blue", Weight: 1, Request: model.HeaderChanges{Set: []model.Header{{Name: "x-set", Value: "mine"}}}}}}},
+		{Match: prefix("/own"), Request: model.HeaderChanges{Set: []model.Header{{Name: "x-set", Value: "rule"}}, Add: []model.Header{{Name: "x-add", Value: "rule"}, {Name: "x-scratch", Value: "rule"}}, Remove: []string{"x-remove"}}, Forward: &model.Forward{Targets: []model.Target{{Assignment: "blue", Weight: 1, Request: model.HeaderChanges{Set: []model.Header{{Name: "x-set", Value: "mine"}}, Add: []model.Header{{Name: "x-add", Value: "mine"}}, Remove: []string{"x-scratch"}}}}}},
 		{Match: prefix("/"), Forward: to("blue"), Mirrors: []model.Mirror{{Assignment: "green", Numerator: 1, Denominator: 2}, {Numerator: 1, Denominator: 1}}, Timeout: ptr(3 * time.Second), BackendTimeout: ptr(time.Second)},
 	}
 	for i := range rules {
@@ -108,7 +109,7 @@ func TestRulesOnARealEnvoy(t *testing.T) {
 		{"GET", "a.example", "/part", "", "500 "},
 		{"GET", "a.example", "/mostly", "", "500 "},
 		{"GET", "a.example", "/gone", "", "503 "},
-		{"GET", "a.example", "/own", "x-set: theirs", "200 blue GET /own host=a.example x-set=mine"},
+		{"GET", "a.example", "/own", "x-set: theirs\r\nx-remove: gone", "200 blue GET /own host=a.example x-set=mine x-add=rule+mine"},
 		{"GET", "a.example", "/x%2fy", "", "307 "},
 	} {
 		got := ask(t, port, c.method, c.host, c.path, c.header)
@@ -255,6 +256,77 @@ func TestSharesAndFailureOnARealEnvoy(t *testing.T) {
 				t.Errorf("%s: %v, want %v", c.why, got, c.want)
 			}
 		}
+	}
+}
+
+// A timeout is an answer of 504 to whoever it is for, and tells nothing of the endpoint: nobody else loses it. With a
+// limit on each try, what may be repeated is asked of another endpoint.
+func TestTimeoutsOnARealEnvoy(t *testing.T) {
+	for _, protocol := range []model.BackendProtocol{model.HTTP1, model.H2C} {
+		t.Run(string(protocol), func(t *testing.T) { testTimeouts(t, protocol) })
+	}
+}
+
+func testTimeouts(t *testing.T, protocol model.BackendProtocol) {
+	e := startEdge(t)
+	var asked atomic.Int32
+	sleepy := func(always bool) netip.AddrPort {
+		s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if asked.Add(1); r.URL.Path != "/quick" && (always || r.URL.Path == "/slow") {
+				select {
+				case <-time.After(3 * time.Second):
+				case <-r.Context().Done():
+				}
+			}
+			fmt.Fprint(w, "awake")
+		}))
+		s.Config.Protocols = new(http.Protocols)
+		s.Config.Protocols.SetHTTP1(protocol == model.HTTP1)
+		s.Config.Protocols.SetUnencryptedHTTP2(protocol == model.H2C)
+		s.Start()
+		t.Cleanup(s.Close)
+		return netip.MustParseAddrPort(s.Listener.Addr().String())
+	}
+	bad, good := sleepy(true), sleepy(false)
+	a, load := serve("plain", bad)
+	load.Localities[0].Endpoints = []netip.AddrPort{bad, good}
+	timed, timedLoad := a, load
+	timed.Key, timedLoad.Key, timed.Timeout = "timed", "timed", 400*time.Millisecond
+	a.Protocol, timed.Protocol = protocol, protocol
+	port := freePort(t)
+	rule := func(host string, to *model.Forward, whole, each *time.Duration) model.VirtualHost {
+		return model.VirtualHost{Hostname: host, Rules: []model.Rule{{Match: prefix("/"), Forward: to, Timeout: whole, BackendTimeout: each}}}
+	}
+	e.apply(lbsync.Program{Assignments: []model.Assignment{a, timed}, Listeners: []lbsync.Listener{httpListener(port,
+		rule("whole.example", to("plain"), ptr(400*time.Millisecond), nil), rule("each.example", to("timed"), nil, ptr(400*time.Millisecond)),
+		rule("both.example", to("timed"), ptr(600*time.Millisecond), ptr(400*time.Millisecond)))}}, load, timedLoad)
+	for _, c := range []struct {
+		method, host, path, want string
+		tries                    []int32
+	}{
+		{"GET", "whole.example", "/slow", "504 ", []int32{1}},
+		{"POST", "whole.example", "/slow", "504 ", []int32{1}},
+		{"GET", "each.example", "/slow", "504 ", []int32{3}},  // everybody is slow: the first try and two more
+		{"POST", "each.example", "/slow", "504 ", []int32{1}}, // may have been done
+		{"GET", "both.example", "/slow", "504 ", []int32{2}},  // 600 ms in all
+		{"GET", "each.example", "/", "200 awake", []int32{1, 2}},
+		{"GET", "each.example", "/", "200 awake", []int32{1, 2}},
+	} {
+		asked.Store(0)
+		got := ask(t, port, c.method, c.host, c.path, "")
+		if !strings.HasPrefix(got, c.want) || !slices.Contains(c.tries, asked.Load()) {
+			t.Errorf("%s %s%s: %s after %d tries, want %s after %d", c.method, c.host, c.path, got, asked.Load(), c.want, c.tries)
+		}
+	}
+	for range 10 {
+		for _, host := range []string{"whole.example", "each.example"} {
+			if got := ask(t, port, "POST", host, "/quick", ""); got != "200 awake" {
+				t.Errorf("after timeouts %s answers %s", host, got)
+			}
+		}
+	}
+	if stats := e.get("/stats?filter=ejections_enforced_total"); strings.Count(stats, ": 0") != 2 {
+		t.Error("an endpoint was ejected for being slow:", stats)
 	}
 }
 

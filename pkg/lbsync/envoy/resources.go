@@ -163,8 +163,8 @@ var (
 	tlsInspector   = packed(&inspectorv3.TlsInspector{})
 	stdoutLog      = packed(accessLog())
 	previousHosts  = packed(&hostsv3.PreviousHostsPredicate{})
-	http1Upstream  = packed(protocol(model.HTTP1))
-	http2Upstream  = packed(protocol(model.H2C))
+	http1Upstream  = packed(protocol(model.Assignment{Protocol: model.HTTP1}))
+	http2Upstream  = packed(protocol(model.Assignment{Protocol: model.H2C}))
 	rejectingProxy = packed(&tcpv3.TcpProxy{StatPrefix: "reject", ClusterSpecifier: &tcpv3.TcpProxy_Cluster{Cluster: nowhere}})
 
 	constants = map[*anypb.Any]bool{routerFilter: true, tlsInspector: true, stdoutLog: true, previousHosts: true,

@@ -57,9 +57,9 @@ var redirectCodes = map[int]routev3.RedirectAction_RedirectResponseCode{
 
 var defaultPorts = map[string]uint16{"http": 80, "https": 443}
 
-// redirect answers with a Location. The port is always said, because Envoy would otherwise keep the port of the
-// request's Host even where the scheme changes; only with a new hostname, which drops it, the scheme's default port is
-// left out.
+// redirect answers with a Location. The scheme's default port is left out, as apis/v1 HTTPRequestRedirectFilter asks,
+// where no other can come in: a new hostname drops the port of the request's Host, and requests to a listener at its
+// scheme's default port name none. Otherwise Envoy would keep the port of the Host even where the scheme changes.
 func redirect(l lbsync.Listener, rule model.Rule) *routev3.Route_Redirect {
 	r := rule.Redirect
 	out := &routev3.RedirectAction{ResponseCode: routev3.RedirectAction_FOUND, HostRedirect: r.Hostname}
@@ -75,7 +75,8 @@ func redirect(l lbsync.Listener, rule model.Rule) *routev3.Route_Redirect {
 	if r.Port != 0 {
 		port = r.Port
 	}
-	if port != defaultPorts[scheme] || r.Hostname == "" {
+	usual := l.Port == defaultPorts[strings.ToLower(string(l.Protocol))]
+	if port != defaultPorts[scheme] || r.Hostname == "" && !usual {
 		out.PortRedirect = uint32(port)
 	}
 	switch p := r.Path; {

@@ -17,8 +17,8 @@ import (
 	"crossway.dev/crossway/pkg/lbsync"
 )
 
-// routes adds the RouteConfiguration of a chain, or one for each host, and points its connection manager there. Routes are never inside the
-// Listener: connections that are open would keep the old ones.
+// routes adds the RouteConfiguration of a chain, or one for each host, and points its connection manager there. Routes
+// are never inside the Listener: connections that are open would keep the old ones.
 func (t *translator) routes(l lbsync.Listener, c model.Chain, manager *hcmv3.HttpConnectionManager) {
 	if scopable(c) {
 		t.scoped(l, c, manager)
@@ -116,7 +116,9 @@ const safeMethods = "GET|HEAD|OPTIONS"
 func routesFor(l lbsync.Listener, rule model.Rule) []*routev3.Route {
 	plain := func() *routev3.Route {
 		r := &routev3.Route{Name: ruleName(rule.Origin), Match: match(rule.Match)}
-		r.RequestHeadersToAdd, r.RequestHeadersToRemove = headers(rule.Request)
+		if rule.Forward == nil || alone(*rule.Forward) {
+			r.RequestHeadersToAdd, r.RequestHeadersToRemove = headers(rule.Request)
+		}
 		r.ResponseHeadersToAdd, r.ResponseHeadersToRemove = headers(rule.Response)
 		return r
 	}
@@ -214,18 +216,15 @@ func forward(rule model.Rule, safe bool) *routev3.RouteAction {
 	out := &routev3.RouteAction{
 		Timeout:     durationpb.New(0), // Envoy's own default would cut an answer after 15 s
 		RetryPolicy: retries(rule, safe),
+		IdleTimeout: idle(rule),
 	}
-	if rule.Timeout != nil {
-		out.Timeout = durationpb.New(*rule.Timeout)
-		if *rule.Timeout == 0 || *rule.Timeout > streamIdle { // or the answer would be cut earlier than the rule says
-			out.IdleTimeout = durationpb.New(*rule.Timeout)
-		}
+	if rule.Timeout != nil && *rule.Timeout > 0 { // not Timeout: outlierDetection says why
+		out.MaxStreamDuration = &routev3.RouteAction_MaxStreamDuration{MaxStreamDuration: durationpb.New(*rule.Timeout)}
 	}
-	targets := rule.Forward.Targets
-	if only := targets[0]; len(targets) == 1 && none(only.Request) && none(only.Response) {
-		out.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: only.Assignment}
+	if alone(*rule.Forward) {
+		out.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: rule.Forward.Targets[0].Assignment}
 	} else {
-		out.ClusterSpecifier, out.ClusterNotFoundResponseCode = weighted(targets)
+		out.ClusterSpecifier, out.ClusterNotFoundResponseCode = weighted(rule)
 	}
 	rewrite(out, rule)
 	for _, m := range rule.Mirrors {
@@ -237,17 +236,47 @@ func forward(rule model.Rule, safe bool) *routev3.RouteAction {
 	return out
 }
 
+// idle is how long nothing may happen to a rule's requests; nil: what the listener says. An answer is not to be cut
+// earlier than the rule says.
+func idle(rule model.Rule) *durationpb.Duration {
+	var longest time.Duration
+	if rule.BackendTimeout != nil {
+		longest = *rule.BackendTimeout * (1 + triesWithTimeout)
+	}
+	switch {
+	case rule.Timeout == nil:
+	case *rule.Timeout == 0:
+		return durationpb.New(0)
+	default:
+		longest = *rule.Timeout
+	}
+	if longest <= streamIdle {
+		return nil
+	}
+	return durationpb.New(longest)
+}
+
+// alone says whether a rule has one target with nothing of its own.
+func alone(f model.Forward) bool {
+	return len(f.Targets) == 1 && none(f.Targets[0].Request) && none(f.Targets[0].Response)
+}
+
 // weighted divides a rule over targets that have something of their own. A target that cannot be used is a cluster
-// that does not exist, answered 500 for exactly its part.
-func weighted(targets []model.Target) (*routev3.RouteAction_WeightedClusters, routev3.RouteAction_ClusterNotFoundResponseCode) {
+// that does not exist, answered 500 for exactly its part. Envoy would apply a target's changes to the request before
+// those of its rule, so the target has both.
+func weighted(rule model.Rule) (*routev3.RouteAction_WeightedClusters, routev3.RouteAction_ClusterNotFoundResponseCode) {
 	code := routev3.RouteAction_SERVICE_UNAVAILABLE
 	out := &routev3.WeightedCluster{}
-	for _, t := range targets {
+	for _, t := range rule.Forward.Targets {
 		w := &routev3.WeightedCluster_ClusterWeight{Name: t.Assignment, Weight: number(t.Weight)}
 		if t.Assignment == "" {
 			w.Name, code = nowhere, routev3.RouteAction_INTERNAL_SERVER_ERROR
 		}
-		w.RequestHeadersToAdd, w.RequestHeadersToRemove = headers(t.Request)
+		first := without(rule.Request, t.Request.Remove)
+		w.RequestHeadersToAdd, w.RequestHeadersToRemove = headers(first)
+		add, remove := headers(t.Request)
+		w.RequestHeadersToAdd = append(w.RequestHeadersToAdd, add...)
+		w.RequestHeadersToRemove = append(w.RequestHeadersToRemove, remove...)
 		w.ResponseHeadersToAdd, w.ResponseHeadersToRemove = headers(t.Response)
 		out.Clusters = append(out.Clusters, w)
 	}
@@ -273,7 +302,7 @@ const (
 	retryUnsent = "connect-failure,refused-stream,reset-before-request"
 	// tries are enough to find a living endpoint while half of them are dead.
 	tries = 6
-	// triesWithTimeout: where each try has a time limit, an endpoint that is slow must not be asked six times more.
+	// triesWithTimeout: where each try has a time limit (its assignment's), who is slow must not be asked six times more.
 	triesWithTimeout = 2
 )
 
@@ -291,10 +320,16 @@ func retries(rule model.Rule, safe bool) *routev3.RetryPolicy {
 		out.RetryOn = retryAny
 	}
 	if rule.BackendTimeout != nil && *rule.BackendTimeout > 0 {
-		out.PerTryTimeout = durationpb.New(*rule.BackendTimeout)
 		out.NumRetries = number(triesWithTimeout)
 	}
 	return out
+}
+
+// without leaves out what would be set or added and then removed: Envoy removes first.
+func without(c model.HeaderChanges, removed []string) model.HeaderChanges {
+	gone := func(h model.Header) bool { return slices.Contains(removed, h.Name) }
+	c.Set, c.Add = slices.DeleteFunc(slices.Clone(c.Set), gone), slices.DeleteFunc(slices.Clone(c.Add), gone)
+	return c
 }
 
 func none(c model.HeaderChanges) bool { return len(c.Set)+len(c.Add)+len(c.Remove) == 0 }
