@@ -105,8 +105,10 @@ func (h *Health) Suspects(edge string) []fleet.ClusterName {
 
 // Forget removes an edge that is gone.
 func (h *Health) Forget(edge string) {
-	for _, runs := range h.runs {
-		delete(runs, edge)
+	for cluster, runs := range h.runs {
+		if delete(runs, edge); len(runs) == 0 {
+			delete(h.runs, cluster)
+		}
 	}
 }
 

@@ -76,6 +76,11 @@ func (f *flow) sharesOf(region string) lbsync.RegionShares {
 	return f.shares[k]
 }
 
+// has says whether a cluster has a part of the flow's backend: edges may name any.
+func (f *flow) has(cluster fleet.ClusterName) bool {
+	return slices.ContainsFunc(f.members, func(m lbsync.Capacity) bool { return m.Cluster == cluster })
+}
+
 // learn takes over the shares that an edge of a region holds, unless the hub has its own or learned them already. It
 // says whether the shares in force changed.
 func (f *flow) learn(held lbsync.RegionShares, now time.Time) (changed bool) {
@@ -85,7 +90,9 @@ func (f *flow) learn(held lbsync.RegionShares, now time.Time) (changed bool) {
 	}
 	r.learned, f.due = now, true
 	for _, c := range held.HeldOut {
-		r.health.Hold(c)
+		if f.has(c) {
+			r.health.Hold(c)
+		}
 	}
 	k := slices.IndexFunc(f.shares, func(s lbsync.RegionShares) bool { return s.Region == held.Region })
 	if k < 0 {

@@ -82,7 +82,8 @@ func (w *world) tally(tallies map[*flow]*tally, load *Load) {
 	}
 	for _, l := range load.Localities {
 		cluster, backend, ok := lbsync.ParseSubZone(l.SubZone)
-		if t := tallies[w.flows[backend]]; ok && t != nil {
+		if f := w.flows[backend]; ok && tallies[f] != nil && f.has(cluster) {
+			t := tallies[f]
 			t.add(cluster, l)
 		}
 	}

@@ -1,10 +1,13 @@
 package endpoints
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"crossway.dev/crossway/api/v1alpha1"
@@ -182,6 +185,74 @@ func TestOverflow(t *testing.T) {
 	}
 	if got := f.shares("us", "a"); got != "ServiceImport/shop/web=us-west:1000000" {
 		t.Errorf("with room again: %s", got)
+	}
+}
+
+// What was said of an import ends with what it was about: when nobody uses it any more it has room, and when the policy
+// is in force no more nothing is said.
+func TestOverflowEndsWithItsImport(t *testing.T) {
+	edge := Edge{Pool: "us", Region: "us", Node: "one"}
+	f := overflowing(t, edge)
+	said := func() string {
+		f.clock.Step(time.Second)
+		f.run()
+		out := ""
+		for _, r := range f.said {
+			out += fmt.Sprint(r.Ref.Name.Name, r.Ref.Generation)
+			for _, a := range r.Ancestors {
+				out += fmt.Sprint(" ", a.Name.Name, "=", a.Conditions[0].Status)
+			}
+		}
+		return out
+	}
+	if got := said(); got != "web-policy1 web=True" {
+		t.Fatal(got)
+	}
+	f.SetAssignments(nil, []model.Traffic{rated("web", 10)})
+	if got := said(); got != "web-policy1 web=False" {
+		t.Errorf("no route uses it: %s", got)
+	}
+	f.SetAssignments(nil, nil)
+	if got := said(); got != "web-policy1" {
+		t.Errorf("the import is gone: %s", got)
+	}
+	f.clock.Step(2 * time.Minute)
+	if said(); said() != "" {
+		t.Errorf("after a while: %v", f.said)
+	}
+	f.SetAssignments(nil, []model.Traffic{rated("web", 10)})
+	if got := said(); got != "web-policy1 web=False" {
+		t.Errorf("the import is back: %s", got)
+	}
+}
+
+// What an edge names is nobody's until a member has a part of the import: neither versions nor load reports make the hub
+// remember strangers, or say their names in metrics, where text that is not UTF-8 would be its end.
+func TestEdgesNameStrangers(t *testing.T) {
+	edge := Edge{Pool: "us", Region: "us", Node: "one"}
+	f := newFixture(t)
+	f.import2("web", 1)
+	f.SetAssignments([]model.Assignment{assignmentOf("a", "web")}, nil)
+	f.Connected(edge)
+	f.Held(edge, map[string]string{"a": "abc;ServiceImport/shop/web=us-west:1000000!nobody,%FF"})
+	for range 3 {
+		f.clock.Step(time.Second)
+		f.Hear(edge, []Load{{Assignment: "a", Interval: time.Second, Localities: []LocalityLoad{
+			{SubZone: "\xfe/shop/web", Issued: 20, Failed: 20}, {SubZone: "stranger/shop/web", Issued: 20, Failed: 20}, {SubZone: "eu-west/shop/web", Issued: 20, Failed: 20}}}})
+		f.run()
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(f.Loop)
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := fmt.Sprint(families)
+	if strings.Contains(out, "nobody") || strings.Contains(out, "stranger") || !strings.Contains(out, "eu-west") {
+		t.Error(out)
+	}
+	if got := f.world.flows[backend("web")].region("us").health.HeldOut(); !slices.Equal(got, []fleet.ClusterName{"eu-west"}) {
+		t.Errorf("held out: %q", got)
 	}
 }
 

@@ -1,7 +1,6 @@
 package endpoints
 
 import (
-	"maps"
 	"slices"
 	"time"
 
@@ -14,6 +13,8 @@ const (
 	// overflowRest is how long an import must have had room before it counts as no longer overflowing: a condition is
 	// for states, live numbers are metrics.
 	overflowRest = 30 * time.Second
+	// retiredFor is how long it is said of a policy in force no more: until it is surely written.
+	retiredFor = time.Minute
 	// overflowLook is how often it is looked at.
 	overflowLook = time.Second
 )
@@ -51,16 +52,15 @@ func (l *Loop) reportOverflow(now time.Time) {
 	l.config.Reporter.Report(l.world.overflowReports(now))
 }
 
+// overflowReports judges the imports of all policies in force; one that nobody uses has room. A policy that is in force
+// no more is reported without any, which takes back what was said of it.
 func (w *world) overflowReports(now time.Time) []condition.Report {
 	reports := map[condition.Ref]*condition.Report{}
 	unknown := map[condition.Ref]bool{}
-	for _, backend := range slices.SortedFunc(maps.Keys(w.flows), fleet.Backend.Compare) {
-		f := w.flows[backend]
-		if f.policy.Policy == (fleet.ObjectName{}) {
-			continue
-		}
-		ref := condition.Ref{Kind: condition.BackendPolicy, Name: f.policy.Policy, Generation: f.policy.Generation}
-		if !f.overflow.known {
+	for _, p := range w.policies {
+		f := w.flows[p.Backend]
+		ref := condition.Ref{Kind: condition.BackendPolicy, Name: p.Policy, Generation: p.Generation}
+		if f != nil && !f.overflow.known {
 			unknown[ref] = true
 			continue
 		}
@@ -68,11 +68,23 @@ func (w *world) overflowReports(now time.Time) []condition.Report {
 			reports[ref] = &condition.Report{Ref: ref}
 		}
 		verdict := condition.HasRoom()
-		if f.overflow.lasts(now) {
-			verdict = condition.Overflowing(backend.Name)
+		if f != nil && f.overflow.lasts(now) {
+			verdict = condition.Overflowing(p.Backend.Name)
 		}
 		reports[ref].Ancestors = append(reports[ref].Ancestors, condition.AncestorReport{
-			Group: "multicluster.x-k8s.io", Kind: string(fleet.Import), Name: backend.Name, Conditions: []condition.Condition{verdict}})
+			Group: "multicluster.x-k8s.io", Kind: string(fleet.Import), Name: p.Backend.Name, Conditions: []condition.Condition{verdict}})
+	}
+	for name, r := range w.retired {
+		if r.since.IsZero() {
+			r.since = now
+			w.retired[name] = r
+		}
+		if now.Sub(r.since) > retiredFor {
+			delete(w.retired, name)
+			continue
+		}
+		ref := condition.Ref{Kind: condition.BackendPolicy, Name: name, Generation: r.generation}
+		reports[ref] = &condition.Report{Ref: ref}
 	}
 	var out []condition.Report
 	for ref, r := range reports {

@@ -27,7 +27,15 @@ type world struct {
 
 	assignments map[string]*assigned
 	flows       map[fleet.Backend]*flow
+	policies    []model.Traffic              // in force, whether or not somebody uses their imports
+	retired     map[fleet.ObjectName]retired // policies that are in force no more
 	edges       map[string]*connected
+}
+
+// retired is a policy of which nothing is said any more, but once more.
+type retired struct {
+	generation int64
+	since      time.Time // zero: not said yet
 }
 
 // assigned is one assignment and what each region last got of it.
@@ -71,7 +79,8 @@ func (d dirty) flow(f *flow) {
 
 func newWorld(hub Hub) *world {
 	w := &world{hub: hub, store: newStore(), objects: map[string]*v1alpha1.MemberCluster{}, pools: map[string]*v1alpha1.EdgePool{},
-		assignments: map[string]*assigned{}, flows: map[fleet.Backend]*flow{}, edges: map[string]*connected{}}
+		assignments: map[string]*assigned{}, flows: map[fleet.Backend]*flow{}, edges: map[string]*connected{},
+		retired: map[fleet.ObjectName]retired{}}
 	w.readMembers()
 	return w
 }
@@ -234,6 +243,13 @@ func (w *world) unuse(a *assigned) {
 }
 
 func (w *world) setPolicies(policies []model.Traffic, d dirty) {
+	for _, p := range w.policies {
+		w.retired[p.Policy] = retired{generation: p.Generation}
+	}
+	for _, p := range policies {
+		delete(w.retired, p.Policy)
+	}
+	w.policies = policies
 	named := map[fleet.Backend]bool{}
 	for _, p := range policies {
 		named[p.Backend] = true
