@@ -17,11 +17,11 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
-	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"crossway.dev/crossway/pkg/condition"
 	"crossway.dev/crossway/pkg/condition/writer"
 	"crossway.dev/crossway/pkg/election"
+	"crossway.dev/crossway/pkg/gateway"
 	"crossway.dev/crossway/pkg/gateway/reconciler"
 	"crossway.dev/crossway/pkg/lbsync/endpoints"
 	"crossway.dev/crossway/pkg/lbsync/server"
@@ -57,13 +57,9 @@ func wire(ctx context.Context, o Options, cluster *rest.Config) (manager.Manager
 		return nil, fmt.Errorf("make the manager: %w", err)
 	}
 
-	if err := wireMembers(mgr, cidrs); err != nil {
-		return nil, err
-	}
-
 	// Verdicts: one writer, a source for each producer of condition types.
 	statuses := writer.New(writer.Options{Client: mgr.GetClient(), Live: mgr.GetAPIReader()})
-	gatewayVerdicts := statuses.Source("gateway", gatewayTypes...)
+	gatewayVerdicts := statuses.Source("gateway", gateway.ConditionTypes()...)
 	overflowVerdicts := statuses.Source("endpoints", condition.TypeOverflowing)
 
 	// Edges: the server is told who calls; whom it tells is set once those exist.
@@ -87,7 +83,10 @@ func wire(ctx context.Context, o Options, cluster *rest.Config) (manager.Manager
 	edges := &listener{address: o.XDSAddr, xds: xds, serving: certificates, cache: mgr.GetCache(), built: gateways.Built(), log: log, up: make(chan struct{})}
 	sign := &signer{client: mgr.GetClient(), live: mgr.GetAPIReader(), namespace: o.Namespace, names: o.xdsNames(), log: log.WithName("certificates")}
 
-	for _, r := range []manager.Runnable{statuses, loop, keeper, gateways, sign, edges} {
+	// The way in: what reconciles every object once at the start waits until edges have what they need.
+	members := afterwards{gateways.Built(), func() error { return wireMembers(mgr, cidrs) }}
+
+	for _, r := range []manager.Runnable{statuses, loop, keeper, gateways, sign, edges, members} {
 		if err := mgr.Add(r); err != nil {
 			return nil, fmt.Errorf("add %T: %w", r, err)
 		}
@@ -97,6 +96,23 @@ func wire(ctx context.Context, o Options, cluster *rest.Config) (manager.Manager
 		metrics.Registry.MustRegister(c...)
 	}
 	return mgr, checks(mgr, edges)
+}
+
+// afterwards is a Runnable of every replica that does its work once something has happened.
+type afterwards struct {
+	happened <-chan struct{}
+	work     func() error
+}
+
+func (afterwards) NeedLeaderElection() bool { return false }
+
+func (a afterwards) Start(ctx context.Context) error {
+	select {
+	case <-a.happened:
+		return a.work()
+	case <-ctx.Done():
+		return nil
+	}
 }
 
 // wireMembers joins who the members are, and ExportedServices -> ImportedServices -> ServiceImports of the hub's own
@@ -133,13 +149,6 @@ func checks(mgr manager.Manager, edges *listener) error {
 		}
 	}
 	return errors.Join(mgr.AddHealthzCheck("ping", healthz.Ping), mgr.AddReadyzCheck("edges", ready))
-}
-
-// gatewayTypes are the condition types that Build produces.
-var gatewayTypes = []string{
-	string(gatewayv1.GatewayConditionAccepted), string(gatewayv1.GatewayConditionProgrammed), string(gatewayv1.ListenerConditionResolvedRefs),
-	string(gatewayv1.ListenerConditionConflicted), string(gatewayv1.ListenerConditionOverlappingTLSConfig),
-	string(gatewayv1.RouteConditionPartiallyInvalid), string(gatewayv1.GatewayClassConditionStatusSupportedVersion),
 }
 
 // crdVersion is the version of the Gateway API's CRDs, read once: who upgrades them restarts the hub. Without the right

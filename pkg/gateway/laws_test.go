@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"fmt"
+	"maps"
 	"reflect"
 	"regexp"
 	"slices"
@@ -60,6 +61,34 @@ func TestOrderNeverMatters(t *testing.T) {
 
 func shuffle[T any](t *rapid.T, objects []T) {
 	copy(objects, rapid.Permutation(slices.Clone(objects)).Draw(t, "order"))
+}
+
+// What Build reports is of the types that it says: only those are taken back when a later report lacks them.
+func TestConditionTypes(t *testing.T) {
+	inputs := genInput(t)
+	reported := map[string]bool{}
+	rapid.Check(t, func(t *rapid.T) {
+		in := inputs.Draw(t, "in")
+		in.CRDVersion = "v1.6.0"
+		for _, r := range Build(in).Reports {
+			all := slices.Clone(r.Conditions)
+			for _, l := range r.Listeners {
+				all = append(all, l.Conditions...)
+			}
+			for _, p := range r.Parents {
+				all = append(all, p.Conditions...)
+			}
+			for _, a := range r.Ancestors {
+				all = append(all, a.Conditions...)
+			}
+			for _, c := range all {
+				reported[c.Type] = true
+			}
+		}
+	})
+	if got, want := slices.Sorted(maps.Keys(reported)), slices.Sorted(slices.Values(ConditionTypes())); !slices.Equal(got, want) {
+		t.Errorf("reported %q, said to be %q", got, want)
+	}
 }
 
 // A Memo of another snapshot, with some objects in common, changes nothing.

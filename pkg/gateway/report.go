@@ -9,6 +9,15 @@ import (
 	"crossway.dev/crossway/pkg/condition"
 )
 
+// ConditionTypes are the types of all conditions that Build may report.
+func ConditionTypes() []string {
+	return []string{
+		string(gatewayv1.GatewayConditionAccepted), string(gatewayv1.GatewayConditionProgrammed), string(gatewayv1.ListenerConditionResolvedRefs),
+		string(gatewayv1.ListenerConditionConflicted), string(gatewayv1.ListenerConditionOverlappingTLSConfig),
+		string(gatewayv1.RouteConditionPartiallyInvalid), string(gatewayv1.GatewayClassConditionStatusSupportedVersion), condition.Shadowed,
+	}
+}
+
 // reportGateway says how a Gateway and its listeners are.
 func (b *build) reportGateway(p *parent) {
 	ref := condition.Ref{Kind: condition.Gateway, Name: p.name, Generation: p.object.Generation}

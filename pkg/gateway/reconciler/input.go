@@ -3,6 +3,7 @@ package reconciler
 import (
 	"context"
 	"maps"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -28,6 +29,9 @@ type feed struct {
 	// matters says whether an update changes what Build says. Most of them are
 	// our own writes to a status.
 	matters func(before, after client.Object) bool
+	// later says whether an update changes what Build will say once something
+	// else has changed; nil: none does.
+	later func(before, after client.Object) bool
 	// judged is the kind whose status Build reports on; empty: none.
 	judged condition.Kind
 }
@@ -59,7 +63,7 @@ func feeds() []feed {
 			read: listInto(func(in *gateway.Input, l *gatewayv1.GatewayList) { in.Gateways = l.Items })},
 		{object: &v1alpha1.GatewayParameters{}, matters: specChanged,
 			read: listInto(func(in *gateway.Input, l *v1alpha1.GatewayParametersList) { in.Parameters = l.Items })},
-		{object: &gatewayv1.HTTPRoute{}, matters: routeChanged, judged: condition.HTTPRoute,
+		{object: &gatewayv1.HTTPRoute{}, matters: routeChanged, later: oursChanged, judged: condition.HTTPRoute,
 			read: listInto(func(in *gateway.Input, l *gatewayv1.HTTPRouteList) { in.Routes = l.Items })},
 		{object: &gatewayv1beta1.ReferenceGrant{}, matters: specChanged,
 			read: listInto(func(in *gateway.Input, l *gatewayv1beta1.ReferenceGrantList) { in.Grants = l.Items })},
@@ -100,6 +104,15 @@ func routeChanged(before, after client.Object) bool {
 	was, wasRefused := refusedByEdge(before.(*gatewayv1.HTTPRoute))
 	is, isRefused := refusedByEdge(after.(*gatewayv1.HTTPRoute))
 	return was != is || wasRefused != isRefused
+}
+
+// oursChanged: a route that has a status of ours is told when its Gateway goes.
+func oursChanged(before, after client.Object) bool {
+	return ours(before.(*gatewayv1.HTTPRoute)) != ours(after.(*gatewayv1.HTTPRoute))
+}
+
+func ours(route *gatewayv1.HTTPRoute) bool {
+	return slices.ContainsFunc(route.Status.Parents, func(p gatewayv1.RouteParentStatus) bool { return p.ControllerName == v1alpha1.GatewayController })
 }
 
 func secretChanged(before, after client.Object) bool {

@@ -183,19 +183,28 @@ func (r *Reconciler) watch(ctx context.Context) error {
 
 func (r *Reconciler) handler(i int, f feed) toolscache.ResourceEventHandler {
 	stale := func() { r.mailbox.put(func(b *mailbox) { b.stale[i] = true }) }
+	written := func(o client.Object) {
+		if f.judged != "" {
+			r.options.Reporter.Recheck(f.judged, fleet.ObjectName{Namespace: o.GetNamespace(), Name: o.GetName()})
+		}
+	}
 	return toolscache.ResourceEventHandlerFuncs{
-		AddFunc:    func(any) { stale() },
+		AddFunc: func(o any) {
+			written(o.(client.Object)) // one of the same name may have been judged
+			stale()
+		},
 		DeleteFunc: func(any) { stale() },
 		UpdateFunc: func(before, after any) {
 			was, is := before.(client.Object), after.(client.Object)
 			if was.GetResourceVersion() == is.GetResourceVersion() {
 				return
 			}
-			if f.judged != "" {
-				r.options.Reporter.Recheck(f.judged, fleet.ObjectName{Namespace: is.GetNamespace(), Name: is.GetName()})
-			}
-			if f.matters(was, is) {
+			written(is)
+			switch {
+			case f.matters(was, is):
 				stale()
+			case f.later != nil && f.later(was, is):
+				r.mailbox.note(i)
 			}
 		},
 	}

@@ -2,6 +2,7 @@ package reconciler
 
 import (
 	"bytes"
+	"fmt"
 	"testing"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/condition"
+	"crossway.dev/crossway/pkg/fleet"
 )
 
 // fleetOfOne is a class, a pool, a Gateway and an import.
@@ -252,6 +254,34 @@ func TestEvents(t *testing.T) {
 	route.Status.Parents = []gatewayv1.RouteParentStatus{}
 	h.must(h.api.Status().Update(t.Context(), route))
 	h.await("the status again", func() bool { return acceptedBefore(h.storedRoute("a")) })
+
+	// The Gateway goes: nothing of ours stays on the routes, the youngest too.
+	h.apply(routeTo("b", "/b"))
+	h.await("b's status", func() bool { return acceptedBefore(h.storedRoute("b")) })
+	h.must(h.api.Delete(t.Context(), &gatewayv1.Gateway{ObjectMeta: metav1.ObjectMeta{Namespace: h.name, Name: "shared"}}))
+	h.await("no word of ours", func() bool { return !ours(h.storedRoute("a")) && !ours(h.storedRoute("b")) })
+}
+
+// listening notes of what it is told that somebody wrote to it.
+type listening struct {
+	deaf
+	rechecked []string
+}
+
+func (l *listening) Recheck(kind condition.Kind, name fleet.ObjectName) {
+	l.rechecked = append(l.rechecked, string(kind)+" "+name.String())
+}
+
+// An object that comes may be another of the same name, of which the same is to be said: it is looked at again.
+func TestComesAgain(t *testing.T) {
+	heard := &listening{}
+	r := New(Options{Reporter: heard})
+	for i, f := range r.feeds {
+		r.handler(i, f).OnAdd(f.object, false)
+	}
+	if got := fmt.Sprint(heard.rechecked); got != "[GatewayClass / Gateway / HTTPRoute / BackendPolicy /]" {
+		t.Error(got)
+	}
 }
 
 // What others write does not make Build run, unless it reads it.

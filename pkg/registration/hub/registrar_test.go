@@ -230,6 +230,27 @@ func TestRoleIsRestored(t *testing.T) {
 	}
 }
 
+// A binding that somebody deletes comes back, the fleet's too.
+func TestLostBinding(t *testing.T) {
+	f := newFixture(t)
+	f.member("b-west", true, "10.1.0.0/16")
+	f.reconcile("b-west")
+	f.mayWrite("b-west", true)
+	reader, err := client.New(envtestkit.Config(t), client.Options{Scheme: f.scheme})
+	f.must(err)
+	for _, namespace := range []string{"member-b-west", v1alpha1.FleetNamespace} {
+		lost := &rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: registration.RoleName}}
+		f.must(reader.Delete(t.Context(), lost))
+		requests := f.registrar.roleChanged(t.Context(), lost)
+		if !slices.ContainsFunc(requests, func(r reconcile.Request) bool { return r.Name == "b-west" }) {
+			t.Errorf("a lost binding in %s brings %v", namespace, requests)
+		}
+		f.reconcile("b-west")
+		f.must(reader.Get(t.Context(), client.ObjectKeyFromObject(lost), lost))
+	}
+	f.mayWrite("b-west", true)
+}
+
 // A namespace that somebody else made is not taken and not deleted.
 func TestNamespaceTaken(t *testing.T) {
 	f := newFixture(t)

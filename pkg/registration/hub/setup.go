@@ -8,6 +8,7 @@ import (
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
@@ -24,15 +25,18 @@ import (
 
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/condition"
+	"crossway.dev/crossway/pkg/registration"
 )
 
 const firstRetry, lastRetry = 5 * time.Millisecond, 5 * time.Second
 
 // CacheByObject is what the hub's cache must hold for a Registrar, for the
-// manager's options: of all Leases only those of agents.
+// manager's options: of all Leases only those of agents, of all Roles only ours.
 func CacheByObject() map[client.Object]cache.ByObject {
 	return map[client.Object]cache.ByObject{
 		&coordinationv1.Lease{}: {Field: fields.OneTermEqualSelector("metadata.name", v1alpha1.AgentLease)},
+		&rbacv1.Role{}:          {Field: fields.OneTermEqualSelector("metadata.name", registration.RoleName)},
+		&rbacv1.RoleBinding{}:   {Field: fields.OneTermEqualSelector("metadata.name", registration.RoleName)},
 	}
 }
 
@@ -42,6 +46,8 @@ func (r *Registrar) SetupWithManager(mgr ctrl.Manager) error {
 	err := ctrl.NewControllerManagedBy(mgr).Named("membercluster").
 		Watches(&v1alpha1.MemberCluster{}, handler.EnqueueRequestsFromMapFunc(r.everyMember), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(memberOfNamespace)).
+		Watches(&rbacv1.Role{}, handler.EnqueueRequestsFromMapFunc(r.roleChanged), builder.WithPredicates(touched)).
+		Watches(&rbacv1.RoleBinding{}, handler.EnqueueRequestsFromMapFunc(r.roleChanged), builder.WithPredicates(touched)).
 		Watches(&coordinationv1.Lease{}, handler.EnqueueRequestsFromMapFunc(memberOfObject)).
 		Watches(&v1alpha1.ExportedService{}, handler.EnqueueRequestsFromMapFunc(memberOfObject), builder.WithPredicates(refusalChanged)).
 		WithOptions(controller.Options{
@@ -53,6 +59,29 @@ func (r *Registrar) SetupWithManager(mgr ctrl.Manager) error {
 		return fmt.Errorf("controller of members: %w", err)
 	}
 	return nil
+}
+
+// touched leaves out what is made: by us, or in the way of what we make.
+var touched = predicate.Funcs{CreateFunc: func(event.CreateEvent) bool { return false }}
+
+// roleChanged is whose Role or binding is to be made again.
+func (r *Registrar) roleChanged(ctx context.Context, o client.Object) []reconcile.Request {
+	if o.GetNamespace() == v1alpha1.FleetNamespace {
+		r.mu.Lock()
+		r.fleetOK = false
+		r.mu.Unlock()
+		return r.everyMember(ctx, o)
+	}
+	requests := memberOfObject(ctx, o)
+	for _, member := range requests {
+		r.mu.Lock()
+		if m, known := r.memory[member.Name]; known {
+			m.generation = 0
+			r.memory[member.Name] = m
+		}
+		r.mu.Unlock()
+	}
+	return requests
 }
 
 // refusalChanged leaves out an export's changes that no MemberCluster tells of:

@@ -169,7 +169,7 @@ func TestInvalidMetadata(t *testing.T) {
 	f.wantConditions(ns, "web", "Ready=True Exported", "Valid=True Valid")
 }
 
-// What the hub's API server refuses is told and not tried for ever.
+// What the hub's API server refuses is told and not tried for ever; the agent is ready without it.
 func TestRefusedByHub(t *testing.T) {
 	f := newFixture(t, "refused")
 	ns := f.namespace("refused-shop")
@@ -181,8 +181,11 @@ func TestRefusedByHub(t *testing.T) {
 		export.Spec.ExportedLabels[fmt.Sprint("l", i)] = "x"
 	}
 	f.must(f.member.GetClient().Update(t.Context(), &export))
-	f.wantWrites("with 65 labels", f.reconcile(ns, "web"), exportWrite)
+	f.wantWrites("with 65 labels", f.reconcile(ns, "web", "web-1"), exportWrite)
 	f.wantConditions(ns, "web", "Ready=False Failed", "Valid=True Valid")
+	if err := f.exporter.pushed(t.Context(), types.NamespacedName{Namespace: ns, Name: "web"}); err != nil {
+		t.Error("an export that is refused keeps the agent from being ready: ", err)
+	}
 }
 
 // The hub's verdicts come back to the ServiceExport, and go with their cause;

@@ -37,21 +37,24 @@ func (e *Exporter) FirstPush(ctx context.Context) error {
 }
 
 func (e *Exporter) pushed(ctx context.Context, key types.NamespacedName) error {
+	exported, err := apply.Found(ctx, e.hub, types.NamespacedName{
+		Namespace: serviceexport.Namespace(e.cluster), Name: key.Name + "." + key.Namespace,
+	}, &v1alpha1.ExportedService{})
+	if err != nil {
+		return fmt.Errorf("read ExportedService of %s: %w", key, err)
+	}
 	if !e.isDone(exportKey(key)) {
 		in, err := e.gather(ctx, key)
 		if err != nil {
 			return err
 		}
 		offer := serviceexport.Describe(in)
-		exported, err := apply.Found(ctx, e.hub, types.NamespacedName{
-			Namespace: serviceexport.Namespace(e.cluster), Name: key.Name + "." + key.Namespace,
-		}, &v1alpha1.ExportedService{})
-		if err != nil {
-			return fmt.Errorf("read ExportedService of %s: %w", key, err)
-		}
 		if offer.Spec != nil && (exported == nil || !apiequality.Semantic.DeepEqual(exported.Spec, *offer.Spec)) {
 			return fmt.Errorf("export %s is not on the hub yet", key)
 		}
+	}
+	if exported == nil { // refused: its slices have no owner to wait for
+		return nil
 	}
 	for _, r := range e.slicesOf(ctx, client.InNamespace(key.Namespace), client.MatchingFields{indexService: key.Name}) {
 		if err := e.slicePushed(ctx, r.Name); err != nil {

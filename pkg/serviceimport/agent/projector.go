@@ -108,7 +108,7 @@ func (p *Projector) ReconcileStatus(ctx context.Context, request reconcile.Reque
 		return reconcile.Result{}, err
 	}
 	want := serviceimport.Project(*imported)
-	if !sameImport(have, &want.Import) {
+	if !apiequality.Semantic.DeepEqual(have.Spec, want.Import.Spec) { // labels may be somebody else's, too
 		return reconcile.Result{}, nil // its change brings this key back
 	}
 	status := &want.Import

@@ -173,16 +173,19 @@ func TestProjection(t *testing.T) {
 		t.Errorf("%d writes, want one of the ServiceImport and one of its status", n)
 	}
 
+	i.Labels["somebody"], i.Annotations["tool"] = "else", "tracks it"
+	f.must(f.client.Update(t.Context(), i))
 	imported := &v1alpha1.ImportedService{}
 	f.must(f.client.Get(t.Context(), types.NamespacedName{Namespace: v1alpha1.FleetNamespace, Name: "web.p-shop"}, imported))
 	imported.Spec.Labels, imported.Spec.Clusters = nil, imported.Spec.Clusters[:1]
+	imported.Spec.Ports[0].Port = 81
 	f.must(f.client.Update(t.Context(), imported))
 	f.reconcileStatus("p-shop", "web")
 	if n := f.applied.Load(); n != 2 {
 		t.Error("the status was written before what it is about")
 	}
 	f.reconcile("p-shop", "web")
-	if i := f.get("p-shop", "web"); i.Labels["team"] != "" || len(i.Status.Clusters) != 1 {
+	if i := f.get("p-shop", "web"); i.Labels["team"] != "" || i.Labels["somebody"] != "else" || len(i.Status.Clusters) != 1 {
 		t.Errorf("labels %v, clusters %v after the fleet changed", i.Labels, i.Status.Clusters)
 	}
 
