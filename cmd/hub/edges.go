@@ -47,7 +47,9 @@ func (p publisher) Progress(pool string) []reconciler.EdgeProgress {
 	for _, state := range p.Applied(pool) {
 		progress := reconciler.EdgeProgress{Answered: state.Answered}
 		for _, r := range state.Refused {
-			progress.Refused = append(progress.Refused, r.Name)
+			if r.TypeURL == server.ListenerType || r.TypeURL == server.RouteType || r.TypeURL == server.ScopedRouteType {
+				progress.Refused = append(progress.Refused, r.Name)
+			}
 		}
 		out = append(out, progress)
 	}

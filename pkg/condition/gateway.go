@@ -81,10 +81,23 @@ func GatewayUnsupported(field string) Condition {
 		fmt.Sprintf("%s is not supported; remove it", field))
 }
 
-// GatewayProgrammed says that every connected edge serves this generation.
-func GatewayProgrammed(edges int) Condition {
-	return verdict(gatewayv1.GatewayConditionProgrammed, true, gatewayv1.GatewayReasonProgrammed,
-		fmt.Sprintf("all %d connected edges serve this generation", edges))
+// GatewayClassMissing says that a Gateway that was served is so no more.
+func GatewayClassMissing(class string) Condition {
+	return verdict(gatewayv1.GatewayConditionAccepted, false, gatewayv1.GatewayReasonInvalid,
+		fmt.Sprintf("GatewayClass %q does not exist any more; create it, or correct spec.gatewayClassName", class))
+}
+
+// GatewayProgrammed says that every connected edge serves this generation. Of
+// its EdgePools, unserved have no edge, and full had no address for it.
+func GatewayProgrammed(edges int, unserved, full []string) Condition {
+	message := fmt.Sprintf("all %d connected edges serve this generation", edges)
+	if len(unserved) > 0 {
+		message += fmt.Sprintf("; no edge of EdgePools %s is connected: start Envoys there (chart edge)", quoted(unserved))
+	}
+	if len(full) > 0 {
+		message += fmt.Sprintf("; EdgePools %s had no free address for it: add a block to spec.addresses", quoted(full))
+	}
+	return verdict(gatewayv1.GatewayConditionProgrammed, true, gatewayv1.GatewayReasonProgrammed, message)
 }
 
 // GatewayNoEdge says that nobody is there to serve the Gateway.

@@ -16,7 +16,8 @@ import (
 // addresses back, and one whose address no block has any more gets another. No
 // address is given twice, also where the blocks of two pools overlap.
 func Allocate(in Input) []v1alpha1.EdgePool {
-	b := &build{in: in, index: indexOf(in)}
+	b := &build{in: in, index: &index{}}
+	b.index.addClasses(in)
 	pools := make([]*v1alpha1.EdgePool, 0, len(in.Pools))
 	for i := range in.Pools {
 		pools = append(pools, in.Pools[i].DeepCopy())

@@ -34,8 +34,6 @@ type grant struct {
 
 func indexOf(in Input) *index {
 	x := &index{
-		classes:        make(map[string]*gatewayv1.GatewayClass, len(in.GatewayClasses)),
-		parameters:     make(map[fleet.ObjectName]*v1alpha1.GatewayParameters, len(in.Parameters)),
 		grants:         map[grant]bool{},
 		namespaces:     make(map[string]labels.Set, len(in.Namespaces)),
 		secrets:        make(map[fleet.ObjectName]*corev1.Secret, len(in.Secrets)),
@@ -44,14 +42,7 @@ func indexOf(in Input) *index {
 		services:       make(map[fleet.ServiceName]*corev1.Service, len(in.Services)),
 		nacks:          make(map[condition.Ref]string, len(in.Nacks)),
 	}
-	for i := range in.GatewayClasses {
-		if class := &in.GatewayClasses[i]; class.Spec.ControllerName == v1alpha1.GatewayController {
-			x.classes[class.Name] = class
-		}
-	}
-	for i := range in.Parameters {
-		x.parameters[fleet.ObjectName{Namespace: in.Parameters[i].Namespace, Name: in.Parameters[i].Name}] = &in.Parameters[i]
-	}
+	x.addClasses(in)
 	for i := range in.Namespaces {
 		x.namespaces[in.Namespaces[i].Name] = in.Namespaces[i].Labels
 	}
@@ -71,6 +62,20 @@ func indexOf(in Input) *index {
 	x.addGrants(in)
 	x.addNacks(in.Nacks)
 	return x
+}
+
+// addClasses adds all that says where a Gateway lives.
+func (x *index) addClasses(in Input) {
+	x.classes = make(map[string]*gatewayv1.GatewayClass, len(in.GatewayClasses))
+	x.parameters = make(map[fleet.ObjectName]*v1alpha1.GatewayParameters, len(in.Parameters))
+	for i := range in.GatewayClasses {
+		if class := &in.GatewayClasses[i]; class.Spec.ControllerName == v1alpha1.GatewayController {
+			x.classes[class.Name] = class
+		}
+	}
+	for i := range in.Parameters {
+		x.parameters[fleet.ObjectName{Namespace: in.Parameters[i].Namespace, Name: in.Parameters[i].Name}] = &in.Parameters[i]
+	}
 }
 
 func (x *index) addGrants(in Input) {

@@ -57,6 +57,8 @@ type Programming struct {
 	Generation int64 // metadata.generation of the Gateway that Acked is about
 	Connected  int   // edges connected now
 	Acked      int   // of those, edges that have acknowledged all of the Gateway at Generation
+	// Unserved are the EdgePools in which the Gateway has an address and no edge is connected, sorted.
+	Unserved []string
 }
 
 // Result is what a snapshot means. Equal snapshots give equal results,

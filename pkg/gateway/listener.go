@@ -57,6 +57,7 @@ func (l *listener) claims() bool { return l.protocol != "" && l.host != "" && l.
 func (b *build) readGateway(gateway *gatewayv1.Gateway) {
 	class := b.index.classes[string(gateway.Spec.GatewayClassName)]
 	if class == nil {
+		b.reportClassless(gateway)
 		return
 	}
 	p := &parent{object: gateway, name: fleet.ObjectName{Namespace: gateway.Namespace, Name: gateway.Name}}

@@ -6,7 +6,10 @@ import (
 
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/condition"
+	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/gateway/model"
 )
 
 // ConditionTypes are the types of all conditions that Build may report.
@@ -25,14 +28,45 @@ func (b *build) reportGateway(p *parent) {
 	programmed := b.programmed(p, ref)
 	report := condition.Report{Ref: ref, Conditions: []condition.Condition{accepted, programmed}}
 	if p.refusal == nil {
-		for _, address := range b.addressesOf(p) {
-			report.Addresses = append(report.Addresses, address.Address.String())
-		}
+		report.Addresses = b.toldAddresses(p)
 	}
 	for _, l := range p.listeners {
 		report.Listeners = append(report.Listeners, l.report(p, programmed))
 	}
 	b.reports = append(b.reports, report)
+}
+
+// toldAddresses are those at which somebody answers, or did: whose edges are
+// all cut off from the hub may serve on, but clients are not sent to where no
+// edge has ever been.
+func (b *build) toldAddresses(p *parent) []string {
+	var told []string
+	unserved := b.in.Programmed[p.name].Unserved
+	for _, a := range b.addressesOf(p) {
+		before := slices.ContainsFunc(p.object.Status.Addresses, func(s gatewayv1.GatewayStatusAddress) bool { return s.Value == a.Address.String() })
+		if before || !slices.Contains(unserved, a.Pool) {
+			told = append(told, a.Address.String())
+		}
+	}
+	return told
+}
+
+// reportClassless tells a Gateway that was ours, for it has an address, that
+// its class is gone and nothing of it is served.
+func (b *build) reportClassless(gateway *gatewayv1.Gateway) {
+	class, name := string(gateway.Spec.GatewayClassName), fleet.ObjectName{Namespace: gateway.Namespace, Name: gateway.Name}
+	if slices.ContainsFunc(b.in.GatewayClasses, func(c gatewayv1.GatewayClass) bool { return c.Name == class }) {
+		return // somebody else's now
+	}
+	for i := range b.in.Pools {
+		if slices.ContainsFunc(b.in.Pools[i].Status.Allocations, func(a v1alpha1.AddressAllocation) bool { return holder(a) == name }) {
+			b.reports = append(b.reports, condition.Report{
+				Ref:        condition.Ref{Kind: condition.Gateway, Name: name, Generation: gateway.Generation},
+				Conditions: []condition.Condition{condition.GatewayClassMissing(class), condition.GatewayNotProgrammed()},
+			})
+			return
+		}
+	}
 }
 
 func (p *parent) accepted() condition.Condition {
@@ -77,8 +111,17 @@ func (b *build) programmed(p *parent, ref condition.Ref) condition.Condition {
 	case progress.Acked < progress.Connected:
 		return condition.GatewayWaitsForEdges(progress.Acked, progress.Connected)
 	default:
-		return condition.GatewayProgrammed(progress.Connected)
+		return condition.GatewayProgrammed(progress.Connected, progress.Unserved, b.poolsWithoutAddress(p))
 	}
+}
+
+// poolsWithoutAddress names the EdgePools that a Gateway lives in that had no
+// address left for it.
+func (b *build) poolsWithoutAddress(p *parent) []string {
+	addresses := b.addressesOf(p)
+	return slices.DeleteFunc(b.poolsOf(p), func(pool string) bool {
+		return slices.ContainsFunc(addresses, func(a model.Address) bool { return a.Pool == pool })
+	})
 }
 
 // poolsOf names the EdgePools that a Gateway lives in.

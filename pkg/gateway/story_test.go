@@ -113,11 +113,14 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 		d.ScanArgs(t, "generation", &generation)
 		w.in.Nacks = append(w.in.Nacks, Nack{Ref: condition.Ref{Kind: condition.Kind(arg("kind")), Name: objectName(arg("name")), Generation: generation}, Message: d.Input})
 		return ""
-	case "programmed": // programmed gateway=infra/shared generation=1 connected=2 acked=2
+	case "programmed": // programmed gateway=infra/shared generation=1 connected=2 acked=2 unserved=eu
 		var p Programming
 		d.ScanArgs(t, "generation", &p.Generation)
 		d.ScanArgs(t, "connected", &p.Connected)
 		d.ScanArgs(t, "acked", &p.Acked)
+		if unserved := arg("unserved"); unserved != "" {
+			p.Unserved = []string{unserved}
+		}
 		w.in.Programmed[objectName(arg("gateway"))] = p
 		return ""
 	case "crds":
@@ -197,6 +200,8 @@ func addTo[T any, O interface {
 
 func (w *world) remove(kind, name string) {
 	switch kind {
+	case "GatewayClass":
+		w.in.GatewayClasses = without[gatewayv1.GatewayClass](w.in.GatewayClasses, "/"+name)
 	case "Gateway":
 		w.in.Gateways = without[gatewayv1.Gateway](w.in.Gateways, name)
 	case "HTTPRoute":

@@ -59,7 +59,7 @@ func feeds() []feed {
 	return []feed{
 		{object: &gatewayv1.GatewayClass{}, matters: specChanged, judged: condition.GatewayClass,
 			read: listInto(func(in *gateway.Input, l *gatewayv1.GatewayClassList) { in.GatewayClasses = l.Items })},
-		{object: &gatewayv1.Gateway{}, matters: specChanged, judged: condition.Gateway,
+		{object: &gatewayv1.Gateway{}, matters: specChanged, later: addressesChanged, judged: condition.Gateway,
 			read: listInto(func(in *gateway.Input, l *gatewayv1.GatewayList) { in.Gateways = l.Items })},
 		{object: &v1alpha1.GatewayParameters{}, matters: specChanged,
 			read: listInto(func(in *gateway.Input, l *v1alpha1.GatewayParametersList) { in.Parameters = l.Items })},
@@ -104,6 +104,11 @@ func routeChanged(before, after client.Object) bool {
 	was, wasRefused := refusedByEdge(before.(*gatewayv1.HTTPRoute))
 	is, isRefused := refusedByEdge(after.(*gatewayv1.HTTPRoute))
 	return was != is || wasRefused != isRefused
+}
+
+// addressesChanged: an address that was told is kept.
+func addressesChanged(before, after client.Object) bool {
+	return !equality.Semantic.DeepEqual(before.(*gatewayv1.Gateway).Status.Addresses, after.(*gatewayv1.Gateway).Status.Addresses)
 }
 
 // oursChanged: a route that has a status of ours is told when its Gateway goes.

@@ -14,7 +14,7 @@ type EdgeProgress struct {
 	// Answered is the Generation of the newest snapshot of which it has taken or
 	// refused everything; 0: none yet.
 	Answered uint64
-	// Refused are the names of the resources of the current snapshot that it refuses.
+	// Refused are the names of the listeners, RouteConfigurations and scopes of the current snapshot that it refuses.
 	Refused []string
 }
 
@@ -75,6 +75,9 @@ func (p progress) programming(edges map[string][]EdgeProgress, patient bool) map
 	for name, place := range p {
 		state := gateway.Programming{Generation: place.generation}
 		for pool, since := range place.pools {
+			if len(edges[pool]) == 0 && !patient {
+				state.Unserved = append(state.Unserved, pool)
+			}
 			for _, edge := range edges[pool] {
 				state.Connected++
 				if edge.Answered >= since && !slices.ContainsFunc(edge.Refused, func(r string) bool { return belongs(r, name) }) {
@@ -82,6 +85,7 @@ func (p progress) programming(edges map[string][]EdgeProgress, patient bool) map
 				}
 			}
 		}
+		slices.Sort(state.Unserved)
 		switch {
 		case state.Connected > 0 && state.Acked == state.Connected:
 			place.done = true

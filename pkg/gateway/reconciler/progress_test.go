@@ -27,7 +27,11 @@ func TestProgress(t *testing.T) {
 	expect := func(why, want string, edges map[string][]EdgeProgress, patient bool) {
 		t.Helper()
 		state := p.programming(edges, patient)[name]
-		if got := fmt.Sprintf("generation %d: %d of %d", state.Generation, state.Acked, state.Connected); got != want {
+		got := fmt.Sprintf("generation %d: %d of %d", state.Generation, state.Acked, state.Connected)
+		if len(state.Unserved) > 0 {
+			got += fmt.Sprint(" without ", state.Unserved)
+		}
+		if got != want {
 			t.Errorf("%s: %s, want %s", why, got, want)
 		}
 	}
@@ -45,7 +49,10 @@ func TestProgress(t *testing.T) {
 	edges := on(5, 3)
 	edges["us"][1].Answered = 0
 	expect("an edge is replaced: it does not serve yet, the Gateway is", "generation 1: 3 of 3", edges, false)
-	expect("all edges are gone", "generation 1: 0 of 0", nil, false)
+	expect("all edges are gone", "generation 1: 0 of 0 without [eu us]", nil, false)
+
+	delete(edges, "us")
+	expect("those of one pool are", "generation 1: 1 of 1 without [us]", edges, false)
 
 	generation = 2
 	publish(10, 10, "us", "eu")
