@@ -110,6 +110,14 @@ func BackendExternalName(name fleet.ServiceName) Condition {
 		fmt.Sprintf("Service %q is of type ExternalName and has no endpoints; name a Service with endpoints", name))
 }
 
+// BackendOfMembers says that a Service is in a namespace with the prefix of
+// those where only what members push counts.
+func BackendOfMembers(name fleet.ServiceName, prefix string) Condition {
+	return verdict(gatewayv1.RouteConditionResolvedRefs, false, gatewayv1.RouteReasonBackendNotFound,
+		fmt.Sprintf("Service %q cannot be used: namespaces %s* are for what member clusters push, so endpoints there are never the hub's own; move the Service",
+			name, prefix))
+}
+
 // BackendNotPermitted says which ReferenceGrant is missing.
 func BackendNotPermitted(backend fleet.Backend, namespace string) Condition {
 	return verdict(gatewayv1.RouteConditionResolvedRefs, false, gatewayv1.RouteReasonRefNotPermitted,

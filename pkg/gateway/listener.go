@@ -163,8 +163,12 @@ func (l *listener) readAllowed(allowed *gatewayv1.AllowedRoutes) {
 	if namespaces := allowed.Namespaces; namespaces != nil && namespaces.From != nil {
 		l.from = *namespaces.From
 		selector, err := metav1.LabelSelectorAsSelector(namespaces.Selector)
-		if err != nil && l.from == gatewayv1.NamespacesFromSelector {
+		switch {
+		case l.from != gatewayv1.NamespacesFromSelector:
+		case err != nil:
 			l.unaccepted = new(condition.ListenerUnsupportedValue(fmt.Sprintf("allowedRoutes.namespaces.selector is not valid: %v", err)))
+		case namespaces.Selector == nil:
+			l.unaccepted = new(condition.ListenerUnsupportedValue("allowedRoutes.namespaces has from: Selector and no selector; add one, or use All or Same"))
 		}
 		l.selector = selector
 	}
@@ -181,7 +185,11 @@ func (l *listener) readAllowed(allowed *gatewayv1.AllowedRoutes) {
 		known := group == gatewayv1.GroupName && string(kind.Kind) == string(condition.HTTPRoute)
 		switch {
 		case !known:
-			unknown = append(unknown, string(kind.Kind))
+			name := string(kind.Kind)
+			if group != gatewayv1.GroupName {
+				name += "." + string(group)
+			}
+			unknown = append(unknown, name)
 		case len(l.kinds) == 0:
 			l.kinds = []string{string(condition.HTTPRoute)}
 		}

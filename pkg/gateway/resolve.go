@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -294,6 +295,9 @@ func (b *build) resolveService(backend fleet.Backend, port int32) (resolvedBacke
 	found := b.index.services[backend.Name]
 	if found == nil {
 		return resolvedBackend{}, new(condition.BackendNotFound(backend))
+	}
+	if strings.HasPrefix(backend.Name.Namespace, v1alpha1.MemberNamespacePrefix) {
+		return resolvedBackend{}, new(condition.BackendOfMembers(backend.Name, v1alpha1.MemberNamespacePrefix))
 	}
 	if found.Spec.Type == corev1.ServiceTypeExternalName {
 		return resolvedBackend{}, new(condition.BackendExternalName(backend.Name))

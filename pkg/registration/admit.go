@@ -25,8 +25,8 @@ type Admission struct {
 // Admissions gives the admission of every accepted member, by name. Members of
 // one network must not have ranges in common: where they do, the older
 // MemberCluster (ties by name) keeps its range and the other's whole range
-// counts for nothing. reserved are the hub's own pod and service ranges. The
-// order of the members does not matter.
+// counts for nothing. reserved are the hub's own pod and service ranges: a range
+// inside of one counts for nothing, too. The order of the members does not matter.
 func Admissions(members []v1alpha1.MemberCluster, reserved []netip.Prefix) map[fleet.ClusterName]Admission {
 	aged := slices.DeleteFunc(slices.Clone(members), func(m v1alpha1.MemberCluster) bool { return !Accepted(&m) })
 	slices.SortFunc(aged, func(a, b v1alpha1.MemberCluster) int {
@@ -40,7 +40,7 @@ func Admissions(members []v1alpha1.MemberCluster, reserved []netip.Prefix) map[f
 	for _, m := range aged {
 		a := Admission{Cluster: fleet.ClusterName(m.Name), Reserved: slices.Clone(reserved)}
 		for _, text := range m.Spec.EndpointCIDRs {
-			cidr, fault := usable(text, taken)
+			cidr, fault := usable(text, taken, reserved)
 			if fault != "" {
 				a.Faults = append(a.Faults, fault)
 				continue
@@ -65,10 +65,15 @@ type claim struct {
 	cluster fleet.ClusterName
 }
 
-func usable(text string, taken []claim) (cidr netip.Prefix, fault string) {
+func usable(text string, taken []claim, reserved []netip.Prefix) (cidr netip.Prefix, fault string) {
 	cidr, err := netip.ParsePrefix(text)
 	if err != nil {
 		return netip.Prefix{}, fmt.Sprintf("%q is not a CIDR like 10.1.0.0/16", text)
+	}
+	for _, r := range reserved {
+		if r.Contains(cidr.Addr()) && r.Bits() <= cidr.Bits() {
+			return netip.Prefix{}, fmt.Sprintf("%s is in %s, which is the hub's own", cidr, r)
+		}
 	}
 	for _, t := range taken {
 		if t.cidr.Overlaps(cidr) {

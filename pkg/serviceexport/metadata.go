@@ -12,11 +12,16 @@ import (
 // annotations, keys and values (apimachinery, TotalAnnotationSizeLimitB).
 const maxAnnotations = 256 << 10
 
-// Labels gives the exported labels that an object can carry, and the keys of
-// the others, sorted. ServiceExport's own schema takes any text.
+// reserved are the prefixes of keys that say something to those who run the
+// fleet, and not of a service.
+var reserved = []string{"crossway.dev", "kubectl.kubernetes.io", "multicluster.kubernetes.io"}
+
+// Labels gives the exported labels that an object can carry and anybody may
+// set, and the keys of the others, sorted. ServiceExport's own schema takes any
+// text.
 func Labels(exported map[string]string) (valid map[string]string, invalid []string) {
 	return split(exported, func(key, value string) bool {
-		return len(validation.IsQualifiedName(key)) == 0 && len(validation.IsValidLabelValue(value)) == 0
+		return key != "app.kubernetes.io/managed-by" && len(validation.IsQualifiedName(key)) == 0 && len(validation.IsValidLabelValue(value)) == 0
 	})
 }
 
@@ -36,7 +41,8 @@ func Annotations(exported map[string]string) (valid map[string]string, invalid [
 
 func split(all map[string]string, ok func(key, value string) bool) (valid map[string]string, invalid []string) {
 	for _, key := range slices.Sorted(maps.Keys(all)) {
-		if !ok(key, all[key]) {
+		prefix, _, _ := strings.Cut(key, "/")
+		if slices.Contains(reserved, strings.ToLower(prefix)) || !ok(key, all[key]) {
 			invalid = append(invalid, key)
 			continue
 		}

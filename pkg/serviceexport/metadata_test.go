@@ -21,13 +21,15 @@ func TestInvalidMetadataIsLeftOutAndTold(t *testing.T) {
 		Export: &mcsv1beta1.ServiceExport{
 			ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web"},
 			Spec: mcsv1beta1.ServiceExportSpec{
-				ExportedLabels:      map[string]string{"team": "shop", "not a key": "x", "value": "has spaces", "long": strings.Repeat("x", 64)},
-				ExportedAnnotations: map[string]string{"Note.example.com/Text": "any text at all", "a/b/c": "x", "z": strings.Repeat("x", maxAnnotations)},
+				ExportedLabels: map[string]string{"team": "shop", "not a key": "x", "value": "has spaces", "long": strings.Repeat("x", 64),
+					"multicluster.kubernetes.io/service-name": "evil", "app.kubernetes.io/managed-by": "evil", "app.kubernetes.io/name": "web"},
+				ExportedAnnotations: map[string]string{"Note.example.com/Text": "any text at all", "a/b/c": "x", "z": strings.Repeat("x", maxAnnotations),
+					"kubectl.kubernetes.io/last-applied-configuration": "{}", "Crossway.dev/note": "x"},
 			},
 		},
 		Service: &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web"}, Spec: corev1.ServiceSpec{Type: corev1.ServiceTypeClusterIP}},
 	})
-	if offer.Spec == nil || !maps.Equal(offer.Spec.Labels, map[string]string{"team": "shop"}) ||
+	if offer.Spec == nil || !maps.Equal(offer.Spec.Labels, map[string]string{"team": "shop", "app.kubernetes.io/name": "web"}) ||
 		!maps.Equal(offer.Spec.Annotations, map[string]string{"Note.example.com/Text": "any text at all"}) {
 		t.Fatalf("offered %+v", offer.Spec)
 	}

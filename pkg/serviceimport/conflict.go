@@ -60,6 +60,7 @@ type field struct {
 	reason mcsv1beta1.ServiceExportConditionReason
 	equal  func(a, b Export) bool
 	value  func(Export) string
+	set    func(Export) map[string]string // instead of value: only what differs is spelled out
 }
 
 // fields are all of them, in the order in which reasons are joined (KEP-1645;
@@ -86,14 +87,14 @@ var fields = []field{
 	{
 		what: "exported labels", reason: mcsv1beta1.ServiceExportReasonLabelsConflict,
 		equal: func(a, b Export) bool { return apiequality.Semantic.DeepEqual(a.Spec.Labels, b.Spec.Labels) },
-		value: func(e Export) string { return spelledSet(e.Spec.Labels) },
+		set:   func(e Export) map[string]string { return e.Spec.Labels },
 	},
 	{
 		what: "exported annotations", reason: mcsv1beta1.ServiceExportReasonAnnotationsConflict,
 		equal: func(a, b Export) bool {
 			return apiequality.Semantic.DeepEqual(a.Spec.Annotations, b.Spec.Annotations)
 		},
-		value: func(e Export) string { return spelledSet(e.Spec.Annotations) },
+		set: func(e Export) map[string]string { return e.Spec.Annotations },
 	},
 	{
 		what: "internalTrafficPolicy", reason: mcsv1beta1.ServiceExportReasonInternalTrafficPolicyConflict,
@@ -109,20 +110,42 @@ var fields = []field{
 
 // conflict compares every export with the oldest.
 func (f field) conflict(aged []Export) []conflict {
-	c := conflict{
-		reason: string(f.reason), what: f.what,
-		winner: said{aged[0].Cluster, f.value(aged[0])},
-		advice: "make them equal in all clusters",
-	}
-	for _, e := range aged[1:] {
-		if !f.equal(aged[0], e) {
-			c.losers = append(c.losers, said{e.Cluster, f.value(e)})
-		}
-	}
-	if len(c.losers) == 0 {
+	losers := slices.DeleteFunc(slices.Clone(aged[1:]), func(e Export) bool { return f.equal(aged[0], e) })
+	if len(losers) == 0 {
 		return nil
 	}
+	value := f.value
+	if f.set != nil {
+		keys := differing(f.set(aged[0]), losers, f.set)
+		value = func(e Export) string { return spelledSet(f.set(e), keys) }
+	}
+	c := conflict{
+		reason: string(f.reason), what: f.what,
+		winner: said{aged[0].Cluster, value(aged[0])},
+		advice: "make them equal in all clusters",
+	}
+	for _, e := range losers {
+		c.losers = append(c.losers, said{e.Cluster, value(e)})
+	}
 	return []conflict{c}
+}
+
+// differing are the keys of which any of the losers says something else than
+// the winner, sorted.
+func differing(winner map[string]string, losers []Export, set func(Export) map[string]string) []string {
+	keys := map[string]bool{}
+	for _, e := range losers {
+		have := set(e)
+		for _, all := range []map[string]string{winner, have} {
+			for k := range all {
+				a, inWinner := winner[k]
+				b, inHave := have[k]
+				keys[k] = keys[k] || a != b || inWinner != inHave
+			}
+		}
+	}
+	maps.DeleteFunc(keys, func(_ string, differs bool) bool { return !differs })
+	return slices.Sorted(maps.Keys(keys))
 }
 
 func affinity(e Export) corev1.ServiceAffinity {
@@ -157,11 +180,13 @@ func distribution(e Export) string {
 // maxSet is how much of a set of labels a message spells out, in bytes.
 const maxSet = 80
 
-// spelledSet is "{a=1, b=2}", cut where it is long.
-func spelledSet(set map[string]string) string {
+// spelledSet is "{a=1, b=2}" of some keys, cut where it is long.
+func spelledSet(set map[string]string, keys []string) string {
 	var pairs []string
-	for _, k := range slices.Sorted(maps.Keys(set)) {
-		pairs = append(pairs, k+"="+set[k])
+	for _, k := range keys {
+		if v, found := set[k]; found {
+			pairs = append(pairs, k+"="+v)
+		}
 	}
 	text := strings.Join(pairs, ", ")
 	if len(text) > maxSet {
