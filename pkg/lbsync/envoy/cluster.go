@@ -18,6 +18,10 @@ const (
 	connectTimeout = 250 * time.Millisecond
 	// peerTimeout kills a connection whose peer acknowledges nothing, and only that: a slow answer is not cut.
 	peerTimeout = 500 * time.Millisecond
+	// failures in a row, with no connection that worked between them, eject an address. A connection that works counts when
+	// a request is given to it: one request that an endpoint always hangs up on, or a kept connection that the endpoint
+	// closes in that moment, is one failure and never three, however often it comes.
+	failures = 3
 	// ejection is for how long an address that failed gets no requests.
 	ejection = 10 * time.Second
 	// bufferLimit for each connection, as Envoy's guide for edges has it.
@@ -73,14 +77,13 @@ func userTimeout() *corev3.SocketOption {
 		Value: &corev3.SocketOption_IntValue{IntValue: peerTimeout.Milliseconds()}, State: corev3.SocketOption_STATE_PREBIND}
 }
 
-// outlierDetection ejects an address at its first connection that fails, times out or is reset, and never for what a
-// service answers. A timeout of the router would count as such a failure, so that one slow request would take an
+// outlierDetection ejects an address whose connections fail, time out or are reset, and never for what a service answers. A timeout of the router would count as such a failure, so that one slow request would take an
 // address away from all others: timeouts are limits on how long a stream lasts, which do not.
 func outlierDetection() *clusterv3.OutlierDetection {
 	zero := number(0)
 	return &clusterv3.OutlierDetection{
 		SplitExternalLocalOriginErrors:         true,
-		ConsecutiveLocalOriginFailure:          number(1),
+		ConsecutiveLocalOriginFailure:          number(failures),
 		EnforcingConsecutiveLocalOriginFailure: number(100),
 		EnforcingConsecutive_5Xx:               zero,
 		EnforcingConsecutiveGatewayFailure:     zero,

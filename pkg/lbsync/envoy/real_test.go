@@ -8,6 +8,8 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
+	"io"
+	"log"
 	"math/big"
 	"net/http"
 	"net/http/httptest"
@@ -327,6 +329,42 @@ func testTimeouts(t *testing.T, protocol model.BackendProtocol) {
 	}
 	if stats := e.get("/stats?filter=ejections_enforced_total"); strings.Count(stats, ": 0") != 2 {
 		t.Error("an endpoint was ejected for being slow:", stats)
+	}
+}
+
+// A request that every endpoint hangs up on is its client's trouble alone: who asks for something else is answered, while
+// an address where nobody listens is left alone after few tries.
+func TestDeadlyRequestOnARealEnvoy(t *testing.T) {
+	e := startEdge(t)
+	var endpoints []netip.AddrPort
+	for range 2 {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/die" {
+				panic(http.ErrAbortHandler) // closes the connection
+			}
+			fmt.Fprint(w, "well")
+		}))
+		s.Config.ErrorLog = log.New(io.Discard, "", 0)
+		t.Cleanup(s.Close)
+		endpoints = append(endpoints, netip.MustParseAddrPort(s.Listener.Addr().String()))
+	}
+	a, load := serve("store", endpoints[0])
+	load.Localities[0].Endpoints = append(endpoints, netip.MustParseAddrPort("127.0.0.1:1"))
+	port := freePort(t)
+	e.apply(lbsync.Program{Assignments: []model.Assignment{a}, Listeners: []lbsync.Listener{
+		httpListener(port, model.VirtualHost{Hostname: "*", Rules: []model.Rule{{Match: prefix("/"), Forward: to("store")}}})}}, load)
+	for range 10 {
+		if got := ask(t, port, "GET", "a.example", "/die", ""); !strings.HasPrefix(got, "503") {
+			t.Errorf("the deadly request: %s", got)
+		}
+		for range 5 {
+			if got := ask(t, port, "POST", "a.example", "/", ""); got != "200 well" {
+				t.Errorf("after a deadly request: %s", got)
+			}
+		}
+	}
+	if stats := e.get("/stats?filter=ejections_enforced_total"); !strings.Contains(stats, ": 1\n") {
+		t.Error("not just the address where nobody listens was ejected:", stats)
 	}
 }
 
