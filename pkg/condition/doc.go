@@ -7,7 +7,7 @@
 //
 // Example:
 //
-//	condition.BackendNotFound("ServiceImport", "shop/web")
+//	condition.BackendNotFound(fleet.Backend{Kind: fleet.Import, Name: web})
 //	// ResolvedRefs=False BackendNotFound
 //	// ServiceImport "shop/web" does not exist; export Service "web" from at least one cluster
 package condition

@@ -27,13 +27,12 @@ type Config struct {
 
 // Sample is one request and its answer.
 type Sample struct {
-	At      time.Time // when it was due, whether or not the sender was late
-	Took    time.Duration
-	Status  int // 0: none
+	At      time.Time     // when it was due, whether or not the sender was late
+	Took    time.Duration // since At, so that a sender who is late makes nothing look quick
+	Status  int           // 0: none
 	Cluster string
 	Pod     string
 	Version string
-	Server  string // edge that answered, where it says so
 	Error   string // why there is no answer
 }
 
@@ -140,7 +139,6 @@ func once(config Config, due time.Time) Sample {
 	if config.Header != nil {
 		request.Header = config.Header.Clone()
 	}
-	began := time.Now()
 	response, err := config.Client.Do(request)
 	if err == nil {
 		_, err = io.Copy(io.Discard, response.Body)
@@ -148,7 +146,7 @@ func once(config Config, due time.Time) Sample {
 		s.Status = response.StatusCode
 		s.Cluster, s.Pod, s.Version = response.Header.Get("X-Cluster"), response.Header.Get("X-Pod"), response.Header.Get("X-Version")
 	}
-	s.Took = time.Since(began)
+	s.Took = time.Since(due)
 	if err != nil {
 		s.Status, s.Error = 0, err.Error()
 	}

@@ -8,6 +8,7 @@ import (
 	"crossway.dev/crossway/pkg/condition"
 	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/gateway/model"
+	"crossway.dev/crossway/pkg/lbsync/envoy"
 )
 
 // rules are all rules of these listeners.
@@ -51,7 +52,7 @@ func originsOf(id resourceID, m *model.Model, now generations) origins {
 	switch id.typeURL {
 	case typeListener:
 		for i := range m.Listeners {
-			if listenerName(&m.Listeners[i]) == id.name {
+			if envoy.ListenerName(&m.Listeners[i]) == id.name {
 				add(condition.Gateway, m.Listeners[i].Gateway)
 			}
 		}
@@ -74,13 +75,11 @@ func originsOf(id resourceID, m *model.Model, now generations) origins {
 	return from
 }
 
-func listenerName(l *model.Listener) string { return l.Gateway.String() + "/" + itoa(l.Port) }
-
 // rulesOf are the rules that a RouteConfiguration's name covers.
 func rulesOf(name string, m *model.Model) iter.Seq[*model.Rule] {
 	return func(yield func(*model.Rule) bool) {
 		for l := range m.Listeners {
-			rest, ok := strings.CutPrefix(name, listenerName(&m.Listeners[l]))
+			rest, ok := strings.CutPrefix(name, envoy.ListenerName(&m.Listeners[l]))
 			if !ok || rest != "" && rest[0] != '/' {
 				continue
 			}
@@ -120,7 +119,7 @@ func gatewaysOf(id resourceID, m *model.Model) []fleet.ObjectName {
 	var out []fleet.ObjectName
 	for i := range m.Listeners {
 		l := &m.Listeners[i]
-		name := listenerName(l)
+		name := envoy.ListenerName(l)
 		serves := id.name == name || strings.HasPrefix(id.name, name+"/")
 		switch id.typeURL {
 		case typeSecret:

@@ -3,7 +3,6 @@ package reconciler
 import (
 	"reflect"
 	"slices"
-	"strconv"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
@@ -27,8 +26,6 @@ var (
 	typeScope    = typeURL(&routev3.ScopedRouteConfiguration{})
 	typeSecret   = typeURL(&tlsv3.Secret{})
 )
-
-func itoa(port uint16) string { return strconv.Itoa(int(port)) }
 
 // translation remembers the Envoy resources of each part of a Program, so that
 // one changed part is translated, validated and marshalled, and no other. It is
@@ -79,7 +76,7 @@ func (t *translation) resources(m model.Model, place lbsync.Place) envoy.Resourc
 	var out envoy.Resources
 	var names []string
 	for _, l := range program.Listeners {
-		name := listenerName(&l.Listener)
+		name := envoy.ListenerName(&l.Listener)
 		names = append(names, name)
 		if large(&l.Listener) { // its hosts are compared one by one: comparing the whole would do that twice
 			appendTo(&out, t.hosts.Translate(t.listeners.alone(l)))

@@ -35,6 +35,8 @@ type regionFlow struct {
 	health lbsync.Health
 	// learned is when the region's shares were learned from an edge; zero: they are the hub's own.
 	learned time.Time
+	// counted: since then all its edges have reported what they count themselves.
+	counted bool
 	// heard: a load report came before anything was learned, so that there is nothing left to learn.
 	heard bool
 	// carry is the fraction of a request that a weighted rule's part left over, by edge.
@@ -88,7 +90,7 @@ func (f *flow) learn(held lbsync.RegionShares, now time.Time) (changed bool) {
 	if r.heard || !r.learned.IsZero() {
 		return false
 	}
-	r.learned, f.due = now, true
+	r.learned, r.counted, f.due = now, false, true
 	for _, c := range held.HeldOut {
 		if f.has(c) {
 			r.health.Hold(c)
@@ -128,6 +130,9 @@ func (f *flow) divide(d division) (changed bool) {
 	f.members, f.due = d.members, !settled
 	if settled {
 		f.overflow.note(move, d.now)
+		for _, r := range f.regions {
+			r.counted = true
+		}
 	}
 	if !others && f.holdBack(move, d.now) || slices.EqualFunc(f.shares, move.New, sameShares) {
 		return false

@@ -108,7 +108,7 @@ func (t *tally) add(cluster fleet.ClusterName, l LocalityLoad) {
 // not what it was. An import without a rate that nobody asks for costs nothing.
 func (f *flow) hear(h heard, t *tally) {
 	r := f.region(h.edge.Region)
-	if t.issued == 0 && t.succeeded+t.failed == 0 && f.policy.Rate == 0 && r.demand.Rate() == 0 && r.learned.IsZero() {
+	if t.issued == 0 && t.succeeded+t.failed == 0 && f.policy.Rate == 0 && r.demand.Rate() == 0 && !r.waits() {
 		return
 	}
 	if r.learned.IsZero() {
@@ -136,5 +136,8 @@ func (f *flow) hear(h heard, t *tally) {
 			f.moved, f.due = time.Time{}, true // a failing member moves at once
 		}
 	}
-	f.due = f.due || r.demand.Rate() != before || !r.learned.IsZero()
+	f.due = f.due || r.demand.Rate() != before || r.waits()
 }
+
+// waits says whether the shares were learned and not all edges have reported since.
+func (r *regionFlow) waits() bool { return !r.learned.IsZero() && !r.counted }

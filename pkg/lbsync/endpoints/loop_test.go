@@ -283,7 +283,16 @@ func TestRestartChangesNothing(t *testing.T) {
 		f.report(edge, "a", "web", map[string]uint64{"us-west": 20, "eu-west": 10})
 		f.run()
 	}
-	// Its own knowledge counts from then on.
+	// Its own knowledge counts from then on, and what is as it was is not divided again.
+	f.clock.Step(time.Second)
+	f.report(edge, "a", "web", map[string]uint64{"us-west": 20, "eu-west": 10})
+	f.intake.kick = make(chan struct{}, 1)
+	for _, l := range f.intake.take().loads {
+		f.world.hear(l)
+	}
+	if f.world.flows[backend("web")].due {
+		t.Error("constant demand is divided again with every report")
+	}
 	for range 20 {
 		f.clock.Step(time.Second)
 		f.report(edge, "a", "web", map[string]uint64{"us-west": 10})

@@ -1,8 +1,8 @@
 package envoy
 
 import (
-	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
 	"time"
 
@@ -27,7 +27,7 @@ const nowhere = "crossway/nowhere"
 // listener adds one port of one Gateway: its Listener, and a RouteConfiguration for each chain. Only the chains ever
 // change in a Listener that stays at its address: a change of any other field would drain all of its connections.
 func (t *translator) listener(l lbsync.Listener) {
-	name := listenerName(l)
+	name := ListenerName(&l.Listener)
 	out := &listenerv3.Listener{
 		Name:                          name,
 		Address:                       socket(l.Address, uint32(l.Port)),
@@ -52,14 +52,17 @@ func (t *translator) listener(l lbsync.Listener) {
 	t.add(&t.out.Listeners, name, out)
 }
 
-func listenerName(l lbsync.Listener) string { return fmt.Sprintf("%s/%d", l.Gateway, l.Port) }
+// ListenerName names the resource of a listener; the names of its RouteConfigurations and scopes begin with it.
+func ListenerName(l *model.Listener) string {
+	return l.Gateway.String() + "/" + strconv.Itoa(int(l.Port))
+}
 
 // routesName names the RouteConfiguration of a chain.
 func routesName(l lbsync.Listener, c model.Chain) string {
 	if l.Protocol == model.HTTP {
-		return listenerName(l)
+		return ListenerName(&l.Listener)
 	}
-	return listenerName(l) + "/" + c.Name
+	return ListenerName(&l.Listener) + "/" + c.Name
 }
 
 func socket(address netip.Addr, port uint32) *corev3.Address {

@@ -249,6 +249,11 @@ func TestLostBinding(t *testing.T) {
 		f.must(reader.Get(t.Context(), client.ObjectKeyFromObject(lost), lost))
 	}
 	f.mayWrite("b-west", true)
+
+	requests := f.registrar.membersOfNamespace(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: v1alpha1.FleetNamespace}})
+	if !slices.ContainsFunc(requests, func(r reconcile.Request) bool { return r.Name == "b-west" }) || f.registrar.fleetOK {
+		t.Errorf("the fleet's namespace goes: %v", requests)
+	}
 }
 
 // A namespace that somebody else made is not taken and not deleted.

@@ -45,7 +45,7 @@ func (r *Registrar) SetupWithManager(mgr ctrl.Manager) error {
 	warm := true
 	err := ctrl.NewControllerManagedBy(mgr).Named("membercluster").
 		Watches(&v1alpha1.MemberCluster{}, handler.EnqueueRequestsFromMapFunc(r.everyMember), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
-		Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(memberOfNamespace)).
+		Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(r.membersOfNamespace)).
 		Watches(&rbacv1.Role{}, handler.EnqueueRequestsFromMapFunc(r.roleChanged), builder.WithPredicates(touched)).
 		Watches(&rbacv1.RoleBinding{}, handler.EnqueueRequestsFromMapFunc(r.roleChanged), builder.WithPredicates(touched)).
 		Watches(&coordinationv1.Lease{}, handler.EnqueueRequestsFromMapFunc(memberOfObject)).
@@ -67,10 +67,7 @@ var touched = predicate.Funcs{CreateFunc: func(event.CreateEvent) bool { return 
 // roleChanged is whose Role or binding is to be made again.
 func (r *Registrar) roleChanged(ctx context.Context, o client.Object) []reconcile.Request {
 	if o.GetNamespace() == v1alpha1.FleetNamespace {
-		r.mu.Lock()
-		r.fleetOK = false
-		r.mu.Unlock()
-		return r.everyMember(ctx, o)
+		return r.fleetChanged(ctx, o)
 	}
 	requests := memberOfObject(ctx, o)
 	for _, member := range requests {
@@ -82,6 +79,14 @@ func (r *Registrar) roleChanged(ctx context.Context, o client.Object) []reconcil
 		r.mu.Unlock()
 	}
 	return requests
+}
+
+// fleetChanged has the fleet's namespace, Role and binding made again, with whichever member comes first.
+func (r *Registrar) fleetChanged(ctx context.Context, o client.Object) []reconcile.Request {
+	r.mu.Lock()
+	r.fleetOK = false
+	r.mu.Unlock()
+	return r.everyMember(ctx, o)
 }
 
 // refusalChanged leaves out an export's changes that no MemberCluster tells of:
@@ -111,9 +116,12 @@ func (r *Registrar) everyMember(ctx context.Context, o client.Object) []reconcil
 	return requests
 }
 
-// memberOfNamespace is the member that a namespace was made for, and the one
-// whose name it has, where somebody else made it.
-func memberOfNamespace(_ context.Context, o client.Object) []reconcile.Request {
+// membersOfNamespace is the member that a namespace was made for, or the one
+// whose name it has, where somebody else made it; all, where the fleet's goes.
+func (r *Registrar) membersOfNamespace(ctx context.Context, o client.Object) []reconcile.Request {
+	if o.GetName() == v1alpha1.FleetNamespace {
+		return r.fleetChanged(ctx, o)
+	}
 	name, ok := strings.CutPrefix(o.GetName(), v1alpha1.MemberNamespacePrefix)
 	if !ok {
 		return nil

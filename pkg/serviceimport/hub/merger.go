@@ -180,7 +180,7 @@ func (m *Merger) publish(ctx context.Context, service fleet.ServiceName, spec *v
 		return err
 	}
 	if spec == nil {
-		if err := m.client.Delete(ctx, have); client.IgnoreNotFound(err) != nil {
+		if err := apply.Remove(ctx, m.client, have); err != nil {
 			return fmt.Errorf("delete ImportedService %s: %w", have.Name, err)
 		}
 		return nil
