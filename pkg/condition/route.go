@@ -54,7 +54,7 @@ func RouteRefusedByEdge(words string) Condition {
 // message begins with "Dropped Rule").
 func RoutePartiallyInvalid(wrong []string) Condition {
 	return verdict(gatewayv1.RouteConditionPartiallyInvalid, true, gatewayv1.RouteReasonUnsupportedValue,
-		"Dropped Rule: "+strings.Join(wrong, "; ")+"; what these rules match is answered 500")
+		"Dropped Rule: "+strings.Join(wrong, "; ")+"; what their other matches meet is answered 500")
 }
 
 // Shadowed is a condition of ours on a route's parent, set only when True.

@@ -31,6 +31,9 @@ func describeModel(m model.Model) string {
 				fmt.Fprintf(&out, " in %v", b.Clusters)
 			}
 			fmt.Fprintf(&out, " x%d", b.Weight)
+			if b.Unchecked {
+				out.WriteString(" unchecked")
+			}
 		}
 		out.WriteString("\n")
 	}

@@ -1,18 +1,20 @@
 package gateway
 
-import "strings"
+import (
+	"net/netip"
+	"strings"
+)
 
 // anyHost is how a host without a name is written in the Model.
 const anyHost = "*"
 
 // validHostname accepts a DNS name in lower case, or one below a leading "*.",
-// as the API server does (apis/v1 Hostname). An IP address passes as the API
-// server lets none through.
+// as the API server does (apis/v1 Hostname).
 func validHostname(name string) bool {
 	return validPreciseHostname(strings.TrimPrefix(name, "*."))
 }
 
-// validPreciseHostname accepts a DNS name in lower case (RFC 1123, 253 characters).
+// validPreciseHostname accepts a DNS name in lower case (RFC 1123, 253 characters), which an IP address is not.
 func validPreciseHostname(name string) bool {
 	if name == "" || len(name) > 253 {
 		return false
@@ -27,7 +29,8 @@ func validPreciseHostname(name string) bool {
 			}
 		}
 	}
-	return true
+	_, err := netip.ParseAddr(name)
+	return err != nil // an IP address is no hostname (apis/v1 Hostname)
 }
 
 // covers says whether every name of host is also one of wide; both as in the

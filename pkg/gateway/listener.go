@@ -256,7 +256,7 @@ func (b *build) certificateFault(name fleet.ObjectName) string {
 	if fault, known := b.secrets[name]; known {
 		return fault
 	}
-	fault := fmt.Sprintf("Secret %q of type kubernetes.io/tls does not exist; create it with tls.crt and tls.key", name)
+	fault := fmt.Sprintf("there is no Secret %q of type kubernetes.io/tls; create it, of that type, with tls.crt and tls.key", name)
 	if secret := b.index.secrets[name]; secret != nil {
 		fault = b.memory.certificateFault(secret)
 	}

@@ -125,7 +125,7 @@ func intoGroup(groups []*group, plan *backendPlan, r resolvedBackend) []*group {
 		return append(groups, &group{plan: plan, protocol: r.protocol, check: r.check, backends: []model.WeightedBackend{r.backend}, weight: plan.weight})
 	}
 	for _, g := range groups {
-		if g.plan != nil || g.protocol != r.protocol || value(g.check) != value(r.check) {
+		if g.plan != nil || g.protocol != r.protocol || g.check != nil && r.check != nil && *g.check != *r.check {
 			continue
 		}
 		at := slices.IndexFunc(g.backends, func(o model.WeightedBackend) bool { return o.Backend.Name == r.backend.Backend.Name })
@@ -135,12 +135,25 @@ func intoGroup(groups []*group, plan *backendPlan, r resolvedBackend) []*group {
 		if at >= 0 {
 			g.backends[at].Weight += plan.weight
 		} else {
-			g.backends = append(g.backends, r.backend)
+			g.add(r)
 		}
 		g.weight += plan.weight
 		return groups
 	}
 	return append(groups, &group{protocol: r.protocol, check: r.check, backends: []model.WeightedBackend{r.backend}, weight: plan.weight})
+}
+
+// add puts a backend beside others, so that its part moves to them when it
+// fails. One with a health check and one without fit together.
+func (g *group) add(r resolvedBackend) {
+	if g.check == nil && r.check != nil {
+		g.check = r.check
+		for i := range g.backends {
+			g.backends[i].Unchecked = true
+		}
+	}
+	r.backend.Unchecked = g.check != nil && r.check == nil
+	g.backends = append(g.backends, r.backend)
 }
 
 func (b *build) resolveMirrors(r *judged, plan *rulePlan) []model.Mirror {

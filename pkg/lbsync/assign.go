@@ -60,6 +60,7 @@ type Locality struct {
 	// Envoy moves requests of unhealthy localities only to localities that have a weight.
 	Weight    uint32
 	Endpoints []netip.AddrPort // sorted
+	Unchecked bool             // of a backend that the assignment's health check is not for
 }
 
 // SubZone names the locality to Envoy, and in its load reports: cluster/namespace/name of an import, or
@@ -166,7 +167,7 @@ func (in AssignInput) localitiesOf(b model.WeightedBackend) ([]Locality, []float
 		if !offers(b, p.Cluster) || len(usable) == 0 || ready && usable[0].State != fleet.Ready {
 			continue
 		}
-		l := Locality{Backend: b.Backend, Cluster: p.Cluster, Place: p.Place}
+		l := Locality{Backend: b.Backend, Cluster: p.Cluster, Place: p.Place, Unchecked: b.Unchecked}
 		for _, e := range usable {
 			l.Endpoints = append(l.Endpoints, netip.AddrPortFrom(e.Address, uint16(e.Port)))
 		}
@@ -219,7 +220,7 @@ func (a *LoadAssignment) merge(fractions []float64) {
 		if !known {
 			k = len(kept)
 			byName[name] = k
-			kept, weights = append(kept, Locality{Backend: l.Backend, Cluster: l.Cluster, Place: l.Place}), append(weights, 0)
+			kept, weights = append(kept, Locality{Backend: l.Backend, Cluster: l.Cluster, Place: l.Place, Unchecked: l.Unchecked}), append(weights, 0)
 		}
 		each := fractions[i] / float64(len(l.Endpoints))
 		for _, e := range l.Endpoints {

@@ -17,7 +17,7 @@ import (
 
 // The stories of Assign. Input lines are
 //
-//	backend blue 90 [clusters=a,b]          a weighted backend of the assignment (svc:name is a Service of the hub)
+//	backend blue 90 [clusters=a,b] [unchecked]  a weighted backend of the assignment (svc:name is a Service of the hub)
 //	part blue us-west us 10.1.0.1 10.1.0.2~ endpoints; ~ terminates but serves, ! is not ready
 //	share blue us-west 600000               of region us
 func TestAssignStories(t *testing.T) {
@@ -59,6 +59,10 @@ func readAssign(t *testing.T, d *datadriven.TestData) (AssignInput, map[fleet.Ba
 			weight, _ := strconv.Atoi(w[2])
 			backend := model.WeightedBackend{Backend: b, Port: 80, Weight: uint32(weight)}
 			for _, option := range w[3:] {
+				if option == "unchecked" {
+					backend.Unchecked = true
+					continue
+				}
 				for c := range strings.SplitSeq(strings.TrimPrefix(option, "clusters="), ",") {
 					backend.Clusters = append(backend.Clusters, fleet.ClusterName(c))
 				}
@@ -104,6 +108,9 @@ func describeAssignment(a LoadAssignment) string {
 		fmt.Fprintf(&b, "%7d %s in %q:", l.Weight, l.SubZone(), l.Place.Region)
 		for _, e := range l.Endpoints {
 			fmt.Fprintf(&b, " %s", e)
+		}
+		if l.Unchecked {
+			b.WriteString(" unchecked")
 		}
 		b.WriteString("\n")
 	}

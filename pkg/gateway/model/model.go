@@ -206,7 +206,7 @@ type Assignment struct {
 	Backends    []WeightedBackend // in order of Backend, Port; weights sum > 0
 	Protocol    BackendProtocol
 	Timeout     time.Duration // of each try; 0: none
-	HealthCheck *HealthCheck
+	HealthCheck *HealthCheck  // of those backends that are not Unchecked
 }
 
 // WeightedBackend is one backend's part of an assignment.
@@ -215,8 +215,9 @@ type WeightedBackend struct {
 	Port     int32  // of the import or Service
 	PortName string // finds the port in the backend's EndpointSlices
 	// Clusters that offer the port, sorted; nil: all, as for a Service of the hub.
-	Clusters []fleet.ClusterName
-	Weight   uint32
+	Clusters  []fleet.ClusterName
+	Weight    uint32
+	Unchecked bool // the assignment's HealthCheck is for its other backends
 }
 
 // HealthCheck probes every endpoint from every edge (BackendPolicy).

@@ -303,6 +303,23 @@ func TestRestartChangesNothing(t *testing.T) {
 	}
 }
 
+// Whether a backend is probed goes to the edges with its endpoints.
+func TestUncheckedIsPublished(t *testing.T) {
+	f := newFixture(t)
+	f.import2("web", 1)
+	f.import2("api", 2)
+	a := assignmentOf("a", "api", "web")
+	f.SetAssignments([]model.Assignment{a}, nil)
+	f.edges.take()
+	b := a
+	b.Backends = slices.Clone(a.Backends)
+	b.Backends[1].Unchecked = true
+	f.SetAssignments([]model.Assignment{b}, nil)
+	if got := f.edges.take(); got != "eu:a us:a" {
+		t.Errorf("published %q", got)
+	}
+}
+
 // Learned shares stay while an edge that is back has not reported: what the others counted is only a part.
 func TestRestartWaitsForEveryEdge(t *testing.T) {
 	one, two := Edge{Pool: "us", Region: "us", Node: "one"}, Edge{Pool: "us", Region: "us", Node: "two"}

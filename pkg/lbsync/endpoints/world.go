@@ -268,10 +268,10 @@ func (w *world) setPolicies(policies []model.Traffic, d dirty) {
 	}
 }
 
-// sameAssignment compares what endpoints depend on; protocol and health check belong to the cluster.
+// sameAssignment compares what endpoints depend on; protocol, timeout and health check belong to the cluster.
 func sameAssignment(a, b model.Assignment) bool {
 	return a.Route == b.Route && slices.EqualFunc(a.Backends, b.Backends, func(x, y model.WeightedBackend) bool {
-		return x.Backend == y.Backend && x.Port == y.Port && x.PortName == y.PortName && x.Weight == y.Weight &&
+		return x.Backend == y.Backend && x.Port == y.Port && x.PortName == y.PortName && x.Weight == y.Weight && x.Unchecked == y.Unchecked &&
 			(x.Clusters == nil) == (y.Clusters == nil) && slices.Equal(x.Clusters, y.Clusters)
 	})
 }

@@ -39,9 +39,13 @@ func locality(l lbsync.Locality) *endpointv3.LocalityLbEndpoints {
 		Metadata: &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{metadataKey: {
 			Fields: map[string]*structpb.Value{"member": structpb.NewStringValue(l.SubZone())}}}},
 	}
+	var check *endpointv3.Endpoint_HealthCheckConfig
+	if l.Unchecked {
+		check = &endpointv3.Endpoint_HealthCheckConfig{DisableActiveHealthCheck: true}
+	}
 	for _, e := range l.Endpoints {
 		out.LbEndpoints = append(out.LbEndpoints, &endpointv3.LbEndpoint{HostIdentifier: &endpointv3.LbEndpoint_Endpoint{
-			Endpoint: &endpointv3.Endpoint{Address: socket(e.Addr(), uint32(e.Port()))}}})
+			Endpoint: &endpointv3.Endpoint{Address: socket(e.Addr(), uint32(e.Port())), HealthCheckConfig: check}}})
 	}
 	return out
 }

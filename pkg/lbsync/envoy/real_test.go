@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"maps"
 	"math/big"
 	"net/http"
 	"net/http/httptest"
@@ -421,6 +422,47 @@ func TestProbesOnARealEnvoy(t *testing.T) {
 	if got := ask(t, port, "GET", "a.example", "/", ""); !strings.HasPrefix(got, "200") {
 		t.Error(got)
 	}
+}
+
+// Backends of one rule share an assignment also where only one of them has a health check, so that each can take the
+// other's part: the one whose probe fails loses its part, the one that is not probed keeps it until it is dead.
+func TestOneOfTwoIsCheckedOnARealEnvoy(t *testing.T) {
+	e := startEdge(t)
+	var probe atomic.Int32
+	probe.Store(200)
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/healthz" {
+			w.WriteHeader(int(probe.Load()))
+		}
+		fmt.Fprint(w, "checked")
+	}))
+	t.Cleanup(s.Close)
+	plain := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/healthz" {
+			w.WriteHeader(http.StatusTeapot)
+		}
+		fmt.Fprint(w, "plain")
+	}))
+	t.Cleanup(plain.Close)
+	a, load := serve("store", netip.MustParseAddrPort(s.Listener.Addr().String()))
+	a.HealthCheck = &model.HealthCheck{Interval: 100 * time.Millisecond, Timeout: time.Second, Path: "/healthz"}
+	load.Localities[0].Weight /= 2
+	load.Localities = append(load.Localities, lbsync.Locality{Backend: importNamed("plain"), Cluster: "us-west", Unchecked: true,
+		Weight: lbsync.Whole / 2, Endpoints: []netip.AddrPort{netip.MustParseAddrPort(plain.Listener.Addr().String())}})
+	port := freePort(t)
+	e.apply(lbsync.Program{Assignments: []model.Assignment{a}, Listeners: []lbsync.Listener{
+		httpListener(port, model.VirtualHost{Hostname: "*", Rules: []model.Rule{{Match: prefix("/"), Forward: to("store")}}})}}, load)
+	becomes := func(why string, want map[string]int) {
+		t.Helper()
+		e.wait(why, func() bool { return maps.Equal(counted(t, port, "GET", 20), want) })
+	}
+	becomes("both", map[string]int{"200 checked": 10, "200 plain": 10})
+	probe.Store(503)
+	becomes("the checked one fails its probe", map[string]int{"200 plain": 20})
+	probe.Store(200)
+	becomes("it is well again", map[string]int{"200 checked": 10, "200 plain": 10})
+	plain.Close()
+	becomes("the other is dead", map[string]int{"200 checked": 20})
 }
 
 // askTLS says which certificate and status an HTTPS request gets.
