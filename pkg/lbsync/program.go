@@ -26,14 +26,28 @@ type Listener struct {
 // ProgramFor selects from a model what a place serves: the listeners that have an address in its pool, and of the
 // assignments and secrets those that these listeners use. The result shares memory with m; neither may be changed.
 func ProgramFor(m model.Model, place Place) Program {
-	var p Program
-	assignments, secrets := make(map[string]bool, len(m.Assignments)), map[string]bool{}
+	p := Program{Listeners: ListenersIn(m, place)}
+	p.Assignments, p.Secrets = Used(m, p.Listeners)
+	return p
+}
+
+// ListenersIn are the listeners of ProgramFor alone.
+func ListenersIn(m model.Model, place Place) []Listener {
+	var in []Listener
 	for _, l := range m.Listeners {
 		k := slices.IndexFunc(l.Addresses, func(a model.Address) bool { return a.Pool == place.Pool })
 		if k < 0 || len(l.Chains) == 0 { // Envoy refuses a listener without chains
 			continue
 		}
-		p.Listeners = append(p.Listeners, Listener{Listener: l, Address: l.Addresses[k].Address})
+		in = append(in, Listener{Listener: l, Address: l.Addresses[k].Address})
+	}
+	return in
+}
+
+// Used are the assignments and secrets that listeners of a model use, in the model's order.
+func Used(m model.Model, listeners []Listener) (using []model.Assignment, certificates []model.Secret) {
+	assignments, secrets := make(map[string]bool, len(m.Assignments)), map[string]bool{}
+	for _, l := range listeners {
 		for _, c := range l.Chains {
 			for _, name := range c.Secrets {
 				secrets[name] = true
@@ -47,15 +61,15 @@ func ProgramFor(m model.Model, place Place) Program {
 	}
 	for _, a := range m.Assignments {
 		if assignments[a.Key] {
-			p.Assignments = append(p.Assignments, a)
+			using = append(using, a)
 		}
 	}
 	for _, s := range m.Secrets {
 		if secrets[s.Name] {
-			p.Secrets = append(p.Secrets, s)
+			certificates = append(certificates, s)
 		}
 	}
-	return p
+	return using, certificates
 }
 
 // use notes the assignments that a rule sends requests to.

@@ -2,6 +2,7 @@ package reconciler
 
 import (
 	"context"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -139,7 +140,7 @@ func poolChanged(before, after client.Object) bool {
 // present generation, in which words: the only memory of a NACK that outlives
 // a process.
 func refusedByEdge(route *gatewayv1.HTTPRoute) (words string, refused bool) {
-	for _, c := range acceptedConditions(route) {
+	for c := range acceptedConditions(route) {
 		if c.Status == metav1.ConditionFalse && c.Reason == condition.RefusedByEdge {
 			return strings.TrimPrefix(c.Message, condition.RouteRefusedByEdge("").Message), true
 		}
@@ -150,7 +151,7 @@ func refusedByEdge(route *gatewayv1.HTTPRoute) (words string, refused bool) {
 // acceptedBefore says whether a status from before this process accepts the
 // route as it is now.
 func acceptedBefore(route *gatewayv1.HTTPRoute) bool {
-	for _, c := range acceptedConditions(route) {
+	for c := range acceptedConditions(route) {
 		if c.Status == metav1.ConditionTrue {
 			return true
 		}
@@ -159,16 +160,17 @@ func acceptedBefore(route *gatewayv1.HTTPRoute) bool {
 }
 
 // acceptedConditions are our conditions Accepted about the present generation.
-func acceptedConditions(route *gatewayv1.HTTPRoute) []*metav1.Condition {
-	var out []*metav1.Condition
-	for i := range route.Status.Parents {
-		p := &route.Status.Parents[i]
-		if p.ControllerName != v1alpha1.GatewayController {
-			continue
-		}
-		if c := meta.FindStatusCondition(p.Conditions, string(gatewayv1.RouteConditionAccepted)); c != nil && c.ObservedGeneration == route.Generation {
-			out = append(out, c)
+func acceptedConditions(route *gatewayv1.HTTPRoute) iter.Seq[*metav1.Condition] {
+	return func(yield func(*metav1.Condition) bool) {
+		for i := range route.Status.Parents {
+			p := &route.Status.Parents[i]
+			if p.ControllerName != v1alpha1.GatewayController {
+				continue
+			}
+			c := meta.FindStatusCondition(p.Conditions, string(gatewayv1.RouteConditionAccepted))
+			if c != nil && c.ObservedGeneration == route.Generation && !yield(c) {
+				return
+			}
 		}
 	}
-	return out
 }

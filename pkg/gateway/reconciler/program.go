@@ -72,10 +72,10 @@ func newTranslation() *translation {
 
 // resources of one place. Call forget after the last place of a round.
 func (t *translation) resources(m model.Model, place lbsync.Place) envoy.Resources {
-	program := lbsync.ProgramFor(m, place)
+	listeners := lbsync.ListenersIn(m, place)
 	var out envoy.Resources
 	var names []string
-	for _, l := range program.Listeners {
+	for _, l := range listeners {
 		name := envoy.ListenerName(&l.Listener)
 		names = append(names, name)
 		if large(&l.Listener) { // its hosts are compared one by one: comparing the whole would do that twice
@@ -89,10 +89,12 @@ func (t *translation) resources(m model.Model, place lbsync.Place) envoy.Resourc
 		out.Clusters, out.Secrets = t.last.resources.Clusters, t.last.resources.Secrets
 		return out
 	}
-	for _, a := range program.Assignments {
+	assignments, secrets := lbsync.Used(m, listeners)
+	out.Clusters = make([]envoy.Resource, 0, len(assignments))
+	for _, a := range assignments {
 		appendTo(&out, t.clusters.made(a.Key, a))
 	}
-	for _, s := range program.Secrets {
+	for _, s := range secrets {
 		appendTo(&out, t.secrets.made(s.Name, s))
 	}
 	t.last.resources, t.last.listeners = &out, names

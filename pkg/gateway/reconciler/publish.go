@@ -56,10 +56,14 @@ func (o *outlet) publish(m model.Model, places []lbsync.Place, now generations) 
 		o.pools = map[string]published{}
 	}
 	o.model, o.faults = m, nil
+	translated := make([]envoy.Resources, len(places))
+	for i, place := range places {
+		translated[i] = o.translation.resources(m, place)
+		o.faults = append(o.faults, translated[i].Faults...)
+	}
 	removed := false
-	for _, place := range places {
-		resources := o.translation.resources(m, place)
-		o.faults = append(o.faults, resources.Faults...)
+	for i, place := range places {
+		resources := translated[i]
 		last, known := o.pools[place.Pool]
 		changed, fewer := difference(last.resources, resources)
 		removed = removed || fewer

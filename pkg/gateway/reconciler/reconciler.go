@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"reflect"
+	"runtime"
 	"slices"
 	"time"
 
@@ -315,6 +316,7 @@ func (r *Reconciler) build(ctx context.Context, edges map[string][]EdgeProgress)
 		r.input.Memo = result.Memo
 		r.publish(ctx, result.Model)
 	}
+	runtime.Gosched() // the streams that publish woke come first: a processor gives them nothing before this loop pauses
 	r.options.Reporter.Report(result.Reports)
 }
 

@@ -137,13 +137,15 @@ func (r refusals) forget(serves func(resourceID, string) bool) {
 func (r refusals) nacks(routes []gatewayv1.HTTPRoute, m *model.Model, now generations) []gateway.Nack {
 	for i := range routes {
 		route := &routes[i]
-		name := fleet.ObjectName{Namespace: route.Namespace, Name: route.Name}
-		if told, known := r.routes[name]; known && told.generation == route.Generation {
+		message, refused := refusedByEdge(route)
+		if !refused {
 			continue
 		}
-		if message, refused := refusedByEdge(route); refused && r.acquitted[name] != route.Generation {
-			r.routes[name] = words{generation: route.Generation, message: message}
+		name := fleet.ObjectName{Namespace: route.Namespace, Name: route.Name}
+		if told, known := r.routes[name]; known && told.generation == route.Generation || r.acquitted[name] == route.Generation {
+			continue
 		}
+		r.routes[name] = words{generation: route.Generation, message: message}
 	}
 	var out []gateway.Nack
 	maps.DeleteFunc(r.routes, func(name fleet.ObjectName, w words) bool {

@@ -57,6 +57,7 @@ func (s *stream) accepted(k kind, i item) {
 func (s *stream) refused(k kind, i item, message string) Refusal {
 	i.entry.refused = Refusal{TypeURL: typeURLs[k], Name: i.name, Version: i.version, Message: message}
 	i.entry.alone = false
+	s.refusing[ref{k, i.name}] = struct{}{}
 	if i.entry.sent == i.version {
 		i.entry.sent = i.entry.applied
 	}

@@ -22,6 +22,8 @@ type stream struct {
 	generation uint64
 	// answered is the last snapshot of which it applied or refused everything.
 	answered uint64
+	// refusing are entries that may have a refusal; nothing else has one.
+	refusing map[ref]struct{}
 	// resumed says that the edge's process held resources before this stream.
 	resumed bool
 
@@ -108,7 +110,7 @@ func (q *queue) pop() string {
 }
 
 func newStream(edge Edge, p *pool, warmTimeout time.Duration) *stream {
-	s := &stream{edge: edge, pool: p, kick: make(chan struct{}, 1), warmTimeout: warmTimeout}
+	s := &stream{edge: edge, pool: p, kick: make(chan struct{}, 1), warmTimeout: warmTimeout, refusing: map[ref]struct{}{}}
 	for k := range s.kinds {
 		s.kinds[k] = subscription{
 			entries: map[string]*entry{}, queue: queue{in: map[string]struct{}{}}, absent: map[string]struct{}{},
@@ -263,6 +265,7 @@ func (s *stream) remember(k kind) {
 		}
 		if e != nil && e.applied != refusal.Version {
 			e.refused = refusal
+			s.refusing[at] = struct{}{}
 		}
 	}
 }
@@ -270,11 +273,11 @@ func (s *stream) remember(k kind) {
 // refusals are the resources that the edge refused last time.
 func (s *stream) refusals() map[ref]Refusal {
 	found := map[ref]Refusal{}
-	for k := range s.kinds {
-		for name, e := range s.kinds[k].entries {
-			if e.refused.Version != "" {
-				found[ref{kind(k), name}] = e.refused
-			}
+	for at := range s.refusing {
+		if e := s.kinds[at.kind].entries[at.name]; e != nil && e.refused.Version != "" {
+			found[at] = e.refused
+		} else {
+			delete(s.refusing, at)
 		}
 	}
 	return found
