@@ -103,3 +103,31 @@ func TestScalerDrains(t *testing.T) {
 	awaitPart(t, recorder, "us-west to serve its half again", half, "us-west")
 	lossless(t, recorder.Stop())
 }
+
+// Edges probe what a BackendPolicy asks them to: who fails the probe gets
+// nothing, though Kubernetes says that it is ready, until it passes again.
+func TestProbesDecide(t *testing.T) {
+	probe := func(path string) string {
+		return `{"spec":{"healthCheck":{"interval":"1s","http":{"path":"` + path + `"}}}}`
+	}
+	apply(t, story.Lab.Hub, `
+apiVersion: crossway.dev/v1alpha1
+kind: BackendPolicy
+metadata: {name: probed, namespace: shop}
+spec:
+  targetRefs: [{group: multicluster.x-k8s.io, kind: ServiceImport, name: store}]
+  healthCheck: {interval: 1s, http: {path: /-/ready}}
+`)
+	config := story.Client("us", "store.example.com", 50)
+	says(t, object{"hub", "backendpolicy", "shop", "probed"}, "Accepted=True")
+	lossless(t, load.Run(t.Context(), config, 250))
+	kubectl(t, story.Lab.Hub, "patch", "backendpolicy", "-n", "shop", "probed", "--type=merge", "-p", probe("/?status=503"))
+	refused := func(s load.Sample) bool { return s.Status == 503 }
+	check(t, story.Await(t.Context(), config, "a 503, for every pod fails its probe", refused))
+	if samples := load.Run(t.Context(), config, 50); load.Count(samples, refused) != len(samples) {
+		t.Errorf("%d of %d requests were answered 503 although every pod fails its probe", load.Count(samples, refused), len(samples))
+	}
+	kubectl(t, story.Lab.Hub, "patch", "backendpolicy", "-n", "shop", "probed", "--type=merge", "-p", probe("/-/ready"))
+	check(t, story.Await(t.Context(), config, "an answer again", func(s load.Sample) bool { return s.Status == 200 }))
+	lossless(t, load.Run(t.Context(), config, 250))
+}
