@@ -9,12 +9,15 @@ const (
 	// patience is the longest that a change waits for a storm to end, and how
 	// long after a build the next event counts as of the same storm.
 	patience = 50 * time.Millisecond
+	// breath is how many times as long as a build took none follows it: a storm
+	// needs the processors for what else it brings.
+	breath = 4
 )
 
 // pace says when to build: at once for the first event after a pause, and then
 // when events pause, or once the first of them has waited for long enough. After
-// a build it rests for as long as that took, so that steady changes take at most
-// half of a core.
+// a build it rests for four times as long as that took, so that steady changes
+// take at most a fifth of a core, but never for longer than patience.
 type pace struct {
 	first, last time.Time // events that wait; zero: none
 	rested      time.Time // no build before
@@ -50,5 +53,5 @@ func (p *pace) due() (time.Time, bool) {
 // built notes a build of all changes before began.
 func (p *pace) built(began, ended time.Time) {
 	p.first, p.last, p.ended = time.Time{}, time.Time{}, ended
-	p.rested = ended.Add(min(ended.Sub(began), patience))
+	p.rested = ended.Add(min(breath*ended.Sub(began), patience))
 }

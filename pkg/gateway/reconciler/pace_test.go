@@ -44,11 +44,11 @@ func TestPace(t *testing.T) {
 		want   []int
 	}{
 		{"one change goes out at once", []int{100}, 5, []int{100}},
-		{"three objects of one apply are two builds", []int{100, 101, 102}, 5, []int{100, 110}},
+		{"three objects of one apply are two builds", []int{100, 101, 102}, 5, []int{100, 125}},
 		{"a storm is built each 50 ms, and at its end", storm, 1, []int{0, 51, 102, 121}},
 		{"changes one after another wait for none before", []int{100, 200, 300}, 10, []int{100, 200, 300}},
 		{"changes that follow soon are a storm", []int{100, 150, 151}, 5, []int{100, 153}},
-		{"slow builds rest as long as they took", []int{100, 121, 131}, 10, []int{100, 123, 143}},
+		{"builds rest four times as long as they took", []int{100, 121, 131, 170}, 10, []int{100, 150, 200}},
 		{"but never longer than a change may wait", []int{100, 130}, 400, []int{100, 550}},
 	} {
 		t.Run(story.name, func(t *testing.T) {
