@@ -9,17 +9,16 @@ import (
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 )
 
-// Memo holds what Build worked out about single objects. A routePlan and a
-// certificate's fault are functions of the object alone, known by its UID and
-// resourceVersion; what a route came to holds while everything around the
-// routes is the same, too. A Memo is never changed once a Result carries it, so
-// several Builds may read one.
+// Memo holds what Build worked out about single objects, known by their UID and
+// resourceVersion. A certificate's fault and a route's plan are functions of the
+// object alone; what a route came to holds while everything around the routes is
+// the same, too. A Memo is never changed once a Result carries it, so several
+// Builds may read one.
 type Memo struct {
-	routes  map[memoKey]*routePlan
+	judged  map[memoKey]*judged
 	secrets map[memoKey]string // certificateFault
 	around  Input              // all but Routes, Pools, Programmed and Memo
 	index   *index             // of around
-	judged  map[memoKey]*judged
 }
 
 type memoKey struct {
@@ -32,24 +31,23 @@ type memoKey struct {
 type memory struct {
 	last *Memo
 	next *Memo
+	same bool // both have the same around
 }
 
 func newMemory(in Input) *memory {
-	last := in.Memo
-	if last == nil {
-		last = &Memo{}
+	m := &memory{last: in.Memo, next: &Memo{judged: make(map[memoKey]*judged, len(in.Routes)), secrets: map[memoKey]string{}, around: in}}
+	if m.last == nil {
+		m.last = &Memo{}
 	}
-	next := &Memo{
-		routes: make(map[memoKey]*routePlan, len(in.Routes)), secrets: map[memoKey]string{},
-		judged: make(map[memoKey]*judged, len(in.Routes)), around: in,
+	around := &m.next.around
+	around.Routes, around.Pools, around.Programmed, around.Memo = nil, nil, nil, nil
+	m.same = m.last.index != nil && sameAround(&m.last.around, around)
+	if m.same {
+		m.next.index = m.last.index
+	} else {
+		m.next.index = indexOf(in)
 	}
-	next.around.Routes, next.around.Pools, next.around.Programmed, next.around.Memo = nil, nil, nil, nil
-	if last.index != nil && sameAround(&last.around, &next.around) {
-		next.index = last.index
-		return &memory{last: last, next: next}
-	}
-	next.index = indexOf(in)
-	return &memory{last: &Memo{routes: last.routes, secrets: last.secrets}, next: next}
+	return m
 }
 
 // sameAround says whether two snapshots have the same lists in the same memory
@@ -65,12 +63,19 @@ func sameList[T any](a, b []T) bool {
 	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
 }
 
-func (m *memory) planRoute(route *gatewayv1.HTTPRoute) *routePlan {
-	return remembered(&route.ObjectMeta, m.last.routes, m.next.routes, func() *routePlan { return planRoute(route) })
+func (m *memory) judge(route *gatewayv1.HTTPRoute, work func() *judged) *judged {
+	last := m.last.judged
+	if !m.same {
+		last = nil
+	}
+	return remembered(&route.ObjectMeta, last, m.next.judged, work)
 }
 
-func (m *memory) judge(route *gatewayv1.HTTPRoute, work func() *judged) *judged {
-	return remembered(&route.ObjectMeta, m.last.judged, m.next.judged, work)
+func (m *memory) planRoute(route *gatewayv1.HTTPRoute) *routePlan {
+	if last := m.last.judged[memoKey{uid: route.UID, version: route.ResourceVersion}]; last != nil && last.plan != nil {
+		return last.plan
+	}
+	return planRoute(route)
 }
 
 func (m *memory) certificateFault(secret *corev1.Secret) string {
