@@ -73,7 +73,7 @@ type AddressBlock struct {
 	// CIDR; its network and broadcast addresses are not given.
 	// +kubebuilder:validation:MaxLength=43
 	// +kubebuilder:validation:XValidation:rule="isCIDR(self)",message="cidr must be a CIDR like 198.18.1.0/24"
-	// +kubebuilder:validation:XValidation:rule="!isCIDR(self) || cidr(self).ip().isGlobalUnicast()",message="cidr must be of addresses that one machine can hold for many clients: not unspecified, loopback, link-local or multicast"
+	// +kubebuilder:validation:XValidation:rule="!isCIDR(self) || cidr(self).ip().isGlobalUnicast() || cidr(self).ip().isLoopback()",message="cidr must be of addresses that a machine can hold: not unspecified, link-local or multicast"
 	CIDR string `json:"cidr"`
 }
 

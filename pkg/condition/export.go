@@ -74,7 +74,7 @@ func ExportMetadataInvalid(service fleet.ServiceName, labels, annotations []stri
 	}
 	return Condition{
 		Type: MetadataExported, Status: metav1.ConditionFalse, Reason: "InvalidMetadata",
-		Message: fmt.Sprintf("%s of ServiceExport %q are no valid label or annotation, or have a reserved prefix, and are not exported; correct or remove them", strings.Join(parts, " and "), service),
+		Message: fmt.Sprintf("%s of ServiceExport %q are no valid label or annotation, or are reserved, and are not exported; correct or remove them", strings.Join(parts, " and "), service),
 	}
 }
 

@@ -23,13 +23,13 @@ type judged struct {
 	rules       []model.Rule // in the order in which they are tried
 	assignments []model.Assignment
 	unresolved  []condition.Condition // what references are wrong, in spec order
-	places      []place
+	seats       []seat
 	report      condition.Report
 	ours        bool // a parent is, or was, a Gateway of ours
 }
 
-// place is a listener that a route attaches to.
-type place struct {
+// seat is a listener that a route attaches to.
+type seat struct {
 	gateway  fleet.ObjectName
 	listener int  // in spec.listeners
 	served   bool // it has the route's hosts
@@ -46,7 +46,7 @@ type attachment struct {
 // on it where one of its parents is, or was, a Gateway of ours.
 func (b *build) readRoute(object *gatewayv1.HTTPRoute) {
 	r := &route{judged: b.memory.judge(object, func() *judged { return b.judge(object) })}
-	for _, p := range r.places {
+	for _, p := range r.seats {
 		l := b.parents[p.gateway].listeners[p.listener]
 		if p.served {
 			l.attach(r)
@@ -105,7 +105,7 @@ func wasOurs(object *gatewayv1.HTTPRoute) bool {
 	return false
 }
 
-// judgeParent finds the route's places at one parent and says how that went. A
+// judgeParent finds the route's seats at one parent and says how that went. A
 // route that is attached but invalid is answered 500, so it keeps its hosts.
 func (b *build) judgeParent(r *judged, p *parent, ref *gatewayv1.ParentReference) []condition.Condition {
 	listeners, accepted := b.listenersFor(r, p, ref)
@@ -113,7 +113,7 @@ func (b *build) judgeParent(r *judged, p *parent, ref *gatewayv1.ParentReference
 		accepted = r.refusal(b.index.nacks)
 		serve := accepted == nil || accepted.Reason == string(gatewayv1.RouteReasonUnsupportedValue) && r.plan.fault == ""
 		for _, l := range listeners {
-			r.places = append(r.places, place{gateway: p.name, listener: l, served: serve, accepted: accepted == nil})
+			r.seats = append(r.seats, seat{gateway: p.name, listener: l, served: serve, accepted: accepted == nil})
 		}
 	}
 	conditions := make([]condition.Condition, 0, 3)

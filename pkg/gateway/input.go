@@ -59,6 +59,8 @@ type Programming struct {
 	Acked      int   // of those, edges that have acknowledged all of the Gateway at Generation
 	// Unserved are the EdgePools in which the Gateway has an address and no edge is connected, sorted.
 	Unserved []string
+	// Early: the hub has just started, and edges may not have come back yet. Nobody is told of Unserved.
+	Early bool
 }
 
 // Result is what a snapshot means. Equal snapshots give equal results,

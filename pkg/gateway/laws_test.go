@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"fmt"
-	"maps"
 	"reflect"
 	"regexp"
 	"slices"
@@ -86,8 +85,10 @@ func TestConditionTypes(t *testing.T) {
 			}
 		}
 	})
-	if got, want := slices.Sorted(maps.Keys(reported)), slices.Sorted(slices.Values(ConditionTypes())); !slices.Equal(got, want) {
-		t.Errorf("reported %q, said to be %q", got, want)
+	for kind := range reported {
+		if !slices.Contains(ConditionTypes(), kind) {
+			t.Errorf("%s is reported and never taken back", kind)
+		}
 	}
 }
 

@@ -41,10 +41,10 @@ func (b *build) reportGateway(p *parent) {
 // edge has ever been.
 func (b *build) toldAddresses(p *parent) []string {
 	var told []string
-	unserved := b.in.Programmed[p.name].Unserved
+	progress, followed := b.in.Programmed[p.name]
 	for _, a := range b.addressesOf(p) {
 		before := slices.ContainsFunc(p.object.Status.Addresses, func(s gatewayv1.GatewayStatusAddress) bool { return s.Value == a.Address.String() })
-		if before || !slices.Contains(unserved, a.Pool) {
+		if before || followed && !slices.Contains(progress.Unserved, a.Pool) {
 			told = append(told, a.Address.String())
 		}
 	}
@@ -111,7 +111,11 @@ func (b *build) programmed(p *parent, ref condition.Ref) condition.Condition {
 	case progress.Acked < progress.Connected:
 		return condition.GatewayWaitsForEdges(progress.Acked, progress.Connected)
 	default:
-		return condition.GatewayProgrammed(progress.Connected, progress.Unserved, b.poolsWithoutAddress(p))
+		unserved := progress.Unserved
+		if progress.Early {
+			unserved = nil
+		}
+		return condition.GatewayProgrammed(progress.Connected, unserved, b.poolsWithoutAddress(p))
 	}
 }
 

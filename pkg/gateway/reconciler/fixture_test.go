@@ -31,6 +31,7 @@ import (
 	"crossway.dev/crossway/pkg/condition"
 	"crossway.dev/crossway/pkg/condition/writer"
 	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/gateway"
 	"crossway.dev/crossway/pkg/gateway/model"
 	"crossway.dev/crossway/pkg/lbsync/envoy"
 )
@@ -162,7 +163,7 @@ func (h *hub) start() {
 	h.must(err)
 	ctx, cancel := context.WithCancel(context.Background())
 	statuses := writer.New(writer.Options{Client: h.api})
-	h.reports = &reports{Source: statuses.Source("gateway", "Accepted", "Programmed", "ResolvedRefs", "Conflicted", "PartiallyInvalid", "SupportedVersion")}
+	h.reports = &reports{Source: statuses.Source("gateway", gateway.ConditionTypes()...)}
 	h.keeper = NewKeeper(h.api, nil, nil)
 	h.loop = New(Options{Cache: objects, Publisher: h.edges, Assigner: h.edges, Reporter: h.reports, Keeper: h.keeper})
 	h.loop.started = time.Now()

@@ -30,9 +30,6 @@ type feed struct {
 	// matters says whether an update changes what Build says. Most of them are
 	// our own writes to a status.
 	matters func(before, after client.Object) bool
-	// later says whether an update changes what Build will say once something
-	// else has changed; nil: none does.
-	later func(before, after client.Object) bool
 	// judged is the kind whose status Build reports on; empty: none.
 	judged condition.Kind
 }
@@ -60,11 +57,11 @@ func feeds() []feed {
 	return []feed{
 		{object: &gatewayv1.GatewayClass{}, matters: specChanged, judged: condition.GatewayClass,
 			read: listInto(func(in *gateway.Input, l *gatewayv1.GatewayClassList) { in.GatewayClasses = l.Items })},
-		{object: &gatewayv1.Gateway{}, matters: specChanged, later: addressesChanged, judged: condition.Gateway,
+		{object: &gatewayv1.Gateway{}, matters: gatewayChanged, judged: condition.Gateway,
 			read: listInto(func(in *gateway.Input, l *gatewayv1.GatewayList) { in.Gateways = l.Items })},
 		{object: &v1alpha1.GatewayParameters{}, matters: specChanged,
 			read: listInto(func(in *gateway.Input, l *v1alpha1.GatewayParametersList) { in.Parameters = l.Items })},
-		{object: &gatewayv1.HTTPRoute{}, matters: routeChanged, later: oursChanged, judged: condition.HTTPRoute,
+		{object: &gatewayv1.HTTPRoute{}, matters: routeChanged, judged: condition.HTTPRoute,
 			read: listInto(func(in *gateway.Input, l *gatewayv1.HTTPRouteList) { in.Routes = l.Items })},
 		{object: &gatewayv1beta1.ReferenceGrant{}, matters: specChanged,
 			read: listInto(func(in *gateway.Input, l *gatewayv1beta1.ReferenceGrantList) { in.Grants = l.Items })},
@@ -99,22 +96,18 @@ func specChanged(before, after client.Object) bool {
 }
 
 func routeChanged(before, after client.Object) bool {
-	if specChanged(before, after) {
+	old, next := before.(*gatewayv1.HTTPRoute), after.(*gatewayv1.HTTPRoute)
+	if specChanged(before, after) || ours(old) != ours(next) { // who has a status of ours is told when its Gateway goes
 		return true
 	}
-	was, wasRefused := refusedByEdge(before.(*gatewayv1.HTTPRoute))
-	is, isRefused := refusedByEdge(after.(*gatewayv1.HTTPRoute))
+	was, wasRefused := refusedByEdge(old)
+	is, isRefused := refusedByEdge(next)
 	return was != is || wasRefused != isRefused
 }
 
-// addressesChanged: an address that was told is kept.
-func addressesChanged(before, after client.Object) bool {
-	return !equality.Semantic.DeepEqual(before.(*gatewayv1.Gateway).Status.Addresses, after.(*gatewayv1.Gateway).Status.Addresses)
-}
-
-// oursChanged: a route that has a status of ours is told when its Gateway goes.
-func oursChanged(before, after client.Object) bool {
-	return ours(before.(*gatewayv1.HTTPRoute)) != ours(after.(*gatewayv1.HTTPRoute))
+// gatewayChanged: an address that was told is kept.
+func gatewayChanged(before, after client.Object) bool {
+	return specChanged(before, after) || !equality.Semantic.DeepEqual(before.(*gatewayv1.Gateway).Status.Addresses, after.(*gatewayv1.Gateway).Status.Addresses)
 }
 
 func ours(route *gatewayv1.HTTPRoute) bool {

@@ -46,13 +46,6 @@ func (b *mailbox) put(change func(*mailbox)) {
 	}
 }
 
-// note has a kind listed again with whatever wakes the loop next.
-func (b *mailbox) note(kind int) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.stale[kind] = true
-}
-
 // take empties the mailbox.
 func (b *mailbox) take() letters {
 	b.mu.Lock()

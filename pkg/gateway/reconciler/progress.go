@@ -73,9 +73,9 @@ func (p progress) remember(name fleet.ObjectName) {
 func (p progress) programming(edges map[string][]EdgeProgress, patient bool) map[fleet.ObjectName]gateway.Programming {
 	out := make(map[fleet.ObjectName]gateway.Programming, len(p))
 	for name, place := range p {
-		state := gateway.Programming{Generation: place.generation}
+		state := gateway.Programming{Generation: place.generation, Early: patient}
 		for pool, since := range place.pools {
-			if len(edges[pool]) == 0 && !patient {
+			if len(edges[pool]) == 0 {
 				state.Unserved = append(state.Unserved, pool)
 			}
 			for _, edge := range edges[pool] {

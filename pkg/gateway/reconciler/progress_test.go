@@ -40,7 +40,7 @@ func TestProgress(t *testing.T) {
 	}
 
 	publish(5, 3, "us", "eu")
-	expect("no edge", "generation 1: 0 of 0", nil, true)
+	expect("no edge", "generation 1: 0 of 0 without [eu us]", nil, true)
 	expect("eu is behind", "generation 1: 2 of 3", on(5, 2), false)
 	expect("all have it", "generation 1: 3 of 3", on(5, 3), false)
 

@@ -201,11 +201,8 @@ func (r *Reconciler) handler(i int, f feed) toolscache.ResourceEventHandler {
 				return
 			}
 			written(is)
-			switch {
-			case f.matters(was, is):
+			if f.matters(was, is) {
 				stale()
-			case f.later != nil && f.later(was, is):
-				r.mailbox.note(i)
 			}
 		},
 	}

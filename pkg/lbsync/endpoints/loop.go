@@ -130,9 +130,12 @@ func (l *Loop) SetAssignments(assignments []model.Assignment, imports []model.Tr
 	events := l.intake.take()
 	d := newDirty()
 	l.world.apply(events, d)
+	for _, h := range events.loads { // about what was until now
+		l.world.hear(h)
+	}
 	removed := l.world.setAssignments(assignments, imports, d)
 	l.served = true
-	l.finish(d, events.loads, removed)
+	l.finish(d, nil, removed)
 }
 
 // pass takes in what came and publishes what it changes. Events are taken under the lock, so that nobody applies older

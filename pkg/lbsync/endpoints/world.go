@@ -32,7 +32,7 @@ type world struct {
 	edges       map[string]*connected
 }
 
-// retired is a policy of which nothing is said any more, but once more.
+// retired is a policy that is in force no more, whose verdict is still to be taken back.
 type retired struct {
 	generation int64
 	since      time.Time // zero: not said yet

@@ -1,6 +1,7 @@
 package envoy
 
 import (
+	"slices"
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -19,8 +20,9 @@ const (
 	// peerTimeout kills a connection whose peer acknowledges nothing, and only that: a slow answer is not cut.
 	peerTimeout = 500 * time.Millisecond
 	// failures in a row, with no connection that worked between them, eject an address. A connection that works counts when
-	// a request is given to it: one request that an endpoint always hangs up on, or a kept connection that the endpoint
-	// closes in that moment, is one failure and never three, however often it comes.
+	// a request is given to it: over HTTP/1, a request that an endpoint always hangs up on, or a kept connection that the
+	// endpoint closes in that moment, is one failure each time it comes. Several at the same moment, or the streams of one
+	// HTTP/2 connection that is closed, do count together.
 	failures = 3
 	// ejection is for how long an address that failed gets no requests.
 	ejection = 10 * time.Second
@@ -77,8 +79,9 @@ func userTimeout() *corev3.SocketOption {
 		Value: &corev3.SocketOption_IntValue{IntValue: peerTimeout.Milliseconds()}, State: corev3.SocketOption_STATE_PREBIND}
 }
 
-// outlierDetection ejects an address whose connections fail, time out or are reset, and never for what a service answers. A timeout of the router would count as such a failure, so that one slow request would take an
-// address away from all others: timeouts are limits on how long a stream lasts, which do not.
+// outlierDetection ejects an address whose connections fail, time out or are reset, and never for what a service
+// answers. A timeout of the router would count as such a failure, so that one slow request would take an address away
+// from all others: timeouts are limits on how long a stream lasts, which do not.
 func outlierDetection() *clusterv3.OutlierDetection {
 	zero := number(0)
 	return &clusterv3.OutlierDetection{
@@ -140,12 +143,13 @@ func healthChecks(a model.Assignment) []*corev3.HealthCheck {
 	return []*corev3.HealthCheck{check}
 }
 
-// probedHost is the Host of HTTP probes: the DNS name of the first backend's import (KEP-1645). Envoy's own choice is
+// probedHost is the Host of HTTP probes: the DNS name of the first import that is probed (KEP-1645). Envoy's own choice is
 // the cluster's name, which has slashes: a server answers 400, and the backend would never be healthy.
 func probedHost(a model.Assignment) string {
-	if len(a.Backends) == 0 {
+	k := slices.IndexFunc(a.Backends, func(b model.WeightedBackend) bool { return !b.Unchecked })
+	if k < 0 {
 		return ""
 	}
-	name := a.Backends[0].Backend.Name
+	name := a.Backends[k].Backend.Name
 	return name.Name + "." + name.Namespace + ".svc.clusterset.local"
 }

@@ -64,13 +64,13 @@ func TestRouteGolden(t *testing.T) {
 	golden(t, "routes", r.Routes[0])
 }
 
-// routeOf is what the first Envoy route of a rule says.
-func routeOf(port uint16, protocol model.Protocol, rule model.Rule) *routev3.Route {
+// routesOf is what the Envoy routes of a rule say.
+func routesOf(port uint16, protocol model.Protocol, rule model.Rule) []*routev3.Route {
 	rule.Match = prefix("/")
 	l := httpListener(port, model.VirtualHost{Hostname: "a.example", Rules: []model.Rule{rule}})
 	l.Protocol, l.Chains[0].Secrets = protocol, []string{"infra/a"}
 	message, _ := envoy.Translate(lbsync.Program{Listeners: []lbsync.Listener{l}}).Routes[0].Body.UnmarshalNew()
-	return message.(*routev3.RouteConfiguration).GetVirtualHosts()[0].GetRoutes()[0]
+	return message.(*routev3.RouteConfiguration).GetVirtualHosts()[0].GetRoutes()
 }
 
 // What a rule says of time holds: nothing cuts an answer earlier.
@@ -85,34 +85,34 @@ func TestLongTimeouts(t *testing.T) {
 		{new(12 * minute), new(10 * minute), new(12 * minute)},
 		{nil, new(minute), nil},
 	} {
-		got := routeOf(80, model.HTTP, model.Rule{Forward: to("a"), Timeout: c.whole, BackendTimeout: c.each}).GetRoute().GetIdleTimeout()
+		got := routesOf(80, model.HTTP, model.Rule{Forward: to("a"), Timeout: c.whole, BackendTimeout: c.each})[0].GetRoute().GetIdleTimeout()
 		if (got == nil) != (c.idle == nil) || c.idle != nil && got.AsDuration() != *c.idle {
 			t.Errorf("timeouts %v and %v: idle timeout %v, want %v", c.whole, c.each, got, c.idle)
 		}
 	}
 }
 
-// A Location has no default port where Envoy brings none in (apis/v1 HTTPRequestRedirectFilter.Port).
+// A Location has no default port (apis/v1 HTTPRequestRedirectFilter.Port), unless the Host has one that Envoy would keep.
 func TestRedirectPorts(t *testing.T) {
 	for _, c := range []struct {
-		port     uint16
-		protocol model.Protocol
-		redirect model.Redirect
-		want     uint32 // 0: none
+		port           uint16
+		protocol       model.Protocol
+		redirect       model.Redirect
+		named, unnamed uint32 // 0: none
 	}{
-		{80, model.HTTP, model.Redirect{Scheme: "https"}, 0},
-		{80, model.HTTP, model.Redirect{Scheme: "https", Port: 443}, 0},
-		{80, model.HTTP, model.Redirect{Scheme: "https", Port: 8443}, 8443},
-		{443, model.HTTPS, model.Redirect{Scheme: "http"}, 0},
-		{443, model.HTTPS, model.Redirect{}, 0},
-		{80, model.HTTP, model.Redirect{}, 0},
-		{8080, model.HTTP, model.Redirect{Scheme: "https"}, 443}, // the Host says 8080
-		{8080, model.HTTP, model.Redirect{Scheme: "https", Hostname: "b.example"}, 0},
-		{8080, model.HTTP, model.Redirect{}, 8080},
-		{443, model.HTTP, model.Redirect{}, 443},
+		{80, model.HTTP, model.Redirect{Scheme: "https"}, 443, 0},
+		{80, model.HTTP, model.Redirect{Scheme: "https", Port: 443}, 443, 0},
+		{80, model.HTTP, model.Redirect{Scheme: "https", Port: 8443}, 8443, 8443},
+		{80, model.HTTP, model.Redirect{Scheme: "https", Hostname: "b.example"}, 0, 0},
+		{443, model.HTTPS, model.Redirect{}, 443, 0},
+		{8080, model.HTTP, model.Redirect{Scheme: "https"}, 443, 0},
+		{8080, model.HTTP, model.Redirect{}, 8080, 8080},
+		{443, model.HTTP, model.Redirect{}, 443, 443},
 	} {
-		if got := routeOf(c.port, c.protocol, model.Rule{Redirect: &c.redirect}).GetRedirect().GetPortRedirect(); got != c.want {
-			t.Errorf("%s at %d, %+v: port %d, want %d", c.protocol, c.port, c.redirect, got, c.want)
+		routes := routesOf(c.port, c.protocol, model.Rule{Redirect: &c.redirect})
+		named, unnamed := routes[0].GetRedirect().GetPortRedirect(), routes[1].GetRedirect().GetPortRedirect()
+		if named != c.named || unnamed != c.unnamed {
+			t.Errorf("%s at %d, %+v: ports %d and %d, want %d and %d", c.protocol, c.port, c.redirect, named, unnamed, c.named, c.unnamed)
 		}
 	}
 }

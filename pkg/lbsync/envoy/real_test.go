@@ -103,7 +103,8 @@ func TestRulesOnARealEnvoy(t *testing.T) {
 		{"GET", "a.example", "//p//x", "", "200 blue GET /one/x host=a.example"},
 		{"GET", "a.example", "/headers", "x-add: a", "200 blue GET /headers host=a.example x-set=100% %REQ(host)% x-add=a+b"},
 		{"GET", "a.example", "/headers", "x-remove: a", "200 blue GET /headers host=a.example x-set=100% %REQ(host)% x-add=b"},
-		{"GET", "a.example", "/r1/x?q=1", "", "301 https://a.example:443/r1/x?q=1"},
+		{"GET", "a.example", "/r1/x?q=1", "", "301 https://a.example/r1/x?q=1"},
+		{"GET", "a.example:99", "/r1/x", "", "301 https://a.example:443/r1/x"},
 		{"GET", "a.example:99", "/r2/x", "", fmt.Sprintf("302 http://else.example:%d/new/x", port)},
 		{"GET", "a.example:99", "/r3/x", "", "308 https://else.example/all"},
 		{"GET", "a.example:99", "/r4/x", "", "303 http://a.example:8443/r4/x"},
@@ -431,7 +432,11 @@ func TestOneOfTwoIsCheckedOnARealEnvoy(t *testing.T) {
 	var probe atomic.Int32
 	probe.Store(200)
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/healthz" {
+		switch {
+		case r.URL.Path != "/healthz":
+		case r.Host != "store.shop.svc.clusterset.local":
+			w.WriteHeader(http.StatusMisdirectedRequest)
+		default:
 			w.WriteHeader(int(probe.Load()))
 		}
 		fmt.Fprint(w, "checked")
@@ -446,6 +451,7 @@ func TestOneOfTwoIsCheckedOnARealEnvoy(t *testing.T) {
 	t.Cleanup(plain.Close)
 	a, load := serve("store", netip.MustParseAddrPort(s.Listener.Addr().String()))
 	a.HealthCheck = &model.HealthCheck{Interval: 100 * time.Millisecond, Timeout: time.Second, Path: "/healthz"}
+	a.Backends = append([]model.WeightedBackend{{Backend: importNamed("plain"), Port: 80, Weight: 1, Unchecked: true}}, a.Backends...)
 	load.Localities[0].Weight /= 2
 	load.Localities = append(load.Localities, lbsync.Locality{Backend: importNamed("plain"), Cluster: "us-west", Unchecked: true,
 		Weight: lbsync.Whole / 2, Endpoints: []netip.AddrPort{netip.MustParseAddrPort(plain.Listener.Addr().String())}})

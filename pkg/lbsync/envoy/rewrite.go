@@ -57,10 +57,10 @@ var redirectCodes = map[int]routev3.RedirectAction_RedirectResponseCode{
 
 var defaultPorts = map[string]uint16{"http": 80, "https": 443}
 
-// redirect answers with a Location. The scheme's default port is left out, as apis/v1 HTTPRequestRedirectFilter asks,
-// where no other can come in: a new hostname drops the port of the request's Host, and requests to a listener at its
-// scheme's default port name none. Otherwise Envoy would keep the port of the Host even where the scheme changes.
-func redirect(l lbsync.Listener, rule model.Rule) *routev3.Route_Redirect {
+// redirect answers with a Location. named says that the request's Host has a port: Envoy would keep that even where the
+// scheme changes, so the right one is said, unless a new hostname drops it. Otherwise the scheme's default port is left
+// out, as apis/v1 HTTPRequestRedirectFilter asks.
+func redirect(l lbsync.Listener, rule model.Rule, named bool) *routev3.Route_Redirect {
 	r := rule.Redirect
 	out := &routev3.RedirectAction{ResponseCode: routev3.RedirectAction_FOUND, HostRedirect: r.Hostname}
 	if code, known := redirectCodes[r.StatusCode]; known {
@@ -75,8 +75,7 @@ func redirect(l lbsync.Listener, rule model.Rule) *routev3.Route_Redirect {
 	if r.Port != 0 {
 		port = r.Port
 	}
-	usual := l.Port == defaultPorts[strings.ToLower(string(l.Protocol))]
-	if port != defaultPorts[scheme] || r.Hostname == "" && !usual {
+	if port != defaultPorts[scheme] || r.Hostname == "" && named {
 		out.PortRedirect = uint32(port)
 	}
 	switch p := r.Path; {

@@ -112,7 +112,8 @@ func ruleName(o model.Origin) string {
 // not worth it).
 const safeMethods = "GET|HEAD|OPTIONS"
 
-// routesFor gives the Envoy routes of a rule: two where it forwards any method, because what may be retried depends on it.
+// routesFor gives the Envoy routes of a rule: two where it forwards any method, because what may be retried depends on
+// it, or where it redirects, because Envoy keeps the port of a Host that has one.
 func routesFor(l lbsync.Listener, rule model.Rule) []*routev3.Route {
 	plain := func() *routev3.Route {
 		r := &routev3.Route{Name: ruleName(rule.Origin), Match: match(rule.Match)}
@@ -125,8 +126,11 @@ func routesFor(l lbsync.Listener, rule model.Rule) []*routev3.Route {
 	r := plain()
 	switch {
 	case rule.Redirect != nil:
-		r.Action = redirect(l, rule)
-		return []*routev3.Route{r}
+		named := plain()
+		named.Match.Headers = append(named.Match.Headers, &routev3.HeaderMatcher{Name: ":authority",
+			HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: text(".*:[0-9]+", true)}})
+		named.Action, r.Action = redirect(l, rule, true), redirect(l, rule, false)
+		return []*routev3.Route{named, r}
 	case rule.Forward == nil || !usable(*rule.Forward):
 		answer := model.Respond{StatusCode: 500}
 		if rule.Respond != nil {

@@ -62,8 +62,8 @@ func (t *translator) scoped(l lbsync.Listener, c model.Chain, manager *hcmv3.Htt
 	}}
 }
 
-// chain gives the RouteConfigurations and scopes of a chain's hosts; its name has the port, and says the protocol. The pools of a fleet share them, and from one round
-// to the next few hosts change: equal memory needs no second look.
+// chain gives the RouteConfigurations and scopes of a chain's hosts; its name has the port, and says the protocol. The
+// pools of a fleet share them, and from one round to the next few hosts change: equal memory needs no second look.
 func (m *Memo) chain(l lbsync.Listener, name string, hosts []model.VirtualHost) Resources {
 	last := m.chains[name]
 	if last == nil {

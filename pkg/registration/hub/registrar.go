@@ -74,7 +74,8 @@ func (r *Registrar) Reconcile(ctx context.Context, request reconcile.Request) (r
 	return r.report(ctx, &member, state)
 }
 
-// openFleet makes crossway-fleet readable by all members, once each start.
+// openFleet makes crossway-fleet readable by all members, once each start and
+// whenever something of it was lost.
 func (r *Registrar) openFleet(ctx context.Context) error {
 	r.mu.Lock()
 	done := r.fleetOK
@@ -83,16 +84,22 @@ func (r *Registrar) openFleet(ctx context.Context) error {
 		return nil
 	}
 	objects := registration.FleetObjects()
-	if _, err := r.makeNamespace(ctx, &objects.Namespace, false); err != nil {
+	state, err := r.makeNamespace(ctx, &objects.Namespace, false)
+	if err != nil || state == registration.NamespaceTerminating { // that it is gone brings us back
 		return err
 	}
+	r.opened(true) // before, so that what is lost meanwhile is noticed
 	if err := r.applyRole(ctx, objects); err != nil {
+		r.opened(false)
 		return err
 	}
-	r.mu.Lock()
-	r.fleetOK = true
-	r.mu.Unlock()
 	return nil
+}
+
+func (r *Registrar) opened(ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.fleetOK = ok
 }
 
 // letIn makes what an accepted member needs, and takes the binding from one
@@ -113,10 +120,11 @@ func (r *Registrar) letIn(ctx context.Context, member *v1alpha1.MemberCluster) (
 	if m := r.recall(member.Name); m.uid == member.UID && m.generation == member.Generation {
 		return state, nil
 	}
+	r.remember(member.Name, func(m *memory) { m.uid, m.generation = member.UID, member.Generation }) // before, as above
 	if err := r.applyRole(ctx, objects); err != nil {
+		r.remember(member.Name, func(m *memory) { m.generation = 0 })
 		return state, err
 	}
-	r.remember(member.Name, func(m *memory) { m.uid, m.generation = member.UID, member.Generation })
 	return state, nil
 }
 

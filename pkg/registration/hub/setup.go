@@ -83,9 +83,7 @@ func (r *Registrar) roleChanged(ctx context.Context, o client.Object) []reconcil
 
 // fleetChanged has the fleet's namespace, Role and binding made again, with whichever member comes first.
 func (r *Registrar) fleetChanged(ctx context.Context, o client.Object) []reconcile.Request {
-	r.mu.Lock()
-	r.fleetOK = false
-	r.mu.Unlock()
+	r.opened(false)
 	return r.everyMember(ctx, o)
 }
 
@@ -100,8 +98,9 @@ func refused(e *v1alpha1.ExportedService) bool {
 	return meta.IsStatusConditionFalse(e.Status.Conditions, condition.EndpointsAdmitted)
 }
 
-// everyMember is each MemberCluster and the one in hand, which may be gone:
-// members' ranges must not overlap, so that one concerns all.
+// everyMember is each MemberCluster and the name of the object in hand: a
+// MemberCluster that may be gone, for members' ranges must not overlap, so that
+// one concerns all; or what has to be made again, also where there is no member.
 func (r *Registrar) everyMember(ctx context.Context, o client.Object) []reconcile.Request {
 	requests := []reconcile.Request{{NamespacedName: types.NamespacedName{Name: o.GetName()}}}
 	var all v1alpha1.MemberClusterList
