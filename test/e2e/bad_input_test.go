@@ -145,7 +145,7 @@ func certificates(t *testing.T) {
 	}
 	check(t, set(t.Context(), strings.TrimSuffix(before, "]")+more.String()+"]"))
 	shared := object{"hub", "gateway", "infra", "shared"}
-	for name, word := range map[string]string{"not-one": "is not a PEM certificate chain", "mismatched": "do not make a pair", "missing": "does not exist"} {
+	for name, word := range map[string]string{"not-one": "is not a PEM certificate chain", "mismatched": "do not make a pair", "missing": "there is no Secret"} {
 		says(t, shared, "ResolvedRefs=False InvalidCertificateRef", `"infra/`+name+`"`, word)
 	}
 	t.Log(strings.Join(told(t, shared), "\n"))
