@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 export GOFLAGS := -buildvcs=false
-CACHE := $(or $(CROSSWAY_CACHE),$(HOME)/.cache/crossway)
+CACHE := $(or $(CROSSWAY_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/crossway)
 TOOLS := $(CACHE)/tools
 
 .PHONY: help demo test unit e2e lint lab bench generate build images clean

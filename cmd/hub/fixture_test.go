@@ -51,18 +51,19 @@ func until(t testing.TB, what string, met func() bool) {
 	}
 }
 
+var built sync.Once
+
 // program is the hub, built once for all tests.
-var program = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "crossway-hub-")
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "hub")
-	if out, err := exec.Command("go", "build", "-o", path, ".").CombinedOutput(); err != nil {
-		return "", fmt.Errorf("go build: %w\n%s", err, out)
-	}
-	return path, nil
-})
+func program(t testing.TB) string {
+	t.Helper()
+	path := filepath.Join(envtestkit.Dir(t), "hub")
+	built.Do(func() {
+		if out, err := exec.Command("go", "build", "-o", path, ".").CombinedOutput(); err != nil {
+			t.Fatalf("go build: %v\n%s", err, out)
+		}
+	})
+	return path
+}
 
 // world is a hub's API server, and the hub and an edge as processes.
 type world struct {
@@ -103,8 +104,7 @@ func (f *world) make(objects ...client.Object) {
 // startHub runs the program until the test ends or stopHub.
 func (f *world) startHub() {
 	f.t.Helper()
-	path, err := program()
-	check(f.t, err)
+	path := program(f.t)
 	log, err := os.CreateTemp(f.t.TempDir(), "hub-*.log")
 	check(f.t, err)
 	f.hub = exec.Command(path, "--kubeconfig="+envtestkit.Kubeconfig(f.t), "--xds-addr="+f.xds, "--xds-names=127.0.0.1,localhost",

@@ -46,6 +46,13 @@ func Config(t testing.TB) *rest.Config {
 	return rest.CopyConfig(start(t).REST)
 }
 
+// Dir is a directory for all tests of a binary, gone when they end.
+func Dir(t testing.TB) string {
+	t.Helper()
+	start(t)
+	return server.dir
+}
+
 // As is Config for another user: a client certificate with this user and these
 // groups, bound only by RBAC.
 func As(t testing.TB, user string, groups ...string) *rest.Config {
