@@ -22,6 +22,7 @@ type parent struct {
 	name       fleet.ObjectName
 	parameters v1alpha1.GatewayParametersSpec
 	refusal    *condition.Condition // Accepted=False for the whole Gateway; nothing of it is served
+	addresses  []model.Address      // that EdgePools hold for it
 	listeners  []*listener          // in spec order
 }
 
@@ -63,6 +64,7 @@ func (b *build) readGateway(gateway *gatewayv1.Gateway) {
 	p := &parent{object: gateway, name: fleet.ObjectName{Namespace: gateway.Namespace, Name: gateway.Name}}
 	b.parents[p.name] = p
 	p.refusal = b.judgeGateway(p, class)
+	p.addresses = b.addressesOf(p)
 	frontendTLS := hasFrontendValidation(gateway)
 	for i := range gateway.Spec.Listeners {
 		p.listeners = append(p.listeners, b.readListener(gateway, &gateway.Spec.Listeners[i], frontendTLS))

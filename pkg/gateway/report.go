@@ -42,7 +42,7 @@ func (b *build) reportGateway(p *parent) {
 func (b *build) toldAddresses(p *parent) []string {
 	var told []string
 	progress, followed := b.in.Programmed[p.name]
-	for _, a := range b.addressesOf(p) {
+	for _, a := range p.addresses {
 		before := slices.ContainsFunc(p.object.Status.Addresses, func(s gatewayv1.GatewayStatusAddress) bool { return s.Value == a.Address.String() })
 		if before || followed && !slices.Contains(progress.Unserved, a.Pool) {
 			told = append(told, a.Address.String())
@@ -99,7 +99,7 @@ func (b *build) programmed(p *parent, ref condition.Ref) condition.Condition {
 	if words, refused := b.index.nacks[ref]; refused {
 		return condition.GatewayRefusedByEdge(words)
 	}
-	if len(b.addressesOf(p)) == 0 {
+	if len(p.addresses) == 0 {
 		return condition.GatewayNoAddress(b.whyNoAddress(p))
 	}
 	progress := b.in.Programmed[p.name]
@@ -122,9 +122,8 @@ func (b *build) programmed(p *parent, ref condition.Ref) condition.Condition {
 // poolsWithoutAddress names the EdgePools that a Gateway lives in that had no
 // address left for it.
 func (b *build) poolsWithoutAddress(p *parent) []string {
-	addresses := b.addressesOf(p)
 	return slices.DeleteFunc(b.poolsOf(p), func(pool string) bool {
-		return slices.ContainsFunc(addresses, func(a model.Address) bool { return a.Pool == pool })
+		return slices.ContainsFunc(p.addresses, func(a model.Address) bool { return a.Pool == pool })
 	})
 }
 

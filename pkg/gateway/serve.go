@@ -24,13 +24,12 @@ func (b *build) serve(p *parent) {
 			byPort[l.port] = append(byPort[l.port], l)
 		}
 	}
-	addresses := b.addressesOf(p)
 	for port, listeners := range byPort {
 		protocol := listeners[0].protocol
 		if slices.ContainsFunc(listeners, func(l *listener) bool { return l.protocol != protocol }) {
 			continue // a port has one protocol, and none is picked as the winner
 		}
-		served := model.Listener{Gateway: p.name, Port: port, Protocol: protocol, Addresses: addresses}
+		served := model.Listener{Gateway: p.name, Port: port, Protocol: protocol, Addresses: p.addresses}
 		if protocol == model.HTTP {
 			served.Chains = []model.Chain{b.plainChain(p.name, listeners)}
 		} else {

@@ -27,7 +27,7 @@ type Listener struct {
 // assignments and secrets those that these listeners use. The result shares memory with m; neither may be changed.
 func ProgramFor(m model.Model, place Place) Program {
 	p := Program{Listeners: ListenersIn(m, place)}
-	p.Assignments, p.Secrets = Used(m, p.Listeners)
+	p.Assignments, p.Secrets = used(m, p.Listeners)
 	return p
 }
 
@@ -44,8 +44,8 @@ func ListenersIn(m model.Model, place Place) []Listener {
 	return in
 }
 
-// Used are the assignments and secrets that listeners of a model use, in the model's order.
-func Used(m model.Model, listeners []Listener) (using []model.Assignment, certificates []model.Secret) {
+// used are the assignments and secrets that listeners of a model use, in the model's order.
+func used(m model.Model, listeners []Listener) (using []model.Assignment, certificates []model.Secret) {
 	assignments, secrets := make(map[string]bool, len(m.Assignments)), map[string]bool{}
 	for _, l := range listeners {
 		for _, c := range l.Chains {

@@ -89,12 +89,12 @@ func (t *translation) resources(m model.Model, place lbsync.Place) envoy.Resourc
 		out.Clusters, out.Secrets = t.last.resources.Clusters, t.last.resources.Secrets
 		return out
 	}
-	assignments, secrets := lbsync.Used(m, listeners)
-	out.Clusters = make([]envoy.Resource, 0, len(assignments))
-	for _, a := range assignments {
+	program := lbsync.ProgramFor(m, place)
+	out.Clusters = make([]envoy.Resource, 0, len(program.Assignments))
+	for _, a := range program.Assignments {
 		appendTo(&out, t.clusters.made(a.Key, a))
 	}
-	for _, s := range secrets {
+	for _, s := range program.Secrets {
 		appendTo(&out, t.secrets.made(s.Name, s))
 	}
 	t.last.resources, t.last.listeners = &out, names

@@ -83,8 +83,7 @@ func (w *world) tally(tallies map[*flow]*tally, load *Load) {
 	for _, l := range load.Localities {
 		cluster, backend, ok := lbsync.ParseSubZone(l.SubZone)
 		if f := w.flows[backend]; ok && tallies[f] != nil && f.has(cluster) {
-			t := tallies[f]
-			t.add(cluster, l)
+			tallies[f].add(cluster, l)
 		}
 	}
 }

@@ -130,12 +130,9 @@ func (l *Loop) SetAssignments(assignments []model.Assignment, imports []model.Tr
 	events := l.intake.take()
 	d := newDirty()
 	l.world.apply(events, d)
-	for _, h := range events.loads { // about what was until now
-		l.world.hear(h)
-	}
 	removed := l.world.setAssignments(assignments, imports, d)
 	l.served = true
-	l.finish(d, nil, removed)
+	l.finish(d, removed)
 }
 
 // pass takes in what came and publishes what it changes. Events are taken under the lock, so that nobody applies older
@@ -147,18 +144,15 @@ func (l *Loop) pass() {
 	e := l.intake.take()
 	d := newDirty()
 	l.world.apply(e, d)
-	l.finish(d, e.loads, nil)
+	l.finish(d, nil)
 	if !e.empty() {
 		l.metrics.passes.Observe(l.config.Clock.Since(began).Seconds())
 	}
 }
 
-// finish hears reports, divides what is due and publishes. l.mu is held.
-func (l *Loop) finish(d dirty, loads []heard, removed []string) {
+// finish divides what is due and publishes. l.mu is held.
+func (l *Loop) finish(d dirty, removed []string) {
 	now := l.config.Clock.Now()
-	for _, h := range loads {
-		l.world.hear(h)
-	}
 	l.world.forget(now)
 	l.world.due(d, now)
 	l.world.divide(d, now)

@@ -287,9 +287,7 @@ func TestRestartChangesNothing(t *testing.T) {
 	f.clock.Step(time.Second)
 	f.report(edge, "a", "web", map[string]uint64{"us-west": 20, "eu-west": 10})
 	f.intake.kick = make(chan struct{}, 1)
-	for _, l := range f.intake.take().loads {
-		f.world.hear(l)
-	}
+	f.world.apply(f.intake.take(), newDirty())
 	if f.world.flows[backend("web")].due {
 		t.Error("constant demand is divided again with every report")
 	}

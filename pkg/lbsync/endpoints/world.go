@@ -85,7 +85,7 @@ func newWorld(hub Hub) *world {
 	return w
 }
 
-// apply takes in what informers said and marks what it touches.
+// apply takes in what informers and edges said, and marks what it touches.
 func (w *world) apply(e events, d dirty) {
 	for key, s := range e.slices {
 		for _, part := range w.store.set(key, s) {
@@ -106,6 +106,9 @@ func (w *world) apply(e events, d dirty) {
 		for key := range w.assignments {
 			d.assignments[key] = true
 		}
+	}
+	for _, h := range e.loads {
+		w.hear(h)
 	}
 }
 

@@ -66,9 +66,10 @@ type Resource struct {
 
 // Snapshot is everything but load assignments that the edges of a pool should
 // have. Nobody changes it once it was given away. Every Route and Secret is used
-// by a Listener, ScopedRoute or Cluster of it: an edge never asks for one that is not, and so never counts as having
-// applied the snapshot. A ScopedRoute is best named by its key: Envoy refuses a
-// second one of the same key while the first is there.
+// by a Listener, ScopedRoute or Cluster of it: an edge never asks for one that
+// is not, and so never counts as having applied the snapshot. A ScopedRoute is
+// best named by its key: Envoy refuses a second one of the same key while the
+// first is there.
 type Snapshot struct {
 	// Generation is the caller's number for it, given back by Applied.
 	Generation                                         uint64

@@ -71,12 +71,7 @@ func (r *Registrar) roleChanged(ctx context.Context, o client.Object) []reconcil
 	}
 	requests := memberOfObject(ctx, o)
 	for _, member := range requests {
-		r.mu.Lock()
-		if m, known := r.memory[member.Name]; known {
-			m.generation = 0
-			r.memory[member.Name] = m
-		}
-		r.mu.Unlock()
+		r.remember(member.Name, func(m *memory) { m.generation = 0 })
 	}
 	return requests
 }
