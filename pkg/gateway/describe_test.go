@@ -25,16 +25,8 @@ func describeModel(m model.Model) string {
 		if a.HealthCheck != nil {
 			fmt.Fprintf(&out, " check=%s/%s%s", a.HealthCheck.Interval, a.HealthCheck.Timeout, a.HealthCheck.Path)
 		}
-		for _, b := range a.Backends {
-			fmt.Fprintf(&out, " | %s:%d(%s)", b.Backend, b.Port, b.PortName)
-			if b.Clusters != nil {
-				fmt.Fprintf(&out, " in %v", b.Clusters)
-			}
-			fmt.Fprintf(&out, " x%d", b.Weight)
-			if b.Unchecked {
-				out.WriteString(" unchecked")
-			}
-		}
+		describeBackends(&out, " | ", a.Backends)
+		describeBackends(&out, " else ", a.Fallback)
 		out.WriteString("\n")
 	}
 	for _, s := range m.Secrets {
@@ -47,6 +39,19 @@ func describeModel(m model.Model) string {
 		return "nothing\n"
 	}
 	return out.String()
+}
+
+func describeBackends(out *strings.Builder, mark string, backends []model.WeightedBackend) {
+	for _, b := range backends {
+		fmt.Fprintf(out, "%s%s:%d(%s)", mark, b.Backend, b.Port, b.PortName)
+		if b.Clusters != nil {
+			fmt.Fprintf(out, " in %v", b.Clusters)
+		}
+		fmt.Fprintf(out, " x%d", b.Weight)
+		if b.Unchecked {
+			out.WriteString(" unchecked")
+		}
+	}
 }
 
 func describeAddresses(addresses []model.Address) string {

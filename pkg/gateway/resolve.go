@@ -74,6 +74,7 @@ type group struct {
 	check    *model.HealthCheck
 	timeout  time.Duration // of each try
 	backends []model.WeightedBackend
+	fallback []model.WeightedBackend
 	weight   uint32
 }
 
@@ -96,11 +97,13 @@ func (b *build) resolveBackends(r *judged, plan *rulePlan) []model.Target {
 		resolved.backend.Weight = backend.weight
 		groups = intoGroup(groups, backend, resolved)
 	}
+	// Nothing is sent where there is no weight, and an assignment needs one.
+	groups = slices.DeleteFunc(groups, func(g *group) bool { return g.weight == 0 })
+	for _, g := range groups {
+		g.fallBackOn(groups)
+	}
 	targets := make([]model.Target, 0, len(groups)+1)
 	for _, g := range groups {
-		if g.weight == 0 {
-			continue // nothing is sent, and an assignment needs a weight
-		}
 		g.timeout = value(plan.base.BackendTimeout)
 		target := model.Target{Assignment: r.assignment(g), Weight: g.weight}
 		if g.plan != nil {
@@ -156,6 +159,29 @@ func (g *group) add(r resolvedBackend) {
 	g.backends = append(g.backends, r.backend)
 }
 
+// fallBackOn lets the backends of a rule's other groups take over where g's are
+// dead: Envoy moves nothing from one cluster to another. They are not probed,
+// because a health check is one for the whole assignment.
+func (g *group) fallBackOn(groups []*group) {
+	for _, other := range groups {
+		if other == g || other.protocol != g.protocol {
+			continue
+		}
+		for _, b := range other.backends {
+			named := func(o model.WeightedBackend) bool { return o.Backend.Name == b.Backend.Name }
+			at := slices.IndexFunc(g.fallback, named)
+			switch {
+			case b.Weight == 0 || slices.ContainsFunc(g.backends, named):
+			case at < 0:
+				b.Unchecked = g.check != nil
+				g.fallback = append(g.fallback, b)
+			case sameBackend(g.fallback[at], b):
+				g.fallback[at].Weight += b.Weight
+			}
+		}
+	}
+}
+
 func (b *build) resolveMirrors(r *judged, plan *rulePlan) []model.Mirror {
 	var mirrors []model.Mirror
 	for _, mirror := range plan.mirrors {
@@ -176,12 +202,11 @@ func (b *build) resolveMirrors(r *judged, plan *rulePlan) []model.Mirror {
 }
 
 // assignment gives the key of the route's assignment for a group, the same for
-// equal backends with equal weights and timeout. Of equal backends with others
-// each gets its ordinal.
+// equal backends with equal weights, fallback and timeout. Of equal backends
+// with others each gets its ordinal.
 func (r *judged) assignment(g *group) string {
-	slices.SortFunc(g.backends, func(x, y model.WeightedBackend) int {
-		return cmp.Or(x.Backend.Compare(y.Backend), cmp.Compare(x.Port, y.Port))
-	})
+	slices.SortFunc(g.backends, backendOrder)
+	slices.SortFunc(g.fallback, backendOrder)
 	if len(g.backends) == 1 {
 		g.backends[0].Weight = 1
 	}
@@ -191,7 +216,7 @@ func (r *judged) assignment(g *group) string {
 		if !slices.EqualFunc(old.Backends, g.backends, sameBackend) {
 			continue
 		}
-		if old.Timeout == g.timeout && slices.EqualFunc(old.Backends, g.backends, func(x, y model.WeightedBackend) bool { return x.Weight == y.Weight }) {
+		if old.Timeout == g.timeout && slices.EqualFunc(old.Backends, g.backends, sameWeighted) && slices.EqualFunc(old.Fallback, g.fallback, sameWeighted) {
 			return old.Key
 		}
 		ordinal++
@@ -200,13 +225,18 @@ func (r *judged) assignment(g *group) string {
 	if ordinal > 0 {
 		key += "-" + strconv.Itoa(ordinal)
 	}
-	r.assignments = append(r.assignments, model.Assignment{
-		Key: key, Route: r.name, Backends: g.backends, Protocol: g.protocol, Timeout: g.timeout, HealthCheck: g.check,
-	})
+	r.assignments = append(r.assignments, model.Assignment{Key: key, Route: r.name, Backends: g.backends, Fallback: g.fallback,
+		Protocol: g.protocol, Timeout: g.timeout, HealthCheck: g.check})
 	return key
 }
 
+func backendOrder(x, y model.WeightedBackend) int {
+	return cmp.Or(x.Backend.Compare(y.Backend), cmp.Compare(x.Port, y.Port))
+}
+
 func sameBackend(x, y model.WeightedBackend) bool { return x.Backend == y.Backend && x.Port == y.Port }
+
+func sameWeighted(x, y model.WeightedBackend) bool { return sameBackend(x, y) && x.Weight == y.Weight }
 
 // Longest namespace/name that goes into a key as it is; the hash, the ordinal
 // and two marks fit behind it within 200 characters.

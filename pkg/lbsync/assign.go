@@ -30,7 +30,7 @@ type AssignInput struct {
 	Assignment model.Assignment
 	// Region that the load assignment is for.
 	Region string
-	// Parts of the assignment's backends; others are ignored. A backend that is there twice, with two ports, has
+	// Parts of the assignment's backends and fallback; others are ignored. A backend that is there twice, with two ports, has
 	// its parts in Ports instead.
 	Parts func(b model.WeightedBackend) []Part
 	// Shares of Region, by backend. A Service of the hub's own cluster needs none.
@@ -40,7 +40,7 @@ type AssignInput struct {
 // LoadAssignment says which addresses answer for one assignment in one region, and in which proportion.
 type LoadAssignment struct {
 	Key string
-	// Localities sorted by backend, cluster; no address is in two.
+	// Localities sorted by backend, cluster, and then those of the fallback; no address is in two.
 	Localities []Locality
 	// Drop is the part of Whole that is answered 503: backends without any endpoint keep their weight.
 	Drop uint32
@@ -57,7 +57,8 @@ type Locality struct {
 	Cluster fleet.ClusterName
 	Place   fleet.Place
 	// Weight is at least 1; all together sum to Whole and one for each refuge. A refuge is a member without a share:
-	// Envoy moves requests of unhealthy localities only to localities that have a weight.
+	// Envoy moves requests of unhealthy localities only to localities that have a weight. Where there are spares, for
+	// the case that all others are dead, these sum to about spareWhole, and all other weights are spareScale as much.
 	Weight    uint32
 	Endpoints []netip.AddrPort // sorted
 	Unchecked bool             // of a backend that the assignment's health check is not for
@@ -111,37 +112,91 @@ func ReadyIn(endpoints []fleet.Endpoint) int {
 	return n
 }
 
-// Assign joins one assignment with the endpoints and the shares of one region.
+// Assign joins one assignment with the endpoints and the shares of one region. A backend that is down has its weight
+// taken over by the assignment's other backends, or else by its fallback, but for a probe.
 func Assign(in AssignInput) LoadAssignment {
 	out := LoadAssignment{Key: in.Assignment.Key}
-	backends := slices.Clone(in.Assignment.Backends)
+	own, fallback := in.gather(in.Assignment.Backends), gathered{}
+	out.Shares = own.shares
+	if total := own.up + own.down + own.dropped; total > 0 {
+		out.Drop = uint32(own.dropped/total*Whole + 0.5)
+	}
+	if len(own.portions) > 0 { // Kubernetes says that there is nobody: that is an answer
+		fallback = in.gather(in.Assignment.Fallback)
+	}
+	probe := own.down * probeShare
+	switch {
+	case own.down == 0:
+	case own.up > 0:
+		own.scale((own.up+own.down-probe)/own.up, probeShare)
+	case fallback.up > 0:
+		own.scale(0, probeShare)
+		fallback.scale((own.down-probe)/fallback.up, 0)
+		out.merge(slices.Concat(own.portions, fallback.portions))
+		return out
+	}
+	for _, p := range fallback.portions {
+		if p.part > 0 {
+			own.portions = append(own.portions, portion{Locality: p.Locality, spare: p.part})
+		}
+	}
+	out.merge(own.portions)
+	return out
+}
+
+// portion is a locality and its part of the requests, or as a spare of those that nobody else answers.
+type portion struct {
+	Locality
+	part, spare float64
+	down        bool // of a backend that is down
+}
+
+// gathered is what a list of backends comes to: the sums of the weights of those that are up, down, and without any
+// endpoint, and the portions of the first two, which sum to their weights.
+type gathered struct {
+	portions          []portion
+	up, down, dropped float64
+	shares            []BackendShares
+}
+
+func (in AssignInput) gather(list []model.WeightedBackend) (out gathered) {
+	backends := slices.Clone(list)
 	slices.SortStableFunc(backends, func(a, b model.WeightedBackend) int {
 		return cmp.Or(a.Backend.Compare(b.Backend), cmp.Compare(a.Port, b.Port))
 	})
-	total, dropped := 0.0, 0.0
-	var fractions []float64
 	for _, b := range backends {
 		if b.Weight == 0 {
 			continue
 		}
-		total += float64(b.Weight)
 		localities, parts := in.localitiesOf(b)
-		if len(localities) == 0 {
-			dropped += float64(b.Weight)
+		shares, found := in.sharesOf(b.Backend)
+		if found && !slices.ContainsFunc(out.shares, shares.sameBackend) {
+			out.shares = append(out.shares, shares)
+		}
+		weight := float64(b.Weight)
+		switch {
+		case len(localities) == 0:
+			out.dropped += weight
+		case shares.Down():
+			out.down += weight
+		default:
+			out.up += weight
 		}
 		for i, l := range localities {
-			out.Localities = append(out.Localities, l)
-			fractions = append(fractions, float64(b.Weight)*parts[i])
-		}
-		if shares, found := in.sharesOf(b.Backend); found && !slices.ContainsFunc(out.Shares, shares.sameBackend) {
-			out.Shares = append(out.Shares, shares)
+			out.portions = append(out.portions, portion{Locality: l, part: weight * parts[i], down: shares.Down()})
 		}
 	}
-	if total > 0 {
-		out.Drop = uint32(dropped/total*Whole + 0.5)
-	}
-	out.merge(fractions)
 	return out
+}
+
+func (g *gathered) scale(up, down float64) {
+	for i := range g.portions {
+		if g.portions[i].down {
+			g.portions[i].part *= down
+		} else {
+			g.portions[i].part *= up
+		}
+	}
 }
 
 func (s BackendShares) sameBackend(other BackendShares) bool { return s.Backend == other.Backend }
@@ -204,48 +259,70 @@ func sumOf(f []float64) float64 {
 	return sum
 }
 
+const (
+	// spareScale multiplies all weights where there are spares, so that a refuge (1 of Whole) is still preferred to
+	// all of these by far. The sum stays below 2^32, which is what Envoy takes.
+	spareScale = 4000
+	// spareWhole is what the weights of spares sum to, about.
+	spareWhole = 40
+)
+
 // merge gives every address to the first locality that has it, together with the part of the requests that the other
 // locality meant for it, joins localities of the same name, and sets the weights.
-func (a *LoadAssignment) merge(fractions []float64) {
+func (a *LoadAssignment) merge(portions []portion) {
 	type key struct {
 		backend fleet.Backend
 		cluster fleet.ClusterName
 	}
 	byName, owner := map[key]int{}, map[netip.AddrPort]int{}
-	var kept []Locality
-	var weights []float64
-	for i, l := range a.Localities {
-		name := key{l.Backend, l.Cluster}
+	var kept []portion
+	for _, p := range portions {
+		name := key{p.Backend, p.Cluster}
 		k, known := byName[name]
 		if !known {
 			k = len(kept)
 			byName[name] = k
-			kept, weights = append(kept, Locality{Backend: l.Backend, Cluster: l.Cluster, Place: l.Place, Unchecked: l.Unchecked}), append(weights, 0)
+			kept = append(kept, p)
+			kept[k].part, kept[k].Endpoints = 0, nil
 		}
-		each := fractions[i] / float64(len(l.Endpoints))
-		for _, e := range l.Endpoints {
+		each := p.part / float64(len(p.Endpoints))
+		for _, e := range p.Endpoints {
 			if first, taken := owner[e]; taken {
-				weights[first] += each
-				if first != k && !slices.Contains(a.Overlaps, l.Backend) {
-					a.Overlaps = append(a.Overlaps, l.Backend)
+				kept[first].part += each
+				if first != k && p.spare == 0 && !slices.Contains(a.Overlaps, p.Backend) {
+					a.Overlaps = append(a.Overlaps, p.Backend)
 				}
 				continue
 			}
 			owner[e] = k
-			weights[k] += each
+			kept[k].part += each
 			kept[k].Endpoints = append(kept[k].Endpoints, e)
 		}
 	}
-	parts := wholeParts(weights)
-	a.Localities = nil
-	for i, l := range kept {
-		if len(l.Endpoints) == 0 {
-			continue
-		}
-		slices.SortFunc(l.Endpoints, netip.AddrPort.Compare)
-		l.Weight = max(parts[i], 1)
-		a.Localities = append(a.Localities, l)
+	kept = slices.DeleteFunc(kept, func(p portion) bool { return len(p.Endpoints) == 0 })
+	for _, p := range weighed(kept) {
+		slices.SortFunc(p.Endpoints, netip.AddrPort.Compare)
+		a.Localities = append(a.Localities, p.Locality)
 	}
+}
+
+// weighed sets the weights of portions. A weight is at least 1.
+func weighed(portions []portion) []portion {
+	fractions, spares := make([]float64, len(portions)), 0.0
+	for i, p := range portions {
+		fractions[i] = p.part
+		spares += p.spare
+	}
+	for i, n := range wholeParts(fractions) {
+		p := &portions[i]
+		switch p.Weight = max(n, 1); {
+		case p.spare > 0:
+			p.Weight = max(uint32(p.spare/spares*spareWhole+0.5), 1)
+		case spares > 0:
+			p.Weight *= spareScale
+		}
+	}
+	return portions
 }
 
 // offers says whether a cluster has the backend's port.

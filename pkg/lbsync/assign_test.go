@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -19,7 +20,8 @@ import (
 //
 //	backend blue 90 [clusters=a,b] [unchecked]  a weighted backend of the assignment (svc:name is a Service of the hub)
 //	part blue us-west us 10.1.0.1 10.1.0.2~ endpoints; ~ terminates but serves, ! is not ready
-//	share blue us-west 600000               of region us
+//	fallback green 10                       the same, of the fallback
+//	share blue us-west 600000 [unreachable] of region us
 func TestAssignStories(t *testing.T) {
 	datadriven.RunTest(t, "testdata/assign.txt", func(t *testing.T, d *datadriven.TestData) string {
 		in, parts := readAssign(t, d)
@@ -55,7 +57,7 @@ func readAssign(t *testing.T, d *datadriven.TestData) (AssignInput, map[fleet.Ba
 		w := strings.Fields(line)
 		b := backendNamed(w[1])
 		switch w[0] {
-		case "backend":
+		case "backend", "fallback":
 			weight, _ := strconv.Atoi(w[2])
 			backend := model.WeightedBackend{Backend: b, Port: 80, Weight: uint32(weight)}
 			for _, option := range w[3:] {
@@ -66,6 +68,10 @@ func readAssign(t *testing.T, d *datadriven.TestData) (AssignInput, map[fleet.Ba
 				for c := range strings.SplitSeq(strings.TrimPrefix(option, "clusters="), ",") {
 					backend.Clusters = append(backend.Clusters, fleet.ClusterName(c))
 				}
+			}
+			if w[0] == "fallback" {
+				in.Assignment.Fallback = append(in.Assignment.Fallback, backend)
+				continue
 			}
 			in.Assignment.Backends = append(in.Assignment.Backends, backend)
 		case "part":
@@ -83,7 +89,7 @@ func readAssign(t *testing.T, d *datadriven.TestData) (AssignInput, map[fleet.Ba
 			parts[b] = append(parts[b], p)
 		case "share":
 			n, _ := strconv.Atoi(w[3])
-			in.share(b, Share{Cluster: fleet.ClusterName(w[2]), Parts: uint32(n)})
+			in.share(b, Share{Cluster: fleet.ClusterName(w[2]), Parts: uint32(n)}, len(w) > 4)
 		default:
 			t.Fatalf("unknown word %q", w[0])
 		}
@@ -92,14 +98,17 @@ func readAssign(t *testing.T, d *datadriven.TestData) (AssignInput, map[fleet.Ba
 	return in, parts
 }
 
-func (in *AssignInput) share(b fleet.Backend, s Share) {
-	for i := range in.Shares {
-		if in.Shares[i].Backend == b {
-			in.Shares[i].Shares = append(in.Shares[i].Shares, s)
-			return
-		}
+func (in *AssignInput) share(b fleet.Backend, s Share, unreachable bool) {
+	k := slices.IndexFunc(in.Shares, func(s BackendShares) bool { return s.Backend == b })
+	if k < 0 {
+		k = len(in.Shares)
+		in.Shares = append(in.Shares, BackendShares{Backend: b, RegionShares: RegionShares{Region: "us"}})
 	}
-	in.Shares = append(in.Shares, BackendShares{Backend: b, RegionShares: RegionShares{Region: "us", Shares: []Share{s}}})
+	of := &in.Shares[k]
+	of.Shares = append(of.Shares, s)
+	if unreachable {
+		of.HeldOut = append(of.HeldOut, s.Cluster)
+	}
 }
 
 func describeAssignment(a LoadAssignment) string {

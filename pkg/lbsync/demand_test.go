@@ -278,6 +278,43 @@ func TestWhatIsWorthAMove(t *testing.T) {
 	}
 }
 
+// Errors are answers: only who fails without being reached, at any edge, is unreachable.
+func TestUnreachable(t *testing.T) {
+	var h Health
+	type row struct {
+		edge            string
+		issued, ok, bad uint64
+		want            bool
+	}
+	for i, r := range []row{
+		{"a", 20, 0, 20, false}, // answers of 500
+		{"a", 20, 0, 20, false}, // held out, and there
+		{"a", 0, 0, 0, false},
+		{"a", 0, 0, 3, true},      // no connection
+		{"a", 0, 0, 0, true},      // every endpoint is ejected
+		{"b", 1, 0, 1, false},     // b gets there
+		{"b", 0, 0, 1, true},      // it does not any more
+		{"a", 1, 0, 0, false},     // a does, though no answer has come yet
+		{"a", 0, 1, 0, false},     // it has
+		{"a", 100, 90, 30, false}, // the second of its death
+		{"a", 0, 0, 12, false},    // one report is a blip
+		{"a", 0, 0, 0, true},
+	} {
+		before := len(h.HeldOut())*2 + len(h.Unreachable())
+		changed := h.Observe(Outcome{Edge: r.edge, Cluster: "us-west", Issued: r.issued, Succeeded: r.ok, Failed: r.bad})
+		if got := len(h.Unreachable()) == 1; got != r.want {
+			t.Errorf("row %d: unreachable %v", i, got)
+		}
+		if after := len(h.HeldOut())*2 + len(h.Unreachable()); changed != (before != after) {
+			t.Errorf("row %d: changed %v", i, changed)
+		}
+	}
+	var restarted Health
+	if restarted.Hold("us-west"); len(restarted.Unreachable()) != 1 {
+		t.Error("a hub that has restarted finds an import that was down reachable")
+	}
+}
+
 func TestHealthStories(t *testing.T) {
 	var h Health
 	type row struct {

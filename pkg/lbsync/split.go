@@ -24,6 +24,8 @@ type RegionDemand struct {
 	Nearest []string
 	// HeldOut are the members whose requests from this region all fail (see Health).
 	HeldOut []fleet.ClusterName
+	// Unreachable are those of HeldOut to which not even connections can be made.
+	Unreachable []fleet.ClusterName
 }
 
 // Capacity is one member's part of the import.
@@ -58,10 +60,17 @@ type RegionShares struct {
 	Region string
 	// Shares are sorted by cluster; members without a part are absent.
 	Shares []Share
-	// HeldOut are the members that get their part only as a probe, sorted.
+	// HeldOut are the members that get their part only as a probe, sorted. Where nobody can be reached it has all who
+	// have a part: the import is Down.
 	HeldOut []fleet.ClusterName
 	// Overflow is the part of Whole that did not fit into the region's first rank with capacity.
 	Overflow uint32
+}
+
+// Down says that nobody who has a part can be reached. The parts are still those of the import's requests, but a rule
+// with other backends gives these the import's weight (Assign).
+func (r RegionShares) Down() bool {
+	return len(r.Shares) > 0 && !slices.ContainsFunc(r.Shares, func(s Share) bool { return !slices.Contains(r.HeldOut, s.Cluster) })
 }
 
 // Split divides each region's demand for one import over the members that can serve it. It is exact and the same
@@ -89,9 +98,10 @@ type world struct {
 type region struct {
 	name   string
 	demand float64 // requests per second, probes already taken off
-	// sees says which members count for it, by index; probed are those held out.
+	// sees says which members count for it, by index; probed are those held out. down: all that it sees are unreachable.
 	sees   []bool
 	probed []int
+	down   bool
 	ranks  [][]int
 	// blind: no member that it sees has capacity, so every scaler counts as 1 for it (step 4).
 	blind    bool
@@ -161,9 +171,10 @@ func (w *world) readRegion(d RegionDemand) *region {
 		}
 	}
 	if !alive { // all of them fail, so failing tells nothing
-		r.probed = nil
+		r.probed, r.down = nil, true
 		for i, m := range w.members {
 			r.sees[i] = m.Ready > 0
+			r.down = r.down && (!r.sees[i] || slices.Contains(d.Unreachable, m.Cluster))
 		}
 	}
 	if len(r.probed) > 0 {
@@ -275,6 +286,9 @@ func (w *world) sharesOf(r *region) RegionShares {
 	for i, n := range wholeParts(parts) {
 		if n > 0 {
 			out.Shares = append(out.Shares, Share{Cluster: w.members[i].Cluster, Parts: n})
+			if r.down {
+				out.HeldOut = append(out.HeldOut, w.members[i].Cluster)
+			}
 		}
 	}
 	return out

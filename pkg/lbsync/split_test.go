@@ -20,7 +20,8 @@ func TestSplitStories(t *testing.T) {
 	})
 }
 
-// readSplit reads `member us-west us ready=2 scaler=0.5` and `demand us 30 nearest=eu,ap heldout=us-west`.
+// readSplit reads `member us-west us ready=2 scaler=0.5` and `demand us 30 nearest=eu,ap heldout=us-west,us-east
+// unreachable=us-west`.
 func readSplit(t *testing.T, d *datadriven.TestData) SplitInput {
 	var in SplitInput
 	for _, arg := range d.CmdArgs {
@@ -55,6 +56,9 @@ func readSplit(t *testing.T, d *datadriven.TestData) SplitInput {
 			}
 			for n := range strings.SplitSeq(options["heldout"], ",") {
 				r.HeldOut = append(r.HeldOut, fleet.ClusterName(n))
+			}
+			for n := range strings.SplitSeq(options["unreachable"], ",") {
+				r.Unreachable = append(r.Unreachable, fleet.ClusterName(n))
 			}
 			in.Regions = append(in.Regions, r)
 		default:

@@ -201,9 +201,13 @@ const (
 // changed weight is an endpoint update, changed backends are a new assignment,
 // so that requests never meet the wrong backends half way (make before break).
 type Assignment struct {
-	Key         string // at most 200 characters, [a-z0-9./-]
-	Route       fleet.ObjectName
-	Backends    []WeightedBackend // in order of Backend, Port; weights sum > 0
+	Key      string // at most 200 characters, [a-z0-9./-]
+	Route    fleet.ObjectName
+	Backends []WeightedBackend // in order of Backend, Port; weights sum > 0
+	// Fallback are the backends of the rule's other targets, in the same order,
+	// which take over while all of Backends are dead. None has the name of one
+	// of Backends. Like weights, they are a matter of endpoints.
+	Fallback    []WeightedBackend
 	Protocol    BackendProtocol
 	Timeout     time.Duration // of each try; 0: none
 	HealthCheck *HealthCheck  // of those backends that are not Unchecked

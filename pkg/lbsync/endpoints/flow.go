@@ -120,7 +120,8 @@ func (f *flow) divide(d division) (changed bool) {
 		settled = settled && (r.learned.IsZero() || r.demand.Settled(v.edges, r.learned, d.now))
 		move.Learned = move.Learned || !r.learned.IsZero()
 		move.Demand[v.name] = r.demand.Rate()
-		in.Regions = append(in.Regions, lbsync.RegionDemand{Region: v.name, Demand: r.demand.Rate(), Nearest: v.nearest, HeldOut: r.health.HeldOut()})
+		in.Regions = append(in.Regions, lbsync.RegionDemand{Region: v.name, Demand: r.demand.Rate(), Nearest: v.nearest,
+			HeldOut: r.health.HeldOut(), Unreachable: r.health.Unreachable()})
 	}
 	move.New = lbsync.Split(in)
 	if !settled {

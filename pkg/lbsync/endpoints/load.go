@@ -39,7 +39,7 @@ type tally struct {
 }
 
 // hear takes in one report. What clients sent for an assignment counts for its backends by weight, not by who answered:
-// requests that health moved to another backend are still this one's demand. An edge that has not said yet what it holds
+// requests that health moved to another backend, or to the fallback, are still this one's demand. An edge that has not said yet what it holds
 // is not heard: load reports have a stream of their own, and after a restart of the hub the first of them must not move
 // the shares before they are learned.
 func (w *world) hear(h heard) {
@@ -101,6 +101,7 @@ func (t *tally) add(cluster fleet.ClusterName, l LocalityLoad) {
 	}
 	o.Succeeded += l.Succeeded
 	o.Failed += l.Failed
+	o.Issued += l.Issued
 }
 
 // hear takes in one edge's tally. The shares are due when somebody began or ceased to fail, or when what clients send is

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	"github.com/prometheus/client_golang/prometheus"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -396,6 +397,81 @@ func TestHeldOut(t *testing.T) {
 	if got := f.shares("us", "a"); got != home {
 		t.Errorf("its slice changed: %s", got)
 	}
+}
+
+// An import to which not even connections can be made gives its weight to what else its rule has, until it answers; one
+// that answers errors keeps it. A hub that restarts in between knows.
+func TestDownImportGivesItsWeightAway(t *testing.T) {
+	edge := Edge{Pool: "us", Region: "us", Node: "one"}
+	own := assignmentOf("own", "web")
+	own.Fallback = assignmentOf("", "api").Backends
+	start := func(holds map[string]string) *fixture {
+		f := newFixture(t)
+		f.import2("web", 1)
+		f.import2("api", 2)
+		f.SetAssignments([]model.Assignment{assignmentOf("both", "api", "web"), own}, nil)
+		f.Connected(edge)
+		f.Held(edge, holds)
+		f.run()
+		return f
+	}
+	f := start(nil)
+	hear := func(issued, succeeded uint64) {
+		f.clock.Step(time.Second)
+		var loads []Load
+		for _, key := range []string{"both", "own"} {
+			load := Load{Assignment: key, Interval: time.Second, Localities: []LocalityLoad{{SubZone: "us-west/shop/api", Issued: 50, Succeeded: 50}}}
+			for _, cluster := range []string{"us-west", "eu-west"} {
+				load.Localities = append(load.Localities, LocalityLoad{SubZone: cluster + "/shop/web", Issued: issued, Succeeded: succeeded, Failed: 20 - succeeded})
+			}
+			loads = append(loads, load)
+		}
+		f.Hear(edge, loads)
+		f.run()
+	}
+	expect := func(why string, want ...string) {
+		t.Helper()
+		var got []string
+		for _, key := range []string{"both", "own"} {
+			load := new(endpointv3.ClusterLoadAssignment)
+			if err := f.edges.pools["us"][key].Body.UnmarshalTo(load); err != nil {
+				t.Fatal(err)
+			}
+			text := key
+			for _, l := range load.Endpoints {
+				text += fmt.Sprintf(" %s=%d", l.GetLocality().GetSubZone(), l.GetLoadBalancingWeight().GetValue())
+			}
+			got = append(got, text)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s:\n got %q\nwant %q", why, got, want)
+		}
+	}
+	calm := []string{"both eu-west/shop/api=1 us-west/shop/api=500000 eu-west/shop/web=1 us-west/shop/web=500000",
+		"own eu-west/shop/web=4000 us-west/shop/web=4000000000 us-west/shop/api=40"}
+	down := []string{"both eu-west/shop/api=1 us-west/shop/api=995000 eu-west/shop/web=1 us-west/shop/web=5000",
+		"own eu-west/shop/web=1 us-west/shop/web=10000 eu-west/shop/api=1 us-west/shop/api=990000"}
+	expect("all is well", calm...)
+	for range 5 {
+		hear(20, 0)
+	}
+	expect("web answers errors", calm...)
+	hear(0, 0)
+	expect("web cannot be reached", down...)
+	f = start(f.edges.versions("us"))
+	expect("the hub restarts", down...)
+	hear(0, 0)
+	expect("the hub restarted", down...)
+	for range 5 { // what was learned stays that long
+		hear(20, 1)
+	}
+	expect("web answers", calm...)
+	for range 3 {
+		hear(0, 0)
+	}
+	expect("web is gone again", down...)
+	hear(20, 1)
+	expect("and back", calm...)
 }
 
 // Nothing is said to any pool before the first Build; a pool that comes later gets everything at once.

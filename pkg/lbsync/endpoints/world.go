@@ -44,6 +44,14 @@ type assigned struct {
 	sent map[string]sent // by region
 }
 
+// all are the backends that an assignment depends on.
+func (a *assigned) all() []model.WeightedBackend {
+	if len(a.Fallback) == 0 {
+		return a.Backends
+	}
+	return slices.Concat(a.Backends, a.Fallback)
+}
+
 // sent is what was last published: its version, and the number of addresses that two of its backends have in common.
 type sent struct {
 	resource envoy.Resource
@@ -226,7 +234,7 @@ func (w *world) setAssignments(assignments []model.Assignment, policies []model.
 
 func (w *world) use(a *assigned, d dirty) {
 	d.assignments[a.Key] = true
-	for _, b := range a.Backends {
+	for _, b := range a.all() {
 		f := w.flows[b.Backend]
 		if f == nil {
 			f = newFlow(b.Backend)
@@ -238,7 +246,7 @@ func (w *world) use(a *assigned, d dirty) {
 }
 
 func (w *world) unuse(a *assigned) {
-	for _, b := range a.Backends {
+	for _, b := range a.all() {
 		if f := w.flows[b.Backend]; f != nil {
 			delete(f.users, a.Key)
 		}
@@ -273,10 +281,11 @@ func (w *world) setPolicies(policies []model.Traffic, d dirty) {
 
 // sameAssignment compares what endpoints depend on; protocol, timeout and health check belong to the cluster.
 func sameAssignment(a, b model.Assignment) bool {
-	return a.Route == b.Route && slices.EqualFunc(a.Backends, b.Backends, func(x, y model.WeightedBackend) bool {
+	same := func(x, y model.WeightedBackend) bool {
 		return x.Backend == y.Backend && x.Port == y.Port && x.PortName == y.PortName && x.Weight == y.Weight && x.Unchecked == y.Unchecked &&
 			(x.Clusters == nil) == (y.Clusters == nil) && slices.Equal(x.Clusters, y.Clusters)
-	})
+	}
+	return a.Route == b.Route && slices.EqualFunc(a.Backends, b.Backends, same) && slices.EqualFunc(a.Fallback, b.Fallback, same)
 }
 
 // divide brings the shares of flows up to date and marks the assignments of those that changed.
@@ -309,7 +318,7 @@ func (w *world) wanted(backend fleet.Backend, cluster fleet.ClusterName) bool {
 		return true
 	}
 	for key := range f.users {
-		for _, b := range w.assignments[key].Backends {
+		for _, b := range w.assignments[key].all() {
 			if b.Backend == backend && (b.Clusters == nil || slices.Contains(b.Clusters, cluster)) {
 				return true
 			}
@@ -321,7 +330,7 @@ func (w *world) wanted(backend fleet.Backend, cluster fleet.ClusterName) bool {
 // assign makes one assignment for one region.
 func (w *world) assign(a *assigned, region string) lbsync.LoadAssignment {
 	in := lbsync.AssignInput{Assignment: a.Assignment, Region: region, Parts: w.partsOf}
-	for _, b := range a.Backends {
+	for _, b := range a.all() {
 		if f := w.flows[b.Backend]; f != nil && f.shares != nil && b.Backend.Kind == fleet.Import {
 			in.Shares = append(in.Shares, lbsync.BackendShares{Backend: b.Backend, RegionShares: f.sharesOf(region)})
 		}

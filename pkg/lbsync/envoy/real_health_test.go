@@ -164,7 +164,7 @@ func TestDeadlyRequestOnARealEnvoy(t *testing.T) {
 	port := freePort(t)
 	e.apply(lbsync.Program{Assignments: []model.Assignment{a}, Listeners: []lbsync.Listener{
 		httpListener(port, model.VirtualHost{Hostname: "*", Rules: []model.Rule{{Match: prefix("/"), Forward: to("store")}}})}}, load)
-	for range 10 {
+	for range 3 { // less than an ejection in all
 		if got := ask(t, port, "GET", "a.example", "/die", ""); !strings.HasPrefix(got, "503") {
 			t.Errorf("the deadly request: %s", got)
 		}
@@ -278,4 +278,66 @@ func TestOneOfTwoIsCheckedOnARealEnvoy(t *testing.T) {
 	becomes("it is well again", map[string]int{"200 checked": 10, "200 plain": 10})
 	plain.Close()
 	becomes("the other is dead", map[string]int{"200 checked": 20})
+}
+
+// A backend with header changes of its own has an Envoy cluster of its own. When it is dead, whatever the others have a
+// weight of, they answer for it, after its own refuge; while it lives they answer nothing.
+func TestFallbackOnARealEnvoy(t *testing.T) {
+	e := startEdge(t)
+	blue, green, west, dead := backend(t, "blue"), backend(t, "green"), backend(t, "west"), netip.MustParseAddrPort("127.0.0.1:1")
+	weighted := func(name string, weight uint32) model.WeightedBackend {
+		return model.WeightedBackend{Backend: importNamed(name), Port: 80, Weight: weight}
+	}
+	assignments := []model.Assignment{
+		{Key: "blue", Backends: []model.WeightedBackend{weighted("blue", 1)}, Fallback: []model.WeightedBackend{weighted("green", 10)}},
+		{Key: "green", Backends: []model.WeightedBackend{weighted("green", 1)}, Fallback: []model.WeightedBackend{weighted("blue", 90)}},
+	}
+	own := func(name string) model.HeaderChanges {
+		return model.HeaderChanges{Set: []model.Header{{Name: "x-set", Value: name}}}
+	}
+	port := freePort(t)
+	p := lbsync.Program{Assignments: assignments, Listeners: []lbsync.Listener{httpListener(port, model.VirtualHost{Hostname: "*", Rules: []model.Rule{{
+		Match: prefix("/"), Forward: &model.Forward{Targets: []model.Target{{Assignment: "blue", Weight: 90, Request: own("blue")}, {Assignment: "green", Weight: 10, Request: own("green")}}}}}})}}
+	apply := func(addresses map[string][]netip.AddrPort) {
+		var loads []lbsync.LoadAssignment
+		for _, a := range assignments {
+			loads = append(loads, lbsync.Assign(lbsync.AssignInput{Assignment: a, Region: "us", Parts: func(b model.WeightedBackend) (parts []lbsync.Part) {
+				for i, address := range addresses[b.Backend.Name.Name] { // the first in the region, so that the others are refuges
+					parts = append(parts, lbsync.Part{Backend: b.Backend, Cluster: fleet.ClusterName(fmt.Sprint("c", i)), Place: fleet.Place{Region: []string{"us", "eu"}[i]},
+						Endpoints: []fleet.Endpoint{{Address: address.Addr(), Port: int32(address.Port()), State: fleet.Ready}}})
+				}
+				return parts
+			}}))
+		}
+		e.apply(p, loads...)
+	}
+	for _, c := range []struct {
+		why       string
+		addresses map[string][]netip.AddrPort
+		want      []string // who answers, and whose changes the request has
+	}{
+		{"both live", map[string][]netip.AddrPort{"blue": {blue}, "green": {green}}, []string{"blue for blue", "green for green"}},
+		{"blue is dead", map[string][]netip.AddrPort{"blue": {dead}, "green": {green}}, []string{"green for blue", "green for green"}},
+		{"blue has a refuge", map[string][]netip.AddrPort{"blue": {dead, west}, "green": {green}}, []string{"green for green", "west for blue"}},
+		{"green is dead", map[string][]netip.AddrPort{"blue": {blue}, "green": {dead}}, []string{"blue for blue", "blue for green"}},
+		{"Kubernetes says that there is no green", map[string][]netip.AddrPort{"blue": {blue}}, []string{"503", "blue for blue"}},
+	} {
+		apply(c.addresses)
+		got := map[string]int{}
+		for range 500 {
+			answer := ask(t, port, "POST", "a.example", "/", "")
+			if status, text, _ := strings.Cut(answer, " "); status == "200" {
+				answer = strings.Fields(text)[0] + " for " + text[strings.LastIndex(text, "=")+1:]
+			} else {
+				answer = status
+			}
+			got[answer]++
+		}
+		if c.addresses["blue"][0] == dead && len(c.addresses["blue"]) > 1 && got["green for blue"] < 15 {
+			delete(got, "green for blue") // of two that only stand by, the refuge gets hundred times as much
+		}
+		if !slices.Equal(slices.Sorted(maps.Keys(got)), c.want) {
+			t.Errorf("%s: %v, want %v", c.why, got, c.want)
+		}
+	}
 }

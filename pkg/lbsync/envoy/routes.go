@@ -304,10 +304,16 @@ const (
 	// retryAny repeats whatever failed before an answer came; retryUnsent only what the backend cannot have seen.
 	retryAny    = "connect-failure,refused-stream,reset"
 	retryUnsent = "connect-failure,refused-stream,reset-before-request"
-	// tries are enough to find a living endpoint while half of them are dead.
-	tries = 6
-	// triesWithTimeout: where each try has a time limit (its assignment's), who is slow must not be asked six times more.
+	// tries, and the waits before them, are enough for all who answer nothing to be ejected, or for the hub to move their
+	// share away, while the request lasts: also one of few requests, when nearly all that it can be sent to is dead.
+	// That is about 2 s, and 250 ms more for each connection that is not even refused.
+	tries     = 9
+	firstWait = 25 * time.Millisecond
+	longWait  = time.Second
+	// triesWithTimeout: where each try has a time limit (its assignment's), who is slow must not be asked many times more.
 	triesWithTimeout = 2
+	// choices for another try: an endpoint that was tried already is chosen only when so many choices gave no other.
+	choices = 100
 )
 
 func retries(rule model.Rule, safe bool) *routev3.RetryPolicy {
@@ -315,8 +321,8 @@ func retries(rule model.Rule, safe bool) *routev3.RetryPolicy {
 		RetryOn:    retryUnsent,
 		NumRetries: number(tries),
 		RetryBackOff: &routev3.RetryPolicy_RetryBackOff{
-			BaseInterval: durationpb.New(5 * time.Millisecond), MaxInterval: durationpb.New(50 * time.Millisecond)},
-		HostSelectionRetryMaxAttempts: 5,
+			BaseInterval: durationpb.New(firstWait), MaxInterval: durationpb.New(longWait)}, // random, doubled from try to try
+		HostSelectionRetryMaxAttempts: choices,
 		RetryHostPredicate: []*routev3.RetryPolicy_RetryHostPredicate{{Name: "envoy.retry_host_predicates.previous_hosts",
 			ConfigType: &routev3.RetryPolicy_RetryHostPredicate_TypedConfig{TypedConfig: previousHosts}}},
 	}
