@@ -171,7 +171,7 @@ func (g *group) fallBackOn(groups []*group) {
 			named := func(o model.WeightedBackend) bool { return o.Backend.Name == b.Backend.Name }
 			at := slices.IndexFunc(g.fallback, named)
 			switch {
-			case b.Weight == 0 || slices.ContainsFunc(g.backends, named):
+			case slices.ContainsFunc(g.backends, named):
 			case at < 0:
 				b.Unchecked = g.check != nil
 				g.fallback = append(g.fallback, b)

@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/pkg/condition"
 	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/gateway/model"
 	"crossway.dev/crossway/pkg/lbsync"
@@ -319,6 +320,26 @@ func TestUncheckedIsPublished(t *testing.T) {
 	}
 }
 
+// So do the fallback, and what its endpoints and shares are.
+func TestFallbackIsPublished(t *testing.T) {
+	f := newFixture(t)
+	f.import2("web", 1)
+	f.import2("api", 2)
+	a := assignmentOf("a", "web")
+	f.SetAssignments([]model.Assignment{a}, nil)
+	f.edges.take()
+	a.Fallback = assignmentOf("", "api").Backends
+	f.SetAssignments([]model.Assignment{a}, nil)
+	if got := f.edges.take(); got != "eu:a us:a" {
+		t.Errorf("published %q", got)
+	}
+	f.slice(memberSlice("us-west", "api", "10.1.2.9"))
+	f.run()
+	if got := f.edges.take(); got != "us:a" { // eu has its own api
+		t.Errorf("published %q", got)
+	}
+}
+
 // Learned shares stay while an edge that is back has not reported: what the others counted is only a part.
 func TestRestartWaitsForEveryEdge(t *testing.T) {
 	one, two := Edge{Pool: "us", Region: "us", Node: "one"}, Edge{Pool: "us", Region: "us", Node: "two"}
@@ -360,7 +381,7 @@ func TestRestartMovesTheLost(t *testing.T) {
 }
 
 // A member whose requests all fail for two reports is held out, tried with 1 %, and back with the first success. A
-// changed slice of it is another reason to try.
+// changed slice of it is another reason to try, and so is an agent that was silent.
 func TestHeldOut(t *testing.T) {
 	edge := Edge{Pool: "us", Region: "us", Node: "one"}
 	f := newFixture(t)
@@ -396,6 +417,24 @@ func TestHeldOut(t *testing.T) {
 	f.run()
 	if got := f.shares("us", "a"); got != home {
 		t.Errorf("its slice changed: %s", got)
+	}
+	heard := func(status metav1.ConditionStatus) {
+		m := f.world.objects["us-west"].DeepCopy()
+		m.Status.Conditions = []metav1.Condition{{Type: condition.MemberReachableType, Status: status}}
+		f.intake.memberHandler().OnUpdate(m, m)
+		f.run()
+	}
+	heard(metav1.ConditionTrue)
+	fail()
+	fail()
+	heard(metav1.ConditionTrue)
+	heard(metav1.ConditionFalse)
+	if got := f.shares("us", "a"); got != out {
+		t.Errorf("its agent is silent: %s", got)
+	}
+	heard(metav1.ConditionTrue)
+	if got := f.shares("us", "a"); got != home {
+		t.Errorf("its agent is heard of again: %s", got)
 	}
 }
 

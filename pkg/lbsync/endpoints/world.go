@@ -7,8 +7,10 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/meta"
 
 	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/pkg/condition"
 	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/gateway/model"
 	"crossway.dev/crossway/pkg/lbsync"
@@ -102,9 +104,13 @@ func (w *world) apply(e events, d dirty) {
 			w.retry(f, part.cluster)
 		}
 	}
-	if len(e.members) > 0 && w.applyMembers(e.members) {
+	back := w.cameBack(e.members)
+	if len(e.members) > 0 && w.applyMembers(e.members) || len(back) > 0 {
 		for _, f := range w.flows {
 			d.flow(f)
+			for _, cluster := range back {
+				w.retry(f, cluster)
+			}
 		}
 	}
 	if len(e.pools) > 0 && w.applyPools(e.pools) {
@@ -120,7 +126,7 @@ func (w *world) apply(e events, d dirty) {
 	}
 }
 
-// retry ends the holding out of a member whose slices changed: its agent is there again, or its pods are new.
+// retry ends the holding out of a member: its agent is there again, or its pods are new.
 func (w *world) retry(f *flow, cluster fleet.ClusterName) {
 	if f == nil {
 		return
@@ -128,6 +134,19 @@ func (w *world) retry(f *flow, cluster fleet.ClusterName) {
 	for _, r := range f.regions {
 		r.health.Retry(cluster)
 	}
+}
+
+// cameBack lists the members that are heard of again after a silence: where few requests try them, that is known long
+// before one of these does.
+func (w *world) cameBack(changed map[string]*v1alpha1.MemberCluster) (names []fleet.ClusterName) {
+	for name, m := range changed {
+		old := w.objects[name]
+		if old != nil && m != nil && meta.IsStatusConditionFalse(old.Status.Conditions, condition.MemberReachableType) &&
+			meta.IsStatusConditionTrue(m.Status.Conditions, condition.MemberReachableType) {
+			names = append(names, fleet.ClusterName(name))
+		}
+	}
+	return names
 }
 
 // applyMembers says whether anything that matters here changed.

@@ -179,6 +179,23 @@ func TestDeadlyRequestOnARealEnvoy(t *testing.T) {
 	}
 }
 
+// One request after the other, nearly all of whose endpoints are dead: each finds one that lives before it gives up.
+func TestFewRequestsFindWhoLives(t *testing.T) {
+	e := startEdge(t)
+	dead := locality("a", 980_000, netip.AddrPort{})
+	dead.Endpoints = nil
+	for i := range 7 {
+		dead.Endpoints = append(dead.Endpoints, netip.MustParseAddrPort(fmt.Sprintf("127.0.0.%d:1", i+1)))
+	}
+	port := freePort(t)
+	e.apply(lbsync.Program{Assignments: []model.Assignment{{Key: "store"}}, Listeners: []lbsync.Listener{
+		httpListener(port, model.VirtualHost{Hostname: "*", Rules: []model.Rule{{Match: prefix("/"), Forward: to("store")}}})}},
+		lbsync.LoadAssignment{Key: "store", Localities: []lbsync.Locality{dead, locality("b", 20_000, backend(t, "living"))}})
+	if got := counted(t, port, "POST", 20); got["200 living"] != 20 {
+		t.Error(got)
+	}
+}
+
 // HTTP/2 to the backend, probed over HTTP/2 too: with the wrong protocol every host would be unhealthy.
 func TestHTTP2BackendOnARealEnvoy(t *testing.T) {
 	e := startEdge(t)
