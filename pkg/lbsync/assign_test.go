@@ -2,6 +2,7 @@ package lbsync
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -216,6 +217,71 @@ func TestAssignLaws(t *testing.T) {
 		}
 		if b := Assign(other); !reflect.DeepEqual(a, b) {
 			t.Fatalf("order matters:\n%v\n%v", a, b)
+		}
+	})
+}
+
+// A fallback changes nothing between the others while any of their backends is up, gets far less than each of them, and
+// no more addresses or weight than Envoy takes.
+func TestFallbackLaws(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		in, parts := drawAssign(t)
+		other, more := drawAssign(t)
+		for _, b := range other.Assignment.Backends {
+			name := backendNamed("other-" + b.Backend.Name.Name)
+			shares, _ := other.sharesOf(b.Backend)
+			shares.Backend, in.Shares = name, append(in.Shares, shares)
+			parts[name] = more[b.Backend] // some of the same addresses
+			b.Backend = name
+			in.Assignment.Fallback = append(in.Assignment.Fallback, b)
+		}
+		for i := range in.Shares {
+			if rapid.IntRange(0, 3).Draw(t, "down") == 0 {
+				for _, s := range in.Shares[i].Shares {
+					in.Shares[i].HeldOut = append(in.Shares[i].HeldOut, s.Cluster)
+				}
+			}
+		}
+		alone := in
+		alone.Assignment.Fallback = nil
+		want, got := Assign(alone), Assign(in)
+		sum, seen, least := uint64(0), map[netip.AddrPort]bool{}, uint32(math.MaxUint32)
+		var own, spares []Locality
+		for _, l := range got.Localities {
+			sum += uint64(l.Weight)
+			for _, e := range l.Endpoints {
+				if seen[e] {
+					t.Fatalf("%s is in two localities", e)
+				}
+				seen[e] = true
+			}
+			if strings.HasPrefix(l.Backend.Name.Name, "other-") {
+				spares = append(spares, l)
+			} else {
+				own, least = append(own, l), min(least, l.Weight)
+			}
+		}
+		if sum > math.MaxUint32 {
+			t.Fatalf("weights sum to %d", sum)
+		}
+		if got.Drop != want.Drop || !reflect.DeepEqual(got.Shares, want.Shares) {
+			t.Fatalf("a fallback changes what is dropped or learned: %v %v", got, want)
+		}
+		if b := in.gather(in.Assignment.Backends); b.up == 0 {
+			return // it may have taken over
+		}
+		for i := range own {
+			if len(spares) > 0 {
+				own[i].Weight /= spareScale
+			}
+		}
+		for _, l := range spares {
+			if l.Weight*50 > least {
+				t.Fatalf("a spare of %d beside %d", l.Weight, least)
+			}
+		}
+		if !reflect.DeepEqual(own, want.Localities) {
+			t.Fatalf("a fallback changes the others:\n%v\n%v", own, want.Localities)
 		}
 	})
 }
