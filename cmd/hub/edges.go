@@ -129,7 +129,8 @@ func loadsOf(r server.LoadReport) []endpoints.Load {
 		}
 		out[i] = endpoints.Load{Assignment: name, Interval: c.Interval, Dropped: c.Dropped}
 		for _, l := range c.Localities {
-			out[i].Localities = append(out[i].Localities, endpoints.LocalityLoad{SubZone: l.SubZone, Issued: l.Issued, Succeeded: l.Success, Failed: l.Error})
+			out[i].Localities = append(out[i].Localities, endpoints.LocalityLoad{
+				SubZone: l.SubZone, Issued: l.Issued, Succeeded: l.Success, Failed: l.Error, Open: l.InProgress})
 		}
 	}
 	return out

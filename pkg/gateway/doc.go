@@ -21,8 +21,8 @@
 //   - The rules of one host never fall through to those of a wider host.
 //   - timeouts.request and timeouts.backendRequest count for the whole exchange,
 //     a WebSocket's too. No timeout makes an upload longer than 5 minutes.
-//   - Requests for a dead backend go to the others of its rule, with the header
-//     changes of the backend that they were meant for.
+//   - Requests for a dead backend go to the others of its rule that speak the
+//     same protocol, with the header changes of the one they were meant for.
 //   - A match that an older route has on the same host never applies, and the
 //     younger route says so (condition Shadowed).
 //   - A Gateway that an edge refused stays in the Model and says so: an edge

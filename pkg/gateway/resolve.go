@@ -160,8 +160,9 @@ func (g *group) add(r resolvedBackend) {
 }
 
 // fallBackOn lets the backends of a rule's other groups take over where g's are
-// dead: Envoy moves nothing from one cluster to another. They are not probed,
-// because a health check is one for the whole assignment.
+// dead: Envoy moves nothing from one cluster to another. A cluster speaks one
+// protocol, and what has the name of one of g's backends may be the same pods.
+// They are not probed: a health check is one for the whole assignment.
 func (g *group) fallBackOn(groups []*group) {
 	for _, other := range groups {
 		if other == g || other.protocol != g.protocol {
@@ -207,7 +208,7 @@ func (b *build) resolveMirrors(r *judged, plan *rulePlan) []model.Mirror {
 func (r *judged) assignment(g *group) string {
 	slices.SortFunc(g.backends, backendOrder)
 	slices.SortFunc(g.fallback, backendOrder)
-	if len(g.backends) == 1 {
+	if len(g.backends) == 1 && len(g.fallback) == 0 { // its weight means nothing
 		g.backends[0].Weight = 1
 	}
 	ordinal := 0

@@ -58,7 +58,7 @@ type Locality struct {
 	Place   fleet.Place
 	// Weight is at least 1; all together sum to Whole and one for each refuge. A refuge is a member without a share:
 	// Envoy moves requests of unhealthy localities only to localities that have a weight. Where there are spares, for
-	// the case that all others are dead, these sum to about spareWhole, and all other weights are spareScale as much.
+	// the case that all others are dead, theirs is 1 and all other weights are spareScale times as much.
 	Weight    uint32
 	Endpoints []netip.AddrPort // sorted
 	Unchecked bool             // of a backend that the assignment's health check is not for
@@ -112,8 +112,8 @@ func ReadyIn(endpoints []fleet.Endpoint) int {
 	return n
 }
 
-// Assign joins one assignment with the endpoints and the shares of one region. A backend that is down has its weight
-// taken over by the assignment's other backends, or else by its fallback, but for a probe.
+// Assign joins one assignment with the endpoints and the shares of one region. What backends that are down leave goes to
+// the assignment's other backends and its fallback; as long as none is down, the fallback stands by.
 func Assign(in AssignInput) LoadAssignment {
 	out := LoadAssignment{Key: in.Assignment.Key}
 	own, fallback := in.gather(in.Assignment.Backends), gathered{}
@@ -124,31 +124,44 @@ func Assign(in AssignInput) LoadAssignment {
 	if len(own.portions) > 0 { // Kubernetes says that there is nobody: that is an answer
 		fallback = in.gather(in.Assignment.Fallback)
 	}
-	probe := own.down * probeShare
-	switch {
-	case own.down == 0:
-	case own.up > 0:
-		own.scale((own.up+own.down-probe)/own.up, probeShare)
-	case fallback.up > 0:
-		own.scale(0, probeShare)
-		fallback.scale((own.down-probe)/fallback.up, 0)
+	if own.down > 0 && own.up+fallback.up > 0 {
+		toUp, toDown, toFallback := Takeover(own.up, own.down, fallback.up)
+		own.scale(toUp, toDown)
+		fallback.scale(toFallback, 0)
 		out.merge(slices.Concat(own.portions, fallback.portions))
 		return out
 	}
 	for _, p := range fallback.portions {
 		if p.part > 0 {
-			own.portions = append(own.portions, portion{Locality: p.Locality, spare: p.part})
+			p.part, p.spare = 0, true
+			own.portions = append(own.portions, p)
 		}
 	}
 	out.merge(own.portions)
 	return out
 }
 
-// portion is a locality and its part of the requests, or as a spare of those that nobody else answers.
+// probeOfDown bounds what a small backend that is down keeps as its probe.
+const probeOfDown = 0.1
+
+// Takeover says what the weights of an assignment's backends are multiplied by, given the sums of weights of those that
+// are up and down, and of the fallback that is up: who is down keeps 1 % of them all as a probe (of its own weight 10 %
+// at most), and the others take over the rest in proportion.
+func Takeover(up, down, fallback float64) (toUp, toDown, toFallback float64) {
+	if down <= 0 || up+fallback <= 0 {
+		return 1, 1, 0
+	}
+	probe := min(down*probeOfDown, (up+down+fallback)*probeShare)
+	more := (down - probe) / (up + fallback)
+	return 1 + more, probe / down, more
+}
+
+// portion is a locality and its part of the requests. A spare has none, and gets those that nobody else answers.
 type portion struct {
 	Locality
-	part, spare float64
-	down        bool // of a backend that is down
+	part  float64
+	spare bool
+	down  bool // of a backend that is down
 }
 
 // gathered is what a list of backends comes to: the sums of the weights of those that are up, down, and without any
@@ -177,13 +190,13 @@ func (in AssignInput) gather(list []model.WeightedBackend) (out gathered) {
 		switch {
 		case len(localities) == 0:
 			out.dropped += weight
-		case shares.Down():
+		case shares.Down:
 			out.down += weight
 		default:
 			out.up += weight
 		}
 		for i, l := range localities {
-			out.portions = append(out.portions, portion{Locality: l, part: weight * parts[i], down: shares.Down()})
+			out.portions = append(out.portions, portion{Locality: l, part: weight * parts[i], down: shares.Down})
 		}
 	}
 	return out
@@ -260,11 +273,9 @@ func sumOf(f []float64) float64 {
 }
 
 const (
-	// spareScale multiplies all weights where there are spares, so that a refuge (1 of Whole) is still preferred to
-	// all of these by far. The sum stays below 2^32, which is what Envoy takes.
+	// spareScale multiplies all weights but those of spares, which are 1, so that a refuge (1 of Whole) is still
+	// preferred to spares by far. The sum stays below 2^32, which is what Envoy takes.
 	spareScale = 4000
-	// spareWhole is what the weights of spares sum to, about.
-	spareWhole = 40
 )
 
 // merge gives every address to the first locality that has it, together with the part of the requests that the other
@@ -289,7 +300,7 @@ func (a *LoadAssignment) merge(portions []portion) {
 		for _, e := range p.Endpoints {
 			if first, taken := owner[e]; taken {
 				kept[first].part += each
-				if first != k && p.spare == 0 && !slices.Contains(a.Overlaps, p.Backend) {
+				if first != k && !p.spare && !slices.Contains(a.Overlaps, p.Backend) {
 					a.Overlaps = append(a.Overlaps, p.Backend)
 				}
 				continue
@@ -308,17 +319,14 @@ func (a *LoadAssignment) merge(portions []portion) {
 
 // weighed sets the weights of portions. A weight is at least 1.
 func weighed(portions []portion) []portion {
-	fractions, spares := make([]float64, len(portions)), 0.0
+	fractions := make([]float64, len(portions))
 	for i, p := range portions {
 		fractions[i] = p.part
-		spares += p.spare
 	}
+	spares := slices.ContainsFunc(portions, func(p portion) bool { return p.spare })
 	for i, n := range wholeParts(fractions) {
 		p := &portions[i]
-		switch p.Weight = max(n, 1); {
-		case p.spare > 0:
-			p.Weight = max(uint32(p.spare/spares*spareWhole+0.5), 1)
-		case spares > 0:
+		if p.Weight = max(n, 1); spares && !p.spare {
 			p.Weight *= spareScale
 		}
 	}

@@ -22,7 +22,7 @@ import (
 //	backend blue 90 [clusters=a,b] [unchecked]  a weighted backend of the assignment (svc:name is a Service of the hub)
 //	part blue us-west us 10.1.0.1 10.1.0.2~ endpoints; ~ terminates but serves, ! is not ready
 //	fallback green 10                       the same, of the fallback
-//	share blue us-west 600000 [unreachable] of region us
+//	share blue us-west 600000 [down]        of region us
 func TestAssignStories(t *testing.T) {
 	datadriven.RunTest(t, "testdata/assign.txt", func(t *testing.T, d *datadriven.TestData) string {
 		in, parts := readAssign(t, d)
@@ -99,7 +99,7 @@ func readAssign(t *testing.T, d *datadriven.TestData) (AssignInput, map[fleet.Ba
 	return in, parts
 }
 
-func (in *AssignInput) share(b fleet.Backend, s Share, unreachable bool) {
+func (in *AssignInput) share(b fleet.Backend, s Share, down bool) {
 	k := slices.IndexFunc(in.Shares, func(s BackendShares) bool { return s.Backend == b })
 	if k < 0 {
 		k = len(in.Shares)
@@ -107,9 +107,7 @@ func (in *AssignInput) share(b fleet.Backend, s Share, unreachable bool) {
 	}
 	of := &in.Shares[k]
 	of.Shares = append(of.Shares, s)
-	if unreachable {
-		of.HeldOut = append(of.HeldOut, s.Cluster)
-	}
+	of.Down = of.Down || down
 }
 
 func describeAssignment(a LoadAssignment) string {
@@ -221,8 +219,9 @@ func TestAssignLaws(t *testing.T) {
 	})
 }
 
-// A fallback changes nothing between the others while any of their backends is up, gets far less than each of them, and
-// no more addresses or weight than Envoy takes.
+// A fallback changes nothing between the others while none of their backends is down, and gets far less than each of
+// them. It never takes more addresses or weight than Envoy does, nor changes what is dropped or learned. Where somebody
+// is down, the parts still sum to Whole.
 func TestFallbackLaws(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		in, parts := drawAssign(t)
@@ -236,11 +235,7 @@ func TestFallbackLaws(t *testing.T) {
 			in.Assignment.Fallback = append(in.Assignment.Fallback, b)
 		}
 		for i := range in.Shares {
-			if rapid.IntRange(0, 3).Draw(t, "down") == 0 {
-				for _, s := range in.Shares[i].Shares {
-					in.Shares[i].HeldOut = append(in.Shares[i].HeldOut, s.Cluster)
-				}
-			}
+			in.Shares[i].Down = rapid.IntRange(0, 3).Draw(t, "down") == 0
 		}
 		alone := in
 		alone.Assignment.Fallback = nil
@@ -261,14 +256,17 @@ func TestFallbackLaws(t *testing.T) {
 				own, least = append(own, l), min(least, l.Weight)
 			}
 		}
-		if sum > math.MaxUint32 {
-			t.Fatalf("weights sum to %d", sum)
-		}
 		if got.Drop != want.Drop || !reflect.DeepEqual(got.Shares, want.Shares) {
 			t.Fatalf("a fallback changes what is dropped or learned: %v %v", got, want)
 		}
-		if b := in.gather(in.Assignment.Backends); b.up == 0 {
-			return // it may have taken over
+		if b := in.gather(in.Assignment.Backends); b.down > 0 && b.up+in.gather(in.Assignment.Fallback).up > 0 {
+			if sum < Whole || sum > Whole+uint64(len(got.Localities)) {
+				t.Fatalf("weights sum to %d", sum)
+			}
+			return
+		}
+		if sum > math.MaxUint32 {
+			t.Fatalf("weights sum to %d", sum)
 		}
 		for i := range own {
 			if len(spares) > 0 {
@@ -276,7 +274,7 @@ func TestFallbackLaws(t *testing.T) {
 			}
 		}
 		for _, l := range spares {
-			if l.Weight*50 > least {
+			if l.Weight*1000 > least {
 				t.Fatalf("a spare of %d beside %d", l.Weight, least)
 			}
 		}
@@ -286,11 +284,36 @@ func TestFallbackLaws(t *testing.T) {
 	})
 }
 
+// Nothing is lost by a takeover, who is down keeps a small probe, and the others their proportions.
+func TestTakeoverLaws(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		weight := rapid.OneOf(rapid.Just(0.0), rapid.Float64Range(1, 1e6))
+		up, down, fallback := weight.Draw(t, "up"), weight.Draw(t, "down"), weight.Draw(t, "fallback")
+		toUp, toDown, toFallback := Takeover(up, down, fallback)
+		if got, want := up*toUp+down*toDown+fallback*toFallback, up+down; math.Abs(got-want) > want*1e-9 {
+			t.Fatalf("%v of %v is sent", got, want)
+		}
+		if down == 0 || up+fallback == 0 {
+			if toUp != 1 || toDown != 1 || toFallback != 0 {
+				t.Fatal("nobody is down, or nobody is up, and weights move")
+			}
+			return
+		}
+		if probe := down * toDown; probe <= 0 || probe > down/10*(1+1e-9) || probe > (up+down+fallback)/100*(1+1e-9) {
+			t.Fatalf("a probe of %v", probe)
+		}
+		if math.Abs(toUp-1-toFallback) > 1e-9*toUp {
+			t.Fatalf("those that were there get %v more, the fallback %v", toUp-1, toFallback)
+		}
+	})
+}
+
 func TestVersionRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		in, _ := drawAssign(t)
 		for i := range in.Shares {
 			in.Shares[i].Region, in.Shares[i].Overflow = "", 0
+			in.Shares[i].Down = rapid.Bool().Draw(t, "down")
 			if rapid.Bool().Draw(t, "fails") {
 				in.Shares[i].HeldOut = []fleet.ClusterName{"c1", fleet.ClusterName("x" + rapid.String().Draw(t, "name"))}
 			}
@@ -306,6 +329,8 @@ func TestVersionRoundTrip(t *testing.T) {
 
 func FuzzParseVersion(f *testing.F) {
 	f.Add("h;ServiceImport/shop/web=us-west:666667,eu-west:333333!us-west")
+	f.Add("h;ServiceImport/shop/web=us-west:1000000*")
+	f.Add("h;Service/shop/web=*")
 	f.Add("h;Service/shop/web=")
 	f.Add("h;Service/shop/web=a:01000000")      // two spellings of one number
 	f.Add("h;Service/shop/web=;Service/a/web=") // not in order

@@ -3,6 +3,7 @@ package lbsync
 import (
 	"fmt"
 	"math"
+	"slices"
 	"testing"
 	"time"
 
@@ -244,6 +245,8 @@ func TestWhatIsWorthAMove(t *testing.T) {
 	demand := map[string]float64{"us": 99, "eu": 1}
 	held := shares("us", 500_000, 500_000)
 	held.HeldOut = []fleet.ClusterName{"us-west"}
+	down := shares("us", 500_000, 500_000)
+	down.Down = true
 	for _, c := range []struct {
 		why  string
 		move Move
@@ -261,6 +264,7 @@ func TestWhatIsWorthAMove(t *testing.T) {
 			New: []RegionShares{shares("eu", 1_000_000, 0), shares("us", 506_000, 494_000)}}, true},
 		{"a new region", Move{New: []RegionShares{shares("us", 500_000, 500_000)}}, true},
 		{"held out", Move{Old: []RegionShares{shares("us", 500_000, 500_000)}, New: []RegionShares{held}}, true},
+		{"down", Move{Old: []RegionShares{shares("us", 500_000, 500_000)}, New: []RegionShares{down}}, true},
 		{"0.1 % of us-west, which lost its last endpoint", Move{Old: []RegionShares{shares("us", 1_000, 999_000)},
 			New: []RegionShares{{Region: "us", Shares: []Share{{"us-east", Whole}}}}, Members: both[:1]}, true},
 		{"0.1 % of us-west, set to scaler 0", Move{Old: []RegionShares{shares("us", 1_000, 999_000)},
@@ -278,40 +282,82 @@ func TestWhatIsWorthAMove(t *testing.T) {
 	}
 }
 
-// Errors are answers: only who fails without being reached, at any edge, is unreachable.
+// Errors are answers: only who fails before a request gets there is unreachable, until an endpoint answers any edge.
 func TestUnreachable(t *testing.T) {
 	var h Health
 	type row struct {
-		edge            string
-		issued, ok, bad uint64
-		want            bool
+		edge           string
+		ended, ok, bad uint64
+		held, want     bool
 	}
 	for i, r := range []row{
-		{"a", 20, 0, 20, false}, // answers of 500
-		{"a", 20, 0, 20, false}, // held out, and there
-		{"a", 0, 0, 0, false},
-		{"a", 0, 0, 3, true},      // no connection
-		{"a", 0, 0, 0, true},      // every endpoint is ejected
-		{"b", 1, 0, 1, false},     // b gets there
-		{"b", 0, 0, 1, true},      // it does not any more
-		{"a", 1, 0, 0, false},     // a does, though no answer has come yet
-		{"a", 0, 1, 0, false},     // it has
-		{"a", 100, 90, 30, false}, // the second of its death
-		{"a", 0, 0, 12, false},    // one report is a blip
-		{"a", 0, 0, 0, true},
+		{"a", 20, 0, 20, false, false}, // answers of 500
+		{"a", 20, 0, 20, true, false},  // held out, and there
+		{"a", 0, 0, 0, true, false},
+		{"a", 0, 0, 3, true, false}, // no connection
+		{"a", 0, 0, 0, true, false}, // every endpoint is ejected
+		{"a", 0, 0, 1, true, true},
+		{"a", 0, 0, 0, true, true},
+		{"b", 1, 0, 1, true, false}, // b gets there
+		{"a", 0, 0, 9, true, false}, // what b says counts
+		{"b", 0, 0, 1, true, true},  // until it does not any more
+		{"a", 1, 0, 0, true, false}, // an answer that a's client did not wait for
+		{"a", 1, 1, 0, false, false},
+		{"a", 90, 80, 22, false, false}, // the second of its death: ten got an answer of 500, twelve no connection
+		{"a", 0, 0, 0, false, false},    // one report is a blip
+		{"a", 0, 0, 0, true, true},
+		{"a", 1, 1, 0, false, false},
+		{"a", 0, 0, 3, false, false}, // a lone client
+		{"a", 0, 0, 1, true, true},
 	} {
-		before := len(h.HeldOut())*2 + len(h.Unreachable())
-		changed := h.Observe(Outcome{Edge: r.edge, Cluster: "us-west", Issued: r.issued, Succeeded: r.ok, Failed: r.bad})
-		if got := len(h.Unreachable()) == 1; got != r.want {
-			t.Errorf("row %d: unreachable %v", i, got)
+		wasHeld, was := len(h.HeldOut()), len(h.Unreachable())
+		changed := h.Observe(Outcome{Edge: r.edge, Cluster: "us-west", Ended: r.ended, Succeeded: r.ok, Failed: r.bad})
+		if held, got := len(h.HeldOut()) == 1, len(h.Unreachable()) == 1; held != r.held || got != r.want {
+			t.Errorf("row %d: held %v, unreachable %v", i, held, got)
 		}
-		if after := len(h.HeldOut())*2 + len(h.Unreachable()); changed != (before != after) {
+		if changed != (wasHeld != len(h.HeldOut()) || was != len(h.Unreachable())) {
 			t.Errorf("row %d: changed %v", i, changed)
 		}
 	}
-	var restarted Health
-	if restarted.Hold("us-west"); len(restarted.Unreachable()) != 1 {
-		t.Error("a hub that has restarted finds an import that was down reachable")
+	if h.Forget("a"); len(h.Unreachable()) != 1 {
+		t.Error("an edge that goes away makes a member reachable")
+	}
+	if h.Retry("us-west"); len(h.Unreachable()) != 0 {
+		t.Error("a member that is tried again is still unreachable")
+	}
+	h.Hold("us-west", true, time.Time{})
+	if h.Observe(Outcome{Edge: "b", Cluster: "us-west", Ended: 5}); len(h.Unreachable()) != 0 {
+		t.Error("an answer that nobody waited for is none")
+	}
+}
+
+// Who is held out and has had no request for half a minute is tried again: its part may be none of few requests.
+func TestUntriedMembersAreRetried(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	var h Health
+	fail := func(cluster fleet.ClusterName, after time.Duration, failed uint64) {
+		now = now.Add(after)
+		h.Observe(Outcome{Edge: "a", Cluster: cluster, At: now, Failed: failed})
+	}
+	h.Hold("eu-west", false, now)
+	fail("us-west", time.Second, 4)
+	fail("us-west", time.Second, 4)
+	fail("us-west", 20*time.Second, 1)
+	if got := h.Expire(now.Add(7 * time.Second)); len(got) != 0 {
+		t.Errorf("%v after 29 s and 7 s", got)
+	}
+	if got := h.Expire(now.Add(8 * time.Second)); !slices.Equal(got, []fleet.ClusterName{"eu-west"}) {
+		t.Errorf("%v after 30 s and 8 s", got)
+	}
+	fail("us-west", 20*time.Second, 0) // no request
+	if got := h.Expire(now.Add(9 * time.Second)); len(got) != 0 {
+		t.Errorf("%v after 29 s", got)
+	}
+	if got := h.Expire(now.Add(10 * time.Second)); !slices.Equal(got, []fleet.ClusterName{"us-west"}) || len(h.HeldOut())+len(h.Unreachable()) > 0 {
+		t.Errorf("%v after 30 s", got)
+	}
+	if got := h.Expire(now.Add(time.Hour)); len(got) != 0 {
+		t.Errorf("%v is held out no more", got)
 	}
 }
 
@@ -351,7 +397,7 @@ func TestHealthStories(t *testing.T) {
 		{"a", 0, 9, true},
 	} {
 		before := len(h.HeldOut()) > 0
-		changed := h.Observe(Outcome{Edge: r.edge, Cluster: "us-west", Succeeded: r.ok, Failed: r.bad})
+		changed := h.Observe(Outcome{Edge: r.edge, Cluster: "us-west", Ended: r.ok + r.bad, Succeeded: r.ok, Failed: r.bad})
 		if held := len(h.HeldOut()) > 0; held != r.heldAfter || changed != (held != before) {
 			t.Errorf("row %d: held %v, changed %v", i, held, changed)
 		}
@@ -359,7 +405,7 @@ func TestHealthStories(t *testing.T) {
 	if !h.Retry("us-west") || len(h.HeldOut()) > 0 {
 		t.Error("a member that is said to be back is tried")
 	}
-	h.Hold("eu-west")
+	h.Hold("eu-west", false, time.Time{})
 	if got := h.HeldOut(); len(got) != 1 || !h.Observe(Outcome{Edge: "a", Cluster: "eu-west", Succeeded: 1}) {
 		t.Errorf("learned: %v", got)
 	}

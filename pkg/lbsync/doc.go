@@ -25,8 +25,9 @@
 //  4. Nobody has capacity: every scaler counts as 1. No endpoint ready anywhere: no shares.
 //
 // A member held out for a region counts as n(m) = 0 there and gets, with the others held out, 1 % of that region's
-// requests, taken off first; where every member would be held out, none is, for failing tells nothing then. Where nobody
-// can even be reached, the import is down, and a rule's other backends get its weight but for that 1 % (Assign).
+// requests, taken off first; where every member would be held out, none is, for failing tells nothing then. Where no
+// member can even be reached, the import is down in that region, and a rule's other backends get its weight but for a
+// probe (Takeover).
 //
 // # Example
 //

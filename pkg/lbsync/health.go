@@ -3,32 +3,49 @@ package lbsync
 import (
 	"maps"
 	"slices"
+	"time"
 
 	"crossway.dev/crossway/pkg/fleet"
 )
 
 const (
 	// failingReports and failingRequests: a member is held out when an edge saw this many reports in a row in which
-	// nothing succeeded, and this many requests failed since the report with its last success.
-	failingReports  = 2
-	failingRequests = 10
+	// nothing succeeded, and this many requests failed since the report with its last success. Connections that cannot
+	// be made say more than answers: of requests that failed for them, failingConnections are enough.
+	failingReports     = 2
+	failingRequests    = 10
+	failingConnections = 4
+	// untried is after which time without a request a member that is held out is tried by all: where clients are few,
+	// the part that tries it may be no request for minutes.
+	untried = 30 * time.Second
 )
 
 // Outcome is what one edge's report says of one member's part of an import.
 type Outcome struct {
 	Edge    string
 	Cluster fleet.ClusterName
+	At      time.Time // of the report
 	// Succeeded and Failed count requests since the edge's last report. Failed are connect errors, resets and
-	// answers with a 5xx status; load reports do not tell them apart. Issued are those that got as far as an endpoint:
-	// a connection that cannot be made is Failed without being Issued.
-	Succeeded, Failed, Issued uint64
+	// answers with a 5xx status; load reports do not tell them apart.
+	Succeeded, Failed uint64
+	// Ended counts requests that had got as far as an endpoint and ended there, however: what failed beside them had
+	// no connection.
+	Ended uint64
+}
+
+// unsent are the requests that failed because no connection could be made.
+func (o Outcome) unsent() uint64 {
+	answered := max(o.Ended, o.Succeeded) - o.Succeeded
+	return max(o.Failed, answered) - answered
 }
 
 // Health remembers, for one region and one import, which members' requests all fail. It decides about shares alone:
 // Split ignores it where every member fails. The zero value holds nobody out.
 type Health struct {
-	runs map[fleet.ClusterName]map[string]run // by member and edge
-	held map[fleet.ClusterName]bool
+	runs        map[fleet.ClusterName]map[string]run // by member and edge
+	held        map[fleet.ClusterName]bool
+	unreachable map[fleet.ClusterName]bool      // of those held
+	tried       map[fleet.ClusterName]time.Time // when those held had their last request
 }
 
 // run is one edge's unbroken row of reports without a success. A report without requests to the member counts when one
@@ -38,27 +55,43 @@ type Health struct {
 type run struct {
 	reports int
 	failed  uint64
-	// unreached: requests failed after the last one that got as far as an endpoint.
-	unreached bool
+	// unsent are those of failed without a connection, since an endpoint last answered; answers: it did in the last
+	// report that has any request.
+	unsent  uint64
+	answers bool
 }
 
 // Observe adds a report of an import that has requests, and says whether what is known of the member changed. One
 // success anywhere in the region brings it back at once.
 func (h *Health) Observe(o Outcome) (changed bool) {
-	held, unreachable := h.held[o.Cluster], h.unreachable(o.Cluster)
+	h.start()
+	held, unreachable := h.held[o.Cluster], h.unreachable[o.Cluster]
 	h.observe(o)
-	return held != h.held[o.Cluster] || unreachable != h.unreachable(o.Cluster)
+	if !h.held[o.Cluster] {
+		delete(h.tried, o.Cluster)
+	} else if !held || o.Failed+o.Ended > 0 {
+		h.tried[o.Cluster] = o.At
+	}
+	return held != h.held[o.Cluster] || unreachable != h.unreachable[o.Cluster]
+}
+
+func (h *Health) start() {
+	if h.runs == nil {
+		h.runs = map[fleet.ClusterName]map[string]run{}
+		h.held, h.unreachable = map[fleet.ClusterName]bool{}, map[fleet.ClusterName]bool{}
+		h.tried = map[fleet.ClusterName]time.Time{}
+	}
 }
 
 func (h *Health) observe(o Outcome) {
-	if h.runs == nil {
-		h.runs, h.held = map[fleet.ClusterName]map[string]run{}, map[fleet.ClusterName]bool{}
+	if o.Ended+o.Succeeded > 0 { // whoever saw it, the member's endpoints are there
+		delete(h.unreachable, o.Cluster)
 	}
 	if o.Succeeded > 0 {
 		delete(h.held, o.Cluster)
 		delete(h.runs, o.Cluster) // of every edge: the member answers in this region
 		if o.Failed > 0 {
-			h.runs[o.Cluster] = map[string]run{o.Edge: {failed: o.Failed}}
+			h.runs[o.Cluster] = map[string]run{o.Edge: {failed: o.Failed, unsent: o.unsent()}}
 		}
 		return
 	}
@@ -66,50 +99,66 @@ func (h *Health) observe(o Outcome) {
 	if o.Failed == 0 && r.failed == 0 {
 		return
 	}
+	r.reports, r.failed = r.reports+1, r.failed+o.Failed
+	switch {
+	case o.Ended > 0:
+		r.answers, r.unsent = true, 0
+	case o.Failed > 0:
+		r.answers, r.unsent = false, r.unsent+o.Failed
+	}
 	if h.runs[o.Cluster] == nil {
 		h.runs[o.Cluster] = map[string]run{}
 	}
-	h.runs[o.Cluster][o.Edge] = run{reports: r.reports + 1, failed: r.failed + o.Failed, unreached: r.unreached || o.Failed > 0}
-	reports, failed := 0, uint64(0)
-	for edge, r := range h.runs[o.Cluster] {
-		reports = max(reports, r.reports)
-		failed += r.failed
-		if o.Issued > 0 { // whoever saw it, the member's endpoints are there
-			r.unreached = false
-			h.runs[o.Cluster][edge] = r
-		}
-	}
-	if reports >= failingReports && failed >= failingRequests {
-		h.held[o.Cluster] = true
-	}
+	h.runs[o.Cluster][o.Edge] = r
+	h.judge(o.Cluster)
 }
 
-// unreachable says whether a member is held out and not even connections to it can be made.
-func (h *Health) unreachable(cluster fleet.ClusterName) bool {
+// judge holds a member out for what all edges saw of it.
+func (h *Health) judge(cluster fleet.ClusterName) {
+	all := run{}
 	for _, r := range h.runs[cluster] {
-		if r.unreached {
-			return h.held[cluster]
+		all.reports = max(all.reports, r.reports)
+		all.failed += r.failed
+		all.unsent += r.unsent
+		all.answers = all.answers || r.answers
+	}
+	if all.reports >= failingReports && (all.failed >= failingRequests || all.unsent >= failingConnections) {
+		h.held[cluster] = true
+		if all.unsent >= failingConnections && !all.answers {
+			h.unreachable[cluster] = true
 		}
 	}
-	return false
 }
 
-// Hold holds a member out because the shares in force say so: how a hub that has just started learns it. Where all are
-// held out, they are unreachable (RegionShares).
-func (h *Health) Hold(cluster fleet.ClusterName) {
-	if h.held == nil {
-		h.runs, h.held = map[fleet.ClusterName]map[string]run{}, map[fleet.ClusterName]bool{}
+// Hold holds a member out because the shares in force say so: how a hub that has just started learns it.
+func (h *Health) Hold(cluster fleet.ClusterName, unreachable bool, now time.Time) {
+	h.start()
+	h.held[cluster], h.tried[cluster] = true, now
+	if unreachable {
+		h.unreachable[cluster] = true
 	}
-	h.held[cluster] = true
-	h.runs[cluster] = map[string]run{"": {unreached: true}}
 }
 
 // Retry forgets what is known of a member: something says that it is back.
 func (h *Health) Retry(cluster fleet.ClusterName) (changed bool) {
 	changed = h.held[cluster]
 	delete(h.held, cluster)
+	delete(h.unreachable, cluster)
 	delete(h.runs, cluster)
+	delete(h.tried, cluster)
 	return changed
+}
+
+// Expire retries the members that had no request for too long, and gives them, sorted.
+func (h *Health) Expire(now time.Time) (retried []fleet.ClusterName) {
+	for cluster, at := range h.tried {
+		if now.Sub(at) >= untried {
+			h.Retry(cluster)
+			retried = append(retried, cluster)
+		}
+	}
+	slices.Sort(retried)
+	return retried
 }
 
 // Suspects lists the members that failed at an edge since it last saw nothing but successes, sorted: those of which
@@ -139,6 +188,4 @@ func (h *Health) HeldOut() []fleet.ClusterName { return slices.Sorted(maps.Keys(
 
 // Unreachable lists those of HeldOut to which not even connections can be made, sorted. The others answer, if only with
 // errors, and errors are answers.
-func (h *Health) Unreachable() []fleet.ClusterName {
-	return slices.DeleteFunc(h.HeldOut(), func(c fleet.ClusterName) bool { return !h.unreachable(c) })
-}
+func (h *Health) Unreachable() []fleet.ClusterName { return slices.Sorted(maps.Keys(h.unreachable)) }

@@ -60,17 +60,13 @@ type RegionShares struct {
 	Region string
 	// Shares are sorted by cluster; members without a part are absent.
 	Shares []Share
-	// HeldOut are the members that get their part only as a probe, sorted. Where nobody can be reached it has all who
-	// have a part: the import is Down.
+	// HeldOut are the members that get their part only as a probe, sorted.
 	HeldOut []fleet.ClusterName
+	// Down says that no member can be reached. The parts are those of whatever is still sent to the import: a rule's
+	// other backends get its weight but for a probe (Assign).
+	Down bool
 	// Overflow is the part of Whole that did not fit into the region's first rank with capacity.
 	Overflow uint32
-}
-
-// Down says that nobody who has a part can be reached. The parts are still those of the import's requests, but a rule
-// with other backends gives these the import's weight (Assign).
-func (r RegionShares) Down() bool {
-	return len(r.Shares) > 0 && !slices.ContainsFunc(r.Shares, func(s Share) bool { return !slices.Contains(r.HeldOut, s.Cluster) })
 }
 
 // Split divides each region's demand for one import over the members that can serve it. It is exact and the same
@@ -286,11 +282,9 @@ func (w *world) sharesOf(r *region) RegionShares {
 	for i, n := range wholeParts(parts) {
 		if n > 0 {
 			out.Shares = append(out.Shares, Share{Cluster: w.members[i].Cluster, Parts: n})
-			if r.down {
-				out.HeldOut = append(out.HeldOut, w.members[i].Cluster)
-			}
 		}
 	}
+	out.Down = r.down && len(out.Shares) > 0
 	return out
 }
 

@@ -105,6 +105,9 @@ func describeShares(t *testing.T, in SplitInput) string {
 		if len(r.HeldOut) > 0 {
 			fmt.Fprintf(&b, " (only probed: %v)", r.HeldOut)
 		}
+		if r.Down {
+			b.WriteString(" (down)")
+		}
 		b.WriteString("\n")
 	}
 	return b.String()

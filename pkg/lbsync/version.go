@@ -17,7 +17,7 @@ import (
 //
 //	<hash>;ServiceImport/shop/web=us-west:666667,eu-west:333333!us-west
 //
-// with the held-out members after the exclamation mark, one group for each backend.
+// with the held-out members after the exclamation mark, or an asterisk where the import is down, one group for each backend.
 func Version(hash string, shares []BackendShares) string {
 	var b strings.Builder
 	b.WriteString(url.QueryEscape(hash))
@@ -41,6 +41,9 @@ func (s BackendShares) text() string {
 		held = append(held, url.QueryEscape(string(c)))
 	}
 	text := strings.Join(shares, ",")
+	if s.Down {
+		text += "*"
+	}
 	if len(held) > 0 {
 		text += "!" + strings.Join(held, ",")
 	}
@@ -84,6 +87,7 @@ func parseShares(group string) (BackendShares, bool) {
 	}
 	s.Backend = fleet.Backend{Kind: fleet.BackendKind(words[0]), Name: fleet.ServiceName{Namespace: words[1], Name: words[2]}}
 	shares, held, hasHeld := strings.Cut(rest, "!")
+	shares, s.Down = strings.CutSuffix(shares, "*")
 	sum := uint64(0)
 	for part := range strings.SplitSeq(shares, ",") {
 		if shares == "" {

@@ -205,8 +205,9 @@ type Assignment struct {
 	Route    fleet.ObjectName
 	Backends []WeightedBackend // in order of Backend, Port; weights sum > 0
 	// Fallback are the backends of the rule's other targets, in the same order,
-	// which take over while all of Backends are dead. None has the name of one
-	// of Backends. Like weights, they are a matter of endpoints.
+	// which take over from those of Backends that are dead, in proportion to all
+	// weights. None has the name of one of Backends. Like weights, they are a
+	// matter of endpoints.
 	Fallback    []WeightedBackend
 	Protocol    BackendProtocol
 	Timeout     time.Duration // of each try; 0: none

@@ -131,11 +131,13 @@ func same[T any](a, b T) bool { return reflect.DeepEqual(a, b) }
 
 // sameAssignment is DeepEqual, and quick where Build gave the same memory.
 func sameAssignment(a, b model.Assignment) bool {
-	if a.Key != b.Key || a.Route != b.Route || a.Protocol != b.Protocol || a.Timeout != b.Timeout || len(a.Backends) != len(b.Backends) {
-		return false
-	}
-	backends := len(a.Backends) == 0 || &a.Backends[0] == &b.Backends[0] || reflect.DeepEqual(a.Backends, b.Backends)
-	return backends && (a.HealthCheck == b.HealthCheck || reflect.DeepEqual(a.HealthCheck, b.HealthCheck))
+	return a.Key == b.Key && a.Route == b.Route && a.Protocol == b.Protocol && a.Timeout == b.Timeout &&
+		sameBackends(a.Backends, b.Backends) && sameBackends(a.Fallback, b.Fallback) &&
+		(a.HealthCheck == b.HealthCheck || reflect.DeepEqual(a.HealthCheck, b.HealthCheck))
+}
+
+func sameBackends(a, b []model.WeightedBackend) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0] || reflect.DeepEqual(a, b))
 }
 
 func appendTo(out *envoy.Resources, more envoy.Resources) {

@@ -41,6 +41,8 @@ type regionFlow struct {
 	heard bool
 	// carry is the fraction of a request that a weighted rule's part left over, by edge.
 	carry map[string]float64
+	// open are the requests that had not ended at the edge's last report, by edge and member.
+	open map[string]map[fleet.ClusterName]uint64
 }
 
 // division is what the shares of a flow are made from.
@@ -64,7 +66,7 @@ func newFlow(backend fleet.Backend) *flow {
 
 func (f *flow) region(name string) *regionFlow {
 	if f.regions[name] == nil {
-		f.regions[name] = &regionFlow{carry: map[string]float64{}}
+		f.regions[name] = &regionFlow{carry: map[string]float64{}, open: map[string]map[fleet.ClusterName]uint64{}}
 	}
 	return f.regions[name]
 }
@@ -93,7 +95,12 @@ func (f *flow) learn(held lbsync.RegionShares, now time.Time) (changed bool) {
 	r.learned, r.counted, f.due = now, false, true
 	for _, c := range held.HeldOut {
 		if f.has(c) {
-			r.health.Hold(c)
+			r.health.Hold(c, false, now)
+		}
+	}
+	for _, m := range f.members {
+		if held.Down && m.Ready > 0 {
+			r.health.Hold(m.Cluster, true, now)
 		}
 	}
 	k := slices.IndexFunc(f.shares, func(s lbsync.RegionShares) bool { return s.Region == held.Region })
@@ -183,7 +190,7 @@ func withoutLost(r lbsync.RegionShares, members []lbsync.Capacity) lbsync.Region
 	able := func(c fleet.ClusterName) bool {
 		return slices.ContainsFunc(members, func(m lbsync.Capacity) bool { return m.Cluster == c && m.Ready > 0 && m.Scaler > 0 })
 	}
-	out := lbsync.RegionShares{Region: r.Region, Overflow: r.Overflow}
+	out := lbsync.RegionShares{Region: r.Region, Down: r.Down, Overflow: r.Overflow}
 	left := uint64(0)
 	for _, s := range r.Shares {
 		if able(s.Cluster) {
@@ -210,5 +217,5 @@ func withoutLost(r lbsync.RegionShares, members []lbsync.Capacity) lbsync.Region
 
 // sameShares ignores Overflow, which no edge sees.
 func sameShares(a, b lbsync.RegionShares) bool {
-	return a.Region == b.Region && slices.Equal(a.Shares, b.Shares) && slices.Equal(a.HeldOut, b.HeldOut)
+	return a.Region == b.Region && slices.Equal(a.Shares, b.Shares) && slices.Equal(a.HeldOut, b.HeldOut) && a.Down == b.Down
 }

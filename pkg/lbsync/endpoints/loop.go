@@ -51,7 +51,7 @@ func New(config Config) *Loop {
 		config.Clock = clock.RealClock{}
 	}
 	return &Loop{config: config, intake: newIntake(), synced: make(chan struct{}), ended: make(chan struct{}), told: map[string]string{},
-		world: newWorld(config.Hub), metrics: newMetrics()}
+		world: newWorld(config.Hub, config.Log), metrics: newMetrics()}
 }
 
 // NeedLeaderElection says that every replica serves its edges.
@@ -181,6 +181,7 @@ func (w *world) forget(now time.Time) {
 				r.demand.Forget(key)
 				r.health.Forget(key)
 				delete(r.carry, key)
+				delete(r.open, key)
 				f.due = true
 			}
 		}

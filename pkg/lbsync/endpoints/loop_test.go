@@ -9,6 +9,7 @@ import (
 
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"crossway.dev/crossway/api/v1alpha1"
@@ -226,6 +227,10 @@ func TestOverflowEndsWithItsImport(t *testing.T) {
 	if got := said(); got != "web-policy1 web=False" {
 		t.Errorf("the import is back: %s", got)
 	}
+	f.SetAssignments(nil, []model.Traffic{rated("web", 0)})
+	if got := said(); got != "web-policy1" {
+		t.Errorf("the policy has no rate: %s", got)
+	}
 }
 
 // What an edge names is nobody's until a member has a part of the import: neither versions nor load reports make the hub
@@ -338,6 +343,14 @@ func TestFallbackIsPublished(t *testing.T) {
 	if got := f.edges.take(); got != "us:a" { // eu has its own api
 		t.Errorf("published %q", got)
 	}
+	if n := len(f.world.flows[backend("api")].members); n != 2 {
+		t.Errorf("the fallback has shares over %d members", n)
+	}
+	a.Fallback = nil
+	f.SetAssignments([]model.Assignment{a}, nil)
+	if f.world.flows[backend("api")] != nil {
+		t.Error("what nobody uses is kept")
+	}
 }
 
 // Learned shares stay while an edge that is back has not reported: what the others counted is only a part.
@@ -418,6 +431,19 @@ func TestHeldOut(t *testing.T) {
 	if got := f.shares("us", "a"); got != home {
 		t.Errorf("its slice changed: %s", got)
 	}
+	fail()
+	fail()
+	for second := range 30 {
+		if got := f.shares("us", "a"); got != out {
+			t.Errorf("held out %d s ago: %s", second, got)
+		}
+		f.clock.Step(time.Second)
+		f.report(edge, "a", "web", map[string]uint64{"eu-west": 2})
+		f.run()
+	}
+	if got := f.shares("us", "a"); got != home {
+		t.Errorf("no request has tried it for 30 s: %s", got)
+	}
 	heard := func(status metav1.ConditionStatus) {
 		m := f.world.objects["us-west"].DeepCopy()
 		m.Status.Conditions = []metav1.Condition{{Type: condition.MemberReachableType, Status: status}}
@@ -435,6 +461,12 @@ func TestHeldOut(t *testing.T) {
 	heard(metav1.ConditionTrue)
 	if got := f.shares("us", "a"); got != home {
 		t.Errorf("its agent is heard of again: %s", got)
+	}
+	heard(metav1.ConditionFalse)
+	f.intake.memberHandler().OnDelete(f.world.objects["us-west"])
+	f.run()
+	if got := f.shares("us", "a"); got != "ServiceImport/shop/web=eu-west:1000000" {
+		t.Errorf("it is deleted: %s", got)
 	}
 }
 
@@ -455,12 +487,12 @@ func TestDownImportGivesItsWeightAway(t *testing.T) {
 		return f
 	}
 	f := start(nil)
-	hear := func(issued, succeeded uint64) {
+	hear := func(issued, succeeded uint64, clusters ...string) {
 		f.clock.Step(time.Second)
 		var loads []Load
 		for _, key := range []string{"both", "own"} {
 			load := Load{Assignment: key, Interval: time.Second, Localities: []LocalityLoad{{SubZone: "us-west/shop/api", Issued: 50, Succeeded: 50}}}
-			for _, cluster := range []string{"us-west", "eu-west"} {
+			for _, cluster := range clusters {
 				load.Localities = append(load.Localities, LocalityLoad{SubZone: cluster + "/shop/web", Issued: issued, Succeeded: succeeded, Failed: 20 - succeeded})
 			}
 			loads = append(loads, load)
@@ -487,30 +519,111 @@ func TestDownImportGivesItsWeightAway(t *testing.T) {
 		}
 	}
 	calm := []string{"both eu-west/shop/api=1 us-west/shop/api=500000 eu-west/shop/web=1 us-west/shop/web=500000",
-		"own eu-west/shop/web=4000 us-west/shop/web=4000000000 us-west/shop/api=40"}
-	down := []string{"both eu-west/shop/api=1 us-west/shop/api=995000 eu-west/shop/web=1 us-west/shop/web=5000",
-		"own eu-west/shop/web=1 us-west/shop/web=10000 eu-west/shop/api=1 us-west/shop/api=990000"}
+		"own eu-west/shop/web=4000 us-west/shop/web=4000000000 us-west/shop/api=1"}
+	down := []string{"both eu-west/shop/api=1 us-west/shop/api=990000 eu-west/shop/web=1 us-west/shop/web=10000",
+		"own eu-west/shop/web=1 us-west/shop/web=20000 eu-west/shop/api=1 us-west/shop/api=980000"}
 	expect("all is well", calm...)
 	for range 5 {
-		hear(20, 0)
+		hear(20, 0, "us-west", "eu-west")
 	}
 	expect("web answers errors", calm...)
-	hear(0, 0)
+	hear(0, 0, "us-west", "eu-west")
 	expect("web cannot be reached", down...)
-	f = start(f.edges.versions("us"))
-	expect("the hub restarts", down...)
-	hear(0, 0)
-	expect("the hub restarted", down...)
-	for range 5 { // what was learned stays that long
-		hear(20, 1)
+	if n := testutil.CollectAndCount(f.Loop, "crossway_import_down"); n != 1 { // us says so; nobody in eu asks
+		t.Errorf("%d regions say that it is down", n)
 	}
+	f = start(f.edges.versions("us"))
+	for range 10 { // nobody asks the refuge
+		expect("the hub restarts", down...)
+		hear(0, 0, "us-west")
+	}
+	hear(20, 1, "us-west", "eu-west")
 	expect("web answers", calm...)
 	for range 3 {
-		hear(0, 0)
+		hear(0, 0, "us-west", "eu-west")
 	}
 	expect("web is gone again", down...)
-	hear(20, 1)
-	expect("and back", calm...)
+	f = start(f.edges.versions("us"))
+	f.slice(memberSlice("us-west", "web"))
+	f.run()
+	for range 10 {
+		hear(0, 0, "eu-west")
+	}
+	expect("its part in one member is gone, the other is not heard of", "both eu-west/shop/api=1 us-west/shop/api=990000 eu-west/shop/web=10000",
+		"own eu-west/shop/web=20000 eu-west/shop/api=1 us-west/shop/api=980000")
+}
+
+// Who is held out, but can be reached, does not make an import down when the others lose their endpoints.
+func TestHeldOutIsNotDown(t *testing.T) {
+	edge := Edge{Pool: "us", Region: "us", Node: "one"}
+	f := newFixture(t)
+	f.import2("web", 1)
+	f.SetAssignments([]model.Assignment{assignmentOf("a", "web")}, nil)
+	f.Connected(edge)
+	f.Held(edge, map[string]string{"a": "h;ServiceImport/shop/web=eu-west:10000,us-west:990000!eu-west"})
+	f.slice(memberSlice("us-west", "web"))
+	f.run()
+	if got := f.shares("us", "a"); got != "ServiceImport/shop/web=eu-west:1000000!eu-west" {
+		t.Error(got)
+	}
+}
+
+// In which order an edge's report has its assignments changes nothing: not who answers for whom.
+func TestOrderOfLoads(t *testing.T) {
+	edge := Edge{Pool: "us", Region: "us", Node: "one"}
+	var got []string
+	for range 2 {
+		f := newFixture(t)
+		f.import2("web", 1)
+		f.import2("api", 2)
+		own := assignmentOf("own", "web")
+		own.Fallback = assignmentOf("", "api").Backends
+		f.SetAssignments([]model.Assignment{assignmentOf("api", "api"), own}, nil)
+		f.Connected(edge)
+		f.Held(edge, nil)
+		loads := []Load{{Assignment: "api", Interval: time.Second},
+			{Assignment: "own", Interval: time.Second, Localities: []LocalityLoad{{SubZone: "us-west/shop/api", Issued: 20, Failed: 20}}}}
+		if got != nil {
+			slices.Reverse(loads)
+		}
+		for range 3 {
+			f.clock.Step(time.Second)
+			f.Hear(edge, loads)
+			f.run()
+		}
+		got = append(got, f.shares("us", "api"))
+	}
+	if got[0] != got[1] || !strings.HasSuffix(got[0], "!us-west") {
+		t.Error(got)
+	}
+}
+
+// What the hub moved from a backend that is down is the others' demand, and overflows where they have no room for it.
+func TestTakeoverIsDemand(t *testing.T) {
+	edge := Edge{Pool: "us", Region: "us", Node: "one"}
+	for _, key := range []string{"both", "own"} {
+		f := newFixture(t)
+		f.import2("web", 1)
+		f.import2("api", 2)
+		both, own, api := assignmentOf("both", "api", "web"), assignmentOf("own", "web"), assignmentOf("api", "api")
+		both.Backends[1].Weight, own.Backends[0].Weight = 9, 9
+		own.Fallback = api.Backends
+		f.SetAssignments([]model.Assignment{api, both, own}, []model.Traffic{rated("api", 10)})
+		f.Connected(edge)
+		f.Held(edge, nil)
+		for second := range 20 {
+			f.clock.Step(time.Second)
+			load := Load{Assignment: key, Interval: time.Second, Localities: []LocalityLoad{{SubZone: "us-west/shop/api", Issued: 40, Succeeded: 40}}}
+			if second < 5 {
+				load.Localities = append(load.Localities, LocalityLoad{SubZone: "us-west/shop/web", Failed: 40}, LocalityLoad{SubZone: "eu-west/shop/web", Failed: 40})
+			}
+			f.Hear(edge, []Load{{Assignment: "api", Interval: time.Second}, load})
+			f.run()
+		}
+		if got := f.shares("us", "api"); !strings.HasPrefix(got, "ServiceImport/shop/api=eu-west:4") { // 40, of which 20 fit into us-west
+			t.Errorf("%s: %s", key, got)
+		}
+	}
 }
 
 // Nothing is said to any pool before the first Build; a pool that comes later gets everything at once.

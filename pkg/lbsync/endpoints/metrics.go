@@ -35,7 +35,9 @@ var (
 	shareDesc = prometheus.NewDesc("crossway_import_share",
 		"Part of a region's requests for an import that goes to a cluster, 0 to 1.", []string{"import", "region", "cluster"}, nil)
 	heldOutDesc = prometheus.NewDesc("crossway_import_held_out",
-		"1 for a cluster that gets only probes from a region because all requests to it failed there.", []string{"import", "region", "cluster"}, nil)
+		"1 for a cluster to which all requests from a region fail: it gets only probes, unless that is so of all clusters.", []string{"import", "region", "cluster"}, nil)
+	downDesc = prometheus.NewDesc("crossway_import_down",
+		"1 for an import of which a region reaches no cluster: a rule's other backends have its weight.", []string{"import", "region"}, nil)
 	capacityDesc = prometheus.NewDesc("crossway_import_capacity_requests_per_second",
 		"What a cluster's part of an import takes: ready endpoints x rate x scaler. Absent without a rate.", []string{"import", "cluster"}, nil)
 	readyDesc = prometheus.NewDesc("crossway_import_ready_endpoints",
@@ -46,7 +48,7 @@ var (
 
 // Describe implements prometheus.Collector.
 func (l *Loop) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{demandDesc, shareDesc, heldOutDesc, capacityDesc, readyDesc, overlapDesc} {
+	for _, d := range []*prometheus.Desc{demandDesc, shareDesc, heldOutDesc, downDesc, capacityDesc, readyDesc, overlapDesc} {
 		out <- d
 	}
 	l.metrics.published.Describe(out)
@@ -97,6 +99,9 @@ func (f *flow) collect(gauge func(d *prometheus.Desc, v float64, labels ...strin
 		}
 	}
 	for _, r := range f.shares {
+		if r.Down {
+			gauge(downDesc, 1, name, r.Region)
+		}
 		for _, s := range r.Shares {
 			gauge(shareDesc, float64(s.Parts)/1e6, name, r.Region, string(s.Cluster))
 		}

@@ -52,20 +52,23 @@ func (l *Loop) reportOverflow(now time.Time) {
 	l.config.Reporter.Report(l.world.overflowReports(now))
 }
 
-// overflowReports judges the imports of all policies in force; one that nobody uses has room. A policy that is in force
-// no more is reported without any, which takes back what was said of it.
+// overflowReports judges the imports of all policies with a rate; one that nobody uses has room. A policy without, or
+// that is in force no more, is reported without any verdict, which takes back what was said of it.
 func (w *world) overflowReports(now time.Time) []condition.Report {
 	reports := map[condition.Ref]*condition.Report{}
 	unknown := map[condition.Ref]bool{}
 	for _, p := range w.policies {
 		f := w.flows[p.Backend]
 		ref := condition.Ref{Kind: condition.BackendPolicy, Name: p.Policy, Generation: p.Generation}
-		if f != nil && !f.overflow.known {
+		if p.Rate > 0 && f != nil && !f.overflow.known {
 			unknown[ref] = true
 			continue
 		}
 		if reports[ref] == nil {
 			reports[ref] = &condition.Report{Ref: ref}
+		}
+		if p.Rate == 0 {
+			continue
 		}
 		verdict := condition.HasRoom()
 		if f != nil && f.overflow.lasts(now) {

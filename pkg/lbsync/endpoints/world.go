@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/go-logr/logr"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
 
@@ -21,6 +22,7 @@ import (
 // methods return is what is to be published.
 type world struct {
 	hub     Hub
+	log     logr.Logger
 	store   *store
 	objects map[string]*v1alpha1.MemberCluster
 	members map[fleet.ClusterName]*member
@@ -87,8 +89,8 @@ func (d dirty) flow(f *flow) {
 	}
 }
 
-func newWorld(hub Hub) *world {
-	w := &world{hub: hub, store: newStore(), objects: map[string]*v1alpha1.MemberCluster{}, pools: map[string]*v1alpha1.EdgePool{},
+func newWorld(hub Hub, log logr.Logger) *world {
+	w := &world{hub: hub, log: log, store: newStore(), objects: map[string]*v1alpha1.MemberCluster{}, pools: map[string]*v1alpha1.EdgePool{},
 		assignments: map[string]*assigned{}, flows: map[fleet.Backend]*flow{}, edges: map[string]*connected{},
 		retired: map[fleet.ObjectName]retired{}}
 	w.readMembers()
@@ -104,13 +106,16 @@ func (w *world) apply(e events, d dirty) {
 			w.retry(f, part.cluster)
 		}
 	}
-	back := w.cameBack(e.members)
-	if len(e.members) > 0 && w.applyMembers(e.members) || len(back) > 0 {
+	for _, cluster := range w.cameBack(e.members) {
+		for _, f := range w.flows {
+			if w.retry(f, cluster) {
+				d.flow(f)
+			}
+		}
+	}
+	if len(e.members) > 0 && w.applyMembers(e.members) {
 		for _, f := range w.flows {
 			d.flow(f)
-			for _, cluster := range back {
-				w.retry(f, cluster)
-			}
 		}
 	}
 	if len(e.pools) > 0 && w.applyPools(e.pools) {
@@ -127,13 +132,14 @@ func (w *world) apply(e events, d dirty) {
 }
 
 // retry ends the holding out of a member: its agent is there again, or its pods are new.
-func (w *world) retry(f *flow, cluster fleet.ClusterName) {
+func (w *world) retry(f *flow, cluster fleet.ClusterName) (changed bool) {
 	if f == nil {
-		return
+		return false
 	}
 	for _, r := range f.regions {
-		r.health.Retry(cluster)
+		changed = r.health.Retry(cluster) || changed
 	}
+	return changed
 }
 
 // cameBack lists the members that are heard of again after a silence: where few requests try them, that is known long

@@ -28,6 +28,8 @@ const (
 	ejection = 10 * time.Second
 	// bufferLimit for each connection, as Envoy's guide for edges has it.
 	bufferLimit = 32 * 1024
+	// waiting requests, for their next try: as many as come in some seconds while nearly all endpoints are dead.
+	waiting = 1000
 	// plenty replaces Envoy's default limits of 1024, which protect one small sidecar and not an edge.
 	plenty = 1_000_000
 )
@@ -57,9 +59,10 @@ func cluster(a model.Assignment) *clusterv3.Cluster {
 		OutlierDetection: outlierDetection(),
 		CircuitBreakers: &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{
 			MaxConnections: number(plenty), MaxPendingRequests: number(plenty), MaxRequests: number(plenty), MaxRetries: number(plenty),
-			// While a whole cluster is dead, every second request is a retry: a smaller budget loses requests then.
+			// While a whole cluster is dead, every second request is a retry, and those that wait for their next try
+			// are not among the active ones: a smaller budget loses requests then.
 			RetryBudget: &clusterv3.CircuitBreakers_Thresholds_RetryBudget{
-				BudgetPercent: &typev3.Percent{Value: 100}, MinRetryConcurrency: number(100)},
+				BudgetPercent: &typev3.Percent{Value: 100}, MinRetryConcurrency: number(waiting)},
 		}}},
 		PerConnectionBufferLimitBytes: number(bufferLimit),
 		UpstreamBindConfig:            &corev3.BindConfig{SocketOptions: []*corev3.SocketOption{userTimeout()}},

@@ -304,12 +304,13 @@ const (
 	// retryAny repeats whatever failed before an answer came; retryUnsent only what the backend cannot have seen.
 	retryAny    = "connect-failure,refused-stream,reset"
 	retryUnsent = "connect-failure,refused-stream,reset-before-request"
-	// tries, and the waits before them, are enough for all who answer nothing to be ejected, or for the hub to move their
-	// share away, while the request lasts: also one of few requests, when nearly all that it can be sent to is dead.
-	// That is about 2 s, and 250 ms more for each connection that is not even refused.
+	// tries, and the waits before them, are enough for a few endpoints that answer nothing to be ejected, or for the hub
+	// to move their share away, while the request lasts: also for a lone one, all of whose endpoints are dead. That is
+	// about 3 s, and 250 ms more for each connection that is not even refused. More of them would spread a request that
+	// kills who answers it to more endpoints.
 	tries     = 9
 	firstWait = 25 * time.Millisecond
-	longWait  = time.Second
+	longWait  = 2 * time.Second
 	// triesWithTimeout: where each try has a time limit (its assignment's), who is slow must not be asked many times more.
 	triesWithTimeout = 2
 	// choices for another try: an endpoint that was tried already is chosen only when so many choices gave no other.
