@@ -553,6 +553,31 @@ func TestDownImportGivesItsWeightAway(t *testing.T) {
 		"own eu-west/shop/web=20000 eu-west/shop/api=1 us-west/shop/api=980000")
 }
 
+// An error that comes seconds after its request is an answer, too: in its report nothing is issued.
+func TestLateErrorsAreAnswers(t *testing.T) {
+	edge := Edge{Pool: "us", Region: "us", Node: "one"}
+	f := newFixture(t)
+	f.import2("web", 1)
+	f.SetAssignments([]model.Assignment{assignmentOf("a", "web")}, nil)
+	f.Connected(edge)
+	f.Held(edge, nil)
+	for second := range 40 {
+		load := LocalityLoad{SubZone: "us-west/shop/web", Issued: 3, Open: 3}
+		if second%2 == 1 {
+			load = LocalityLoad{SubZone: "us-west/shop/web", Failed: 3}
+		}
+		f.clock.Step(time.Second)
+		f.Hear(edge, []Load{{Assignment: "a", Interval: time.Second, Localities: []LocalityLoad{load}}})
+		f.run()
+		if h := f.world.flows[backend("web")].regions["us"].health; len(h.Unreachable()) > 0 {
+			t.Fatalf("unreachable after %d s", second)
+		}
+	}
+	if h := f.world.flows[backend("web")].regions["us"].health; len(h.HeldOut()) != 1 {
+		t.Error("it answers errors only, and is not held out")
+	}
+}
+
 // Who is held out, but can be reached, does not make an import down when the others lose their endpoints.
 func TestHeldOutIsNotDown(t *testing.T) {
 	edge := Edge{Pool: "us", Region: "us", Node: "one"}

@@ -54,6 +54,7 @@ type Projector struct {
 
 	// by any goroutine: UIDs of the ServiceImports of others that were told
 	told sync.Map
+	rush apply.Rush
 }
 
 // NewProjector makes a Projector of the cluster local, of what hub's cache
@@ -97,12 +98,16 @@ func (p *Projector) Reconcile(ctx context.Context, request reconcile.Request) (r
 	if err := apply.Object(ctx, p.local, fieldManager, &want); err != nil {
 		return reconcile.Result{}, fmt.Errorf("apply ServiceImport %s: %w", request.NamespacedName, err)
 	}
+	p.rush.Wrote(p.now())
 	return reconcile.Result{}, nil
 }
 
 // ReconcileStatus makes the status of one ServiceImport of ours what the fleet
 // says. The key is its name.
 func (p *Projector) ReconcileStatus(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+	if wait := p.rush.Wait(p.now()); wait > 0 {
+		return reconcile.Result{RequeueAfter: wait}, nil
+	}
 	imported, have, err := p.both(ctx, request)
 	if err != nil || imported == nil || have == nil || !serviceimport.Ours(have) {
 		return reconcile.Result{}, err

@@ -2,11 +2,13 @@ package agent
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -193,6 +195,25 @@ func TestProjection(t *testing.T) {
 	f.reconcile("p-shop", "web")
 	if f.get("p-shop", "web") != nil {
 		t.Error("the ServiceImport of nobody's export stays")
+	}
+}
+
+// While many imports are shown, their statuses come later.
+func TestStatusesComeAfterARush(t *testing.T) {
+	f := newFixture(t)
+	now := time.Now()
+	f.projector.now = func() time.Time { return now }
+	f.namespace("rush")
+	for i := range 20 {
+		f.imported("rush", fmt.Sprint("many", i))
+		f.reconcileImport("rush", fmt.Sprint("many", i))
+	}
+	for _, writes := range []int32{20, 21} { // now, and a second later
+		f.reconcileStatus("rush", "many0")
+		if n := f.applied.Load(); n != writes {
+			t.Errorf("%d writes, want %d", n, writes)
+		}
+		now = now.Add(time.Second)
 	}
 }
 

@@ -24,11 +24,14 @@ import (
 	"crossway.dev/crossway/pkg/serviceimport"
 )
 
-// Merger makes ImportedServices of ExportedServices. Read-only after NewMerger.
+// Merger makes ImportedServices of ExportedServices.
 type Merger struct {
+	// read-only after NewMerger
 	client   client.Client
 	reserved []netip.Prefix // the hub's own ranges
 	now      func() time.Time
+
+	rush apply.Rush // by any goroutine
 }
 
 // NewMerger makes a Merger of the hub's own cluster. reserved are the hub's
@@ -60,6 +63,9 @@ func (m *Merger) Reconcile(ctx context.Context, request reconcile.Request) (reco
 // ReconcileStatus tells the exports of one service what the fleet says of
 // them, once what the fleet says is published. The key is the service's name.
 func (m *Merger) ReconcileStatus(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+	if wait := m.rush.Wait(m.now()); wait > 0 {
+		return reconcile.Result{RequeueAfter: wait}, nil
+	}
 	now, err := m.merge(ctx, request)
 	if err != nil {
 		return reconcile.Result{}, err
@@ -191,6 +197,7 @@ func (m *Merger) publish(ctx context.Context, service fleet.ServiceName, spec *v
 	if err := apply.Object(ctx, m.client, v1alpha1.HubFieldManager, want); err != nil {
 		return fmt.Errorf("apply ImportedService %s: %w", serviceimport.Name(service), err)
 	}
+	m.rush.Wrote(m.now())
 	return nil
 }
 

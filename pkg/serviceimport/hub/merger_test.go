@@ -370,6 +370,34 @@ func TestStatusComesAfterImport(t *testing.T) {
 	}
 }
 
+// While many imports are published, exports are told later.
+func TestStatusesComeAfterARush(t *testing.T) {
+	f := newFixture(t)
+	now := time.Now()
+	f.merger.now = func() time.Time { return now }
+	f.member("r-west", "10.1.0.0/16")
+	for i := range 20 {
+		f.export("member-r-west", fmt.Sprint("many", i), 1, nil)
+	}
+	f.must(f.client.List(t.Context(), &v1alpha1.ExportedServiceList{}))
+	f.must(f.client.List(t.Context(), &v1alpha1.MemberClusterList{}))
+	key := func(i int) reconcile.Request {
+		return reconcile.Request{NamespacedName: types.NamespacedName{Namespace: "shop", Name: fmt.Sprint("many", i)}}
+	}
+	for i := range 20 {
+		_, err := f.merger.Reconcile(t.Context(), key(i))
+		f.must(err)
+	}
+	for _, writes := range []int32{20, 21} { // now, and a second later
+		result, err := f.merger.ReconcileStatus(t.Context(), key(0))
+		f.must(err)
+		if n := f.applied.Load(); n != writes || (result.RequeueAfter > 0) != (writes == 20) {
+			t.Errorf("%d writes, want %d; again after %s", n, writes, result.RequeueAfter)
+		}
+		now = now.Add(time.Second)
+	}
+}
+
 // Somebody changes an import: the exports' word holds.
 func TestImportIsOurs(t *testing.T) {
 	f := newFixture(t)
