@@ -115,61 +115,102 @@ func ReadyIn(endpoints []fleet.Endpoint) int {
 // Assign joins one assignment with the endpoints and the shares of one region. What backends that are down leave goes to
 // the assignment's other backends and its fallback; as long as none is down, the fallback stands by.
 func Assign(in AssignInput) LoadAssignment {
-	out := LoadAssignment{Key: in.Assignment.Key}
-	own, fallback := in.gather(in.Assignment.Backends), gathered{}
-	out.Shares = own.shares
+	own, fallback := in.gatherAll()
+	out := LoadAssignment{Key: in.Assignment.Key, Shares: own.shares}
 	if total := own.up + own.down + own.dropped; total > 0 {
 		out.Drop = uint32(own.dropped/total*Whole + 0.5)
 	}
-	if len(own.portions) > 0 { // Kubernetes says that there is nobody: that is an answer
-		fallback = in.gather(in.Assignment.Fallback)
-	}
-	if own.down > 0 && own.up+fallback.up > 0 {
-		toUp, toDown, toFallback := Takeover(own.up, own.down, fallback.up)
-		own.scale(toUp, toDown)
-		fallback.scale(toFallback, 0)
-		out.merge(slices.Concat(own.portions, fallback.portions))
-		return out
-	}
+	toUp, toDown, toFallback := Takeover(own.up, own.down, fallback.up)
+	own.scale(toUp, toDown)
 	for _, p := range fallback.portions {
-		if p.part > 0 {
-			p.part, p.spare = 0, true
-			own.portions = append(own.portions, p)
+		p.fallback, p.spare = true, toFallback == 0
+		if p.spare && p.part == 0 || own.down > 0 && p.down {
+			continue
 		}
+		p.part *= toFallback
+		own.portions = append(own.portions, p)
 	}
 	out.merge(own.portions)
 	return out
 }
 
-// probeOfDown bounds what a small backend that is down keeps as its probe.
-const probeOfDown = 0.1
+// Demanded gives the part of an assignment's requests that is each backend's demand: by weight. Those that took over
+// from backends that are down have that, too, for it lasts; and those that are down keep their own.
+func Demanded(in AssignInput) map[fleet.Backend]float64 {
+	own, fallback := in.gatherAll()
+	toUp, _, toFallback := Takeover(own.up, own.down, fallback.up)
+	out := map[fleet.Backend]float64{}
+	for _, b := range own.backends {
+		factor := 1.0
+		if b.state == up {
+			factor = toUp
+		}
+		out[b.Backend] += b.weight * factor / (own.up + own.down + own.dropped)
+	}
+	for _, b := range fallback.backends {
+		if b.state == up && toFallback > 0 {
+			out[b.Backend] += b.weight * toFallback / (own.up + own.down + own.dropped)
+		}
+	}
+	return out
+}
+
+// triedOfDown bounds what a small backend that is down keeps.
+const triedOfDown = 0.1
 
 // Takeover says what the weights of an assignment's backends are multiplied by, given the sums of weights of those that
-// are up and down, and of the fallback that is up: who is down keeps 1 % of them all as a probe (of its own weight 10 %
-// at most), and the others take over the rest in proportion.
+// are up and down, and of the fallback that is up: 1 % of them all (of the weight of those down 10 % at most) tries who
+// is down, and the others take over the rest in proportion.
 func Takeover(up, down, fallback float64) (toUp, toDown, toFallback float64) {
 	if down <= 0 || up+fallback <= 0 {
 		return 1, 1, 0
 	}
-	probe := min(down*probeOfDown, (up+down+fallback)*probeShare)
-	more := (down - probe) / (up + fallback)
-	return 1 + more, probe / down, more
+	tries := min(down*triedOfDown, (up+down+fallback)*probeShare)
+	more := (down - tries) / (up + fallback)
+	return 1 + more, tries / down, more
 }
 
 // portion is a locality and its part of the requests. A spare has none, and gets those that nobody else answers.
 type portion struct {
 	Locality
-	part  float64
-	spare bool
-	down  bool // of a backend that is down
+	part            float64
+	fallback, spare bool
+	down            bool // of a backend that is down
 }
 
-// gathered is what a list of backends comes to: the sums of the weights of those that are up, down, and without any
-// endpoint, and the portions of the first two, which sum to their weights.
+// state of a backend in a region.
+type state int
+
+const (
+	up    state = iota
+	down        // it has endpoints, and all its members are dead
+	empty       // it has no endpoint
+)
+
+// weighted is a backend of an assignment with its weight.
+type weighted struct {
+	fleet.Backend
+	weight float64
+	state  state
+}
+
+// gathered is what a list of backends comes to: their sums of weights by state, and the portions of those with
+// endpoints, which sum to their weights.
 type gathered struct {
+	backends          []weighted
 	portions          []portion
 	up, down, dropped float64
 	shares            []BackendShares
+}
+
+// gatherAll gathers an assignment's own backends and its fallback; where Kubernetes says that there is nobody, that is
+// an answer, and there is no fallback.
+func (in AssignInput) gatherAll() (own, fallback gathered) {
+	own = in.gather(in.Assignment.Backends)
+	if len(own.portions) > 0 {
+		fallback = in.gather(in.Assignment.Fallback)
+	}
+	return own, fallback
 }
 
 func (in AssignInput) gather(list []model.WeightedBackend) (out gathered) {
@@ -186,28 +227,31 @@ func (in AssignInput) gather(list []model.WeightedBackend) (out gathered) {
 		if found && !slices.ContainsFunc(out.shares, shares.sameBackend) {
 			out.shares = append(out.shares, shares)
 		}
-		weight := float64(b.Weight)
-		switch {
+		one := weighted{Backend: b.Backend, weight: float64(b.Weight)}
+		switch alive := func(l Locality) bool { return !slices.Contains(shares.Dead, l.Cluster) }; {
 		case len(localities) == 0:
-			out.dropped += weight
-		case shares.Down:
-			out.down += weight
+			one.state = empty
+			out.dropped += one.weight
+		case !slices.ContainsFunc(localities, alive):
+			one.state = down
+			out.down += one.weight
 		default:
-			out.up += weight
+			out.up += one.weight
 		}
+		out.backends = append(out.backends, one)
 		for i, l := range localities {
-			out.portions = append(out.portions, portion{Locality: l, part: weight * parts[i], down: shares.Down})
+			out.portions = append(out.portions, portion{Locality: l, part: one.weight * parts[i], down: one.state == down})
 		}
 	}
 	return out
 }
 
-func (g *gathered) scale(up, down float64) {
+func (g *gathered) scale(toUp, toDown float64) {
 	for i := range g.portions {
 		if g.portions[i].down {
-			g.portions[i].part *= down
+			g.portions[i].part *= toDown
 		} else {
-			g.portions[i].part *= up
+			g.portions[i].part *= toUp
 		}
 	}
 }
@@ -272,11 +316,9 @@ func sumOf(f []float64) float64 {
 	return sum
 }
 
-const (
-	// spareScale multiplies all weights but those of spares, which are 1, so that a refuge (1 of Whole) is still
-	// preferred to spares by far. The sum stays below 2^32, which is what Envoy takes.
-	spareScale = 4000
-)
+// spareScale multiplies all weights but those of spares, which are 1, so that a refuge (1 of Whole) is still
+// preferred to spares by far. The sum stays below 2^32, which is what Envoy takes.
+const spareScale = 4000
 
 // merge gives every address to the first locality that has it, together with the part of the requests that the other
 // locality meant for it, joins localities of the same name, and sets the weights.
@@ -300,7 +342,7 @@ func (a *LoadAssignment) merge(portions []portion) {
 		for _, e := range p.Endpoints {
 			if first, taken := owner[e]; taken {
 				kept[first].part += each
-				if first != k && !p.spare && !slices.Contains(a.Overlaps, p.Backend) {
+				if first != k && !p.fallback && !slices.Contains(a.Overlaps, p.Backend) {
 					a.Overlaps = append(a.Overlaps, p.Backend)
 				}
 				continue

@@ -22,7 +22,7 @@ import (
 //	backend blue 90 [clusters=a,b] [unchecked]  a weighted backend of the assignment (svc:name is a Service of the hub)
 //	part blue us-west us 10.1.0.1 10.1.0.2~ endpoints; ~ terminates but serves, ! is not ready
 //	fallback green 10                       the same, of the fallback
-//	share blue us-west 600000 [down]        of region us
+//	share blue us-west 600000 [dead]        of region us
 func TestAssignStories(t *testing.T) {
 	datadriven.RunTest(t, "testdata/assign.txt", func(t *testing.T, d *datadriven.TestData) string {
 		in, parts := readAssign(t, d)
@@ -99,7 +99,7 @@ func readAssign(t *testing.T, d *datadriven.TestData) (AssignInput, map[fleet.Ba
 	return in, parts
 }
 
-func (in *AssignInput) share(b fleet.Backend, s Share, down bool) {
+func (in *AssignInput) share(b fleet.Backend, s Share, dead bool) {
 	k := slices.IndexFunc(in.Shares, func(s BackendShares) bool { return s.Backend == b })
 	if k < 0 {
 		k = len(in.Shares)
@@ -107,7 +107,9 @@ func (in *AssignInput) share(b fleet.Backend, s Share, down bool) {
 	}
 	of := &in.Shares[k]
 	of.Shares = append(of.Shares, s)
-	of.Down = of.Down || down
+	if dead {
+		of.Dead = append(of.Dead, s.Cluster)
+	}
 }
 
 func describeAssignment(a LoadAssignment) string {
@@ -235,7 +237,9 @@ func TestFallbackLaws(t *testing.T) {
 			in.Assignment.Fallback = append(in.Assignment.Fallback, b)
 		}
 		for i := range in.Shares {
-			in.Shares[i].Down = rapid.IntRange(0, 3).Draw(t, "down") == 0
+			if rapid.IntRange(0, 3).Draw(t, "down") == 0 {
+				in.Shares[i].Dead = []fleet.ClusterName{"c0", "c1", "c2"}
+			}
 		}
 		alone := in
 		alone.Assignment.Fallback = nil
@@ -284,6 +288,57 @@ func TestFallbackLaws(t *testing.T) {
 	})
 }
 
+// What Assign sends to a backend that is up is what Demanded says, but for rounding; whoever is down keeps its own demand.
+func TestDemandedIsWhatIsSent(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		in, parts := drawAssign(t)
+		other, more := drawAssign(t)
+		for _, b := range other.Assignment.Backends {
+			name := backendNamed("other-" + b.Backend.Name.Name)
+			parts[name], b.Backend = more[b.Backend], name
+			in.Assignment.Fallback = append(in.Assignment.Fallback, b)
+			in.Shares = append(in.Shares, BackendShares{Backend: name})
+		}
+		for i := range in.Shares {
+			if rapid.Bool().Draw(t, "down") {
+				in.Shares[i].Dead = []fleet.ClusterName{"c0", "c1", "c2"}
+			}
+			for _, p := range parts[in.Shares[i].Backend] { // an address is one backend's
+				for k := range p.Endpoints {
+					address := p.Endpoints[k].Address.As4()
+					address[2] = byte(i)
+					p.Endpoints[k].Address = netip.AddrFrom4(address)
+				}
+			}
+		}
+		a, demanded := Assign(in), Demanded(in)
+		sent, spares := map[fleet.Backend]float64{}, false
+		for _, l := range a.Localities {
+			sent[l.Backend] += float64(l.Weight) / Whole * (1 - float64(a.Drop)/Whole)
+			spares = spares || l.Weight > 2*Whole
+		}
+		if spares || len(a.Localities) == 0 {
+			return // the fallback has nothing
+		}
+		own, fallback := in.gatherAll()
+		for _, b := range slices.Concat(own.backends, fallback.backends) {
+			if b.state == up && math.Abs(sent[b.Backend]-demanded[b.Backend]) > 1e-4 {
+				t.Fatalf("%s is sent %v and has a demand of %v", b.Backend, sent[b.Backend], demanded[b.Backend])
+			}
+		}
+		for _, b := range fallback.backends {
+			if b.state != up && demanded[b.Backend] > 0 {
+				t.Fatalf("%s cannot take over and has a demand", b.Backend)
+			}
+		}
+		for _, b := range own.backends {
+			if want := b.weight / (own.up + own.down + own.dropped); b.state != up && math.Abs(demanded[b.Backend]-want) > 1e-9 {
+				t.Fatalf("%s has a demand of %v, want its own %v", b.Backend, demanded[b.Backend], want)
+			}
+		}
+	})
+}
+
 // Nothing is lost by a takeover, who is down keeps a small probe, and the others their proportions.
 func TestTakeoverLaws(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
@@ -313,7 +368,9 @@ func TestVersionRoundTrip(t *testing.T) {
 		in, _ := drawAssign(t)
 		for i := range in.Shares {
 			in.Shares[i].Region, in.Shares[i].Overflow = "", 0
-			in.Shares[i].Down = rapid.Bool().Draw(t, "down")
+			if rapid.Bool().Draw(t, "dead") {
+				in.Shares[i].Dead = []fleet.ClusterName{"c2"}
+			}
 			if rapid.Bool().Draw(t, "fails") {
 				in.Shares[i].HeldOut = []fleet.ClusterName{"c1", fleet.ClusterName("x" + rapid.String().Draw(t, "name"))}
 			}
@@ -329,8 +386,8 @@ func TestVersionRoundTrip(t *testing.T) {
 
 func FuzzParseVersion(f *testing.F) {
 	f.Add("h;ServiceImport/shop/web=us-west:666667,eu-west:333333!us-west")
-	f.Add("h;ServiceImport/shop/web=us-west:1000000*")
-	f.Add("h;Service/shop/web=*")
+	f.Add("h;ServiceImport/shop/web=us-west:1000000*us-west")
+	f.Add("h;Service/shop/web=!a*a,b")
 	f.Add("h;Service/shop/web=")
 	f.Add("h;Service/shop/web=a:01000000")      // two spellings of one number
 	f.Add("h;Service/shop/web=;Service/a/web=") // not in order

@@ -246,7 +246,7 @@ func TestWhatIsWorthAMove(t *testing.T) {
 	held := shares("us", 500_000, 500_000)
 	held.HeldOut = []fleet.ClusterName{"us-west"}
 	down := shares("us", 500_000, 500_000)
-	down.Down = true
+	down.Dead = []fleet.ClusterName{"us-west"}
 	for _, c := range []struct {
 		why  string
 		move Move
@@ -264,7 +264,7 @@ func TestWhatIsWorthAMove(t *testing.T) {
 			New: []RegionShares{shares("eu", 1_000_000, 0), shares("us", 506_000, 494_000)}}, true},
 		{"a new region", Move{New: []RegionShares{shares("us", 500_000, 500_000)}}, true},
 		{"held out", Move{Old: []RegionShares{shares("us", 500_000, 500_000)}, New: []RegionShares{held}}, true},
-		{"down", Move{Old: []RegionShares{shares("us", 500_000, 500_000)}, New: []RegionShares{down}}, true},
+		{"dead", Move{Old: []RegionShares{shares("us", 500_000, 500_000)}, New: []RegionShares{down}}, true},
 		{"0.1 % of us-west, which lost its last endpoint", Move{Old: []RegionShares{shares("us", 1_000, 999_000)},
 			New: []RegionShares{{Region: "us", Shares: []Share{{"us-east", Whole}}}}, Members: both[:1]}, true},
 		{"0.1 % of us-west, set to scaler 0", Move{Old: []RegionShares{shares("us", 1_000, 999_000)},
@@ -282,83 +282,109 @@ func TestWhatIsWorthAMove(t *testing.T) {
 	}
 }
 
-// Errors are answers: only who fails before a request gets there is unreachable, until an endpoint answers any edge.
-func TestUnreachable(t *testing.T) {
+// Errors are answers: only who fails before a request gets there is dead, until an endpoint answers any edge.
+func TestDead(t *testing.T) {
 	var h Health
 	type row struct {
 		edge           string
 		ended, ok, bad uint64
-		held, want     bool
+		held, dead     bool
 	}
+	now := time.Unix(1_800_000_000, 0)
 	for i, r := range []row{
 		{"a", 20, 0, 20, false, false}, // answers of 500
 		{"a", 20, 0, 20, true, false},  // held out, and there
+		{"a", 0, 0, 3, true, false},    // no connection
+		{"a", 0, 0, 0, true, false},    // every endpoint is ejected
+		{"a", 0, 0, 9, true, false},    // it has just answered
 		{"a", 0, 0, 0, true, false},
-		{"a", 0, 0, 3, true, false}, // no connection
-		{"a", 0, 0, 0, true, false}, // every endpoint is ejected
-		{"a", 0, 0, 1, true, true},
+		{"a", 0, 0, 0, true, true}, // that was long ago
 		{"a", 0, 0, 0, true, true},
 		{"b", 1, 0, 1, true, false}, // b gets there
 		{"a", 0, 0, 9, true, false}, // what b says counts
-		{"b", 0, 0, 1, true, true},  // until it does not any more
-		{"a", 1, 0, 0, true, false}, // an answer that a's client did not wait for
+		{"b", 0, 0, 1, true, false},
+		{"b", 0, 0, 0, true, false},
+		{"b", 0, 0, 0, true, false},
+		{"b", 0, 0, 1, true, true},
+		{"a", 1, 0, 1, true, false},
 		{"a", 1, 1, 0, false, false},
-		{"a", 90, 80, 22, false, false}, // the second of its death: ten got an answer of 500, twelve no connection
+		{"a", 90, 80, 22, false, false}, // the second of its death
 		{"a", 0, 0, 0, false, false},    // one report is a blip
-		{"a", 0, 0, 0, true, true},
+		{"a", 0, 0, 0, true, false},
+		{"a", 0, 0, 4, true, true},
+		{"a", 1, 1, 4, false, false}, // a lone client, one of whose tries got through
+		{"a", 0, 0, 0, false, false},
+		{"a", 0, 0, 0, false, false}, // that says nothing of the others
 		{"a", 1, 1, 0, false, false},
 		{"a", 0, 0, 3, false, false}, // a lone client
 		{"a", 0, 0, 1, true, true},
 	} {
-		wasHeld, was := len(h.HeldOut()), len(h.Unreachable())
-		changed := h.Observe(Outcome{Edge: r.edge, Cluster: "us-west", Ended: r.ended, Succeeded: r.ok, Failed: r.bad})
-		if held, got := len(h.HeldOut()) == 1, len(h.Unreachable()) == 1; held != r.held || got != r.want {
-			t.Errorf("row %d: held %v, unreachable %v", i, held, got)
+		now = now.Add(time.Second)
+		wasHeld, was := len(h.HeldOut()), len(h.Dead())
+		changed := h.Observe(Outcome{Edge: r.edge, Cluster: "us-west", At: now, Ended: r.ended, Succeeded: r.ok, Failed: r.bad})
+		if held, dead := len(h.HeldOut()) == 1, len(h.Dead()) == 1; held != r.held || dead != r.dead {
+			t.Errorf("row %d: held out %v, dead %v", i, held, dead)
 		}
-		if changed != (wasHeld != len(h.HeldOut()) || was != len(h.Unreachable())) {
+		if changed != (wasHeld != len(h.HeldOut()) || was != len(h.Dead())) {
 			t.Errorf("row %d: changed %v", i, changed)
 		}
 	}
-	if h.Forget("a"); len(h.Unreachable()) != 1 {
-		t.Error("an edge that goes away makes a member reachable")
+	if h.Forget("a"); len(h.Dead()) != 1 {
+		t.Error("an edge that goes away revives a member")
 	}
-	if h.Retry("us-west"); len(h.Unreachable()) != 0 {
-		t.Error("a member that is tried again is still unreachable")
+	if h.Retry("us-west"); len(h.Dead()) != 0 {
+		t.Error("a member that is tried again is still dead")
 	}
-	h.Hold("us-west", true, time.Time{})
-	if h.Observe(Outcome{Edge: "b", Cluster: "us-west", Ended: 5}); len(h.Unreachable()) != 0 {
+	h.Hold("us-west", true, now)
+	if h.Observe(Outcome{Edge: "b", Cluster: "us-west", At: now, Ended: 5}); len(h.Dead()) != 0 {
 		t.Error("an answer that nobody waited for is none")
 	}
 }
 
-// Who is held out and has had no request for half a minute is tried again: its part may be none of few requests.
+// Who is held out and has had no request for half a minute is tried again: its part may be none of few requests. Each
+// time in vain it takes twice as long.
 func TestUntriedMembersAreRetried(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
 	var h Health
-	fail := func(cluster fleet.ClusterName, after time.Duration, failed uint64) {
+	fail := func(after time.Duration, failed uint64) {
 		now = now.Add(after)
-		h.Observe(Outcome{Edge: "a", Cluster: cluster, At: now, Failed: failed})
+		h.Observe(Outcome{Edge: "a", Cluster: "us-west", At: now, Failed: failed})
+	}
+	expires := func(after time.Duration, allDead bool, want ...fleet.ClusterName) {
+		t.Helper()
+		if got := h.Expire(now.Add(after), allDead); !slices.Equal(got, want) {
+			t.Errorf("%v, want %v", got, want)
+		}
 	}
 	h.Hold("eu-west", false, now)
-	fail("us-west", time.Second, 4)
-	fail("us-west", time.Second, 4)
-	fail("us-west", 20*time.Second, 1)
-	if got := h.Expire(now.Add(7 * time.Second)); len(got) != 0 {
-		t.Errorf("%v after 29 s and 7 s", got)
+	fail(time.Second, 4)
+	fail(time.Second, 4)
+	fail(20*time.Second, 1)
+	expires(7*time.Second, false)
+	expires(8*time.Second, true) // us-west was tried, and tells of eu-west, too
+	expires(8*time.Second, false, "eu-west")
+	fail(20*time.Second, 0) // no request
+	expires(9*time.Second, false)
+	for _, wait := range []time.Duration{30 * time.Second, time.Minute, 2 * time.Minute, 4 * time.Minute, 5 * time.Minute, 5 * time.Minute} {
+		if h.held["us-west"].over {
+			fail(0, 4)
+			fail(time.Second, 4)
+		}
+		now = h.held["us-west"].tried
+		if len(h.Dead()) != 1 {
+			t.Error("it failed again, and is not dead")
+		}
+		expires(wait-time.Second, false)
+		expires(wait, false, "us-west")
+		if len(h.HeldOut())+len(h.Dead()) > 0 {
+			t.Error("it is tried, and held out")
+		}
+		expires(time.Hour, false)
 	}
-	if got := h.Expire(now.Add(8 * time.Second)); !slices.Equal(got, []fleet.ClusterName{"eu-west"}) {
-		t.Errorf("%v after 30 s and 8 s", got)
-	}
-	fail("us-west", 20*time.Second, 0) // no request
-	if got := h.Expire(now.Add(9 * time.Second)); len(got) != 0 {
-		t.Errorf("%v after 29 s", got)
-	}
-	if got := h.Expire(now.Add(10 * time.Second)); !slices.Equal(got, []fleet.ClusterName{"us-west"}) || len(h.HeldOut())+len(h.Unreachable()) > 0 {
-		t.Errorf("%v after 30 s", got)
-	}
-	if got := h.Expire(now.Add(time.Hour)); len(got) != 0 {
-		t.Errorf("%v is held out no more", got)
-	}
+	h.Observe(Outcome{Edge: "a", Cluster: "us-west", At: now, Ended: 1, Succeeded: 1})
+	fail(0, 4)
+	fail(time.Second, 4)
+	expires(30*time.Second, false, "us-west") // after a success it begins anew
 }
 
 func TestHealthStories(t *testing.T) {

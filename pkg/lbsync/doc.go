@@ -25,9 +25,10 @@
 //  4. Nobody has capacity: every scaler counts as 1. No endpoint ready anywhere: no shares.
 //
 // A member held out for a region counts as n(m) = 0 there and gets, with the others held out, 1 % of that region's
-// requests, taken off first; where every member would be held out, none is, for failing tells nothing then. Where no
-// member can even be reached, the import is down in that region, and a rule's other backends get its weight but for a
-// probe (Takeover).
+// requests, taken off first. Where every member would be held out none is, for failing tells nothing then; those that
+// the ranks leave without a part get the 1 %, so that each is tried. A member is dead in a region when not even
+// connections can be made: where all are dead, requests go to all alike, in proportion to n(m), and a rule's other
+// backends get nearly all of the import's weight (Takeover).
 //
 // # Example
 //

@@ -15,9 +15,12 @@ const (
 	failingReports     = 2
 	failingRequests    = 10
 	failingConnections = 4
+	// answerCounts is for how long an answer, of whatever status, says that a member is not dead: longer than a
+	// connection to a peer that vanished lasts.
+	answerCounts = 5 * time.Second
 	// untried is after which time without a request a member that is held out is tried by all: where clients are few,
-	// the part that tries it may be no request for minutes.
-	untried = 30 * time.Second
+	// the part that tries it may be no request for minutes. Each time that fails it is twice as long.
+	untried, longUntried = 30 * time.Second, 5 * time.Minute
 )
 
 // Outcome is what one edge's report says of one member's part of an import.
@@ -28,24 +31,16 @@ type Outcome struct {
 	// Succeeded and Failed count requests since the edge's last report. Failed are connect errors, resets and
 	// answers with a 5xx status; load reports do not tell them apart.
 	Succeeded, Failed uint64
-	// Ended counts requests that had got as far as an endpoint and ended there, however: what failed beside them had
-	// no connection.
+	// Ended counts requests that had got as far as an endpoint and ended there, however. Where none did, what failed
+	// had no connection.
 	Ended uint64
-}
-
-// unsent are the requests that failed because no connection could be made.
-func (o Outcome) unsent() uint64 {
-	answered := max(o.Ended, o.Succeeded) - o.Succeeded
-	return max(o.Failed, answered) - answered
 }
 
 // Health remembers, for one region and one import, which members' requests all fail. It decides about shares alone:
 // Split ignores it where every member fails. The zero value holds nobody out.
 type Health struct {
-	runs        map[fleet.ClusterName]map[string]run // by member and edge
-	held        map[fleet.ClusterName]bool
-	unreachable map[fleet.ClusterName]bool      // of those held
-	tried       map[fleet.ClusterName]time.Time // when those held had their last request
+	runs map[fleet.ClusterName]map[string]run // by member and edge
+	held map[fleet.ClusterName]*heldOut
 }
 
 // run is one edge's unbroken row of reports without a success. A report without requests to the member counts when one
@@ -55,46 +50,60 @@ type Health struct {
 type run struct {
 	reports int
 	failed  uint64
-	// unsent are those of failed without a connection, since an endpoint last answered; answers: it did in the last
-	// report that has any request.
-	unsent  uint64
-	answers bool
+	// unsent are those of failed without a connection, since an endpoint last answered; answered is when it did.
+	unsent   uint64
+	answered time.Time
+}
+
+// heldOut is what is known of a member that is held out.
+type heldOut struct {
+	dead  bool          // not even connections can be made
+	tried time.Time     // when it last had a request
+	wait  time.Duration // until it is tried by all
+	over  bool          // it is tried by all: it is held out no more, and only the next wait is remembered
 }
 
 // Observe adds a report of an import that has requests, and says whether what is known of the member changed. One
 // success anywhere in the region brings it back at once.
 func (h *Health) Observe(o Outcome) (changed bool) {
 	h.start()
-	held, unreachable := h.held[o.Cluster], h.unreachable[o.Cluster]
-	h.observe(o)
-	if !h.held[o.Cluster] {
-		delete(h.tried, o.Cluster)
-	} else if !held || o.Failed+o.Ended > 0 {
-		h.tried[o.Cluster] = o.At
+	held, dead := h.holds(o.Cluster), h.dead(o.Cluster)
+	if o.Succeeded > 0 {
+		h.succeed(o)
+	} else {
+		h.fail(o)
 	}
-	return held != h.held[o.Cluster] || unreachable != h.unreachable[o.Cluster]
+	if known := h.held[o.Cluster]; known != nil && o.Failed+o.Ended > 0 {
+		known.tried = o.At
+		known.dead = known.dead && o.Ended == 0 // whoever saw it, the member's endpoints are there
+	}
+	return held != h.holds(o.Cluster) || dead != h.dead(o.Cluster)
 }
 
 func (h *Health) start() {
 	if h.runs == nil {
-		h.runs = map[fleet.ClusterName]map[string]run{}
-		h.held, h.unreachable = map[fleet.ClusterName]bool{}, map[fleet.ClusterName]bool{}
-		h.tried = map[fleet.ClusterName]time.Time{}
+		h.runs, h.held = map[fleet.ClusterName]map[string]run{}, map[fleet.ClusterName]*heldOut{}
 	}
 }
 
-func (h *Health) observe(o Outcome) {
-	if o.Ended+o.Succeeded > 0 { // whoever saw it, the member's endpoints are there
-		delete(h.unreachable, o.Cluster)
+func (h *Health) holds(cluster fleet.ClusterName) bool {
+	known := h.held[cluster]
+	return known != nil && !known.over
+}
+
+func (h *Health) dead(cluster fleet.ClusterName) bool {
+	return h.holds(cluster) && h.held[cluster].dead
+}
+
+func (h *Health) succeed(o Outcome) {
+	delete(h.held, o.Cluster)
+	delete(h.runs, o.Cluster) // of every edge: the member answers in this region
+	if o.Failed > 0 {
+		h.runs[o.Cluster] = map[string]run{o.Edge: {failed: o.Failed}}
 	}
-	if o.Succeeded > 0 {
-		delete(h.held, o.Cluster)
-		delete(h.runs, o.Cluster) // of every edge: the member answers in this region
-		if o.Failed > 0 {
-			h.runs[o.Cluster] = map[string]run{o.Edge: {failed: o.Failed, unsent: o.unsent()}}
-		}
-		return
-	}
+}
+
+func (h *Health) fail(o Outcome) {
 	r := h.runs[o.Cluster][o.Edge]
 	if o.Failed == 0 && r.failed == 0 {
 		return
@@ -102,60 +111,71 @@ func (h *Health) observe(o Outcome) {
 	r.reports, r.failed = r.reports+1, r.failed+o.Failed
 	switch {
 	case o.Ended > 0:
-		r.answers, r.unsent = true, 0
-	case o.Failed > 0:
-		r.answers, r.unsent = false, r.unsent+o.Failed
+		r.answered, r.unsent = o.At, 0
+	default:
+		r.unsent += o.Failed
 	}
 	if h.runs[o.Cluster] == nil {
 		h.runs[o.Cluster] = map[string]run{}
 	}
 	h.runs[o.Cluster][o.Edge] = r
-	h.judge(o.Cluster)
+	h.judge(o.Cluster, o.At)
 }
 
 // judge holds a member out for what all edges saw of it.
-func (h *Health) judge(cluster fleet.ClusterName) {
-	all := run{}
+func (h *Health) judge(cluster fleet.ClusterName, now time.Time) {
+	all, answers := run{}, false
 	for _, r := range h.runs[cluster] {
 		all.reports = max(all.reports, r.reports)
 		all.failed += r.failed
 		all.unsent += r.unsent
-		all.answers = all.answers || r.answers
+		answers = answers || !r.answered.IsZero() && now.Sub(r.answered) < answerCounts
 	}
-	if all.reports >= failingReports && (all.failed >= failingRequests || all.unsent >= failingConnections) {
-		h.held[cluster] = true
-		if all.unsent >= failingConnections && !all.answers {
-			h.unreachable[cluster] = true
-		}
+	if all.reports < failingReports || all.failed < failingRequests && all.unsent < failingConnections {
+		return
 	}
+	known := h.held[cluster]
+	if known == nil {
+		known = &heldOut{wait: untried, tried: now}
+		h.held[cluster] = known
+	}
+	if known.over {
+		known.over, known.tried = false, now
+	}
+	known.dead = known.dead || all.unsent >= failingConnections && !answers
 }
 
 // Hold holds a member out because the shares in force say so: how a hub that has just started learns it.
-func (h *Health) Hold(cluster fleet.ClusterName, unreachable bool, now time.Time) {
+func (h *Health) Hold(cluster fleet.ClusterName, dead bool, now time.Time) {
 	h.start()
-	h.held[cluster], h.tried[cluster] = true, now
-	if unreachable {
-		h.unreachable[cluster] = true
-	}
+	h.held[cluster] = &heldOut{dead: dead, tried: now, wait: untried}
 }
 
 // Retry forgets what is known of a member: something says that it is back.
 func (h *Health) Retry(cluster fleet.ClusterName) (changed bool) {
-	changed = h.held[cluster]
+	changed = h.holds(cluster)
 	delete(h.held, cluster)
-	delete(h.unreachable, cluster)
 	delete(h.runs, cluster)
-	delete(h.tried, cluster)
 	return changed
 }
 
-// Expire retries the members that had no request for too long, and gives them, sorted.
-func (h *Health) Expire(now time.Time) (retried []fleet.ClusterName) {
-	for cluster, at := range h.tried {
-		if now.Sub(at) >= untried {
-			h.Retry(cluster)
-			retried = append(retried, cluster)
+// Expire ends the holding out of members that had no request for too long, and gives them, sorted. Where all are dead,
+// all are tried alike, and any request to one of them tells enough.
+func (h *Health) Expire(now time.Time, allDead bool) (retried []fleet.ClusterName) {
+	for cluster, known := range h.held {
+		if known.over {
+			continue
 		}
+		if now.Sub(known.tried) >= known.wait {
+			retried = append(retried, cluster)
+		} else if allDead {
+			return nil
+		}
+	}
+	for _, cluster := range retried {
+		known := h.held[cluster]
+		known.over, known.dead, known.wait = true, false, min(2*known.wait, longUntried)
+		delete(h.runs, cluster)
 	}
 	slices.Sort(retried)
 	return retried
@@ -184,8 +204,12 @@ func (h *Health) Forget(edge string) {
 }
 
 // HeldOut lists the members held out, sorted.
-func (h *Health) HeldOut() []fleet.ClusterName { return slices.Sorted(maps.Keys(h.held)) }
+func (h *Health) HeldOut() []fleet.ClusterName {
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(h.held)), func(c fleet.ClusterName) bool { return !h.holds(c) })
+}
 
-// Unreachable lists those of HeldOut to which not even connections can be made, sorted. The others answer, if only with
-// errors, and errors are answers.
-func (h *Health) Unreachable() []fleet.ClusterName { return slices.Sorted(maps.Keys(h.unreachable)) }
+// Dead lists those of HeldOut to which not even connections can be made, sorted. The others answer, if only with errors,
+// and errors are answers.
+func (h *Health) Dead() []fleet.ClusterName {
+	return slices.DeleteFunc(h.HeldOut(), func(c fleet.ClusterName) bool { return !h.dead(c) })
+}

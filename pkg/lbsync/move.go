@@ -33,7 +33,7 @@ type Move struct {
 }
 
 // Worth says whether a move is worth publishing: a region that had nothing, a member that may take nothing any more,
-// a change of who is held out or down, or requests that change their place by at least 1 % of the import's demand.
+// a change of who is held out or dead, or requests that change their place by at least 1 % of the import's demand.
 func (m Move) Worth() bool {
 	part, must := m.weigh()
 	limit := worthOfDemand
@@ -58,7 +58,8 @@ func (m Move) weigh() (part float64, must bool) {
 	total, moved := 0.0, 0.0
 	for _, r := range m.New {
 		before, known := old[r.Region]
-		if !known || (len(before.Shares) == 0) != (len(r.Shares) == 0) || !slices.Equal(before.HeldOut, r.HeldOut) || before.Down != r.Down || m.mustLeave(before, r) {
+		others := !slices.Equal(before.HeldOut, r.HeldOut) || !slices.Equal(before.Dead, r.Dead)
+		if !known || others || (len(before.Shares) == 0) != (len(r.Shares) == 0) || m.mustLeave(before, r) {
 			return 1, true
 		}
 		total += m.Demand[r.Region]

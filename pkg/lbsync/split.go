@@ -24,8 +24,8 @@ type RegionDemand struct {
 	Nearest []string
 	// HeldOut are the members whose requests from this region all fail (see Health).
 	HeldOut []fleet.ClusterName
-	// Unreachable are those of HeldOut to which not even connections can be made.
-	Unreachable []fleet.ClusterName
+	// Dead are those of HeldOut to which not even connections can be made.
+	Dead []fleet.ClusterName
 }
 
 // Capacity is one member's part of the import.
@@ -62,11 +62,16 @@ type RegionShares struct {
 	Shares []Share
 	// HeldOut are the members that get their part only as a probe, sorted.
 	HeldOut []fleet.ClusterName
-	// Down says that no member can be reached. The parts are those of whatever is still sent to the import: a rule's
-	// other backends get its weight but for a probe (Assign).
-	Down bool
+	// Dead are the members to which not even connections can be made, sorted. Where all of a backend's are, a rule's
+	// other backends get its weight but for a small part that tries it (Assign).
+	Dead []fleet.ClusterName
 	// Overflow is the part of Whole that did not fit into the region's first rank with capacity.
 	Overflow uint32
+}
+
+// Down says that all who have a part are dead.
+func (r RegionShares) Down() bool {
+	return len(r.Shares) > 0 && !slices.ContainsFunc(r.Shares, func(s Share) bool { return !slices.Contains(r.Dead, s.Cluster) })
 }
 
 // Split divides each region's demand for one import over the members that can serve it. It is exact and the same
@@ -94,11 +99,13 @@ type world struct {
 type region struct {
 	name   string
 	demand float64 // requests per second, probes already taken off
-	// sees says which members count for it, by index; probed are those held out. down: all that it sees are unreachable.
-	sees   []bool
-	probed []int
-	down   bool
-	ranks  [][]int
+	// sees says which members count for it, by index; probed are those held out. failing: all that it sees are
+	// held out; dead are those of all who are ready.
+	sees    []bool
+	probed  []int
+	failing bool
+	dead    []fleet.ClusterName
+	ranks   [][]int
 	// blind: no member that it sees has capacity, so every scaler counts as 1 for it (step 4).
 	blind    bool
 	left     float64   // fraction not yet placed
@@ -160,6 +167,9 @@ func (w *world) readRegion(d RegionDemand) *region {
 		placed: make([]float64, len(w.members))}
 	alive := false
 	for i, m := range w.members {
+		if m.Ready > 0 && slices.Contains(d.Dead, m.Cluster) {
+			r.dead = append(r.dead, m.Cluster)
+		}
 		r.sees[i] = m.Ready > 0 && !slices.Contains(d.HeldOut, m.Cluster)
 		alive = alive || r.sees[i]
 		if m.Ready > 0 && m.Scaler > 0 && !r.sees[i] {
@@ -167,10 +177,9 @@ func (w *world) readRegion(d RegionDemand) *region {
 		}
 	}
 	if !alive { // all of them fail, so failing tells nothing
-		r.probed, r.down = nil, true
+		r.probed, r.failing = nil, true
 		for i, m := range w.members {
 			r.sees[i] = m.Ready > 0
-			r.down = r.down && (!r.sees[i] || slices.Contains(d.Unreachable, m.Cluster))
 		}
 	}
 	if len(r.probed) > 0 {
@@ -268,8 +277,11 @@ func (w *world) placeAtLevel(r *region, weight float64, counts func(int) bool) {
 
 // sharesOf adds the probes to what r placed and rounds to parts of Whole.
 func (w *world) sharesOf(r *region) RegionShares {
-	out := RegionShares{Region: r.name, Overflow: uint32(r.overflow*Whole + 0.5)}
+	out := RegionShares{Region: r.name, Dead: slices.Compact(r.dead), Overflow: uint32(r.overflow*Whole + 0.5)}
 	parts := slices.Clone(r.placed)
+	if r.failing {
+		w.tryAll(r, parts)
+	}
 	if len(r.probed) > 0 {
 		for i := range parts {
 			parts[i] *= 1 - probeShare
@@ -284,8 +296,34 @@ func (w *world) sharesOf(r *region) RegionShares {
 			out.Shares = append(out.Shares, Share{Cluster: w.members[i].Cluster, Parts: n})
 		}
 	}
-	out.Down = r.down && len(out.Shares) > 0
 	return out
+}
+
+// tryAll sees to it that each member is tried while all of them fail, also those that the ranks leave without a part:
+// the first that answers has all. Where all are dead, hardly anything is sent, and all are tried alike.
+func (w *world) tryAll(r *region, parts []float64) {
+	ready, idle, down := 0, 0, true
+	for i, m := range w.members {
+		if !r.sees[i] {
+			continue
+		}
+		ready += m.Ready
+		down = down && slices.Contains(r.dead, m.Cluster)
+		if parts[i] == 0 {
+			idle++
+		}
+	}
+	for i, m := range w.members {
+		switch {
+		case !r.sees[i]:
+		case down:
+			parts[i] = float64(m.Ready) / float64(ready)
+		case idle > 0 && parts[i] == 0:
+			parts[i] = probeShare / float64(idle)
+		case idle > 0:
+			parts[i] *= 1 - probeShare
+		}
+	}
 }
 
 // wholeParts rounds fractions to parts that sum to Whole, by largest remainder; earlier ones win ties. All zero

@@ -21,7 +21,7 @@ func TestSplitStories(t *testing.T) {
 }
 
 // readSplit reads `member us-west us ready=2 scaler=0.5` and `demand us 30 nearest=eu,ap heldout=us-west,us-east
-// unreachable=us-west`.
+// dead=us-west`.
 func readSplit(t *testing.T, d *datadriven.TestData) SplitInput {
 	var in SplitInput
 	for _, arg := range d.CmdArgs {
@@ -57,8 +57,8 @@ func readSplit(t *testing.T, d *datadriven.TestData) SplitInput {
 			for n := range strings.SplitSeq(options["heldout"], ",") {
 				r.HeldOut = append(r.HeldOut, fleet.ClusterName(n))
 			}
-			for n := range strings.SplitSeq(options["unreachable"], ",") {
-				r.Unreachable = append(r.Unreachable, fleet.ClusterName(n))
+			for n := range strings.SplitSeq(options["dead"], ",") {
+				r.Dead = append(r.Dead, fleet.ClusterName(n))
 			}
 			in.Regions = append(in.Regions, r)
 		default:
@@ -105,8 +105,8 @@ func describeShares(t *testing.T, in SplitInput) string {
 		if len(r.HeldOut) > 0 {
 			fmt.Fprintf(&b, " (only probed: %v)", r.HeldOut)
 		}
-		if r.Down {
-			b.WriteString(" (down)")
+		if len(r.Dead) > 0 {
+			fmt.Fprintf(&b, " (dead: %v)", r.Dead)
 		}
 		b.WriteString("\n")
 	}

@@ -15,9 +15,9 @@ import (
 // Version is a load assignment's version on the wire: the hash of its content, and the shares in force, so that a hub
 // that has just started learns them from the versions its edges name. It reads
 //
-//	<hash>;ServiceImport/shop/web=us-west:666667,eu-west:333333!us-west
+//	<hash>;ServiceImport/shop/web=us-west:666667,eu-west:333333!us-west*us-west
 //
-// with the held-out members after the exclamation mark, or an asterisk where the import is down, one group for each backend.
+// with the held-out members after the exclamation mark and the dead ones after the asterisk, one group for each backend.
 func Version(hash string, shares []BackendShares) string {
 	var b strings.Builder
 	b.WriteString(url.QueryEscape(hash))
@@ -33,19 +33,21 @@ func sortedShares(shares []BackendShares) []BackendShares {
 }
 
 func (s BackendShares) text() string {
-	var shares, held []string
+	var shares []string
 	for _, share := range s.Shares {
 		shares = append(shares, url.QueryEscape(string(share.Cluster))+":"+strconv.FormatUint(uint64(share.Parts), 10))
 	}
-	for _, c := range s.HeldOut {
-		held = append(held, url.QueryEscape(string(c)))
-	}
 	text := strings.Join(shares, ",")
-	if s.Down {
-		text += "*"
-	}
-	if len(held) > 0 {
-		text += "!" + strings.Join(held, ",")
+	for _, list := range []struct {
+		mark  string
+		names []fleet.ClusterName
+	}{{"!", s.HeldOut}, {"*", s.Dead}} {
+		for i, c := range list.names {
+			text += list.mark + url.QueryEscape(string(c))
+			if i == 0 {
+				list.mark = ","
+			}
+		}
 	}
 	return text
 }
@@ -86,8 +88,8 @@ func parseShares(group string) (BackendShares, bool) {
 		words[i] = plain
 	}
 	s.Backend = fleet.Backend{Kind: fleet.BackendKind(words[0]), Name: fleet.ServiceName{Namespace: words[1], Name: words[2]}}
+	rest, dead, hasDead := strings.Cut(rest, "*")
 	shares, held, hasHeld := strings.Cut(rest, "!")
-	shares, s.Down = strings.CutSuffix(shares, "*")
 	sum := uint64(0)
 	for part := range strings.SplitSeq(shares, ",") {
 		if shares == "" {
@@ -102,17 +104,27 @@ func parseShares(group string) (BackendShares, bool) {
 		sum += parts
 		s.Shares = append(s.Shares, Share{Cluster: fleet.ClusterName(plain), Parts: uint32(parts)})
 	}
-	for part := range strings.SplitSeq(held, ",") {
+	ok, ok2 := true, true
+	if hasHeld {
+		s.HeldOut, ok = parseClusters(held)
+	}
+	if hasDead {
+		s.Dead, ok2 = parseClusters(dead)
+	}
+	sorted := slices.IsSortedFunc(s.Shares, func(a, b Share) int { return cmp.Compare(a.Cluster, b.Cluster) })
+	return s, ok && ok2 && sorted && (sum == Whole || len(s.Shares) == 0)
+}
+
+// parseClusters reads names that are sorted.
+func parseClusters(text string) (names []fleet.ClusterName, ok bool) {
+	for part := range strings.SplitSeq(text, ",") {
 		plain, err := url.QueryUnescape(part)
 		if err != nil {
-			return s, false
+			return nil, false
 		}
-		if hasHeld {
-			s.HeldOut = append(s.HeldOut, fleet.ClusterName(plain))
-		}
+		names = append(names, fleet.ClusterName(plain))
 	}
-	sorted := slices.IsSortedFunc(s.Shares, func(a, b Share) int { return cmp.Compare(a.Cluster, b.Cluster) }) && slices.IsSorted(s.HeldOut)
-	return s, sorted && (sum == Whole || len(s.Shares) == 0)
+	return names, slices.IsSorted(names)
 }
 
 // Learned gives the shares in force in one region, from the versions that its edges have. Where edges differ, because

@@ -1,12 +1,69 @@
 package reconciler
 
 import (
+	"net/netip"
 	"reflect"
 	"testing"
 	"time"
 
 	"crossway.dev/crossway/pkg/gateway/model"
+	"crossway.dev/crossway/pkg/lbsync"
+	"crossway.dev/crossway/pkg/lbsync/envoy"
 )
+
+// What is remembered never shows: after any change, all resources are those of
+// a translation without memory, in pools that differ and in large listeners.
+func TestTranslationRemembers(t *testing.T) {
+	places := []lbsync.Place{{Pool: "us", Region: "us"}, {Pool: "eu", Region: "eu"}, {Pool: "none", Region: "us"}}
+	remembered := newTranslation()
+	m := wide(60)
+	for _, step := range []struct {
+		name   string
+		change func()
+	}{
+		{"first", func() {}},
+		{"nothing", func() {}},
+		{"one route", func() { m = changed(m, 30, 2) }},
+		{"one assignment", func() {
+			assignments := append([]model.Assignment(nil), m.Assignments...)
+			assignments[3].HealthCheck = &model.HealthCheck{Interval: time.Second, Timeout: time.Second}
+			m.Assignments = assignments
+		}},
+		{"another assignment's fallback", func() {
+			assignments := append([]model.Assignment(nil), m.Assignments...)
+			assignments[4].Fallback = assignments[5].Backends
+			m.Assignments = assignments
+		}},
+		{"a small listener, in one pool only", func() {
+			small := wide(2).Listeners[0]
+			small.Port, small.Addresses = 81, small.Addresses[:1]
+			m.Listeners = append(append([]model.Listener(nil), m.Listeners...), small)
+		}},
+		{"its address", func() {
+			m.Listeners = append([]model.Listener(nil), m.Listeners...)
+			m.Listeners[1].Addresses = []model.Address{{Pool: "eu", Address: netip.MustParseAddr("198.18.2.9")}}
+		}},
+		{"a host goes", func() {
+			m.Listeners = append([]model.Listener(nil), m.Listeners...)
+			chain := m.Listeners[0].Chains[0]
+			chain.Hosts = chain.Hosts[1:]
+			m.Listeners[0].Chains = []model.Chain{chain}
+		}},
+		{"all goes", func() { m = model.Model{} }},
+	} {
+		step.change()
+		for _, place := range places {
+			got, want := remembered.resources(m, place), envoy.Translate(lbsync.ProgramFor(m, place))
+			if !reflect.DeepEqual(versions(got), versions(want)) {
+				t.Errorf("after %s: %s has %v, want %v", step.name, place.Pool, versions(got), versions(want))
+			}
+		}
+		remembered.forget()
+	}
+	if n := len(remembered.clusters.known) + len(remembered.listeners.known); n != 0 {
+		t.Errorf("%d parts of nothing are remembered", n)
+	}
+}
 
 // No field of an assignment changes unseen: neither the Envoy cluster nor the load assignments would.
 func TestSameAssignmentSeesEveryField(t *testing.T) {
@@ -29,4 +86,14 @@ func TestSameAssignmentSeesEveryField(t *testing.T) {
 			t.Errorf("%s is not compared", reflect.TypeFor[model.Assignment]().Field(i).Name)
 		}
 	}
+}
+
+func versions(r envoy.Resources) map[resourceID]string {
+	out := map[resourceID]string{}
+	for _, list := range lists(r) {
+		for _, one := range list {
+			out[resourceID{one.TypeURL, one.Name}] = one.Version
+		}
+	}
+	return out
 }

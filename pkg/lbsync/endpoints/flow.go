@@ -41,7 +41,8 @@ type regionFlow struct {
 	heard bool
 	// carry is the fraction of a request that a weighted rule's part left over, by edge.
 	carry map[string]float64
-	// open are the requests that had not ended at the edge's last report, by edge and member.
+	// open are the requests that had not ended at the edge's last report, by edge and member. An edge that has reported
+	// nothing yet is not there.
 	open map[string]map[fleet.ClusterName]uint64
 }
 
@@ -93,14 +94,9 @@ func (f *flow) learn(held lbsync.RegionShares, now time.Time) (changed bool) {
 		return false
 	}
 	r.learned, r.counted, f.due = now, false, true
-	for _, c := range held.HeldOut {
+	for _, c := range slices.Concat(held.HeldOut, held.Dead) {
 		if f.has(c) {
-			r.health.Hold(c, false, now)
-		}
-	}
-	for _, m := range f.members {
-		if held.Down && m.Ready > 0 {
-			r.health.Hold(m.Cluster, true, now)
+			r.health.Hold(c, slices.Contains(held.Dead, c), now)
 		}
 	}
 	k := slices.IndexFunc(f.shares, func(s lbsync.RegionShares) bool { return s.Region == held.Region })
@@ -128,7 +124,7 @@ func (f *flow) divide(d division) (changed bool) {
 		move.Learned = move.Learned || !r.learned.IsZero()
 		move.Demand[v.name] = r.demand.Rate()
 		in.Regions = append(in.Regions, lbsync.RegionDemand{Region: v.name, Demand: r.demand.Rate(), Nearest: v.nearest,
-			HeldOut: r.health.HeldOut(), Unreachable: r.health.Unreachable()})
+			HeldOut: r.health.HeldOut(), Dead: r.health.Dead()})
 	}
 	move.New = lbsync.Split(in)
 	if !settled {
@@ -190,7 +186,7 @@ func withoutLost(r lbsync.RegionShares, members []lbsync.Capacity) lbsync.Region
 	able := func(c fleet.ClusterName) bool {
 		return slices.ContainsFunc(members, func(m lbsync.Capacity) bool { return m.Cluster == c && m.Ready > 0 && m.Scaler > 0 })
 	}
-	out := lbsync.RegionShares{Region: r.Region, Down: r.Down, Overflow: r.Overflow}
+	out := lbsync.RegionShares{Region: r.Region, Overflow: r.Overflow}
 	left := uint64(0)
 	for _, s := range r.Shares {
 		if able(s.Cluster) {
@@ -201,6 +197,11 @@ func withoutLost(r lbsync.RegionShares, members []lbsync.Capacity) lbsync.Region
 	for _, c := range r.HeldOut {
 		if able(c) {
 			out.HeldOut = append(out.HeldOut, c)
+		}
+	}
+	for _, c := range r.Dead {
+		if able(c) {
+			out.Dead = append(out.Dead, c)
 		}
 	}
 	if len(out.Shares) == len(r.Shares) || left == 0 {
@@ -217,5 +218,5 @@ func withoutLost(r lbsync.RegionShares, members []lbsync.Capacity) lbsync.Region
 
 // sameShares ignores Overflow, which no edge sees.
 func sameShares(a, b lbsync.RegionShares) bool {
-	return a.Region == b.Region && slices.Equal(a.Shares, b.Shares) && slices.Equal(a.HeldOut, b.HeldOut) && a.Down == b.Down
+	return a.Region == b.Region && slices.Equal(a.Shares, b.Shares) && slices.Equal(a.HeldOut, b.HeldOut) && slices.Equal(a.Dead, b.Dead)
 }

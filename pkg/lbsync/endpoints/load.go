@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"crossway.dev/crossway/pkg/fleet"
-	"crossway.dev/crossway/pkg/gateway/model"
 	"crossway.dev/crossway/pkg/lbsync"
 )
 
@@ -69,73 +68,61 @@ func (w *world) hear(h heard) {
 			}
 		}
 	}
+	changes := map[change]int{}
 	for f, t := range tallies {
-		changed := f.hear(h, t)
-		if len(changed) > 0 {
-			f.moved, f.due = time.Time{}, true // a failing member moves at once
-		}
-		health := &f.region(h.edge.Region).health
-		for _, cluster := range changed {
-			w.log.Info("a member's failures changed its share", "import", f.backend.Name, "region", h.edge.Region, "cluster", cluster,
-				"heldOut", slices.Contains(health.HeldOut(), cluster), "unreachable", slices.Contains(health.Unreachable(), cluster))
-		}
+		f.hear(h, t, changes)
+	}
+	w.tell(h.edge.Region, changes)
+}
+
+// change is a change of what is known of a member's part of an import.
+type change struct {
+	cluster       fleet.ClusterName
+	heldOut, dead bool
+}
+
+// tell logs what changed, with the number of imports rather than a line for each.
+func (w *world) tell(region string, all map[change]int) {
+	for n, imports := range all {
+		w.log.Info("requests to a member fail, or do no more", "region", region, "cluster", n.cluster,
+			"heldOut", n.heldOut, "dead", n.dead, "imports", imports)
 	}
 }
 
-// tally counts the requests of one assignment as demand. Those that the hub moved from backends that are down are the
-// others' demand, too: it lasts, and they may overflow.
+// tally counts the requests of one assignment as demand.
 func (w *world) tally(tallies map[*flow]*tally, a *assigned, region string, load *Load) {
-	total, up, down := float64(load.Dropped), 0.0, 0.0
+	total, weights, dead := float64(load.Dropped), 0.0, false
 	for _, l := range load.Localities {
 		total += float64(l.Issued)
 	}
 	for _, b := range a.Backends {
-		if w.down(b.Backend, region) {
-			down += float64(b.Weight)
-		} else {
-			up += float64(b.Weight)
-		}
+		weights += float64(b.Weight)
+		f := w.flows[b.Backend]
+		dead = dead || f != nil && len(f.sharesOf(region).Dead) > 0
 	}
-	each := total / (up + down)
-	toUp, _, toFallback := 1.0, 1.0, 0.0
-	if down > 0 {
-		fallback := 0.0
-		for _, b := range a.Fallback {
-			if !w.down(b.Backend, region) {
-				fallback += float64(b.Weight)
-			}
+	if dead && total > 0 {
+		for backend, part := range lbsync.Demanded(w.input(a, region)) {
+			w.count(tallies, backend, load.Interval, total*part)
 		}
-		toUp, _, toFallback = lbsync.Takeover(up, down, fallback)
+		return
 	}
-	count := func(backends []model.WeightedBackend, factor float64) {
-		for _, b := range backends {
-			f := w.flows[b.Backend]
-			if f == nil || b.Backend.Kind != fleet.Import || b.Weight == 0 {
-				continue
-			}
-			t := tallies[f]
-			if t == nil {
-				t = &tally{}
-				tallies[f] = t
-			}
-			t.interval = load.Interval
-			if w.down(b.Backend, region) {
-				t.issued += each * float64(b.Weight)
-			} else {
-				t.issued += each * float64(b.Weight) * factor
-			}
+	for _, b := range a.Backends {
+		if b.Weight > 0 {
+			w.count(tallies, b.Backend, load.Interval, total*float64(b.Weight)/weights)
 		}
-	}
-	count(a.Backends, toUp)
-	if toFallback > 0 {
-		count(a.Fallback, toFallback)
 	}
 }
 
-// down says whether an import is down in a region.
-func (w *world) down(backend fleet.Backend, region string) bool {
+func (w *world) count(tallies map[*flow]*tally, backend fleet.Backend, interval time.Duration, issued float64) {
 	f := w.flows[backend]
-	return f != nil && f.sharesOf(region).Down
+	if f == nil || backend.Kind != fleet.Import {
+		return
+	}
+	if tallies[f] == nil {
+		tallies[f] = &tally{}
+	}
+	tallies[f].interval = interval
+	tallies[f].issued += issued
 }
 
 func (t *tally) add(cluster fleet.ClusterName, l LocalityLoad) {
@@ -155,18 +142,20 @@ func (t *tally) add(cluster fleet.ClusterName, l LocalityLoad) {
 	o.open += l.Open
 }
 
-// hear takes in one edge's tally, and gives the members of which it changed what is known. The shares are due when somebody began or ceased to fail, or when what clients send is
-// not what it was. An import without a rate that nobody asks for costs nothing.
-func (f *flow) hear(h heard, t *tally) (changed []fleet.ClusterName) {
+// hear takes in one edge's tally, and notes what it changed of what is known of members. The shares are due when somebody
+// began or ceased to fail, or when what clients send is not what it was. An import without a rate that nobody asks for
+// costs nothing.
+func (f *flow) hear(h heard, t *tally, changes map[change]int) {
 	r := f.region(h.edge.Region)
-	changed = r.health.Expire(h.at)
+	key := h.edge.key()
+	known := r.close(key, t)
+	f.changed(r, r.health.Expire(h.at, f.sharesOf(h.edge.Region).Down()), changes)
 	if t.issued == 0 && t.succeeded+t.failed == 0 && f.policy.Rate == 0 && r.demand.Rate() == 0 && !r.waits() {
-		return changed
+		return
 	}
 	if r.learned.IsZero() {
 		r.heard = true
 	}
-	key := h.edge.key()
 	exact := t.issued + r.carry[key]
 	issued := math.Floor(exact + 1e-9)
 	r.carry[key] = exact - issued
@@ -182,23 +171,44 @@ func (f *flow) hear(h heard, t *tally) (changed []fleet.ClusterName) {
 			t.add(silent, LocalityLoad{})
 		}
 	}
-	was := r.open[key]
-	delete(r.open, key)
 	for cluster, o := range t.outcomes {
-		if o.open > 0 && r.open[key] == nil {
-			r.open[key] = map[fleet.ClusterName]uint64{}
-		}
-		if o.open > 0 {
-			r.open[key][cluster] = o.open
+		if !known && o.Succeeded == 0 {
+			continue // answers or dead connections: the next report tells
 		}
 		o.Edge, o.Cluster, o.At = key, cluster, h.at
-		o.Ended = max(was[cluster]+o.issued, o.open) - o.open
 		if r.health.Observe(o.Outcome) {
-			changed = append(changed, cluster)
+			f.changed(r, []fleet.ClusterName{cluster}, changes)
 		}
 	}
 	f.due = f.due || r.demand.Rate() != before || r.waits()
-	return changed
+}
+
+// changed notes that something else is known of members now: their shares move at once.
+func (f *flow) changed(r *regionFlow, clusters []fleet.ClusterName, all map[change]int) {
+	for _, c := range clusters {
+		f.moved, f.due = time.Time{}, true
+		all[change{c, slices.Contains(r.health.HeldOut(), c), slices.Contains(r.health.Dead(), c)}]++
+	}
+}
+
+// close says of an edge's outcomes how many requests ended at an endpoint: those open before and issued since, but for
+// those that are still open. Of an edge that reports for the first time that is not known.
+func (r *regionFlow) close(edge string, t *tally) (known bool) {
+	before, known := r.open[edge]
+	if !known && len(t.outcomes) > 0 {
+		before = map[fleet.ClusterName]uint64{}
+		r.open[edge] = before
+	}
+	for cluster := range before {
+		if t.outcomes[cluster] == nil {
+			delete(before, cluster)
+		}
+	}
+	for cluster, o := range t.outcomes {
+		o.Ended = max(before[cluster]+o.issued, o.open) - o.open
+		before[cluster] = o.open
+	}
+	return known
 }
 
 // waits says whether the shares were learned and not all edges have reported since.

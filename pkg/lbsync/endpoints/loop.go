@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/gateway/model"
 	"crossway.dev/crossway/pkg/lbsync"
 	"crossway.dev/crossway/pkg/lbsync/envoy"
@@ -251,7 +252,7 @@ func (l *Loop) Held(edge Edge, versions map[string]string) {
 	d := newDirty()
 	now := l.config.Clock.Now()
 	for _, s := range lbsync.Learned(edge.Region, known) {
-		if f := l.world.flows[s.Backend]; f != nil && f.learn(s.RegionShares, now) {
+		if f := l.world.flows[s.Backend]; f != nil && s.Backend.Kind == fleet.Import && f.learn(s.RegionShares, now) {
 			d.flow(f)
 		}
 	}
@@ -293,7 +294,7 @@ func (l *Loop) encode(d dirty) []update {
 func (l *Loop) encodeOne(a *assigned) []update {
 	var out []update
 	for _, r := range l.world.regions {
-		made := l.world.assign(a, r.name)
+		made := lbsync.Assign(l.world.input(a, r.name))
 		resource, err := envoy.LoadAssignment(made)
 		if err != nil {
 			l.config.Log.Error(err, "encode load assignment", "assignment", a.Key, "region", r.name)

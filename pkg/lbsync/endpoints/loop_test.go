@@ -7,13 +7,10 @@ import (
 	"testing"
 	"time"
 
-	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/testutil"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"crossway.dev/crossway/api/v1alpha1"
-	"crossway.dev/crossway/pkg/condition"
 	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/gateway/model"
 	"crossway.dev/crossway/pkg/lbsync"
@@ -68,7 +65,7 @@ func TestForeignAddresses(t *testing.T) {
 	stranger := memberSlice("nobody", "web", "10.4.0.1")
 	f.slice(stranger)
 	f.SetAssignments([]model.Assignment{assignmentOf("a", "web")}, nil)
-	made := f.world.assign(f.world.assignments["a"], "us")
+	made := lbsync.Assign(f.world.input(f.world.assignments["a"], "us"))
 	if len(made.Localities) != 1 || len(made.Localities[0].Endpoints) != 1 || made.Localities[0].Endpoints[0].String() != "10.1.0.1:8080" {
 		t.Errorf("got %v, want us-west's 10.1.0.1:8080 alone", made.Localities)
 	}
@@ -325,34 +322,6 @@ func TestUncheckedIsPublished(t *testing.T) {
 	}
 }
 
-// So do the fallback, and what its endpoints and shares are.
-func TestFallbackIsPublished(t *testing.T) {
-	f := newFixture(t)
-	f.import2("web", 1)
-	f.import2("api", 2)
-	a := assignmentOf("a", "web")
-	f.SetAssignments([]model.Assignment{a}, nil)
-	f.edges.take()
-	a.Fallback = assignmentOf("", "api").Backends
-	f.SetAssignments([]model.Assignment{a}, nil)
-	if got := f.edges.take(); got != "eu:a us:a" {
-		t.Errorf("published %q", got)
-	}
-	f.slice(memberSlice("us-west", "api", "10.1.2.9"))
-	f.run()
-	if got := f.edges.take(); got != "us:a" { // eu has its own api
-		t.Errorf("published %q", got)
-	}
-	if n := len(f.world.flows[backend("api")].members); n != 2 {
-		t.Errorf("the fallback has shares over %d members", n)
-	}
-	a.Fallback = nil
-	f.SetAssignments([]model.Assignment{a}, nil)
-	if f.world.flows[backend("api")] != nil {
-		t.Error("what nobody uses is kept")
-	}
-}
-
 // Learned shares stay while an edge that is back has not reported: what the others counted is only a part.
 func TestRestartWaitsForEveryEdge(t *testing.T) {
 	one, two := Edge{Pool: "us", Region: "us", Node: "one"}, Edge{Pool: "us", Region: "us", Node: "two"}
@@ -390,264 +359,6 @@ func TestRestartMovesTheLost(t *testing.T) {
 	f.run()
 	if got := f.shares("us", "a"); got != "ServiceImport/shop/web=eu-west:1000000" {
 		t.Errorf("us-west lost its endpoints: %s", got)
-	}
-}
-
-// A member whose requests all fail for two reports is held out, tried with 1 %, and back with the first success. A
-// changed slice of it is another reason to try, and so is an agent that was silent.
-func TestHeldOut(t *testing.T) {
-	edge := Edge{Pool: "us", Region: "us", Node: "one"}
-	f := newFixture(t)
-	f.import2("web", 1)
-	f.SetAssignments([]model.Assignment{assignmentOf("a", "web")}, nil)
-	f.Connected(edge)
-	f.Held(edge, nil)
-	fail := func() {
-		f.clock.Step(time.Second)
-		f.Hear(edge, []Load{{Assignment: "a", Interval: time.Second, Localities: []LocalityLoad{
-			{SubZone: "us-west/shop/web", Issued: 20, Failed: 20}, {SubZone: "eu-west/shop/web", Issued: 20, Succeeded: 20}}}})
-		f.run()
-	}
-	const out = "ServiceImport/shop/web=eu-west:990000,us-west:10000!us-west"
-	const home = "ServiceImport/shop/web=us-west:1000000"
-	fail()
-	if got := f.shares("us", "a"); got != home {
-		t.Errorf("one bad report: %s", got)
-	}
-	fail()
-	if got := f.shares("us", "a"); got != out {
-		t.Errorf("two bad reports: %s", got)
-	}
-	f.clock.Step(time.Second)
-	f.report(edge, "a", "web", map[string]uint64{"us-west": 1, "eu-west": 20})
-	f.run()
-	if got := f.shares("us", "a"); got != home {
-		t.Errorf("a success: %s", got)
-	}
-	fail()
-	fail()
-	f.slice(memberSlice("us-west", "web", "10.1.1.1", "10.1.1.2", "10.1.1.3"))
-	f.run()
-	if got := f.shares("us", "a"); got != home {
-		t.Errorf("its slice changed: %s", got)
-	}
-	fail()
-	fail()
-	for second := range 30 {
-		if got := f.shares("us", "a"); got != out {
-			t.Errorf("held out %d s ago: %s", second, got)
-		}
-		f.clock.Step(time.Second)
-		f.report(edge, "a", "web", map[string]uint64{"eu-west": 2})
-		f.run()
-	}
-	if got := f.shares("us", "a"); got != home {
-		t.Errorf("no request has tried it for 30 s: %s", got)
-	}
-	heard := func(status metav1.ConditionStatus) {
-		m := f.world.objects["us-west"].DeepCopy()
-		m.Status.Conditions = []metav1.Condition{{Type: condition.MemberReachableType, Status: status}}
-		f.intake.memberHandler().OnUpdate(m, m)
-		f.run()
-	}
-	heard(metav1.ConditionTrue)
-	fail()
-	fail()
-	heard(metav1.ConditionTrue)
-	heard(metav1.ConditionFalse)
-	if got := f.shares("us", "a"); got != out {
-		t.Errorf("its agent is silent: %s", got)
-	}
-	heard(metav1.ConditionTrue)
-	if got := f.shares("us", "a"); got != home {
-		t.Errorf("its agent is heard of again: %s", got)
-	}
-	heard(metav1.ConditionFalse)
-	f.intake.memberHandler().OnDelete(f.world.objects["us-west"])
-	f.run()
-	if got := f.shares("us", "a"); got != "ServiceImport/shop/web=eu-west:1000000" {
-		t.Errorf("it is deleted: %s", got)
-	}
-}
-
-// An import to which not even connections can be made gives its weight to what else its rule has, until it answers; one
-// that answers errors keeps it. A hub that restarts in between knows.
-func TestDownImportGivesItsWeightAway(t *testing.T) {
-	edge := Edge{Pool: "us", Region: "us", Node: "one"}
-	own := assignmentOf("own", "web")
-	own.Fallback = assignmentOf("", "api").Backends
-	start := func(holds map[string]string) *fixture {
-		f := newFixture(t)
-		f.import2("web", 1)
-		f.import2("api", 2)
-		f.SetAssignments([]model.Assignment{assignmentOf("both", "api", "web"), own}, nil)
-		f.Connected(edge)
-		f.Held(edge, holds)
-		f.run()
-		return f
-	}
-	f := start(nil)
-	hear := func(issued, succeeded uint64, clusters ...string) {
-		f.clock.Step(time.Second)
-		var loads []Load
-		for _, key := range []string{"both", "own"} {
-			load := Load{Assignment: key, Interval: time.Second, Localities: []LocalityLoad{{SubZone: "us-west/shop/api", Issued: 50, Succeeded: 50}}}
-			for _, cluster := range clusters {
-				load.Localities = append(load.Localities, LocalityLoad{SubZone: cluster + "/shop/web", Issued: issued, Succeeded: succeeded, Failed: 20 - succeeded})
-			}
-			loads = append(loads, load)
-		}
-		f.Hear(edge, loads)
-		f.run()
-	}
-	expect := func(why string, want ...string) {
-		t.Helper()
-		var got []string
-		for _, key := range []string{"both", "own"} {
-			load := new(endpointv3.ClusterLoadAssignment)
-			if err := f.edges.pools["us"][key].Body.UnmarshalTo(load); err != nil {
-				t.Fatal(err)
-			}
-			text := key
-			for _, l := range load.Endpoints {
-				text += fmt.Sprintf(" %s=%d", l.GetLocality().GetSubZone(), l.GetLoadBalancingWeight().GetValue())
-			}
-			got = append(got, text)
-		}
-		if !slices.Equal(got, want) {
-			t.Errorf("%s:\n got %q\nwant %q", why, got, want)
-		}
-	}
-	calm := []string{"both eu-west/shop/api=1 us-west/shop/api=500000 eu-west/shop/web=1 us-west/shop/web=500000",
-		"own eu-west/shop/web=4000 us-west/shop/web=4000000000 us-west/shop/api=1"}
-	down := []string{"both eu-west/shop/api=1 us-west/shop/api=990000 eu-west/shop/web=1 us-west/shop/web=10000",
-		"own eu-west/shop/web=1 us-west/shop/web=20000 eu-west/shop/api=1 us-west/shop/api=980000"}
-	expect("all is well", calm...)
-	for range 5 {
-		hear(20, 0, "us-west", "eu-west")
-	}
-	expect("web answers errors", calm...)
-	hear(0, 0, "us-west", "eu-west")
-	expect("web cannot be reached", down...)
-	if n := testutil.CollectAndCount(f.Loop, "crossway_import_down"); n != 1 { // us says so; nobody in eu asks
-		t.Errorf("%d regions say that it is down", n)
-	}
-	f = start(f.edges.versions("us"))
-	for range 10 { // nobody asks the refuge
-		expect("the hub restarts", down...)
-		hear(0, 0, "us-west")
-	}
-	hear(20, 1, "us-west", "eu-west")
-	expect("web answers", calm...)
-	for range 3 {
-		hear(0, 0, "us-west", "eu-west")
-	}
-	expect("web is gone again", down...)
-	f = start(f.edges.versions("us"))
-	f.slice(memberSlice("us-west", "web"))
-	f.run()
-	for range 10 {
-		hear(0, 0, "eu-west")
-	}
-	expect("its part in one member is gone, the other is not heard of", "both eu-west/shop/api=1 us-west/shop/api=990000 eu-west/shop/web=10000",
-		"own eu-west/shop/web=20000 eu-west/shop/api=1 us-west/shop/api=980000")
-}
-
-// An error that comes seconds after its request is an answer, too: in its report nothing is issued.
-func TestLateErrorsAreAnswers(t *testing.T) {
-	edge := Edge{Pool: "us", Region: "us", Node: "one"}
-	f := newFixture(t)
-	f.import2("web", 1)
-	f.SetAssignments([]model.Assignment{assignmentOf("a", "web")}, nil)
-	f.Connected(edge)
-	f.Held(edge, nil)
-	for second := range 40 {
-		load := LocalityLoad{SubZone: "us-west/shop/web", Issued: 3, Open: 3}
-		if second%2 == 1 {
-			load = LocalityLoad{SubZone: "us-west/shop/web", Failed: 3}
-		}
-		f.clock.Step(time.Second)
-		f.Hear(edge, []Load{{Assignment: "a", Interval: time.Second, Localities: []LocalityLoad{load}}})
-		f.run()
-		if h := f.world.flows[backend("web")].regions["us"].health; len(h.Unreachable()) > 0 {
-			t.Fatalf("unreachable after %d s", second)
-		}
-	}
-	if h := f.world.flows[backend("web")].regions["us"].health; len(h.HeldOut()) != 1 {
-		t.Error("it answers errors only, and is not held out")
-	}
-}
-
-// Who is held out, but can be reached, does not make an import down when the others lose their endpoints.
-func TestHeldOutIsNotDown(t *testing.T) {
-	edge := Edge{Pool: "us", Region: "us", Node: "one"}
-	f := newFixture(t)
-	f.import2("web", 1)
-	f.SetAssignments([]model.Assignment{assignmentOf("a", "web")}, nil)
-	f.Connected(edge)
-	f.Held(edge, map[string]string{"a": "h;ServiceImport/shop/web=eu-west:10000,us-west:990000!eu-west"})
-	f.slice(memberSlice("us-west", "web"))
-	f.run()
-	if got := f.shares("us", "a"); got != "ServiceImport/shop/web=eu-west:1000000!eu-west" {
-		t.Error(got)
-	}
-}
-
-// In which order an edge's report has its assignments changes nothing: not who answers for whom.
-func TestOrderOfLoads(t *testing.T) {
-	edge := Edge{Pool: "us", Region: "us", Node: "one"}
-	var got []string
-	for range 2 {
-		f := newFixture(t)
-		f.import2("web", 1)
-		f.import2("api", 2)
-		own := assignmentOf("own", "web")
-		own.Fallback = assignmentOf("", "api").Backends
-		f.SetAssignments([]model.Assignment{assignmentOf("api", "api"), own}, nil)
-		f.Connected(edge)
-		f.Held(edge, nil)
-		loads := []Load{{Assignment: "api", Interval: time.Second},
-			{Assignment: "own", Interval: time.Second, Localities: []LocalityLoad{{SubZone: "us-west/shop/api", Issued: 20, Failed: 20}}}}
-		if got != nil {
-			slices.Reverse(loads)
-		}
-		for range 3 {
-			f.clock.Step(time.Second)
-			f.Hear(edge, loads)
-			f.run()
-		}
-		got = append(got, f.shares("us", "api"))
-	}
-	if got[0] != got[1] || !strings.HasSuffix(got[0], "!us-west") {
-		t.Error(got)
-	}
-}
-
-// What the hub moved from a backend that is down is the others' demand, and overflows where they have no room for it.
-func TestTakeoverIsDemand(t *testing.T) {
-	edge := Edge{Pool: "us", Region: "us", Node: "one"}
-	for _, key := range []string{"both", "own"} {
-		f := newFixture(t)
-		f.import2("web", 1)
-		f.import2("api", 2)
-		both, own, api := assignmentOf("both", "api", "web"), assignmentOf("own", "web"), assignmentOf("api", "api")
-		both.Backends[1].Weight, own.Backends[0].Weight = 9, 9
-		own.Fallback = api.Backends
-		f.SetAssignments([]model.Assignment{api, both, own}, []model.Traffic{rated("api", 10)})
-		f.Connected(edge)
-		f.Held(edge, nil)
-		for second := range 20 {
-			f.clock.Step(time.Second)
-			load := Load{Assignment: key, Interval: time.Second, Localities: []LocalityLoad{{SubZone: "us-west/shop/api", Issued: 40, Succeeded: 40}}}
-			if second < 5 {
-				load.Localities = append(load.Localities, LocalityLoad{SubZone: "us-west/shop/web", Failed: 40}, LocalityLoad{SubZone: "eu-west/shop/web", Failed: 40})
-			}
-			f.Hear(edge, []Load{{Assignment: "api", Interval: time.Second}, load})
-			f.run()
-		}
-		if got := f.shares("us", "api"); !strings.HasPrefix(got, "ServiceImport/shop/api=eu-west:4") { // 40, of which 20 fit into us-west
-			t.Errorf("%s: %s", key, got)
-		}
 	}
 }
 

@@ -37,7 +37,7 @@ var (
 	heldOutDesc = prometheus.NewDesc("crossway_import_held_out",
 		"1 for a cluster to which all requests from a region fail: it gets only probes, unless that is so of all clusters.", []string{"import", "region", "cluster"}, nil)
 	downDesc = prometheus.NewDesc("crossway_import_down",
-		"1 for an import of which a region reaches no cluster: a rule's other backends have its weight.", []string{"import", "region"}, nil)
+		"1 for an import all of whose clusters are dead in a region: a rule's other backends have its weight.", []string{"import", "region"}, nil)
 	capacityDesc = prometheus.NewDesc("crossway_import_capacity_requests_per_second",
 		"What a cluster's part of an import takes: ready endpoints x rate x scaler. Absent without a rate.", []string{"import", "cluster"}, nil)
 	readyDesc = prometheus.NewDesc("crossway_import_ready_endpoints",
@@ -99,7 +99,7 @@ func (f *flow) collect(gauge func(d *prometheus.Desc, v float64, labels ...strin
 		}
 	}
 	for _, r := range f.shares {
-		if r.Down {
+		if r.Down() {
 			gauge(downDesc, 1, name, r.Region)
 		}
 		for _, s := range r.Shares {

@@ -352,15 +352,15 @@ func (w *world) wanted(backend fleet.Backend, cluster fleet.ClusterName) bool {
 	return false
 }
 
-// assign makes one assignment for one region.
-func (w *world) assign(a *assigned, region string) lbsync.LoadAssignment {
+// input is all that one assignment for one region depends on.
+func (w *world) input(a *assigned, region string) lbsync.AssignInput {
 	in := lbsync.AssignInput{Assignment: a.Assignment, Region: region, Parts: w.partsOf}
 	for _, b := range a.all() {
 		if f := w.flows[b.Backend]; f != nil && f.shares != nil && b.Backend.Kind == fleet.Import {
 			in.Shares = append(in.Shares, lbsync.BackendShares{Backend: b.Backend, RegionShares: f.sharesOf(region)})
 		}
 	}
-	return lbsync.Assign(in)
+	return in
 }
 
 func (w *world) partsOf(b model.WeightedBackend) []lbsync.Part {

@@ -350,8 +350,8 @@ func TestFallbackOnARealEnvoy(t *testing.T) {
 			}
 			got[answer]++
 		}
-		if c.addresses["blue"][0] == dead && len(c.addresses["blue"]) > 1 && got["green for blue"] < 15 {
-			delete(got, "green for blue") // of two that only stand by, the refuge gets hundred times as much
+		if c.addresses["blue"][0] == dead && len(c.addresses["blue"]) > 1 && got["green for blue"] < 5 {
+			delete(got, "green for blue") // of two that only stand by, the refuge gets thousands of times as much
 		}
 		if !slices.Equal(slices.Sorted(maps.Keys(got)), c.want) {
 			t.Errorf("%s: %v, want %v", c.why, got, c.want)

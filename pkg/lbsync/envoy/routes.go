@@ -304,10 +304,10 @@ const (
 	// retryAny repeats whatever failed before an answer came; retryUnsent only what the backend cannot have seen.
 	retryAny    = "connect-failure,refused-stream,reset"
 	retryUnsent = "connect-failure,refused-stream,reset-before-request"
-	// tries, and the waits before them, are enough for a few endpoints that answer nothing to be ejected, or for the hub
-	// to move their share away, while the request lasts: also for a lone one, all of whose endpoints are dead. That is
-	// about 3 s, and 250 ms more for each connection that is not even refused. More of them would spread a request that
-	// kills who answers it to more endpoints.
+	// tries, and the waits before them, are for a few endpoints that answer nothing to be ejected, or for the hub to move
+	// their share away, while the request lasts: also for a lone one, all of whose endpoints are dead. Waits are random
+	// up to a limit that doubles: 3.6 s in the mean, and 250 ms more for each connection that is not even refused. More
+	// tries would spread a request that kills who answers it to more endpoints.
 	tries     = 9
 	firstWait = 25 * time.Millisecond
 	longWait  = 2 * time.Second
