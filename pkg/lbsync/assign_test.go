@@ -221,21 +221,27 @@ func TestAssignLaws(t *testing.T) {
 	})
 }
 
+// drawFallback is drawAssign with a fallback: backends "other-...", which have some of the same addresses.
+func drawFallback(t *rapid.T) (AssignInput, map[fleet.Backend][]Part) {
+	in, parts := drawAssign(t)
+	other, more := drawAssign(t)
+	for _, b := range other.Assignment.Backends {
+		name := backendNamed("other-" + b.Backend.Name.Name)
+		shares, _ := other.sharesOf(b.Backend)
+		shares.Backend = name
+		in.Shares = append(in.Shares, shares)
+		parts[name], b.Backend = more[b.Backend], name
+		in.Assignment.Fallback = append(in.Assignment.Fallback, b)
+	}
+	return in, parts
+}
+
 // A fallback changes nothing between the others while none of their backends is down, and gets far less than each of
 // them. It never takes more addresses or weight than Envoy does, nor changes what is dropped or learned. Where somebody
 // is down, the parts still sum to Whole.
 func TestFallbackLaws(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		in, parts := drawAssign(t)
-		other, more := drawAssign(t)
-		for _, b := range other.Assignment.Backends {
-			name := backendNamed("other-" + b.Backend.Name.Name)
-			shares, _ := other.sharesOf(b.Backend)
-			shares.Backend, in.Shares = name, append(in.Shares, shares)
-			parts[name] = more[b.Backend] // some of the same addresses
-			b.Backend = name
-			in.Assignment.Fallback = append(in.Assignment.Fallback, b)
-		}
+		in, _ := drawFallback(t)
 		for i := range in.Shares {
 			if rapid.IntRange(0, 3).Draw(t, "down") == 0 {
 				in.Shares[i].Dead = []fleet.ClusterName{"c0", "c1", "c2"}
@@ -291,14 +297,7 @@ func TestFallbackLaws(t *testing.T) {
 // What Assign sends to a backend that is up is what Demanded says, but for rounding; whoever is down keeps its own demand.
 func TestDemandedIsWhatIsSent(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		in, parts := drawAssign(t)
-		other, more := drawAssign(t)
-		for _, b := range other.Assignment.Backends {
-			name := backendNamed("other-" + b.Backend.Name.Name)
-			parts[name], b.Backend = more[b.Backend], name
-			in.Assignment.Fallback = append(in.Assignment.Fallback, b)
-			in.Shares = append(in.Shares, BackendShares{Backend: name})
-		}
+		in, parts := drawFallback(t)
 		for i := range in.Shares {
 			if rapid.Bool().Draw(t, "down") {
 				in.Shares[i].Dead = []fleet.ClusterName{"c0", "c1", "c2"}
