@@ -117,7 +117,7 @@ func ReadyIn(endpoints []fleet.Endpoint) int {
 func Assign(in AssignInput) LoadAssignment {
 	own, fallback := in.gatherAll()
 	out := LoadAssignment{Key: in.Assignment.Key, Shares: own.shares}
-	if total := own.up + own.down + own.dropped; total > 0 {
+	if total := own.total(); total > 0 {
 		out.Drop = uint32(own.dropped/total*Whole + 0.5)
 	}
 	toUp, toDown, toFallback := Takeover(own.up, own.down, fallback.up)
@@ -139,17 +139,17 @@ func Assign(in AssignInput) LoadAssignment {
 func Demanded(in AssignInput) map[fleet.Backend]float64 {
 	own, fallback := in.gatherAll()
 	toUp, _, toFallback := Takeover(own.up, own.down, fallback.up)
-	out := map[fleet.Backend]float64{}
+	out, total := map[fleet.Backend]float64{}, own.total()
 	for _, b := range own.backends {
 		factor := 1.0
 		if b.state == up {
 			factor = toUp
 		}
-		out[b.Backend] += b.weight * factor / (own.up + own.down + own.dropped)
+		out[b.Backend] += b.weight * factor / total
 	}
 	for _, b := range fallback.backends {
 		if b.state == up && toFallback > 0 {
-			out[b.Backend] += b.weight * toFallback / (own.up + own.down + own.dropped)
+			out[b.Backend] += b.weight * toFallback / total
 		}
 	}
 	return out
@@ -202,6 +202,8 @@ type gathered struct {
 	up, down, dropped float64
 	shares            []BackendShares
 }
+
+func (g *gathered) total() float64 { return g.up + g.down + g.dropped }
 
 // gatherAll gathers an assignment's own backends and its fallback; where Kubernetes says that there is nobody, that is
 // an answer, and there is no fallback.

@@ -109,10 +109,9 @@ func (h *Health) fail(o Outcome) {
 		return
 	}
 	r.reports, r.failed = r.reports+1, r.failed+o.Failed
-	switch {
-	case o.Ended > 0:
+	if o.Ended > 0 {
 		r.answered, r.unsent = o.At, 0
-	default:
+	} else {
 		r.unsent += o.Failed
 	}
 	if h.runs[o.Cluster] == nil {

@@ -37,19 +37,19 @@ func (s BackendShares) text() string {
 	for _, share := range s.Shares {
 		shares = append(shares, url.QueryEscape(string(share.Cluster))+":"+strconv.FormatUint(uint64(share.Parts), 10))
 	}
-	text := strings.Join(shares, ",")
-	for _, list := range []struct {
-		mark  string
-		names []fleet.ClusterName
-	}{{"!", s.HeldOut}, {"*", s.Dead}} {
-		for i, c := range list.names {
-			text += list.mark + url.QueryEscape(string(c))
-			if i == 0 {
-				list.mark = ","
-			}
-		}
+	return strings.Join(shares, ",") + marked("!", s.HeldOut) + marked("*", s.Dead)
+}
+
+// marked lists names behind a mark; nothing where there are none.
+func marked(mark string, names []fleet.ClusterName) string {
+	if len(names) == 0 {
+		return ""
 	}
-	return text
+	var escaped []string
+	for _, c := range names {
+		escaped = append(escaped, url.QueryEscape(string(c)))
+	}
+	return mark + strings.Join(escaped, ",")
 }
 
 // ParseVersion gives back what Version was made from; ok is false for a string that it did not make. The strings come

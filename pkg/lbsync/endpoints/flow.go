@@ -186,22 +186,14 @@ func withoutLost(r lbsync.RegionShares, members []lbsync.Capacity) lbsync.Region
 	able := func(c fleet.ClusterName) bool {
 		return slices.ContainsFunc(members, func(m lbsync.Capacity) bool { return m.Cluster == c && m.Ready > 0 && m.Scaler > 0 })
 	}
-	out := lbsync.RegionShares{Region: r.Region, Overflow: r.Overflow}
+	unable := func(c fleet.ClusterName) bool { return !able(c) }
+	out := lbsync.RegionShares{Region: r.Region, Overflow: r.Overflow,
+		HeldOut: slices.DeleteFunc(slices.Clone(r.HeldOut), unable), Dead: slices.DeleteFunc(slices.Clone(r.Dead), unable)}
 	left := uint64(0)
 	for _, s := range r.Shares {
 		if able(s.Cluster) {
 			out.Shares = append(out.Shares, s)
 			left += uint64(s.Parts)
-		}
-	}
-	for _, c := range r.HeldOut {
-		if able(c) {
-			out.HeldOut = append(out.HeldOut, c)
-		}
-	}
-	for _, c := range r.Dead {
-		if able(c) {
-			out.Dead = append(out.Dead, c)
 		}
 	}
 	if len(out.Shares) == len(r.Shares) || left == 0 {

@@ -15,15 +15,21 @@ import (
 	"crossway.dev/crossway/pkg/gateway/model"
 )
 
+// heardFrom connects an edge of us, which holds what is said of it, and which the hub listens to from now on.
+func (f *fixture) heardFrom(holds map[string]string) Edge {
+	edge := Edge{Pool: "us", Region: "us", Node: "one"}
+	f.Connected(edge)
+	f.Held(edge, holds)
+	return edge
+}
+
 // failing is a fixture with import web, and an edge by whose reports all requests to us-west fail and those to eu-west
 // do not.
 func failing(t *testing.T) (f *fixture, edge Edge, fail func()) {
-	edge = Edge{Pool: "us", Region: "us", Node: "one"}
 	f = newFixture(t)
 	f.import2("web", 1)
 	f.SetAssignments([]model.Assignment{assignmentOf("a", "web")}, nil)
-	f.Connected(edge)
-	f.Held(edge, nil)
+	edge = f.heardFrom(nil)
 	f.report(edge, "a", "web", map[string]uint64{"us-west": 1}) // of an edge's first report it is not known what failed how
 	return f, edge, func() {
 		f.clock.Step(time.Second)
@@ -121,12 +127,11 @@ type downs struct {
 func startDowns(t *testing.T, holds map[string]string) downs {
 	own := assignmentOf("own", "web")
 	own.Fallback = assignmentOf("", "api").Backends
-	f := downs{newFixture(t), Edge{Pool: "us", Region: "us", Node: "one"}}
+	f := downs{fixture: newFixture(t)}
 	f.import2("web", 1)
 	f.import2("api", 2)
 	f.SetAssignments([]model.Assignment{assignmentOf("both", "api", "web"), own}, nil)
-	f.Connected(f.edge)
-	f.Held(f.edge, holds)
+	f.edge = f.heardFrom(holds)
 	f.run()
 	return f
 }
@@ -213,12 +218,10 @@ func TestDownImportGivesItsWeightAway(t *testing.T) {
 
 // An error that comes seconds after its request is an answer, too: in its report nothing is issued.
 func TestLateErrorsAreAnswers(t *testing.T) {
-	edge := Edge{Pool: "us", Region: "us", Node: "one"}
 	f := newFixture(t)
 	f.import2("web", 1)
 	f.SetAssignments([]model.Assignment{assignmentOf("a", "web")}, nil)
-	f.Connected(edge)
-	f.Held(edge, nil)
+	edge := f.heardFrom(nil)
 	for second := range 40 {
 		load := LocalityLoad{SubZone: "us-west/shop/web", Issued: 3, Open: 3}
 		if second%2 == 1 {
@@ -238,12 +241,10 @@ func TestLateErrorsAreAnswers(t *testing.T) {
 
 // Who is held out, but can be reached, does not make an import down when the others lose their endpoints.
 func TestHeldOutIsNotDown(t *testing.T) {
-	edge := Edge{Pool: "us", Region: "us", Node: "one"}
 	f := newFixture(t)
 	f.import2("web", 1)
 	f.SetAssignments([]model.Assignment{assignmentOf("a", "web")}, nil)
-	f.Connected(edge)
-	f.Held(edge, map[string]string{"a": "h;ServiceImport/shop/web=eu-west:10000,us-west:990000!eu-west"})
+	f.heardFrom(map[string]string{"a": "h;ServiceImport/shop/web=eu-west:10000,us-west:990000!eu-west"})
 	f.slice(memberSlice("us-west", "web"))
 	f.run()
 	if got := f.shares("us", "a"); got != "ServiceImport/shop/web=eu-west:1000000!eu-west" {
@@ -253,7 +254,6 @@ func TestHeldOutIsNotDown(t *testing.T) {
 
 // In which order an edge's report has its assignments changes nothing: not who answers for whom.
 func TestOrderOfLoads(t *testing.T) {
-	edge := Edge{Pool: "us", Region: "us", Node: "one"}
 	var got []string
 	for range 2 {
 		f := newFixture(t)
@@ -262,8 +262,7 @@ func TestOrderOfLoads(t *testing.T) {
 		own := assignmentOf("own", "web")
 		own.Fallback = assignmentOf("", "api").Backends
 		f.SetAssignments([]model.Assignment{assignmentOf("api", "api"), own}, nil)
-		f.Connected(edge)
-		f.Held(edge, nil)
+		edge := f.heardFrom(nil)
 		loads := []Load{{Assignment: "api", Interval: time.Second},
 			{Assignment: "own", Interval: time.Second, Localities: []LocalityLoad{{SubZone: "us-west/shop/api", Issued: 20, Failed: 20}}}}
 		if got != nil {
@@ -283,7 +282,6 @@ func TestOrderOfLoads(t *testing.T) {
 
 // What the hub moved from a backend that is down is the others' demand, and overflows where they have no room for it.
 func TestTakeoverIsDemand(t *testing.T) {
-	edge := Edge{Pool: "us", Region: "us", Node: "one"}
 	for _, key := range []string{"both", "own"} {
 		f := newFixture(t)
 		f.import2("web", 1)
@@ -292,8 +290,7 @@ func TestTakeoverIsDemand(t *testing.T) {
 		both.Backends[1].Weight, own.Backends[0].Weight = 9, 9
 		own.Fallback = api.Backends
 		f.SetAssignments([]model.Assignment{api, both, own}, []model.Traffic{rated("api", 10)})
-		f.Connected(edge)
-		f.Held(edge, nil)
+		edge := f.heardFrom(nil)
 		for second := range 20 {
 			f.clock.Step(time.Second)
 			load := Load{Assignment: key, Interval: time.Second, Localities: []LocalityLoad{{SubZone: "us-west/shop/api", Issued: 40, Succeeded: 40}}}

@@ -89,7 +89,8 @@ func (w *world) tell(region string, all map[change]int) {
 	}
 }
 
-// tally counts the requests of one assignment as demand.
+// tally counts the requests of one assignment as demand. As long as nobody is dead, that is by weight: Demanded would say
+// the same, and read all endpoints for it, each second.
 func (w *world) tally(tallies map[*flow]*tally, a *assigned, region string, load *Load) {
 	total, weights, dead := float64(load.Dropped), 0.0, false
 	for _, l := range load.Localities {

@@ -60,14 +60,14 @@ func (w *world) overflowReports(now time.Time) []condition.Report {
 	for _, p := range w.policies {
 		f := w.flows[p.Backend]
 		ref := condition.Ref{Kind: condition.BackendPolicy, Name: p.Policy, Generation: p.Generation}
-		if p.Rate > 0 && f != nil && !f.overflow.known {
-			unknown[ref] = true
-			continue
-		}
 		if reports[ref] == nil {
 			reports[ref] = &condition.Report{Ref: ref}
 		}
 		if p.Rate == 0 {
+			continue
+		}
+		if f != nil && !f.overflow.known {
+			unknown[ref] = true
 			continue
 		}
 		verdict := condition.HasRoom()
