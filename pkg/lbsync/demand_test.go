@@ -286,26 +286,25 @@ func TestWhatIsWorthAMove(t *testing.T) {
 func TestDead(t *testing.T) {
 	var h Health
 	type row struct {
-		edge           string
-		ended, ok, bad uint64
-		held, dead     bool
+		edge             string
+		reached, ok, bad uint64
+		held, dead       bool
 	}
 	now := time.Unix(1_800_000_000, 0)
 	for i, r := range []row{
 		{"a", 20, 0, 20, false, false}, // answers of 500
 		{"a", 20, 0, 20, true, false},  // held out, and there
 		{"a", 0, 0, 3, true, false},    // no connection
-		{"a", 0, 0, 0, true, false},    // every endpoint is ejected
-		{"a", 0, 0, 9, true, false},    // it has just answered
-		{"a", 0, 0, 0, true, false},
-		{"a", 0, 0, 0, true, true}, // that was long ago
+		{"a", 1, 0, 0, true, false},    // a slow answer is awaited, whatever failed meanwhile
+		{"a", 0, 0, 9, true, false},    // it was there just now
+		{"a", 0, 0, 0, true, true},     // every endpoint is ejected
 		{"a", 0, 0, 0, true, true},
 		{"b", 1, 0, 1, true, false}, // b gets there
 		{"a", 0, 0, 9, true, false}, // what b says counts
-		{"b", 0, 0, 1, true, false},
-		{"b", 0, 0, 0, true, false},
-		{"b", 0, 0, 0, true, false},
-		{"b", 0, 0, 1, true, true},
+		{"b", 0, 0, 1, true, true},  // until it reports again
+		{"c", 1, 0, 0, true, false}, // one that saw nothing fail
+		{"a", 0, 0, 1, true, false},
+		{"b", 0, 0, 0, true, true},
 		{"a", 1, 0, 1, true, false},
 		{"a", 1, 1, 0, false, false},
 		{"a", 90, 80, 22, false, false}, // the second of its death
@@ -316,12 +315,17 @@ func TestDead(t *testing.T) {
 		{"a", 0, 0, 0, false, false},
 		{"a", 0, 0, 0, false, false}, // that says nothing of the others
 		{"a", 1, 1, 0, false, false},
+		{"a", 0, 0, 3, false, false},
+		{"a", 2, 0, 2, false, false}, // other endpoints are there
+		{"a", 0, 0, 0, false, false},
+		{"a", 0, 0, 3, false, false}, // three without a connection since
+		{"a", 1, 1, 0, false, false},
 		{"a", 0, 0, 3, false, false}, // a lone client
 		{"a", 0, 0, 1, true, true},
 	} {
 		now = now.Add(time.Second)
 		wasHeld, was := len(h.HeldOut()), len(h.Dead())
-		changed := h.Observe(Outcome{Edge: r.edge, Cluster: "us-west", At: now, Ended: r.ended, Succeeded: r.ok, Failed: r.bad})
+		changed := h.Observe(Outcome{Edge: r.edge, Cluster: "us-west", At: now, Reached: r.reached, Succeeded: r.ok, Failed: r.bad})
 		if held, dead := len(h.HeldOut()) == 1, len(h.Dead()) == 1; held != r.held || dead != r.dead {
 			t.Errorf("row %d: held out %v, dead %v", i, held, dead)
 		}
@@ -336,7 +340,7 @@ func TestDead(t *testing.T) {
 		t.Error("a member that is tried again is still dead")
 	}
 	h.Hold("us-west", true, now)
-	if h.Observe(Outcome{Edge: "b", Cluster: "us-west", At: now, Ended: 5}); len(h.Dead()) != 0 {
+	if h.Observe(Outcome{Edge: "b", Cluster: "us-west", At: now, Reached: 5}); len(h.Dead()) != 0 {
 		t.Error("an answer that nobody waited for is none")
 	}
 }
@@ -381,7 +385,7 @@ func TestUntriedMembersAreRetried(t *testing.T) {
 		}
 		expires(time.Hour, false)
 	}
-	h.Observe(Outcome{Edge: "a", Cluster: "us-west", At: now, Ended: 1, Succeeded: 1})
+	h.Observe(Outcome{Edge: "a", Cluster: "us-west", At: now, Reached: 1, Succeeded: 1})
 	fail(0, 4)
 	fail(time.Second, 4)
 	expires(30*time.Second, false, "us-west") // after a success it begins anew
@@ -423,7 +427,7 @@ func TestHealthStories(t *testing.T) {
 		{"a", 0, 9, true},
 	} {
 		before := len(h.HeldOut()) > 0
-		changed := h.Observe(Outcome{Edge: r.edge, Cluster: "us-west", Ended: r.ok + r.bad, Succeeded: r.ok, Failed: r.bad})
+		changed := h.Observe(Outcome{Edge: r.edge, Cluster: "us-west", Reached: r.ok + r.bad, Succeeded: r.ok, Failed: r.bad})
 		if held := len(h.HeldOut()) > 0; held != r.heldAfter || changed != (held != before) {
 			t.Errorf("row %d: held %v, changed %v", i, held, changed)
 		}

@@ -15,9 +15,9 @@ const (
 	failingReports     = 2
 	failingRequests    = 10
 	failingConnections = 4
-	// answerCounts is for how long an answer, of whatever status, says that a member is not dead: longer than a
-	// connection to a peer that vanished lasts.
-	answerCounts = 5 * time.Second
+	// reachedCounts is for how long a request that an edge had at an endpoint says to the others, too, that a member is
+	// not dead: until that edge's next report, which comes after a second.
+	reachedCounts = 1500 * time.Millisecond
 	// untried is after which time without a request a member that is held out is tried by all: where clients are few,
 	// the part that tries it may be no request for minutes. Each time that fails it is twice as long.
 	untried, longUntried = 30 * time.Second, 5 * time.Minute
@@ -31,9 +31,10 @@ type Outcome struct {
 	// Succeeded and Failed count requests since the edge's last report. Failed are connect errors, resets and
 	// answers with a 5xx status; load reports do not tell them apart.
 	Succeeded, Failed uint64
-	// Ended counts requests that had got as far as an endpoint and ended there, however. Where none did, what failed
-	// had no connection.
-	Ended uint64
+	// Reached counts requests that were at an endpoint since then, whether they ended or not. Where there are none, what
+	// failed had no connection. On a kept connection to a peer that vanished a request is there, too, until it is reset:
+	// such connections are gone within 2 s.
+	Reached uint64
 }
 
 // Health remembers, for one region and one import, which members' requests all fail. It decides about shares alone:
@@ -50,9 +51,9 @@ type Health struct {
 type run struct {
 	reports int
 	failed  uint64
-	// unsent are those of failed without a connection, since an endpoint last answered; answered is when it did.
-	unsent   uint64
-	answered time.Time
+	// unsent are those of failed without a connection, since a request was last at an endpoint; reached is when.
+	unsent  uint64
+	reached time.Time
 }
 
 // heldOut is what is known of a member that is held out.
@@ -73,9 +74,9 @@ func (h *Health) Observe(o Outcome) (changed bool) {
 	} else {
 		h.fail(o)
 	}
-	if known := h.held[o.Cluster]; known != nil && o.Failed+o.Ended > 0 {
+	if known := h.held[o.Cluster]; known != nil && o.Failed+o.Reached > 0 {
 		known.tried = o.At
-		known.dead = known.dead && o.Ended == 0 // whoever saw it, the member's endpoints are there
+		known.dead = known.dead && o.Reached == 0 // whoever saw it, the member's endpoints are there
 	}
 	return held != h.holds(o.Cluster) || dead != h.dead(o.Cluster)
 }
@@ -105,12 +106,11 @@ func (h *Health) succeed(o Outcome) {
 
 func (h *Health) fail(o Outcome) {
 	r := h.runs[o.Cluster][o.Edge]
-	if o.Failed == 0 && r.failed == 0 {
-		return
+	if r.failed += o.Failed; r.failed > 0 {
+		r.reports++
 	}
-	r.reports, r.failed = r.reports+1, r.failed+o.Failed
-	if o.Ended > 0 {
-		r.answered, r.unsent = o.At, 0
+	if o.Reached > 0 {
+		r.reached, r.unsent = o.At, 0
 	} else {
 		r.unsent += o.Failed
 	}
@@ -123,12 +123,12 @@ func (h *Health) fail(o Outcome) {
 
 // judge holds a member out for what all edges saw of it.
 func (h *Health) judge(cluster fleet.ClusterName, now time.Time) {
-	all, answers := run{}, false
+	all, reached := run{}, false
 	for _, r := range h.runs[cluster] {
 		all.reports = max(all.reports, r.reports)
 		all.failed += r.failed
 		all.unsent += r.unsent
-		answers = answers || !r.answered.IsZero() && now.Sub(r.answered) < answerCounts
+		reached = reached || !r.reached.IsZero() && now.Sub(r.reached) < reachedCounts
 	}
 	if all.reports < failingReports || all.failed < failingRequests && all.unsent < failingConnections {
 		return
@@ -141,7 +141,7 @@ func (h *Health) judge(cluster fleet.ClusterName, now time.Time) {
 	if known.over {
 		known.over, known.tried = false, now
 	}
-	known.dead = known.dead || all.unsent >= failingConnections && !answers
+	known.dead = known.dead || all.unsent >= failingConnections && !reached
 }
 
 // Hold holds a member out because the shares in force say so: how a hub that has just started learns it.

@@ -216,26 +216,32 @@ func TestDownImportGivesItsWeightAway(t *testing.T) {
 		"both eu-west/shop/api=1 us-west/shop/api=990000 eu-west/shop/web=10000", "own eu-west/shop/web=20000 eu-west/shop/api=1 us-west/shop/api=980000"})
 }
 
-// An error that comes seconds after its request is an answer, too: in its report nothing is issued.
+// An error that comes seconds after its request is an answer, too: in its report nothing is issued. While it is awaited
+// other endpoints may refuse connections.
 func TestLateErrorsAreAnswers(t *testing.T) {
-	f := newFixture(t)
-	f.import2("web", 1)
-	f.SetAssignments([]model.Assignment{assignmentOf("a", "web")}, nil)
-	edge := f.heardFrom(nil)
-	for second := range 40 {
-		load := LocalityLoad{SubZone: "us-west/shop/web", Issued: 3, Open: 3}
-		if second%2 == 1 {
-			load = LocalityLoad{SubZone: "us-west/shop/web", Failed: 3}
+	for why, reports := range map[string][]LocalityLoad{
+		"all answer":      {{Issued: 3, Open: 3}, {Failed: 3}},
+		"all but one do":  {{Issued: 1, Open: 1, Failed: 2}, {Open: 1, Failed: 2}, {Open: 1, Failed: 2}, {Open: 1}, {Failed: 1}},
+		"nobody is asked": {{Issued: 1, Open: 1, Failed: 9}, {Open: 1}, {Failed: 1}, {}},
+	} {
+		f := newFixture(t)
+		f.import2("web", 1)
+		f.SetAssignments([]model.Assignment{assignmentOf("a", "web")}, nil)
+		edge := f.heardFrom(nil)
+		health := &f.world.flows[backend("web")].region("us").health
+		for second := range 40 {
+			load := reports[second%len(reports)]
+			load.SubZone = "us-west/shop/web"
+			f.clock.Step(time.Second)
+			f.Hear(edge, []Load{{Assignment: "a", Interval: time.Second, Localities: []LocalityLoad{load}}})
+			f.run()
+			if len(health.Dead()) > 0 {
+				t.Fatalf("%s: dead after %d s", why, second)
+			}
 		}
-		f.clock.Step(time.Second)
-		f.Hear(edge, []Load{{Assignment: "a", Interval: time.Second, Localities: []LocalityLoad{load}}})
-		f.run()
-		if h := f.world.flows[backend("web")].regions["us"].health; len(h.Dead()) > 0 {
-			t.Fatalf("dead after %d s", second)
+		if len(health.HeldOut()) != 1 {
+			t.Errorf("%s: errors only, and it is not held out", why)
 		}
-	}
-	if h := f.world.flows[backend("web")].regions["us"].health; len(h.HeldOut()) != 1 {
-		t.Error("it answers errors only, and is not held out")
 	}
 }
 

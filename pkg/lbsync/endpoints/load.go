@@ -149,7 +149,7 @@ func (t *tally) add(cluster fleet.ClusterName, l LocalityLoad) {
 func (f *flow) hear(h heard, t *tally, changes map[change]int) {
 	r := f.region(h.edge.Region)
 	key := h.edge.key()
-	known := r.close(key, t)
+	known := r.reach(key, t)
 	f.changed(r, r.health.Expire(h.at, f.sharesOf(h.edge.Region).Down()), changes)
 	if t.issued == 0 && t.succeeded+t.failed == 0 && f.policy.Rate == 0 && r.demand.Rate() == 0 && !r.waits() {
 		return
@@ -192,9 +192,9 @@ func (f *flow) changed(r *regionFlow, clusters []fleet.ClusterName, all map[chan
 	}
 }
 
-// close says of an edge's outcomes how many requests ended at an endpoint: those open before and issued since, but for
-// those that are still open. Of an edge that reports for the first time that is not known.
-func (r *regionFlow) close(edge string, t *tally) (known bool) {
+// reach says of an edge's outcomes how many requests were at an endpoint: those open before and issued since. Of an edge
+// that reports for the first time that is not known.
+func (r *regionFlow) reach(edge string, t *tally) (known bool) {
 	before, known := r.open[edge]
 	if !known && len(t.outcomes) > 0 {
 		before = map[fleet.ClusterName]uint64{}
@@ -206,7 +206,7 @@ func (r *regionFlow) close(edge string, t *tally) (known bool) {
 		}
 	}
 	for cluster, o := range t.outcomes {
-		o.Ended = max(before[cluster]+o.issued, o.open) - o.open
+		o.Reached = max(before[cluster]+o.issued, o.open)
 		before[cluster] = o.open
 	}
 	return known
