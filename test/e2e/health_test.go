@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"strings"
 	"testing"
@@ -56,48 +57,79 @@ func TestDeadClusterOfAWholeBackend(t *testing.T) {
 	}
 }
 
-// The same where green has nearly all of the weight and header changes of its
-// own, also with hardly a client: a try that fails is followed by others until
-// green's weight has moved, and ejections that end are no second loss.
+// The same where the dead backend has nearly all of the weight and header changes of its own, also with hardly a client:
+// a try that fails is followed by others until the backend's weight has moved, and ejections that end are no second loss.
+// Lone clients tell by luck, so there are several, each of an import of its own.
 func TestDeadClusterOfNearlyAll(t *testing.T) {
 	for _, c := range []struct {
-		name string
-		rate float64
-	}{{"busy", 100}, {"quiet", 1}} {
+		name     string
+		rate     float64
+		services int
+	}{{"busy", 100, 1}, {"quiet", 1, 8}} {
 		t.Run(c.name, func(t *testing.T) {
-			apply(t, story.Lab.Hub, `
+			var clients []load.Config
+			for i := range c.services {
+				name := fmt.Sprintf("%s-%d", c.name, i)
+				apply(t, clusterNamed(t, "us-east"), greenAs(name))
+				apply(t, story.Lab.Hub, nearlyAllTo(name))
+				clients = append(clients, story.Client("us", name+".example.com", c.rate))
+			}
+			for _, client := range clients {
+				check(t, story.Await(t.Context(), client, client.Host+" from green", func(s load.Sample) bool { return s.Status == 200 && s.Cluster == "us-east" }))
+			}
+			var recorders []*load.Recorder
+			for _, client := range clients {
+				recorders = append(recorders, load.Start(t.Context(), client))
+			}
+			time.Sleep(2 * time.Second)
+			restore(t, func(context.Context) error { return story.Lab.Restore("us-east") })
+			check(t, story.Lab.Cut("us-east"))
+			time.Sleep(16 * time.Second) // an ejection is 10 s
+			for _, recorder := range recorders {
+				samples := recorder.Stop()
+				lossless(t, samples)
+				last := load.Between(samples, time.Now().Add(-4*time.Second), time.Now())
+				if part := load.Part(last, "us-east"); len(last) == 0 || part > 0 {
+					t.Errorf("a cluster that is cut off answered %.2f of %d", part, len(last))
+				}
+			}
+		})
+	}
+}
+
+// greenAs exports green's pods under another name.
+func greenAs(name string) string {
+	return fmt.Sprintf(`
+apiVersion: v1
+kind: Service
+metadata: {name: %[1]s, namespace: site}
+spec: {selector: {app: green}, ports: [{name: http, port: 8080}]}
+---
+apiVersion: multicluster.x-k8s.io/v1beta1
+kind: ServiceExport
+metadata: {name: %[1]s, namespace: site}
+`, name)
+}
+
+// nearlyAllTo is a route that sends 99 % to an import, with a response header of its own, and the rest to blue.
+func nearlyAllTo(name string) string {
+	return fmt.Sprintf(`
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
-metadata: {name: nearly-all, namespace: site}
+metadata: {name: %[1]s, namespace: site}
 spec:
   parentRefs: [{namespace: infra, name: shared, sectionName: https}]
-  hostnames: [`+c.name+`.example.com]
+  hostnames: [%[1]s.example.com]
   rules:
   - backendRefs:
     - {group: multicluster.x-k8s.io, kind: ServiceImport, name: blue, port: 8080, weight: 1}
     - group: multicluster.x-k8s.io
       kind: ServiceImport
-      name: green
+      name: %[1]s
       port: 8080
       weight: 99
       filters: [{type: ResponseHeaderModifier, responseHeaderModifier: {set: [{name: x-side, value: green}]}}]
-`)
-			config := story.Client("us", c.name+".example.com", c.rate)
-			check(t, story.Await(t.Context(), config, "green", func(s load.Sample) bool { return s.Status == 200 && s.Cluster == "us-east" }))
-			recorder := load.Start(t.Context(), config)
-			defer recorder.Stop()
-			time.Sleep(2 * time.Second)
-			restore(t, func(context.Context) error { return story.Lab.Restore("us-east") })
-			check(t, story.Lab.Cut("us-east"))
-			time.Sleep(16 * time.Second) // an ejection is 10 s
-			samples := recorder.Stop()
-			lossless(t, samples)
-			last := load.Between(samples, time.Now().Add(-4*time.Second), time.Now())
-			if part := load.Part(last, "us-east"); len(last) == 0 || part > 0 {
-				t.Errorf("a cluster that is cut off answered %.2f of %d", part, len(last))
-			}
-		})
-	}
+`, name)
 }
 
 // A backend that Kubernetes says has no ready endpoint keeps its weight, as 503:
