@@ -146,7 +146,7 @@ func BenchmarkPass1000(b *testing.B) {
 	pass := func() {
 		round++
 		r.mailbox.put(func(b *mailbox) { b.stale[0] = true })
-		if err := r.pass(b.Context()); err != nil {
+		if _, err := r.pass(b.Context()); err != nil {
 			b.Fatal(err)
 		}
 	}

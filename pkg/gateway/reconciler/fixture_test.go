@@ -188,7 +188,8 @@ func (h *hub) pass() {
 			b.stale[i] = true
 		}
 	})
-	h.must(h.loop.pass(h.Context()))
+	_, err := h.loop.pass(h.Context())
+	h.must(err)
 	h.must(h.keeper.writeAll(h.Context()))
 }
 

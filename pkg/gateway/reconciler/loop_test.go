@@ -64,10 +64,12 @@ func newLoop(t *testing.T) loop {
 }
 
 // event is a change of the kind, seen by the loop before event returns.
-func (l loop) event() {
+func (l loop) event() { l.tell(func(b *mailbox) { b.stale[0] = true }) }
+
+func (l loop) tell(change func(*mailbox)) {
 	l.Helper()
 	before := l.clock.timers.Load()
-	l.mailbox.put(func(b *mailbox) { b.stale[0] = true })
+	l.mailbox.put(change)
 	l.await(func() bool { return l.clock.timers.Load() > before })
 }
 
@@ -98,7 +100,7 @@ func (l loop) idle() {
 	}
 }
 
-// An event after a pause is built at once; events within 2 ms soon after are one
+// An event after a pause is built at once, also if edges have just answered; events within 2 ms soon after are one
 // build; a storm is built after 50 ms although it goes on.
 func TestBatches(t *testing.T) {
 	l := newLoop(t)
@@ -114,6 +116,16 @@ func TestBatches(t *testing.T) {
 	l.idle() // it has noted when that ended
 
 	l.clock.Step(2 * patience)
+	l.event()
+	l.clock.Step(0)
+	l.built(nil)
+	l.idle()
+
+	l.clock.Step(2 * patience)
+	l.tell(func(b *mailbox) { b.answers = true }) // looked at, and nothing to build
+	l.clock.Step(0)
+	l.idle()
+	l.clock.Step(patience / 2)
 	l.event()
 	l.clock.Step(0)
 	l.built(nil)

@@ -55,3 +55,7 @@ func (p *pace) built(began, ended time.Time) {
 	p.first, p.last, p.ended = time.Time{}, time.Time{}, ended
 	p.rested = ended.Add(min(breath*ended.Sub(began), patience))
 }
+
+// looked notes that what came before changed nothing that is built: an edge's
+// answer, mostly, and no part of a storm.
+func (p *pace) looked() { p.first, p.last = time.Time{}, time.Time{} }

@@ -147,13 +147,17 @@ func (r *Reconciler) run(ctx context.Context) {
 			r.Progressed()
 		case <-fires:
 			began := r.options.Clock.Now()
-			if err := r.pass(ctx); err != nil {
+			built, err := r.pass(ctx)
+			switch {
+			case err != nil:
 				log.FromContext(ctx).Error(err, "build Gateways")
 				p.built(began, began.Add(patience))
 				p.event(began.Add(time.Second))
-				continue
+			case built:
+				p.built(began, r.options.Clock.Now())
+			default:
+				p.looked()
 			}
-			p.built(began, r.options.Clock.Now())
 		}
 		if timer != nil {
 			timer.Stop()
@@ -210,20 +214,21 @@ func (r *Reconciler) handler(i int, f feed) toolscache.ResourceEventHandler {
 
 // pass takes in what changed, builds if that can change anything, and hands
 // out what came of it.
-func (r *Reconciler) pass(ctx context.Context) error {
+func (r *Reconciler) pass(ctx context.Context) (built bool, err error) {
 	began := r.options.Clock.Now()
 	l := r.mailbox.take()
 	changed, err := r.gather(ctx, l.stale)
 	if err != nil {
 		r.mailbox.putBack(l)
-		return err
+		return false, err
 	}
 	r.answers(ctx, l)
 	edges := r.edges()
 	r.refusals.forget(r.outlet.serves)
 	nacks := r.refusals.nacks(r.input.Routes, &r.outlet.model, r.now)
 	programmed := r.programming(edges)
-	if r.first || changed || !reflect.DeepEqual(nacks, r.input.Nacks) || !reflect.DeepEqual(programmed, r.input.Programmed) {
+	built = r.first || changed || !reflect.DeepEqual(nacks, r.input.Nacks) || !reflect.DeepEqual(programmed, r.input.Programmed)
+	if built {
 		r.input.Nacks, r.input.Programmed = nacks, programmed
 		r.build(ctx, edges)
 		r.metrics.builds.Observe(r.options.Clock.Since(began).Seconds())
@@ -233,7 +238,7 @@ func (r *Reconciler) pass(ctx context.Context) error {
 	if r.refusals.waits(r.outlet.ledger) {
 		r.Progressed()
 	}
-	return nil
+	return built, nil
 }
 
 func (r *Reconciler) programming(edges map[string][]EdgeProgress) map[fleet.ObjectName]gateway.Programming {
