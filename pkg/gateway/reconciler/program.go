@@ -50,6 +50,16 @@ type parts[K comparable, T any] struct {
 	known map[K]*part[T]
 	equal func(a, b T) bool
 	alone func(T) lbsync.Program // a Program of nothing else
+
+	last madeList[K, T]
+}
+
+// madeList is the last list of parts that was asked for.
+type madeList[K comparable, T any] struct {
+	from []T
+	keys []K
+	made envoy.Resources
+	seen bool // in this round
 }
 
 type part[T any] struct {
@@ -90,10 +100,7 @@ func (t *translation) resources(m model.Model, place lbsync.Place) envoy.Resourc
 		return out
 	}
 	program := lbsync.ProgramFor(m, place)
-	out.Clusters = make([]envoy.Resource, 0, len(program.Assignments))
-	for _, a := range program.Assignments {
-		appendTo(&out, t.clusters.made(a.Key, a))
-	}
+	appendTo(&out, t.clusters.all(program.Assignments, func(a model.Assignment) string { return a.Key }))
 	for _, s := range program.Secrets {
 		appendTo(&out, t.secrets.made(s.Name, s))
 	}
@@ -106,8 +113,33 @@ func large(l *model.Listener) bool {
 	return slices.ContainsFunc(l.Chains, func(c model.Chain) bool { return len(c.Hosts) >= 50 })
 }
 
+// all is what was made of a list of parts: mostly of one that is as it was.
+func (p *parts[K, T]) all(list []T, key func(T) K) envoy.Resources {
+	if slices.EqualFunc(p.last.from, list, p.equal) {
+		p.last.seen = true
+		return p.last.made
+	}
+	p.see()
+	p.last = madeList[K, T]{from: list, seen: true}
+	for _, one := range list {
+		k := key(one)
+		p.last.keys = append(p.last.keys, k)
+		appendTo(&p.last.made, p.made(k, one))
+	}
+	return p.last.made
+}
+
+// see tells the parts of the last list whether a place asked for them.
+func (p *parts[K, T]) see() {
+	if p.last.seen {
+		for _, key := range p.last.keys {
+			p.known[key].seen = true
+		}
+	}
+}
+
 // made is what was made of the part before, or is made of it now.
-func (p parts[K, T]) made(key K, from T) envoy.Resources {
+func (p *parts[K, T]) made(key K, from T) envoy.Resources {
 	known := p.known[key]
 	if known == nil || !p.equal(known.from, from) {
 		known = &part[T]{from: from, made: envoy.Translate(p.alone(from))}
@@ -118,7 +150,11 @@ func (p parts[K, T]) made(key K, from T) envoy.Resources {
 }
 
 // forget drops what no place has asked for since the last forget.
-func (p parts[K, T]) forget() {
+func (p *parts[K, T]) forget() {
+	if p.see(); !p.last.seen {
+		p.last = madeList[K, T]{}
+	}
+	p.last.seen = false
 	for key, one := range p.known {
 		if !one.seen {
 			delete(p.known, key)
@@ -140,13 +176,22 @@ func sameBackends(a, b []model.WeightedBackend) bool {
 	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0] || reflect.DeepEqual(a, b))
 }
 
+// appendTo shares memory with what was first appended, and never writes to it.
 func appendTo(out *envoy.Resources, more envoy.Resources) {
-	out.Listeners = append(out.Listeners, more.Listeners...)
-	out.Routes = append(out.Routes, more.Routes...)
-	out.ScopedRoutes = append(out.ScopedRoutes, more.ScopedRoutes...)
-	out.Clusters = append(out.Clusters, more.Clusters...)
-	out.Secrets = append(out.Secrets, more.Secrets...)
-	out.Faults = append(out.Faults, more.Faults...)
+	extend(&out.Listeners, more.Listeners)
+	extend(&out.Routes, more.Routes)
+	extend(&out.ScopedRoutes, more.ScopedRoutes)
+	extend(&out.Clusters, more.Clusters)
+	extend(&out.Secrets, more.Secrets)
+	extend(&out.Faults, more.Faults)
+}
+
+func extend[T any](list *[]T, more []T) {
+	if len(*list) == 0 {
+		*list = slices.Clip(more)
+		return
+	}
+	*list = append(*list, more...)
 }
 
 // forget ends a round.

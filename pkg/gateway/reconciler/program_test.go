@@ -14,7 +14,8 @@ import (
 // What is remembered never shows: after any change, all resources are those of
 // a translation without memory, in pools that differ and in large listeners.
 func TestTranslationRemembers(t *testing.T) {
-	places := []lbsync.Place{{Pool: "us", Region: "us"}, {Pool: "eu", Region: "eu"}, {Pool: "none", Region: "us"}}
+	all := []lbsync.Place{{Pool: "us", Region: "us"}, {Pool: "eu", Region: "eu"}, {Pool: "none", Region: "us"}}
+	places := all[:2]
 	remembered := newTranslation()
 	m := wide(60)
 	for _, step := range []struct {
@@ -34,6 +35,9 @@ func TestTranslationRemembers(t *testing.T) {
 			assignments[4].Fallback = assignments[5].Backends
 			m.Assignments = assignments
 		}},
+		{"pools go", func() { places = nil }},
+		{"pools come back", func() { places = all[:2] }},
+		{"a pool without listeners", func() { places = all }},
 		{"a small listener, in one pool only", func() {
 			small := wide(2).Listeners[0]
 			small.Port, small.Addresses = 81, small.Addresses[:1]
@@ -49,19 +53,31 @@ func TestTranslationRemembers(t *testing.T) {
 			chain.Hosts = chain.Hosts[1:]
 			m.Listeners[0].Chains = []model.Chain{chain}
 		}},
+		{"pools go again", func() { places = nil }},
+		{"one comes back", func() { places = all[1:2] }},
+		{"nothing more", func() {}},
+		{"others do", func() { places = []lbsync.Place{all[2], all[1], all[0]} }},
 		{"all goes", func() { m = model.Model{} }},
 	} {
 		step.change()
+		used := map[string]bool{}
 		for _, place := range places {
-			got, want := remembered.resources(m, place), envoy.Translate(lbsync.ProgramFor(m, place))
+			program := lbsync.ProgramFor(m, place)
+			for _, a := range program.Assignments {
+				used[a.Key] = true
+			}
+			got, want := remembered.resources(m, place), envoy.Translate(program)
 			if !reflect.DeepEqual(versions(got), versions(want)) {
 				t.Errorf("after %s: %s has %v, want %v", step.name, place.Pool, versions(got), versions(want))
 			}
 		}
 		remembered.forget()
+		if n := len(remembered.clusters.known); n != len(used) {
+			t.Errorf("after %s: %d clusters of %d are remembered", step.name, n, len(used))
+		}
 	}
-	if n := len(remembered.clusters.known) + len(remembered.listeners.known); n != 0 {
-		t.Errorf("%d parts of nothing are remembered", n)
+	if n := len(remembered.listeners.known); n != 0 {
+		t.Errorf("%d listeners of nothing are remembered", n)
 	}
 }
 
@@ -85,6 +101,19 @@ func TestSameAssignmentSeesEveryField(t *testing.T) {
 		if sameAssignment(full(), other) || sameAssignment(other, full()) {
 			t.Errorf("%s is not compared", reflect.TypeFor[model.Assignment]().Field(i).Name)
 		}
+	}
+}
+
+// What is shared is not written to.
+func TestAppendToLeavesWhatItShares(t *testing.T) {
+	shared := envoy.Resources{Routes: append(make([]envoy.Resource, 0, 2), envoy.Resource{Name: "shared"})}
+	var a, b envoy.Resources
+	for out, name := range map[*envoy.Resources]string{&a: "a", &b: "b"} {
+		appendTo(out, shared)
+		appendTo(out, envoy.Resources{Routes: []envoy.Resource{{Name: name}}})
+	}
+	if a.Routes[1].Name != "a" || b.Routes[1].Name != "b" {
+		t.Error(a, b)
 	}
 }
 
