@@ -282,50 +282,59 @@ func TestWhatIsWorthAMove(t *testing.T) {
 	}
 }
 
-// Errors are answers: only who fails before a request gets there is dead, until an endpoint answers any edge.
+// Errors are answers: only who fails before a request gets there is dead, until any edge reaches it.
 func TestDead(t *testing.T) {
 	var h Health
 	type row struct {
-		edge             string
-		reached, ok, bad uint64
-		held, dead       bool
+		edge                   string
+		reached, open, ok, bad uint64
+		held, dead             bool
 	}
 	now := time.Unix(1_800_000_000, 0)
 	for i, r := range []row{
-		{"a", 20, 0, 20, false, false}, // answers of 500
-		{"a", 20, 0, 20, true, false},  // held out, and there
-		{"a", 0, 0, 3, true, false},    // no connection
-		{"a", 1, 0, 0, true, false},    // a slow answer is awaited, whatever failed meanwhile
-		{"a", 0, 0, 9, true, false},    // it was there just now
-		{"a", 0, 0, 0, true, true},     // every endpoint is ejected
-		{"a", 0, 0, 0, true, true},
-		{"b", 1, 0, 1, true, false}, // b gets there
-		{"a", 0, 0, 9, true, false}, // what b says counts
-		{"b", 0, 0, 1, true, true},  // until it reports again
-		{"c", 1, 0, 0, true, false}, // one that saw nothing fail
-		{"a", 0, 0, 1, true, false},
-		{"b", 0, 0, 0, true, true},
-		{"a", 1, 0, 1, true, false},
-		{"a", 1, 1, 0, false, false},
-		{"a", 90, 80, 22, false, false}, // the second of its death
-		{"a", 0, 0, 0, false, false},    // one report is a blip
-		{"a", 0, 0, 0, true, false},
-		{"a", 0, 0, 4, true, true},
-		{"a", 1, 1, 4, false, false}, // a lone client, one of whose tries got through
-		{"a", 0, 0, 0, false, false},
-		{"a", 0, 0, 0, false, false}, // that says nothing of the others
-		{"a", 1, 1, 0, false, false},
-		{"a", 0, 0, 3, false, false},
-		{"a", 2, 0, 2, false, false}, // other endpoints are there
-		{"a", 0, 0, 0, false, false},
-		{"a", 0, 0, 3, false, false}, // three without a connection since
-		{"a", 1, 1, 0, false, false},
-		{"a", 0, 0, 3, false, false}, // a lone client
-		{"a", 0, 0, 1, true, true},
+		{"a", 1, 1, 0, 0, false, false}, // a slow answer is awaited, and nothing has failed
+		{"a", 0, 1, 0, 0, false, false},
+		{"a", 20, 0, 0, 20, false, false}, // answers of 500
+		{"a", 20, 0, 0, 20, true, false},  // held out, and there
+		{"a", 0, 0, 0, 3, true, false},    // no connection
+		{"a", 1, 0, 0, 0, true, false},    // a request got there, whatever failed meanwhile
+		{"a", 0, 0, 0, 9, true, false},    // just now
+		{"a", 0, 0, 0, 0, true, true},     // every endpoint is ejected
+		{"a", 0, 0, 0, 0, true, true},
+		{"b", 1, 0, 0, 1, true, false}, // b gets there
+		{"a", 0, 0, 0, 9, true, false}, // what b says counts
+		{"b", 0, 0, 0, 1, true, true},
+		{"c", 1, 0, 0, 0, true, false}, // one that saw nothing fail
+		{"a", 0, 0, 0, 1, true, false},
+		{"b", 0, 0, 0, 0, true, false}, // what failed before c got there is over
+		{"a", 0, 0, 0, 3, true, true},
+		{"a", 1, 1, 0, 1, true, false}, // a slow answer is awaited
+		{"a", 0, 1, 0, 9, true, false},
+		{"b", 0, 0, 0, 9, true, false},
+		{"a", 0, 1, 0, 9, true, false},
+		{"a", 0, 1, 0, 9, true, false},
+		{"a", 0, 1, 0, 9, true, true}, // a stream, and no other gets there
+		{"a", 1, 0, 0, 1, true, false},
+		{"a", 1, 0, 1, 0, false, false},
+		{"a", 90, 0, 80, 22, false, false}, // the second of its death
+		{"a", 0, 0, 0, 0, false, false},    // one report is a blip
+		{"a", 0, 0, 0, 0, true, false},
+		{"a", 0, 0, 0, 4, true, true},
+		{"a", 1, 0, 1, 4, false, false}, // a lone client, one of whose tries got through
+		{"a", 0, 0, 0, 0, false, false},
+		{"a", 0, 0, 0, 0, false, false}, // that says nothing of the others
+		{"a", 1, 0, 1, 0, false, false},
+		{"a", 0, 0, 0, 3, false, false},
+		{"a", 2, 0, 0, 2, false, false}, // other endpoints are there
+		{"a", 0, 0, 0, 0, false, false},
+		{"a", 0, 0, 0, 3, false, false}, // three without a connection since
+		{"a", 1, 0, 1, 0, false, false},
+		{"a", 0, 0, 0, 3, false, false}, // a lone client
+		{"a", 0, 0, 0, 1, true, true},
 	} {
 		now = now.Add(time.Second)
 		wasHeld, was := len(h.HeldOut()), len(h.Dead())
-		changed := h.Observe(Outcome{Edge: r.edge, Cluster: "us-west", At: now, Reached: r.reached, Succeeded: r.ok, Failed: r.bad})
+		changed := h.Observe(Outcome{Edge: r.edge, Cluster: "us-west", At: now, Reached: r.reached, Open: r.open, Succeeded: r.ok, Failed: r.bad})
 		if held, dead := len(h.HeldOut()) == 1, len(h.Dead()) == 1; held != r.held || dead != r.dead {
 			t.Errorf("row %d: held out %v, dead %v", i, held, dead)
 		}
@@ -341,7 +350,7 @@ func TestDead(t *testing.T) {
 	}
 	h.Hold("us-west", true, now)
 	if h.Observe(Outcome{Edge: "b", Cluster: "us-west", At: now, Reached: 5}); len(h.Dead()) != 0 {
-		t.Error("an answer that nobody waited for is none")
+		t.Error("who is reached is still dead")
 	}
 }
 

@@ -15,9 +15,10 @@ const (
 	failingReports     = 2
 	failingRequests    = 10
 	failingConnections = 4
-	// reachedCounts is for how long a request that an edge had at an endpoint says to the others, too, that a member is
-	// not dead: until that edge's next report, which comes after a second.
-	reachedCounts = 1500 * time.Millisecond
+	// reachedCounts is for how long a request that an edge got to an endpoint says that a member is not dead: through the
+	// edge's next report, which comes after a second. openCounts is for how long one does that is open there: longer than
+	// a connection to a peer that vanished lasts (2 s), and not as long as a WebSocket.
+	reachedCounts, openCounts = 1500 * time.Millisecond, 5 * time.Second
 	// untried is after which time without a request a member that is held out is tried by all: where clients are few,
 	// the part that tries it may be no request for minutes. Each time that fails it is twice as long.
 	untried, longUntried = 30 * time.Second, 5 * time.Minute
@@ -31,10 +32,10 @@ type Outcome struct {
 	// Succeeded and Failed count requests since the edge's last report. Failed are connect errors, resets and
 	// answers with a 5xx status; load reports do not tell them apart.
 	Succeeded, Failed uint64
-	// Reached counts requests that were at an endpoint since then, whether they ended or not. Where there are none, what
-	// failed had no connection. On a kept connection to a peer that vanished a request is there, too, until it is reset:
-	// such connections are gone within 2 s.
-	Reached uint64
+	// Reached counts requests that got to an endpoint since then, or ended at one, however; Open those that are there now.
+	// Where there are none, what failed had no connection. On a kept connection to a peer that vanished a request is
+	// there, too, until it is reset.
+	Reached, Open uint64
 }
 
 // Health remembers, for one region and one import, which members' requests all fail. It decides about shares alone:
@@ -51,9 +52,10 @@ type Health struct {
 type run struct {
 	reports int
 	failed  uint64
-	// unsent are those of failed without a connection, since a request was last at an endpoint; reached is when.
-	unsent  uint64
-	reached time.Time
+	// unsent are those of failed without a connection, since an edge last reached an endpoint.
+	unsent uint64
+	// speaks is until when what the edge reached says that the member is not dead.
+	speaks time.Time
 }
 
 // heldOut is what is known of a member that is held out.
@@ -105,19 +107,27 @@ func (h *Health) succeed(o Outcome) {
 }
 
 func (h *Health) fail(o Outcome) {
-	r := h.runs[o.Cluster][o.Edge]
-	if r.failed += o.Failed; r.failed > 0 {
-		r.reports++
-	}
-	if o.Reached > 0 {
-		r.reached, r.unsent = o.At, 0
-	} else {
-		r.unsent += o.Failed
-	}
 	if h.runs[o.Cluster] == nil {
 		h.runs[o.Cluster] = map[string]run{}
 	}
-	h.runs[o.Cluster][o.Edge] = r
+	runs := h.runs[o.Cluster]
+	r := runs[o.Edge]
+	if r.failed += o.Failed; r.failed > 0 {
+		r.reports++
+	}
+	if o.Reached == 0 {
+		r.unsent += o.Failed
+	} else {
+		r.unsent, r.speaks = 0, o.At.Add(reachedCounts)
+		if o.Open > 0 {
+			r.speaks = o.At.Add(openCounts)
+		}
+		for edge, other := range runs {
+			other.unsent = 0
+			runs[edge] = other
+		}
+	}
+	runs[o.Edge] = r
 	h.judge(o.Cluster, o.At)
 }
 
@@ -128,7 +138,7 @@ func (h *Health) judge(cluster fleet.ClusterName, now time.Time) {
 		all.reports = max(all.reports, r.reports)
 		all.failed += r.failed
 		all.unsent += r.unsent
-		reached = reached || !r.reached.IsZero() && now.Sub(r.reached) < reachedCounts
+		reached = reached || now.Before(r.speaks)
 	}
 	if all.reports < failingReports || all.failed < failingRequests && all.unsent < failingConnections {
 		return
@@ -207,8 +217,8 @@ func (h *Health) HeldOut() []fleet.ClusterName {
 	return slices.DeleteFunc(slices.Sorted(maps.Keys(h.held)), func(c fleet.ClusterName) bool { return !h.holds(c) })
 }
 
-// Dead lists those of HeldOut to which not even connections can be made, sorted. The others answer, if only with errors,
-// and errors are answers.
+// Dead lists those of HeldOut to which not even connections can be made, sorted. The others can be reached, and errors are
+// answers.
 func (h *Health) Dead() []fleet.ClusterName {
 	return slices.DeleteFunc(h.HeldOut(), func(c fleet.ClusterName) bool { return !h.dead(c) })
 }

@@ -71,17 +71,22 @@ func TestHeldOut(t *testing.T) {
 	}
 }
 
-// Where no request has tried who is held out for half a minute, all do.
+// Where no request has tried who is held out for half a minute, all do. A stream that is open there tries nothing.
 func TestUntried(t *testing.T) {
 	f, edge, fail := failing(t)
 	fail()
 	fail()
+	stream := func() {
+		f.Hear(edge, []Load{{Assignment: "a", Interval: time.Second, Localities: []LocalityLoad{
+			{SubZone: "us-west/shop/web", Open: 1}, {SubZone: "eu-west/shop/web", Issued: 2, Succeeded: 2}}}})
+	}
+	stream()
 	for second := range 30 {
 		if got := f.shares("us", "a"); got != heldOut {
 			t.Errorf("held out %d s ago: %s", second, got)
 		}
 		f.clock.Step(time.Second)
-		f.report(edge, "a", "web", map[string]uint64{"eu-west": 2})
+		stream()
 		f.run()
 	}
 	if got := f.shares("us", "a"); got != atHome {
@@ -185,7 +190,7 @@ func TestDownImportGivesItsWeightAway(t *testing.T) {
 		f.hear(20, 0, "us-west", "eu-west")
 	}
 	f.expect("web answers errors", errors)
-	for range 6 { // an answer counts for some seconds
+	for range 2 { // that it was reached counts once more
 		f.hear(0, 0, "us-west", "eu-west")
 	}
 	if n := testutil.CollectAndCount(f.Loop, "crossway_import_down"); n != 1 { // us says so; nobody in eu asks
@@ -228,6 +233,7 @@ func TestLateErrorsAreAnswers(t *testing.T) {
 		f.import2("web", 1)
 		f.SetAssignments([]model.Assignment{assignmentOf("a", "web")}, nil)
 		edge := f.heardFrom(nil)
+		f.report(edge, "a", "web", map[string]uint64{"us-west": 1}) // its first report says too little
 		health := &f.world.flows[backend("web")].region("us").health
 		for second := range 40 {
 			load := reports[second%len(reports)]

@@ -43,7 +43,7 @@ type tally struct {
 // outcome is an Outcome in the making.
 type outcome struct {
 	lbsync.Outcome
-	issued, open uint64
+	issued uint64
 }
 
 // hear takes in one report. What clients sent for an assignment counts for its backends by weight, not by who answered:
@@ -140,7 +140,7 @@ func (t *tally) add(cluster fleet.ClusterName, l LocalityLoad) {
 	o.Succeeded += l.Succeeded
 	o.Failed += l.Failed
 	o.issued += l.Issued
-	o.open += l.Open
+	o.Open += l.Open
 }
 
 // hear takes in one edge's tally, and notes what it changed of what is known of members. The shares are due when somebody
@@ -192,8 +192,8 @@ func (f *flow) changed(r *regionFlow, clusters []fleet.ClusterName, all map[chan
 	}
 }
 
-// reach says of an edge's outcomes how many requests were at an endpoint: those open before and issued since. Of an edge
-// that reports for the first time that is not known.
+// reach says of an edge's outcomes how many requests got to an endpoint or ended there: all that were open before or were
+// issued since, but for those that were only open. Of an edge that reports for the first time that is not known.
 func (r *regionFlow) reach(edge string, t *tally) (known bool) {
 	before, known := r.open[edge]
 	if !known && len(t.outcomes) > 0 {
@@ -206,8 +206,8 @@ func (r *regionFlow) reach(edge string, t *tally) (known bool) {
 		}
 	}
 	for cluster, o := range t.outcomes {
-		o.Reached = max(before[cluster]+o.issued, o.open)
-		before[cluster] = o.open
+		o.Reached = max(before[cluster]+o.issued, o.Open) - min(before[cluster], o.Open)
+		before[cluster] = o.Open
 	}
 	return known
 }
