@@ -80,6 +80,7 @@ func TestDeadClusterOfNearlyAll(t *testing.T) {
 			var recorders []*load.Recorder
 			for _, client := range clients {
 				recorders = append(recorders, load.Start(t.Context(), client))
+				time.Sleep(time.Second / time.Duration(len(clients))) // not all at the same moment
 			}
 			time.Sleep(2 * time.Second)
 			restore(t, func(context.Context) error { return story.Lab.Restore("us-east") })

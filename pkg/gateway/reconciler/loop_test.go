@@ -122,9 +122,10 @@ func TestBatches(t *testing.T) {
 	l.idle()
 
 	l.clock.Step(2 * patience)
-	l.tell(func(b *mailbox) { b.answers = true }) // looked at, and nothing to build
+	l.tell(func(b *mailbox) { b.answers = true })
 	l.clock.Step(0)
-	l.idle()
+	l.await(func() bool { l.mailbox.mu.Lock(); defer l.mailbox.mu.Unlock(); return !l.mailbox.answers })
+	l.idle() // it has looked, and there was nothing to build
 	l.clock.Step(patience / 2)
 	l.event()
 	l.clock.Step(0)

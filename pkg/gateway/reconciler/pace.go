@@ -37,12 +37,12 @@ func (p *pace) due() (time.Time, bool) {
 	if p.first.IsZero() {
 		return time.Time{}, false
 	}
-	if p.first.After(p.ended.Add(patience)) {
-		return p.first, true
-	}
 	due := p.last.Add(quiet)
 	if latest := p.first.Add(patience); due.After(latest) {
 		due = latest
+	}
+	if p.first.After(p.ended.Add(patience)) {
+		due = p.first
 	}
 	if due.Before(p.rested) {
 		due = p.rested
@@ -52,10 +52,13 @@ func (p *pace) due() (time.Time, bool) {
 
 // built notes a build of all changes before began.
 func (p *pace) built(began, ended time.Time) {
-	p.first, p.last, p.ended = time.Time{}, time.Time{}, ended
-	p.rested = ended.Add(min(breath*ended.Sub(began), patience))
+	p.looked(began, ended)
+	p.ended = ended
 }
 
-// looked notes that what came before changed nothing that is built: an edge's
-// answer, mostly, and no part of a storm.
-func (p *pace) looked() { p.first, p.last = time.Time{}, time.Time{} }
+// looked notes a look at what came before began that found nothing to build: an
+// edge's answer, mostly, and no part of a storm. Looks rest as builds do.
+func (p *pace) looked(began, ended time.Time) {
+	p.first, p.last = time.Time{}, time.Time{}
+	p.rested = ended.Add(min(breath*ended.Sub(began), patience))
+}

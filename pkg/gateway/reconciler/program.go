@@ -48,16 +48,17 @@ type listenerKey struct{ pool, name string }
 // parts are what was made of the parts of one kind.
 type parts[K comparable, T any] struct {
 	known map[K]*part[T]
+	key   func(T) K // of a part in a list
 	equal func(a, b T) bool
 	alone func(T) lbsync.Program // a Program of nothing else
 
-	last madeList[K, T]
+	last madeList[T]
 }
 
-// madeList is the last list of parts that was asked for.
-type madeList[K comparable, T any] struct {
+// madeList is the last list of parts that was asked for: mostly all pools have
+// the same, and it is as it was in the last round.
+type madeList[T any] struct {
 	from []T
-	keys []K
 	made envoy.Resources
 	seen bool // in this round
 }
@@ -74,6 +75,7 @@ func newTranslation() *translation {
 		listeners: parts[listenerKey, lbsync.Listener]{known: map[listenerKey]*part[lbsync.Listener]{}, equal: same[lbsync.Listener],
 			alone: func(l lbsync.Listener) lbsync.Program { return lbsync.Program{Listeners: []lbsync.Listener{l}} }},
 		clusters: parts[string, model.Assignment]{known: map[string]*part[model.Assignment]{}, equal: sameAssignment,
+			key:   func(a model.Assignment) string { return a.Key },
 			alone: func(a model.Assignment) lbsync.Program { return lbsync.Program{Assignments: []model.Assignment{a}} }},
 		secrets: parts[string, model.Secret]{known: map[string]*part[model.Secret]{}, equal: same[model.Secret],
 			alone: func(s model.Secret) lbsync.Program { return lbsync.Program{Secrets: []model.Secret{s}} }},
@@ -100,7 +102,7 @@ func (t *translation) resources(m model.Model, place lbsync.Place) envoy.Resourc
 		return out
 	}
 	program := lbsync.ProgramFor(m, place)
-	appendTo(&out, t.clusters.all(program.Assignments, func(a model.Assignment) string { return a.Key }))
+	appendTo(&out, t.clusters.all(program.Assignments))
 	for _, s := range program.Secrets {
 		appendTo(&out, t.secrets.made(s.Name, s))
 	}
@@ -113,18 +115,19 @@ func large(l *model.Listener) bool {
 	return slices.ContainsFunc(l.Chains, func(c model.Chain) bool { return len(c.Hosts) >= 50 })
 }
 
-// all is what was made of a list of parts: mostly of one that is as it was.
-func (p *parts[K, T]) all(list []T, key func(T) K) envoy.Resources {
+// all is what was made of a list of parts.
+func (p *parts[K, T]) all(list []T) envoy.Resources {
+	if len(list) == 0 {
+		return envoy.Resources{}
+	}
 	if slices.EqualFunc(p.last.from, list, p.equal) {
 		p.last.seen = true
 		return p.last.made
 	}
 	p.see()
-	p.last = madeList[K, T]{from: list, seen: true}
+	p.last = madeList[T]{from: list, seen: true}
 	for _, one := range list {
-		k := key(one)
-		p.last.keys = append(p.last.keys, k)
-		appendTo(&p.last.made, p.made(k, one))
+		appendTo(&p.last.made, p.made(p.key(one), one))
 	}
 	return p.last.made
 }
@@ -132,8 +135,8 @@ func (p *parts[K, T]) all(list []T, key func(T) K) envoy.Resources {
 // see tells the parts of the last list whether a place asked for them.
 func (p *parts[K, T]) see() {
 	if p.last.seen {
-		for _, key := range p.last.keys {
-			p.known[key].seen = true
+		for _, one := range p.last.from {
+			p.known[p.key(one)].seen = true
 		}
 	}
 }
@@ -152,7 +155,7 @@ func (p *parts[K, T]) made(key K, from T) envoy.Resources {
 // forget drops what no place has asked for since the last forget.
 func (p *parts[K, T]) forget() {
 	if p.see(); !p.last.seen {
-		p.last = madeList[K, T]{}
+		p.last = madeList[T]{}
 	}
 	p.last.seen = false
 	for key, one := range p.known {

@@ -156,7 +156,7 @@ func (r *Reconciler) run(ctx context.Context) {
 			case built:
 				p.built(began, r.options.Clock.Now())
 			default:
-				p.looked()
+				p.looked(began, r.options.Clock.Now())
 			}
 		}
 		if timer != nil {
