@@ -205,7 +205,7 @@ func (s *Story) hubDown(ctx context.Context) error {
 	overflow := load.Start(ctx, s.Client("us", "checkout.example.com", 30))
 	store := load.Start(ctx, s.Client("us", "store.example.com", 100))
 	had, err := s.overflowInPlace(ctx, overflow)
-	before := map[string]string{}
+	var before map[string]string
 	if err == nil {
 		before, err = s.Resources(ctx)
 	}

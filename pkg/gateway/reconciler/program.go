@@ -78,6 +78,7 @@ func newTranslation() *translation {
 			key:   func(a model.Assignment) string { return a.Key },
 			alone: func(a model.Assignment) lbsync.Program { return lbsync.Program{Assignments: []model.Assignment{a}} }},
 		secrets: parts[string, model.Secret]{known: map[string]*part[model.Secret]{}, equal: same[model.Secret],
+			key:   func(s model.Secret) string { return s.Name },
 			alone: func(s model.Secret) lbsync.Program { return lbsync.Program{Secrets: []model.Secret{s}} }},
 	}
 }
@@ -103,9 +104,7 @@ func (t *translation) resources(m model.Model, place lbsync.Place) envoy.Resourc
 	}
 	program := lbsync.ProgramFor(m, place)
 	appendTo(&out, t.clusters.all(program.Assignments))
-	for _, s := range program.Secrets {
-		appendTo(&out, t.secrets.made(s.Name, s))
-	}
+	appendTo(&out, t.secrets.all(program.Secrets))
 	t.last.resources, t.last.listeners = &out, names
 	return out
 }

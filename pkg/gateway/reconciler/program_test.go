@@ -37,6 +37,16 @@ func TestTranslationRemembers(t *testing.T) {
 		}},
 		{"pools go", func() { places = nil }},
 		{"pools come back", func() { places = all[:2] }},
+		{"a certificate", func() {
+			l := m.Listeners[0]
+			chain := l.Chains[0]
+			chain.Secrets = []string{"infra/shop"}
+			l.Chains = []model.Chain{chain}
+			m.Listeners, m.Secrets = []model.Listener{l}, []model.Secret{{Name: "infra/shop", Certificate: []byte("old"), PrivateKey: []byte("key")}}
+		}},
+		{"its successor", func() {
+			m.Secrets = []model.Secret{{Name: "infra/shop", Certificate: []byte("new"), PrivateKey: []byte("key")}}
+		}},
 		{"a pool without listeners", func() { places = all }},
 		{"a small listener, in one pool only", func() {
 			small := wide(2).Listeners[0]
