@@ -42,10 +42,10 @@ type attachment struct {
 	route *route
 }
 
-// readRoute attaches a route to the listeners that it may have, and reports
-// on it where one of its parents is, or was, a Gateway of ours.
-func (b *build) readRoute(object *gatewayv1.HTTPRoute) {
-	r := &route{judged: b.memory.judge(object, func() *judged { return b.judge(object) })}
+// attach attaches a route to the listeners that it may have, and reports on it
+// where one of its parents is, or was, a Gateway of ours.
+func (b *build) attach(verdict *judged) {
+	r := &route{judged: verdict}
 	for _, p := range r.seats {
 		l := b.parents[p.gateway].listeners[p.listener]
 		if p.served {
@@ -71,7 +71,7 @@ func (b *build) judge(object *gatewayv1.HTTPRoute) *judged {
 			continue
 		}
 		if r.plan == nil {
-			r.plan = b.memory.planRoute(object)
+			r.plan = b.planOf(object)
 			b.resolveRoute(r)
 			r.report.Parents = make([]condition.ParentReport, 0, len(object.Spec.ParentRefs))
 		}

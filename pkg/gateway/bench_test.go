@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -19,8 +20,9 @@ func BenchmarkBuild1000(b *testing.B) {
 	in := bigInput(1000)
 	in.Memo = Build(in).Memo
 	for i := 0; b.Loop(); i++ {
-		route := &in.Routes[i%len(in.Routes)]
-		route.ResourceVersion, route.Generation = fmt.Sprintf("changed-%d", i), route.Generation+1
+		at := i % len(in.Routes)
+		in.Routes = slices.Clone(in.Routes)
+		in.Routes[at] = revised(in.Routes[at], func(*gatewayv1.HTTPRoute) {})
 		result := Build(in)
 		if len(result.Model.Assignments) != len(in.Routes) {
 			b.Fatal("routes are missing")
@@ -62,7 +64,7 @@ func bigInput(routes int) Input {
 	}
 	for i := range routes {
 		name := fmt.Sprintf("app-%d", i)
-		route := gatewayv1.HTTPRoute{ObjectMeta: metav1.ObjectMeta{
+		route := &gatewayv1.HTTPRoute{ObjectMeta: metav1.ObjectMeta{
 			Namespace: "shop", Name: name, UID: types.UID(name), ResourceVersion: "1", Generation: 1,
 			CreationTimestamp: metav1.NewTime(epoch.Add(time.Duration(i*7919%routes) * time.Second)),
 		}}

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"crossway.dev/crossway/pkg/condition"
 	"crossway.dev/crossway/pkg/fleet"
@@ -15,34 +16,59 @@ import (
 // build is one Build on its way.
 type build struct {
 	in       Input
+	last     *Memo // of the last Build; never nil
+	same     bool  // last has all that a route is judged by in the same memory
+	memo     *Memo // of this Build
 	index    *index
-	memory   *memory
+	known    map[*gatewayv1.HTTPRoute]*judged // by last
 	model    model.Model
 	reports  []condition.Report
 	parents  map[fleet.ObjectName]*parent  // Gateways of ours
 	policies map[fleet.ServiceName]*policy // in force
 	secrets  map[fleet.ObjectName]string   // certificateFault of each Secret looked at
+	shared   map[fleet.ObjectName]bool     // routes that have a host together with another one
 	shadows  []shadow
 }
 
 // Build says what a snapshot means: what all edges are to serve, and a verdict
 // for every object that has a status of ours.
 func Build(in Input) Result {
-	b := &build{
-		in: in, memory: newMemory(in),
-		parents: make(map[fleet.ObjectName]*parent, len(in.Gateways)),
-		secrets: map[fleet.ObjectName]string{},
-		reports: make([]condition.Report, 0, len(in.GatewayClasses)+len(in.Gateways)+len(in.Routes)+len(in.Policies)),
+	b := &build{in: in, last: in.Memo}
+	if b.last == nil {
+		b.last = new(Memo)
 	}
-	b.index = b.memory.next.index
+	around := in
+	around.Routes, around.Memo = nil, nil
+	b.same = b.last.index != nil && sameAround(&b.last.around, &around)
+	if patched, ok := b.patch(); ok {
+		return patched
+	}
+	b.memo = &Memo{around: around, routes: in.Routes, secrets: map[memoKey]string{}}
+	if b.index = b.last.index; !b.same {
+		b.index = indexOf(in)
+	}
+	b.all()
+	result := Result{Model: b.model, Reports: b.reports}
+	b.memo.index, b.memo.parents, b.memo.policies, b.memo.shared, b.memo.result = b.index, b.parents, b.policies, b.shared, result
+	result.Memo = b.memo
+	return result
+}
+
+// all builds everything.
+func (b *build) all() {
+	in := &b.in
+	b.parents = make(map[fleet.ObjectName]*parent, len(in.Gateways))
+	b.secrets, b.shared = map[fleet.ObjectName]string{}, map[fleet.ObjectName]bool{}
+	b.reports = make([]condition.Report, 0, len(in.GatewayClasses)+len(in.Gateways)+len(in.Routes)+len(in.Policies))
 	b.model.Assignments = make([]model.Assignment, 0, len(in.Routes))
 	b.judgeClasses()
 	b.judgePolicies()
 	for _, gateway := range sortedByAge(in.Gateways) {
 		b.readGateway(gateway)
 	}
-	for _, route := range sortedByAge(in.Routes) {
-		b.readRoute(route)
+	b.memo.judged = b.judgeAll()
+	for _, at := range byAge(in.Routes) {
+		b.attach(b.memo.judged[at])
 	}
 	for _, p := range b.parents {
 		b.serve(p)
@@ -51,7 +77,6 @@ func Build(in Input) Result {
 	b.addSecrets()
 	b.reportShadows()
 	b.sort()
-	return Result{Model: b.model, Reports: b.reports, Memo: b.memory.next}
 }
 
 func (b *build) sort() {
@@ -89,23 +114,34 @@ func sortedByAge[T any, O interface {
 	*T
 	metav1.Object
 }](objects []T) []*T {
+	pointers := make([]O, len(objects))
+	for i := range objects {
+		pointers[i] = &objects[i]
+	}
+	sorted := make([]*T, len(objects))
+	for i, at := range byAge(pointers) {
+		sorted[i] = pointers[at]
+	}
+	return sorted
+}
+
+// byAge is the order of sortedByAge, as indices.
+func byAge[O metav1.Object](objects []O) []int {
 	type aged struct {
-		object  *T
 		created int64
 		name    fleet.ObjectName
+		at      int
 	}
 	byAge := make([]aged, len(objects))
-	for i := range objects {
-		object := O(&objects[i])
-		byAge[i] = aged{object: &objects[i], created: object.GetCreationTimestamp().Unix(),
-			name: fleet.ObjectName{Namespace: object.GetNamespace(), Name: object.GetName()}}
+	for i, object := range objects {
+		byAge[i] = aged{created: object.GetCreationTimestamp().Unix(), name: fleet.ObjectName{Namespace: object.GetNamespace(), Name: object.GetName()}, at: i}
 	}
 	slices.SortFunc(byAge, func(a, b aged) int {
 		return cmp.Or(cmp.Compare(a.created, b.created), a.name.Compare(b.name))
 	})
-	sorted := make([]*T, len(byAge))
+	order := make([]int, len(byAge))
 	for i := range byAge {
-		sorted[i] = byAge[i].object
+		order[i] = byAge[i].at
 	}
-	return sorted
+	return order
 }

@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"encoding/json"
 	"fmt"
 	"testing"
 	"time"
@@ -82,7 +81,7 @@ func genInput(tb testing.TB) *rapid.Generator[Input] {
 		in := Input{
 			GatewayClasses: []gatewayv1.GatewayClass{{ObjectMeta: metav1.ObjectMeta{Name: "ours"}, Spec: gatewayv1.GatewayClassSpec{ControllerName: v1alpha1.GatewayController}}},
 			Gateways:       genObjects(t, 3, 6, genGateway),
-			Routes:         genObjects(t, 2, 5, genRoute),
+			Routes:         pointers(genObjects(t, 2, 5, genRoute)),
 			Grants:         genObjects(t, 0, 2, genGrant),
 			Secrets:        genObjects(t, 1, 4, func(t *rapid.T) corev1.Secret { return genSecret(tb, t) }),
 			Imports:        genObjects(t, 5, 6, genImport),
@@ -154,17 +153,23 @@ func genRoute(t *rapid.T) gatewayv1.HTTPRoute {
 	for range rapid.IntRange(0, 3).Draw(t, "rules") {
 		route.Spec.Rules = append(route.Spec.Rules, genRule(t))
 	}
-	setVersion(t, &route)
 	return route
 }
 
-// setVersion gives each content its own resource version.
-func setVersion(t *rapid.T, route *gatewayv1.HTTPRoute) {
-	text, err := json.Marshal(route.Spec)
-	if err != nil {
-		t.Fatal(err)
+// revised is the next version of a route: another object.
+func revised(route *gatewayv1.HTTPRoute, revise func(*gatewayv1.HTTPRoute)) *gatewayv1.HTTPRoute {
+	next := route.DeepCopy()
+	next.Generation++
+	revise(next)
+	return next
+}
+
+func pointers[T any](objects []T) []*T {
+	all := make([]*T, len(objects))
+	for i := range objects {
+		all[i] = &objects[i]
 	}
-	route.ResourceVersion = hashed(text)
+	return all
 }
 
 func genRule(t *rapid.T) gatewayv1.HTTPRouteRule {

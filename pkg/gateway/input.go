@@ -20,7 +20,7 @@ type Input struct {
 	GatewayClasses []gatewayv1.GatewayClass
 	Gateways       []gatewayv1.Gateway
 	Parameters     []v1alpha1.GatewayParameters
-	Routes         []gatewayv1.HTTPRoute
+	Routes         []*gatewayv1.HTTPRoute
 	Grants         []gatewayv1beta1.ReferenceGrant
 	Namespaces     []corev1.Namespace // names and labels
 	Secrets        []corev1.Secret    // at least those that Gateways name
@@ -41,8 +41,8 @@ type Input struct {
 	CRDVersion string
 
 	// Memo is Result.Memo of the last Build, or nil. It makes Build faster and
-	// never changes its Result, as long as nobody changes a list in place that
-	// was in the Input of that Build.
+	// never changes its Result, as long as nobody changes a list or a route in
+	// place that was in the Input of that Build.
 	Memo *Memo
 }
 

@@ -260,7 +260,7 @@ func (b *build) certificateFault(name fleet.ObjectName) string {
 	}
 	fault := fmt.Sprintf("there is no Secret %q of type kubernetes.io/tls; create it, of that type, with tls.crt and tls.key", name)
 	if secret := b.index.secrets[name]; secret != nil {
-		fault = b.memory.certificateFault(secret)
+		fault = b.faultOf(secret)
 	}
 	b.secrets[name] = fault
 	return fault

@@ -4,50 +4,35 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"crossway.dev/crossway/pkg/fleet"
 )
 
-// Memo holds what Build worked out about single objects, known by their UID and
-// resourceVersion. A certificate's fault and a route's plan are functions of the
-// object alone; what a route came to holds while everything around the routes is
-// the same, too. A Memo is never changed once a Result carries it, so several
-// Builds may read one.
+// Memo is a Build that is done, for the next one to begin from. What a route
+// came to holds while it is the same object and everything around the routes is
+// the same, too. A route's plan is a function of the object alone, as is a
+// certificate's fault. A Memo is never changed once a Result carries it, so
+// several Builds may read one.
 type Memo struct {
-	judged  map[memoKey]*judged
-	secrets map[memoKey]string // certificateFault
-	around  Input              // all but Routes, Pools, Programmed and Memo
-	index   *index             // of around
+	around  Input                  // all but Routes and Memo
+	routes  []*gatewayv1.HTTPRoute // Input.Routes
+	judged  []*judged              // what each of routes came to
+	secrets map[memoKey]string     // certificateFault of those that count
+
+	// What a patch needs.
+	index    *index // of around
+	parents  map[fleet.ObjectName]*parent
+	policies map[fleet.ServiceName]*policy
+	shared   map[fleet.ObjectName]bool // routes that have a host together with another one
+	result   Result                    // without Memo
 }
 
+// memoKey is one version of an object that an API server has stored.
 type memoKey struct {
 	uid     types.UID
 	version string
-}
-
-// memory is the Memo of the last Build and the one that this Build makes,
-// which holds only what this Build met.
-type memory struct {
-	last *Memo
-	next *Memo
-	same bool // both have the same around
-}
-
-func newMemory(in Input) *memory {
-	m := &memory{last: in.Memo, next: &Memo{judged: make(map[memoKey]*judged, len(in.Routes)), secrets: map[memoKey]string{}, around: in}}
-	if m.last == nil {
-		m.last = &Memo{}
-	}
-	around := &m.next.around
-	around.Routes, around.Pools, around.Programmed, around.Memo = nil, nil, nil, nil
-	m.same = m.last.index != nil && sameAround(&m.last.around, around)
-	if m.same {
-		m.next.index = m.last.index
-	} else {
-		m.next.index = indexOf(in)
-	}
-	return m
 }
 
 // sameAround says whether two snapshots have the same lists in the same memory
@@ -63,36 +48,47 @@ func sameList[T any](a, b []T) bool {
 	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
 }
 
-func (m *memory) judge(route *gatewayv1.HTTPRoute, work func() *judged) *judged {
-	last := m.last.judged
-	if !m.same {
-		last = nil
+// known are the verdicts of the last Build by route.
+func (m *Memo) known() map[*gatewayv1.HTTPRoute]*judged {
+	known := make(map[*gatewayv1.HTTPRoute]*judged, len(m.routes))
+	for i, route := range m.routes {
+		known[route] = m.judged[i]
 	}
-	return remembered(&route.ObjectMeta, last, m.next.judged, work)
+	return known
 }
 
-func (m *memory) planRoute(route *gatewayv1.HTTPRoute) *routePlan {
-	if last := m.last.judged[memoKey{uid: route.UID, version: route.ResourceVersion}]; last != nil && last.plan != nil {
-		return last.plan
+// judgeAll judges the routes that are new, or all where anything around them is.
+func (b *build) judgeAll() []*judged {
+	b.known = b.last.known()
+	all := make([]*judged, len(b.in.Routes))
+	for i, route := range b.in.Routes {
+		if known := b.known[route]; b.same && known != nil {
+			all[i] = known
+		} else {
+			all[i] = b.judge(route)
+		}
+	}
+	return all
+}
+
+func (b *build) planOf(route *gatewayv1.HTTPRoute) *routePlan {
+	if known := b.known[route]; known != nil && known.plan != nil {
+		return known.plan
 	}
 	return planRoute(route)
 }
 
-func (m *memory) certificateFault(secret *corev1.Secret) string {
-	return remembered(&secret.ObjectMeta, m.last.secrets, m.next.secrets, func() string { return certificateFault(secret) })
-}
-
-// remembered is work's result, from the last Build where the object is the
-// same. Objects that no API server has stored are worked out each time.
-func remembered[T any](object *metav1.ObjectMeta, last, next map[memoKey]T, work func() T) T {
-	if object.UID == "" || object.ResourceVersion == "" {
-		return work()
+// faultOf is certificateFault, remembered. A Secret that no API server has
+// stored is looked at each time.
+func (b *build) faultOf(secret *corev1.Secret) string {
+	if secret.UID == "" || secret.ResourceVersion == "" {
+		return certificateFault(secret)
 	}
-	key := memoKey{uid: object.UID, version: object.ResourceVersion}
-	result, found := last[key]
+	key := memoKey{uid: secret.UID, version: secret.ResourceVersion}
+	fault, found := b.last.secrets[key]
 	if !found {
-		result = work()
+		fault = certificateFault(secret)
 	}
-	next[key] = result
-	return result
+	b.memo.secrets[key] = fault
+	return fault
 }

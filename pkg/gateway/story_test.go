@@ -154,7 +154,9 @@ func (w *world) add(text string) {
 		case "GatewayParameters":
 			addTo(w.t, &w.in.Parameters, document)
 		case "HTTPRoute":
-			addTo(w.t, &w.in.Routes, document)
+			routes := values(w.in.Routes)
+			addTo(w.t, &routes, document)
+			w.in.Routes = pointers(routes)
 		case "ReferenceGrant":
 			addTo(w.t, &w.in.Grants, document)
 		case "Namespace":
@@ -198,6 +200,13 @@ func addTo[T any, O interface {
 	*objects = append(*objects, object)
 }
 
+func values[T any](objects []*T) (all []T) {
+	for _, object := range objects {
+		all = append(all, *object)
+	}
+	return all
+}
+
 func (w *world) remove(kind, name string) {
 	switch kind {
 	case "GatewayClass":
@@ -205,7 +214,7 @@ func (w *world) remove(kind, name string) {
 	case "Gateway":
 		w.in.Gateways = without[gatewayv1.Gateway](w.in.Gateways, name)
 	case "HTTPRoute":
-		w.in.Routes = without[gatewayv1.HTTPRoute](w.in.Routes, name)
+		w.in.Routes = pointers(without[gatewayv1.HTTPRoute](values(w.in.Routes), name))
 	case "ReferenceGrant":
 		w.in.Grants = without[gatewayv1beta1.ReferenceGrant](w.in.Grants, name)
 	case "Secret":

@@ -2,6 +2,7 @@ package reconciler
 
 import (
 	"context"
+	"fmt"
 	"iter"
 	"maps"
 	"slices"
@@ -9,6 +10,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -18,6 +20,7 @@ import (
 
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/condition"
+	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/gateway"
 )
 
@@ -32,6 +35,9 @@ type feed struct {
 	matters func(before, after client.Object) bool
 	// judged is the kind whose status Build reports on; empty: none.
 	judged condition.Kind
+	// single: what changed is read alone, and the rest stays the object that it
+	// was, so that Build sees that it is the same.
+	single bool
 }
 
 // shared lists what the cache holds itself.
@@ -61,8 +67,7 @@ func feeds() []feed {
 			read: listInto(func(in *gateway.Input, l *gatewayv1.GatewayList) { in.Gateways = l.Items })},
 		{object: &v1alpha1.GatewayParameters{}, matters: specChanged,
 			read: listInto(func(in *gateway.Input, l *v1alpha1.GatewayParametersList) { in.Parameters = l.Items })},
-		{object: &gatewayv1.HTTPRoute{}, matters: routeChanged, judged: condition.HTTPRoute,
-			read: listInto(func(in *gateway.Input, l *gatewayv1.HTTPRouteList) { in.Routes = l.Items })},
+		{object: &gatewayv1.HTTPRoute{}, matters: routeChanged, judged: condition.HTTPRoute, single: true, read: listInto(listRoutes)},
 		{object: &gatewayv1beta1.ReferenceGrant{}, matters: specChanged,
 			read: listInto(func(in *gateway.Input, l *gatewayv1beta1.ReferenceGrantList) { in.Grants = l.Items })},
 		{object: &corev1.Namespace{}, matters: labelsChanged,
@@ -80,6 +85,43 @@ func feeds() []feed {
 		{object: &v1alpha1.EdgePool{}, matters: poolChanged,
 			read: listInto(func(in *gateway.Input, l *v1alpha1.EdgePoolList) { in.Pools = l.Items })},
 	}
+}
+
+// listRoutes gives routes by name.
+func listRoutes(in *gateway.Input, l *gatewayv1.HTTPRouteList) {
+	in.Routes = make([]*gatewayv1.HTTPRoute, len(l.Items))
+	for i := range l.Items {
+		in.Routes[i] = &l.Items[i]
+	}
+	slices.SortFunc(in.Routes, func(a, b *gatewayv1.HTTPRoute) int { return nameOf(a).Compare(nameOf(b)) })
+}
+
+// withRoute is a list by name in which the route of that name is what the cache
+// has now, if anything.
+func withRoute(ctx context.Context, reader client.Reader, routes []*gatewayv1.HTTPRoute, name fleet.ObjectName) ([]*gatewayv1.HTTPRoute, error) {
+	at, found := findRoute(routes, name)
+	end := at
+	if found {
+		end++
+	}
+	route := &gatewayv1.HTTPRoute{}
+	err := reader.Get(ctx, client.ObjectKey{Namespace: name.Namespace, Name: name.Name}, route)
+	switch {
+	case apierrors.IsNotFound(err):
+		return slices.Concat(routes[:at], routes[end:]), nil
+	case err != nil:
+		return nil, fmt.Errorf("get HTTPRoute %s: %w", name, err)
+	default:
+		return slices.Concat(routes[:at], []*gatewayv1.HTTPRoute{route}, routes[end:]), nil
+	}
+}
+
+func findRoute(routes []*gatewayv1.HTTPRoute, name fleet.ObjectName) (at int, found bool) {
+	return slices.BinarySearchFunc(routes, name, func(r *gatewayv1.HTTPRoute, name fleet.ObjectName) int { return nameOf(r).Compare(name) })
+}
+
+func nameOf(o client.Object) fleet.ObjectName {
+	return fleet.ObjectName{Namespace: o.GetNamespace(), Name: o.GetName()}
 }
 
 // never: only whether the object exists counts.

@@ -245,12 +245,12 @@ func TestNackFromStatus(t *testing.T) {
 	route := acceptedRoute("b", 2, condition.RouteRefusedByEdge("regex too big"))
 	r := newRefusals()
 	now := generations{routeObject("b"): 2}
-	nacks := r.nacks([]gatewayv1.HTTPRoute{route}, site(), now)
+	nacks := r.nacks(refusedOf([]*gatewayv1.HTTPRoute{&route}), site(), now)
 	if len(nacks) != 1 || nacks[0].Message != "regex too big" || nacks[0].Ref.Generation != 2 {
 		t.Errorf("nacks %+v", nacks)
 	}
 	route.Generation, now[routeObject("b")] = 3, 3
-	if nacks := r.nacks([]gatewayv1.HTTPRoute{route}, site(), now); len(nacks) != 0 {
+	if nacks := r.nacks(refusedOf([]*gatewayv1.HTTPRoute{&route}), site(), now); len(nacks) != 0 {
 		t.Errorf("nacks of an older generation: %+v", nacks)
 	}
 }

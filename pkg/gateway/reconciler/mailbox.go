@@ -1,17 +1,20 @@
 package reconciler
 
-import "sync"
+import (
+	"sync"
+
+	"k8s.io/apimachinery/pkg/util/sets"
+
+	"crossway.dev/crossway/pkg/fleet"
+)
 
 // mailbox takes what others tell the loop, at any time and without waiting.
 type mailbox struct {
 	kick chan struct{} // one place
 
-	mu      sync.Mutex // guards all below
-	stale   []bool     // kinds to list again, by index in feeds
-	acks    []ack
-	nacks   []refusal
-	answers bool // edges came, went or answered
-	urgent  bool // the loop waits for ACKs
+	mu sync.Mutex // guards all below
+	letters
+	urgent bool // the loop waits for ACKs
 }
 
 type ack struct {
@@ -19,16 +22,21 @@ type ack struct {
 	version string
 }
 
-// letters is what a mailbox had.
+// letters is what a mailbox has.
 type letters struct {
-	stale   []bool
+	stale   []bool                     // kinds to list again, by index in feeds
+	routes  sets.Set[fleet.ObjectName] // to read again, one by one
 	acks    []ack
 	nacks   []refusal
-	answers bool
+	answers bool // edges came, went or answered
+}
+
+func noLetters(kinds int) letters {
+	return letters{stale: make([]bool, kinds), routes: sets.New[fleet.ObjectName]()}
 }
 
 func newMailbox(kinds int) *mailbox {
-	b := &mailbox{kick: make(chan struct{}, 1), stale: make([]bool, kinds)}
+	b := &mailbox{kick: make(chan struct{}, 1), letters: noLetters(kinds)}
 	for i := range b.stale {
 		b.stale[i] = true
 	}
@@ -50,8 +58,8 @@ func (b *mailbox) put(change func(*mailbox)) {
 func (b *mailbox) take() letters {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	l := letters{b.stale, b.acks, b.nacks, b.answers}
-	b.stale, b.acks, b.nacks, b.answers = make([]bool, len(b.stale)), nil, nil, false
+	l := b.letters
+	b.letters = noLetters(len(l.stale))
 	return l
 }
 
@@ -81,6 +89,7 @@ func (b *mailbox) putBack(l letters) {
 	for i, stale := range l.stale {
 		b.stale[i] = b.stale[i] || stale
 	}
+	b.routes = b.routes.Union(l.routes)
 	b.acks, b.nacks = append(l.acks, b.acks...), append(l.nacks, b.nacks...)
 	b.answers = b.answers || l.answers
 }

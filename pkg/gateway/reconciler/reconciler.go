@@ -3,6 +3,7 @@ package reconciler
 import (
 	"context"
 	"fmt"
+	"maps"
 	"reflect"
 	"runtime"
 	"slices"
@@ -66,6 +67,7 @@ type Reconciler struct {
 	input    gateway.Input
 	known    origins // accepted before this process started
 	now      generations
+	told     map[fleet.ObjectName]words // by statuses
 	started  time.Time
 	first    bool
 }
@@ -187,18 +189,30 @@ func (r *Reconciler) watch(ctx context.Context) error {
 }
 
 func (r *Reconciler) handler(i int, f feed) toolscache.ResourceEventHandler {
-	stale := func() { r.mailbox.put(func(b *mailbox) { b.stale[i] = true }) }
+	stale := func(name fleet.ObjectName) {
+		r.mailbox.put(func(b *mailbox) {
+			if f.single {
+				b.routes.Insert(name)
+			} else {
+				b.stale[i] = true
+			}
+		})
+	}
 	written := func(o client.Object) {
 		if f.judged != "" {
-			r.options.Reporter.Recheck(f.judged, fleet.ObjectName{Namespace: o.GetNamespace(), Name: o.GetName()})
+			r.options.Reporter.Recheck(f.judged, nameOf(o))
 		}
 	}
 	return toolscache.ResourceEventHandlerFuncs{
 		AddFunc: func(o any) {
 			written(o.(client.Object)) // one of the same name may have been judged
-			stale()
+			stale(nameOf(o.(client.Object)))
 		},
-		DeleteFunc: func(any) { stale() },
+		DeleteFunc: func(o any) {
+			if name, err := toolscache.DeletionHandlingObjectToName(o); err == nil {
+				stale(fleet.ObjectName{Namespace: name.Namespace, Name: name.Name})
+			}
+		},
 		UpdateFunc: func(before, after any) {
 			was, is := before.(client.Object), after.(client.Object)
 			if was.GetResourceVersion() == is.GetResourceVersion() {
@@ -206,7 +220,7 @@ func (r *Reconciler) handler(i int, f feed) toolscache.ResourceEventHandler {
 			}
 			written(is)
 			if f.matters(was, is) {
-				stale()
+				stale(nameOf(is))
 			}
 		},
 	}
@@ -217,7 +231,7 @@ func (r *Reconciler) handler(i int, f feed) toolscache.ResourceEventHandler {
 func (r *Reconciler) pass(ctx context.Context) (built bool, err error) {
 	began := r.options.Clock.Now()
 	l := r.mailbox.take()
-	changed, err := r.gather(ctx, l.stale)
+	changed, err := r.gather(ctx, l)
 	if err != nil {
 		r.mailbox.putBack(l)
 		return false, err
@@ -225,7 +239,7 @@ func (r *Reconciler) pass(ctx context.Context) (built bool, err error) {
 	r.answers(ctx, l)
 	edges := r.edges()
 	r.refusals.forget(r.outlet.serves)
-	nacks := r.refusals.nacks(r.input.Routes, &r.outlet.model, r.now)
+	nacks := r.refusals.nacks(r.told, &r.outlet.model, r.now)
 	programmed := r.programming(edges)
 	built = r.first || changed || !reflect.DeepEqual(nacks, r.input.Nacks) || !reflect.DeepEqual(programmed, r.input.Programmed)
 	if built {
@@ -245,43 +259,73 @@ func (r *Reconciler) programming(edges map[string][]EdgeProgress) map[fleet.Obje
 	return r.progress.programming(edges, r.options.Clock.Since(r.started) < comeback)
 }
 
-// gather lists the kinds that changed.
-func (r *Reconciler) gather(ctx context.Context, stale []bool) (changed bool, err error) {
+// gather reads what changed.
+func (r *Reconciler) gather(ctx context.Context, l letters) (changed bool, err error) {
 	for i, f := range r.feeds {
-		if !stale[i] {
+		if !l.stale[i] {
 			continue
 		}
 		if err := f.read(ctx, r.options.Cache, &r.input); err != nil {
 			return false, fmt.Errorf("list %T: %w", f.object, err)
 		}
-		changed = true
+		if changed = true; f.single {
+			l.routes = nil
+		}
 	}
 	if changed {
-		r.now = generationsOf(&r.input)
+		r.now, r.told = generationsOf(&r.input), refusedOf(r.input.Routes)
+	}
+	for name := range l.routes {
+		routes, err := withRoute(ctx, r.options.Cache, r.input.Routes, name)
+		if err != nil {
+			return false, err
+		}
+		r.input.Routes = routes
+		r.note(name)
+		changed = true
 	}
 	if r.first {
 		r.known = origins{}
-		for i := range r.input.Routes {
-			route := &r.input.Routes[i]
+		for _, route := range r.input.Routes {
 			if acceptedBefore(route) {
-				r.known[object{condition.HTTPRoute, fleet.ObjectName{Namespace: route.Namespace, Name: route.Name}}] = route.Generation
+				r.known[object{condition.HTTPRoute, nameOf(route)}] = route.Generation
 			}
 		}
 	}
 	return changed, nil
 }
 
+// note takes in what a route is now.
+func (r *Reconciler) note(name fleet.ObjectName) {
+	delete(r.now, object{condition.HTTPRoute, name})
+	delete(r.told, name)
+	if at, found := findRoute(r.input.Routes, name); found {
+		r.now[object{condition.HTTPRoute, name}] = r.input.Routes[at].Generation
+		maps.Copy(r.told, refusedOf(r.input.Routes[at:at+1]))
+	}
+}
+
 func generationsOf(in *gateway.Input) generations {
 	now := make(generations, len(in.Routes)+len(in.Gateways))
-	for i := range in.Routes {
-		o := &in.Routes[i]
-		now[object{condition.HTTPRoute, fleet.ObjectName{Namespace: o.Namespace, Name: o.Name}}] = o.Generation
+	for _, o := range in.Routes {
+		now[object{condition.HTTPRoute, nameOf(o)}] = o.Generation
 	}
 	for i := range in.Gateways {
-		o := &in.Gateways[i]
-		now[object{condition.Gateway, fleet.ObjectName{Namespace: o.Namespace, Name: o.Name}}] = o.Generation
+		now[object{condition.Gateway, nameOf(&in.Gateways[i])}] = in.Gateways[i].Generation
 	}
 	return now
+}
+
+// refusedOf are the routes of which their statuses say that an edge refused
+// them as they are.
+func refusedOf(routes []*gatewayv1.HTTPRoute) map[fleet.ObjectName]words {
+	told := map[fleet.ObjectName]words{}
+	for _, route := range routes {
+		if message, refused := refusedByEdge(route); refused {
+			told[nameOf(route)] = words{generation: route.Generation, message: message}
+		}
+	}
+	return told
 }
 
 // answers takes in what edges said.

@@ -6,8 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
-
 	"crossway.dev/crossway/pkg/condition"
 	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/gateway"
@@ -134,18 +132,12 @@ func (r refusals) forget(serves func(resourceID, string) bool) {
 
 // nacks are the refusals that count now, with those that statuses remember,
 // for Build. The rest is forgotten.
-func (r refusals) nacks(routes []gatewayv1.HTTPRoute, m *model.Model, now generations) []gateway.Nack {
-	for i := range routes {
-		route := &routes[i]
-		message, refused := refusedByEdge(route)
-		if !refused {
+func (r refusals) nacks(remembered map[fleet.ObjectName]words, m *model.Model, now generations) []gateway.Nack {
+	for name, w := range remembered {
+		if told, known := r.routes[name]; known && told.generation == w.generation || r.acquitted[name] == w.generation {
 			continue
 		}
-		name := fleet.ObjectName{Namespace: route.Namespace, Name: route.Name}
-		if told, known := r.routes[name]; known && told.generation == route.Generation || r.acquitted[name] == route.Generation {
-			continue
-		}
-		r.routes[name] = words{generation: route.Generation, message: message}
+		r.routes[name] = w
 	}
 	var out []gateway.Nack
 	maps.DeleteFunc(r.routes, func(name fleet.ObjectName, w words) bool {

@@ -52,40 +52,27 @@ func (f Fault) String() string {
 func Translate(p lbsync.Program) Resources { return new(Memo).Translate(p) }
 
 // Memo remembers what was made of each host of large chains, so that one changed route costs one RouteConfiguration.
-// The result is the same as without it. The zero value is empty.
+// The result is the same as without it, and shares memory with what it was before where it is equal. The zero value is
+// empty.
 type Memo struct {
-	hosts  map[string]*madeHost
 	chains map[string]*madeChain
 }
 
 // madeChain is what the hosts of a chain (never none) were translated to.
 type madeChain struct {
 	from []model.VirtualHost
-	made []*madeHost // nil for a host that needs no scope
-	out  Resources
-	seen bool // since the last Forget
+	made []*Resources // of each host; nil for one that needs no scope
+	out  Resources    // of all
+	seen bool         // since the last Forget
 }
 
-// madeHost is what a host was translated to, and what it was made from.
-type madeHost struct {
-	from model.VirtualHost
-	out  Resources
-	seen bool // since the last Forget
-}
-
-// Forget drops the hosts and chains that no call of Translate has asked for since the last Forget.
+// Forget drops the chains that no call of Translate has asked for since the last Forget.
 func (m *Memo) Forget() {
 	for name, c := range m.chains {
 		if !c.seen {
 			delete(m.chains, name)
 		}
 		c.seen = false
-	}
-	for name, h := range m.hosts {
-		if !h.seen {
-			delete(m.hosts, name)
-		}
-		h.seen = false
 	}
 }
 

@@ -72,23 +72,11 @@ func (m *Memo) chain(l lbsync.Listener, name string, hosts []model.VirtualHost) 
 	if last.seen && len(last.from) == len(hosts) && &last.from[0] == &hosts[0] {
 		return last.out
 	}
-	next := &madeChain{from: hosts, made: make([]*madeHost, len(hosts)), seen: true}
-	next.out.Routes, next.out.ScopedRoutes = make([]Resource, 0, len(hosts)), make([]Resource, 0, len(hosts))
-	for i, h := range hosts {
-		if strings.Contains(h.Hostname, "*") {
-			continue
-		}
-		if i < len(last.from) && sameMemory(last.from[i], h) {
-			next.made[i] = last.made[i]
-		} else {
-			next.made[i] = m.host(l, name+"/"+h.Hostname, h)
-		}
-		made := next.made[i]
-		made.seen = true
-		next.out.Routes = append(next.out.Routes, made.out.Routes...)
-		next.out.ScopedRoutes = append(next.out.ScopedRoutes, made.out.ScopedRoutes...)
-		next.out.Faults = append(next.out.Faults, made.out.Faults...)
+	next := last.with(l, name, hosts)
+	if next == nil {
+		next = last.remade(l, name, hosts)
 	}
+	next.seen = true
 	if m.chains == nil {
 		m.chains = map[string]*madeChain{}
 	}
@@ -96,25 +84,70 @@ func (m *Memo) chain(l lbsync.Listener, name string, hosts []model.VirtualHost) 
 	return next.out
 }
 
-func sameMemory(a, b model.VirtualHost) bool {
-	return a.Hostname == b.Hostname && len(a.Rules) == len(b.Rules) && len(a.Rules) > 0 && &a.Rules[0] == &b.Rules[0]
+// with is the chain with those hosts replaced that changed; nil where there are other hosts than before, or any part is
+// one that Envoy would refuse. Scopes do not depend on what a host does.
+func (c *madeChain) with(l lbsync.Listener, name string, hosts []model.VirtualHost) *madeChain {
+	if len(c.out.Faults) > 0 || !slices.EqualFunc(c.from, hosts, func(a, b model.VirtualHost) bool { return a.Hostname == b.Hostname }) {
+		return nil
+	}
+	next := &madeChain{from: hosts, made: slices.Clone(c.made), out: c.out}
+	next.out.Routes = slices.Clone(c.out.Routes)
+	at := 0 // in out.Routes
+	for i, h := range hosts {
+		if !hasScope(h) {
+			continue
+		}
+		if !same(c.from[i], h) {
+			next.made[i] = madeOf(l, name, h)
+			if len(next.made[i].Faults) > 0 {
+				return nil
+			}
+			next.out.Routes[at] = next.made[i].Routes[0]
+		}
+		at++
+	}
+	return next
 }
 
-// host gives the RouteConfiguration and the scope of one host.
-func (m *Memo) host(l lbsync.Listener, name string, h model.VirtualHost) *madeHost {
-	known := m.hosts[name]
-	if known == nil || !reflect.DeepEqual(known.from, h) {
-		var t translator
-		t.add(&t.out.Routes, name, &routev3.RouteConfiguration{Name: name, IgnorePortInHostMatching: true,
-			RequestHeadersToRemove: []string{scopeHeader}, VirtualHosts: []*routev3.VirtualHost{t.host(l, name, h)}})
-		t.add(&t.out.ScopedRoutes, name, scope(name, name))
-		known = &madeHost{from: h, out: t.out}
-		if m.hosts == nil {
-			m.hosts = map[string]*madeHost{}
-		}
-		m.hosts[name] = known
+// remade is the chain with these hosts, of which those that were there before are remembered.
+func (c *madeChain) remade(l lbsync.Listener, name string, hosts []model.VirtualHost) *madeChain {
+	before := make(map[string]int, len(c.from))
+	for i, h := range c.from {
+		before[h.Hostname] = i
 	}
-	return known
+	next := &madeChain{from: hosts, made: make([]*Resources, len(hosts))}
+	next.out.Routes, next.out.ScopedRoutes = make([]Resource, 0, len(hosts)), make([]Resource, 0, len(hosts))
+	for i, h := range hosts {
+		if !hasScope(h) {
+			continue
+		}
+		if k, found := before[h.Hostname]; found && same(c.from[k], h) {
+			next.made[i] = c.made[k]
+		} else {
+			next.made[i] = madeOf(l, name, h)
+		}
+		next.out.Routes = append(next.out.Routes, next.made[i].Routes...)
+		next.out.ScopedRoutes = append(next.out.ScopedRoutes, next.made[i].ScopedRoutes...)
+		next.out.Faults = append(next.out.Faults, next.made[i].Faults...)
+	}
+	return next
+}
+
+// hasScope: a wildcard host has no rules in a chain that has scopes.
+func hasScope(h model.VirtualHost) bool { return !strings.Contains(h.Hostname, "*") }
+
+func same(a, b model.VirtualHost) bool {
+	return a.Hostname == b.Hostname && len(a.Rules) == len(b.Rules) && (len(a.Rules) == 0 || &a.Rules[0] == &b.Rules[0] || reflect.DeepEqual(a.Rules, b.Rules))
+}
+
+// madeOf gives the RouteConfiguration and the scope of one host of a chain.
+func madeOf(l lbsync.Listener, chain string, h model.VirtualHost) *Resources {
+	var t translator
+	name := chain + "/" + h.Hostname
+	t.add(&t.out.Routes, name, &routev3.RouteConfiguration{Name: name, IgnorePortInHostMatching: true,
+		RequestHeadersToRemove: []string{scopeHeader}, VirtualHosts: []*routev3.VirtualHost{t.host(l, name, h)}})
+	t.add(&t.out.ScopedRoutes, name, scope(name, name))
+	return &t.out
 }
 
 func scope(key, routes string) *routev3.ScopedRouteConfiguration {

@@ -1,0 +1,117 @@
+package gateway
+
+import (
+	"cmp"
+	"reflect"
+	"slices"
+	"strings"
+
+	"crossway.dev/crossway/pkg/condition"
+	"crossway.dev/crossway/pkg/gateway/model"
+)
+
+// few is how many changed routes are worth a patch: each looks at all hosts.
+const few = 16
+
+// patch is the last Result with a few routes' own parts replaced, or false
+// where more than that may be different. So one changed route costs itself and
+// not all the others. What did not change is in the same memory as before, and
+// nothing that the last Result has is changed.
+func (b *build) patch() (Result, bool) {
+	last, in := b.last, &b.in
+	if !b.same || len(last.routes) != len(in.Routes) || !sameList(last.around.Pools, in.Pools) ||
+		last.around.CRDVersion != in.CRDVersion || !reflect.DeepEqual(last.around.Programmed, in.Programmed) {
+		return Result{}, false
+	}
+	var changed []int
+	for i, route := range in.Routes {
+		if last.routes[i] != route {
+			changed = append(changed, i)
+		}
+	}
+	if len(changed) > few {
+		return Result{}, false
+	}
+	b.index, b.parents, b.policies = last.index, last.parents, last.policies
+	next := *last
+	next.routes, next.judged = in.Routes, slices.Clone(last.judged)
+	for _, i := range changed {
+		old, judged := last.judged[i], b.judge(in.Routes[i])
+		if last.shared[old.name] || !old.alike(judged) || !next.result.replace(old, judged) {
+			return Result{}, false
+		}
+		next.judged[i] = judged
+	}
+	result := next.result
+	result.Memo = &next
+	return result, true
+}
+
+// alike says whether a route that came to j and now comes to other changes
+// nothing but its own rules, the contents of its assignments and its report.
+func (j *judged) alike(other *judged) bool {
+	sameKeys := slices.EqualFunc(j.assignments, other.assignments, func(x, y model.Assignment) bool { return x.Key == y.Key })
+	return j.ours == other.ours && slices.Equal(j.seats, other.seats) && sameKeys &&
+		(len(j.seats) == 0 || len(j.rules) > 0 && slices.Equal(j.plan.hosts, other.plan.hosts))
+}
+
+// replace puts next in the place of old, and says whether everything was where
+// it is looked for.
+func (r *Result) replace(old, next *judged) bool {
+	if len(old.rules) > 0 && replaceRules(&r.Model, old.rules, next.rules) {
+		for i := range next.assignments {
+			if !replaceAssignment(&r.Model, &old.assignments[i], &next.assignments[i]) {
+				return false
+			}
+		}
+	}
+	if !next.ours {
+		return true
+	}
+	at, found := slices.BinarySearchFunc(r.Reports, next.report.Ref, func(x condition.Report, ref condition.Ref) int {
+		return cmp.Or(cmp.Compare(x.Ref.Kind, ref.Kind), x.Ref.Name.Compare(ref.Name))
+	})
+	if found {
+		r.Reports = with(r.Reports, at, next.report)
+	}
+	return found
+}
+
+// replaceRules replaces rules on all hosts that have them and no others, and
+// says whether there is one.
+func replaceRules(m *model.Model, old, next []model.Rule) (found bool) {
+	for i := range m.Listeners {
+		for j := range m.Listeners[i].Chains {
+			hosts := m.Listeners[i].Chains[j].Hosts
+			for k := range hosts {
+				if !sameList(hosts[k].Rules, old) {
+					continue
+				}
+				found = true
+				hosts = with(hosts, k, model.VirtualHost{Hostname: hosts[k].Hostname, Rules: next})
+				chain := m.Listeners[i].Chains[j]
+				chain.Hosts = hosts
+				listener := m.Listeners[i]
+				listener.Chains = with(listener.Chains, j, chain)
+				m.Listeners = with(m.Listeners, i, listener)
+			}
+		}
+	}
+	return found
+}
+
+// replaceAssignment keeps the list where the assignment says what it said.
+func replaceAssignment(m *model.Model, old, next *model.Assignment) (found bool) {
+	at, found := slices.BinarySearchFunc(m.Assignments, next.Key, func(x model.Assignment, key string) int { return strings.Compare(x.Key, key) })
+	if found && !reflect.DeepEqual(old, next) {
+		m.Assignments = with(m.Assignments, at, *next)
+	}
+	return found
+}
+
+// with is a copy of a list in which one element is another.
+func with[T any](list []T, at int, element T) []T {
+	list = slices.Clone(list)
+	list[at] = element
+	return list
+}
