@@ -1,6 +1,7 @@
 package lbsync
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -42,6 +43,27 @@ func ListenersIn(m model.Model, place Place) []Listener {
 		in = append(in, Listener{Listener: l, Address: l.Addresses[k].Address})
 	}
 	return in
+}
+
+// UseAlike says that two lists of listeners use the same assignments and secrets, as far as that is quickly seen: host by
+// host, where most rules are the same memory.
+func UseAlike(a, b []Listener) bool {
+	hosts := func(a, b model.VirtualHost) bool {
+		same := len(a.Rules) == len(b.Rules) && (len(a.Rules) == 0 || &a.Rules[0] == &b.Rules[0])
+		return same || maps.Equal(uses(a), uses(b))
+	}
+	chains := func(a, b model.Chain) bool {
+		return slices.Equal(a.Secrets, b.Secrets) && slices.EqualFunc(a.Hosts, b.Hosts, hosts)
+	}
+	return slices.EqualFunc(a, b, func(a, b Listener) bool { return slices.EqualFunc(a.Chains, b.Chains, chains) })
+}
+
+func uses(h model.VirtualHost) map[string]bool {
+	assignments := map[string]bool{}
+	for _, rule := range h.Rules {
+		use(assignments, rule)
+	}
+	return assignments
 }
 
 // used are the assignments and secrets that listeners of a model use, in the model's order.

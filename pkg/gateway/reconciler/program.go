@@ -36,10 +36,8 @@ type translation struct {
 	clusters  parts[string, model.Assignment]
 	secrets   parts[string, model.Secret]
 
-	last struct { // place of this round
-		listeners []string
-		resources *envoy.Resources
-	}
+	from    model.Model
+	program lbsync.Program // that was selected last, from that Model
 }
 
 // listenerKey is a listener in one pool.
@@ -87,25 +85,19 @@ func newTranslation() *translation {
 func (t *translation) resources(m model.Model, place lbsync.Place) envoy.Resources {
 	listeners := lbsync.ListenersIn(m, place)
 	var out envoy.Resources
-	var names []string
 	for _, l := range listeners {
-		name := envoy.ListenerName(&l.Listener)
-		names = append(names, name)
 		if large(&l.Listener) { // its hosts are compared one by one: comparing the whole would do that twice
-			appendTo(&out, t.hosts.Translate(t.listeners.alone(l)))
+			out.Append(t.hosts.Translate(t.listeners.alone(l)))
 			continue
 		}
-		appendTo(&out, t.listeners.made(listenerKey{place.Pool, name}, l))
+		out.Append(t.listeners.made(listenerKey{place.Pool, envoy.ListenerName(&l.Listener)}, l))
 	}
-	if t.last.resources != nil && slices.Equal(t.last.listeners, names) {
-		// The same listeners use the same assignments and secrets.
-		out.Clusters, out.Secrets = t.last.resources.Clusters, t.last.resources.Secrets
-		return out
+	if !sameList(t.from.Assignments, m.Assignments) || !sameList(t.from.Secrets, m.Secrets) || !lbsync.UseAlike(t.program.Listeners, listeners) {
+		t.program = lbsync.ProgramFor(m, place)
 	}
-	program := lbsync.ProgramFor(m, place)
-	appendTo(&out, t.clusters.all(program.Assignments))
-	appendTo(&out, t.secrets.all(program.Secrets))
-	t.last.resources, t.last.listeners = &out, names
+	t.from, t.program.Listeners = m, listeners
+	out.Append(t.clusters.all(t.program.Assignments))
+	out.Append(t.secrets.all(t.program.Secrets))
 	return out
 }
 
@@ -119,14 +111,14 @@ func (p *parts[K, T]) all(list []T) envoy.Resources {
 	if len(list) == 0 {
 		return envoy.Resources{}
 	}
-	if slices.EqualFunc(p.last.from, list, p.equal) {
+	if sameList(p.last.from, list) || slices.EqualFunc(p.last.from, list, p.equal) {
 		p.last.seen = true
 		return p.last.made
 	}
 	p.see()
 	p.last = madeList[T]{from: list, seen: true}
 	for _, one := range list {
-		appendTo(&p.last.made, p.made(p.key(one), one))
+		p.last.made.Append(p.made(p.key(one), one))
 	}
 	return p.last.made
 }
@@ -167,6 +159,11 @@ func (p *parts[K, T]) forget() {
 
 func same[T any](a, b T) bool { return reflect.DeepEqual(a, b) }
 
+// sameList says whether two lists are the same memory, which nobody writes to.
+func sameList[T any](a, b []T) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
+}
+
 // sameAssignment is DeepEqual, and quick where Build gave the same memory.
 func sameAssignment(a, b model.Assignment) bool {
 	return a.Key == b.Key && a.Route == b.Route && a.Protocol == b.Protocol && a.Timeout == b.Timeout &&
@@ -175,30 +172,11 @@ func sameAssignment(a, b model.Assignment) bool {
 }
 
 func sameBackends(a, b []model.WeightedBackend) bool {
-	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0] || reflect.DeepEqual(a, b))
-}
-
-// appendTo shares memory with what was first appended, and never writes to it.
-func appendTo(out *envoy.Resources, more envoy.Resources) {
-	extend(&out.Listeners, more.Listeners)
-	extend(&out.Routes, more.Routes)
-	extend(&out.ScopedRoutes, more.ScopedRoutes)
-	extend(&out.Clusters, more.Clusters)
-	extend(&out.Secrets, more.Secrets)
-	extend(&out.Faults, more.Faults)
-}
-
-func extend[T any](list *[]T, more []T) {
-	if len(*list) == 0 {
-		*list = slices.Clip(more)
-		return
-	}
-	*list = append(*list, more...)
+	return sameList(a, b) || len(a) == len(b) && reflect.DeepEqual(a, b)
 }
 
 // forget ends a round.
 func (t *translation) forget() {
-	t.last.resources = nil
 	t.hosts.Forget()
 	t.listeners.forget()
 	t.clusters.forget()

@@ -25,6 +25,10 @@ func TestTranslationRemembers(t *testing.T) {
 		{"first", func() {}},
 		{"nothing", func() {}},
 		{"one route", func() { m = changed(m, 30, 2) }},
+		{"another assignment for a route, and none for the other", func() {
+			m = changed(m, 30, 3)
+			m.Listeners[0].Chains[0].Hosts[30].Rules[0].Forward = m.Listeners[0].Chains[0].Hosts[31].Rules[0].Forward
+		}},
 		{"one assignment", func() {
 			assignments := append([]model.Assignment(nil), m.Assignments...)
 			assignments[3].HealthCheck = &model.HealthCheck{Interval: time.Second, Timeout: time.Second}
@@ -46,6 +50,12 @@ func TestTranslationRemembers(t *testing.T) {
 		}},
 		{"its successor", func() {
 			m.Secrets = []model.Secret{{Name: "infra/shop", Certificate: []byte("new"), PrivateKey: []byte("key")}}
+		}},
+		{"nobody uses it", func() {
+			l := m.Listeners[0]
+			chain := l.Chains[0]
+			chain.Secrets = nil
+			l.Chains, m.Listeners = []model.Chain{chain}, []model.Listener{l}
 		}},
 		{"a pool without listeners", func() { places = all }},
 		{"a small listener, in one pool only", func() {
@@ -111,19 +121,6 @@ func TestSameAssignmentSeesEveryField(t *testing.T) {
 		if sameAssignment(full(), other) || sameAssignment(other, full()) {
 			t.Errorf("%s is not compared", reflect.TypeFor[model.Assignment]().Field(i).Name)
 		}
-	}
-}
-
-// What is shared is not written to.
-func TestAppendToLeavesWhatItShares(t *testing.T) {
-	shared := envoy.Resources{Routes: append(make([]envoy.Resource, 0, 2), envoy.Resource{Name: "shared"})}
-	var a, b envoy.Resources
-	for out, name := range map[*envoy.Resources]string{&a: "a", &b: "b"} {
-		appendTo(out, shared)
-		appendTo(out, envoy.Resources{Routes: []envoy.Resource{{Name: name}}})
-	}
-	if a.Routes[1].Name != "a" || b.Routes[1].Name != "b" {
-		t.Error(a, b)
 	}
 }
 

@@ -49,7 +49,8 @@ type outlet struct {
 // publish brings every pool to the model. Pools of which nothing changed are
 // left alone.
 func (o *outlet) publish(m model.Model, places []lbsync.Place, now generations) {
-	if o.pools == nil || !slices.EqualFunc(o.model.Assignments, m.Assignments, sameAssignment) || !reflect.DeepEqual(o.model.Imports, m.Imports) {
+	sameAssignments := sameList(o.model.Assignments, m.Assignments) || slices.EqualFunc(o.model.Assignments, m.Assignments, sameAssignment)
+	if o.pools == nil || !sameAssignments || !reflect.DeepEqual(o.model.Imports, m.Imports) {
 		o.assigner.SetAssignments(m.Assignments, m.Imports)
 	}
 	if o.pools == nil {
@@ -127,6 +128,9 @@ func difference(old, next envoy.Resources) (changed []envoy.Resource, removed bo
 	before := lists(old)
 	for i, list := range lists(next) {
 		last := before[i]
+		if sameList(last, list) {
+			continue
+		}
 		if sameNames(last, list) {
 			for k := range list {
 				if last[k].Version != list[k].Version {

@@ -218,37 +218,41 @@ func TestABadResourceIsLeftOut(t *testing.T) {
 	}
 }
 
+// What is shared is not written to.
+func TestAppendLeavesWhatItShares(t *testing.T) {
+	shared := envoy.Resources{Routes: append(make([]envoy.Resource, 0, 2), envoy.Resource{Name: "shared"})}
+	var a, b envoy.Resources
+	for out, name := range map[*envoy.Resources]string{&a: "a", &b: "b"} {
+		out.Append(shared)
+		out.Append(envoy.Resources{Routes: []envoy.Resource{{Name: name}}})
+	}
+	if a.Routes[1].Name != "a" || b.Routes[1].Name != "b" {
+		t.Error(a, b)
+	}
+}
+
 // A memo changes nothing but the time, whatever changes between two calls. What does not change is the same memory, as
 // gateway.Build gives it.
 func TestMemoChangesNothing(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var memo envoy.Memo
 		hosts := large(60).Listeners[0].Chains[0].Hosts
+		if rapid.Bool().Draw(t, "a host without scope") {
+			hosts = append([]model.VirtualHost{{Hostname: "*"}}, hosts...)
+		}
+		var all, wanted []envoy.Resources
 		for range 4 {
 			p := large(1)
-			hosts = slices.Clone(hosts)
-			for range rapid.IntRange(0, 5).Draw(t, "changes") {
-				k := rapid.IntRange(0, len(hosts)-1).Draw(t, "host")
-				rule := model.Rule{Match: prefix("/" + rapid.StringMatching("[a-c]").Draw(t, "path")), Redirect: &model.Redirect{StatusCode: 301, Hostname: "b"}}
-				switch rapid.IntRange(0, 2).Draw(t, "how") {
-				case 0:
-					hosts[k].Rules = append(slices.Clone(hosts[k].Rules), rule)
-				case 1:
-					hosts[k].Rules = []model.Rule{rule}
-				default: // two hosts of one route
-					hosts[k].Rules = hosts[(k+1)%len(hosts)].Rules
-				}
-			}
-			if rapid.Bool().Draw(t, "fewer") {
-				k := rapid.IntRange(0, len(hosts)-1).Draw(t, "host")
-				hosts = slices.Delete(hosts, k, k+1)
-			}
+			hosts = otherHosts(t, hosts)
 			p.Listeners[0].Chains[0].Hosts, p.Listeners[0].Chains[0].Secrets = hosts, []string{"infra/a"}
 			p.Listeners[0].Port = rapid.SampledFrom([]uint16{80, 8080}).Draw(t, "port")
 			p.Listeners[0].Protocol = rapid.SampledFrom([]model.Protocol{model.HTTP, model.HTTP, model.HTTPS}).Draw(t, "protocol")
 			for range rapid.IntRange(1, 2).Draw(t, "places") {
-				if !reflect.DeepEqual(versions(memo.Translate(p)), versions(envoy.Translate(p))) {
-					t.Fatal("differs from a translation without memory")
+				all, wanted = append(all, memo.Translate(p)), append(wanted, envoy.Translate(p))
+			}
+			for i := range all { // what it gave before stays as it was
+				if !reflect.DeepEqual(versions(all[i]), versions(wanted[i])) {
+					t.Fatalf("translation %d of %d differs from one without memory", i+1, len(all))
 				}
 			}
 			if rapid.Bool().Draw(t, "forget") {
@@ -258,11 +262,49 @@ func TestMemoChangesNothing(t *testing.T) {
 	})
 }
 
+// otherHosts are hosts of which some have other rules or names, or went.
+func otherHosts(t *rapid.T, hosts []model.VirtualHost) []model.VirtualHost {
+	if rapid.IntRange(0, 7).Draw(t, "shorter") == 7 {
+		return hosts[:len(hosts)-1] // in the same memory
+	}
+	hosts = slices.Clone(hosts)
+	for range rapid.IntRange(0, 5).Draw(t, "changes") {
+		k := rapid.IntRange(0, 3).Draw(t, "host") // few, so that some change again
+		rule := model.Rule{Match: prefix("/" + rapid.StringMatching("[a-c]").Draw(t, "path")), Redirect: &model.Redirect{StatusCode: 301, Hostname: "b"}}
+		how := rapid.IntRange(0, 9).Draw(t, "how")
+		switch {
+		case how == 9: // on "*", no host can have a scope
+			hosts[k].Rules = []model.Rule{rule}
+		case hosts[k].Hostname == "*":
+			hosts[k].Rules = nil
+		case how == 8 || how == 6:
+			rule.Response.Remove = []string{"a bad name"}
+			hosts[k].Rules = []model.Rule{rule}
+		case how == 7:
+			hosts[k].Hostname = fmt.Sprintf("other%d.example", k)
+		case how < 3:
+			hosts[k].Rules = append(slices.Clone(hosts[k].Rules), rule)
+		case how < 5:
+			hosts[k].Rules = []model.Rule{rule}
+		default: // two hosts of one route
+			hosts[k].Rules = hosts[len(hosts)-1].Rules
+		}
+	}
+	if rapid.Bool().Draw(t, "fewer") {
+		k := rapid.IntRange(0, len(hosts)-1).Draw(t, "host")
+		hosts = slices.Delete(hosts, k, k+1)
+	}
+	return hosts
+}
+
 func versions(r envoy.Resources) (out []string) {
 	for _, kind := range [][]envoy.Resource{r.Listeners, r.Routes, r.ScopedRoutes, r.Clusters, r.Secrets} {
 		for _, one := range kind {
 			out = append(out, one.TypeURL+" "+one.Name+" "+one.Version)
 		}
+	}
+	for _, fault := range r.Faults {
+		out = append(out, fault.String())
 	}
 	return out
 }

@@ -27,6 +27,24 @@ const nowhere = "crossway/nowhere"
 // listener adds one port of one Gateway: its Listener, and a RouteConfiguration for each chain. Only the chains ever
 // change in a Listener that stays at its address: a change of any other field would drain all of its connections.
 func (t *translator) listener(l lbsync.Listener) {
+	scoped := make([]bool, len(l.Chains)) // by chain: scopable
+	for i, c := range l.Chains {
+		scoped[i] = scopable(c)
+	}
+	t.out.Append(t.memo.listener(l, scoped))
+	for i, c := range l.Chains {
+		switch {
+		case rejects(l, c):
+		case scoped[i]:
+			t.scopedRoutes(l, c)
+		default:
+			t.routes(l, c)
+		}
+	}
+}
+
+// bare adds the Listener alone, which says nothing about what its hosts do.
+func (t *translator) bare(l lbsync.Listener, scoped []bool) {
 	name := ListenerName(&l.Listener)
 	out := &listenerv3.Listener{
 		Name:                          name,
@@ -41,8 +59,8 @@ func (t *translator) listener(l lbsync.Listener) {
 			ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: tlsInspector},
 		}}
 	}
-	for _, c := range l.Chains {
-		chain := t.chain(l, c)
+	for i, c := range l.Chains {
+		chain := chain(l, c, scoped[i])
 		if err := validate(chain); err != nil {
 			t.out.Faults = append(t.out.Faults, Fault{TypeURL: listenerType, Name: name, Part: c.Name, Message: err.Error()})
 			chain.Filters, chain.TransportSocket = []*listenerv3.Filter{reject()}, nil
@@ -70,17 +88,26 @@ func socket(address netip.Addr, port uint32) *corev3.Address {
 		Address: address.String(), PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: port}}}}
 }
 
-func (t *translator) chain(l lbsync.Listener, c model.Chain) *listenerv3.FilterChain {
+// rejects says whether a chain closes every connection.
+func rejects(l lbsync.Listener, c model.Chain) bool {
+	return c.Reject || l.Protocol == model.HTTPS && len(c.Secrets) == 0
+}
+
+func chain(l lbsync.Listener, c model.Chain, scoped bool) *listenerv3.FilterChain {
 	out := &listenerv3.FilterChain{Name: c.Name}
 	if c.ServerName != "" {
 		out.FilterChainMatch = &listenerv3.FilterChainMatch{ServerNames: []string{c.ServerName}}
 	}
-	if c.Reject || l.Protocol == model.HTTPS && len(c.Secrets) == 0 {
+	if rejects(l, c) {
 		out.Filters = []*listenerv3.Filter{reject()}
 		return out
 	}
 	manager := connectionManager(l, c)
-	t.routes(l, c, manager)
+	if scoped {
+		pointAtScopes(manager, routesName(l, c))
+	} else {
+		manager.RouteSpecifier = &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{ConfigSource: ads(), RouteConfigName: routesName(l, c)}}
+	}
 	if l.Protocol == model.HTTPS {
 		out.TransportSocket = &corev3.TransportSocket{Name: "envoy.transport_sockets.tls",
 			ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: packed(downstreamTLS(c))}}

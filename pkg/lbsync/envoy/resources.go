@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -36,6 +37,24 @@ type Resources struct {
 	Faults []Fault
 }
 
+// Append adds other resources, in memory of its own or in that of the first that were appended.
+func (r *Resources) Append(more Resources) {
+	extend(&r.Listeners, more.Listeners)
+	extend(&r.Routes, more.Routes)
+	extend(&r.ScopedRoutes, more.ScopedRoutes)
+	extend(&r.Clusters, more.Clusters)
+	extend(&r.Secrets, more.Secrets)
+	extend(&r.Faults, more.Faults)
+}
+
+func extend[T any](list *[]T, more []T) {
+	if len(*list) == 0 {
+		*list = slices.Clip(more) // whoever appends to it copies it
+		return
+	}
+	*list = append(*list, more...)
+}
+
 // Fault is a part of a resource that was replaced, or a resource that was left out, because Envoy would refuse it.
 type Fault struct {
 	TypeURL string
@@ -50,31 +69,6 @@ func (f Fault) String() string {
 
 // Translate gives the Envoy resources of a place.
 func Translate(p lbsync.Program) Resources { return new(Memo).Translate(p) }
-
-// Memo remembers what was made of each host of large chains, so that one changed route costs one RouteConfiguration.
-// The result is the same as without it, and shares memory with what it was before where it is equal. The zero value is
-// empty.
-type Memo struct {
-	chains map[string]*madeChain
-}
-
-// madeChain is what the hosts of a chain (never none) were translated to.
-type madeChain struct {
-	from []model.VirtualHost
-	made []*Resources // of each host; nil for one that needs no scope
-	out  Resources    // of all
-	seen bool         // since the last Forget
-}
-
-// Forget drops the chains that no call of Translate has asked for since the last Forget.
-func (m *Memo) Forget() {
-	for name, c := range m.chains {
-		if !c.seen {
-			delete(m.chains, name)
-		}
-		c.seen = false
-	}
-}
 
 // Translate gives the Envoy resources of a place, or of a part of a place. The program must not be changed afterwards.
 func (m *Memo) Translate(p lbsync.Program) Resources {

@@ -8,7 +8,6 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -17,13 +16,9 @@ import (
 	"crossway.dev/crossway/pkg/lbsync"
 )
 
-// routes adds the RouteConfiguration of a chain, or one for each host, and points its connection manager there. Routes
-// are never inside the Listener: connections that are open would keep the old ones.
-func (t *translator) routes(l lbsync.Listener, c model.Chain, manager *hcmv3.HttpConnectionManager) {
-	if scopable(c) {
-		t.scoped(l, c, manager)
-		return
-	}
+// routes adds the RouteConfiguration of a chain. Routes are never inside the Listener: connections that are open would
+// keep the old ones.
+func (t *translator) routes(l lbsync.Listener, c model.Chain) {
 	name := routesName(l, c)
 	out := &routev3.RouteConfiguration{Name: name, IgnorePortInHostMatching: true}
 	for _, h := range c.Hosts {
@@ -33,7 +28,6 @@ func (t *translator) routes(l lbsync.Listener, c model.Chain, manager *hcmv3.Htt
 		out.VirtualHosts = append(out.VirtualHosts, m)
 	}
 	t.add(&t.out.Routes, name, out)
-	manager.RouteSpecifier = &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{ConfigSource: ads(), RouteConfigName: name}}
 }
 
 // misdirected answers 421 for hostnames that other chains of the port serve.

@@ -1,7 +1,6 @@
 package envoy
 
 import (
-	"reflect"
 	"slices"
 	"strings"
 
@@ -37,14 +36,11 @@ func scopable(c model.Chain) bool {
 // scopeHeader carries the scope's name inside one Envoy. It is overwritten on every request and never sent on.
 const scopeHeader = "x-crossway-scope"
 
-// scoped adds a RouteConfiguration and a scope for each host of a chain. A scope is named as its RouteConfiguration
+// scopedRoutes adds a RouteConfiguration and a scope for each host of a chain. A scope is named as its RouteConfiguration
 // and its key are: the chain's name and the host, because every connection manager of an Envoy sees all scopes.
-func (t *translator) scoped(l lbsync.Listener, c model.Chain, manager *hcmv3.HttpConnectionManager) {
+func (t *translator) scopedRoutes(l lbsync.Listener, c model.Chain) {
 	chain := routesName(l, c)
-	made := t.memo.chain(l, chain, c.Hosts)
-	t.out.Routes = append(t.out.Routes, made.Routes...)
-	t.out.ScopedRoutes = append(t.out.ScopedRoutes, made.ScopedRoutes...)
-	t.out.Faults = append(t.out.Faults, made.Faults...)
+	t.out.Append(t.memo.chain(l, chain, c.Hosts))
 	if m := misdirected(c); m != nil {
 		name := chain + "/+misdirected" // no hostname has a plus
 		t.add(&t.out.Routes, name, &routev3.RouteConfiguration{Name: name, IgnorePortInHostMatching: true,
@@ -53,6 +49,10 @@ func (t *translator) scoped(l lbsync.Listener, c model.Chain, manager *hcmv3.Htt
 			t.add(&t.out.ScopedRoutes, chain+"/"+host, scope(chain+"/"+host, name))
 		}
 	}
+}
+
+// pointAtScopes has a chain's connection manager find what scopedRoutes adds.
+func pointAtScopes(manager *hcmv3.HttpConnectionManager, chain string) {
 	manager.HttpFilters = append(scopeFilters(chain), manager.GetHttpFilters()...)
 	manager.RouteSpecifier = &hcmv3.HttpConnectionManager_ScopedRoutes{ScopedRoutes: &hcmv3.ScopedRoutes{
 		Name:            "scopes",
@@ -62,83 +62,8 @@ func (t *translator) scoped(l lbsync.Listener, c model.Chain, manager *hcmv3.Htt
 	}}
 }
 
-// chain gives the RouteConfigurations and scopes of a chain's hosts; its name has the port, and says the protocol. The
-// pools of a fleet share them, and from one round to the next few hosts change: equal memory needs no second look.
-func (m *Memo) chain(l lbsync.Listener, name string, hosts []model.VirtualHost) Resources {
-	last := m.chains[name]
-	if last == nil {
-		last = &madeChain{}
-	}
-	if last.seen && len(last.from) == len(hosts) && &last.from[0] == &hosts[0] {
-		return last.out
-	}
-	next := last.with(l, name, hosts)
-	if next == nil {
-		next = last.remade(l, name, hosts)
-	}
-	next.seen = true
-	if m.chains == nil {
-		m.chains = map[string]*madeChain{}
-	}
-	m.chains[name] = next
-	return next.out
-}
-
-// with is the chain with those hosts replaced that changed; nil where there are other hosts than before, or any part is
-// one that Envoy would refuse. Scopes do not depend on what a host does.
-func (c *madeChain) with(l lbsync.Listener, name string, hosts []model.VirtualHost) *madeChain {
-	if len(c.out.Faults) > 0 || !slices.EqualFunc(c.from, hosts, func(a, b model.VirtualHost) bool { return a.Hostname == b.Hostname }) {
-		return nil
-	}
-	next := &madeChain{from: hosts, made: slices.Clone(c.made), out: c.out}
-	next.out.Routes = slices.Clone(c.out.Routes)
-	at := 0 // in out.Routes
-	for i, h := range hosts {
-		if !hasScope(h) {
-			continue
-		}
-		if !same(c.from[i], h) {
-			next.made[i] = madeOf(l, name, h)
-			if len(next.made[i].Faults) > 0 {
-				return nil
-			}
-			next.out.Routes[at] = next.made[i].Routes[0]
-		}
-		at++
-	}
-	return next
-}
-
-// remade is the chain with these hosts, of which those that were there before are remembered.
-func (c *madeChain) remade(l lbsync.Listener, name string, hosts []model.VirtualHost) *madeChain {
-	before := make(map[string]int, len(c.from))
-	for i, h := range c.from {
-		before[h.Hostname] = i
-	}
-	next := &madeChain{from: hosts, made: make([]*Resources, len(hosts))}
-	next.out.Routes, next.out.ScopedRoutes = make([]Resource, 0, len(hosts)), make([]Resource, 0, len(hosts))
-	for i, h := range hosts {
-		if !hasScope(h) {
-			continue
-		}
-		if k, found := before[h.Hostname]; found && same(c.from[k], h) {
-			next.made[i] = c.made[k]
-		} else {
-			next.made[i] = madeOf(l, name, h)
-		}
-		next.out.Routes = append(next.out.Routes, next.made[i].Routes...)
-		next.out.ScopedRoutes = append(next.out.ScopedRoutes, next.made[i].ScopedRoutes...)
-		next.out.Faults = append(next.out.Faults, next.made[i].Faults...)
-	}
-	return next
-}
-
 // hasScope: a wildcard host has no rules in a chain that has scopes.
 func hasScope(h model.VirtualHost) bool { return !strings.Contains(h.Hostname, "*") }
-
-func same(a, b model.VirtualHost) bool {
-	return a.Hostname == b.Hostname && len(a.Rules) == len(b.Rules) && (len(a.Rules) == 0 || &a.Rules[0] == &b.Rules[0] || reflect.DeepEqual(a.Rules, b.Rules))
-}
 
 // madeOf gives the RouteConfiguration and the scope of one host of a chain.
 func madeOf(l lbsync.Listener, chain string, h model.VirtualHost) *Resources {
