@@ -55,7 +55,8 @@ func TestTranslationRemembers(t *testing.T) {
 			l := m.Listeners[0]
 			chain := l.Chains[0]
 			chain.Secrets = nil
-			l.Chains, m.Listeners = []model.Chain{chain}, []model.Listener{l}
+			l.Chains = []model.Chain{chain}
+			m.Listeners = []model.Listener{l}
 		}},
 		{"a pool without listeners", func() { places = all }},
 		{"a small listener, in one pool only", func() {
