@@ -3,10 +3,12 @@ package reconciler
 import (
 	"context"
 	"errors"
+	"reflect"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/utils/clock"
 	clocktesting "k8s.io/utils/clock/testing"
@@ -140,6 +142,32 @@ func TestBatches(t *testing.T) {
 	l.clock.Step(time.Millisecond)
 	l.built(nil)
 	l.idle()
+}
+
+// What could not be taken in waits, with what came since.
+func TestPutBack(t *testing.T) {
+	b := newMailbox(2)
+	b.take()
+	put := func(kind int, route string) {
+		b.put(func(b *mailbox) {
+			b.stale[kind] = true
+			b.routes.Insert(shop(route))
+			b.acks = append(b.acks, ack{version: route})
+			b.nacks = append(b.nacks, refusal{version: route})
+		})
+	}
+	put(0, "a")
+	l := b.take()
+	put(1, "b")
+	b.putBack(l)
+	want := letters{stale: []bool{true, true}, routes: sets.New(shop("a"), shop("b")),
+		acks: []ack{{version: "a"}, {version: "b"}}, nacks: []refusal{{version: "a"}, {version: "b"}}}
+	if got := b.take(); !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v", got)
+	}
+	if got := b.take(); !reflect.DeepEqual(got, noLetters(2)) {
+		t.Errorf("twice: %+v", got)
+	}
 }
 
 // A cache that cannot be listed costs a second, and no event.

@@ -3,6 +3,7 @@ package reconciler
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -206,6 +207,61 @@ func TestNeighboursOfARefusedRoute(t *testing.T) {
 	}
 }
 
+// Of a route that changes only that one is read, whatever happened to it; the others stay the objects that they were.
+func TestOneRouteIsRead(t *testing.T) {
+	h := newHub(t)
+	h.allocated()
+	h.apply(routeTo("a", "/first"))
+	h.apply(routeTo("b", "/second"))
+	h.pass()
+	name := func(name string) fleet.ObjectName { return fleet.ObjectName{Namespace: h.name, Name: name} }
+	a, _ := findRoute(h.loop.input.Routes, name("a"))
+	first := h.loop.input.Routes[a]
+	read := func(route string, want ...string) {
+		t.Helper()
+		h.loop.mailbox.put(func(m *mailbox) { m.routes.Insert(name(route)) })
+		built, err := h.loop.pass(t.Context())
+		h.must(err)
+		var served []string
+		for _, path := range []string{"/first", "/second", "/changed", "/new"} {
+			if bytes.Contains(h.edges.route(h.name, h.table()).Body.Value, []byte(path)) {
+				served = append(served, path)
+			}
+		}
+		if !built || !slices.Equal(served, want) {
+			t.Errorf("after %s: %v is served, want %v", route, served, want)
+		}
+	}
+	h.apply(routeTo("b", "/changed"))
+	read("b", "/first", "/changed")
+	h.apply(routeTo("c", "/new"))
+	read("c", "/first", "/changed", "/new")
+
+	h.await("b's status", func() bool { return acceptedBefore(h.storedRoute("b")) })
+	refused := h.storedRoute("b") // by another replica's edge
+	verdict := condition.RouteRefusedByEdge("no")
+	for i := range refused.Status.Parents[0].Conditions {
+		if c := &refused.Status.Parents[0].Conditions[i]; c.Type == verdict.Type {
+			c.Status, c.Reason, c.Message = verdict.Status, verdict.Reason, verdict.Message
+		}
+	}
+	h.must(h.api.Status().Update(t.Context(), refused))
+	refused.SetGroupVersionKind(schema.GroupVersion(gatewayv1.GroupVersion).WithKind("HTTPRoute"))
+	h.seen(refused)
+	read("b", "/first", "/new")
+
+	h.must(h.api.Delete(t.Context(), refused))
+	h.seen(refused)
+	read("b", "/first", "/new")
+	if now, _ := findRoute(h.loop.input.Routes, name("a")); now != a || h.loop.input.Routes[now] != first {
+		t.Error("a is another object")
+	}
+	_, known := h.loop.now[object{condition.HTTPRoute, name("b")}]
+	if _, told := h.loop.told[name("b")]; known || told {
+		t.Errorf("b is gone; known: %t, told: %t", known, told)
+	}
+}
+
 // A route that leaves our Gateways keeps no word of ours.
 func TestRouteLeaves(t *testing.T) {
 	h := newHub(t)
@@ -255,9 +311,12 @@ func TestEvents(t *testing.T) {
 	h.must(h.api.Status().Update(t.Context(), route))
 	h.await("the status again", func() bool { return acceptedBefore(h.storedRoute("a")) })
 
-	// The Gateway goes: nothing of ours stays on the routes, the youngest too.
+	// A route goes; then the Gateway: nothing of ours stays on the routes, the youngest too.
 	h.apply(routeTo("b", "/b"))
-	h.await("b's status", func() bool { return acceptedBefore(h.storedRoute("b")) })
+	h.apply(routeTo("c", "/leaves"))
+	h.await("b's and c's status", func() bool { return acceptedBefore(h.storedRoute("b")) && acceptedBefore(h.storedRoute("c")) })
+	h.must(h.api.Delete(t.Context(), h.storedRoute("c")))
+	h.await("c is gone", func() bool { return !bytes.Contains(h.edges.route(h.name, h.table()).Body.Value, []byte("/leaves")) })
 	h.must(h.api.Delete(t.Context(), &gatewayv1.Gateway{ObjectMeta: metav1.ObjectMeta{Namespace: h.name, Name: "shared"}}))
 	h.await("no word of ours", func() bool { return !ours(h.storedRoute("a")) && !ours(h.storedRoute("b")) })
 }
