@@ -8,6 +8,10 @@
 // error: a bad rule, route, listener, certificate or policy spoils itself and
 // nothing beside it.
 //
+// Where only a few routes changed, and only what is their own, Build replaces
+// their parts in its last Result (patch.go); the Memo has that. The result is
+// the same as without.
+//
 // Choices that the Gateway API leaves to its implementations:
 //
 //   - A rule with a value that we refuse is dropped as GEP-1364 allows (the

@@ -47,12 +47,12 @@ func (b *build) patch() (Result, bool) {
 	return result, true
 }
 
-// alike says whether a route that came to j and now comes to other changes
+// alike says whether a route that came to r and now comes to other changes
 // nothing but its own rules, the contents of its assignments and its report.
-func (j *judged) alike(other *judged) bool {
-	sameKeys := slices.EqualFunc(j.assignments, other.assignments, func(x, y model.Assignment) bool { return x.Key == y.Key })
-	return j.ours == other.ours && slices.Equal(j.seats, other.seats) && sameKeys &&
-		(len(j.seats) == 0 || len(j.rules) > 0 && slices.Equal(j.plan.hosts, other.plan.hosts))
+func (r *judged) alike(other *judged) bool {
+	sameKeys := slices.EqualFunc(r.assignments, other.assignments, func(x, y model.Assignment) bool { return x.Key == y.Key })
+	return r.ours == other.ours && slices.Equal(r.seats, other.seats) && sameKeys &&
+		(len(r.seats) == 0 || len(r.rules) > 0 && slices.Equal(r.plan.hosts, other.plan.hosts))
 }
 
 // replace puts next in the place of old, and says whether everything was where

@@ -280,8 +280,7 @@ func (r *Reconciler) gather(ctx context.Context, l letters) (changed bool, err e
 		if err != nil {
 			return false, err
 		}
-		r.input.Routes = routes
-		r.note(name)
+		r.note(name, routes)
 		changed = true
 	}
 	if r.first {
@@ -295,13 +294,18 @@ func (r *Reconciler) gather(ctx context.Context, l letters) (changed bool, err e
 	return changed, nil
 }
 
-// note takes in what a route is now.
-func (r *Reconciler) note(name fleet.ObjectName) {
+// note takes in what a route is now, by the new list of all.
+func (r *Reconciler) note(name fleet.ObjectName, routes []*gatewayv1.HTTPRoute) {
+	before, had := findRoute(r.input.Routes, name)
+	now, has := findRoute(routes, name)
+	if had && has && r.input.Routes[before].UID != routes[now].UID {
+		r.refusals.acquit(name) // it was another one, whose generations say nothing
+	}
 	delete(r.now, object{condition.HTTPRoute, name})
 	delete(r.told, name)
-	if at, found := findRoute(r.input.Routes, name); found {
-		r.now[object{condition.HTTPRoute, name}] = r.input.Routes[at].Generation
-		maps.Copy(r.told, refusedOf(r.input.Routes[at:at+1]))
+	if r.input.Routes = routes; has {
+		r.now[object{condition.HTTPRoute, name}] = routes[now].Generation
+		maps.Copy(r.told, refusedOf(routes[now:now+1]))
 	}
 }
 

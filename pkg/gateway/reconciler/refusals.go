@@ -130,6 +130,12 @@ func (r refusals) forget(serves func(resourceID, string) bool) {
 	maps.DeleteFunc(r.gateways, func(id resourceID, n refusal) bool { return !serves(id, n.version) })
 }
 
+// acquit forgets what was said about a route of this name.
+func (r refusals) acquit(name fleet.ObjectName) {
+	delete(r.routes, name)
+	delete(r.acquitted, name)
+}
+
 // nacks are the refusals that count now, with those that statuses remember,
 // for Build. The rest is forgotten.
 func (r refusals) nacks(remembered map[fleet.ObjectName]words, m *model.Model, now generations) []gateway.Nack {

@@ -234,7 +234,10 @@ func TestOneRouteIsRead(t *testing.T) {
 	}
 	h.apply(routeTo("b", "/changed"))
 	read("b", "/first", "/changed")
+	h.must(h.api.Delete(t.Context(), h.storedRoute("b")))
+	h.apply(routeTo("b", "/changed")) // generation 1
 	h.apply(routeTo("c", "/new"))
+	read("b", "/first", "/changed")
 	read("c", "/first", "/changed", "/new")
 
 	h.await("b's status", func() bool { return acceptedBefore(h.storedRoute("b")) })
@@ -249,6 +252,10 @@ func TestOneRouteIsRead(t *testing.T) {
 	refused.SetGroupVersionKind(schema.GroupVersion(gatewayv1.GroupVersion).WithKind("HTTPRoute"))
 	h.seen(refused)
 	read("b", "/first", "/new")
+
+	h.must(h.api.Delete(t.Context(), refused)) // what comes next is another route, and nothing is said against it
+	h.apply(routeTo("b", "/second"))
+	read("b", "/first", "/second", "/new")
 
 	h.must(h.api.Delete(t.Context(), refused))
 	h.seen(refused)
