@@ -2,7 +2,6 @@ package reconciler
 
 import (
 	"context"
-	"fmt"
 	"iter"
 	"maps"
 	"slices"
@@ -10,7 +9,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -40,7 +38,7 @@ type feed struct {
 	single bool
 }
 
-// shared lists what the cache holds itself.
+// shared reads what the cache holds itself.
 var shared = client.UnsafeDisableDeepCopy
 
 // listInto reads one kind and hands over the list.
@@ -96,26 +94,7 @@ func listRoutes(in *gateway.Input, l *gatewayv1.HTTPRouteList) {
 	slices.SortFunc(in.Routes, func(a, b *gatewayv1.HTTPRoute) int { return nameOf(a).Compare(nameOf(b)) })
 }
 
-// withRoute is a list by name in which the route of that name is what the cache
-// has now, if anything.
-func withRoute(ctx context.Context, reader client.Reader, routes []*gatewayv1.HTTPRoute, name fleet.ObjectName) ([]*gatewayv1.HTTPRoute, error) {
-	at, found := findRoute(routes, name)
-	end := at
-	if found {
-		end++
-	}
-	route := &gatewayv1.HTTPRoute{}
-	err := reader.Get(ctx, client.ObjectKey{Namespace: name.Namespace, Name: name.Name}, route)
-	switch {
-	case apierrors.IsNotFound(err):
-		return slices.Concat(routes[:at], routes[end:]), nil
-	case err != nil:
-		return nil, fmt.Errorf("get HTTPRoute %s: %w", name, err)
-	default:
-		return slices.Concat(routes[:at], []*gatewayv1.HTTPRoute{route}, routes[end:]), nil
-	}
-}
-
+// findRoute finds a route in a list by name, or where it would be.
 func findRoute(routes []*gatewayv1.HTTPRoute, name fleet.ObjectName) (at int, found bool) {
 	return slices.BinarySearchFunc(routes, name, func(r *gatewayv1.HTTPRoute, name fleet.ObjectName) int { return nameOf(r).Compare(name) })
 }

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/util/sets"
+
 	"crossway.dev/crossway/pkg/condition"
 	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/gateway/model"
@@ -83,6 +85,26 @@ func (l ledger) withdraw(published map[resourceID]bool) {
 	maps.DeleteFunc(l.held, func(id resourceID, _ string) bool { return !published[id] })
 	maps.DeleteFunc(l.refused, func(id resourceID, _ map[string]string) bool { return !published[id] })
 }
+
+// outlive sets objects that are gone apart from others that have or will have
+// their names.
+func (l ledger) outlive(gone sets.Set[object]) {
+	if len(gone) == 0 {
+		return
+	}
+	for _, versions := range l.made {
+		for _, m := range versions {
+			for o := range m.from {
+				if gone.Has(o) {
+					m.from[o] = nobodys
+				}
+			}
+		}
+	}
+}
+
+// nobodys is a generation that no object has.
+const nobodys = -1
 
 // ack notes that an edge took a version, or came with it.
 func (l ledger) ack(id resourceID, version string) {

@@ -144,7 +144,7 @@ func TestBatches(t *testing.T) {
 	l.idle()
 }
 
-// What could not be taken in waits, with what came since.
+// What could not be read waits, with what came since.
 func TestPutBack(t *testing.T) {
 	b := newMailbox(2)
 	b.take()
@@ -152,16 +152,14 @@ func TestPutBack(t *testing.T) {
 		b.put(func(b *mailbox) {
 			b.stale[kind] = true
 			b.routes.Insert(shop(route))
-			b.acks = append(b.acks, ack{version: route})
-			b.nacks = append(b.nacks, refusal{version: route})
+			b.answers = true
 		})
 	}
 	put(0, "a")
 	l := b.take()
 	put(1, "b")
 	b.putBack(l)
-	want := letters{stale: []bool{true, true}, routes: sets.New(shop("a"), shop("b")),
-		acks: []ack{{version: "a"}, {version: "b"}}, nacks: []refusal{{version: "a"}, {version: "b"}}}
+	want := letters{stale: []bool{true, true}, routes: sets.New(shop("a"), shop("b")), answers: true}
 	if got := b.take(); !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v", got)
 	}

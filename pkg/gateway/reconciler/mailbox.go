@@ -82,7 +82,7 @@ func (b *mailbox) acked(acks []ack) {
 	}
 }
 
-// putBack returns what could not be taken in now. It does not wake the loop.
+// putBack returns what could not be read now. It does not wake the loop.
 func (b *mailbox) putBack(l letters) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -90,6 +90,5 @@ func (b *mailbox) putBack(l letters) {
 		b.stale[i] = b.stale[i] || stale
 	}
 	b.routes = b.routes.Union(l.routes)
-	b.acks, b.nacks = append(l.acks, b.acks...), append(l.nacks, b.nacks...)
 	b.answers = b.answers || l.answers
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/sets"
 	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -167,7 +168,7 @@ func (r *Reconciler) run(ctx context.Context) {
 	}
 }
 
-// watch has every kind that Build reads say what is to be listed again, and
+// watch has every kind that Build reads say what is to be read again, and
 // waits until all of them have been read.
 func (r *Reconciler) watch(ctx context.Context) error {
 	var synced []toolscache.InformerSynced
@@ -231,12 +232,12 @@ func (r *Reconciler) handler(i int, f feed) toolscache.ResourceEventHandler {
 func (r *Reconciler) pass(ctx context.Context) (built bool, err error) {
 	began := r.options.Clock.Now()
 	l := r.mailbox.take()
+	r.answers(ctx, l) // first, for they are about what was published before
 	changed, err := r.gather(ctx, l)
 	if err != nil {
 		r.mailbox.putBack(l)
 		return false, err
 	}
-	r.answers(ctx, l)
 	edges := r.edges()
 	r.refusals.forget(r.outlet.serves)
 	nacks := r.refusals.nacks(r.told, &r.outlet.model, r.now)
@@ -275,13 +276,11 @@ func (r *Reconciler) gather(ctx context.Context, l letters) (changed bool, err e
 	if changed {
 		r.now, r.told = generationsOf(&r.input), refusedOf(r.input.Routes)
 	}
-	for name := range l.routes {
-		routes, err := withRoute(ctx, r.options.Cache, r.input.Routes, name)
-		if err != nil {
+	if len(l.routes) > 0 {
+		changed = true
+		if err := r.readRoutes(ctx, l.routes); err != nil {
 			return false, err
 		}
-		r.note(name, routes)
-		changed = true
 	}
 	if r.first {
 		r.known = origins{}
@@ -294,19 +293,37 @@ func (r *Reconciler) gather(ctx context.Context, l letters) (changed bool, err e
 	return changed, nil
 }
 
-// note takes in what a route is now, by the new list of all.
-func (r *Reconciler) note(name fleet.ObjectName, routes []*gatewayv1.HTTPRoute) {
-	before, had := findRoute(r.input.Routes, name)
-	now, has := findRoute(routes, name)
-	if had && has && r.input.Routes[before].UID != routes[now].UID {
-		r.refusals.acquit(name) // it was another one, whose generations say nothing
+// readRoutes takes in what these routes are now. What was said about one that
+// is gone is not said about the next of its name, whose generations begin anew.
+func (r *Reconciler) readRoutes(ctx context.Context, names sets.Set[fleet.ObjectName]) error {
+	routes, gone := slices.Clone(r.input.Routes), sets.New[object]()
+	for name := range names {
+		route := &gatewayv1.HTTPRoute{}
+		err := r.options.Cache.Get(ctx, client.ObjectKey{Namespace: name.Namespace, Name: name.Name}, route, shared)
+		if client.IgnoreNotFound(err) != nil {
+			return fmt.Errorf("get HTTPRoute %s: %w", name, err)
+		}
+		o := object{condition.HTTPRoute, name}
+		delete(r.now, o)
+		delete(r.told, name)
+		at, had := findRoute(routes, name)
+		if had && (err != nil || routes[at].UID != route.UID) {
+			gone.Insert(o)
+		}
+		if had {
+			routes = slices.Delete(routes, at, at+1)
+		}
+		if err == nil {
+			routes = slices.Insert(routes, at, route)
+			r.now[o] = route.Generation
+			maps.Copy(r.told, refusedOf(routes[at:at+1]))
+		}
 	}
-	delete(r.now, object{condition.HTTPRoute, name})
-	delete(r.told, name)
-	if r.input.Routes = routes; has {
-		r.now[object{condition.HTTPRoute, name}] = routes[now].Generation
-		maps.Copy(r.told, refusedOf(routes[now:now+1]))
-	}
+	r.input.Routes = routes
+	maps.DeleteFunc(r.known, func(o object, _ int64) bool { return gone.Has(o) })
+	r.refusals.outlive(gone)
+	r.outlet.ledger.outlive(gone)
+	return nil
 }
 
 func generationsOf(in *gateway.Input) generations {

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/util/sets"
+
 	"crossway.dev/crossway/pkg/condition"
 	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/gateway"
@@ -130,10 +132,12 @@ func (r refusals) forget(serves func(resourceID, string) bool) {
 	maps.DeleteFunc(r.gateways, func(id resourceID, n refusal) bool { return !serves(id, n.version) })
 }
 
-// acquit forgets what was said about a route of this name.
-func (r refusals) acquit(name fleet.ObjectName) {
-	delete(r.routes, name)
-	delete(r.acquitted, name)
+// outlive forgets what was said about routes that are gone.
+func (r refusals) outlive(gone sets.Set[object]) {
+	for o := range gone {
+		delete(r.routes, o.name)
+		delete(r.acquitted, o.name)
+	}
 }
 
 // nacks are the refusals that count now, with those that statuses remember,

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -267,6 +268,49 @@ func TestOneRouteIsRead(t *testing.T) {
 	if _, told := h.loop.told[name("b")]; known || told {
 		t.Errorf("b is gone; known: %t, told: %t", known, told)
 	}
+}
+
+// A route is made anew, under its name and at generation 1 again: an edge's words are about the one that it had.
+func TestNamesakeOfARefusedRoute(t *testing.T) {
+	h := newHub(t)
+	h.allocated()
+	h.apply(routeTo("a", "/a"))
+	h.pass()
+	answer := func(taken bool) {
+		table := h.edges.route(h.name, h.table())
+		if taken {
+			h.loop.Acked(table.TypeURL, map[string]string{table.Name: table.Version})
+		} else {
+			h.loop.Nacked(table.TypeURL, table.Name, table.Version, "no")
+		}
+	}
+	anew := func(path string) {
+		t.Helper()
+		h.must(client.IgnoreNotFound(h.api.Delete(t.Context(), &gatewayv1.HTTPRoute{ObjectMeta: metav1.ObjectMeta{Namespace: h.name, Name: "b"}})))
+		h.apply(routeTo("b", path))
+		h.loop.mailbox.put(func(m *mailbox) { m.routes.Insert(fleet.ObjectName{Namespace: h.name, Name: "b"}) })
+	}
+	pass := func(want string) {
+		t.Helper()
+		for range 2 { // what an edge says is in the next Build
+			_, err := h.loop.pass(t.Context())
+			h.must(err)
+		}
+		if b, gateway := h.verdict(condition.HTTPRoute, "b", "Accepted"), h.verdict(condition.Gateway, "shared", "Programmed"); b != want || strings.Contains(gateway, "Refused") {
+			t.Errorf("b is %s, want %s; the Gateway is %s", b, want, gateway)
+		}
+	}
+	answer(true)
+	anew("/bad")
+	pass("True Accepted")
+	answer(false)
+	anew("/good") // before the hub has looked at the answer
+	pass("True Accepted")
+	answer(true)
+	anew("/worse")
+	pass("True Accepted")
+	answer(false)
+	pass("False RefusedByEdge")
 }
 
 // A route that leaves our Gateways keeps no word of ours.
