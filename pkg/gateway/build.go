@@ -47,15 +47,15 @@ func Build(in Input) Result {
 	if b.index = b.last.index; !b.same {
 		b.index = indexOf(in)
 	}
-	b.all()
+	b.buildAll()
 	result := Result{Model: b.model, Reports: b.reports}
 	b.memo.index, b.memo.parents, b.memo.policies, b.memo.shared, b.memo.result = b.index, b.parents, b.policies, b.shared, result
 	result.Memo = b.memo
 	return result
 }
 
-// all builds everything.
-func (b *build) all() {
+// buildAll builds everything.
+func (b *build) buildAll() {
 	in := &b.in
 	b.parents = make(map[fleet.ObjectName]*parent, len(in.Gateways))
 	b.secrets, b.shared = map[fleet.ObjectName]string{}, map[fleet.ObjectName]bool{}
@@ -132,16 +132,16 @@ func byAge[O metav1.Object](objects []O) []int {
 		name    fleet.ObjectName
 		at      int
 	}
-	byAge := make([]aged, len(objects))
+	entries := make([]aged, len(objects))
 	for i, object := range objects {
-		byAge[i] = aged{created: object.GetCreationTimestamp().Unix(), name: fleet.ObjectName{Namespace: object.GetNamespace(), Name: object.GetName()}, at: i}
+		entries[i] = aged{created: object.GetCreationTimestamp().Unix(), name: fleet.ObjectName{Namespace: object.GetNamespace(), Name: object.GetName()}, at: i}
 	}
-	slices.SortFunc(byAge, func(a, b aged) int {
+	slices.SortFunc(entries, func(a, b aged) int {
 		return cmp.Or(cmp.Compare(a.created, b.created), a.name.Compare(b.name))
 	})
-	order := make([]int, len(byAge))
-	for i := range byAge {
-		order[i] = byAge[i].at
+	order := make([]int, len(entries))
+	for i := range entries {
+		order[i] = entries[i].at
 	}
 	return order
 }

@@ -41,8 +41,8 @@ type Input struct {
 	CRDVersion string
 
 	// Memo is Result.Memo of the last Build, or nil. It makes Build faster and
-	// never changes its Result, as long as nobody changes a list or a route in
-	// place that was in the Input of that Build.
+	// never changes its Result, as long as nobody changes a list, a map or a
+	// route in place that was in the Input of that Build.
 	Memo *Memo
 }
 

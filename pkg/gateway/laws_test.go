@@ -9,11 +9,9 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"pgregory.net/rapid"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
-	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/condition"
 	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/gateway/model"
@@ -94,24 +92,18 @@ func TestConditionTypes(t *testing.T) {
 	}
 }
 
-// A Memo of another snapshot, with some objects in common, changes nothing.
-func TestMemoNeverMatters(tb *testing.T) {
+// What is remembered of certificates counts only for that version of the Secret.
+func TestMemoOfCertificates(tb *testing.T) {
 	inputs := genInput(tb)
 	rapid.Check(tb, func(t *rapid.T) {
 		last := inputs.Draw(t, "last")
 		in := copyInput(last)
-		for i := range in.Routes {
-			if rapid.Bool().Draw(t, "changed") {
-				in.Routes[i].Spec.Rules = genRoute(t).Spec.Rules
-			}
-		}
 		for i := range in.Secrets {
 			in.Secrets[i].ResourceVersion = rapid.SampledFrom([]string{"good", "mismatch"}).Draw(t, "certificate")
 			in.Secrets[i].Data = certificate(tb, in.Secrets[i].ResourceVersion)
 		}
-		memo := Build(last).Memo
 		without := result(in)
-		in.Memo = memo
+		in.Memo = Build(last).Memo
 		must(t, reflect.DeepEqual(without, result(in)), "a Memo changes the result")
 		in.Memo = Build(in).Memo
 		must(t, reflect.DeepEqual(without, result(in)), "its own Memo changes the result")
@@ -155,131 +147,6 @@ func TestMemoEndsWithItsSurroundings(tb *testing.T) {
 		must(t, reflect.DeepEqual(without, with), "a Memo outlives its surroundings")
 		must(t, reflect.DeepEqual(wanted, result(last)), "a Build changed a Memo")
 		must(t, reflect.DeepEqual(without, with), "a Build changed the result of another through their Memo")
-	})
-}
-
-// Single routes that change are patched into the last Build, one change after
-// the other, and that is the same as building all anew.
-func TestPatchIsBuild(tb *testing.T) {
-	inputs := genInput(tb)
-	patches, rules, assignments := 0, 0, 0 // how many of them have other ones
-	rapid.Check(tb, func(t *rapid.T) {
-		in := bigInput(6) // every route has its own host
-		for i, route := range in.Routes {
-			beside := in.Routes[(i+1)%len(in.Routes)].Spec.Rules[0].BackendRefs[0]
-			route.Spec.Rules[0].BackendRefs = append(route.Spec.Rules[0].BackendRefs, beside)
-		}
-		if rapid.Bool().Draw(t, "chaos") {
-			in = inputs.Draw(t, "in")
-		}
-		in.Memo = nil
-		last := Build(in)
-		history := [][]*gatewayv1.HTTPRoute{in.Routes}
-		for range rapid.IntRange(1, 12).Draw(t, "rounds") {
-			before := Build(in)
-			must(t, same(before, last), "a patch is not what a Build is")
-			in.Memo = last.Memo
-			if in.Routes = slices.Clone(in.Routes); rapid.IntRange(0, 7).Draw(t, "back") == 7 {
-				in.Routes = rapid.SampledFrom(history).Draw(t, "to")
-			} else {
-				revise(t, in.Routes)
-			}
-			next := Build(in)
-			if reflect.ValueOf(next.Memo.parents).Pointer() == reflect.ValueOf(last.Memo.parents).Pointer() {
-				patches++
-				if !reflect.DeepEqual(last.Model.Listeners, next.Model.Listeners) {
-					rules++
-				}
-				if !reflect.DeepEqual(last.Model.Assignments, next.Model.Assignments) {
-					assignments++
-				}
-			}
-			must(t, same(before, last), "a patch changed what it began from")
-			now := in.Routes
-			in.Routes = history[len(history)-1][1:] // no patch
-			other := Build(in)
-			in.Memo = nil
-			must(t, same(Build(in), other), "a patch changed the Memo that it began from")
-			history = append(history, now)
-			last, in.Routes = next, now
-		}
-		must(t, same(Build(in), last), "a patch is not what a Build is")
-	})
-	tb.Logf("%d patches, %d with other rules, %d with other assignments", patches, rules, assignments)
-	if patches < 100 || rules < 20 || assignments < 3 {
-		tb.Errorf("only %d patches, %d with other rules and %d with other assignments: this tests nothing", patches, rules, assignments)
-	}
-}
-
-func same(a, b Result) bool {
-	return reflect.DeepEqual(a.Model, b.Model) && reflect.DeepEqual(a.Reports, b.Reports)
-}
-
-// What else goes into a Build ends patching.
-func TestPatchNeedsItsSurroundings(t *testing.T) {
-	for name, change := range map[string]func(*Input){
-		"an address": func(in *Input) {
-			pool := *in.Pools[0].DeepCopy()
-			pool.Status.Allocations[0].Address = "198.18.0.77"
-			in.Pools = []v1alpha1.EdgePool{pool}
-		},
-		"the edges": func(in *Input) {
-			in.Programmed = map[fleet.ObjectName]Programming{{Namespace: "infra", Name: "shared"}: {Connected: 1}}
-		},
-		"the CRDs":          func(in *Input) { in.CRDVersion = "v1.0.0" },
-		"a route that went": func(in *Input) { in.Routes = in.Routes[:len(in.Routes)-1] },
-		"a route that came": func(in *Input) {
-			in.Routes = append(slices.Clip(in.Routes), revised(in.Routes[0], func(r *gatewayv1.HTTPRoute) { r.Name = "new" }))
-		},
-	} {
-		in := bigInput(3)
-		in.Pools = []v1alpha1.EdgePool{{ObjectMeta: metav1.ObjectMeta{Name: "us"}, Spec: v1alpha1.EdgePoolSpec{Region: "us"}, Status: v1alpha1.EdgePoolStatus{
-			Allocations: []v1alpha1.AddressAllocation{{Gateway: v1alpha1.GatewayReference{Namespace: "infra", Name: "shared"}, Address: "198.18.0.7"}}}}}
-		in.CRDVersion = "v1.6.0"
-		last := Build(in)
-		change(&in)
-		whole := Build(in)
-		if same(whole, last) {
-			t.Errorf("%s changes nothing: this tests nothing", name)
-		}
-		in.Memo = last.Memo
-		if !same(whole, Build(in)) {
-			t.Errorf("%s is passed over", name)
-		}
-	}
-}
-
-// revise changes one route: mostly a little, sometimes so that it moves.
-func revise(t *rapid.T, routes []*gatewayv1.HTTPRoute) {
-	i := rapid.IntRange(0, len(routes)-1).Draw(t, "which")
-	routes[i] = revised(routes[i], func(r *gatewayv1.HTTPRoute) {
-		other := genRoute(t)
-		switch what := rapid.IntRange(0, 15).Draw(t, "what"); {
-		case what == 0:
-			r.Spec = other.Spec
-		case what == 1:
-			r.Spec.Hostnames = other.Spec.Hostnames
-		case what == 2:
-			r.Spec.ParentRefs = other.Spec.ParentRefs
-		case what == 3:
-			r.Spec.Rules = other.Spec.Rules
-		case what == 4:
-			r.Name += "x"
-		case what == 5:
-			r.Status.Parents = []gatewayv1.RouteParentStatus{{ControllerName: v1alpha1.GatewayController}}
-		case what == 6:
-			r.Status.Parents = nil
-		case what == 7:
-			r.Spec.Rules = nil
-		case len(r.Spec.Rules) == 0:
-			r.Spec.Rules = other.Spec.Rules
-		case what < 10:
-			r.Spec.Rules[0].Matches = []gatewayv1.HTTPRouteMatch{genMatch(t), genMatch(t)}
-		case what < 13 && len(r.Spec.Rules[0].BackendRefs) > 0:
-			r.Spec.Rules[0].BackendRefs[0].Weight = new(rapid.Int32Range(0, 9).Draw(t, "weight"))
-		default:
-			r.Spec.Rules[0].Filters = []gatewayv1.HTTPRouteFilter{genFilter(t)}
-		}
 	})
 }
 

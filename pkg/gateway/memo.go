@@ -8,6 +8,7 @@ import (
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/gateway/model"
 )
 
 // Memo is a Build that is done, for the next one to begin from. What a route
@@ -38,14 +39,10 @@ type memoKey struct {
 // sameAround says whether two snapshots have the same lists in the same memory
 // of all that a route is judged by. Nobody changes a list that was in an Input.
 func sameAround(a, b *Input) bool {
-	return sameList(a.GatewayClasses, b.GatewayClasses) && sameList(a.Gateways, b.Gateways) && sameList(a.Parameters, b.Parameters) &&
-		sameList(a.Grants, b.Grants) && sameList(a.Namespaces, b.Namespaces) && sameList(a.Secrets, b.Secrets) &&
-		sameList(a.Imports, b.Imports) && sameList(a.ServiceImports, b.ServiceImports) && sameList(a.Services, b.Services) &&
-		sameList(a.Policies, b.Policies) && slices.Equal(a.Nacks, b.Nacks)
-}
-
-func sameList[T any](a, b []T) bool {
-	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
+	return model.SameMemory(a.GatewayClasses, b.GatewayClasses) && model.SameMemory(a.Gateways, b.Gateways) && model.SameMemory(a.Parameters, b.Parameters) &&
+		model.SameMemory(a.Grants, b.Grants) && model.SameMemory(a.Namespaces, b.Namespaces) && model.SameMemory(a.Secrets, b.Secrets) &&
+		model.SameMemory(a.Imports, b.Imports) && model.SameMemory(a.ServiceImports, b.ServiceImports) && model.SameMemory(a.Services, b.Services) &&
+		model.SameMemory(a.Policies, b.Policies) && slices.Equal(a.Nacks, b.Nacks)
 }
 
 // known are the verdicts of the last Build by route.

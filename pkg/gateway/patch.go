@@ -19,7 +19,7 @@ const few = 16
 // nothing that the last Result has is changed.
 func (b *build) patch() (Result, bool) {
 	last, in := b.last, &b.in
-	if !b.same || len(last.routes) != len(in.Routes) || !sameList(last.around.Pools, in.Pools) ||
+	if !b.same || len(last.routes) != len(in.Routes) || !model.SameMemory(last.around.Pools, in.Pools) ||
 		last.around.CRDVersion != in.CRDVersion || !reflect.DeepEqual(last.around.Programmed, in.Programmed) {
 		return Result{}, false
 	}
@@ -80,24 +80,32 @@ func (r *Result) replace(old, next *judged) bool {
 // replaceRules replaces rules on all hosts that have them and no others, and
 // says whether there is one.
 func replaceRules(m *model.Model, old, next []model.Rule) (found bool) {
-	for i := range m.Listeners {
-		for j := range m.Listeners[i].Chains {
-			hosts := m.Listeners[i].Chains[j].Hosts
-			for k := range hosts {
-				if !sameList(hosts[k].Rules, old) {
-					continue
-				}
-				found = true
-				hosts = with(hosts, k, model.VirtualHost{Hostname: hosts[k].Hostname, Rules: next})
-				chain := m.Listeners[i].Chains[j]
-				chain.Hosts = hosts
-				listener := m.Listeners[i]
-				listener.Chains = with(listener.Chains, j, chain)
-				m.Listeners = with(m.Listeners, i, listener)
+	for i, listener := range m.Listeners {
+		for j, chain := range listener.Chains {
+			hosts := replacedHosts(chain.Hosts, old, next)
+			if hosts == nil {
+				continue
 			}
+			found, chain.Hosts = true, hosts
+			listener.Chains = with(listener.Chains, j, chain)
+			m.Listeners = with(m.Listeners, i, listener)
 		}
 	}
 	return found
+}
+
+// replacedHosts is a copy of hosts with other rules, or nil where none has them.
+func replacedHosts(hosts []model.VirtualHost, old, next []model.Rule) (replaced []model.VirtualHost) {
+	for i := range hosts {
+		if !model.SameMemory(hosts[i].Rules, old) {
+			continue
+		}
+		if replaced == nil {
+			replaced = slices.Clone(hosts)
+		}
+		replaced[i].Rules = next
+	}
+	return replaced
 }
 
 // replaceAssignment keeps the list where the assignment says what it said.

@@ -49,8 +49,7 @@ func ListenersIn(m model.Model, place Place) []Listener {
 // host, where most rules are the same memory.
 func UseAlike(a, b []Listener) bool {
 	hosts := func(a, b model.VirtualHost) bool {
-		same := len(a.Rules) == len(b.Rules) && (len(a.Rules) == 0 || &a.Rules[0] == &b.Rules[0])
-		return same || maps.Equal(uses(a), uses(b))
+		return model.SameMemory(a.Rules, b.Rules) || maps.Equal(uses(a), uses(b))
 	}
 	chains := func(a, b model.Chain) bool {
 		return slices.Equal(a.Secrets, b.Secrets) && slices.EqualFunc(a.Hosts, b.Hosts, hosts)

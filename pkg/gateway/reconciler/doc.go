@@ -6,9 +6,9 @@
 // There is one loop on one goroutine, on every replica. Events only say which
 // kind is to be listed again, or which route to be read again; a first change
 // goes out at once, storms are batched (see pace). Lists and values are never
-// changed, so what is the same memory as before is the same, all the way from
-// a cache to an edge: one changed route costs that route. What edges answer comes back as values, which the loop
-// takes into the next Input (see ledger and progress).
+// changed, so what is the same memory as before is the same, all the way from a
+// cache to what is published. What edges answer comes back as values, which the
+// loop takes into the next Input (see ledger and progress).
 //
 // Only the leader writes: statuses through condition/writer, and the status of
 // EdgePools (addresses, edges) through the Keeper.

@@ -36,8 +36,8 @@ type translation struct {
 	clusters  parts[string, model.Assignment]
 	secrets   parts[string, model.Secret]
 
-	from    model.Model
-	program lbsync.Program // that was selected last, from that Model
+	from    model.Model    // the last one
+	program lbsync.Program // of it
 }
 
 // listenerKey is a listener in one pool.
@@ -92,7 +92,7 @@ func (t *translation) resources(m model.Model, place lbsync.Place) envoy.Resourc
 		}
 		out.Append(t.listeners.made(listenerKey{place.Pool, envoy.ListenerName(&l.Listener)}, l))
 	}
-	if !sameList(t.from.Assignments, m.Assignments) || !sameList(t.from.Secrets, m.Secrets) || !lbsync.UseAlike(t.program.Listeners, listeners) {
+	if !model.SameMemory(t.from.Assignments, m.Assignments) || !model.SameMemory(t.from.Secrets, m.Secrets) || !lbsync.UseAlike(t.program.Listeners, listeners) {
 		t.program = lbsync.ProgramFor(m, place)
 	}
 	t.from, t.program.Listeners = m, listeners
@@ -111,8 +111,8 @@ func (p *parts[K, T]) all(list []T) envoy.Resources {
 	if len(list) == 0 {
 		return envoy.Resources{}
 	}
-	if sameList(p.last.from, list) || slices.EqualFunc(p.last.from, list, p.equal) {
-		p.last.seen = true
+	if model.SameMemory(p.last.from, list) || slices.EqualFunc(p.last.from, list, p.equal) {
+		p.last.from, p.last.seen = list, true
 		return p.last.made
 	}
 	p.see()
@@ -159,11 +159,6 @@ func (p *parts[K, T]) forget() {
 
 func same[T any](a, b T) bool { return reflect.DeepEqual(a, b) }
 
-// sameList says whether two lists are the same memory, which nobody writes to.
-func sameList[T any](a, b []T) bool {
-	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
-}
-
 // sameAssignment is DeepEqual, and quick where Build gave the same memory.
 func sameAssignment(a, b model.Assignment) bool {
 	return a.Key == b.Key && a.Route == b.Route && a.Protocol == b.Protocol && a.Timeout == b.Timeout &&
@@ -172,7 +167,7 @@ func sameAssignment(a, b model.Assignment) bool {
 }
 
 func sameBackends(a, b []model.WeightedBackend) bool {
-	return sameList(a, b) || len(a) == len(b) && reflect.DeepEqual(a, b)
+	return model.SameMemory(a, b) || len(a) == len(b) && reflect.DeepEqual(a, b)
 }
 
 // forget ends a round.

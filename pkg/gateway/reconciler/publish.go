@@ -49,7 +49,7 @@ type outlet struct {
 // publish brings every pool to the model. Pools of which nothing changed are
 // left alone.
 func (o *outlet) publish(m model.Model, places []lbsync.Place, now generations) {
-	sameAssignments := sameList(o.model.Assignments, m.Assignments) || slices.EqualFunc(o.model.Assignments, m.Assignments, sameAssignment)
+	sameAssignments := model.SameMemory(o.model.Assignments, m.Assignments) || slices.EqualFunc(o.model.Assignments, m.Assignments, sameAssignment)
 	if o.pools == nil || !sameAssignments || !reflect.DeepEqual(o.model.Imports, m.Imports) {
 		o.assigner.SetAssignments(m.Assignments, m.Imports)
 	}
@@ -128,7 +128,7 @@ func difference(old, next envoy.Resources) (changed []envoy.Resource, removed bo
 	before := lists(old)
 	for i, list := range lists(next) {
 		last := before[i]
-		if sameList(last, list) {
+		if model.SameMemory(last, list) {
 			continue
 		}
 		if sameNames(last, list) {

@@ -14,12 +14,12 @@ import (
 // The result is the same as without it, and shares memory with what it was before where it is equal. The zero value is
 // empty.
 type Memo struct {
-	listeners map[place]*madeListener
+	listeners map[listenerKey]*madeListener
 	chains    map[string]*madeChain
 }
 
-// place is where a listener is: pools have it at addresses of their own.
-type place struct {
+// listenerKey is a listener at one address: pools have it at addresses of their own.
+type listenerKey struct {
 	name    string
 	address netip.Addr
 }
@@ -58,7 +58,7 @@ func (m *Memo) Forget() {
 
 // listener gives a Listener, as it was made before where nothing but what its hosts do is new.
 func (m *Memo) listener(l lbsync.Listener, scoped []bool) Resources {
-	at, from := place{ListenerName(&l.Listener), l.Address}, l
+	at, from := listenerKey{ListenerName(&l.Listener), l.Address}, l
 	from.Chains = slices.Clone(l.Chains)
 	for i := range from.Chains {
 		from.Chains[i].Hosts = nil
@@ -69,7 +69,7 @@ func (m *Memo) listener(l lbsync.Listener, scoped []bool) Resources {
 		t.bare(l, scoped)
 		known = &madeListener{from: from, scoped: scoped, made: t.out}
 		if m.listeners == nil {
-			m.listeners = map[place]*madeListener{}
+			m.listeners = map[listenerKey]*madeListener{}
 		}
 		m.listeners[at] = known
 	}
@@ -84,7 +84,7 @@ func (m *Memo) chain(l lbsync.Listener, name string, hosts []model.VirtualHost) 
 	if last == nil {
 		last = &madeChain{}
 	}
-	if len(last.from) == len(hosts) && &last.from[0] == &hosts[0] {
+	if model.SameMemory(last.from, hosts) {
 		last.seen = true
 		return last.out
 	}
@@ -147,5 +147,5 @@ func (c *madeChain) remade(l lbsync.Listener, name string, hosts []model.Virtual
 }
 
 func same(a, b model.VirtualHost) bool {
-	return a.Hostname == b.Hostname && len(a.Rules) == len(b.Rules) && (len(a.Rules) == 0 || &a.Rules[0] == &b.Rules[0] || reflect.DeepEqual(a.Rules, b.Rules))
+	return a.Hostname == b.Hostname && (model.SameMemory(a.Rules, b.Rules) || reflect.DeepEqual(a.Rules, b.Rules))
 }
