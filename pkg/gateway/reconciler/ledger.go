@@ -87,7 +87,7 @@ func (l ledger) withdraw(published map[resourceID]bool) {
 }
 
 // outlive sets objects that are gone apart from others that have or will have
-// their names.
+// their names; their own generations stay apart from each other.
 func (l ledger) outlive(gone sets.Set[object]) {
 	if len(gone) == 0 {
 		return
@@ -96,15 +96,15 @@ func (l ledger) outlive(gone sets.Set[object]) {
 		for _, m := range versions {
 			for o := range m.from {
 				if gone.Has(o) {
-					m.from[o] = nobodys
+					m.from[o] -= lifetime
 				}
 			}
 		}
 	}
 }
 
-// nobodys is a generation that no object has.
-const nobodys = -1
+// lifetime is more than the generations of any object.
+const lifetime = 1 << 40
 
 // ack notes that an edge took a version, or came with it.
 func (l ledger) ack(id resourceID, version string) {

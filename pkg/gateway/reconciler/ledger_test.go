@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"k8s.io/apimachinery/pkg/util/sets"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"crossway.dev/crossway/pkg/condition"
@@ -57,6 +58,8 @@ func TestSuspects(t *testing.T) {
 		{"nobody's change did it: nobody is left out", "publish v1 a:1\nack v1\npublish v2 a:1", "", "v2 bad", ""},
 		{"nobody's change did it, but the words name a value", "publish v1 a:1 b:1\nack v1\npublish v2 a:1 b:1", "", "v2 no ^/a(x|y)+$", "a"},
 		{"a broken route that was repaired is broken again", "publish v1 a:1 b:1\nack v1\npublish v2 a:1 b:2\npublish v3 a:1\nack v3\npublish v2 a:1 b:2", "", "v2 bad", "b"},
+		{"a route that is gone stays a suspect, and makes nobody else the only one", "publish v1 b:1 c:1\nack v1\npublish v2 b:2 c:2\ngone b", "", "v2 bad", "b c"},
+		{"the next one of its name is new", "publish v1 b:1\nack v1\ngone b\npublish v2 b:1", "", "v2 bad", "b"},
 		{"an answer about what nobody published says nothing", "publish v1 a:1", "", "v0 bad", ""},
 	} {
 		t.Run(story.name, func(t *testing.T) {
@@ -69,6 +72,8 @@ func TestSuspects(t *testing.T) {
 					l.publish(table, version, func() origins { return made(from) })
 				case "ack":
 					l.ack(table, version)
+				case "gone":
+					l.outlive(sets.New(routeObject(version)))
 				}
 			}
 			version, message, _ := strings.Cut(story.nack, " ")

@@ -238,6 +238,8 @@ func (r *Reconciler) pass(ctx context.Context) (built bool, err error) {
 		r.mailbox.putBack(l)
 		return false, err
 	}
+	r.refusals.retry(r.outlet.ledger)
+	r.mailbox.eager(len(r.refusals.trials) > 0)
 	edges := r.edges()
 	r.refusals.forget(r.outlet.serves)
 	nacks := r.refusals.nacks(r.told, &r.outlet.model, r.now)
@@ -296,24 +298,30 @@ func (r *Reconciler) gather(ctx context.Context, l letters) (changed bool, err e
 // readRoutes takes in what these routes are now. What was said about one that
 // is gone is not said about the next of its name, whose generations begin anew.
 func (r *Reconciler) readRoutes(ctx context.Context, names sets.Set[fleet.ObjectName]) error {
-	routes, gone := slices.Clone(r.input.Routes), sets.New[object]()
+	read := make(map[fleet.ObjectName]*gatewayv1.HTTPRoute, len(names)) // nil: there is none
 	for name := range names {
 		route := &gatewayv1.HTTPRoute{}
 		err := r.options.Cache.Get(ctx, client.ObjectKey{Namespace: name.Namespace, Name: name.Name}, route, shared)
 		if client.IgnoreNotFound(err) != nil {
 			return fmt.Errorf("get HTTPRoute %s: %w", name, err)
 		}
+		if read[name] = route; err != nil {
+			read[name] = nil
+		}
+	}
+	routes, gone := slices.Clone(r.input.Routes), sets.New[object]()
+	for name, route := range read {
 		o := object{condition.HTTPRoute, name}
 		delete(r.now, o)
 		delete(r.told, name)
 		at, had := findRoute(routes, name)
-		if had && (err != nil || routes[at].UID != route.UID) {
-			gone.Insert(o)
-		}
 		if had {
+			if route == nil || routes[at].UID != route.UID {
+				gone.Insert(o)
+			}
 			routes = slices.Delete(routes, at, at+1)
 		}
-		if err == nil {
+		if route != nil {
 			routes = slices.Insert(routes, at, route)
 			r.now[o] = route.Generation
 			maps.Copy(r.told, refusedOf(routes[at:at+1]))
@@ -321,7 +329,7 @@ func (r *Reconciler) readRoutes(ctx context.Context, names sets.Set[fleet.Object
 	}
 	r.input.Routes = routes
 	maps.DeleteFunc(r.known, func(o object, _ int64) bool { return gone.Has(o) })
-	r.refusals.outlive(gone)
+	r.refusals.outlive(gone, r.now)
 	r.outlet.ledger.outlive(gone)
 	return nil
 }
@@ -362,8 +370,6 @@ func (r *Reconciler) answers(ctx context.Context, l letters) {
 	for _, n := range r.outlet.ledger.repeated() {
 		r.blame(n)
 	}
-	r.refusals.retry(r.outlet.ledger)
-	r.mailbox.eager(len(r.refusals.trials) > 0)
 }
 
 func (r *Reconciler) blame(n refusal) int {

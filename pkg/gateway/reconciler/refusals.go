@@ -132,11 +132,16 @@ func (r refusals) forget(serves func(resourceID, string) bool) {
 	maps.DeleteFunc(r.gateways, func(id resourceID, n refusal) bool { return !serves(id, n.version) })
 }
 
-// outlive forgets what was said about routes that are gone.
-func (r refusals) outlive(gone sets.Set[object]) {
+// outlive forgets what was said about routes that are gone. One that has such a
+// name now is held innocent until an edge says otherwise: its status may have
+// got what was meant for the other.
+func (r refusals) outlive(gone sets.Set[object], now generations) {
 	for o := range gone {
 		delete(r.routes, o.name)
 		delete(r.acquitted, o.name)
+		if generation, again := now[o]; again {
+			r.acquitted[o.name] = generation
+		}
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/util/retry"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -208,6 +209,25 @@ func TestNeighboursOfARefusedRoute(t *testing.T) {
 	}
 }
 
+// refuse writes into a route's status that an edge refused it.
+func (h *hub) refuse(name string) *gatewayv1.HTTPRoute {
+	h.Helper()
+	var route *gatewayv1.HTTPRoute
+	h.must(retry.RetryOnConflict(retry.DefaultBackoff, func() error { // the status writer is at work, too
+		route = h.storedRoute(name)
+		verdict := condition.RouteRefusedByEdge("no")
+		for i := range route.Status.Parents[0].Conditions {
+			if c := &route.Status.Parents[0].Conditions[i]; c.Type == verdict.Type {
+				c.Status, c.Reason, c.Message = verdict.Status, verdict.Reason, verdict.Message
+			}
+		}
+		return h.api.Status().Update(h.Context(), route)
+	}))
+	route.SetGroupVersionKind(schema.GroupVersion(gatewayv1.GroupVersion).WithKind("HTTPRoute"))
+	h.seen(route)
+	return route
+}
+
 // Of a route that changes only that one is read, whatever happened to it; the others stay the objects that they were.
 func TestOneRouteIsRead(t *testing.T) {
 	h := newHub(t)
@@ -236,26 +256,22 @@ func TestOneRouteIsRead(t *testing.T) {
 	h.apply(routeTo("b", "/changed"))
 	read("b", "/first", "/changed")
 	h.must(h.api.Delete(t.Context(), h.storedRoute("b")))
-	h.apply(routeTo("b", "/changed")) // generation 1
+	h.apply(routeTo("b", "/second")) // generation 1
+	read("b", "/first", "/second")
+	h.apply(routeTo("b", "/changed"))
 	h.apply(routeTo("c", "/new"))
 	read("b", "/first", "/changed")
 	read("c", "/first", "/changed", "/new")
 
 	h.await("b's status", func() bool { return acceptedBefore(h.storedRoute("b")) })
-	refused := h.storedRoute("b") // by another replica's edge
-	verdict := condition.RouteRefusedByEdge("no")
-	for i := range refused.Status.Parents[0].Conditions {
-		if c := &refused.Status.Parents[0].Conditions[i]; c.Type == verdict.Type {
-			c.Status, c.Reason, c.Message = verdict.Status, verdict.Reason, verdict.Message
-		}
-	}
-	h.must(h.api.Status().Update(t.Context(), refused))
-	refused.SetGroupVersionKind(schema.GroupVersion(gatewayv1.GroupVersion).WithKind("HTTPRoute"))
-	h.seen(refused)
+	refused := h.refuse("b") // by another replica's edge
 	read("b", "/first", "/new")
 
 	h.must(h.api.Delete(t.Context(), refused)) // what comes next is another route, and nothing is said against it
 	h.apply(routeTo("b", "/second"))
+	read("b", "/first", "/second", "/new")
+	h.await("b's status", func() bool { return acceptedBefore(h.storedRoute("b")) })
+	h.refuse("b") // which was meant for the other one
 	read("b", "/first", "/second", "/new")
 
 	h.must(h.api.Delete(t.Context(), refused))
