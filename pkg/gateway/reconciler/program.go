@@ -37,7 +37,7 @@ type translation struct {
 	secrets   parts[string, model.Secret]
 
 	from    model.Model    // the last one
-	program lbsync.Program // of it
+	program lbsync.Program // for its last place
 }
 
 // listenerKey is a listener in one pool.
@@ -111,7 +111,7 @@ func (p *parts[K, T]) all(list []T) envoy.Resources {
 	if len(list) == 0 {
 		return envoy.Resources{}
 	}
-	if model.SameMemory(p.last.from, list) || slices.EqualFunc(p.last.from, list, p.equal) {
+	if sameList(p.last.from, list, p.equal) {
 		p.last.from, p.last.seen = list, true
 		return p.last.made
 	}
@@ -158,6 +158,11 @@ func (p *parts[K, T]) forget() {
 }
 
 func same[T any](a, b T) bool { return reflect.DeepEqual(a, b) }
+
+// sameList compares one by one where it cannot be seen at once.
+func sameList[T any](a, b []T, equal func(a, b T) bool) bool {
+	return model.SameMemory(a, b) || slices.EqualFunc(a, b, equal)
+}
 
 // sameAssignment is DeepEqual, and quick where Build gave the same memory.
 func sameAssignment(a, b model.Assignment) bool {

@@ -49,8 +49,7 @@ type outlet struct {
 // publish brings every pool to the model. Pools of which nothing changed are
 // left alone.
 func (o *outlet) publish(m model.Model, places []lbsync.Place, now generations) {
-	sameAssignments := model.SameMemory(o.model.Assignments, m.Assignments) || slices.EqualFunc(o.model.Assignments, m.Assignments, sameAssignment)
-	if o.pools == nil || !sameAssignments || !reflect.DeepEqual(o.model.Imports, m.Imports) {
+	if o.pools == nil || !sameList(o.model.Assignments, m.Assignments, sameAssignment) || !reflect.DeepEqual(o.model.Imports, m.Imports) {
 		o.assigner.SetAssignments(m.Assignments, m.Imports)
 	}
 	if o.pools == nil {

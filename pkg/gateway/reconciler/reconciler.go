@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/sets"
@@ -301,12 +302,13 @@ func (r *Reconciler) readRoutes(ctx context.Context, names sets.Set[fleet.Object
 	read := make(map[fleet.ObjectName]*gatewayv1.HTTPRoute, len(names)) // nil: there is none
 	for name := range names {
 		route := &gatewayv1.HTTPRoute{}
-		err := r.options.Cache.Get(ctx, client.ObjectKey{Namespace: name.Namespace, Name: name.Name}, route, shared)
-		if client.IgnoreNotFound(err) != nil {
-			return fmt.Errorf("get HTTPRoute %s: %w", name, err)
-		}
-		if read[name] = route; err != nil {
+		switch err := r.options.Cache.Get(ctx, client.ObjectKey{Namespace: name.Namespace, Name: name.Name}, route, shared); {
+		case err == nil:
+			read[name] = route
+		case apierrors.IsNotFound(err):
 			read[name] = nil
+		default:
+			return fmt.Errorf("get HTTPRoute %s: %w", name, err)
 		}
 	}
 	routes, gone := slices.Clone(r.input.Routes), sets.New[object]()
@@ -328,7 +330,9 @@ func (r *Reconciler) readRoutes(ctx context.Context, names sets.Set[fleet.Object
 		}
 	}
 	r.input.Routes = routes
-	maps.DeleteFunc(r.known, func(o object, _ int64) bool { return gone.Has(o) })
+	for o := range gone {
+		delete(r.known, o)
+	}
 	r.refusals.outlive(gone, r.now)
 	r.outlet.ledger.outlive(gone)
 	return nil

@@ -133,7 +133,7 @@ func (c *madeChain) remade(l lbsync.Listener, name string, hosts []model.Virtual
 	}
 	next := &madeChain{from: hosts, made: make([]*Resources, len(hosts))}
 	for i, h := range hosts {
-		if !hasScope(h) {
+		if wild(h.Hostname) { // it has no rules, and so needs no scope
 			continue
 		}
 		if k, found := before[h.Hostname]; found && same(c.from[k], h) {

@@ -28,10 +28,11 @@ func scopable(c model.Chain) bool {
 	if len(c.Hosts) < scopedFrom {
 		return false
 	}
-	wild := func(name string) bool { return strings.Contains(name, "*") }
 	return !slices.ContainsFunc(c.Misdirected, wild) &&
 		!slices.ContainsFunc(c.Hosts, func(h model.VirtualHost) bool { return wild(h.Hostname) && len(h.Rules) > 0 })
 }
+
+func wild(hostname string) bool { return strings.Contains(hostname, "*") }
 
 // scopeHeader carries the scope's name inside one Envoy. It is overwritten on every request and never sent on.
 const scopeHeader = "x-crossway-scope"
@@ -61,9 +62,6 @@ func pointAtScopes(manager *hcmv3.HttpConnectionManager, chain string) {
 		ConfigSpecifier: &hcmv3.ScopedRoutes_ScopedRds{ScopedRds: &hcmv3.ScopedRds{ScopedRdsConfigSource: ads()}},
 	}}
 }
-
-// hasScope: a wildcard host has no rules in a chain that has scopes.
-func hasScope(h model.VirtualHost) bool { return !strings.Contains(h.Hostname, "*") }
 
 // madeOf gives the RouteConfiguration and the scope of one host of a chain.
 func madeOf(l lbsync.Listener, chain string, h model.VirtualHost) *Resources {
