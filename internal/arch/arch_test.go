@@ -21,6 +21,7 @@ const module = "crossway.dev/crossway/"
 var mayImport = map[string][]string{
 	"api/v1alpha1":      {},
 	"pkg/fleet":         {},
+	"pkg/batch":         {},
 	"pkg/gateway/model": {"pkg/fleet"},
 	"pkg/condition":     {"pkg/fleet"},
 	"pkg/serviceexport": {"pkg/fleet", "pkg/condition", "api/v1alpha1"},
@@ -47,7 +48,7 @@ var shells = map[string][]string{
 	"pkg/election":            nil,
 }
 
-var allShells = []string{"api/v1alpha1", "pkg/fleet", "pkg/gateway/model", "pkg/condition", "pkg/condition/writer", "pkg/apply"}
+var allShells = []string{"api/v1alpha1", "pkg/fleet", "pkg/gateway/model", "pkg/condition", "pkg/condition/writer", "pkg/apply", "pkg/batch"}
 
 // What pure rooms never import from outside: clients, clocks, logs, metrics,
 // and protobuf except for lbsync/envoy. Types of objects (k8s.io/api,
