@@ -15,7 +15,7 @@ type Condition struct {
 }
 
 // Kind names a kind of object that Reports are about.
-type Kind string
+type Kind = fleet.Kind
 
 const (
 	GatewayClass  Kind = "GatewayClass"

@@ -40,6 +40,27 @@ func (n ObjectName) Compare(other ObjectName) int {
 // its ServiceImport have in common in all clusters (namespace sameness, KEP-1645).
 type ServiceName = ObjectName
 
+// Kind names a kind of Kubernetes object, like "HTTPRoute".
+type Kind string
+
+// ObjectRef names an object by kind and name: objects of different kinds may
+// have the same name.
+type ObjectRef struct {
+	Kind Kind
+	Name ObjectName
+}
+
+// RouteRef is the ObjectRef of a route.
+type RouteRef = ObjectRef
+
+// String gives "Kind namespace/name".
+func (r ObjectRef) String() string { return fmt.Sprintf("%s %s", r.Kind, r.Name) }
+
+// Compare orders by kind, then name.
+func (r ObjectRef) Compare(other ObjectRef) int {
+	return cmp.Or(cmp.Compare(r.Kind, other.Kind), r.Name.Compare(other.Name))
+}
+
 // Port is one port of a Service or of an import.
 type Port struct {
 	Name        string // empty where the Service has one unnamed port
