@@ -70,7 +70,7 @@ type MemberCapacity struct {
 
 // MemberClusterStatus is what the hub sees of a cluster.
 type MemberClusterStatus struct {
-	// Exports is how many ExportedServices it has on the hub.
+	// Exports is how many MemberExports it has on the hub.
 	// +optional
 	Exports int32 `json:"exports"`
 	// Endpoints is how many ready addresses it offers, admitted ones only.

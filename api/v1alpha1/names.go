@@ -2,7 +2,7 @@ package v1alpha1
 
 // Names that all rooms agree on.
 const (
-	// FleetNamespace is where the hub keeps ImportedServices: the fleet's truth
+	// FleetNamespace is where the hub keeps FleetServices: the fleet's truth
 	// about each service, readable by every member.
 	FleetNamespace = "crossway-fleet"
 	// SystemNamespace is where the hub itself runs.

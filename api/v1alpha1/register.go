@@ -18,8 +18,8 @@ var AddToScheme = SchemeBuilder.AddToScheme
 func addKnownTypes(scheme *runtime.Scheme) error {
 	scheme.AddKnownTypes(GroupVersion,
 		&MemberCluster{}, &MemberClusterList{},
-		&ExportedService{}, &ExportedServiceList{},
-		&ImportedService{}, &ImportedServiceList{},
+		&MemberExport{}, &MemberExportList{},
+		&FleetService{}, &FleetServiceList{},
 		&EdgePool{}, &EdgePoolList{},
 		&GatewayParameters{}, &GatewayParametersList{},
 		&BackendPolicy{}, &BackendPolicyList{},

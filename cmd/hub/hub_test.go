@@ -92,7 +92,7 @@ func (f *world) restartChangesNothing(at string) {
 }
 
 func (f *world) export(address string, port int32) *discoveryv1.EndpointSlice {
-	f.make(&v1alpha1.ExportedService{ObjectMeta: metav1.ObjectMeta{Namespace: "member-us-west", Name: "store.shop"}, Spec: v1alpha1.ExportedServiceSpec{
+	f.make(&v1alpha1.MemberExport{ObjectMeta: metav1.ObjectMeta{Namespace: "member-us-west", Name: "store.shop"}, Spec: v1alpha1.MemberExportSpec{
 		Service: v1alpha1.ServiceReference{Namespace: "shop", Name: "store"}, ExportedAt: metav1.Now(),
 		ServiceProperties: v1alpha1.ServiceProperties{Type: v1alpha1.ClusterSetIP},
 		Ports:             []v1alpha1.ServicePort{{Name: "http", Protocol: corev1.ProtocolTCP, Port: 80}}}})

@@ -123,7 +123,7 @@ func (f *world) fillOne(i int) (changing *discoveryv1.EndpointSlice) {
 	name := fmt.Sprintf("s%d", i)
 	for c := range 3 {
 		cluster := fmt.Sprintf("c%d", c+1)
-		f.make(&v1alpha1.ExportedService{ObjectMeta: metav1.ObjectMeta{Namespace: "member-" + cluster, Name: name + ".size"}, Spec: v1alpha1.ExportedServiceSpec{
+		f.make(&v1alpha1.MemberExport{ObjectMeta: metav1.ObjectMeta{Namespace: "member-" + cluster, Name: name + ".size"}, Spec: v1alpha1.MemberExportSpec{
 			Service: v1alpha1.ServiceReference{Namespace: "size", Name: name}, ExportedAt: metav1.Now(),
 			ServiceProperties: v1alpha1.ServiceProperties{Type: v1alpha1.ClusterSetIP},
 			Ports:             []v1alpha1.ServicePort{{Name: "http", Protocol: corev1.ProtocolTCP, Port: 80}}}})

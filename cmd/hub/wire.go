@@ -115,7 +115,7 @@ func (a afterwards) Start(ctx context.Context) error {
 	}
 }
 
-// wireMembers joins who the members are, and ExportedServices -> ImportedServices -> ServiceImports of the hub's own
+// wireMembers joins who the members are, and MemberExports -> FleetServices -> ServiceImports of the hub's own
 // cluster. reserved are the hub's own ranges.
 func wireMembers(mgr manager.Manager, reserved []netip.Prefix) error {
 	registrar, err := registrationhub.NewRegistrar(mgr, reserved)

@@ -319,7 +319,7 @@ func (w *world) sliceChanges() {
 func (w *world) versions() string {
 	w.t.Helper()
 	var b strings.Builder
-	for _, list := range []client.ObjectList{&v1alpha1.ExportedServiceList{}, &discoveryv1.EndpointSliceList{}, &v1alpha1.ImportedServiceList{}} {
+	for _, list := range []client.ObjectList{&v1alpha1.MemberExportList{}, &discoveryv1.EndpointSliceList{}, &v1alpha1.FleetServiceList{}} {
 		w.must(w.admin.List(w.t.Context(), list, client.InNamespace("member-whole")))
 		items, err := runtimeItems(list)
 		w.must(err)
@@ -349,7 +349,7 @@ func (w *world) settled() func() bool {
 func runtimeItems(list client.ObjectList) ([]client.Object, error) {
 	var objects []client.Object
 	switch l := list.(type) {
-	case *v1alpha1.ExportedServiceList:
+	case *v1alpha1.MemberExportList:
 		for i := range l.Items {
 			objects = append(objects, &l.Items[i])
 		}
@@ -357,7 +357,7 @@ func runtimeItems(list client.ObjectList) ([]client.Object, error) {
 		for i := range l.Items {
 			objects = append(objects, &l.Items[i])
 		}
-	case *v1alpha1.ImportedServiceList:
+	case *v1alpha1.FleetServiceList:
 		for i := range l.Items {
 			objects = append(objects, &l.Items[i])
 		}

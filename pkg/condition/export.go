@@ -12,7 +12,7 @@ import (
 )
 
 // Types of the conditions of an export, on the ServiceExport in the member and
-// on its ExportedService on the hub. The first three are KEP-1645's.
+// on its MemberExport on the hub. The first three are KEP-1645's.
 const (
 	ExportValid       = string(mcsv1beta1.ServiceExportConditionValid)
 	ExportReady       = string(mcsv1beta1.ServiceExportConditionReady)
@@ -123,12 +123,12 @@ func ExportOffered(others int) Condition {
 	}
 }
 
-// ExportNotAccepted says that an ExportedService is in a namespace that is not
+// ExportNotAccepted says that a MemberExport is in a namespace that is not
 // an accepted member's, so that it counts for nothing.
 func ExportNotAccepted(namespace string) Condition {
 	return Condition{
 		Type: ExportReady, Status: metav1.ConditionFalse, Reason: "NotAccepted",
-		Message: fmt.Sprintf("namespace %q is not that of an accepted MemberCluster, so this export is not offered; accept the MemberCluster, or delete this ExportedService", namespace),
+		Message: fmt.Sprintf("namespace %q is not that of an accepted MemberCluster, so this export is not offered; accept the MemberCluster, or delete this MemberExport", namespace),
 	}
 }
 

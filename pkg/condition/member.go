@@ -102,6 +102,6 @@ func MemberCIDRsRefused(faults []string) Condition {
 func MemberEndpointsRefused(services []string) Condition {
 	return Condition{
 		Type: MemberExportsAcceptedType, Status: metav1.ConditionFalse, Reason: "EndpointsRefused",
-		Message: fmt.Sprintf("endpoints of %s are refused; condition EndpointsAdmitted of the ExportedService says which and why", andMore(quotedNames(services))),
+		Message: fmt.Sprintf("endpoints of %s are refused; condition EndpointsAdmitted of the MemberExport says which and why", andMore(quotedNames(services))),
 	}
 }

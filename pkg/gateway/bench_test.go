@@ -80,9 +80,9 @@ func bigInput(routes int) Input {
 			Group: new(gatewayv1.Group(mcsv1beta1.GroupName)), Kind: new(gatewayv1.Kind("ServiceImport")), Name: gatewayv1.ObjectName(name), Port: new(gatewayv1.PortNumber(8080)),
 		}}}}}}
 		in.Routes = append(in.Routes, route)
-		imported := v1alpha1.ImportedService{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.FleetNamespace, Name: name + ".shop"}}
+		imported := v1alpha1.FleetService{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.FleetNamespace, Name: name + ".shop"}}
 		imported.Spec.Service = v1alpha1.ServiceReference{Namespace: "shop", Name: name}
-		imported.Spec.Ports = []v1alpha1.ImportedPort{{ServicePort: v1alpha1.ServicePort{Name: "http", Port: 8080}}}
+		imported.Spec.Ports = []v1alpha1.FleetServicePort{{ServicePort: v1alpha1.ServicePort{Name: "http", Port: 8080}}}
 		in.Imports = append(in.Imports, imported)
 	}
 	return in

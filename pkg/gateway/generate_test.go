@@ -257,13 +257,13 @@ func withVersion(meta metav1.ObjectMeta, version string) metav1.ObjectMeta {
 	return meta
 }
 
-func genImport(t *rapid.T) v1alpha1.ImportedService {
+func genImport(t *rapid.T) v1alpha1.FleetService {
 	meta := genMeta(t)
-	imported := v1alpha1.ImportedService{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.FleetNamespace, Name: meta.Name + "." + meta.Namespace}}
+	imported := v1alpha1.FleetService{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.FleetNamespace, Name: meta.Name + "." + meta.Namespace}}
 	imported.Spec.Service = v1alpha1.ServiceReference{Namespace: meta.Namespace, Name: meta.Name}
-	imported.Spec.Ports = []v1alpha1.ImportedPort{{ServicePort: v1alpha1.ServicePort{Port: 80}}}
+	imported.Spec.Ports = []v1alpha1.FleetServicePort{{ServicePort: v1alpha1.ServicePort{Port: 80}}}
 	for range rapid.IntRange(0, 2).Draw(t, "ports") {
-		port := v1alpha1.ImportedPort{Clusters: rapid.SampledFrom([][]string{nil, {"west", "east"}}).Draw(t, "clusters")}
+		port := v1alpha1.FleetServicePort{Clusters: rapid.SampledFrom([][]string{nil, {"west", "east"}}).Draw(t, "clusters")}
 		port.Port = genPort.Draw(t, "port")
 		port.AppProtocol = maybe(mostly([]string{"http", "kubernetes.io/h2c"}, []string{"https"})).Draw(t, "protocol")
 		imported.Spec.Ports = append(imported.Spec.Ports, port)

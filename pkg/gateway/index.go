@@ -19,7 +19,7 @@ type index struct {
 	grants         map[grant]bool
 	namespaces     map[string]labels.Set
 	secrets        map[fleet.ObjectName]*corev1.Secret
-	imports        map[fleet.ServiceName]*v1alpha1.ImportedService
+	imports        map[fleet.ServiceName]*v1alpha1.FleetService
 	serviceImports map[fleet.ServiceName]bool
 	services       map[fleet.ServiceName]*corev1.Service
 	nacks          map[condition.Ref]string
@@ -37,7 +37,7 @@ func indexOf(in Input) *index {
 		grants:         map[grant]bool{},
 		namespaces:     make(map[string]labels.Set, len(in.Namespaces)),
 		secrets:        make(map[fleet.ObjectName]*corev1.Secret, len(in.Secrets)),
-		imports:        make(map[fleet.ServiceName]*v1alpha1.ImportedService, len(in.Imports)),
+		imports:        make(map[fleet.ServiceName]*v1alpha1.FleetService, len(in.Imports)),
 		serviceImports: make(map[fleet.ServiceName]bool, len(in.ServiceImports)),
 		services:       make(map[fleet.ServiceName]*corev1.Service, len(in.Services)),
 		nacks:          make(map[condition.Ref]string, len(in.Nacks)),

@@ -24,9 +24,9 @@ type Input struct {
 	Grants         []gatewayv1beta1.ReferenceGrant
 	Namespaces     []corev1.Namespace // names and labels
 	Secrets        []corev1.Secret    // at least those that Gateways name
-	Imports        []v1alpha1.ImportedService
+	Imports        []v1alpha1.FleetService
 	// ServiceImports of the hub's cluster. They resolve nothing: one without an
-	// ImportedService is not of our fleet, and the message says so.
+	// FleetService is not of our fleet, and the message says so.
 	ServiceImports []mcsv1beta1.ServiceImport
 	Services       []corev1.Service
 	Policies       []v1alpha1.BackendPolicy

@@ -293,7 +293,7 @@ func (b *build) resolve(namespace string, ref reference) (resolvedBackend, *cond
 
 // offeredBy lists who exports a port, sorted and never nil: endpoints of other
 // clusters count for nothing, whatever they pushed to the hub.
-func offeredBy(imported *v1alpha1.ImportedService, port *v1alpha1.ImportedPort) []fleet.ClusterName {
+func offeredBy(imported *v1alpha1.FleetService, port *v1alpha1.FleetServicePort) []fleet.ClusterName {
 	clusters := []fleet.ClusterName{}
 	for _, c := range imported.Spec.Clusters {
 		if port.Clusters == nil || slices.Contains(port.Clusters, c.Name) {

@@ -47,7 +47,7 @@ spec:
   gatewayClassName: crossway
   listeners: [{name: http, port: 80, protocol: HTTP, allowedRoutes: {namespaces: {from: All}}}]
 ---
-kind: ImportedService
+kind: FleetService
 metadata: {name: store.shop, namespace: crossway-fleet}
 spec:
   service: {namespace: shop, name: store}
@@ -55,7 +55,7 @@ spec:
   clusters: [{name: eu-west, exportedAt: null}, {name: us-west, exportedAt: null}]
   ports: [{name: http, port: 8080}, {name: h2, port: 8081, appProtocol: kubernetes.io/h2c, clusters: [us-west]}, {name: dns, port: 53, protocol: UDP}, {name: tls, port: 8443, appProtocol: https}]
 ---
-kind: ImportedService
+kind: FleetService
 metadata: {name: green.shop, namespace: crossway-fleet}
 spec:
   service: {namespace: shop, name: green}
@@ -163,7 +163,7 @@ func (w *world) add(text string) {
 			addTo(w.t, &w.in.Namespaces, document)
 		case "Secret":
 			addTo(w.t, &w.in.Secrets, document)
-		case "ImportedService":
+		case "FleetService":
 			addTo(w.t, &w.in.Imports, document)
 		case "ServiceImport":
 			addTo(w.t, &w.in.ServiceImports, document)
@@ -219,8 +219,8 @@ func (w *world) remove(kind, name string) {
 		w.in.Grants = without[gatewayv1beta1.ReferenceGrant](w.in.Grants, name)
 	case "Secret":
 		w.in.Secrets = without[corev1.Secret](w.in.Secrets, name)
-	case "ImportedService":
-		w.in.Imports = without[v1alpha1.ImportedService](w.in.Imports, name)
+	case "FleetService":
+		w.in.Imports = without[v1alpha1.FleetService](w.in.Imports, name)
 	case "ServiceImport":
 		w.in.ServiceImports = without[mcsv1beta1.ServiceImport](w.in.ServiceImports, name)
 	default:

@@ -40,8 +40,8 @@ func Objects(cluster fleet.ClusterName) MemberObjects {
 		Role: rbacv1.Role{
 			ObjectMeta: meta,
 			Rules: []rbacv1.PolicyRule{
-				{APIGroups: []string{v1alpha1.GroupVersion.Group}, Resources: []string{"exportedservices"}, Verbs: writes},
-				{APIGroups: []string{v1alpha1.GroupVersion.Group}, Resources: []string{"exportedservices/status"}, Verbs: []string{"get"}},
+				{APIGroups: []string{v1alpha1.GroupVersion.Group}, Resources: []string{"memberexports"}, Verbs: writes},
+				{APIGroups: []string{v1alpha1.GroupVersion.Group}, Resources: []string{"memberexports/status"}, Verbs: []string{"get"}},
 				{APIGroups: []string{"discovery.k8s.io"}, Resources: []string{"endpointslices"}, Verbs: writes},
 				// create cannot be limited by name (Kubernetes RBAC, "Referring to resources")
 				{APIGroups: []string{"coordination.k8s.io"}, Resources: []string{"leases"}, Verbs: []string{"create"}},
@@ -64,7 +64,7 @@ func FleetObjects() MemberObjects {
 		Role: rbacv1.Role{
 			ObjectMeta: meta,
 			Rules: []rbacv1.PolicyRule{
-				{APIGroups: []string{v1alpha1.GroupVersion.Group}, Resources: []string{"importedservices"}, Verbs: []string{"get", "list", "watch"}},
+				{APIGroups: []string{v1alpha1.GroupVersion.Group}, Resources: []string{"fleetservices"}, Verbs: []string{"get", "list", "watch"}},
 			},
 		},
 		Binding: rbacv1.RoleBinding{

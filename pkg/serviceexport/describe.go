@@ -13,7 +13,7 @@ import (
 	"crossway.dev/crossway/pkg/fleet"
 )
 
-// Input is what a cluster knows of one exported service.
+// Input is what a cluster knows of one member export.
 type Input struct {
 	Cluster fleet.ClusterName
 	Export  *mcsv1beta1.ServiceExport // nil: not exported
@@ -25,9 +25,9 @@ type Input struct {
 // Offer is what the hub shall have of the service, and what its ServiceExport
 // shall say.
 type Offer struct {
-	Spec       *v1alpha1.ExportedServiceSpec // nil: nothing is offered
-	Slices     []discoveryv1.EndpointSlice   // without owner, sorted by name
-	Conditions []condition.Condition         // for the ServiceExport; none where it does not exist
+	Spec       *v1alpha1.MemberExportSpec  // nil: nothing is offered
+	Slices     []discoveryv1.EndpointSlice // without owner, sorted by name
+	Conditions []condition.Condition       // for the ServiceExport; none where it does not exist
 }
 
 // Describe says what a cluster offers of one service. Exported labels and
@@ -85,8 +85,8 @@ func exportable(service *corev1.Service) bool {
 	return service.Spec.Type != corev1.ServiceTypeExternalName
 }
 
-func specOf(export *mcsv1beta1.ServiceExport, service *corev1.Service) *v1alpha1.ExportedServiceSpec {
-	spec := &v1alpha1.ExportedServiceSpec{
+func specOf(export *mcsv1beta1.ServiceExport, service *corev1.Service) *v1alpha1.MemberExportSpec {
+	spec := &v1alpha1.MemberExportSpec{
 		Service:    v1alpha1.ServiceReference{Namespace: export.Namespace, Name: export.Name},
 		ExportedAt: export.CreationTimestamp,
 		ServiceProperties: v1alpha1.ServiceProperties{
@@ -111,7 +111,7 @@ func specOf(export *mcsv1beta1.ServiceExport, service *corev1.Service) *v1alpha1
 	return spec
 }
 
-// ExportName is the name of a service's ExportedService and ImportedService,
+// ExportName is the name of a service's MemberExport and FleetService,
 // at most 127 characters. Neither name has a dot in it, so no two services
 // share one.
 func ExportName(service fleet.ServiceName) string { return service.Name + "." + service.Namespace }

@@ -91,7 +91,7 @@ func TestNames(t *testing.T) {
 	long := strings.Repeat("n", 63)
 	service := fleet.ServiceName{Namespace: long, Name: "s" + strings.Repeat("x", 62)}
 	if wrong := validation.IsDNS1123Subdomain(ExportName(service)); len(wrong) > 0 {
-		t.Error("ExportedService: ", wrong)
+		t.Error("MemberExport: ", wrong)
 	}
 	slice := func(namespace, name string) *discoveryv1.EndpointSlice {
 		return &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{

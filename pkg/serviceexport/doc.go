@@ -1,6 +1,6 @@
 // Package serviceexport says what one cluster offers to the fleet of one
 // service: Describe turns a ServiceExport, its Service and its EndpointSlices
-// into the ExportedService and the slices that the hub shall have, or says in
+// into the MemberExport and the slices that the hub shall have, or says in
 // conditions why there is nothing to offer (KEP-1645).
 //
 // It never reads a cluster or the hub, knows nothing of other clusters'

@@ -1,5 +1,5 @@
 // Package serviceimport says what the fleet makes of all exports of one
-// service: Merge gives the ImportedService and, for each export, what it
+// service: Merge gives the FleetService and, for each export, what it
 // disagrees about with the others (KEP-1645); Project gives the ServiceImport
 // that a cluster shows for it.
 //

@@ -19,7 +19,7 @@ type Export struct {
 	// later of this and its own time, so that a new member cannot win a
 	// conflict by claiming that it exported long ago.
 	AcceptedAt time.Time
-	Spec       v1alpha1.ExportedServiceSpec
+	Spec       v1alpha1.MemberExportSpec
 }
 
 // since is when an export began to count.
@@ -30,12 +30,12 @@ func (e Export) since() time.Time {
 	return e.Spec.ExportedAt.Time
 }
 
-// Name is the name of a service's ImportedService, the same as of its exports.
+// Name is the name of a service's FleetService, the same as of its exports.
 func Name(service fleet.ServiceName) string { return serviceexport.ExportName(service) }
 
 // Merged is the fleet's truth about one service.
 type Merged struct {
-	Import   *v1alpha1.ImportedServiceSpec // nil: nobody exports it
+	Import   *v1alpha1.FleetServiceSpec // nil: nobody exports it
 	Verdicts map[fleet.ClusterName][]condition.Condition
 }
 
@@ -53,7 +53,7 @@ func Merge(exports []Export) Merged {
 		return cmp.Or(a.since().Compare(b.since()), cmp.Compare(a.Cluster, b.Cluster))
 	})
 	oldest := aged[0].Spec.DeepCopy()
-	merged := &v1alpha1.ImportedServiceSpec{Service: oldest.Service, ServiceProperties: oldest.ServiceProperties}
+	merged := &v1alpha1.FleetServiceSpec{Service: oldest.Service, ServiceProperties: oldest.ServiceProperties}
 	ports, conflicts := mergePorts(aged)
 	merged.Ports = ports
 	for _, f := range fields {

@@ -36,7 +36,7 @@ func TestMergeStories(t *testing.T) {
 
 // readExport reads `us-west at=2 accepted=1 ports=http:80/TCP,grpc:90/TCP/h2c type=Headless ...`.
 func readExport(t *testing.T, words []string) Export {
-	e := Export{Cluster: fleet.ClusterName(words[0]), Spec: v1alpha1.ExportedServiceSpec{
+	e := Export{Cluster: fleet.ClusterName(words[0]), Spec: v1alpha1.MemberExportSpec{
 		Service:           v1alpha1.ServiceReference{Namespace: "shop", Name: "web"},
 		ServiceProperties: v1alpha1.ServiceProperties{Type: v1alpha1.ClusterSetIP},
 	}}

@@ -27,17 +27,17 @@ type merging struct {
 // appProtocol still serves it: endpoints are found by port name, so the
 // conflict costs no traffic. One whose protocol differs, or whose port of that
 // number has another name, does not.
-func mergePorts(aged []Export) ([]v1alpha1.ImportedPort, []conflict) {
+func mergePorts(aged []Export) ([]v1alpha1.FleetServicePort, []conflict) {
 	union := unionOf(aged)
 	for _, e := range aged {
 		for _, p := range e.Spec.Ports {
 			union.hear(e.Cluster, p)
 		}
 	}
-	var ports []v1alpha1.ImportedPort
+	var ports []v1alpha1.FleetServicePort
 	var conflicts []conflict
 	for _, m := range union {
-		port := v1alpha1.ImportedPort{ServicePort: *m.port.DeepCopy()}
+		port := v1alpha1.FleetServicePort{ServicePort: *m.port.DeepCopy()}
 		if len(m.offers) < len(aged) {
 			port.Clusters = sortedClusters(m.offers)
 		}

@@ -92,13 +92,13 @@ func (s service) hubSlice(member, network string, turn int) *discoveryv1.Endpoin
 	}
 }
 
-// hubExports are the ExportedService and slice of each member without an agent.
+// hubExports are the MemberExport and slice of each member without an agent.
 func (s service) hubExports() []client.Object {
 	var out []client.Object
 	for _, m := range hubOnly {
-		out = append(out, &v1alpha1.ExportedService{
+		out = append(out, &v1alpha1.MemberExport{
 			ObjectMeta: metav1.ObjectMeta{Namespace: "member-" + m.name, Name: s.name + "." + s.namespace},
-			Spec: v1alpha1.ExportedServiceSpec{
+			Spec: v1alpha1.MemberExportSpec{
 				Service: v1alpha1.ServiceReference{Namespace: s.namespace, Name: s.name}, ExportedAt: metav1.Now(),
 				ServiceProperties: v1alpha1.ServiceProperties{Type: v1alpha1.ClusterSetIP, SessionAffinity: corev1.ServiceAffinityNone, IPFamilies: []corev1.IPFamily{corev1.IPv4Protocol}},
 				Ports:             []v1alpha1.ServicePort{{Name: "http", Protocol: corev1.ProtocolTCP, Port: 8080}},

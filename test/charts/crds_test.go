@@ -64,11 +64,11 @@ var validations = []struct{ kind, name, spec, refused string }{
 	{"EdgePool", "us-2", "{region: US, addresses: [{cidr: 198.18.1.0/24}]}", "spec.region"},
 	{"EdgePool", "us-2", "{region: us, exposure: Public, addresses: [{cidr: 198.18.1.0/24}]}", "spec.exposure"},
 
-	{"ExportedService", "web.shop", webExport, ""},
-	{"ExportedService", strings.Repeat("s", 63) + "." + strings.Repeat("n", 63), "{service: {namespace: " + strings.Repeat("n", 63) + ", name: " + strings.Repeat("s", 63) + "}, exportedAt: '2026-01-01T00:00:00Z', type: Headless}", ""},
-	{"ExportedService", "web.other", webExport, "name must be <service>.<namespace> of spec.service"},
-	{"ExportedService", "web", webExport, "name must be <service>.<namespace> of spec.service"},
-	{"ExportedService", "web.shop", "{service: {namespace: shop, name: web}, exportedAt: '2026-01-01T00:00:00Z', type: ExternalName}", "spec.type"},
+	{"MemberExport", "web.shop", webExport, ""},
+	{"MemberExport", strings.Repeat("s", 63) + "." + strings.Repeat("n", 63), "{service: {namespace: " + strings.Repeat("n", 63) + ", name: " + strings.Repeat("s", 63) + "}, exportedAt: '2026-01-01T00:00:00Z', type: Headless}", ""},
+	{"MemberExport", "web.other", webExport, "name must be <service>.<namespace> of spec.service"},
+	{"MemberExport", "web", webExport, "name must be <service>.<namespace> of spec.service"},
+	{"MemberExport", "web.shop", "{service: {namespace: shop, name: web}, exportedAt: '2026-01-01T00:00:00Z', type: ExternalName}", "spec.type"},
 
 	{"GatewayParameters", "a", "{}", ""},
 	{"GatewayParameters", "a", "{scope: Global, exposure: Internal}", ""},
@@ -103,15 +103,15 @@ func TestObjectsAreValidated(t *testing.T) {
 }
 
 // The one rule about a change: an export's service stays what it is.
-func TestExportedServiceKeepsItsService(t *testing.T) {
+func TestMemberExportKeepsItsService(t *testing.T) {
 	export := strings.Replace(webExport, "name: web", "name: kept", 1)
-	apply(t, manifest("ExportedService", "kept.shop", export))
+	apply(t, manifest("MemberExport", "kept.shop", export))
 	changed := strings.Replace(export, "name: kept", "name: other", 1)
-	out, err := kubectl(t, manifest("ExportedService", "kept.shop", changed), "apply", "--server-side", "--force-conflicts", "-f", "-")
+	out, err := kubectl(t, manifest("MemberExport", "kept.shop", changed), "apply", "--server-side", "--force-conflicts", "-f", "-")
 	if err == nil || !strings.Contains(out, serviceIsFixed) {
 		t.Errorf("%v %s", err, out)
 	}
-	apply(t, manifest("ExportedService", "kept.shop", strings.Replace(export, "ClusterSetIP", "Headless", 1)))
+	apply(t, manifest("MemberExport", "kept.shop", strings.Replace(export, "ClusterSetIP", "Headless", 1)))
 }
 
 const serviceIsFixed = "service cannot change; delete the export and make another"

@@ -172,7 +172,7 @@ func TestProgramsRunAsTheirChartsSay(t *testing.T) {
 		t.Fatal(err)
 	}
 	apply(t, string(export))
-	asked(t, "get", "importedservice", "store-blue.shop", "--namespace", "crossway-fleet", "-o", "name")
+	asked(t, "get", "fleetservice", "store-blue.shop", "--namespace", "crossway-fleet", "-o", "name")
 	asked(t, "get", "serviceimport", "store-blue", "--namespace", "shop", "-o", "name")
 	asked(t, "get", "serviceexport", "store-blue", "--namespace", "shop", "-o", "jsonpath={.status.conditions}")
 	asked(t, "get", "membercluster", "us-west", "-o", "jsonpath={.status.conditions[?(@.type==\"Reachable\")].status}")

@@ -27,8 +27,8 @@ var kinds = map[string]string{
 	"edgepool":          manifest("EdgePool", "probe", usPool),
 	"gatewayparameters": manifest("GatewayParameters", "probe", "{}"),
 	"backendpolicy":     manifest("BackendPolicy", "probe", "{"+storeRef+"}"),
-	"exportedservice":   manifest("ExportedService", "web.shop", webExport),
-	"importedservice":   manifest("ImportedService", "web.shop", "{service: {namespace: shop, name: web}, type: ClusterSetIP, clusters: []}"),
+	"memberexport":      manifest("MemberExport", "web.shop", webExport),
+	"fleetservice":      manifest("FleetService", "web.shop", "{service: {namespace: shop, name: web}, type: ClusterSetIP, clusters: []}"),
 	"gatewayclass":      "{apiVersion: gateway.networking.k8s.io/v1, kind: GatewayClass, metadata: {name: probe}, spec: {controllerName: crossway.dev/gateway}}",
 	"gateway":           "{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {namespace: default, name: probe}, spec: {gatewayClassName: probe, listeners: [{name: http, protocol: HTTP, port: 80}]}}",
 	"httproute":         "{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {namespace: default, name: probe}, spec: {}}",
@@ -132,9 +132,9 @@ func TestFleetAdmin(t *testing.T) {
 	may(t, fay, true, "mine", `
 		create membercluster,edgepool
 		delete membercluster,edgepool
-		list membercluster,edgepool,exportedservice,importedservice,backendpolicy,gatewayparameters,gateway,gatewayclass,httproute,serviceimport`)
+		list membercluster,edgepool,memberexport,fleetservice,backendpolicy,gatewayparameters,gateway,gatewayclass,httproute,serviceimport`)
 	may(t, fay, false, "mine", `
-		create gateway,gatewayclass,httproute,backendpolicy,gatewayparameters,exportedservice,importedservice,clusterrole,clusterbinding
+		create gateway,gatewayclass,httproute,backendpolicy,gatewayparameters,memberexport,fleetservice,clusterrole,clusterbinding
 		status membercluster,edgepool
 		list secret,pod
 		get secret`)
@@ -154,11 +154,11 @@ func TestPlatformAdmin(t *testing.T) {
 	may(t, pat, true, "mine", `
 		create gateway,gatewayclass,gatewayparameters
 		delete gateway,gatewayclass,gatewayparameters
-		list gateway,httproute,referencegrant,edgepool,membercluster,importedservice,serviceimport,backendpolicy`)
+		list gateway,httproute,referencegrant,edgepool,membercluster,fleetservice,serviceimport,backendpolicy`)
 	may(t, pat, false, "mine", `
-		create edgepool,membercluster,httproute,backendpolicy,exportedservice,importedservice,serviceexport,serviceimport,secret
+		create edgepool,membercluster,httproute,backendpolicy,memberexport,fleetservice,serviceexport,serviceimport,secret
 		status gateway,gatewayclass
-		list secret,exportedservice`)
+		list secret,memberexport`)
 }
 
 // The developer has his own namespace: routes, policies and exports there,
@@ -172,9 +172,9 @@ func TestDeveloper(t *testing.T) {
 		delete httproute,backendpolicy,serviceexport,referencegrant
 		list httproute,backendpolicy,serviceexport,serviceimport,gateway`)
 	may(t, dev, false, "mine", `
-		create gateway,gatewayclass,gatewayparameters,edgepool,membercluster,serviceimport,exportedservice,importedservice,secret
+		create gateway,gatewayclass,gatewayparameters,edgepool,membercluster,serviceimport,memberexport,fleetservice,secret
 		status httproute,backendpolicy,serviceexport
-		list edgepool,membercluster,exportedservice,secret`)
+		list edgepool,membercluster,memberexport,secret`)
 	may(t, dev, false, "theirs", "create httproute,backendpolicy,serviceexport,referencegrant\nlist httproute,serviceimport,gateway")
 }
 
@@ -201,10 +201,10 @@ func TestHubAccount(t *testing.T) {
 	hub := envtestkit.As(t, account+"crossway-hub")
 	may(t, hub, true, "mine", `
 		list gateway,gatewayclass,httproute,referencegrant,secret,service,namespace,endpointslice,lease
-		list membercluster,edgepool,gatewayparameters,backendpolicy,exportedservice,importedservice,serviceimport
-		status gateway,gatewayclass,httproute,backendpolicy,membercluster,edgepool,exportedservice,serviceimport
-		create importedservice,serviceimport,namespace
-		delete importedservice,serviceimport`)
+		list membercluster,edgepool,gatewayparameters,backendpolicy,memberexport,fleetservice,serviceimport
+		status gateway,gatewayclass,httproute,backendpolicy,membercluster,edgepool,memberexport,serviceimport
+		create fleetservice,serviceimport,namespace
+		delete fleetservice,serviceimport`)
 	may(t, hub, true, "crossway-system", "create secret,lease")
 	may(t, hub, false, "mine", `
 		create secret,service,pod,gateway,gatewayclass,httproute,backendpolicy,membercluster,edgepool,clusterrole,clusterbinding

@@ -61,7 +61,7 @@ metadata: {name: awake, namespace: shop}
 // pushed lists what a member has on the hub, each with its resourceVersion.
 func pushed(t *testing.T, namespace string) []string {
 	t.Helper()
-	out := kubectl(t, story.Lab.Hub, "get", "exportedservices,endpointslices", "-n", namespace, "-o",
+	out := kubectl(t, story.Lab.Hub, "get", "memberexports,endpointslices", "-n", namespace, "-o",
 		`jsonpath={range .items[*]}{.kind}/{.metadata.name} {.metadata.resourceVersion}{"\n"}{end}`)
 	return slices.Collect(strings.Lines(out))
 }
@@ -102,10 +102,10 @@ func TestNobodyIsClusterAdmin(t *testing.T) {
 		{"us-west", agent, false, "update services -n shop"},
 		{"us-west", agent, true, "watch serviceexports --all-namespaces"},
 		{"hub", member, false, "* * -n member-us-west"},
-		{"hub", member, false, "get exportedservices -n member-us-east"},
+		{"hub", member, false, "get memberexports -n member-us-east"},
 		{"hub", member, false, "list secrets --all-namespaces"},
 		{"hub", member, false, "list httproutes --all-namespaces"},
-		{"hub", member, true, "patch exportedservices -n member-us-west"},
+		{"hub", member, true, "patch memberexports -n member-us-west"},
 		{"hub", edge, false, "* * --all-namespaces"},
 		{"hub", edge, false, "get secrets -n " + lab.System},
 	} {

@@ -199,7 +199,7 @@ func TestForeignEndpointsReachNoEnvoy(t *testing.T) {
 	west := clusterNamed(t, "us-west")
 	apply(t, story.Lab.Hub, routeTo("shop", "smuggled", "smuggled.example.com", "smuggled", 8080))
 	apply(t, west, fmt.Sprintf(smuggled, podAddress(t, "us-west", "store"))+serviceExport("smuggled"))
-	for _, on := range []object{{"us-west", "serviceexport", "shop", "smuggled"}, {"hub", "exportedservice", "member-us-west", "smuggled.shop"}} {
+	for _, on := range []object{{"us-west", "serviceexport", "shop", "smuggled"}, {"hub", "memberexport", "member-us-west", "smuggled.shop"}} {
 		says(t, on, "EndpointsAdmitted=False EndpointsRefused", "10.2.77.77", "203.0.113.77", "2001:db8::77", `spec.endpointCIDRs of MemberCluster "us-west"`)
 	}
 	t.Log(strings.Join(told(t, object{"us-west", "serviceexport", "shop", "smuggled"}), "\n"))
@@ -236,8 +236,8 @@ func TestMembersWriteNowhereElse(t *testing.T) {
 	check(t, err)
 	client, err := dynamic.NewForConfig(config)
 	check(t, err)
-	exports := schema.GroupVersionResource{Group: "crossway.dev", Version: "v1alpha1", Resource: "exportedservices"}
-	imports := schema.GroupVersionResource{Group: "crossway.dev", Version: "v1alpha1", Resource: "importedservices"}
+	exports := schema.GroupVersionResource{Group: "crossway.dev", Version: "v1alpha1", Resource: "memberexports"}
+	imports := schema.GroupVersionResource{Group: "crossway.dev", Version: "v1alpha1", Resource: "fleetservices"}
 	endpointSlices := schema.GroupVersionResource{Group: "discovery.k8s.io", Version: "v1", Resource: "endpointslices"}
 	secrets := schema.GroupVersionResource{Version: "v1", Resource: "secrets"}
 	forged := func(address string) *unstructured.Unstructured {

@@ -125,7 +125,7 @@ func TestKinds(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	for _, kind := range []condition.Kind{"EdgePool", "MemberCluster", "ExportedService", "ServiceImport"} {
+	for _, kind := range []condition.Kind{"EdgePool", "MemberCluster", "MemberExport", "ServiceImport"} {
 		if o, err := newObject(kind); err == nil {
 			t.Errorf("the writer takes reports on %s, into %T", kind, o)
 		}

@@ -113,10 +113,10 @@ func inputOf(n int) gateway.Input {
 				Hostnames: []gatewayv1.Hostname{gatewayv1.Hostname(name + ".example.com")},
 				Rules: []gatewayv1.HTTPRouteRule{{Matches: []gatewayv1.HTTPRouteMatch{{Path: &gatewayv1.HTTPPathMatch{Type: &prefix, Value: &root}}},
 					BackendRefs: []gatewayv1.HTTPBackendRef{ref}}}}})
-		in.Imports = append(in.Imports, v1alpha1.ImportedService{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.FleetNamespace, Name: name + ".shop"},
-			Spec: v1alpha1.ImportedServiceSpec{Service: v1alpha1.ServiceReference{Namespace: "shop", Name: name}, ServiceProperties: v1alpha1.ServiceProperties{Type: "ClusterSetIP"},
+		in.Imports = append(in.Imports, v1alpha1.FleetService{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.FleetNamespace, Name: name + ".shop"},
+			Spec: v1alpha1.FleetServiceSpec{Service: v1alpha1.ServiceReference{Namespace: "shop", Name: name}, ServiceProperties: v1alpha1.ServiceProperties{Type: "ClusterSetIP"},
 				Clusters: []v1alpha1.ExportingCluster{{Name: "us-west"}},
-				Ports:    []v1alpha1.ImportedPort{{ServicePort: v1alpha1.ServicePort{Name: "http", Port: 8080, Protocol: "TCP"}}}}})
+				Ports:    []v1alpha1.FleetServicePort{{ServicePort: v1alpha1.ServicePort{Name: "http", Port: 8080, Protocol: "TCP"}}}}})
 	}
 	return in
 }

@@ -237,7 +237,7 @@ func (r *Registrar) writeStatus(ctx context.Context, member *v1alpha1.MemberClus
 }
 
 // facts reads what the status is made of, and the member's exports.
-func (r *Registrar) facts(ctx context.Context, member *v1alpha1.MemberCluster, state registration.NamespaceState) (registration.MemberFacts, []v1alpha1.ExportedService, error) {
+func (r *Registrar) facts(ctx context.Context, member *v1alpha1.MemberCluster, state registration.NamespaceState) (registration.MemberFacts, []v1alpha1.MemberExport, error) {
 	name := fleet.ClusterName(member.Name)
 	facts := registration.MemberFacts{Member: *member, Namespace: state, Now: r.now()}
 	var all v1alpha1.MemberClusterList
@@ -253,9 +253,9 @@ func (r *Registrar) facts(ctx context.Context, member *v1alpha1.MemberCluster, s
 	if err == nil && lease.Spec.RenewTime != nil {
 		facts.Heard = &lease.Spec.RenewTime.Time
 	}
-	var exports v1alpha1.ExportedServiceList
+	var exports v1alpha1.MemberExportList
 	if err := r.client.List(ctx, &exports, client.InNamespace(registration.Namespace(name)), client.UnsafeDisableDeepCopy); err != nil {
-		return facts, nil, fmt.Errorf("list ExportedServices of %s: %w", name, err)
+		return facts, nil, fmt.Errorf("list MemberExports of %s: %w", name, err)
 	}
 	for i := range exports.Items {
 		e := &exports.Items[i]
@@ -268,7 +268,7 @@ func (r *Registrar) facts(ctx context.Context, member *v1alpha1.MemberCluster, s
 }
 
 // endpoints counts the ready, admitted endpoints of a member's exports.
-func (r *Registrar) endpoints(ctx context.Context, admission registration.Admission, exports []v1alpha1.ExportedService) (int32, error) {
+func (r *Registrar) endpoints(ctx context.Context, admission registration.Admission, exports []v1alpha1.MemberExport) (int32, error) {
 	if len(exports) == 0 {
 		return 0, nil
 	}

@@ -120,7 +120,7 @@ func (f *fixture) accept(name string, accepted bool) {
 // reconcile reconciles one member, after all that tests wrote is in the caches.
 func (f *fixture) reconcile(name string) reconcile.Result {
 	f.t.Helper()
-	for _, l := range []client.ObjectList{&v1alpha1.MemberClusterList{}, &v1alpha1.ExportedServiceList{}, &discoveryv1.EndpointSliceList{}, &corev1.NamespaceList{}} {
+	for _, l := range []client.ObjectList{&v1alpha1.MemberClusterList{}, &v1alpha1.MemberExportList{}, &discoveryv1.EndpointSliceList{}, &corev1.NamespaceList{}} {
 		f.must(f.client.List(f.t.Context(), l))
 	}
 	result, err := f.registrar.Reconcile(f.t.Context(), reconcile.Request{NamespacedName: types.NamespacedName{Name: name}})
@@ -171,7 +171,7 @@ func (f *fixture) mayWrite(name string, want bool) {
 	agent := f.agent(name)
 	var err error
 	for range 500 {
-		err = agent.List(f.t.Context(), &v1alpha1.ExportedServiceList{}, client.InNamespace("member-"+name))
+		err = agent.List(f.t.Context(), &v1alpha1.MemberExportList{}, client.InNamespace("member-"+name))
 		if (err == nil) == want {
 			return
 		}
@@ -194,7 +194,7 @@ func TestAccept(t *testing.T) {
 	f.reconcile("r-west")
 	f.wantStatus("r-west", "ExportsAccepted=True Accepted", "Joined=True Accepted", "Reachable=Unknown NeverHeard")
 	f.mayWrite("r-west", true)
-	if err := f.agent("r-west").List(t.Context(), &v1alpha1.ImportedServiceList{}, client.InNamespace(v1alpha1.FleetNamespace)); err != nil {
+	if err := f.agent("r-west").List(t.Context(), &v1alpha1.FleetServiceList{}, client.InNamespace(v1alpha1.FleetNamespace)); err != nil {
 		t.Error("a member reads the fleet's imports: ", err)
 	}
 	export(f, "r-west", "web")
@@ -203,7 +203,7 @@ func TestAccept(t *testing.T) {
 	f.reconcile("r-west")
 	f.wantStatus("r-west", "ExportsAccepted=False NotJoined", "Joined=False NotAccepted", "Reachable=Unknown NeverHeard")
 	f.mayWrite("r-west", false)
-	f.must(f.client.Get(t.Context(), types.NamespacedName{Namespace: "member-r-west", Name: "web.shop"}, &v1alpha1.ExportedService{}))
+	f.must(f.client.Get(t.Context(), types.NamespacedName{Namespace: "member-r-west", Name: "web.shop"}, &v1alpha1.MemberExport{}))
 
 	f.accept("r-west", true)
 	f.reconcile("r-west")
@@ -381,11 +381,11 @@ func TestExportsAccepted(t *testing.T) {
 	f.wantStatus("x-west", "ExportsAccepted=False EndpointsRefused", "Joined=True Accepted", "Reachable=Unknown NeverHeard")
 }
 
-func export(f *fixture, member, service string) *v1alpha1.ExportedService {
+func export(f *fixture, member, service string) *v1alpha1.MemberExport {
 	f.t.Helper()
-	e := &v1alpha1.ExportedService{
+	e := &v1alpha1.MemberExport{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "member-" + member, Name: service + ".shop"},
-		Spec: v1alpha1.ExportedServiceSpec{
+		Spec: v1alpha1.MemberExportSpec{
 			Service: v1alpha1.ServiceReference{Namespace: "shop", Name: service}, ExportedAt: metav1.Now(),
 			ServiceProperties: v1alpha1.ServiceProperties{Type: v1alpha1.ClusterSetIP},
 		},

@@ -49,7 +49,7 @@ func (r *Registrar) SetupWithManager(mgr ctrl.Manager) error {
 		Watches(&rbacv1.Role{}, handler.EnqueueRequestsFromMapFunc(r.roleChanged), builder.WithPredicates(touched)).
 		Watches(&rbacv1.RoleBinding{}, handler.EnqueueRequestsFromMapFunc(r.roleChanged), builder.WithPredicates(touched)).
 		Watches(&coordinationv1.Lease{}, handler.EnqueueRequestsFromMapFunc(memberOfObject)).
-		Watches(&v1alpha1.ExportedService{}, handler.EnqueueRequestsFromMapFunc(memberOfObject), builder.WithPredicates(refusalChanged)).
+		Watches(&v1alpha1.MemberExport{}, handler.EnqueueRequestsFromMapFunc(memberOfObject), builder.WithPredicates(refusalChanged)).
 		WithOptions(controller.Options{
 			EnableWarmup: &warm,
 			RateLimiter:  workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](firstRetry, lastRetry),
@@ -85,11 +85,11 @@ func (r *Registrar) fleetChanged(ctx context.Context, o client.Object) []reconci
 // refusalChanged leaves out an export's changes that no MemberCluster tells of:
 // each costs a look at all exports of the member.
 var refusalChanged = predicate.Funcs{UpdateFunc: func(u event.UpdateEvent) bool {
-	before, after := u.ObjectOld.(*v1alpha1.ExportedService), u.ObjectNew.(*v1alpha1.ExportedService)
+	before, after := u.ObjectOld.(*v1alpha1.MemberExport), u.ObjectNew.(*v1alpha1.MemberExport)
 	return refused(before) != refused(after)
 }}
 
-func refused(e *v1alpha1.ExportedService) bool {
+func refused(e *v1alpha1.MemberExport) bool {
 	return meta.IsStatusConditionFalse(e.Status.Conditions, condition.EndpointsAdmitted)
 }
 

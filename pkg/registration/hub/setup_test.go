@@ -12,17 +12,17 @@ import (
 
 // Of an export's updates only those matter whose refusal a MemberCluster tells.
 func TestRefusalChanged(t *testing.T) {
-	export := func(generation int64, admitted metav1.ConditionStatus) *v1alpha1.ExportedService {
-		e := &v1alpha1.ExportedService{ObjectMeta: metav1.ObjectMeta{Generation: generation}}
+	export := func(generation int64, admitted metav1.ConditionStatus) *v1alpha1.MemberExport {
+		e := &v1alpha1.MemberExport{ObjectMeta: metav1.ObjectMeta{Generation: generation}}
 		e.Status.Conditions = []metav1.Condition{{Type: condition.EndpointsAdmitted, Status: admitted}}
 		return e
 	}
 	for _, update := range []struct {
-		before, after *v1alpha1.ExportedService
+		before, after *v1alpha1.MemberExport
 		matters       bool
 	}{
 		{export(1, "True"), export(2, "True"), false},
-		{&v1alpha1.ExportedService{}, export(1, "True"), false},
+		{&v1alpha1.MemberExport{}, export(1, "True"), false},
 		{export(1, "True"), export(1, "False"), true},
 		{export(1, "False"), export(2, "True"), true},
 		{export(1, "False"), export(2, "False"), false},

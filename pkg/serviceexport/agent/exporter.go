@@ -55,7 +55,7 @@ func NewExporter(name fleet.ClusterName, member cluster.Cluster, hub cluster.Clu
 	return &Exporter{cluster: name, member: member.GetClient(), hub: hub.GetClient(), hubCache: hub.GetCache(), now: time.Now}
 }
 
-// ReconcileExport makes the hub's ExportedService of one service what the
+// ReconcileExport makes the hub's MemberExport of one service what the
 // member offers of it, and the ServiceExport's status what both say of it. The
 // key is the service's name in the member.
 func (e *Exporter) ReconcileExport(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
@@ -116,23 +116,23 @@ func (e *Exporter) gather(ctx context.Context, key types.NamespacedName) (servic
 	return in, nil
 }
 
-// push writes or withdraws the ExportedService where it differs, and gives the
+// push writes or withdraws the MemberExport where it differs, and gives the
 // conditions that the ServiceExport shall have.
 func (e *Exporter) push(ctx context.Context, service fleet.ServiceName, offer serviceexport.Offer) ([]condition.Condition, error) {
 	key := e.exportedKey(service)
-	exported, err := apply.Found(ctx, e.hub, key, &v1alpha1.ExportedService{})
+	exported, err := apply.Found(ctx, e.hub, key, &v1alpha1.MemberExport{})
 	if err != nil {
-		return nil, fmt.Errorf("read ExportedService %s: %w", key, err)
+		return nil, fmt.Errorf("read MemberExport %s: %w", key, err)
 	}
 	switch {
 	case offer.Spec == nil && exported == nil:
 		return offer.Conditions, nil
 	case offer.Spec == nil:
-		return offer.Conditions, wrapped(apply.Remove(ctx, e.hub, exported), "delete ExportedService %s", key)
+		return offer.Conditions, wrapped(apply.Remove(ctx, e.hub, exported), "delete MemberExport %s", key)
 	}
 	verdicts := slices.Clone(offer.Conditions)
 	if exported == nil || !apiequality.Semantic.DeepEqual(exported.Spec, *offer.Spec) {
-		applied := &v1alpha1.ExportedService{
+		applied := &v1alpha1.MemberExport{
 			ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name},
 			Spec:       *offer.Spec.DeepCopy(),
 		}
@@ -146,7 +146,7 @@ func (e *Exporter) push(ctx context.Context, service fleet.ServiceName, offer se
 
 // refused turns the hub's answer into a verdict. What the user can correct is
 // not tried again before something changes; everything else is.
-func (e *Exporter) refused(service fleet.ServiceName, exported *v1alpha1.ExportedService, verdicts []condition.Condition, err error) ([]condition.Condition, error) {
+func (e *Exporter) refused(service fleet.ServiceName, exported *v1alpha1.MemberExport, verdicts []condition.Condition, err error) ([]condition.Condition, error) {
 	switch {
 	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err):
 		return append(verdicts, condition.ExportRefused(service, err.Error())), nil
@@ -155,11 +155,11 @@ func (e *Exporter) refused(service fleet.ServiceName, exported *v1alpha1.Exporte
 	default:
 		verdicts = append(verdicts, told(service, exported)...) // the hub is away: its last word holds
 	}
-	return verdicts, fmt.Errorf("apply ExportedService of %s: %w", service, err)
+	return verdicts, fmt.Errorf("apply MemberExport of %s: %w", service, err)
 }
 
 // told are the hub's conditions of an export.
-func told(service fleet.ServiceName, exported *v1alpha1.ExportedService) []condition.Condition {
+func told(service fleet.ServiceName, exported *v1alpha1.MemberExport) []condition.Condition {
 	if exported == nil || len(exported.Status.Conditions) == 0 {
 		return []condition.Condition{condition.ExportPending(service)}
 	}

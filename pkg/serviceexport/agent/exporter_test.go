@@ -23,7 +23,7 @@ import (
 )
 
 const (
-	exportWrite = "PATCH exportedservices"
+	exportWrite = "PATCH memberexports"
 	sliceWrite  = "PATCH endpointslices"
 )
 
@@ -45,7 +45,7 @@ func TestPush(t *testing.T) {
 		t.Errorf("endpoints %+v", s.Endpoints)
 	}
 	if len(s.OwnerReferences) != 1 || s.OwnerReferences[0].UID != exported.UID {
-		t.Errorf("owners %+v, want the ExportedService %s", s.OwnerReferences, exported.UID)
+		t.Errorf("owners %+v, want the MemberExport %s", s.OwnerReferences, exported.UID)
 	}
 	if s.Labels[discoveryv1.LabelServiceName] != "" || s.Labels[v1alpha1.LabelSourceCluster] != "push" {
 		t.Errorf("labels %v", s.Labels)
@@ -102,7 +102,7 @@ func TestOneSliceChanges(t *testing.T) {
 	f.wantWrites("after a change on the hub", f.reconcile(ns, "web", "web-1", "web-2"), sliceWrite)
 }
 
-// A slice waits for its ExportedService, which owns it.
+// A slice waits for its MemberExport, which owns it.
 func TestSliceWaitsForOwner(t *testing.T) {
 	f := newFixture(t, "owner")
 	ns := f.namespace("owner-shop")
@@ -130,9 +130,9 @@ func TestInvalidExports(t *testing.T) {
 	f.must(f.member.GetClient().Get(t.Context(), types.NamespacedName{Namespace: ns, Name: "web"}, &service))
 	service.Spec = corev1.ServiceSpec{Type: corev1.ServiceTypeExternalName, ExternalName: "example.com"}
 	f.must(f.member.GetClient().Update(t.Context(), &service))
-	f.wantWrites("as ExternalName", f.reconcile(ns, "web", "web-1"), "DELETE exportedservices", "DELETE endpointslices")
+	f.wantWrites("as ExternalName", f.reconcile(ns, "web", "web-1"), "DELETE memberexports", "DELETE endpointslices")
 	f.wantConditions(ns, "web", "Ready=False Failed", "Valid=False InvalidServiceType")
-	f.goneFromHub("web."+ns, &v1alpha1.ExportedService{})
+	f.goneFromHub("web."+ns, &v1alpha1.MemberExport{})
 
 	service.Spec = corev1.ServiceSpec{Ports: []corev1.ServicePort{{Name: "http", Port: 80}}}
 	f.must(f.member.GetClient().Update(t.Context(), &service))
@@ -269,8 +269,8 @@ func TestWithdraw(t *testing.T) {
 
 	f.must(f.admin.Delete(t.Context(), &mcsv1beta1.ServiceExport{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "web"}}))
 	f.start()
-	f.wantWrites("without the export", f.reconcile(ns, "web", "web-1"), "DELETE exportedservices", "DELETE endpointslices")
-	f.goneFromHub("web."+ns, &v1alpha1.ExportedService{})
+	f.wantWrites("without the export", f.reconcile(ns, "web", "web-1"), "DELETE memberexports", "DELETE endpointslices")
+	f.goneFromHub("web."+ns, &v1alpha1.MemberExport{})
 	f.goneFromHub(hubName(ns, "web", "web-1"), &discoveryv1.EndpointSlice{})
 }
 
@@ -332,10 +332,10 @@ func TestCredential(t *testing.T) {
 	f.must(f.admin.Create(t.Context(), &other.Binding))
 	agent, err := client.New(envtestkit.As(t, registration.User("mine"), v1alpha1.MembersGroup), client.Options{Scheme: f.scheme})
 	f.must(err)
-	export := func(namespace string) *v1alpha1.ExportedService {
-		return &v1alpha1.ExportedService{
+	export := func(namespace string) *v1alpha1.MemberExport {
+		return &v1alpha1.MemberExport{
 			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "web.shop"},
-			Spec: v1alpha1.ExportedServiceSpec{
+			Spec: v1alpha1.MemberExportSpec{
 				Service: v1alpha1.ServiceReference{Namespace: "shop", Name: "web"}, ExportedAt: metav1.Now(),
 				ServiceProperties: v1alpha1.ServiceProperties{Type: v1alpha1.ClusterSetIP},
 			},
@@ -364,8 +364,8 @@ func TestCredential(t *testing.T) {
 		"slice outside of the fleet":       push(slice("default")),
 		"verdict on its own export":        apply.Status(t.Context(), agent, v1alpha1.AgentFieldManager, judged),
 		"deleting another's export":        agent.Delete(t.Context(), export("member-theirs")),
-		"reading another's exports":        agent.List(t.Context(), &v1alpha1.ExportedServiceList{}, client.InNamespace("member-theirs")),
-		"reading all exports":              agent.List(t.Context(), &v1alpha1.ExportedServiceList{}),
+		"reading another's exports":        agent.List(t.Context(), &v1alpha1.MemberExportList{}, client.InNamespace("member-theirs")),
+		"reading all exports":              agent.List(t.Context(), &v1alpha1.MemberExportList{}),
 		"reading Secrets of its namespace": agent.List(t.Context(), &corev1.SecretList{}, client.InNamespace("member-mine")),
 		"reading MemberClusters":           agent.List(t.Context(), &v1alpha1.MemberClusterList{}),
 	} {
@@ -387,7 +387,7 @@ func TestForbidden(t *testing.T) {
 		if err = f.reconcileExport(ns, "web"); err != nil {
 			break
 		}
-		f.must(f.admin.DeleteAllOf(t.Context(), &v1alpha1.ExportedService{}, client.InNamespace("member-forbidden")))
+		f.must(f.admin.DeleteAllOf(t.Context(), &v1alpha1.MemberExport{}, client.InNamespace("member-forbidden")))
 	}
 	if !apierrors.IsForbidden(err) {
 		t.Fatalf("%v, want to be refused and try again", err)

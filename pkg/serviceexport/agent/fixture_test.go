@@ -100,7 +100,7 @@ func (f *fixture) start() {
 	f.t.Cleanup(func() { cancel(); running.Wait() })
 	f.exporter = NewExporter(f.name, f.member, f.hub)
 	f.exporter.now = func() time.Time { return f.clock }
-	for _, o := range []client.Object{&v1alpha1.ExportedService{}, &discoveryv1.EndpointSlice{}} {
+	for _, o := range []client.Object{&v1alpha1.MemberExport{}, &discoveryv1.EndpointSlice{}} {
 		_, err := f.hub.GetCache().GetInformer(ctx, o)
 		f.must(err)
 	}
@@ -184,7 +184,7 @@ func (f *fixture) reconcileSlice(name string) error {
 	return err
 }
 
-// wantWrites checks the hub's writes: "PATCH exportedservices" and such.
+// wantWrites checks the hub's writes: "PATCH memberexports" and such.
 func (f *fixture) wantWrites(when string, got []string, want ...string) {
 	f.t.Helper()
 	if !slices.Equal(got, want) {
@@ -207,9 +207,9 @@ func (f *fixture) wantConditions(namespace, name string, want ...string) {
 	}
 }
 
-func (f *fixture) exported(namespace, name string) *v1alpha1.ExportedService {
+func (f *fixture) exported(namespace, name string) *v1alpha1.MemberExport {
 	f.t.Helper()
-	return f.onHub(name+"."+namespace, &v1alpha1.ExportedService{}).(*v1alpha1.ExportedService)
+	return f.onHub(name+"."+namespace, &v1alpha1.MemberExport{}).(*v1alpha1.MemberExport)
 }
 
 // onHub reads an object of the member's namespace on the hub; it must exist.

@@ -94,7 +94,7 @@ func (h *Hub) await(ctx context.Context) bool {
 func (h *Hub) knock(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, hubPatience)
 	defer cancel()
-	return h.GetAPIReader().List(ctx, &v1alpha1.ExportedServiceList{}, client.InNamespace(serviceexport.Namespace(h.name)), client.Limit(1))
+	return h.GetAPIReader().List(ctx, &v1alpha1.MemberExportList{}, client.InNamespace(serviceexport.Namespace(h.name)), client.Limit(1))
 }
 
 // Heartbeat renews the member's Lease on the hub, by one request each 10 s.

@@ -39,9 +39,9 @@ func (e *Exporter) FirstPush(ctx context.Context) error {
 func (e *Exporter) pushed(ctx context.Context, key types.NamespacedName) error {
 	exported, err := apply.Found(ctx, e.hub, types.NamespacedName{
 		Namespace: serviceexport.Namespace(e.cluster), Name: key.Name + "." + key.Namespace,
-	}, &v1alpha1.ExportedService{})
+	}, &v1alpha1.MemberExport{})
 	if err != nil {
-		return fmt.Errorf("read ExportedService of %s: %w", key, err)
+		return fmt.Errorf("read MemberExport of %s: %w", key, err)
 	}
 	if !e.isDone(exportKey(key)) {
 		in, err := e.gather(ctx, key)

@@ -85,7 +85,7 @@ func (e *Exporter) SetupWithManager(mgr ctrl.Manager) error {
 		For(&mcsv1beta1.ServiceExport{}).
 		Watches(&corev1.Service{}, &handler.EnqueueRequestForObject{}).
 		Watches(&discoveryv1.EndpointSlice{}, handler.EnqueueRequestsFromMapFunc(exportOfForeignSlice)).
-		WatchesRawSource(source.Kind(e.hubCache, &v1alpha1.ExportedService{}, handler.TypedEnqueueRequestsFromMapFunc(exportOf))).
+		WatchesRawSource(source.Kind(e.hubCache, &v1alpha1.MemberExport{}, handler.TypedEnqueueRequestsFromMapFunc(exportOf))).
 		WithOptions(options()).
 		Complete(reconcile.Func(e.ReconcileExport))
 	if err != nil {
@@ -98,7 +98,7 @@ func (e *Exporter) SetupWithManager(mgr ctrl.Manager) error {
 		Watches(&mcsv1beta1.ServiceExport{}, handler.EnqueueRequestsFromMapFunc(e.slicesOfService), builder.WithPredicates(deletionChanged)).
 		Watches(&corev1.Service{}, handler.EnqueueRequestsFromMapFunc(e.slicesOfService), builder.WithPredicates(serviceTypeChanged)).
 		WatchesMetadata(node, handler.EnqueueRequestsFromMapFunc(e.slicesOfNode), builder.WithPredicates(predicate.LabelChangedPredicate{})).
-		WatchesRawSource(source.Kind(e.hubCache, &v1alpha1.ExportedService{}, handler.TypedEnqueueRequestsFromMapFunc(e.slicesOfExported), ownerCameOrWent)).
+		WatchesRawSource(source.Kind(e.hubCache, &v1alpha1.MemberExport{}, handler.TypedEnqueueRequestsFromMapFunc(e.slicesOfExported), ownerCameOrWent)).
 		WatchesRawSource(source.Kind(e.hubCache, &discoveryv1.EndpointSlice{}, handler.TypedEnqueueRequestsFromMapFunc(ownHubSlice))).
 		WithOptions(options()).
 		Complete(reconcile.Func(e.ReconcileSlice))
@@ -130,13 +130,13 @@ var serviceTypeChanged = predicate.Funcs{UpdateFunc: func(u event.UpdateEvent) b
 }}
 
 // ownerCameOrWent passes what gives slices another owner, not status changes.
-var ownerCameOrWent = predicate.TypedFuncs[*v1alpha1.ExportedService]{
-	UpdateFunc: func(u event.TypedUpdateEvent[*v1alpha1.ExportedService]) bool {
+var ownerCameOrWent = predicate.TypedFuncs[*v1alpha1.MemberExport]{
+	UpdateFunc: func(u event.TypedUpdateEvent[*v1alpha1.MemberExport]) bool {
 		return u.ObjectOld.UID != u.ObjectNew.UID || (u.ObjectOld.DeletionTimestamp == nil) != (u.ObjectNew.DeletionTimestamp == nil)
 	},
 }
 
-func exportOf(_ context.Context, exported *v1alpha1.ExportedService) []reconcile.Request {
+func exportOf(_ context.Context, exported *v1alpha1.MemberExport) []reconcile.Request {
 	return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: exported.Spec.Service.Namespace, Name: exported.Spec.Service.Name}}}
 }
 
@@ -163,7 +163,7 @@ func ownHubSlice(_ context.Context, slice *discoveryv1.EndpointSlice) []reconcil
 	return []reconcile.Request{{NamespacedName: types.NamespacedName{Name: slice.Name}}}
 }
 
-func (e *Exporter) slicesOfExported(ctx context.Context, exported *v1alpha1.ExportedService) []reconcile.Request {
+func (e *Exporter) slicesOfExported(ctx context.Context, exported *v1alpha1.MemberExport) []reconcile.Request {
 	return e.slicesOf(ctx, client.InNamespace(exported.Spec.Service.Namespace), client.MatchingFields{indexService: exported.Spec.Service.Name})
 }
 

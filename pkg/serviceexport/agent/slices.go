@@ -56,8 +56,8 @@ func (e *Exporter) ReconcileSlice(ctx context.Context, request reconcile.Request
 }
 
 // wantedSlice is the slice that the hub shall have under a name; nil: none.
-// owner is its ExportedService on the hub; nil: not there yet.
-func (e *Exporter) wantedSlice(ctx context.Context, hubName string) (want *discoveryv1.EndpointSlice, owner *v1alpha1.ExportedService, err error) {
+// owner is its MemberExport on the hub; nil: not there yet.
+func (e *Exporter) wantedSlice(ctx context.Context, hubName string) (want *discoveryv1.EndpointSlice, owner *v1alpha1.MemberExport, err error) {
 	source, err := e.source(ctx, hubName)
 	if source == nil || err != nil {
 		return nil, nil, err
@@ -75,16 +75,16 @@ func (e *Exporter) wantedSlice(ctx context.Context, hubName string) (want *disco
 	if !ok {
 		return nil, nil, nil
 	}
-	owner, err = apply.Found(ctx, e.hub, e.exportedKey(service), &v1alpha1.ExportedService{})
+	owner, err = apply.Found(ctx, e.hub, e.exportedKey(service), &v1alpha1.MemberExport{})
 	if err != nil {
-		return nil, nil, fmt.Errorf("read ExportedService of %s: %w", service, err)
+		return nil, nil, fmt.Errorf("read MemberExport of %s: %w", service, err)
 	}
 	if owner == nil || owner.DeletionTimestamp != nil {
 		return &stripped, nil, nil
 	}
 	controller := true
 	stripped.OwnerReferences = []metav1.OwnerReference{{
-		APIVersion: v1alpha1.GroupVersion.String(), Kind: "ExportedService",
+		APIVersion: v1alpha1.GroupVersion.String(), Kind: "MemberExport",
 		Name: owner.Name, UID: owner.UID, Controller: &controller,
 	}}
 	return &stripped, owner, nil

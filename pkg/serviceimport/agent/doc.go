@@ -1,5 +1,5 @@
 // Package agent shows the fleet's imports in one cluster: it reads
-// ImportedServices, lets serviceimport.Project say what the ServiceImport is,
+// FleetServices, lets serviceimport.Project say what the ServiceImport is,
 // and applies it wherever the cluster has the import's namespace, also when
 // that namespace appears later.
 //

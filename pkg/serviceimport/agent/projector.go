@@ -43,7 +43,7 @@ const (
 	firstRetry, lastRetry = 5 * time.Millisecond, 5 * time.Second
 )
 
-// Projector makes one cluster's ServiceImports of the fleet's ImportedServices.
+// Projector makes one cluster's ServiceImports of the fleet's FleetServices.
 type Projector struct {
 	// read-only after NewProjector
 	hub      client.Reader
@@ -129,7 +129,7 @@ func (p *Projector) ReconcileStatus(ctx context.Context, request reconcile.Reque
 
 // both are the import as the fleet has it and as the cluster shows it; nil
 // where there is none.
-func (p *Projector) both(ctx context.Context, request reconcile.Request) (*v1alpha1.ImportedService, *mcsv1beta1.ServiceImport, error) {
+func (p *Projector) both(ctx context.Context, request reconcile.Request) (*v1alpha1.FleetService, *mcsv1beta1.ServiceImport, error) {
 	imported, err := p.imported(ctx, request.NamespacedName)
 	if err != nil {
 		return nil, nil, err
@@ -141,11 +141,11 @@ func (p *Projector) both(ctx context.Context, request reconcile.Request) (*v1alp
 	return imported, have, nil
 }
 
-func (p *Projector) imported(ctx context.Context, service types.NamespacedName) (*v1alpha1.ImportedService, error) {
+func (p *Projector) imported(ctx context.Context, service types.NamespacedName) (*v1alpha1.FleetService, error) {
 	key := types.NamespacedName{Namespace: v1alpha1.FleetNamespace, Name: serviceimport.Name(fleet.ServiceName{Namespace: service.Namespace, Name: service.Name})}
-	imported, err := apply.Found(ctx, p.hub, key, &v1alpha1.ImportedService{})
+	imported, err := apply.Found(ctx, p.hub, key, &v1alpha1.FleetService{})
 	if err != nil {
-		return nil, fmt.Errorf("read ImportedService %s: %w", key, err)
+		return nil, fmt.Errorf("read FleetService %s: %w", key, err)
 	}
 	if imported != nil && imported.DeletionTimestamp != nil {
 		return nil, nil
@@ -165,7 +165,7 @@ func (p *Projector) remove(ctx context.Context, have *mcsv1beta1.ServiceImport) 
 }
 
 // tell says once of each ServiceImport of somebody else that it is in the way.
-func (p *Projector) tell(have *mcsv1beta1.ServiceImport, imported *v1alpha1.ImportedService) {
+func (p *Projector) tell(have *mcsv1beta1.ServiceImport, imported *v1alpha1.FleetService) {
 	if imported == nil {
 		return
 	}
@@ -212,7 +212,7 @@ func (p *Projector) controller(mgr ctrl.Manager, name string, workers int) *ctrl
 	warm := true
 	return ctrl.NewControllerManagedBy(mgr).Named(name).
 		For(&mcsv1beta1.ServiceImport{}).
-		WatchesRawSource(source.Kind(p.hubCache, &v1alpha1.ImportedService{}, handler.TypedEnqueueRequestsFromMapFunc(importOf))).
+		WatchesRawSource(source.Kind(p.hubCache, &v1alpha1.FleetService{}, handler.TypedEnqueueRequestsFromMapFunc(importOf))).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: workers,
 			EnableWarmup:            &warm,
@@ -225,12 +225,12 @@ var cameOrWent = predicate.Funcs{UpdateFunc: func(u event.UpdateEvent) bool {
 	return (u.ObjectOld.GetDeletionTimestamp() == nil) != (u.ObjectNew.GetDeletionTimestamp() == nil)
 }}
 
-func importOf(_ context.Context, i *v1alpha1.ImportedService) []reconcile.Request {
+func importOf(_ context.Context, i *v1alpha1.FleetService) []reconcile.Request {
 	return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: i.Spec.Service.Namespace, Name: i.Spec.Service.Name}}}
 }
 
 func (p *Projector) importsOfNamespace(ctx context.Context, namespace client.Object) []reconcile.Request {
-	var list v1alpha1.ImportedServiceList
+	var list v1alpha1.FleetServiceList
 	if err := p.hub.List(ctx, &list, client.InNamespace(v1alpha1.FleetNamespace), client.UnsafeDisableDeepCopy); err != nil {
 		return nil // the cache is stopping: each import comes again with the next start
 	}

@@ -94,18 +94,18 @@ func (f *fixture) namespace(name string) {
 	f.must(client.IgnoreAlreadyExists(err))
 }
 
-func (f *fixture) imported(namespace, name string) *v1alpha1.ImportedService {
+func (f *fixture) imported(namespace, name string) *v1alpha1.FleetService {
 	f.t.Helper()
 	h2c := "kubernetes.io/h2c"
-	i := &v1alpha1.ImportedService{
+	i := &v1alpha1.FleetService{
 		ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.FleetNamespace, Name: name + "." + namespace},
-		Spec: v1alpha1.ImportedServiceSpec{
+		Spec: v1alpha1.FleetServiceSpec{
 			Service: v1alpha1.ServiceReference{Namespace: namespace, Name: name},
 			ServiceProperties: v1alpha1.ServiceProperties{
 				Type: v1alpha1.ClusterSetIP, Labels: map[string]string{"team": "shop", "app.kubernetes.io/managed-by": "somebody"},
 				Annotations: map[string]string{"note": "x"}, IPFamilies: []corev1.IPFamily{"IPv4"},
 			},
-			Ports:    []v1alpha1.ImportedPort{{ServicePort: v1alpha1.ServicePort{Name: "http", Port: 80, Protocol: "TCP", AppProtocol: &h2c}}},
+			Ports:    []v1alpha1.FleetServicePort{{ServicePort: v1alpha1.ServicePort{Name: "http", Port: 80, Protocol: "TCP", AppProtocol: &h2c}}},
 			Clusters: []v1alpha1.ExportingCluster{{Name: "us-east", ExportedAt: metav1.Now()}, {Name: "us-west", ExportedAt: metav1.Now()}},
 		},
 	}
@@ -177,7 +177,7 @@ func TestProjection(t *testing.T) {
 
 	i.Labels["somebody"], i.Annotations["tool"] = "else", "tracks it"
 	f.must(f.client.Update(t.Context(), i))
-	imported := &v1alpha1.ImportedService{}
+	imported := &v1alpha1.FleetService{}
 	f.must(f.client.Get(t.Context(), types.NamespacedName{Namespace: v1alpha1.FleetNamespace, Name: "web.p-shop"}, imported))
 	imported.Spec.Labels, imported.Spec.Clusters = nil, imported.Spec.Clusters[:1]
 	imported.Spec.Ports[0].Port = 81

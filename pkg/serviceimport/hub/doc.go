@@ -1,7 +1,7 @@
-// Package hub runs on the hub and makes the fleet's ImportedServices: it reads
-// the ExportedServices of one service in all members' namespaces, lets
+// Package hub runs on the hub and makes the fleet's FleetServices: it reads
+// the MemberExports of one service in all members' namespaces, lets
 // serviceimport.Merge combine those of accepted members, applies the result to
-// crossway-fleet, and writes into each ExportedService's status what the fleet
+// crossway-fleet, and writes into each MemberExport's status what the fleet
 // says of it: Ready, Conflict, EndpointsAdmitted. Two controllers do that, so that
 // no import waits behind statuses.
 //

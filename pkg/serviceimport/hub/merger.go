@@ -24,7 +24,7 @@ import (
 	"crossway.dev/crossway/pkg/serviceimport"
 )
 
-// Merger makes ImportedServices of ExportedServices.
+// Merger makes FleetServices of MemberExports.
 type Merger struct {
 	// read-only after NewMerger
 	client   client.Client
@@ -72,7 +72,7 @@ func (m *Merger) ReconcileStatus(ctx context.Context, request reconcile.Request)
 	}
 	have, err := m.imported(ctx, now.service)
 	if err != nil || !published(have, now.merged.Import) {
-		return reconcile.Result{}, err // the ImportedService's change brings this key back
+		return reconcile.Result{}, err // the FleetService's change brings this key back
 	}
 	for _, e := range now.exported {
 		verdicts, err := m.verdicts(ctx, &e, now.accepted, now.merged)
@@ -91,7 +91,7 @@ func (m *Merger) ReconcileStatus(ctx context.Context, request reconcile.Request)
 type merging struct {
 	service  fleet.ServiceName
 	accepted members
-	exported []v1alpha1.ExportedService
+	exported []v1alpha1.MemberExport
 	merged   serviceimport.Merged
 }
 
@@ -131,7 +131,7 @@ func (m *Merger) members(ctx context.Context) (members, error) {
 }
 
 // of is the accepted member whose namespace an export is in.
-func (m members) of(e *v1alpha1.ExportedService) (v1alpha1.MemberCluster, bool) {
+func (m members) of(e *v1alpha1.MemberExport) (v1alpha1.MemberCluster, bool) {
 	name, ok := strings.CutPrefix(e.Namespace, v1alpha1.MemberNamespacePrefix)
 	if !ok {
 		return v1alpha1.MemberCluster{}, false
@@ -140,69 +140,69 @@ func (m members) of(e *v1alpha1.ExportedService) (v1alpha1.MemberCluster, bool) 
 	return member, ok
 }
 
-// exports are the ExportedServices of one service, by namespace, each as fresh
+// exports are the MemberExports of one service, by namespace, each as fresh
 // as our own last write to it. One that is being deleted is withdrawn.
-func (m *Merger) exports(ctx context.Context, service fleet.ServiceName) ([]v1alpha1.ExportedService, error) {
-	var list v1alpha1.ExportedServiceList
+func (m *Merger) exports(ctx context.Context, service fleet.ServiceName) ([]v1alpha1.MemberExport, error) {
+	var list v1alpha1.MemberExportList
 	// only for the keys: a List would wait for the writes of all other keys
 	err := m.client.List(ctx, &list, client.MatchingFields{indexExport: service.String()}, client.DisableReadYourWritesConsistency, client.UnsafeDisableDeepCopy)
 	if err != nil {
-		return nil, fmt.Errorf("list ExportedServices of %s: %w", service, err)
+		return nil, fmt.Errorf("list MemberExports of %s: %w", service, err)
 	}
-	var exports []v1alpha1.ExportedService
+	var exports []v1alpha1.MemberExport
 	for i := range list.Items {
-		var e v1alpha1.ExportedService
+		var e v1alpha1.MemberExport
 		if err := m.client.Get(ctx, client.ObjectKeyFromObject(&list.Items[i]), &e); client.IgnoreNotFound(err) != nil {
-			return nil, fmt.Errorf("read ExportedService %s/%s: %w", list.Items[i].Namespace, list.Items[i].Name, err)
+			return nil, fmt.Errorf("read MemberExport %s/%s: %w", list.Items[i].Namespace, list.Items[i].Name, err)
 		} else if err == nil && e.DeletionTimestamp == nil {
 			exports = append(exports, e)
 		}
 	}
-	slices.SortFunc(exports, func(a, b v1alpha1.ExportedService) int { return strings.Compare(a.Namespace, b.Namespace) })
+	slices.SortFunc(exports, func(a, b v1alpha1.MemberExport) int { return strings.Compare(a.Namespace, b.Namespace) })
 	return exports, nil
 }
 
-// imported is a service's ImportedService; nil: there is none.
-func (m *Merger) imported(ctx context.Context, service fleet.ServiceName) (*v1alpha1.ImportedService, error) {
+// imported is a service's FleetService; nil: there is none.
+func (m *Merger) imported(ctx context.Context, service fleet.ServiceName) (*v1alpha1.FleetService, error) {
 	key := types.NamespacedName{Namespace: v1alpha1.FleetNamespace, Name: serviceimport.Name(service)}
-	have, err := apply.Found(ctx, m.client, key, &v1alpha1.ImportedService{})
+	have, err := apply.Found(ctx, m.client, key, &v1alpha1.FleetService{})
 	if err != nil {
-		return nil, fmt.Errorf("read ImportedService %s: %w", key, err)
+		return nil, fmt.Errorf("read FleetService %s: %w", key, err)
 	}
 	return have, nil
 }
 
-func published(have *v1alpha1.ImportedService, want *v1alpha1.ImportedServiceSpec) bool {
+func published(have *v1alpha1.FleetService, want *v1alpha1.FleetServiceSpec) bool {
 	if have == nil || want == nil {
 		return have == nil && want == nil
 	}
 	return apiequality.Semantic.DeepEqual(have.Spec, *want)
 }
 
-// publish writes or removes the ImportedService where it differs.
-func (m *Merger) publish(ctx context.Context, service fleet.ServiceName, spec *v1alpha1.ImportedServiceSpec) error {
+// publish writes or removes the FleetService where it differs.
+func (m *Merger) publish(ctx context.Context, service fleet.ServiceName, spec *v1alpha1.FleetServiceSpec) error {
 	have, err := m.imported(ctx, service)
 	if err != nil || published(have, spec) {
 		return err
 	}
 	if spec == nil {
 		if err := apply.Remove(ctx, m.client, have); err != nil {
-			return fmt.Errorf("delete ImportedService %s: %w", have.Name, err)
+			return fmt.Errorf("delete FleetService %s: %w", have.Name, err)
 		}
 		return nil
 	}
-	want := &v1alpha1.ImportedService{
+	want := &v1alpha1.FleetService{
 		ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.FleetNamespace, Name: serviceimport.Name(service)}, Spec: *spec.DeepCopy(),
 	}
 	if err := apply.Object(ctx, m.client, v1alpha1.HubFieldManager, want); err != nil {
-		return fmt.Errorf("apply ImportedService %s: %w", serviceimport.Name(service), err)
+		return fmt.Errorf("apply FleetService %s: %w", serviceimport.Name(service), err)
 	}
 	m.rush.Wrote(m.now())
 	return nil
 }
 
 // verdicts are all conditions of one export.
-func (m *Merger) verdicts(ctx context.Context, e *v1alpha1.ExportedService, accepted members, merged serviceimport.Merged) ([]condition.Condition, error) {
+func (m *Merger) verdicts(ctx context.Context, e *v1alpha1.MemberExport, accepted members, merged serviceimport.Merged) ([]condition.Condition, error) {
 	member, ok := accepted.of(e)
 	if !ok {
 		return []condition.Condition{condition.ExportNotAccepted(e.Namespace)}, nil
@@ -221,13 +221,13 @@ func (m *Merger) verdicts(ctx context.Context, e *v1alpha1.ExportedService, acce
 }
 
 // addresses are those of all slices of an export.
-func (m *Merger) addresses(ctx context.Context, e *v1alpha1.ExportedService) ([]string, error) {
+func (m *Merger) addresses(ctx context.Context, e *v1alpha1.MemberExport) ([]string, error) {
 	service := fleet.ServiceName{Namespace: e.Spec.Service.Namespace, Name: e.Spec.Service.Name}
 	var list discoveryv1.EndpointSliceList
 	err := m.client.List(ctx, &list, client.InNamespace(e.Namespace), client.MatchingFields{indexSlice: service.String()},
 		client.DisableReadYourWritesConsistency, client.UnsafeDisableDeepCopy) // read-only, and nobody here writes slices
 	if err != nil {
-		return nil, fmt.Errorf("list EndpointSlices of ExportedService %s/%s: %w", e.Namespace, e.Name, err)
+		return nil, fmt.Errorf("list EndpointSlices of MemberExport %s/%s: %w", e.Namespace, e.Name, err)
 	}
 	var addresses []string
 	for i := range list.Items {
@@ -238,18 +238,18 @@ func (m *Merger) addresses(ctx context.Context, e *v1alpha1.ExportedService) ([]
 	return addresses, nil
 }
 
-func (m *Merger) writeStatus(ctx context.Context, e *v1alpha1.ExportedService, verdicts []condition.Condition) error {
+func (m *Merger) writeStatus(ctx context.Context, e *v1alpha1.MemberExport, verdicts []condition.Condition) error {
 	wanted := condition.Stamped(e.Status.Conditions, verdicts, e.Generation, m.now())
 	have := slices.SortedFunc(slices.Values(e.Status.Conditions), func(a, b metav1.Condition) int { return strings.Compare(a.Type, b.Type) })
 	if apiequality.Semantic.DeepEqual(have, wanted) {
 		return nil
 	}
-	status := &v1alpha1.ExportedService{
+	status := &v1alpha1.MemberExport{
 		ObjectMeta: metav1.ObjectMeta{Namespace: e.Namespace, Name: e.Name},
-		Status:     v1alpha1.ExportedServiceStatus{Conditions: wanted},
+		Status:     v1alpha1.MemberExportStatus{Conditions: wanted},
 	}
 	if err := apply.Status(ctx, m.client, v1alpha1.HubFieldManager, status); client.IgnoreNotFound(err) != nil {
-		return fmt.Errorf("write status of ExportedService %s/%s: %w", e.Namespace, e.Name, err)
+		return fmt.Errorf("write status of MemberExport %s/%s: %w", e.Namespace, e.Name, err)
 	}
 	return nil
 }

@@ -75,7 +75,7 @@ func newFixture(t *testing.T) *fixture {
 		}
 	})
 	t.Cleanup(func() { cancel(); running.Wait() })
-	for _, o := range []client.Object{&v1alpha1.ExportedService{}, &v1alpha1.ImportedService{}, &v1alpha1.MemberCluster{}, &discoveryv1.EndpointSlice{}} {
+	for _, o := range []client.Object{&v1alpha1.MemberExport{}, &v1alpha1.FleetService{}, &v1alpha1.MemberCluster{}, &discoveryv1.EndpointSlice{}} {
 		_, err := hub.GetCache().GetInformer(ctx, o)
 		f.must(err)
 	}
@@ -122,11 +122,11 @@ func (f *fixture) member(name, cidr string) {
 }
 
 // export makes a cluster's export of shop/<service>, hour of January 1st.
-func (f *fixture) export(namespace, service string, hour int, edit func(*v1alpha1.ExportedServiceSpec)) {
+func (f *fixture) export(namespace, service string, hour int, edit func(*v1alpha1.MemberExportSpec)) {
 	f.t.Helper()
-	e := &v1alpha1.ExportedService{
+	e := &v1alpha1.MemberExport{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: service + ".shop"},
-		Spec: v1alpha1.ExportedServiceSpec{
+		Spec: v1alpha1.MemberExportSpec{
 			Service:           v1alpha1.ServiceReference{Namespace: "shop", Name: service},
 			ExportedAt:        metav1.Date(2099, 1, 1, hour, 0, 0, 0, time.UTC), // after any acceptance
 			ServiceProperties: v1alpha1.ServiceProperties{Type: v1alpha1.ClusterSetIP},
@@ -156,7 +156,7 @@ func (f *fixture) slice(namespace, service, name string, kind discoveryv1.Addres
 
 func (f *fixture) reconcile(service string) {
 	f.t.Helper()
-	f.must(f.client.List(f.t.Context(), &v1alpha1.ExportedServiceList{})) // a controller comes after its event
+	f.must(f.client.List(f.t.Context(), &v1alpha1.MemberExportList{})) // a controller comes after its event
 	f.must(f.client.List(f.t.Context(), &v1alpha1.MemberClusterList{}))
 	f.reconcileKey("shop", service)
 }
@@ -174,7 +174,7 @@ func (f *fixture) reconcileKey(namespace, service string) {
 // imported is the import as text: "http 80 from us-east us-west", or "none".
 func (f *fixture) imported(service string) string {
 	f.t.Helper()
-	var i v1alpha1.ImportedService
+	var i v1alpha1.FleetService
 	err := f.client.Get(f.t.Context(), types.NamespacedName{Namespace: v1alpha1.FleetNamespace, Name: service + ".shop"}, &i)
 	if client.IgnoreNotFound(err) != nil {
 		f.t.Fatal(err)
@@ -193,9 +193,9 @@ func (f *fixture) imported(service string) string {
 	return strings.Join(words, " ")
 }
 
-func (f *fixture) exported(namespace, service string) *v1alpha1.ExportedService {
+func (f *fixture) exported(namespace, service string) *v1alpha1.MemberExport {
 	f.t.Helper()
-	var e v1alpha1.ExportedService
+	var e v1alpha1.MemberExport
 	f.must(f.client.Get(f.t.Context(), types.NamespacedName{Namespace: namespace, Name: service + ".shop"}, &e))
 	return &e
 }
@@ -244,7 +244,7 @@ func TestMergeAndConflict(t *testing.T) {
 		t.Error(m)
 	}
 
-	f.export("member-m-east", "web", 2, func(s *v1alpha1.ExportedServiceSpec) { s.Ports[0].Port = 8080 })
+	f.export("member-m-east", "web", 2, func(s *v1alpha1.MemberExportSpec) { s.Ports[0].Port = 8080 })
 	f.reconcile("web")
 	f.wantImport("web", "http 80 from m-east m-west")
 	for _, ns := range []string{"member-m-west", "member-m-east"} {
@@ -331,7 +331,7 @@ func TestNotAccepted(t *testing.T) {
 	f.ensure(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "elsewhere"}})
 	f.export("member-a-west", "stray", 3, nil)
 	f.export("member-a-east", "stray", 2, nil)
-	f.export("elsewhere", "stray", 1, func(s *v1alpha1.ExportedServiceSpec) { s.Ports[0].Port = 1 })
+	f.export("elsewhere", "stray", 1, func(s *v1alpha1.MemberExportSpec) { s.Ports[0].Port = 1 })
 	f.reconcile("stray")
 	f.wantImport("stray", "http 80 from a-east a-west")
 	f.wantConditions("elsewhere", "stray", "Ready=False NotAccepted")
@@ -355,7 +355,7 @@ func TestStatusComesAfterImport(t *testing.T) {
 	f := newFixture(t)
 	f.member("s-west", "10.1.0.0/16")
 	f.export("member-s-west", "later", 1, nil)
-	f.must(f.client.List(t.Context(), &v1alpha1.ExportedServiceList{}))
+	f.must(f.client.List(t.Context(), &v1alpha1.MemberExportList{}))
 	f.must(f.client.List(t.Context(), &v1alpha1.MemberClusterList{}))
 	key := reconcile.Request{NamespacedName: types.NamespacedName{Namespace: "shop", Name: "later"}}
 	for _, step := range []struct {
@@ -379,7 +379,7 @@ func TestStatusesComeAfterARush(t *testing.T) {
 	for i := range 20 {
 		f.export("member-r-west", fmt.Sprint("many", i), 1, nil)
 	}
-	f.must(f.client.List(t.Context(), &v1alpha1.ExportedServiceList{}))
+	f.must(f.client.List(t.Context(), &v1alpha1.MemberExportList{}))
 	f.must(f.client.List(t.Context(), &v1alpha1.MemberClusterList{}))
 	key := func(i int) reconcile.Request {
 		return reconcile.Request{NamespacedName: types.NamespacedName{Namespace: "shop", Name: fmt.Sprint("many", i)}}
@@ -404,7 +404,7 @@ func TestImportIsOurs(t *testing.T) {
 	f.member("o-west", "10.1.0.0/16")
 	f.export("member-o-west", "ours", 1, nil)
 	f.reconcile("ours")
-	var i v1alpha1.ImportedService
+	var i v1alpha1.FleetService
 	f.must(f.client.Get(t.Context(), types.NamespacedName{Namespace: v1alpha1.FleetNamespace, Name: "ours.shop"}, &i))
 	i.Spec.Ports[0].Port = 9
 	f.must(f.client.Update(t.Context(), &i))
@@ -419,15 +419,15 @@ func TestLongNames(t *testing.T) {
 	cluster := "l" + strings.Repeat("o", 48) + "g"
 	f.member(cluster, "10.1.0.0/16")
 	long := "s" + strings.Repeat("v", 62)
-	e := &v1alpha1.ExportedService{
+	e := &v1alpha1.MemberExport{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "member-" + cluster, Name: long + "." + long},
-		Spec: v1alpha1.ExportedServiceSpec{
+		Spec: v1alpha1.MemberExportSpec{
 			Service: v1alpha1.ServiceReference{Namespace: long, Name: long}, ExportedAt: metav1.Now(),
 			ServiceProperties: v1alpha1.ServiceProperties{Type: v1alpha1.ClusterSetIP},
 		},
 	}
 	f.must(f.client.Create(t.Context(), e))
-	f.must(f.client.List(t.Context(), &v1alpha1.ExportedServiceList{}))
+	f.must(f.client.List(t.Context(), &v1alpha1.MemberExportList{}))
 	f.reconcileKey(long, long)
-	f.must(f.client.Get(t.Context(), types.NamespacedName{Namespace: v1alpha1.FleetNamespace, Name: long + "." + long}, &v1alpha1.ImportedService{}))
+	f.must(f.client.Get(t.Context(), types.NamespacedName{Namespace: v1alpha1.FleetNamespace, Name: long + "." + long}, &v1alpha1.FleetService{}))
 }

@@ -39,10 +39,10 @@ const (
 
 // Index adds to the hub's cache the indexes that a Merger reads by.
 func Index(ctx context.Context, indexer client.FieldIndexer) error {
-	if err := indexer.IndexField(ctx, &v1alpha1.ExportedService{}, indexExport, func(o client.Object) []string {
-		return []string{serviceOfExport(o.(*v1alpha1.ExportedService)).String()}
+	if err := indexer.IndexField(ctx, &v1alpha1.MemberExport{}, indexExport, func(o client.Object) []string {
+		return []string{serviceOfExport(o.(*v1alpha1.MemberExport)).String()}
 	}); err != nil {
-		return fmt.Errorf("index ExportedServices by service: %w", err)
+		return fmt.Errorf("index MemberExports by service: %w", err)
 	}
 	if err := indexer.IndexField(ctx, &discoveryv1.EndpointSlice{}, indexSlice, func(o client.Object) []string {
 		if service, ok := serviceOfSlice(o); ok {
@@ -76,8 +76,8 @@ func (m *Merger) SetupWithManager(mgr ctrl.Manager) error {
 func (m *Merger) controller(mgr ctrl.Manager, name string, workers int) *ctrl.Builder {
 	warm := true
 	return ctrl.NewControllerManagedBy(mgr).Named(name).
-		Watches(&v1alpha1.ExportedService{}, handler.EnqueueRequestsFromMapFunc(exportedService)).
-		Watches(&v1alpha1.ImportedService{}, handler.EnqueueRequestsFromMapFunc(importedService)).
+		Watches(&v1alpha1.MemberExport{}, handler.EnqueueRequestsFromMapFunc(memberExport)).
+		Watches(&v1alpha1.FleetService{}, handler.EnqueueRequestsFromMapFunc(fleetService)).
 		Watches(&v1alpha1.MemberCluster{}, handler.EnqueueRequestsFromMapFunc(m.everyService), builder.WithPredicates(membershipChanged)).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: workers,
@@ -95,7 +95,7 @@ var membershipChanged = predicate.Funcs{UpdateFunc: func(u event.UpdateEvent) bo
 		!registration.AcceptedAt(before).Equal(registration.AcceptedAt(after))
 }}
 
-func serviceOfExport(e *v1alpha1.ExportedService) fleet.ServiceName {
+func serviceOfExport(e *v1alpha1.MemberExport) fleet.ServiceName {
 	return fleet.ServiceName{Namespace: e.Spec.Service.Namespace, Name: e.Spec.Service.Name}
 }
 
@@ -109,12 +109,12 @@ func requestFor(service fleet.ServiceName) reconcile.Request {
 	return reconcile.Request{NamespacedName: types.NamespacedName{Namespace: service.Namespace, Name: service.Name}}
 }
 
-func exportedService(_ context.Context, o client.Object) []reconcile.Request {
-	return []reconcile.Request{requestFor(serviceOfExport(o.(*v1alpha1.ExportedService)))}
+func memberExport(_ context.Context, o client.Object) []reconcile.Request {
+	return []reconcile.Request{requestFor(serviceOfExport(o.(*v1alpha1.MemberExport)))}
 }
 
-func importedService(_ context.Context, o client.Object) []reconcile.Request {
-	ref := o.(*v1alpha1.ImportedService).Spec.Service
+func fleetService(_ context.Context, o client.Object) []reconcile.Request {
+	ref := o.(*v1alpha1.FleetService).Spec.Service
 	return []reconcile.Request{requestFor(fleet.ServiceName{Namespace: ref.Namespace, Name: ref.Name})}
 }
 
@@ -125,9 +125,9 @@ func exportedSlice(_ context.Context, o client.Object) []reconcile.Request {
 	return nil
 }
 
-// everyService is each exported service: who is in the fleet concerns them all.
+// everyService is each member export: who is in the fleet concerns them all.
 func (m *Merger) everyService(ctx context.Context, _ client.Object) []reconcile.Request {
-	var list v1alpha1.ExportedServiceList
+	var list v1alpha1.MemberExportList
 	if err := m.client.List(ctx, &list, client.DisableReadYourWritesConsistency, client.UnsafeDisableDeepCopy); err != nil {
 		return nil // the cache is stopping: each service comes again with the next start
 	}

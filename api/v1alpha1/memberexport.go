@@ -5,7 +5,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// ExportedService is what one member offers of one service. The member's agent
+// MemberExport is what one member offers of one service. The member's agent
 // writes it as <service>.<namespace> into member-<cluster>; that namespace,
 // never the content, says which cluster it is from.
 //
@@ -19,12 +19,12 @@ import (
 // +kubebuilder:printcolumn:name="Conflict",type=string,JSONPath=`.status.conditions[?(@.type=="Conflict")].reason`
 // +kubebuilder:printcolumn:name="Exported",type=date,JSONPath=`.spec.exportedAt`
 // +kubebuilder:validation:XValidation:rule="self.metadata.name.split('.') == [self.spec.service.name, self.spec.service.namespace]",message="name must be <service>.<namespace> of spec.service"
-type ExportedService struct {
+type MemberExport struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
-	Spec   ExportedServiceSpec   `json:"spec"`
-	Status ExportedServiceStatus `json:"status,omitempty"`
+	Spec   MemberExportSpec   `json:"spec"`
+	Status MemberExportStatus `json:"status,omitempty"`
 }
 
 // ServiceReference names a Service; namespaces are the same in all clusters.
@@ -100,9 +100,9 @@ type ServicePort struct {
 	AppProtocol *string `json:"appProtocol,omitempty"`
 }
 
-// ExportedServiceSpec is the member's word, complete from the start: the hub
+// MemberExportSpec is the member's word, complete from the start: the hub
 // needs nothing else to merge.
-type ExportedServiceSpec struct {
+type MemberExportSpec struct {
 	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="service cannot change; delete the export and make another"
 	Service ServiceReference `json:"service"`
 	// ExportedAt is the creationTimestamp of the ServiceExport: the oldest wins conflicts.
@@ -116,8 +116,8 @@ type ExportedServiceSpec struct {
 	Ports []ServicePort `json:"ports,omitempty"`
 }
 
-// ExportedServiceStatus is the hub's verdict; the agent copies it to the ServiceExport.
-type ExportedServiceStatus struct {
+// MemberExportStatus is the hub's verdict; the agent copies it to the ServiceExport.
+type MemberExportStatus struct {
 	// Conditions: Ready, Conflict (KEP-1645), EndpointsAdmitted.
 	// +listType=map
 	// +listMapKey=type
@@ -125,11 +125,11 @@ type ExportedServiceStatus struct {
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 }
 
-// ExportedServiceList is a list of ExportedServices.
+// MemberExportList is a list of MemberExports.
 //
 // +kubebuilder:object:root=true
-type ExportedServiceList struct {
+type MemberExportList struct {
 	metav1.TypeMeta `json:",inline"`
 	metav1.ListMeta `json:"metadata,omitempty"`
-	Items           []ExportedService `json:"items"`
+	Items           []MemberExport `json:"items"`
 }

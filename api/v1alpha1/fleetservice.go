@@ -2,7 +2,7 @@ package v1alpha1
 
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-// ImportedService is the fleet's truth about one service: what the hub merged
+// FleetService is the fleet's truth about one service: what the hub merged
 // from all its exports. It is named <service>.<namespace>, is in
 // crossway-fleet, and every cluster projects it to a ServiceImport.
 //
@@ -12,15 +12,15 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // +kubebuilder:printcolumn:name="In",type=string,JSONPath=`.spec.service.namespace`
 // +kubebuilder:printcolumn:name="Type",type=string,JSONPath=`.spec.type`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
-type ImportedService struct {
+type FleetService struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
-	Spec ImportedServiceSpec `json:"spec"`
+	Spec FleetServiceSpec `json:"spec"`
 }
 
-// ImportedServiceSpec is the merge of all exports.
-type ImportedServiceSpec struct {
+// FleetServiceSpec is the merge of all exports.
+type FleetServiceSpec struct {
 	Service ServiceReference `json:"service"`
 
 	ServiceProperties `json:",inline"`
@@ -28,7 +28,7 @@ type ImportedServiceSpec struct {
 	// Ports are the union of all exports' ports.
 	// +listType=atomic
 	// +optional
-	Ports []ImportedPort `json:"ports,omitempty"`
+	Ports []FleetServicePort `json:"ports,omitempty"`
 
 	// Clusters that export the service, by name.
 	// +listType=map
@@ -36,8 +36,8 @@ type ImportedServiceSpec struct {
 	Clusters []ExportingCluster `json:"clusters"`
 }
 
-// ImportedPort is a port and who offers it.
-type ImportedPort struct {
+// FleetServicePort is a port and who offers it.
+type FleetServicePort struct {
 	ServicePort `json:",inline"`
 	// Clusters that offer the port, by name; absent where all exporting clusters do.
 	// +listType=atomic
@@ -51,11 +51,11 @@ type ExportingCluster struct {
 	ExportedAt metav1.Time `json:"exportedAt"`
 }
 
-// ImportedServiceList is a list of ImportedServices.
+// FleetServiceList is a list of FleetServices.
 //
 // +kubebuilder:object:root=true
-type ImportedServiceList struct {
+type FleetServiceList struct {
 	metav1.TypeMeta `json:",inline"`
 	metav1.ListMeta `json:"metadata,omitempty"`
-	Items           []ImportedService `json:"items"`
+	Items           []FleetService `json:"items"`
 }
