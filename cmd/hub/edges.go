@@ -25,8 +25,8 @@ import (
 type publisher struct {
 	*server.Server
 	withoutRetries bool // see disableRetries
-	// withdrawn tells whoever publishes load assignments that a pool has none any more.
-	withdrawn func(pool string)
+	// poolRemoved tells the publisher of load assignments that a pool has none any more.
+	poolRemoved func(pool string)
 }
 
 func (p publisher) SetAssignments(pool string, changed []envoy.Resource, removed []string) {
@@ -58,7 +58,7 @@ func (p publisher) Progress(pool string) []reconciler.EdgeProgress {
 
 func (p publisher) Withdraw(pool string) {
 	p.RemovePool(pool)
-	p.withdrawn(pool)
+	p.poolRemoved(pool)
 }
 
 func onWire(resources []envoy.Resource) []server.Resource {
@@ -95,7 +95,7 @@ func observer(gateways *reconciler.Reconciler, loop *endpoints.Loop) server.Obse
 		},
 		Holds: func(e server.Edge, typeURL string, versions map[string]string) {
 			if typeURL == server.AssignmentType {
-				loop.Held(edgeOf(e), versions)
+				loop.InitialVersions(edgeOf(e), versions)
 				return
 			}
 			gateways.Acked(typeURL, versions)
@@ -112,7 +112,7 @@ func observer(gateways *reconciler.Reconciler, loop *endpoints.Loop) server.Obse
 		},
 		Nacked:   func(_ server.Edge, r server.Refusal) { gateways.Nacked(r.TypeURL, r.Name, r.Version, r.Message) },
 		Progress: func(string) { gateways.Progressed() },
-		Load:     func(e server.Edge, r server.LoadReport) { loop.Hear(edgeOf(e), loadsOf(r)) },
+		Load:     func(e server.Edge, r server.LoadReport) { loop.ObserveLoad(edgeOf(e), loadsOf(r)) },
 	}
 }
 

@@ -70,7 +70,7 @@ func wire(ctx context.Context, o Options, cluster *rest.Config) (manager.Manager
 	// The fast stream: slices and load reports -> load assignments.
 	loop := endpoints.New(endpoints.Config{Cache: mgr.GetCache(), Publisher: out, Reporter: overflowVerdicts,
 		Hub: endpoints.Hub{Place: o.place(), CIDRs: cidrs}, Log: log.WithName("endpoints")})
-	out.withdrawn = loop.Withdrawn
+	out.poolRemoved = loop.PoolRemoved
 
 	// The rare stream: objects -> Build -> everything else.
 	keeper := reconciler.NewKeeper(mgr.GetClient(), mgr.GetAPIReader(), nil)

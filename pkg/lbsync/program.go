@@ -8,35 +8,35 @@ import (
 	"crossway.dev/crossway/pkg/gateway/model"
 )
 
-// Place is where an edge stands: its EdgePool, and the pool's region.
-type Place struct{ Pool, Region string }
+// PoolRef names an EdgePool and its region.
+type PoolRef struct{ Pool, Region string }
 
-// Program is what the edges of one place serve, endpoints apart. All edges of a place get the same.
+// Program is what the edges of one pool serve, endpoints apart. All edges of a pool get the same.
 type Program struct {
 	Listeners   []Listener         // in the model's order
 	Assignments []model.Assignment // that the listeners use, in the model's order
 	Secrets     []model.Secret     // that the listeners use, in the model's order
 }
 
-// Listener is a model's listener at the one address that it has in this place.
+// Listener is a model's listener at the one address that it has in the pool.
 type Listener struct {
 	model.Listener
 	Address netip.Addr
 }
 
-// ProgramFor selects from a model what a place serves: the listeners that have an address in its pool, and of the
+// ProgramFor selects from a model what a pool serves: the listeners that have an address in the pool, and of the
 // assignments and secrets those that these listeners use. The result shares memory with m; neither may be changed.
-func ProgramFor(m model.Model, place Place) Program {
-	p := Program{Listeners: ListenersIn(m, place)}
+func ProgramFor(m model.Model, pool PoolRef) Program {
+	p := Program{Listeners: ListenersIn(m, pool)}
 	p.Assignments, p.Secrets = used(m, p.Listeners)
 	return p
 }
 
 // ListenersIn are the listeners of ProgramFor alone.
-func ListenersIn(m model.Model, place Place) []Listener {
+func ListenersIn(m model.Model, pool PoolRef) []Listener {
 	var in []Listener
 	for _, l := range m.Listeners {
-		k := slices.IndexFunc(l.Addresses, func(a model.Address) bool { return a.Pool == place.Pool })
+		k := slices.IndexFunc(l.Addresses, func(a model.Address) bool { return a.Pool == pool.Pool })
 		if k < 0 || len(l.Chains) == 0 { // Envoy refuses a listener without chains
 			continue
 		}

@@ -57,7 +57,7 @@ func wide(n int) model.Model {
 func BenchmarkPublish1000(b *testing.B) {
 	edges := &sink{}
 	o := outlet{publisher: edges, assigner: edges, translation: newTranslation(), ledger: newLedger()}
-	places := []lbsync.Place{{Pool: "us", Region: "us"}, {Pool: "eu", Region: "eu"}}
+	places := []lbsync.PoolRef{{Pool: "us", Region: "us"}, {Pool: "eu", Region: "eu"}}
 	m := wide(1000)
 	o.publish(m, places, generations{})
 	generation := int64(1)

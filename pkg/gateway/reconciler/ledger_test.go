@@ -216,7 +216,7 @@ func TestNackOfOnePool(t *testing.T) {
 			{Pool: "eu", Address: netip.MustParseAddr("198.18.2.1")}, {Pool: "us", Address: netip.MustParseAddr("198.18.1.1")},
 		}}}}
 	o := outlet{publisher: silent{}, assigner: silent{}, translation: newTranslation(), ledger: newLedger()}
-	places := []lbsync.Place{{Pool: "eu", Region: "eu"}, {Pool: "us", Region: "us"}}
+	places := []lbsync.PoolRef{{Pool: "eu", Region: "eu"}, {Pool: "us", Region: "us"}}
 	o.publish(m, places, now)
 	for _, place := range places {
 		r := newRefusals()

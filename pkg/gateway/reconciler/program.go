@@ -82,7 +82,7 @@ func newTranslation() *translation {
 }
 
 // resources of one place. Call forget after the last place of a round.
-func (t *translation) resources(m model.Model, place lbsync.Place) envoy.Resources {
+func (t *translation) resources(m model.Model, place lbsync.PoolRef) envoy.Resources {
 	listeners := lbsync.ListenersIn(m, place)
 	var out envoy.Resources
 	for _, l := range listeners {

@@ -14,7 +14,7 @@ import (
 // What is remembered never shows: after any change, all resources are those of
 // a translation without memory, in pools that differ and in large listeners.
 func TestTranslationRemembers(t *testing.T) {
-	all := []lbsync.Place{{Pool: "us", Region: "us"}, {Pool: "eu", Region: "eu"}, {Pool: "none", Region: "us"}}
+	all := []lbsync.PoolRef{{Pool: "us", Region: "us"}, {Pool: "eu", Region: "eu"}, {Pool: "none", Region: "us"}}
 	places := all[:2]
 	remembered := newTranslation()
 	m := wide(60)
@@ -77,7 +77,7 @@ func TestTranslationRemembers(t *testing.T) {
 		{"pools go again", func() { places = nil }},
 		{"one comes back", func() { places = all[1:2] }},
 		{"nothing more", func() {}},
-		{"others do", func() { places = []lbsync.Place{all[2], all[1], all[0]} }},
+		{"others do", func() { places = []lbsync.PoolRef{all[2], all[1], all[0]} }},
 		{"all goes", func() { m = model.Model{} }},
 	} {
 		step.change()

@@ -48,7 +48,7 @@ type outlet struct {
 
 // publish brings every pool to the model. Pools of which nothing changed are
 // left alone.
-func (o *outlet) publish(m model.Model, places []lbsync.Place, now generations) {
+func (o *outlet) publish(m model.Model, places []lbsync.PoolRef, now generations) {
 	if o.pools == nil || !sameList(o.model.Assignments, m.Assignments, sameAssignment) || !reflect.DeepEqual(o.model.Imports, m.Imports) {
 		o.assigner.SetAssignments(m.Assignments, m.Imports)
 	}
@@ -78,7 +78,7 @@ func (o *outlet) publish(m model.Model, places []lbsync.Place, now generations) 
 		}
 	}
 	maps.DeleteFunc(o.pools, func(pool string, _ published) bool {
-		gone := !slices.ContainsFunc(places, func(p lbsync.Place) bool { return p.Pool == pool })
+		gone := !slices.ContainsFunc(places, func(p lbsync.PoolRef) bool { return p.Pool == pool })
 		if gone {
 			o.publisher.Withdraw(pool)
 		}

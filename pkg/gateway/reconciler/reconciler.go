@@ -398,9 +398,9 @@ func (r *Reconciler) build(ctx context.Context, edges map[string][]EdgeProgress)
 }
 
 func (r *Reconciler) publish(ctx context.Context, m model.Model) {
-	places := make([]lbsync.Place, len(r.input.Pools))
+	places := make([]lbsync.PoolRef, len(r.input.Pools))
 	for i := range r.input.Pools {
-		places[i] = lbsync.Place{Pool: r.input.Pools[i].Name, Region: r.input.Pools[i].Spec.Region}
+		places[i] = lbsync.PoolRef{Pool: r.input.Pools[i].Name, Region: r.input.Pools[i].Spec.Region}
 	}
 	r.outlet.publish(m, places, r.now)
 	for _, fault := range r.outlet.faults {

@@ -13,7 +13,7 @@
 // # Shares are soft state
 //
 // The version of a load assignment carries its shares, so a hub that has just started learns from the edges that come
-// back which are in force (Held), and keeps them until every connected edge of the region has reported its load. Until
+// back which are in force (InitialVersions), and keeps them until every connected edge of the region has reported its load. Until
 // then only a member that lost its last endpoint, or was drained, moves.
 //
 // # Backends that share addresses

@@ -153,7 +153,7 @@ func (f *fixture) report(edge Edge, key, service string, served map[string]uint6
 	for cluster, n := range served {
 		load.Localities = append(load.Localities, LocalityLoad{SubZone: cluster + "/shop/" + service, Issued: n, Succeeded: n})
 	}
-	f.Hear(edge, []Load{load})
+	f.ObserveLoad(edge, []Load{load})
 }
 
 // shares reads the shares in force from a version that an edge holds.

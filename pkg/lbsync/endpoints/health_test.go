@@ -19,7 +19,7 @@ import (
 func (f *fixture) heardFrom(holds map[string]string) Edge {
 	edge := Edge{Pool: "us", Region: "us", Node: "one"}
 	f.Connected(edge)
-	f.Held(edge, holds)
+	f.InitialVersions(edge, holds)
 	return edge
 }
 
@@ -33,7 +33,7 @@ func failing(t *testing.T) (f *fixture, edge Edge, fail func()) {
 	f.report(edge, "a", "web", map[string]uint64{"us-west": 1}) // of an edge's first report it is not known what failed how
 	return f, edge, func() {
 		f.clock.Step(time.Second)
-		f.Hear(edge, []Load{{Assignment: "a", Interval: time.Second, Localities: []LocalityLoad{
+		f.ObserveLoad(edge, []Load{{Assignment: "a", Interval: time.Second, Localities: []LocalityLoad{
 			{SubZone: "us-west/shop/web", Issued: 20, Failed: 20}, {SubZone: "eu-west/shop/web", Issued: 20, Succeeded: 20}}}})
 		f.run()
 	}
@@ -77,7 +77,7 @@ func TestUntried(t *testing.T) {
 	fail()
 	fail()
 	stream := func() {
-		f.Hear(edge, []Load{{Assignment: "a", Interval: time.Second, Localities: []LocalityLoad{
+		f.ObserveLoad(edge, []Load{{Assignment: "a", Interval: time.Second, Localities: []LocalityLoad{
 			{SubZone: "us-west/shop/web", Open: 1}, {SubZone: "eu-west/shop/web", Issued: 2, Succeeded: 2}}}})
 	}
 	stream()
@@ -152,7 +152,7 @@ func (f downs) hear(issued, succeeded uint64, clusters ...string) {
 		}
 		loads = append(loads, load)
 	}
-	f.Hear(f.edge, loads)
+	f.ObserveLoad(f.edge, loads)
 	f.run()
 }
 
@@ -239,7 +239,7 @@ func TestLateErrorsAreAnswers(t *testing.T) {
 			load := reports[second%len(reports)]
 			load.SubZone = "us-west/shop/web"
 			f.clock.Step(time.Second)
-			f.Hear(edge, []Load{{Assignment: "a", Interval: time.Second, Localities: []LocalityLoad{load}}})
+			f.ObserveLoad(edge, []Load{{Assignment: "a", Interval: time.Second, Localities: []LocalityLoad{load}}})
 			f.run()
 			if len(health.Dead()) > 0 {
 				t.Fatalf("%s: dead after %d s", why, second)
@@ -282,7 +282,7 @@ func TestOrderOfLoads(t *testing.T) {
 		}
 		for range 3 {
 			f.clock.Step(time.Second)
-			f.Hear(edge, loads)
+			f.ObserveLoad(edge, loads)
 			f.run()
 		}
 		got = append(got, f.shares("us", "api"))
@@ -309,7 +309,7 @@ func TestTakeoverIsDemand(t *testing.T) {
 			if second < 5 {
 				load.Localities = append(load.Localities, LocalityLoad{SubZone: "us-west/shop/web", Failed: 40}, LocalityLoad{SubZone: "eu-west/shop/web", Failed: 40})
 			}
-			f.Hear(edge, []Load{{Assignment: "api", Interval: time.Second}, load})
+			f.ObserveLoad(edge, []Load{{Assignment: "api", Interval: time.Second}, load})
 			f.run()
 		}
 		if got := f.shares("us", "api"); !strings.HasPrefix(got, "ServiceImport/shop/api=eu-west:4") { // 40, of which 20 fit into us-west

@@ -189,8 +189,8 @@ func (w *world) forget(now time.Time) {
 	}
 }
 
-// Hear takes one edge's load report. It does not block.
-func (l *Loop) Hear(edge Edge, loads []Load) {
+// ObserveLoad takes one edge's load report. It does not block.
+func (l *Loop) ObserveLoad(edge Edge, loads []Load) {
 	h := heard{edge: edge, at: l.config.Clock.Now(), loads: loads}
 	l.intake.put(func(e *events) {
 		if len(e.loads) < maxLoads {
@@ -199,9 +199,9 @@ func (l *Loop) Hear(edge Edge, loads []Load) {
 	})
 }
 
-// Withdrawn is told that the Publisher forgot a pool. Where the pool is there, deleted and made anew so quickly that the
+// PoolRemoved says that the Publisher removed a pool. Where the pool is there, deleted and made anew so quickly that the
 // Loop saw one change or none, the next pass says everything again.
-func (l *Loop) Withdrawn(pool string) {
+func (l *Loop) PoolRemoved(pool string) {
 	l.mu.Lock()
 	delete(l.told, pool)
 	l.mu.Unlock()
@@ -234,9 +234,9 @@ func (l *Loop) Disconnected(edge Edge) {
 	l.world.readEdges()
 }
 
-// Held tells which versions of load assignments an edge holds, before it is answered. Where the hub has just started,
+// InitialVersions takes the versions of load assignments that an edge has when it connects, before it is answered. Where the hub has just started,
 // their shares are taken over, and what is published then has the same versions again.
-func (l *Loop) Held(edge Edge, versions map[string]string) {
+func (l *Loop) InitialVersions(edge Edge, versions map[string]string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if c := l.world.edges[edge.key()]; c != nil {

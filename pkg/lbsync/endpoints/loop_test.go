@@ -144,7 +144,7 @@ func overflowing(t *testing.T, edge Edge) *fixture {
 	f.import2("web", 1)
 	f.SetAssignments([]model.Assignment{assignmentOf("a", "web"), assignmentOf("b", "web")}, []model.Traffic{rated("web", 10)})
 	f.Connected(edge)
-	f.Held(edge, nil)
+	f.InitialVersions(edge, nil)
 	for range 8 {
 		f.clock.Step(time.Second)
 		f.report(edge, "a", "web", map[string]uint64{"us-west": 20, "eu-west": 10})
@@ -238,10 +238,10 @@ func TestEdgesNameStrangers(t *testing.T) {
 	f.import2("web", 1)
 	f.SetAssignments([]model.Assignment{assignmentOf("a", "web")}, nil)
 	f.Connected(edge)
-	f.Held(edge, map[string]string{"a": "abc;ServiceImport/shop/web=us-west:1000000!nobody,%FF"})
+	f.InitialVersions(edge, map[string]string{"a": "abc;ServiceImport/shop/web=us-west:1000000!nobody,%FF"})
 	for range 3 {
 		f.clock.Step(time.Second)
-		f.Hear(edge, []Load{{Assignment: "a", Interval: time.Second, Localities: []LocalityLoad{
+		f.ObserveLoad(edge, []Load{{Assignment: "a", Interval: time.Second, Localities: []LocalityLoad{
 			{SubZone: "\xfe/shop/web", Issued: 20, Failed: 20}, {SubZone: "stranger/shop/web", Issued: 20, Failed: 20}, {SubZone: "eu-west/shop/web", Issued: 20, Failed: 20}}}})
 		f.run()
 	}
@@ -276,7 +276,7 @@ func TestRestartChangesNothing(t *testing.T) {
 	f.Connected(edge)
 	f.report(edge, "a", "web", map[string]uint64{"us-west": 20, "eu-west": 10}) // on its own stream, before it says what it holds
 	f.run()
-	f.Held(edge, holds)
+	f.InitialVersions(edge, holds)
 	for i := range 12 {
 		for name, version := range holds {
 			if got := f.edges.pools["us"][name].Version; got != version {
@@ -331,7 +331,7 @@ func TestRestartWaitsForEveryEdge(t *testing.T) {
 	f.SetAssignments([]model.Assignment{assignmentOf("a", "web"), assignmentOf("b", "web")}, []model.Traffic{rated("web", 10)})
 	for _, e := range []Edge{one, two} {
 		f.Connected(e)
-		f.Held(e, holds)
+		f.InitialVersions(e, holds)
 	}
 	for i := range 15 {
 		f.clock.Step(time.Second)
@@ -354,7 +354,7 @@ func TestRestartMovesTheLost(t *testing.T) {
 	f.import2("web", 1)
 	f.SetAssignments([]model.Assignment{assignmentOf("a", "web")}, []model.Traffic{rated("web", 10)})
 	f.Connected(edge)
-	f.Held(edge, holds)
+	f.InitialVersions(edge, holds)
 	f.slice(memberSlice("us-west", "web"))
 	f.run()
 	if got := f.shares("us", "a"); got != "ServiceImport/shop/web=eu-west:1000000" {
@@ -379,7 +379,7 @@ func TestPools(t *testing.T) {
 		t.Errorf("new pools got %q", got)
 	}
 	delete(f.edges.pools, "asia") // forgotten by the Publisher, and there again before the Loop saw that it was gone
-	f.Withdrawn("asia")
+	f.PoolRemoved("asia")
 	f.run()
 	if got := f.edges.take(); got != "asia:a" {
 		t.Errorf("a pool that was made anew got %q", got)

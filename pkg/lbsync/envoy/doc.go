@@ -9,6 +9,6 @@
 //
 // Example: what the edges of pool us serve:
 //
-//	resources := envoy.Translate(lbsync.ProgramFor(m, lbsync.Place{Pool: "us", Region: "us"}))
+//	resources := envoy.Translate(lbsync.ProgramFor(m, lbsync.PoolRef{Pool: "us", Region: "us"}))
 //	resources.Listeners[0].Name // infra/shared/443
 package envoy

@@ -353,7 +353,7 @@ func TestProgramForAPlace(t *testing.T) {
 		m.Assignments = append(m.Assignments, model.Assignment{Key: key})
 	}
 	m.Secrets = []model.Secret{{Name: "infra/mine"}, {Name: "infra/theirs"}}
-	p := lbsync.ProgramFor(m, lbsync.Place{Pool: "us", Region: "us"})
+	p := lbsync.ProgramFor(m, lbsync.PoolRef{Pool: "us", Region: "us"})
 	got := fmt.Sprint(len(p.Listeners), p.Listeners[0].Gateway, p.Listeners[0].Address)
 	for _, a := range p.Assignments {
 		got += " " + a.Key
