@@ -183,10 +183,11 @@ func ListenerCertificateNotPermitted(secret fleet.ObjectName, namespace string) 
 		fmt.Sprintf("Secret %q is in another namespace; add a ReferenceGrant in namespace %q from Gateways of namespace %q to it", secret, secret.Namespace, namespace))
 }
 
-// ListenerInvalidRouteKinds names the kinds in allowedRoutes that cannot attach.
-func ListenerInvalidRouteKinds(kinds []string) Condition {
+// ListenerInvalidRouteKinds names the kinds in allowedRoutes that cannot attach,
+// and those that can.
+func ListenerInvalidRouteKinds(kinds, supported []string) Condition {
 	return verdict(gatewayv1.ListenerConditionResolvedRefs, false, gatewayv1.ListenerReasonInvalidRouteKinds,
-		fmt.Sprintf("allowedRoutes names kinds %s that cannot attach here; use HTTPRoute", quoted(kinds)))
+		fmt.Sprintf("allowedRoutes names kinds %s that cannot attach here; use %s", quoted(kinds), strings.Join(supported, ", ")))
 }
 
 // ListenerProgrammed carries the Gateway's word over to its valid listeners.

@@ -31,6 +31,9 @@ type Ref struct {
 	Generation int64
 }
 
+// Object is the object, whatever its generation.
+func (r Ref) Object() fleet.ObjectRef { return fleet.ObjectRef{Kind: r.Kind, Name: r.Name} }
+
 // Report is all that Build has to say about one object. Only the part that
 // fits the kind is set; the writer keeps what other owners wrote beside it.
 type Report struct {
@@ -38,7 +41,7 @@ type Report struct {
 	Conditions []Condition      // by Type; on the object itself
 	Addresses  []string         // Gateway: status.addresses, sorted by pool
 	Listeners  []ListenerReport // Gateway: in spec order
-	Parents    []ParentReport   // HTTPRoute: one per parentRef of ours, in spec order
+	Parents    []ParentReport   // routes: one per parentRef of ours, in spec order
 	Ancestors  []AncestorReport // BackendPolicy: one per target
 	Features   []string         // GatewayClass: status.supportedFeatures, sorted
 }

@@ -28,9 +28,9 @@ func RouteNoMatchingParent(gateway fleet.ObjectName, section string, port int32)
 }
 
 // RouteNotAllowed says that no listener lets the route in.
-func RouteNotAllowed(gateway fleet.ObjectName, namespace string) Condition {
+func RouteNotAllowed(gateway fleet.ObjectName, kind Kind, namespace string) Condition {
 	return verdict(gatewayv1.RouteConditionAccepted, false, gatewayv1.RouteReasonNotAllowedByListeners,
-		fmt.Sprintf("no listener of Gateway %q that the parentRef selects allows HTTPRoutes of namespace %q; ask its owner to change allowedRoutes", gateway, namespace))
+		fmt.Sprintf("no listener of Gateway %q that the parentRef selects allows %ss of namespace %q; ask its owner to change allowedRoutes", gateway, kind, namespace))
 }
 
 // RouteNoMatchingHostname says that route and listeners have no hostname in common.
@@ -62,13 +62,13 @@ const Shadowed = "Shadowed"
 
 // RouteShadowed says that a match never applies, since a route that comes
 // before (it is older, or first by name) has the same one on the same host.
-func RouteShadowed(match string, by fleet.ObjectName, more int) Condition {
+func RouteShadowed(match string, by fleet.RouteRef, more int) Condition {
 	others := ""
 	if more > 0 {
 		others = fmt.Sprintf(" (and %d more)", more)
 	}
 	return verdict(Shadowed, true, "SameMatch",
-		fmt.Sprintf("%s never applies: HTTPRoute %q has the same match and comes first; change one of them%s", match, by, others))
+		fmt.Sprintf("%s never applies: %s %q has the same match and comes first; change one of them%s", match, by.Kind, by.Name, others))
 }
 
 // RouteResolved says that every backend of a route can be used.
@@ -119,10 +119,10 @@ func BackendOfMembers(name fleet.ServiceName, prefix string) Condition {
 }
 
 // BackendNotPermitted says which ReferenceGrant is missing.
-func BackendNotPermitted(backend fleet.Backend, namespace string) Condition {
+func BackendNotPermitted(backend fleet.Backend, kind Kind, namespace string) Condition {
 	return verdict(gatewayv1.RouteConditionResolvedRefs, false, gatewayv1.RouteReasonRefNotPermitted,
-		fmt.Sprintf("%s %q is in another namespace; add a ReferenceGrant in namespace %q from HTTPRoutes of namespace %q to it",
-			backend.Kind, backend.Name, backend.Name.Namespace, namespace))
+		fmt.Sprintf("%s %q is in another namespace; add a ReferenceGrant in namespace %q from %ss of namespace %q to it",
+			backend.Kind, backend.Name, backend.Name.Namespace, kind, namespace))
 }
 
 // BackendInvalidKind says which kinds a backendRef may name.

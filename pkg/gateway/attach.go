@@ -3,28 +3,27 @@ package gateway
 import (
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
-	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/condition"
 	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/gateway/model"
 )
 
-// route is an HTTPRoute on its way through a Build.
+// route is a Route on its way through a Build.
 type route struct {
 	*judged
 	emitted bool // its assignments are in the Model
 }
 
-// judged is what an HTTPRoute came to. Nobody changes it once judge returns: a
+// judged is what a Route came to. Nobody changes it once judge returns: a
 // Memo may keep it.
 type judged struct {
-	name        fleet.ObjectName
+	ref         fleet.RouteRef
 	plan        *routePlan
 	rules       []model.Rule // in the order in which they are tried
 	assignments []model.Assignment
 	unresolved  []condition.Condition // what references are wrong, in spec order
 	seats       []seat
-	report      condition.Report
+	report      objectReport
 	ours        bool // a parent is, or was, a Gateway of ours
 }
 
@@ -56,16 +55,16 @@ func (b *build) attach(verdict *judged) {
 		}
 	}
 	if r.ours {
-		b.reports = append(b.reports, r.report)
+		b.reports = append(b.reports, &r.report)
 	}
 }
 
 // judge says what a route comes to, among the Gateways that were read.
-func (b *build) judge(object *gatewayv1.HTTPRoute) *judged {
-	r := &judged{name: fleet.ObjectName{Namespace: object.Namespace, Name: object.Name}}
-	r.report.Ref = condition.Ref{Kind: condition.HTTPRoute, Name: r.name, Generation: object.Generation}
-	for i := range object.Spec.ParentRefs {
-		ref := &object.Spec.ParentRefs[i]
+func (b *build) judge(object *Route) *judged {
+	r := &judged{ref: object.Ref}
+	r.report.Ref = condition.Ref{Kind: r.ref.Kind, Name: r.ref.Name, Generation: object.Generation}
+	for i := range object.ParentRefs {
+		ref := &object.ParentRefs[i]
 		p := b.parentOf(object, ref)
 		if p == nil {
 			continue
@@ -73,36 +72,26 @@ func (b *build) judge(object *gatewayv1.HTTPRoute) *judged {
 		if r.plan == nil {
 			r.plan = b.planOf(object)
 			b.resolveRoute(r)
-			r.report.Parents = make([]condition.ParentReport, 0, len(object.Spec.ParentRefs))
+			r.report.Parents = make([]condition.ParentReport, 0, len(object.ParentRefs))
 		}
 		r.report.Parents = append(r.report.Parents, condition.ParentReport{
 			ParentRef:  copyParentRef(ref),
 			Conditions: b.judgeParent(r, p, ref),
 		})
 	}
-	r.ours = len(r.report.Parents) > 0 || wasOurs(object)
+	r.ours = len(r.report.Parents) > 0 || object.HasOurStatus()
 	return r
 }
 
-func (b *build) parentOf(object *gatewayv1.HTTPRoute, ref *gatewayv1.ParentReference) *parent {
+func (b *build) parentOf(object *Route, ref *gatewayv1.ParentReference) *parent {
 	if ref.Group != nil && *ref.Group != gatewayv1.GroupName || ref.Kind != nil && *ref.Kind != gatewayv1.Kind(condition.Gateway) {
 		return nil
 	}
-	name := fleet.ObjectName{Namespace: object.Namespace, Name: string(ref.Name)}
+	name := fleet.ObjectName{Namespace: object.Ref.Name.Namespace, Name: string(ref.Name)}
 	if ref.Namespace != nil && *ref.Namespace != "" {
 		name.Namespace = string(*ref.Namespace)
 	}
 	return b.parents[name]
-}
-
-// wasOurs says whether the route still has a status of ours to take back.
-func wasOurs(object *gatewayv1.HTTPRoute) bool {
-	for i := range object.Status.Parents {
-		if object.Status.Parents[i].ControllerName == v1alpha1.GatewayController {
-			return true
-		}
-	}
-	return false
 }
 
 // judgeParent finds the route's seats at one parent and says how that went. A
@@ -138,7 +127,7 @@ func (b *build) listenersFor(r *judged, p *parent, ref *gatewayv1.ParentReferenc
 			continue
 		}
 		selected++
-		if !l.allows(b.index, p.name.Namespace, r.name.Namespace) {
+		if !l.allows(b.index, p.name.Namespace, r.ref) {
 			continue
 		}
 		found++
@@ -150,7 +139,7 @@ func (b *build) listenersFor(r *judged, p *parent, ref *gatewayv1.ParentReferenc
 	case selected == 0:
 		return nil, new(condition.RouteNoMatchingParent(p.name, string(value(ref.SectionName)), value(ref.Port)))
 	case found == 0:
-		return nil, new(condition.RouteNotAllowed(p.name, r.name.Namespace))
+		return nil, new(condition.RouteNotAllowed(p.name, r.ref.Kind, r.ref.Name.Namespace))
 	case len(listeners) == 0:
 		return nil, new(condition.RouteNoMatchingHostname(p.name, r.plan.hosts))
 	default:

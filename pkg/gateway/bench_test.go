@@ -48,9 +48,9 @@ func BenchmarkBuild1000Cold(b *testing.B) {
 // whose rules are put in order together.
 func BenchmarkBuild1000OneHost(b *testing.B) {
 	in := bigInput(1000)
-	for i := range in.Routes {
-		in.Routes[i].Spec.Hostnames = []gatewayv1.Hostname{"shop.example.com"}
-		in.Routes[i].Spec.Rules[0].Matches = []gatewayv1.HTTPRouteMatch{{Path: &gatewayv1.HTTPPathMatch{Value: new(fmt.Sprintf("/%d", i))}}}
+	for i, route := range in.Routes {
+		objectOf(route).Spec.Hostnames = []gatewayv1.Hostname{"shop.example.com"}
+		objectOf(route).Spec.Rules[0].Matches = []gatewayv1.HTTPRouteMatch{{Path: &gatewayv1.HTTPPathMatch{Value: new(fmt.Sprintf("/%d", i))}}}
 	}
 	in.Memo = Build(in).Memo
 	for i := 0; b.Loop(); i++ {
@@ -79,7 +79,7 @@ func bigInput(routes int) Input {
 		route.Spec.Rules = []gatewayv1.HTTPRouteRule{{BackendRefs: []gatewayv1.HTTPBackendRef{{BackendRef: gatewayv1.BackendRef{BackendObjectReference: gatewayv1.BackendObjectReference{
 			Group: new(gatewayv1.Group(mcsv1beta1.GroupName)), Kind: new(gatewayv1.Kind("ServiceImport")), Name: gatewayv1.ObjectName(name), Port: new(gatewayv1.PortNumber(8080)),
 		}}}}}}
-		in.Routes = append(in.Routes, route)
+		in.Routes = append(in.Routes, FromHTTPRoute(route))
 		imported := v1alpha1.FleetService{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.FleetNamespace, Name: name + ".shop"}}
 		imported.Spec.Service = v1alpha1.ServiceReference{Namespace: "shop", Name: name}
 		imported.Spec.Ports = []v1alpha1.FleetServicePort{{ServicePort: v1alpha1.ServicePort{Name: "http", Port: 8080}}}

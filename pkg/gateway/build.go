@@ -6,9 +6,7 @@ import (
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
-	"crossway.dev/crossway/pkg/condition"
 	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/gateway/model"
 )
@@ -20,18 +18,18 @@ type build struct {
 	same     bool  // last has all that a route is judged by in the same memory
 	memo     *Memo // of this Build
 	index    *index
-	known    map[*gatewayv1.HTTPRoute]*judged // by last
+	known    map[routeSource]*judged // by last
 	model    model.Model
-	reports  []condition.Report
+	reports  []*objectReport
 	parents  map[fleet.ObjectName]*parent  // Gateways of ours
 	policies map[fleet.ServiceName]*policy // in force
 	secrets  map[fleet.ObjectName]string   // certificateFault of each Secret looked at
-	shared   map[fleet.ObjectName]bool     // routes that have a host together with another one
+	shared   map[fleet.RouteRef]bool       // routes that have a host together with another one
 	shadows  []shadow
 }
 
-// Build says what a snapshot means: what all edges are to serve, and a verdict
-// for every object that has a status of ours.
+// Build says what a snapshot means: what all edges serve, and all that Report
+// needs to know.
 func Build(in Input) Result {
 	b := &build{in: in, last: in.Memo}
 	if b.last == nil {
@@ -48,7 +46,7 @@ func Build(in Input) Result {
 		b.index = indexOf(in)
 	}
 	b.buildAll()
-	result := Result{Model: b.model, Reports: b.reports}
+	result := Result{Model: b.model, reports: b.reports}
 	b.memo.index, b.memo.parents, b.memo.policies, b.memo.shared, b.memo.result = b.index, b.parents, b.policies, b.shared, result
 	result.Memo = b.memo
 	return result
@@ -58,8 +56,8 @@ func Build(in Input) Result {
 func (b *build) buildAll() {
 	in := &b.in
 	b.parents = make(map[fleet.ObjectName]*parent, len(in.Gateways))
-	b.secrets, b.shared = map[fleet.ObjectName]string{}, map[fleet.ObjectName]bool{}
-	b.reports = make([]condition.Report, 0, len(in.GatewayClasses)+len(in.Gateways)+len(in.Routes)+len(in.Policies))
+	b.secrets, b.shared = map[fleet.ObjectName]string{}, map[fleet.RouteRef]bool{}
+	b.reports = make([]*objectReport, 0, len(in.GatewayClasses)+len(in.Gateways)+len(in.Routes)+len(in.Policies))
 	b.model.Assignments = make([]model.Assignment, 0, len(in.Routes))
 	b.judgeClasses()
 	b.judgePolicies()
@@ -67,7 +65,7 @@ func (b *build) buildAll() {
 		b.readGateway(gateway)
 	}
 	b.memo.judged = b.judgeAll()
-	for _, at := range byAge(in.Routes) {
+	for _, at := range byAge(in.Routes, (*Route).age) {
 		b.attach(b.memo.judged[at])
 	}
 	for _, p := range b.parents {
@@ -85,9 +83,7 @@ func (b *build) sort() {
 	})
 	b.model.Assignments = sorted(b.model.Assignments, func(x, y *model.Assignment) int { return strings.Compare(x.Key, y.Key) })
 	slices.SortFunc(b.model.Secrets, func(x, y model.Secret) int { return strings.Compare(x.Name, y.Name) })
-	b.reports = sorted(b.reports, func(x, y *condition.Report) int {
-		return cmp.Or(cmp.Compare(x.Ref.Kind, y.Ref.Kind), x.Ref.Name.Compare(y.Ref.Name))
-	})
+	slices.SortFunc(b.reports, func(x, y *objectReport) int { return x.Ref.Object().Compare(y.Ref.Object()) })
 }
 
 // sorted is a copy in order, in which what ties stays as it was. Large values
@@ -114,34 +110,40 @@ func sortedByAge[T any, O interface {
 	*T
 	metav1.Object
 }](objects []T) []*T {
-	pointers := make([]O, len(objects))
+	pointers := make([]*T, len(objects))
 	for i := range objects {
 		pointers[i] = &objects[i]
 	}
 	sorted := make([]*T, len(objects))
-	for i, at := range byAge(pointers) {
+	for i, at := range byAge(pointers, func(o *T) age { return ageOf(O(o)) }) {
 		sorted[i] = pointers[at]
 	}
 	return sorted
 }
 
-// byAge is the order of sortedByAge, as indices.
-func byAge[O metav1.Object](objects []O) []int {
-	type aged struct {
-		created int64
-		name    fleet.ObjectName
-		at      int
-	}
-	entries := make([]aged, len(objects))
+// age orders objects.
+type age struct {
+	created int64
+	name    fleet.ObjectName
+	kind    fleet.Kind
+}
+
+func ageOf(o metav1.Object) age {
+	return age{created: o.GetCreationTimestamp().Unix(), name: fleet.ObjectName{Namespace: o.GetNamespace(), Name: o.GetName()}}
+}
+
+func (r *Route) age() age { return age{created: r.Created.Unix(), name: r.Ref.Name, kind: r.Ref.Kind} }
+
+// byAge is the order of sortedByAge, as indices. Of two routes of one age and
+// name, the kind decides.
+func byAge[T any](objects []*T, of func(*T) age) []int {
+	ages, order := make([]age, len(objects)), make([]int, len(objects))
 	for i, object := range objects {
-		entries[i] = aged{created: object.GetCreationTimestamp().Unix(), name: fleet.ObjectName{Namespace: object.GetNamespace(), Name: object.GetName()}, at: i}
+		ages[i], order[i] = of(object), i
 	}
-	slices.SortFunc(entries, func(a, b aged) int {
-		return cmp.Or(cmp.Compare(a.created, b.created), a.name.Compare(b.name))
+	slices.SortFunc(order, func(x, y int) int {
+		a, b := &ages[x], &ages[y]
+		return cmp.Or(cmp.Compare(a.created, b.created), a.name.Compare(b.name), cmp.Compare(a.kind, b.kind))
 	})
-	order := make([]int, len(entries))
-	for i := range entries {
-		order[i] = entries[i].at
-	}
 	return order
 }

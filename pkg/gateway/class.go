@@ -64,11 +64,11 @@ func (b *build) judgeClasses() {
 		if _, fault := b.classParameters(class); fault != "" {
 			verdict = condition.ClassInvalidParameters(fault)
 		}
-		report := condition.Report{
+		report := &objectReport{Report: condition.Report{
 			Ref:        condition.Ref{Kind: condition.GatewayClass, Name: fleet.ObjectName{Name: class.Name}, Generation: class.Generation},
 			Conditions: []condition.Condition{verdict},
 			Features:   supportedFeatures(),
-		}
+		}}
 		switch installed := b.in.CRDVersion; {
 		case installed == "":
 		case strings.HasPrefix(installed, supportedVersion):

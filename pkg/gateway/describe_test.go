@@ -98,7 +98,7 @@ func describeRule(r *model.Rule) string {
 	for _, q := range r.Match.Query {
 		fmt.Fprintf(&out, " ?%s", describeValue(q))
 	}
-	fmt.Fprintf(&out, " (%s.%d.%d)", r.Origin.Route, r.Origin.Rule, r.Origin.Match)
+	fmt.Fprintf(&out, " (%s.%d.%d)", model.RouteName(r.Origin.Route), r.Origin.Rule, r.Origin.Match)
 	switch {
 	case r.Forward != nil:
 		for _, t := range r.Forward.Targets {

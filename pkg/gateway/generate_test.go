@@ -15,7 +15,6 @@ import (
 
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/condition"
-	"crossway.dev/crossway/pkg/fleet"
 )
 
 // Generators of whole snapshots out of few names, so that things meet and
@@ -81,7 +80,7 @@ func genInput(tb testing.TB) *rapid.Generator[Input] {
 		in := Input{
 			GatewayClasses: []gatewayv1.GatewayClass{{ObjectMeta: metav1.ObjectMeta{Name: "ours"}, Spec: gatewayv1.GatewayClassSpec{ControllerName: v1alpha1.GatewayController}}},
 			Gateways:       genObjects(t, 3, 6, genGateway),
-			Routes:         pointers(genObjects(t, 2, 5, genRoute)),
+			Routes:         adapted(genObjects(t, 2, 5, genRoute)),
 			Grants:         genObjects(t, 0, 2, genGrant),
 			Secrets:        genObjects(t, 1, 4, func(t *rapid.T) corev1.Secret { return genSecret(tb, t) }),
 			Imports:        genObjects(t, 5, 6, genImport),
@@ -91,12 +90,10 @@ func genInput(tb testing.TB) *rapid.Generator[Input] {
 			Parameters:     genObjects(t, 0, 4, genParameters),
 			ServiceImports: genObjects(t, 0, 4, func(t *rapid.T) mcsv1beta1.ServiceImport { return mcsv1beta1.ServiceImport{ObjectMeta: genMeta(t)} }),
 			Namespaces:     []corev1.Namespace{{ObjectMeta: metav1.ObjectMeta{Name: "a", Labels: map[string]string{"l": "1"}}}},
-			Programmed:     map[fleet.ObjectName]Programming{},
 		}
 		for i := range in.Routes {
 			if rarely(t) {
-				in.Nacks = append(in.Nacks, Nack{Ref: condition.Ref{Kind: condition.HTTPRoute, Generation: 1,
-					Name: fleet.ObjectName{Namespace: in.Routes[i].Namespace, Name: in.Routes[i].Name}}, Message: "no"})
+				in.Nacks = append(in.Nacks, Nack{Ref: condition.Ref{Kind: condition.HTTPRoute, Generation: 1, Name: in.Routes[i].Ref.Name}, Message: "no"})
 			}
 		}
 		return in
@@ -157,19 +154,22 @@ func genRoute(t *rapid.T) gatewayv1.HTTPRoute {
 }
 
 // revised is the next version of a route: another object.
-func revised(route *gatewayv1.HTTPRoute, revise func(*gatewayv1.HTTPRoute)) *gatewayv1.HTTPRoute {
-	next := route.DeepCopy()
+func revised(route *Route, revise func(*gatewayv1.HTTPRoute)) *Route {
+	next := objectOf(route).DeepCopy()
 	next.Generation++
 	revise(next)
-	return next
+	return FromHTTPRoute(next)
 }
 
-func pointers[T any](objects []T) []*T {
-	all := make([]*T, len(objects))
+// objectOf is the HTTPRoute that a Route was made of.
+func objectOf(route *Route) *gatewayv1.HTTPRoute { return route.source.(httpRoute).HTTPRoute }
+
+func adapted(objects []gatewayv1.HTTPRoute) []*Route {
+	routes := make([]*Route, len(objects))
 	for i := range objects {
-		all[i] = &objects[i]
+		routes[i] = FromHTTPRoute(&objects[i])
 	}
-	return all
+	return routes
 }
 
 func genRule(t *rapid.T) gatewayv1.HTTPRouteRule {

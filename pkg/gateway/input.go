@@ -20,7 +20,7 @@ type Input struct {
 	GatewayClasses []gatewayv1.GatewayClass
 	Gateways       []gatewayv1.Gateway
 	Parameters     []v1alpha1.GatewayParameters
-	Routes         []*gatewayv1.HTTPRoute
+	Routes         []*Route
 	Grants         []gatewayv1beta1.ReferenceGrant
 	Namespaces     []corev1.Namespace // names and labels
 	Secrets        []corev1.Secret    // at least those that Gateways name
@@ -34,8 +34,6 @@ type Input struct {
 
 	// Nacks are what an edge refused. Each counts while its object is at that generation.
 	Nacks []Nack
-	// Programmed says how far the edges are, by Gateway. No entry: no edge is connected.
-	Programmed map[fleet.ObjectName]Programming
 	// CRDVersion is the annotation gateway.networking.k8s.io/bundle-version of
 	// the installed CRDs, like "v1.6.3"; empty: not known, and not judged.
 	CRDVersion string
@@ -48,25 +46,30 @@ type Input struct {
 
 // Nack is an edge's refusal of what was made of one object.
 type Nack struct {
-	Ref     condition.Ref // a Gateway or an HTTPRoute, at the generation that was refused
+	Ref     condition.Ref // a Gateway or a route, at the generation that was refused
 	Message string        // Envoy's words
 }
 
-// Programming is how far the edges in a Gateway's places are.
+// Progress is how far edges are, by Gateway. No entry: no edge is connected.
+type Progress map[fleet.ObjectName]Programming
+
+// Programming is how far the edges in a Gateway's EdgePools are.
 type Programming struct {
 	Generation int64 // metadata.generation of the Gateway that Acked is about
 	Connected  int   // edges connected now
 	Acked      int   // of those, edges that have acknowledged all of the Gateway at Generation
 	// Unserved are the EdgePools in which the Gateway has an address and no edge is connected, sorted.
 	Unserved []string
-	// Early: the hub has just started, and edges may not have come back yet. Nobody is told of Unserved.
+	// Early: the hub has just started, and edges may not have come back yet.
+	// Unserved is then left out of reports.
 	Early bool
 }
 
 // Result is what a snapshot means. Equal snapshots give equal results,
 // whatever the order of their parts.
 type Result struct {
-	Model   model.Model
-	Reports []condition.Report // by kind, then name
-	Memo    *Memo              // for the next Input; never part of a comparison
+	Model model.Model
+	Memo  *Memo // for the next Input; never part of a comparison
+
+	reports []*objectReport // by kind, then name; Report completes them
 }

@@ -23,11 +23,15 @@ func must(t *rapid.T, same bool, format string, args ...any) {
 	}
 }
 
-func result(in Input) Result {
-	r := Build(in)
-	r.Memo = nil
-	return r
+// outcome is all that comes of an Input.
+type outcome struct {
+	Model   model.Model
+	Reports []condition.Report
 }
+
+func result(in Input) outcome { return outcomeOf(Build(in)) }
+
+func outcomeOf(r Result) outcome { return outcome{r.Model, Report(r, nil)} }
 
 // The same objects in any order give the same result, and stay as they were.
 func TestOrderNeverMatters(t *testing.T) {
@@ -69,7 +73,7 @@ func TestConditionTypes(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		in := inputs.Draw(t, "in")
 		in.CRDVersion = "v1.6.0"
-		for _, r := range Build(in).Reports {
+		for _, r := range Report(Build(in), nil) {
 			all := slices.Clone(r.Conditions)
 			for _, l := range r.Listeners {
 				all = append(all, l.Conditions...)
@@ -134,7 +138,7 @@ func TestMemoEndsWithItsSurroundings(tb *testing.T) {
 			func() { in.Grants = other.Grants }, func() { in.Namespaces = nil }, func() { in.Secrets = other.Secrets },
 			func() { in.Imports = other.Imports }, func() { in.ServiceImports = other.ServiceImports }, func() { in.Services = other.Services },
 			func() { in.Policies = other.Policies }, func() { in.Pools = other.Pools }, func() { in.Nacks = other.Nacks },
-			func() { in.Programmed = other.Programmed }, func() { in.CRDVersion = other.CRDVersion },
+			func() { in.CRDVersion = other.CRDVersion },
 		} {
 			if rapid.IntRange(0, 7).Draw(t, "replaced") == 7 { // most often one, or none
 				replace()
@@ -156,19 +160,19 @@ func TestBadRuleSpoilsItself(t *testing.T) {
 	inputs := genInput(t)
 	rapid.Check(t, func(t *rapid.T) {
 		in := inputs.Filter(func(in Input) bool {
-			return slices.ContainsFunc(in.Routes, func(r *gatewayv1.HTTPRoute) bool { return len(r.Spec.Rules) > 0 })
+			return slices.ContainsFunc(in.Routes, func(r *Route) bool { return len(objectOf(r).Spec.Rules) > 0 })
 		}).Draw(t, "in")
 		good := Build(in)
 		bad := copyInput(in)
 		var route *gatewayv1.HTTPRoute
 		for i := range bad.Routes {
-			if len(bad.Routes[i].Spec.Rules) > 0 {
-				route = bad.Routes[i]
+			if object := objectOf(bad.Routes[i]); len(object.Spec.Rules) > 0 {
+				route = object
 			}
 		}
 		rule := rapid.IntRange(0, len(route.Spec.Rules)-1).Draw(t, "rule")
 		route.Spec.Rules[rule].Filters = append(slices.Clone(route.Spec.Rules[rule].Filters), gatewayv1.HTTPRouteFilter{Type: gatewayv1.HTTPRouteFilterExtensionRef})
-		name := fleet.ObjectName{Namespace: route.Namespace, Name: route.Name}
+		ref := FromHTTPRoute(route).Ref
 		spoiled := Build(bad)
 
 		others := func(m model.Model) string {
@@ -178,14 +182,14 @@ func TestBadRuleSpoilsItself(t *testing.T) {
 				for i, c := range l.Chains {
 					c.Hosts = slices.Clone(c.Hosts)
 					for j, h := range c.Hosts {
-						c.Hosts[j].Rules = slices.DeleteFunc(slices.Clone(h.Rules), func(r model.Rule) bool { return r.Origin.Route == name && r.Origin.Rule == rule })
+						c.Hosts[j].Rules = slices.DeleteFunc(slices.Clone(h.Rules), func(r model.Rule) bool { return r.Origin.Route == ref && r.Origin.Rule == rule })
 					}
 					l.Chains[i] = c
 				}
 				kept.Listeners = append(kept.Listeners, l)
 			}
 			for _, a := range m.Assignments {
-				if a.Route != name {
+				if a.Route != ref {
 					kept.Assignments = append(kept.Assignments, a)
 				}
 			}
@@ -196,7 +200,7 @@ func TestBadRuleSpoilsItself(t *testing.T) {
 		verdicts := func(reports []condition.Report) string {
 			var kept []condition.Report
 			for _, r := range reports {
-				if r.Ref.Name != name || r.Ref.Kind != condition.HTTPRoute {
+				if r.Ref.Object() != ref {
 					r.Listeners = slices.Clone(r.Listeners)
 					for i := range r.Listeners {
 						r.Listeners[i].AttachedRoutes = 0 // counts only accepted ones
@@ -206,7 +210,7 @@ func TestBadRuleSpoilsItself(t *testing.T) {
 			}
 			return describeReports(kept, "", "")
 		}
-		must(t, verdicts(good.Reports) == verdicts(spoiled.Reports), "other verdicts changed")
+		must(t, verdicts(Report(good, nil)) == verdicts(Report(spoiled, nil)), "other verdicts changed")
 	})
 }
 
@@ -332,7 +336,7 @@ func TestLongNames(t *testing.T) {
 	backends := []model.WeightedBackend{{Backend: fleet.Backend{Kind: fleet.Import, Name: fleet.ServiceName{Namespace: strings.Repeat("n", 63), Name: strings.Repeat("s", 63)}}, Port: 65535}}
 	keys := map[string]bool{}
 	for _, last := range []string{"a", "b"} {
-		key := assignmentKey(fleet.ObjectName{Namespace: strings.Repeat("n", 63), Name: strings.Repeat("r", 252) + last}, backends) + "-4095"
+		key := assignmentKey(fleet.RouteRef{Kind: condition.HTTPRoute, Name: fleet.ObjectName{Namespace: strings.Repeat("n", 63), Name: strings.Repeat("r", 252) + last}}, backends) + "-4095"
 		if !keyPattern.MatchString(key) || keys[key] {
 			t.Errorf("key %q of %d characters", key, len(key))
 		}
@@ -379,7 +383,7 @@ func copyInput(in Input) Input {
 	in.Gateways = copyAll(in.Gateways, (*gatewayv1.Gateway).DeepCopyInto)
 	in.Routes = slices.Clone(in.Routes)
 	for i := range in.Routes {
-		in.Routes[i] = in.Routes[i].DeepCopy()
+		in.Routes[i] = FromHTTPRoute(objectOf(in.Routes[i]).DeepCopy())
 	}
 	in.Secrets = copyAll(in.Secrets, (*corev1.Secret).DeepCopyInto)
 	in.Grants, in.Imports = slices.Clone(in.Grants), slices.Clone(in.Imports)

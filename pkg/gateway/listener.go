@@ -24,6 +24,11 @@ type parent struct {
 	refusal    *condition.Condition // Accepted=False for the whole Gateway; nothing of it is served
 	addresses  []model.Address      // that EdgePools hold for it
 	listeners  []*listener          // in spec order
+
+	// What its report needs beside the progress of edges.
+	accepted     condition.Condition
+	unprogrammed *condition.Condition // Programmed=False, however far edges are
+	pools        []string             // EdgePools that it lives in, sorted
 }
 
 // listener is a Gateway API listener on its way through a Build.
@@ -158,7 +163,7 @@ func (l *listener) fault(frontendTLS bool) string {
 }
 
 func (l *listener) readAllowed(allowed *gatewayv1.AllowedRoutes) {
-	l.kinds, l.from = []string{string(condition.HTTPRoute)}, gatewayv1.NamespacesFromSame
+	l.kinds, l.from = kindsFor(l.protocol), gatewayv1.NamespacesFromSame
 	if allowed == nil {
 		return
 	}
@@ -177,6 +182,7 @@ func (l *listener) readAllowed(allowed *gatewayv1.AllowedRoutes) {
 	if len(allowed.Kinds) == 0 {
 		return
 	}
+	supported := l.kinds
 	l.kinds = nil
 	var unknown []string
 	for _, kind := range allowed.Kinds {
@@ -184,35 +190,34 @@ func (l *listener) readAllowed(allowed *gatewayv1.AllowedRoutes) {
 		if kind.Group != nil {
 			group = *kind.Group
 		}
-		known := group == gatewayv1.GroupName && string(kind.Kind) == string(condition.HTTPRoute)
+		name := string(kind.Kind)
 		switch {
-		case !known:
-			name := string(kind.Kind)
-			if group != gatewayv1.GroupName {
-				name += "." + string(group)
-			}
+		case group != gatewayv1.GroupName:
+			unknown = append(unknown, name+"."+string(group))
+		case !slices.Contains(supported, name):
 			unknown = append(unknown, name)
-		case len(l.kinds) == 0:
-			l.kinds = []string{string(condition.HTTPRoute)}
+		case !slices.Contains(l.kinds, name):
+			l.kinds = append(l.kinds, name)
 		}
 	}
 	if len(unknown) > 0 {
-		l.unresolved = new(condition.ListenerInvalidRouteKinds(unknown))
+		l.unresolved = new(condition.ListenerInvalidRouteKinds(unknown, supported))
 	}
 }
 
-// allows says whether HTTPRoutes of a namespace may attach.
-func (l *listener) allows(x *index, own, namespace string) bool {
-	if len(l.kinds) == 0 {
+// allows says whether a route may attach to the listener of a Gateway in
+// namespace own, by its kind and namespace.
+func (l *listener) allows(x *index, own string, route fleet.RouteRef) bool {
+	if !slices.Contains(l.kinds, string(route.Kind)) {
 		return false
 	}
 	switch l.from {
 	case gatewayv1.NamespacesFromAll:
 		return true
 	case gatewayv1.NamespacesFromSame:
-		return namespace == own
+		return route.Name.Namespace == own
 	case gatewayv1.NamespacesFromSelector:
-		set, found := x.namespaces[namespace]
+		set, found := x.namespaces[route.Name.Namespace]
 		return found && l.selector != nil && l.selector.Matches(set)
 	default:
 		return false

@@ -5,7 +5,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
-	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/gateway/model"
@@ -17,17 +16,17 @@ import (
 // certificate's fault. A Memo is never changed once a Result carries it, so
 // several Builds may read one.
 type Memo struct {
-	around  Input                  // all but Routes and Memo
-	routes  []*gatewayv1.HTTPRoute // Input.Routes
-	judged  []*judged              // what each of routes came to
-	secrets map[memoKey]string     // certificateFault of those that count
+	around  Input              // all but Routes and Memo
+	routes  []*Route           // Input.Routes
+	judged  []*judged          // what each of routes came to
+	secrets map[memoKey]string // certificateFault of those that count
 
 	// What a patch needs.
 	index    *index // of around
 	parents  map[fleet.ObjectName]*parent
 	policies map[fleet.ServiceName]*policy
-	shared   map[fleet.ObjectName]bool // routes that have a host together with another one
-	result   Result                    // without Memo
+	shared   map[fleet.RouteRef]bool // routes that have a host together with another one
+	result   Result                  // without Memo
 }
 
 // memoKey is one version of an object that an API server has stored.
@@ -46,10 +45,10 @@ func sameAround(a, b *Input) bool {
 }
 
 // known are the verdicts of the last Build by route.
-func (m *Memo) known() map[*gatewayv1.HTTPRoute]*judged {
-	known := make(map[*gatewayv1.HTTPRoute]*judged, len(m.routes))
+func (m *Memo) known() map[routeSource]*judged {
+	known := make(map[routeSource]*judged, len(m.routes))
 	for i, route := range m.routes {
-		known[route] = m.judged[i]
+		known[route.source] = m.judged[i]
 	}
 	return known
 }
@@ -59,7 +58,7 @@ func (b *build) judgeAll() []*judged {
 	b.known = b.last.known()
 	all := make([]*judged, len(b.in.Routes))
 	for i, route := range b.in.Routes {
-		if known := b.known[route]; b.same && known != nil {
+		if known := b.known[route.source]; b.same && known != nil {
 			all[i] = known
 		} else {
 			all[i] = b.judge(route)
@@ -68,11 +67,11 @@ func (b *build) judgeAll() []*judged {
 	return all
 }
 
-func (b *build) planOf(route *gatewayv1.HTTPRoute) *routePlan {
-	if known := b.known[route]; known != nil && known.plan != nil {
+func (b *build) planOf(route *Route) *routePlan {
+	if known := b.known[route.source]; known != nil && known.plan != nil {
 		return known.plan
 	}
-	return planRoute(route)
+	return route.source.plan()
 }
 
 // faultOf is certificateFault, remembered. A Secret that no API server has

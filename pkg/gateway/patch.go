@@ -1,12 +1,11 @@
 package gateway
 
 import (
-	"cmp"
 	"reflect"
 	"slices"
 	"strings"
 
-	"crossway.dev/crossway/pkg/condition"
+	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/gateway/model"
 )
 
@@ -20,12 +19,12 @@ const few = 16
 func (b *build) patch() (Result, bool) {
 	last, in := b.last, &b.in
 	if !b.same || len(last.routes) != len(in.Routes) || !model.SameMemory(last.around.Pools, in.Pools) ||
-		last.around.CRDVersion != in.CRDVersion || !reflect.DeepEqual(last.around.Programmed, in.Programmed) {
+		last.around.CRDVersion != in.CRDVersion {
 		return Result{}, false
 	}
 	var changed []int
 	for i, route := range in.Routes {
-		if last.routes[i] != route {
+		if last.routes[i].source != route.source {
 			changed = append(changed, i)
 		}
 	}
@@ -37,7 +36,7 @@ func (b *build) patch() (Result, bool) {
 	next.routes, next.judged = in.Routes, slices.Clone(last.judged)
 	for _, i := range changed {
 		old, judged := last.judged[i], b.judge(in.Routes[i])
-		if last.shared[old.name] || !old.alike(judged) || !next.result.replace(old, judged) {
+		if last.shared[old.ref] || !old.alike(judged) || !next.result.replace(old, judged) {
 			return Result{}, false
 		}
 		next.judged[i] = judged
@@ -68,11 +67,9 @@ func (r *Result) replace(old, next *judged) bool {
 	if !next.ours {
 		return true
 	}
-	at, found := slices.BinarySearchFunc(r.Reports, next.report.Ref, func(x condition.Report, ref condition.Ref) int {
-		return cmp.Or(cmp.Compare(x.Ref.Kind, ref.Kind), x.Ref.Name.Compare(ref.Name))
-	})
+	at, found := slices.BinarySearchFunc(r.reports, next.ref, func(x *objectReport, ref fleet.RouteRef) int { return x.Ref.Object().Compare(ref) })
 	if found {
-		r.Reports = with(r.Reports, at, next.report)
+		r.reports = with(r.reports, at, &next.report)
 	}
 	return found
 }

@@ -1,9 +1,7 @@
 package gateway
 
 import (
-	"cmp"
 	"fmt"
-	"strings"
 	"time"
 
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -77,82 +75,6 @@ func value[T any](p *T) (zero T) {
 	return *p
 }
 
-func planRoute(route *gatewayv1.HTTPRoute) *routePlan {
-	plan := &routePlan{hosts: []string{anyHost}}
-	if len(route.Spec.Hostnames) > 0 {
-		plan.hosts = make([]string, 0, len(route.Spec.Hostnames))
-	}
-	for _, given := range route.Spec.Hostnames {
-		host := strings.ToLower(string(given))
-		if !validHostname(host) {
-			plan.fault = fmt.Sprintf("spec.hostnames: %q is not a hostname; use a DNS name like shop.example.com or *.example.com", shortened(string(given)))
-		}
-		plan.hosts = append(plan.hosts, host)
-	}
-	if scope := route.Spec.UseDefaultGateways; scope != "" && scope != gatewayv1.GatewayDefaultScopeNone {
-		plan.fault = "spec.useDefaultGateways is not supported; name the Gateway in parentRefs"
-	}
-	plan.rules = make([]rulePlan, len(route.Spec.Rules))
-	for i := range route.Spec.Rules {
-		plan.rules[i] = planRule(route, i)
-	}
-	return plan
-}
-
-// planRule reads one rule. The first thing that is wrong with it is its fault.
-func planRule(route *gatewayv1.HTTPRoute, index int) rulePlan {
-	rule := &route.Spec.Rules[index]
-	plan := rulePlan{}
-	plan.base.Origin = model.Origin{
-		Route:      fleet.ObjectName{Namespace: route.Namespace, Name: route.Name},
-		Generation: route.Generation, Rule: index, Name: string(value(rule.Name)),
-	}
-	var matchFault string
-	plan.matches, matchFault = planMatches(rule.Matches)
-	plan.fault = cmp.Or(
-		matchFault,
-		planTimeouts(rule.Timeouts, &plan.base),
-		unsupportedField(rule),
-		planFilters(route.Namespace, rule, &plan),
-		planBackends(route.Namespace, rule, &plan),
-	)
-	if plan.fault != "" {
-		place := fmt.Sprintf("rules[%d]", index)
-		if plan.base.Origin.Name != "" {
-			place += fmt.Sprintf(" (%s)", plan.base.Origin.Name)
-		}
-		plan.fault = place + ": " + plan.fault
-	}
-	return plan
-}
-
-func unsupportedField(rule *gatewayv1.HTTPRouteRule) string {
-	switch {
-	case rule.Retry != nil:
-		return "retry is not supported; edges retry what is safe to repeat by themselves: remove it"
-	case rule.SessionPersistence != nil:
-		return "sessionPersistence is not supported; remove it"
-	default:
-		return ""
-	}
-}
-
-func planTimeouts(timeouts *gatewayv1.HTTPRouteTimeouts, rule *model.Rule) (fault string) {
-	if timeouts == nil {
-		return ""
-	}
-	if rule.Timeout, fault = duration("timeouts.request", timeouts.Request); fault != "" {
-		return fault
-	}
-	if rule.BackendTimeout, fault = duration("timeouts.backendRequest", timeouts.BackendRequest); fault != "" {
-		return fault
-	}
-	if whole, each := value(rule.Timeout), value(rule.BackendTimeout); whole > 0 && each > whole {
-		return fmt.Sprintf("timeouts.backendRequest %s is longer than timeouts.request %s; make it shorter", each, whole)
-	}
-	return ""
-}
-
 func duration(field string, given *gatewayv1.Duration) (*time.Duration, string) {
 	if given == nil {
 		return nil, ""
@@ -162,37 +84,6 @@ func duration(field string, given *gatewayv1.Duration) (*time.Duration, string) 
 		return nil, fmt.Sprintf("%s: %q is not a duration; use one like 10s (GEP-2257)", field, shortened(string(*given)))
 	}
 	return &parsed, ""
-}
-
-// maxWeight is the API server's limit for a backendRef's weight. Sixteen of
-// them stay far below the 2^32 that Envoy takes for a sum.
-const maxWeight = 1_000_000
-
-func planBackends(namespace string, rule *gatewayv1.HTTPRouteRule, plan *rulePlan) string {
-	if plan.base.Redirect != nil && len(rule.BackendRefs) > 0 {
-		return "filter RequestRedirect and backendRefs cannot be combined; remove one"
-	}
-	plan.backends = make([]backendPlan, 0, len(rule.BackendRefs))
-	sum := uint64(0)
-	for i := range rule.BackendRefs {
-		ref := &rule.BackendRefs[i]
-		weight := int32(1)
-		if ref.Weight != nil {
-			weight = *ref.Weight
-		}
-		if weight < 0 || weight > maxWeight {
-			return fmt.Sprintf("backendRefs[%d]: weight %d is not within 0 and %d", i, weight, maxWeight)
-		}
-		if sum += uint64(weight); sum > 1<<32-1 {
-			return "the sum of all weights is more than 4294967295; make them smaller"
-		}
-		backend := backendPlan{ref: referenceTo(namespace, &ref.BackendObjectReference), weight: uint32(weight)}
-		if fault := planBackendFilters(ref.Filters, &backend); fault != "" {
-			return fmt.Sprintf("backendRefs[%d]: %s", i, fault)
-		}
-		plan.backends = append(plan.backends, backend)
-	}
-	return ""
 }
 
 func referenceTo(namespace string, ref *gatewayv1.BackendObjectReference) reference {

@@ -26,9 +26,9 @@ type policy struct {
 func (b *build) judgePolicies() {
 	b.policies = make(map[fleet.ServiceName]*policy, len(b.in.Policies))
 	for _, given := range sortedByAge(b.in.Policies) {
-		report := condition.Report{Ref: condition.Ref{
+		report := &objectReport{Report: condition.Report{Ref: condition.Ref{
 			Kind: condition.BackendPolicy, Name: fleet.ObjectName{Namespace: given.Namespace, Name: given.Name}, Generation: given.Generation,
-		}}
+		}}}
 		for _, target := range given.Spec.TargetRefs {
 			name := fleet.ObjectName{Namespace: given.Namespace, Name: string(target.Name)}
 			report.Ancestors = append(report.Ancestors, condition.AncestorReport{

@@ -21,34 +21,61 @@ func ConditionTypes() []string {
 	}
 }
 
-// reportGateway says how a Gateway and its listeners are.
+// objectReport is the report on one object. That on a Gateway of ours depends
+// on the progress of edges, too, and is made by Report.
+type objectReport struct {
+	condition.Report
+	gateway *parent
+}
+
+// Report gives the verdict on every object that has a status of ours, by kind,
+// then name. How far edges are changes nothing in the Model, so that it is
+// needed here alone. Reports share memory with the Result: do not change them.
+func Report(result Result, progress Progress) []condition.Report {
+	reports := make([]condition.Report, len(result.reports))
+	for i, r := range result.reports {
+		if reports[i] = r.Report; r.gateway != nil {
+			programming, followed := progress[r.gateway.name]
+			reports[i] = r.gateway.report(r.Ref, programming, followed)
+		}
+	}
+	return reports
+}
+
+// reportGateway prepares the report on a Gateway.
 func (b *build) reportGateway(p *parent) {
 	ref := condition.Ref{Kind: condition.Gateway, Name: p.name, Generation: p.object.Generation}
-	accepted := p.accepted()
-	programmed := b.programmed(p, ref)
-	report := condition.Report{Ref: ref, Conditions: []condition.Condition{accepted, programmed}}
+	p.accepted = p.judgeAccepted()
+	p.pools = b.poolsOf(p)
+	p.unprogrammed = b.unprogrammed(p, ref)
+	b.reports = append(b.reports, &objectReport{Report: condition.Report{Ref: ref}, gateway: p})
+}
+
+// report says how a Gateway and its listeners are.
+func (p *parent) report(ref condition.Ref, progress Programming, followed bool) condition.Report {
+	programmed := p.programmed(progress)
+	report := condition.Report{Ref: ref, Conditions: []condition.Condition{p.accepted, programmed}}
 	if p.refusal == nil {
-		report.Addresses = b.toldAddresses(p)
+		report.Addresses = p.statusAddresses(progress, followed)
 	}
 	for _, l := range p.listeners {
 		report.Listeners = append(report.Listeners, l.report(p, programmed))
 	}
-	b.reports = append(b.reports, report)
+	return report
 }
 
-// toldAddresses are those at which somebody answers, or did: whose edges are
-// all cut off from the hub may serve on, but clients are not sent to where no
-// edge has ever been.
-func (b *build) toldAddresses(p *parent) []string {
-	var told []string
-	progress, followed := b.in.Programmed[p.name]
+// statusAddresses are the addresses of pools that have, or once had, a connected
+// edge. A pool that lost the hub keeps its address, because its edges may still
+// serve.
+func (p *parent) statusAddresses(progress Programming, followed bool) []string {
+	var addresses []string
 	for _, a := range p.addresses {
 		before := slices.ContainsFunc(p.object.Status.Addresses, func(s gatewayv1.GatewayStatusAddress) bool { return s.Value == a.Address.String() })
 		if before || followed && !slices.Contains(progress.Unserved, a.Pool) {
-			told = append(told, a.Address.String())
+			addresses = append(addresses, a.Address.String())
 		}
 	}
-	return told
+	return addresses
 }
 
 // reportClassless tells a Gateway that was ours, for it has an address, that
@@ -60,16 +87,16 @@ func (b *build) reportClassless(gateway *gatewayv1.Gateway) {
 	}
 	for i := range b.in.Pools {
 		if slices.ContainsFunc(b.in.Pools[i].Status.Allocations, func(a v1alpha1.AddressAllocation) bool { return holder(a) == name }) {
-			b.reports = append(b.reports, condition.Report{
+			b.reports = append(b.reports, &objectReport{Report: condition.Report{
 				Ref:        condition.Ref{Kind: condition.Gateway, Name: name, Generation: gateway.Generation},
 				Conditions: []condition.Condition{condition.GatewayClassMissing(class), condition.GatewayNotProgrammed()},
-			})
+			}})
 			return
 		}
 	}
 }
 
-func (p *parent) accepted() condition.Condition {
+func (p *parent) judgeAccepted() condition.Condition {
 	if p.refusal != nil {
 		return *p.refusal
 	}
@@ -91,21 +118,27 @@ func (p *parent) accepted() condition.Condition {
 // invalid says that the listener itself is, whatever it refers to.
 func (l *listener) invalid() bool { return l.unaccepted != nil || l.conflict != nil }
 
-// programmed says how far the edges in the Gateway's places are.
-func (b *build) programmed(p *parent, ref condition.Ref) condition.Condition {
-	if p.accepted().Status != "True" {
-		return condition.GatewayNotProgrammed()
+// unprogrammed says why a Gateway is not programmed however far edges are, or nil.
+func (b *build) unprogrammed(p *parent, ref condition.Ref) *condition.Condition {
+	if p.accepted.Status != "True" {
+		return new(condition.GatewayNotProgrammed())
 	}
-	if words, refused := b.index.nacks[ref]; refused {
-		return condition.GatewayRefusedByEdge(words)
+	if message, refused := b.index.nacks[ref]; refused {
+		return new(condition.GatewayRefusedByEdge(message))
 	}
 	if len(p.addresses) == 0 {
-		return condition.GatewayNoAddress(b.whyNoAddress(p))
+		return new(condition.GatewayNoAddress(b.whyNoAddress(p)))
 	}
-	progress := b.in.Programmed[p.name]
+	return nil
+}
+
+// programmed says how far the edges in the Gateway's pools are.
+func (p *parent) programmed(progress Programming) condition.Condition {
 	switch {
+	case p.unprogrammed != nil:
+		return *p.unprogrammed
 	case progress.Connected == 0:
-		return condition.GatewayNoEdge(b.poolsOf(p))
+		return condition.GatewayNoEdge(p.pools)
 	case progress.Generation != p.object.Generation:
 		return condition.GatewayWaitsForEdges(0, progress.Connected)
 	case progress.Acked < progress.Connected:
@@ -115,14 +148,13 @@ func (b *build) programmed(p *parent, ref condition.Ref) condition.Condition {
 		if progress.Early {
 			unserved = nil
 		}
-		return condition.GatewayProgrammed(progress.Connected, unserved, b.poolsWithoutAddress(p))
+		return condition.GatewayProgrammed(progress.Connected, unserved, p.poolsWithoutAddress())
 	}
 }
 
-// poolsWithoutAddress names the EdgePools that a Gateway lives in that had no
-// address left for it.
-func (b *build) poolsWithoutAddress(p *parent) []string {
-	return slices.DeleteFunc(b.poolsOf(p), func(pool string) bool {
+// poolsWithoutAddress names the EdgePools of a Gateway that had no address left for it.
+func (p *parent) poolsWithoutAddress() []string {
+	return slices.DeleteFunc(slices.Clone(p.pools), func(pool string) bool {
 		return slices.ContainsFunc(p.addresses, func(a model.Address) bool { return a.Pool == pool })
 	})
 }
@@ -140,8 +172,7 @@ func (b *build) poolsOf(p *parent) []string {
 }
 
 func (b *build) whyNoAddress(p *parent) string {
-	pools := b.poolsOf(p)
-	if len(pools) == 0 {
+	if len(p.pools) == 0 {
 		place := "any region"
 		if p.parameters.Region != "" {
 			place = fmt.Sprintf("region %q", p.parameters.Region)
@@ -154,7 +185,7 @@ func (b *build) whyNoAddress(p *parent) string {
 			return "an address is being allocated"
 		}
 	}
-	return fmt.Sprintf("EdgePools %q have no free address; add a block to spec.addresses of one", pools)
+	return fmt.Sprintf("EdgePools %q have no free address; add a block to spec.addresses of one", p.pools)
 }
 
 // report says how one listener is.

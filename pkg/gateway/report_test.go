@@ -10,7 +10,6 @@ import (
 
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/condition"
-	"crossway.dev/crossway/pkg/fleet"
 )
 
 // What of a valid Gateway has no effect is said in its condition Accepted.
@@ -23,7 +22,7 @@ func TestWhatHasNoEffectIsSaid(t *testing.T) {
 	}}
 	class := gatewayv1.GatewayClass{ObjectMeta: metav1.ObjectMeta{Name: "crossway"}, Spec: gatewayv1.GatewayClassSpec{ControllerName: v1alpha1.GatewayController}}
 	result := Build(Input{GatewayClasses: []gatewayv1.GatewayClass{class}, Gateways: []gatewayv1.Gateway{given}})
-	for _, report := range result.Reports {
+	for _, report := range Report(result, nil) {
 		if report.Ref.Kind != condition.Gateway {
 			continue
 		}
@@ -52,9 +51,9 @@ func TestPlacesWithoutService(t *testing.T) {
 			pool("asia", "asia", v1alpha1.AddressAllocation{Gateway: shared, Address: "198.18.3.1"}), pool("eu", "eu"),
 			pool("us", "us", v1alpha1.AddressAllocation{Gateway: shared, Address: "198.18.1.1"}),
 		},
-		Programmed: map[fleet.ObjectName]Programming{{Namespace: "infra", Name: "shared"}: {Generation: 1, Connected: 2, Acked: 2, Unserved: []string{"asia"}}},
 	}
-	for _, report := range Build(in).Reports {
+	progress := Progress{{Namespace: "infra", Name: "shared"}: {Generation: 1, Connected: 2, Acked: 2, Unserved: []string{"asia"}}}
+	for _, report := range Report(Build(in), progress) {
 		if report.Ref.Kind != condition.Gateway {
 			continue
 		}

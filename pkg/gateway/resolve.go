@@ -85,7 +85,7 @@ func (b *build) resolveBackends(r *judged, plan *rulePlan) []model.Target {
 	unusable := uint32(0)
 	for i := range plan.backends {
 		backend := &plan.backends[i]
-		resolved, wrong := b.resolve(r.name.Namespace, backend.ref)
+		resolved, wrong := b.resolve(r.ref, backend.ref)
 		if wrong != nil {
 			r.unresolved = append(r.unresolved, *wrong)
 			unusable += backend.weight
@@ -186,7 +186,7 @@ func (g *group) fallBackOn(groups []*group) {
 func (b *build) resolveMirrors(r *judged, plan *rulePlan) []model.Mirror {
 	var mirrors []model.Mirror
 	for _, mirror := range plan.mirrors {
-		resolved, wrong := b.resolve(r.name.Namespace, mirror.ref)
+		resolved, wrong := b.resolve(r.ref, mirror.ref)
 		if wrong != nil {
 			r.unresolved = append(r.unresolved, *wrong)
 			continue
@@ -222,11 +222,11 @@ func (r *judged) assignment(g *group) string {
 		}
 		ordinal++
 	}
-	key := assignmentKey(r.name, g.backends)
+	key := assignmentKey(r.ref, g.backends)
 	if ordinal > 0 {
 		key += "-" + strconv.Itoa(ordinal)
 	}
-	r.assignments = append(r.assignments, model.Assignment{Key: key, Route: r.name, Backends: g.backends, Fallback: g.fallback,
+	r.assignments = append(r.assignments, model.Assignment{Key: key, Route: r.ref, Backends: g.backends, Fallback: g.fallback,
 		Protocol: g.protocol, Timeout: g.timeout, HealthCheck: g.check})
 	return key
 }
@@ -246,8 +246,11 @@ const (
 	hashBytes   = 5
 )
 
-func assignmentKey(route fleet.ObjectName, backends []model.WeightedBackend) string {
+func assignmentKey(route fleet.RouteRef, backends []model.WeightedBackend) string {
 	text := make([]byte, 0, 256)
+	if route.Kind != condition.HTTPRoute { // whose keys were without a kind when it was the only one
+		text = append(append(text, route.Kind...), '\n')
+	}
 	for i := range backends {
 		text = append(text, backends[i].Backend.Kind...)
 		text = append(append(text, ' '), backends[i].Backend.Name.Namespace...)
@@ -255,7 +258,7 @@ func assignmentKey(route fleet.ObjectName, backends []model.WeightedBackend) str
 		text = strconv.AppendInt(append(text, ' '), int64(backends[i].Port), 10)
 		text = append(text, '\n')
 	}
-	name := route.String()
+	name := route.Name.String()
 	if len(name) > maxKeyRoute {
 		mark := "-" + hashed([]byte(name))
 		name = name[:maxKeyRoute-len(mark)] + mark
@@ -275,15 +278,14 @@ type resolvedBackend struct {
 	check    *model.HealthCheck
 }
 
-// resolve finds what a backendRef of a route in a namespace stands for, or
-// says what is wrong. Whether a thing exists is said only to who may name it.
-func (b *build) resolve(namespace string, ref reference) (resolvedBackend, *condition.Condition) {
+// resolve finds what a backendRef of a route stands for, or says what is wrong. Whether a thing exists is said only to who may name it.
+func (b *build) resolve(route fleet.RouteRef, ref reference) (resolvedBackend, *condition.Condition) {
 	backend, known := ref.backend()
 	if !known {
 		return resolvedBackend{}, new(condition.BackendInvalidKind(ref.group, ref.kind, ref.name.Name))
 	}
-	if !b.index.permitted(condition.HTTPRoute, namespace, ref.group, ref.kind, ref.name) {
-		return resolvedBackend{}, new(condition.BackendNotPermitted(backend, namespace))
+	if !b.index.permitted(route.Kind, route.Name.Namespace, ref.group, ref.kind, ref.name) {
+		return resolvedBackend{}, new(condition.BackendNotPermitted(backend, route.Kind, route.Name.Namespace))
 	}
 	if backend.Kind == fleet.Service {
 		return b.resolveService(backend, ref.port)

@@ -135,7 +135,7 @@ func (b *build) virtualHosts(gateway fleet.ObjectName, hosts map[string][]*route
 				virtual.Rules = r.rules
 				break
 			}
-			b.shared[r.name] = true
+			b.shared[r.ref] = true
 			virtual.Rules = append(virtual.Rules, r.rules...)
 		}
 		if len(routes) > 1 {

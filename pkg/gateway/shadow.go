@@ -17,14 +17,14 @@ type shadow struct {
 	gateway fleet.ObjectName
 	host    string
 	origin  model.Origin
-	by      fleet.ObjectName
+	by      fleet.RouteRef
 }
 
 // findShadows finds the rules of a host that never apply, in the order in
 // which they are tried. A route that repeats itself harms nobody.
 func findShadows(gateway fleet.ObjectName, host model.VirtualHost) []shadow {
 	var shadows []shadow
-	first := make(map[string]fleet.ObjectName, len(host.Rules))
+	first := make(map[string]fleet.RouteRef, len(host.Rules))
 	for i := range host.Rules {
 		rule := &host.Rules[i]
 		key := matchKey(&rule.Match)
@@ -59,7 +59,10 @@ func (b *build) reportShadows() {
 		return cmp.Or(x.origin.Route.Compare(y.origin.Route), x.gateway.Compare(y.gateway),
 			cmp.Compare(x.origin.Rule, y.origin.Rule), cmp.Compare(x.origin.Match, y.origin.Match), cmp.Compare(x.host, y.host))
 	})
-	type place struct{ route, gateway fleet.ObjectName }
+	type place struct {
+		route   fleet.RouteRef
+		gateway fleet.ObjectName
+	}
 	byPlace := map[place][]shadow{}
 	for _, s := range b.shadows {
 		p := place{s.origin.Route, s.gateway}
@@ -69,18 +72,19 @@ func (b *build) reportShadows() {
 		return
 	}
 	for i := range b.reports {
-		report := &b.reports[i]
-		if report.Ref.Kind != condition.HTTPRoute {
+		if len(b.reports[i].Parents) == 0 {
 			continue
 		}
-		report.Parents = slices.Clone(report.Parents) // a Memo may have them, too
+		report := *b.reports[i] // a Memo may have the original
+		report.Parents = slices.Clone(report.Parents)
+		b.reports[i] = &report
 		for j := range report.Parents {
 			parent := &report.Parents[j]
 			gateway := fleet.ObjectName{Namespace: report.Ref.Name.Namespace, Name: parent.ParentRef.Name}
 			if parent.ParentRef.Namespace != nil && *parent.ParentRef.Namespace != "" {
 				gateway.Namespace = *parent.ParentRef.Namespace
 			}
-			if found := byPlace[place{report.Ref.Name, gateway}]; len(found) > 0 && parent.Conditions[0].Status == "True" {
+			if found := byPlace[place{report.Ref.Object(), gateway}]; len(found) > 0 && parent.Conditions[0].Status == "True" {
 				parent.Conditions = append(slices.Clip(parent.Conditions), condition.RouteShadowed(describeShadow(found[0]), found[0].by, len(found)-1))
 			}
 		}

@@ -70,14 +70,14 @@ spec: {ports: [{name: web, port: 80}]}
 
 // world is the Input of a story.
 type world struct {
-	t  *testing.T
-	in Input
+	t        *testing.T
+	in       Input
+	progress Progress
 }
 
 func newWorld(t *testing.T) *world {
-	w := &world{t: t}
+	w := &world{t: t, progress: Progress{}}
 	w.add(`{kind: GatewayClass, metadata: {name: crossway}, spec: {controllerName: crossway.dev/gateway}}`)
-	w.in.Programmed = map[fleet.ObjectName]Programming{}
 	return w
 }
 
@@ -121,7 +121,7 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 		if unserved := arg("unserved"); unserved != "" {
 			p.Unserved = []string{unserved}
 		}
-		w.in.Programmed[objectName(arg("gateway"))] = p
+		w.progress[objectName(arg("gateway"))] = p
 		return ""
 	case "crds":
 		w.in.CRDVersion = arg("version")
@@ -133,7 +133,7 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 	case "build":
 		return describeModel(Build(w.in).Model)
 	case "status":
-		return describeReports(Build(w.in).Reports, arg("kind"), arg("name"))
+		return describeReports(Report(Build(w.in), w.progress), arg("kind"), arg("name"))
 	default:
 		t.Fatalf("unknown command %q", d.Cmd)
 		return ""
@@ -154,9 +154,9 @@ func (w *world) add(text string) {
 		case "GatewayParameters":
 			addTo(w.t, &w.in.Parameters, document)
 		case "HTTPRoute":
-			routes := values(w.in.Routes)
+			routes := objectsOf(w.in.Routes)
 			addTo(w.t, &routes, document)
-			w.in.Routes = pointers(routes)
+			w.in.Routes = adapted(routes)
 		case "ReferenceGrant":
 			addTo(w.t, &w.in.Grants, document)
 		case "Namespace":
@@ -200,11 +200,11 @@ func addTo[T any, O interface {
 	*objects = append(*objects, object)
 }
 
-func values[T any](objects []*T) (all []T) {
-	for _, object := range objects {
-		all = append(all, *object)
+func objectsOf(routes []*Route) (objects []gatewayv1.HTTPRoute) {
+	for _, route := range routes {
+		objects = append(objects, *objectOf(route))
 	}
-	return all
+	return objects
 }
 
 func (w *world) remove(kind, name string) {
@@ -214,7 +214,7 @@ func (w *world) remove(kind, name string) {
 	case "Gateway":
 		w.in.Gateways = without[gatewayv1.Gateway](w.in.Gateways, name)
 	case "HTTPRoute":
-		w.in.Routes = pointers(without[gatewayv1.HTTPRoute](values(w.in.Routes), name))
+		w.in.Routes = adapted(without[gatewayv1.HTTPRoute](objectsOf(w.in.Routes), name))
 	case "ReferenceGrant":
 		w.in.Grants = without[gatewayv1beta1.ReferenceGrant](w.in.Grants, name)
 	case "Secret":
@@ -278,7 +278,7 @@ func (w *world) judgeRule(text string) string {
 	}
 	route := gatewayv1.HTTPRoute{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "judged"}}
 	route.Spec.Rules = []gatewayv1.HTTPRouteRule{rule}
-	if fault := planRoute(&route).rules[0].fault; fault != "" {
+	if fault := (httpRoute{&route}).plan().rules[0].fault; fault != "" {
 		return strings.TrimPrefix(fault, "rules[0]: ") + "\n"
 	}
 	return "ok\n"

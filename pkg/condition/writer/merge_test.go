@@ -91,7 +91,7 @@ func TestTwoSources(t *testing.T) {
 		{[]sourced{say(build, "Accepted", "web")}, "web:Accepted,Overflowing"},                // the policy no longer names api
 		{[]sourced{say(build, "Accepted", "web"), say(load, "Overflowing")}, "web:Accepted"},
 	} {
-		apply(policy, step.reports, metav1.NewTime(noon))
+		apply(condition.BackendPolicy, policy, step.reports, metav1.NewTime(noon))
 		var got []string
 		for _, a := range policy.Status.Ancestors {
 			var types []string
@@ -108,12 +108,13 @@ func TestTwoSources(t *testing.T) {
 
 // Envoy's words may be long; the API allows 32768 bytes of valid UTF-8.
 func TestLongMessage(t *testing.T) {
-	short := shorten(strings.Repeat("a", longestMessage-1) + "é tail")
-	if len(short) > longestMessage || !utf8.ValidString(short) {
-		t.Errorf("length %d, valid %v", len(short), utf8.ValidString(short))
-	}
-	if got := shorten("as it is"); got != "as it is" {
-		t.Errorf("got %q", got)
+	var list []metav1.Condition
+	for text, whole := range map[string]bool{strings.Repeat("a", 32764) + "é tail": false, "as it is": true} {
+		mergeConditions(&list, []sourceConditions{{&Source{}, 1, []condition.Condition{{Type: "Accepted", Message: text}}}}, metav1.NewTime(noon))
+		got := list[0].Message
+		if len(got) > 32768 || !utf8.ValidString(got) || (got == text) != whole {
+			t.Errorf("%d bytes of %d, valid %v", len(got), len(text), utf8.ValidString(got))
+		}
 	}
 }
 

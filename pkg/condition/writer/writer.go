@@ -28,8 +28,8 @@ type Options struct {
 	Client client.Client
 	// Live reads past the cache after a conflict. Nil: Client.
 	Live client.Reader
-	// Workers write at the same time. 0: 2, for statuses are not to hold up what
-	// they tell of.
+	// Workers is how many statuses are written at the same time. 0: 2, so that
+	// status writes leave the API server to what they report on.
 	Workers int
 	// Clock gives lastTransitionTime. Nil: the real one.
 	Clock clock.PassiveClock
@@ -39,17 +39,11 @@ type Options struct {
 type Writer struct {
 	options Options
 	metrics metrics
-	queue   workqueue.TypedRateLimitingInterface[object]
+	queue   workqueue.TypedRateLimitingInterface[fleet.ObjectRef]
 
 	mu      sync.Mutex // guards all below
 	running bool
-	wanted  map[object]map[*Source]condition.Report
-}
-
-// object is one object whose status is ours, in part.
-type object struct {
-	kind condition.Kind
-	name fleet.ObjectName
+	wanted  map[fleet.ObjectRef]map[*Source]condition.Report
 }
 
 // New makes a Writer.
@@ -61,12 +55,12 @@ func New(options Options) *Writer {
 		options.Clock = clock.RealClock{}
 	}
 	options.Workers = cmp.Or(options.Workers, 2)
-	limiter := workqueue.NewTypedItemExponentialFailureRateLimiter[object](20*time.Millisecond, time.Minute)
+	limiter := workqueue.NewTypedItemExponentialFailureRateLimiter[fleet.ObjectRef](20*time.Millisecond, time.Minute)
 	return &Writer{
 		options: options,
 		metrics: newMetrics(),
 		queue:   workqueue.NewTypedRateLimitingQueue(limiter),
-		wanted:  map[object]map[*Source]condition.Report{},
+		wanted:  map[fleet.ObjectRef]map[*Source]condition.Report{},
 	}
 }
 
@@ -78,7 +72,7 @@ func (w *Writer) Collectors() []prometheus.Collector {
 // NeedLeaderElection says that only the leader writes.
 func (w *Writer) NeedLeaderElection() bool { return true }
 
-// Start writes what is and becomes wanted until ctx ends.
+// Start writes what is wanted, now and later, until ctx ends.
 func (w *Writer) Start(ctx context.Context) error {
 	w.mu.Lock()
 	w.running = true
@@ -108,8 +102,8 @@ func (w *Writer) next(ctx context.Context) bool {
 	}
 	defer w.queue.Done(o)
 	if err := w.write(ctx, o); err != nil && ctx.Err() == nil {
-		w.metrics.writes.WithLabelValues(string(o.kind), "error").Inc()
-		log.FromContext(ctx).Error(err, "write status", "kind", o.kind, "object", o.name.String())
+		w.metrics.writes.WithLabelValues(string(o.Kind), "error").Inc()
+		log.FromContext(ctx).Error(err, "could not write a status", "kind", o.Kind, "object", o.Name.String())
 		w.queue.AddRateLimited(o)
 		return true
 	}
@@ -119,7 +113,7 @@ func (w *Writer) next(ctx context.Context) bool {
 
 // write brings one object's status to what is wanted. It forgets objects that
 // are gone.
-func (w *Writer) write(ctx context.Context, o object) error {
+func (w *Writer) write(ctx context.Context, o fleet.ObjectRef) error {
 	var reader client.Reader = w.options.Client
 	result := "unchanged"
 	err := retry.RetryOnConflict(retry.DefaultBackoff, func() error {
@@ -127,25 +121,25 @@ func (w *Writer) write(ctx context.Context, o object) error {
 		if len(reports) == 0 {
 			return nil
 		}
-		stored, err := newObject(o.kind)
+		stored, err := newObject(o.Kind)
 		if err != nil {
 			return err
 		}
-		if err := reader.Get(ctx, client.ObjectKey(o.name), stored); err != nil {
-			return fmt.Errorf("read %s %s: %w", o.kind, o.name, err)
+		if err := reader.Get(ctx, client.ObjectKey(o.Name), stored); err != nil {
+			return fmt.Errorf("read %s: %w", o, err)
 		}
 		now := metav1.NewTime(w.options.Clock.Now().Truncate(time.Second))
-		if !apply(stored, reports, now) {
+		if !apply(o.Kind, stored, reports, now) {
 			return nil
 		}
 		// The cache may be behind what we wrote last: read past it next time.
 		reader = w.options.Live
 		if err := w.options.Client.Status().Update(ctx, stored); err != nil {
 			if apierrors.IsConflict(err) {
-				w.metrics.conflicts.WithLabelValues(string(o.kind)).Inc()
+				w.metrics.conflicts.WithLabelValues(string(o.Kind)).Inc()
 				return err // as it is: RetryOnConflict does not unwrap
 			}
-			return fmt.Errorf("update status of %s %s: %w", o.kind, o.name, err)
+			return fmt.Errorf("update status of %s: %w", o, err)
 		}
 		result = "written"
 		return nil
@@ -155,7 +149,7 @@ func (w *Writer) write(ctx context.Context, o object) error {
 		err = nil
 	}
 	if err == nil {
-		w.metrics.writes.WithLabelValues(string(o.kind), result).Inc()
+		w.metrics.writes.WithLabelValues(string(o.Kind), result).Inc()
 	}
 	return err
 }
@@ -166,7 +160,7 @@ func notFound(err error) bool {
 }
 
 // reports are what all sources want of an object, by the sources' names.
-func (w *Writer) reports(o object) []sourced {
+func (w *Writer) reports(o fleet.ObjectRef) []sourced {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var out []sourced
@@ -177,7 +171,7 @@ func (w *Writer) reports(o object) []sourced {
 	return out
 }
 
-func (w *Writer) forget(o object) {
+func (w *Writer) forget(o fleet.ObjectRef) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.wanted, o)
@@ -185,16 +179,16 @@ func (w *Writer) forget(o object) {
 
 // Source is one producer of conditions: the only one of its types.
 type Source struct {
-	writer *Writer
-	name   string
-	types  map[string]bool
-	said   map[object]bool // guarded by writer.mu
+	writer   *Writer
+	name     string
+	types    map[string]bool
+	reported map[fleet.ObjectRef]bool // guarded by writer.mu
 }
 
 // Source makes the handle of a producer of these condition types. A stored
 // condition of one of them is removed when a later report lacks it.
 func (w *Writer) Source(name string, types ...string) *Source {
-	s := &Source{writer: w, name: name, types: map[string]bool{}, said: map[object]bool{}}
+	s := &Source{writer: w, name: name, types: map[string]bool{}, reported: map[fleet.ObjectRef]bool{}}
 	for _, t := range types {
 		s.types[t] = true
 	}
@@ -208,12 +202,12 @@ func (s *Source) Report(reports []condition.Report) {
 	w := s.writer
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	said := make(map[object]bool, len(reports))
+	reported := make(map[fleet.ObjectRef]bool, len(reports))
 	for _, report := range reports {
-		o := object{report.Ref.Kind, report.Ref.Name}
-		said[o] = true
-		before, known := w.wanted[o][s]
-		if known && (sameMemory(before, report) || reflect.DeepEqual(before, report)) {
+		o := report.Ref.Object()
+		reported[o] = true
+		before, found := w.wanted[o][s]
+		if found && (sameSlices(before, report) || reflect.DeepEqual(before, report)) {
 			continue
 		}
 		if w.wanted[o] == nil {
@@ -224,8 +218,8 @@ func (s *Source) Report(reports []condition.Report) {
 			w.queue.Add(o)
 		}
 	}
-	for o := range s.said {
-		if said[o] {
+	for o := range s.reported {
+		if reported[o] {
 			continue
 		}
 		delete(w.wanted[o], s)
@@ -233,12 +227,12 @@ func (s *Source) Report(reports []condition.Report) {
 			delete(w.wanted, o)
 		}
 	}
-	s.said = said
+	s.reported = reported
 }
 
-// sameMemory says of most reports on routes, which Build made once, that they
+// sameSlices says of most reports on routes, which Build made once, that they
 // are what they were: nobody changes the slices of a report.
-func sameMemory(a, b condition.Report) bool {
+func sameSlices(a, b condition.Report) bool {
 	return a.Ref == b.Ref && len(a.Parents) > 0 && len(a.Parents) == len(b.Parents) && &a.Parents[0] == &b.Parents[0] &&
 		len(a.Conditions)+len(b.Conditions)+len(a.Listeners)+len(b.Listeners)+len(a.Ancestors)+len(b.Ancestors)+
 			len(a.Addresses)+len(b.Addresses)+len(a.Features)+len(b.Features) == 0
@@ -250,7 +244,7 @@ func (s *Source) Recheck(kind condition.Kind, name fleet.ObjectName) {
 	w := s.writer
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	o := object{kind, name}
+	o := fleet.ObjectRef{Kind: kind, Name: name}
 	if w.running && len(w.wanted[o]) > 0 {
 		w.queue.Add(o)
 	}

@@ -98,7 +98,7 @@ func (r room) write(reports ...condition.Report) {
 	r.Helper()
 	r.source.Report(reports)
 	for _, report := range reports {
-		r.must(r.writer.write(r.Context(), object{report.Ref.Kind, report.Ref.Name}))
+		r.must(r.writer.write(r.Context(), report.Ref.Object()))
 	}
 }
 

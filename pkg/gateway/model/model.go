@@ -68,9 +68,18 @@ type VirtualHost struct {
 	Rules    []Rule // in Gateway API precedence; no match is 404
 }
 
+// RouteName names a route in logs and metrics: an HTTPRoute by its name alone,
+// any other route with its kind in front.
+func RouteName(route fleet.RouteRef) string {
+	if route.Kind == "HTTPRoute" {
+		return route.Name.String()
+	}
+	return route.String()
+}
+
 // Origin says which rule of which route something comes from.
 type Origin struct {
-	Route      fleet.ObjectName
+	Route      fleet.RouteRef
 	Generation int64
 	Rule       int    // index in spec.rules
 	Name       string // spec.rules[].name, if any
@@ -202,7 +211,7 @@ const (
 // so that requests never meet the wrong backends half way (make before break).
 type Assignment struct {
 	Key      string // at most 200 characters, [a-z0-9./-]
-	Route    fleet.ObjectName
+	Route    fleet.RouteRef
 	Backends []WeightedBackend // in order of Backend, Port; weights sum > 0
 	// Fallback are the backends of the rule's other targets, in the same order,
 	// which take over from those of Backends that are dead, in proportion to all

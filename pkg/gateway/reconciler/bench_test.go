@@ -43,10 +43,10 @@ func wide(n int) model.Model {
 		name := fmt.Sprintf("route-%04d", i)
 		key := "shop/" + name + "/6b2f"
 		l.Chains[0].Hosts = append(l.Chains[0].Hosts, model.VirtualHost{Hostname: name + ".example.com", Rules: []model.Rule{{
-			Origin: model.Origin{Route: shop(name), Generation: 1}, Match: model.Match{Path: model.PathMatch{Kind: model.PathPrefix, Value: "/"}},
+			Origin: model.Origin{Route: routeObject(name), Generation: 1}, Match: model.Match{Path: model.PathMatch{Kind: model.PathPrefix, Value: "/"}},
 			Forward: &model.Forward{Targets: []model.Target{{Assignment: key, Weight: 1}}},
 		}}})
-		m.Assignments = append(m.Assignments, model.Assignment{Key: key, Route: shop(name), Protocol: model.HTTP1,
+		m.Assignments = append(m.Assignments, model.Assignment{Key: key, Route: routeObject(name), Protocol: model.HTTP1,
 			Backends: []model.WeightedBackend{{Backend: fleet.Backend{Kind: fleet.Import, Name: shop(name)}, Port: 8080, PortName: "http", Weight: 1}}})
 	}
 	m.Listeners = []model.Listener{l}
@@ -100,25 +100,29 @@ func inputOf(n int) gateway.Input {
 			Status: v1alpha1.EdgePoolStatus{Allocations: []v1alpha1.AddressAllocation{
 				{Gateway: v1alpha1.GatewayReference{Namespace: "shop", Name: "shared"}, Address: fmt.Sprintf("198.18.%d.1", i)}}}})
 	}
-	port := gatewayv1.PortNumber(8080)
-	group, kind := gatewayv1.Group("multicluster.x-k8s.io"), gatewayv1.Kind("ServiceImport")
 	for i := range n {
 		name := fmt.Sprintf("route-%04d", i)
-		prefix, root := gatewayv1.PathMatchPathPrefix, "/"
-		ref := gatewayv1.HTTPBackendRef{BackendRef: gatewayv1.BackendRef{BackendObjectReference: gatewayv1.BackendObjectReference{
-			Group: &group, Kind: &kind, Name: gatewayv1.ObjectName(name), Port: &port}}}
-		in.Routes = append(in.Routes, &gatewayv1.HTTPRoute{
-			ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, UID: types.UID(name), ResourceVersion: "1", Generation: 1},
-			Spec: gatewayv1.HTTPRouteSpec{CommonRouteSpec: gatewayv1.CommonRouteSpec{ParentRefs: []gatewayv1.ParentReference{{Name: "shared"}}},
-				Hostnames: []gatewayv1.Hostname{gatewayv1.Hostname(name + ".example.com")},
-				Rules: []gatewayv1.HTTPRouteRule{{Matches: []gatewayv1.HTTPRouteMatch{{Path: &gatewayv1.HTTPPathMatch{Type: &prefix, Value: &root}}},
-					BackendRefs: []gatewayv1.HTTPBackendRef{ref}}}}})
+		in.Routes = append(in.Routes, gateway.FromHTTPRoute(httpRoute(name, "/")))
 		in.Imports = append(in.Imports, v1alpha1.FleetService{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.FleetNamespace, Name: name + ".shop"},
 			Spec: v1alpha1.FleetServiceSpec{Service: v1alpha1.ServiceReference{Namespace: "shop", Name: name}, ServiceProperties: v1alpha1.ServiceProperties{Type: "ClusterSetIP"},
 				Clusters: []v1alpha1.ExportingCluster{{Name: "us-west"}},
 				Ports:    []v1alpha1.FleetServicePort{{ServicePort: v1alpha1.ServicePort{Name: "http", Port: 8080, Protocol: "TCP"}}}}})
 	}
 	return in
+}
+
+// httpRoute sends what is under a path to the import of its name.
+func httpRoute(name, path string) *gatewayv1.HTTPRoute {
+	ref := gatewayv1.HTTPBackendRef{BackendRef: gatewayv1.BackendRef{BackendObjectReference: gatewayv1.BackendObjectReference{
+		Group: new(gatewayv1.Group("multicluster.x-k8s.io")), Kind: new(gatewayv1.Kind("ServiceImport")),
+		Name: gatewayv1.ObjectName(name), Port: new(gatewayv1.PortNumber(8080))}}}
+	return &gatewayv1.HTTPRoute{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, UID: types.UID(name), ResourceVersion: "1", Generation: 1},
+		Spec: gatewayv1.HTTPRouteSpec{CommonRouteSpec: gatewayv1.CommonRouteSpec{ParentRefs: []gatewayv1.ParentReference{{Name: "shared"}}},
+			Hostnames: []gatewayv1.Hostname{gatewayv1.Hostname(name + ".example.com")},
+			Rules: []gatewayv1.HTTPRouteRule{{
+				Matches:     []gatewayv1.HTTPRouteMatch{{Path: &gatewayv1.HTTPPathMatch{Type: new(gatewayv1.PathMatchPathPrefix), Value: &path}}},
+				BackendRefs: []gatewayv1.HTTPBackendRef{ref}}}}}
 }
 
 // store is a cache of one route.
@@ -144,17 +148,15 @@ func BenchmarkPass1000(b *testing.B) {
 	r.feeds = []feed{{read: func(_ context.Context, _ client.Reader, into *gateway.Input) error {
 		*into = in
 		return nil
-	}}}
-	r.mailbox = newMailbox(1)
+	}}, {route: &gateway.RouteKinds()[0], read: func(context.Context, client.Reader, *gateway.Input) error { return nil }}}
+	r.mailbox = newMailbox(2)
 	r.options.Cache = store{get: func(into *gatewayv1.HTTPRoute) {
-		in.Routes[500].DeepCopyInto(into)
-		path := fmt.Sprint("/", round)
-		into.Spec.Rules[0].Matches[0].Path.Value = &path
+		*into = *httpRoute("route-0500", fmt.Sprint("/", round))
 		into.ResourceVersion, into.Generation = fmt.Sprint(round+2), int64(round+2)
 	}}
 	pass := func() {
 		round++
-		r.mailbox.put(func(b *mailbox) { b.routes.Insert(shop("route-0500")) })
+		r.mailbox.put(func(b *mailbox) { b.routes.Insert(routeObject("route-0500")) })
 		if _, err := r.pass(b.Context()); err != nil {
 			b.Fatal(err)
 		}

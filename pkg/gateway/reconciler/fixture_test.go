@@ -260,6 +260,16 @@ func (h *hub) storedRoute(name string) *gatewayv1.HTTPRoute {
 	return route
 }
 
+// adaptedRoute is a stored route as Build takes it.
+func (h *hub) adaptedRoute(name string) *gateway.Route {
+	h.Helper()
+	return gateway.FromHTTPRoute(h.storedRoute(name))
+}
+
+func (h *hub) routeRef(name string) fleet.RouteRef {
+	return fleet.RouteRef{Kind: condition.HTTPRoute, Name: fleet.ObjectName{Namespace: h.name, Name: name}}
+}
+
 // verdict is a condition of the loop's last reports, like "True Accepted".
 func (h *hub) verdict(kind condition.Kind, name, conditionType string) string {
 	h.reports.mu.Lock()

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 	gatewayv1beta1 "sigs.k8s.io/gateway-api/apis/v1beta1"
@@ -33,9 +34,9 @@ type feed struct {
 	matters func(before, after client.Object) bool
 	// judged is the kind whose status Build reports on; empty: none.
 	judged condition.Kind
-	// single: what changed is read alone, and the rest stays the object that it
-	// was, so that Build sees that it is the same.
-	single bool
+	// route is set for a kind of route. A route that changed is read alone, and
+	// the others stay what they were, so that Build sees that they are the same.
+	route *gateway.RouteKind
 }
 
 // shared reads what the cache holds itself.
@@ -58,14 +59,13 @@ func listInto[L any, P interface {
 
 // feeds are all that Build reads.
 func feeds() []feed {
-	return []feed{
+	all := []feed{
 		{object: &gatewayv1.GatewayClass{}, matters: specChanged, judged: condition.GatewayClass,
 			read: listInto(func(in *gateway.Input, l *gatewayv1.GatewayClassList) { in.GatewayClasses = l.Items })},
 		{object: &gatewayv1.Gateway{}, matters: gatewayChanged, judged: condition.Gateway,
 			read: listInto(func(in *gateway.Input, l *gatewayv1.GatewayList) { in.Gateways = l.Items })},
 		{object: &v1alpha1.GatewayParameters{}, matters: specChanged,
 			read: listInto(func(in *gateway.Input, l *v1alpha1.GatewayParametersList) { in.Parameters = l.Items })},
-		{object: &gatewayv1.HTTPRoute{}, matters: routeChanged, judged: condition.HTTPRoute, single: true, read: listInto(listRoutes)},
 		{object: &gatewayv1beta1.ReferenceGrant{}, matters: specChanged,
 			read: listInto(func(in *gateway.Input, l *gatewayv1beta1.ReferenceGrantList) { in.Grants = l.Items })},
 		{object: &corev1.Namespace{}, matters: labelsChanged,
@@ -83,20 +83,38 @@ func feeds() []feed {
 		{object: &v1alpha1.EdgePool{}, matters: poolChanged,
 			read: listInto(func(in *gateway.Input, l *v1alpha1.EdgePoolList) { in.Pools = l.Items })},
 	}
-}
-
-// listRoutes gives routes by name.
-func listRoutes(in *gateway.Input, l *gatewayv1.HTTPRouteList) {
-	in.Routes = make([]*gatewayv1.HTTPRoute, len(l.Items))
-	for i := range l.Items {
-		in.Routes[i] = &l.Items[i]
+	for _, kind := range gateway.RouteKinds() {
+		all = append(all, routeFeed(kind))
 	}
-	slices.SortFunc(in.Routes, func(a, b *gatewayv1.HTTPRoute) int { return nameOf(a).Compare(nameOf(b)) })
+	return all
 }
 
-// findRoute finds a route in a list by name, or where it would be.
-func findRoute(routes []*gatewayv1.HTTPRoute, name fleet.ObjectName) (at int, found bool) {
-	return slices.BinarySearchFunc(routes, name, func(r *gatewayv1.HTTPRoute, name fleet.ObjectName) int { return nameOf(r).Compare(name) })
+// routeFeed is one kind of route.
+func routeFeed(kind gateway.RouteKind) feed {
+	return feed{object: kind.Object, matters: routeChanged(kind), judged: kind.Kind, route: &kind, read: listRoutes(kind)}
+}
+
+// listRoutes reads all routes of one kind. Input.Routes is in the order of Ref.
+func listRoutes(kind gateway.RouteKind) func(context.Context, client.Reader, *gateway.Input) error {
+	return func(ctx context.Context, reader client.Reader, in *gateway.Input) error {
+		list := kind.List.DeepCopyObject().(client.ObjectList)
+		if err := reader.List(ctx, list, shared); err != nil {
+			return err
+		}
+		routes := slices.DeleteFunc(slices.Clone(in.Routes), func(r *gateway.Route) bool { return r.Ref.Kind == kind.Kind })
+		err := meta.EachListItem(list, func(o runtime.Object) error {
+			routes = append(routes, kind.Route(o.(client.Object)))
+			return nil
+		})
+		slices.SortFunc(routes, func(a, b *gateway.Route) int { return a.Ref.Compare(b.Ref) })
+		in.Routes = routes
+		return err
+	}
+}
+
+// findRoute finds a route in a list in the order of Ref, or where it would be.
+func findRoute(routes []*gateway.Route, ref fleet.RouteRef) (at int, found bool) {
+	return slices.BinarySearchFunc(routes, ref, func(r *gateway.Route, ref fleet.RouteRef) int { return r.Ref.Compare(ref) })
 }
 
 func nameOf(o client.Object) fleet.ObjectName {
@@ -116,23 +134,21 @@ func specChanged(before, after client.Object) bool {
 		before.GetDeletionTimestamp().IsZero() != after.GetDeletionTimestamp().IsZero()
 }
 
-func routeChanged(before, after client.Object) bool {
-	old, next := before.(*gatewayv1.HTTPRoute), after.(*gatewayv1.HTTPRoute)
-	if specChanged(before, after) || ours(old) != ours(next) { // who has a status of ours is told when its Gateway goes
-		return true
+func routeChanged(kind gateway.RouteKind) func(before, after client.Object) bool {
+	return func(before, after client.Object) bool {
+		old, next := kind.Route(before), kind.Route(after)
+		if specChanged(before, after) || old.HasOurStatus() != next.HasOurStatus() { // Build reports on a route with our status, whatever its parents
+			return true
+		}
+		was, wasRefused := refusedByEdge(old)
+		is, isRefused := refusedByEdge(next)
+		return was != is || wasRefused != isRefused
 	}
-	was, wasRefused := refusedByEdge(old)
-	is, isRefused := refusedByEdge(next)
-	return was != is || wasRefused != isRefused
 }
 
 // gatewayChanged: an address that was told is kept.
 func gatewayChanged(before, after client.Object) bool {
 	return specChanged(before, after) || !equality.Semantic.DeepEqual(before.(*gatewayv1.Gateway).Status.Addresses, after.(*gatewayv1.Gateway).Status.Addresses)
-}
-
-func ours(route *gatewayv1.HTTPRoute) bool {
-	return slices.ContainsFunc(route.Status.Parents, func(p gatewayv1.RouteParentStatus) bool { return p.ControllerName == v1alpha1.GatewayController })
 }
 
 func secretChanged(before, after client.Object) bool {
@@ -153,7 +169,7 @@ func poolChanged(before, after client.Object) bool {
 // refusedByEdge reads from a route's status that an edge refused it at its
 // present generation, in which words: the only memory of a NACK that outlives
 // a process.
-func refusedByEdge(route *gatewayv1.HTTPRoute) (words string, refused bool) {
+func refusedByEdge(route *gateway.Route) (words string, refused bool) {
 	for c := range acceptedConditions(route) {
 		if c.Status == metav1.ConditionFalse && c.Reason == condition.RefusedByEdge {
 			return strings.TrimPrefix(c.Message, condition.RouteRefusedByEdge("").Message), true
@@ -164,7 +180,7 @@ func refusedByEdge(route *gatewayv1.HTTPRoute) (words string, refused bool) {
 
 // acceptedBefore says whether a status from before this process accepts the
 // route as it is now.
-func acceptedBefore(route *gatewayv1.HTTPRoute) bool {
+func acceptedBefore(route *gateway.Route) bool {
 	for c := range acceptedConditions(route) {
 		if c.Status == metav1.ConditionTrue {
 			return true
@@ -174,10 +190,10 @@ func acceptedBefore(route *gatewayv1.HTTPRoute) bool {
 }
 
 // acceptedConditions are our conditions Accepted about the present generation.
-func acceptedConditions(route *gatewayv1.HTTPRoute) iter.Seq[*metav1.Condition] {
+func acceptedConditions(route *gateway.Route) iter.Seq[*metav1.Condition] {
 	return func(yield func(*metav1.Condition) bool) {
-		for i := range route.Status.Parents {
-			p := &route.Status.Parents[i]
+		for i := range route.Status {
+			p := &route.Status[i]
 			if p.ControllerName != v1alpha1.GatewayController {
 				continue
 			}

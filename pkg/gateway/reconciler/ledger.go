@@ -12,14 +12,8 @@ import (
 	"crossway.dev/crossway/pkg/gateway/model"
 )
 
-// object is a Gateway or a route, whatever its generation.
-type object struct {
-	kind condition.Kind
-	name fleet.ObjectName
-}
-
-// origins are the objects that a resource is made of, with their generations.
-type origins map[object]int64
+// origins are the Gateways and routes that a resource is made of, with their generations.
+type origins map[fleet.ObjectRef]int64
 
 // resourceID is one Envoy resource, whatever its version.
 type resourceID struct{ typeURL, name string }
@@ -88,7 +82,7 @@ func (l ledger) withdraw(published map[resourceID]bool) {
 
 // outlive sets objects that are gone apart from others that have or will have
 // their names; their own generations stay apart from each other.
-func (l ledger) outlive(gone sets.Set[object]) {
+func (l ledger) outlive(gone sets.Set[fleet.ObjectRef]) {
 	if len(gone) == 0 {
 		return
 	}
@@ -160,7 +154,7 @@ type refusal struct {
 // known are objects that edges are believed to have at this generation where
 // no accepted version is known: those that were accepted before this process
 // started. texts gives the values of a route that an edge may repeat.
-func (l ledger) suspects(r refusal, known origins, texts func(fleet.ObjectName) []string) (found []object, certain bool) {
+func (l ledger) suspects(r refusal, known origins, texts func(fleet.RouteRef) []string) (found []fleet.RouteRef, certain bool) {
 	versions := l.made[r.id]
 	at := slices.IndexFunc(versions, func(m making) bool { return m.version == r.version })
 	if at < 0 {
@@ -172,9 +166,9 @@ func (l ledger) suspects(r refusal, known origins, texts func(fleet.ObjectName) 
 			before = m.from
 		}
 	}
-	var all []object
+	var all []fleet.RouteRef
 	for o, generation := range versions[at].from {
-		if o.kind != condition.HTTPRoute {
+		if o.Kind == condition.Gateway {
 			continue
 		}
 		all = append(all, o)
@@ -182,8 +176,8 @@ func (l ledger) suspects(r refusal, known origins, texts func(fleet.ObjectName) 
 			found = append(found, o)
 		}
 	}
-	unnamed := func(o object) bool {
-		return !slices.ContainsFunc(texts(o.name), func(text string) bool { return strings.Contains(r.message, text) })
+	unnamed := func(o fleet.RouteRef) bool {
+		return !slices.ContainsFunc(texts(o), func(text string) bool { return strings.Contains(r.message, text) })
 	}
 	said := slices.DeleteFunc(slices.Clone(found), unnamed)
 	if len(found) == 0 {
@@ -193,7 +187,7 @@ func (l ledger) suspects(r refusal, known origins, texts func(fleet.ObjectName) 
 	if certain {
 		found = said
 	}
-	slices.SortFunc(found, func(a, b object) int { return a.name.Compare(b.name) })
+	slices.SortFunc(found, fleet.RouteRef.Compare)
 	return found, certain || len(found) == 1
 }
 
@@ -203,7 +197,7 @@ const shortestHint = 5
 
 // hints are the values of a route's rules that Envoy repeats when it refuses
 // them: regular expressions above all.
-func hints(m *model.Model, route fleet.ObjectName) []string {
+func hints(m *model.Model, route fleet.RouteRef) []string {
 	var texts []string
 	add := func(text string) {
 		if len(text) >= shortestHint {

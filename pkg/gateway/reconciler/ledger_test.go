@@ -7,10 +7,10 @@ import (
 	"testing"
 
 	"k8s.io/apimachinery/pkg/util/sets"
-	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"crossway.dev/crossway/pkg/condition"
 	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/gateway"
 	"crossway.dev/crossway/pkg/gateway/model"
 	"crossway.dev/crossway/pkg/lbsync"
 	"crossway.dev/crossway/pkg/lbsync/envoy"
@@ -18,7 +18,9 @@ import (
 
 func shop(name string) fleet.ObjectName { return fleet.ObjectName{Namespace: "shop", Name: name} }
 
-func routeObject(name string) object { return object{condition.HTTPRoute, shop(name)} }
+func routeObject(name string) fleet.RouteRef {
+	return fleet.RouteRef{Kind: condition.HTTPRoute, Name: shop(name)}
+}
 
 // made writes origins as "a:1 b:2".
 func made(text string) origins {
@@ -35,7 +37,7 @@ var table = resourceID{typeRoute, "infra/shared/80"}
 // A script of what is published, ACKed and known, and then who is suspected of
 // a NACK.
 func TestSuspects(t *testing.T) {
-	regexes := func(route fleet.ObjectName) []string { return []string{"^/" + route.Name + "(x|y)+$"} }
+	regexes := func(route fleet.RouteRef) []string { return []string{"^/" + route.Name.Name + "(x|y)+$"} }
 	for _, story := range []struct {
 		name   string
 		script string // one step a line
@@ -80,7 +82,7 @@ func TestSuspects(t *testing.T) {
 			suspects, _ := l.suspects(refusal{table, version, message}, made(story.known), regexes)
 			var names []string
 			for _, o := range suspects {
-				names = append(names, o.name.Name)
+				names = append(names, o.Name.Name)
 			}
 			if got := strings.Join(names, " "); got != story.want {
 				t.Errorf("suspects %q, want %q", got, story.want)
@@ -107,7 +109,7 @@ func TestLedgerIsBounded(t *testing.T) {
 // site is a Model of one Gateway with an HTTP port of two hosts and an HTTPS port.
 func site() *model.Model {
 	rule := func(name string, generation int64) model.Rule {
-		return model.Rule{Origin: model.Origin{Route: shop(name), Generation: generation},
+		return model.Rule{Origin: model.Origin{Route: routeObject(name), Generation: generation},
 			Forward: &model.Forward{Targets: []model.Target{{Assignment: "shop/" + name + "/5678"}}}}
 	}
 	gateway := fleet.ObjectName{Namespace: "infra", Name: "shared"}
@@ -121,13 +123,13 @@ func site() *model.Model {
 				{Hostname: "s.example.com", Rules: []model.Rule{rule("s", 1)}},
 			}}}},
 		},
-		Assignments: []model.Assignment{{Key: "shop/a/1234", Route: shop("a")}, {Key: "shop/b/5678", Route: shop("b")}},
+		Assignments: []model.Assignment{{Key: "shop/a/1234", Route: routeObject("a")}, {Key: "shop/b/5678", Route: routeObject("b")}},
 	}
 }
 
 // Names of resources lead to the objects that they are made of.
 func TestOriginsOf(t *testing.T) {
-	gateway := object{condition.Gateway, fleet.ObjectName{Namespace: "infra", Name: "shared"}}
+	gateway := gatewayRef(fleet.ObjectName{Namespace: "infra", Name: "shared"})
 	now := generations{gateway: 7, routeObject("a"): 1, routeObject("b"): 2}
 	for _, story := range []struct {
 		id   resourceID
@@ -158,7 +160,7 @@ func TestOriginsOf(t *testing.T) {
 // A NACK counts at one generation of its route only; the first edge's words
 // stay; and a status remembers it for a hub that has just started.
 func TestNacks(t *testing.T) {
-	now := generations{routeObject("a"): 1, routeObject("b"): 2, {condition.Gateway, fleet.ObjectName{Namespace: "infra", Name: "shared"}}: 7}
+	now := generations{routeObject("a"): 1, routeObject("b"): 2, gatewayRef(fleet.ObjectName{Namespace: "infra", Name: "shared"}): 7}
 	l := newLedger()
 	l.publish(table, "v1", func() origins { return made("a:1") })
 	l.ack(table, "v1")
@@ -209,7 +211,7 @@ func TestNacks(t *testing.T) {
 // edges of one pool refuse is told whichever pool was published last.
 func TestNackOfOnePool(t *testing.T) {
 	gateway := fleet.ObjectName{Namespace: "infra", Name: "shared"}
-	now := generations{{condition.Gateway, gateway}: 7}
+	now := generations{gatewayRef(gateway): 7}
 	m := model.Model{Listeners: []model.Listener{{Gateway: gateway, Port: 80, Protocol: model.HTTP,
 		Chains: []model.Chain{{Name: "web", Hosts: []model.VirtualHost{{Hostname: "*"}}}},
 		Addresses: []model.Address{
@@ -250,12 +252,12 @@ func TestNackFromStatus(t *testing.T) {
 	route := acceptedRoute("b", 2, condition.RouteRefusedByEdge("regex too big"))
 	r := newRefusals()
 	now := generations{routeObject("b"): 2}
-	nacks := r.nacks(refusedOf([]*gatewayv1.HTTPRoute{&route}), site(), now)
+	nacks := r.nacks(refusedOf([]*gateway.Route{gateway.FromHTTPRoute(&route)}), site(), now)
 	if len(nacks) != 1 || nacks[0].Message != "regex too big" || nacks[0].Ref.Generation != 2 {
 		t.Errorf("nacks %+v", nacks)
 	}
 	route.Generation, now[routeObject("b")] = 3, 3
-	if nacks := r.nacks(refusedOf([]*gatewayv1.HTTPRoute{&route}), site(), now); len(nacks) != 0 {
+	if nacks := r.nacks(refusedOf([]*gateway.Route{gateway.FromHTTPRoute(&route)}), site(), now); len(nacks) != 0 {
 		t.Errorf("nacks of an older generation: %+v", nacks)
 	}
 }
@@ -268,7 +270,7 @@ func TestHints(t *testing.T) {
 		Headers: []model.ValueMatch{{Name: "env", Value: "^canary", Regex: true}, {Name: "x", Value: "not-a-regex"}},
 		Query:   []model.ValueMatch{{Name: "q", Value: ".*", Regex: true}},
 	}
-	if got := strings.Join(hints(m, shop("a")), " "); got != "/(foo|bar) ^canary" {
+	if got := strings.Join(hints(m, routeObject("a")), " "); got != "/(foo|bar) ^canary" {
 		t.Errorf("hints %q", got)
 	}
 }

@@ -151,7 +151,7 @@ func TestPutBack(t *testing.T) {
 	put := func(kind int, route string) {
 		b.put(func(b *mailbox) {
 			b.stale[kind] = true
-			b.routes.Insert(shop(route))
+			b.routes.Insert(routeObject(route))
 			b.answers = true
 		})
 	}
@@ -159,7 +159,7 @@ func TestPutBack(t *testing.T) {
 	l := b.take()
 	put(1, "b")
 	b.putBack(l)
-	want := letters{stale: []bool{true, true}, routes: sets.New(shop("a"), shop("b")), answers: true}
+	want := letters{stale: []bool{true, true}, routes: sets.New(routeObject("a"), routeObject("b")), answers: true}
 	if got := b.take(); !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v", got)
 	}

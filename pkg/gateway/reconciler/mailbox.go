@@ -24,15 +24,15 @@ type ack struct {
 
 // letters is what a mailbox has.
 type letters struct {
-	stale   []bool                     // kinds to list again, by index in feeds
-	routes  sets.Set[fleet.ObjectName] // to read again, one by one
+	stale   []bool                   // kinds to list again, by index in feeds
+	routes  sets.Set[fleet.RouteRef] // to read again, one by one
 	acks    []ack
 	nacks   []refusal
 	answers bool // edges came, went or answered
 }
 
 func noLetters(kinds int) letters {
-	return letters{stale: make([]bool, kinds), routes: sets.New[fleet.ObjectName]()}
+	return letters{stale: make([]bool, kinds), routes: sets.New[fleet.RouteRef]()}
 }
 
 func newMailbox(kinds int) *mailbox {

@@ -29,8 +29,13 @@ func rules(listeners []model.Listener) iter.Seq[*model.Rule] {
 	}
 }
 
+// gatewayRef refers to a Gateway.
+func gatewayRef(name fleet.ObjectName) fleet.ObjectRef {
+	return fleet.ObjectRef{Kind: condition.Gateway, Name: name}
+}
+
 // generations are the current generations of Gateways and routes.
-type generations map[object]int64
+type generations map[fleet.ObjectRef]int64
 
 // originsOf finds which objects a resource is made of, by its name:
 //
@@ -43,8 +48,7 @@ type generations map[object]int64
 // part that it names.
 func originsOf(id resourceID, m *model.Model, now generations) origins {
 	from := origins{}
-	add := func(kind condition.Kind, name fleet.ObjectName) {
-		o := object{kind, name}
+	add := func(o fleet.ObjectRef) {
 		if generation, exists := now[o]; exists {
 			from[o] = generation
 		}
@@ -53,22 +57,22 @@ func originsOf(id resourceID, m *model.Model, now generations) origins {
 	case typeListener:
 		for i := range m.Listeners {
 			if envoy.ListenerName(&m.Listeners[i]) == id.name {
-				add(condition.Gateway, m.Listeners[i].Gateway)
+				add(gatewayRef(m.Listeners[i].Gateway))
 			}
 		}
 	case typeRoute, typeScope:
 		for rule := range rulesOf(id.name, m) {
-			from[object{condition.HTTPRoute, rule.Origin.Route}] = rule.Origin.Generation
+			from[rule.Origin.Route] = rule.Origin.Generation
 		}
 	case typeCluster:
 		i, found := slices.BinarySearchFunc(m.Assignments, id.name, func(a model.Assignment, key string) int { return strings.Compare(a.Key, key) })
 		if found {
-			add(condition.HTTPRoute, m.Assignments[i].Route)
+			add(m.Assignments[i].Route)
 		}
 	case typeSecret:
 		for i := range m.Listeners {
 			if slices.ContainsFunc(m.Listeners[i].Chains, func(c model.Chain) bool { return slices.Contains(c.Secrets, id.name) }) {
-				add(condition.Gateway, m.Listeners[i].Gateway)
+				add(gatewayRef(m.Listeners[i].Gateway))
 			}
 		}
 	}

@@ -106,7 +106,7 @@ func TestTranslationRemembers(t *testing.T) {
 func TestSameAssignmentSeesEveryField(t *testing.T) {
 	full := func() model.Assignment {
 		backends := func() []model.WeightedBackend { return []model.WeightedBackend{{Port: 80, Weight: 1}} }
-		return model.Assignment{Key: "shop/web", Route: shop("web"), Backends: backends(), Fallback: backends(),
+		return model.Assignment{Key: "shop/web", Route: routeObject("web"), Backends: backends(), Fallback: backends(),
 			Protocol: model.HTTP1, Timeout: time.Second, HealthCheck: &model.HealthCheck{Path: "/healthz"}}
 	}
 	if !sameAssignment(full(), full()) {

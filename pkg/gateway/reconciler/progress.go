@@ -70,8 +70,8 @@ func (p progress) remember(name fleet.ObjectName) {
 
 // programming is the state of every Gateway. patient: edges may not have come
 // back yet, so a Gateway that was programmed counts as such without any.
-func (p progress) programming(edges map[string][]EdgeProgress, patient bool) map[fleet.ObjectName]gateway.Programming {
-	out := make(map[fleet.ObjectName]gateway.Programming, len(p))
+func (p progress) programming(edges map[string][]EdgeProgress, patient bool) gateway.Progress {
+	out := make(gateway.Progress, len(p))
 	for name, place := range p {
 		state := gateway.Programming{Generation: place.generation, Early: patient}
 		for pool, since := range place.pools {

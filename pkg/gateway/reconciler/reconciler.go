@@ -67,9 +67,11 @@ type Reconciler struct {
 	refusals refusals
 	progress progress
 	input    gateway.Input
-	known    origins // accepted before this process started
+	result   gateway.Result   // of the last Build
+	reported gateway.Progress // in the last reports
+	known    origins          // accepted before this process started
 	now      generations
-	told     map[fleet.ObjectName]words // by statuses
+	told     map[fleet.RouteRef]words // by statuses
 	started  time.Time
 	first    bool
 }
@@ -193,8 +195,8 @@ func (r *Reconciler) watch(ctx context.Context) error {
 func (r *Reconciler) handler(i int, f feed) toolscache.ResourceEventHandler {
 	stale := func(name fleet.ObjectName) {
 		r.mailbox.put(func(b *mailbox) {
-			if f.single {
-				b.routes.Insert(name)
+			if f.route != nil {
+				b.routes.Insert(fleet.RouteRef{Kind: f.route.Kind, Name: name})
 			} else {
 				b.stale[i] = true
 			}
@@ -244,11 +246,15 @@ func (r *Reconciler) pass(ctx context.Context) (built bool, err error) {
 	edges := r.edges()
 	r.refusals.forget(r.outlet.serves)
 	nacks := r.refusals.nacks(r.told, &r.outlet.model, r.now)
-	programmed := r.programming(edges)
-	built = r.first || changed || !reflect.DeepEqual(nacks, r.input.Nacks) || !reflect.DeepEqual(programmed, r.input.Programmed)
+	if built = r.first || changed || !reflect.DeepEqual(nacks, r.input.Nacks); built {
+		r.input.Nacks = nacks
+		r.result = gateway.Build(r.input)
+		r.input.Memo = r.result.Memo
+		r.publish(ctx, r.result.Model)
+		runtime.Gosched() // the streams that publish woke come first: a processor gives them nothing before this loop pauses
+	}
+	r.report(edges, built)
 	if built {
-		r.input.Nacks, r.input.Programmed = nacks, programmed
-		r.build(ctx, edges)
 		r.metrics.builds.Observe(r.options.Clock.Since(began).Seconds())
 	}
 	r.keep(edges)
@@ -257,10 +263,6 @@ func (r *Reconciler) pass(ctx context.Context) (built bool, err error) {
 		r.Progressed()
 	}
 	return built, nil
-}
-
-func (r *Reconciler) programming(edges map[string][]EdgeProgress) map[fleet.ObjectName]gateway.Programming {
-	return r.progress.programming(edges, r.options.Clock.Since(r.started) < comeback)
 }
 
 // gather reads what changed.
@@ -272,8 +274,12 @@ func (r *Reconciler) gather(ctx context.Context, l letters) (changed bool, err e
 		if err := f.read(ctx, r.options.Cache, &r.input); err != nil {
 			return false, fmt.Errorf("list %T: %w", f.object, err)
 		}
-		if changed = true; f.single {
-			l.routes = nil
+		if changed = true; f.route != nil { // all of this kind are read
+			for ref := range l.routes {
+				if ref.Kind == f.route.Kind {
+					l.routes.Delete(ref)
+				}
+			}
 		}
 	}
 	if changed {
@@ -289,7 +295,7 @@ func (r *Reconciler) gather(ctx context.Context, l letters) (changed bool, err e
 		r.known = origins{}
 		for _, route := range r.input.Routes {
 			if acceptedBefore(route) {
-				r.known[object{condition.HTTPRoute, nameOf(route)}] = route.Generation
+				r.known[route.Ref] = route.Generation
 			}
 		}
 	}
@@ -298,34 +304,28 @@ func (r *Reconciler) gather(ctx context.Context, l letters) (changed bool, err e
 
 // readRoutes takes in what these routes are now. What was said about one that
 // is gone is not said about the next of its name, whose generations begin anew.
-func (r *Reconciler) readRoutes(ctx context.Context, names sets.Set[fleet.ObjectName]) error {
-	read := make(map[fleet.ObjectName]*gatewayv1.HTTPRoute, len(names)) // nil: there is none
-	for name := range names {
-		route := &gatewayv1.HTTPRoute{}
-		switch err := r.options.Cache.Get(ctx, client.ObjectKey{Namespace: name.Namespace, Name: name.Name}, route, shared); {
-		case err == nil:
-			read[name] = route
-		case apierrors.IsNotFound(err):
-			read[name] = nil
-		default:
-			return fmt.Errorf("get HTTPRoute %s: %w", name, err)
+func (r *Reconciler) readRoutes(ctx context.Context, refs sets.Set[fleet.RouteRef]) error {
+	read := make(map[fleet.RouteRef]*gateway.Route, len(refs)) // nil: there is none
+	for ref := range refs {
+		var err error
+		if read[ref], err = r.readRoute(ctx, ref); err != nil {
+			return err
 		}
 	}
-	routes, gone := slices.Clone(r.input.Routes), sets.New[object]()
-	for name, route := range read {
-		o := object{condition.HTTPRoute, name}
-		delete(r.now, o)
-		delete(r.told, name)
-		at, had := findRoute(routes, name)
+	routes, gone := slices.Clone(r.input.Routes), sets.New[fleet.RouteRef]()
+	for ref, route := range read {
+		delete(r.now, ref)
+		delete(r.told, ref)
+		at, had := findRoute(routes, ref)
 		if had {
 			if route == nil || routes[at].UID != route.UID {
-				gone.Insert(o)
+				gone.Insert(ref)
 			}
 			routes = slices.Delete(routes, at, at+1)
 		}
 		if route != nil {
 			routes = slices.Insert(routes, at, route)
-			r.now[o] = route.Generation
+			r.now[ref] = route.Generation
 			maps.Copy(r.told, refusedOf(routes[at:at+1]))
 		}
 	}
@@ -338,24 +338,39 @@ func (r *Reconciler) readRoutes(ctx context.Context, names sets.Set[fleet.Object
 	return nil
 }
 
+// readRoute reads one route; nil: it does not exist.
+func (r *Reconciler) readRoute(ctx context.Context, ref fleet.RouteRef) (*gateway.Route, error) {
+	at := slices.IndexFunc(r.feeds, func(f feed) bool { return f.route != nil && f.route.Kind == ref.Kind })
+	kind := r.feeds[at].route
+	o := kind.Object.DeepCopyObject().(client.Object)
+	switch err := r.options.Cache.Get(ctx, client.ObjectKey(ref.Name), o, shared); {
+	case err == nil:
+		return kind.Route(o), nil
+	case apierrors.IsNotFound(err):
+		return nil, nil
+	default:
+		return nil, fmt.Errorf("get %s: %w", ref, err)
+	}
+}
+
 func generationsOf(in *gateway.Input) generations {
 	now := make(generations, len(in.Routes)+len(in.Gateways))
-	for _, o := range in.Routes {
-		now[object{condition.HTTPRoute, nameOf(o)}] = o.Generation
+	for _, route := range in.Routes {
+		now[route.Ref] = route.Generation
 	}
 	for i := range in.Gateways {
-		now[object{condition.Gateway, nameOf(&in.Gateways[i])}] = in.Gateways[i].Generation
+		now[gatewayRef(nameOf(&in.Gateways[i]))] = in.Gateways[i].Generation
 	}
 	return now
 }
 
 // refusedOf are the routes of which their statuses say that an edge refused
 // them as they are.
-func refusedOf(routes []*gatewayv1.HTTPRoute) map[fleet.ObjectName]words {
-	told := map[fleet.ObjectName]words{}
+func refusedOf(routes []*gateway.Route) map[fleet.RouteRef]words {
+	told := map[fleet.RouteRef]words{}
 	for _, route := range routes {
 		if message, refused := refusedByEdge(route); refused {
-			told[nameOf(route)] = words{generation: route.Generation, message: message}
+			told[route.Ref] = words{generation: route.Generation, message: message}
 		}
 	}
 	return told
@@ -380,21 +395,14 @@ func (r *Reconciler) blame(n refusal) int {
 	return r.refusals.blame(n, r.outlet.ledger, &r.outlet.model, r.known, r.now)
 }
 
-// build builds, publishes and reports.
-func (r *Reconciler) build(ctx context.Context, edges map[string][]EdgeProgress) {
-	result := gateway.Build(r.input)
-	r.input.Memo = result.Memo
-	r.publish(ctx, result.Model)
-	// A Gateway that is new in this Model is followed only now. Nobody is to
-	// read that it has no edges just because it is new.
-	if programmed := r.programming(edges); !reflect.DeepEqual(programmed, r.input.Programmed) {
-		r.input.Programmed = programmed
-		result = gateway.Build(r.input)
-		r.input.Memo = result.Memo
-		r.publish(ctx, result.Model)
+// report hands over all reports where the Result or the progress of edges is
+// another one. It follows publish, which makes the progress of new Gateways.
+func (r *Reconciler) report(edges map[string][]EdgeProgress, built bool) {
+	progress := r.progress.programming(edges, r.options.Clock.Since(r.started) < comeback)
+	if built || !reflect.DeepEqual(progress, r.reported) {
+		r.reported = progress
+		r.options.Reporter.Report(gateway.Report(r.result, progress))
 	}
-	runtime.Gosched() // the streams that publish woke come first: a processor gives them nothing before this loop pauses
-	r.options.Reporter.Report(result.Reports)
 }
 
 func (r *Reconciler) publish(ctx context.Context, m model.Model) {
@@ -406,7 +414,7 @@ func (r *Reconciler) publish(ctx context.Context, m model.Model) {
 	for _, fault := range r.outlet.faults {
 		log.FromContext(ctx).Info("a part of the configuration was left out: Envoy would refuse it", "fault", fault.String())
 	}
-	r.progress.published(&m, func(name fleet.ObjectName) int64 { return r.now[object{condition.Gateway, name}] }, r.outlet.numbers())
+	r.progress.published(&m, func(name fleet.ObjectName) int64 { return r.now[gatewayRef(name)] }, r.outlet.numbers())
 	if r.first {
 		r.first = false
 		r.recall()

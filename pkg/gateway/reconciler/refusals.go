@@ -27,19 +27,19 @@ type words struct {
 // refusals are the NACKs in force. A route's holds until its generation
 // changes; a Gateway's until the resource that was refused changes.
 type refusals struct {
-	routes   map[fleet.ObjectName]words
+	routes   map[fleet.RouteRef]words
 	gateways map[resourceID]refusal
 	// acquitted are the generations of routes that were let in again. Their
 	// status may still say otherwise.
-	acquitted map[fleet.ObjectName]int64
+	acquitted map[fleet.RouteRef]int64
 	// trials are how many routes on trial to let in next.
 	trials map[resourceID]int
 }
 
 func newRefusals() refusals {
 	return refusals{
-		routes: map[fleet.ObjectName]words{}, gateways: map[resourceID]refusal{},
-		acquitted: map[fleet.ObjectName]int64{}, trials: map[resourceID]int{},
+		routes: map[fleet.RouteRef]words{}, gateways: map[resourceID]refusal{},
+		acquitted: map[fleet.RouteRef]int64{}, trials: map[resourceID]int{},
 	}
 }
 
@@ -50,7 +50,7 @@ func (r refusals) blame(n refusal, l ledger, m *model.Model, known origins, now 
 	if at < 0 || r.explains(l.made[n.id][at].from) {
 		return 0 // of a resource that is replaced already: what replaced it is answered, too
 	}
-	suspects, certain := l.suspects(n, known, func(route fleet.ObjectName) []string { return hints(m, route) })
+	suspects, certain := l.suspects(n, known, func(route fleet.RouteRef) []string { return hints(m, route) })
 	if len(suspects) == 0 {
 		r.gateways[n.id] = n
 		return 0
@@ -59,8 +59,8 @@ func (r refusals) blame(n refusal, l ledger, m *model.Model, known origins, now 
 		generation, exists := now[o]
 		changed := generation != l.made[n.id][at].from[o] && l.current(n.id).version != n.version
 		if exists && !changed {
-			r.routes[o.name] = words{generation: generation, message: n.message, trial: !certain, on: n.id}
-			delete(r.acquitted, o.name)
+			r.routes[o] = words{generation: generation, message: n.message, trial: !certain, on: n.id}
+			delete(r.acquitted, o)
 		}
 	}
 	delete(r.trials, n.id)
@@ -73,7 +73,7 @@ func (r refusals) blame(n refusal, l ledger, m *model.Model, known origins, now 
 // explains says whether a route that is left out by now was in it.
 func (r refusals) explains(from origins) bool {
 	for o, generation := range from {
-		if w, told := r.routes[o.name]; told && o.kind == condition.HTTPRoute && w.generation == generation {
+		if w, told := r.routes[o]; told && w.generation == generation {
 			return true
 		}
 	}
@@ -81,14 +81,14 @@ func (r refusals) explains(from origins) bool {
 }
 
 // onTrial are the routes on trial for one resource, by name.
-func (r refusals) onTrial(id resourceID) []fleet.ObjectName {
-	var names []fleet.ObjectName
+func (r refusals) onTrial(id resourceID) []fleet.RouteRef {
+	var names []fleet.RouteRef
 	for name, w := range r.routes {
 		if w.trial && w.on == id {
 			names = append(names, name)
 		}
 	}
-	slices.SortFunc(names, fleet.ObjectName.Compare)
+	slices.SortFunc(names, fleet.RouteRef.Compare)
 	return names
 }
 
@@ -135,19 +135,19 @@ func (r refusals) forget(serves func(resourceID, string) bool) {
 // outlive forgets what was said about routes that are gone. One that has such a
 // name now is held innocent until an edge says otherwise: its status may have
 // got what was meant for the other.
-func (r refusals) outlive(gone sets.Set[object], now generations) {
+func (r refusals) outlive(gone sets.Set[fleet.ObjectRef], now generations) {
 	for o := range gone {
-		delete(r.routes, o.name)
-		delete(r.acquitted, o.name)
+		delete(r.routes, o)
+		delete(r.acquitted, o)
 		if generation, again := now[o]; again {
-			r.acquitted[o.name] = generation
+			r.acquitted[o] = generation
 		}
 	}
 }
 
 // nacks are the refusals that count now, with those that statuses remember,
 // for Build. The rest is forgotten.
-func (r refusals) nacks(remembered map[fleet.ObjectName]words, m *model.Model, now generations) []gateway.Nack {
+func (r refusals) nacks(remembered map[fleet.RouteRef]words, m *model.Model, now generations) []gateway.Nack {
 	for name, w := range remembered {
 		if told, known := r.routes[name]; known && told.generation == w.generation || r.acquitted[name] == w.generation {
 			continue
@@ -155,18 +155,18 @@ func (r refusals) nacks(remembered map[fleet.ObjectName]words, m *model.Model, n
 		r.routes[name] = w
 	}
 	var out []gateway.Nack
-	maps.DeleteFunc(r.routes, func(name fleet.ObjectName, w words) bool {
-		return now[object{condition.HTTPRoute, name}] != w.generation
+	maps.DeleteFunc(r.routes, func(route fleet.RouteRef, w words) bool {
+		return now[route] != w.generation
 	})
-	for name, w := range r.routes {
-		out = append(out, gateway.Nack{Ref: condition.Ref{Kind: condition.HTTPRoute, Name: name, Generation: w.generation}, Message: w.message})
+	for route, w := range r.routes {
+		out = append(out, gateway.Nack{Ref: condition.Ref{Kind: route.Kind, Name: route.Name, Generation: w.generation}, Message: w.message})
 	}
-	maps.DeleteFunc(r.acquitted, func(name fleet.ObjectName, generation int64) bool {
-		return now[object{condition.HTTPRoute, name}] != generation
+	maps.DeleteFunc(r.acquitted, func(route fleet.RouteRef, generation int64) bool {
+		return now[route] != generation
 	})
 	for id, n := range r.gateways {
 		for _, name := range gatewaysOf(id, m) {
-			if generation, exists := now[object{condition.Gateway, name}]; exists {
+			if generation, exists := now[gatewayRef(name)]; exists {
 				out = append(out, gateway.Nack{Ref: condition.Ref{Kind: condition.Gateway, Name: name, Generation: generation}, Message: n.message})
 			}
 		}

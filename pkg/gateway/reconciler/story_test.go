@@ -17,6 +17,7 @@ import (
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/condition"
 	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/gateway"
 )
 
 // fleetOfOne is a class, a pool, a Gateway and an import.
@@ -161,7 +162,7 @@ func TestRefusedRoute(t *testing.T) {
 		t.Error("the neighbour's next change does not arrive")
 	}
 
-	h.await("b's status says it", func() bool { _, refused := refusedByEdge(h.storedRoute("b")); return refused })
+	h.await("b's status says it", func() bool { _, refused := refusedByEdge(h.adaptedRoute("b")); return refused })
 	h.start()
 	h.pass()
 	if bytes.Contains(h.edges.route(h.name, h.table()).Body.Value, []byte("too(big")) {
@@ -235,12 +236,11 @@ func TestOneRouteIsRead(t *testing.T) {
 	h.apply(routeTo("a", "/first"))
 	h.apply(routeTo("b", "/second"))
 	h.pass()
-	name := func(name string) fleet.ObjectName { return fleet.ObjectName{Namespace: h.name, Name: name} }
-	a, _ := findRoute(h.loop.input.Routes, name("a"))
+	a, _ := findRoute(h.loop.input.Routes, h.routeRef("a"))
 	first := h.loop.input.Routes[a]
 	read := func(route string, want ...string) {
 		t.Helper()
-		h.loop.mailbox.put(func(m *mailbox) { m.routes.Insert(name(route)) })
+		h.loop.mailbox.put(func(m *mailbox) { m.routes.Insert(h.routeRef(route)) })
 		built, err := h.loop.pass(t.Context())
 		h.must(err)
 		var served []string
@@ -263,25 +263,25 @@ func TestOneRouteIsRead(t *testing.T) {
 	read("b", "/first", "/changed")
 	read("c", "/first", "/changed", "/new")
 
-	h.await("b's status", func() bool { return acceptedBefore(h.storedRoute("b")) })
+	h.await("b's status", func() bool { return acceptedBefore(h.adaptedRoute("b")) })
 	refused := h.refuse("b") // by another replica's edge
 	read("b", "/first", "/new")
 
 	h.must(h.api.Delete(t.Context(), refused)) // what comes next is another route, and nothing is said against it
 	h.apply(routeTo("b", "/second"))
 	read("b", "/first", "/second", "/new")
-	h.await("b's status", func() bool { return acceptedBefore(h.storedRoute("b")) })
+	h.await("b's status", func() bool { return acceptedBefore(h.adaptedRoute("b")) })
 	h.refuse("b") // which was meant for the other one
 	read("b", "/first", "/second", "/new")
 
 	h.must(h.api.Delete(t.Context(), refused))
 	h.seen(refused)
 	read("b", "/first", "/new")
-	if now, _ := findRoute(h.loop.input.Routes, name("a")); now != a || h.loop.input.Routes[now] != first {
+	if now, _ := findRoute(h.loop.input.Routes, h.routeRef("a")); now != a || h.loop.input.Routes[now] != first {
 		t.Error("a is another object")
 	}
-	_, known := h.loop.now[object{condition.HTTPRoute, name("b")}]
-	if _, told := h.loop.told[name("b")]; known || told {
+	_, known := h.loop.now[h.routeRef("b")]
+	if _, told := h.loop.told[h.routeRef("b")]; known || told {
 		t.Errorf("b is gone; known: %t, told: %t", known, told)
 	}
 }
@@ -304,7 +304,7 @@ func TestNamesakeOfARefusedRoute(t *testing.T) {
 		t.Helper()
 		h.must(client.IgnoreNotFound(h.api.Delete(t.Context(), &gatewayv1.HTTPRoute{ObjectMeta: metav1.ObjectMeta{Namespace: h.name, Name: "b"}})))
 		h.apply(routeTo("b", path))
-		h.loop.mailbox.put(func(m *mailbox) { m.routes.Insert(fleet.ObjectName{Namespace: h.name, Name: "b"}) })
+		h.loop.mailbox.put(func(m *mailbox) { m.routes.Insert(h.routeRef("b")) })
 	}
 	pass := func(want string) {
 		t.Helper()
@@ -335,7 +335,7 @@ func TestRouteLeaves(t *testing.T) {
 	h.allocated()
 	h.apply(routeTo("a", "/a"))
 	h.pass()
-	h.await("we accept it", func() bool { return acceptedBefore(h.storedRoute("a")) })
+	h.await("we accept it", func() bool { return acceptedBefore(h.adaptedRoute("a")) })
 	route := h.storedRoute("a")
 	route.Spec.ParentRefs[0].Name = "somebody-elses"
 	h.must(h.api.Update(t.Context(), route))
@@ -359,7 +359,7 @@ func TestEvents(t *testing.T) {
 	if n := h.edges.pushed() - before; n != 1 || h.edges.route(h.name, h.table()).Name == "" {
 		t.Errorf("the first build was %d pushes, and the route is %q", n, h.edges.route(h.name, h.table()).Name)
 	}
-	h.await("a's status", func() bool { return acceptedBefore(h.storedRoute("a")) })
+	h.await("a's status", func() bool { return acceptedBefore(h.adaptedRoute("a")) })
 
 	began := time.Now()
 	h.apply(routeTo("a", "/changed"))
@@ -367,7 +367,7 @@ func TestEvents(t *testing.T) {
 		return bytes.Contains(h.edges.route(h.name, h.table()).Body.Value, []byte("/changed"))
 	})
 	t.Logf("route write -> push: %s", time.Since(began))
-	h.await("its status", func() bool { return acceptedBefore(h.storedRoute("a")) })
+	h.await("its status", func() bool { return acceptedBefore(h.adaptedRoute("a")) })
 	if n := h.edges.pushed() - before; n != 2 {
 		t.Errorf("%d pushes of one change", n-1)
 	}
@@ -376,16 +376,16 @@ func TestEvents(t *testing.T) {
 	route := h.storedRoute("a")
 	route.Status.Parents = []gatewayv1.RouteParentStatus{}
 	h.must(h.api.Status().Update(t.Context(), route))
-	h.await("the status again", func() bool { return acceptedBefore(h.storedRoute("a")) })
+	h.await("the status again", func() bool { return acceptedBefore(h.adaptedRoute("a")) })
 
 	// A route goes; then the Gateway: nothing of ours stays on the routes, the youngest too.
 	h.apply(routeTo("b", "/b"))
 	h.apply(routeTo("c", "/leaves"))
-	h.await("b's and c's status", func() bool { return acceptedBefore(h.storedRoute("b")) && acceptedBefore(h.storedRoute("c")) })
+	h.await("b's and c's status", func() bool { return acceptedBefore(h.adaptedRoute("b")) && acceptedBefore(h.adaptedRoute("c")) })
 	h.must(h.api.Delete(t.Context(), h.storedRoute("c")))
 	h.await("c is gone", func() bool { return !bytes.Contains(h.edges.route(h.name, h.table()).Body.Value, []byte("/leaves")) })
 	h.must(h.api.Delete(t.Context(), &gatewayv1.Gateway{ObjectMeta: metav1.ObjectMeta{Namespace: h.name, Name: "shared"}}))
-	h.await("no word of ours", func() bool { return !ours(h.storedRoute("a")) && !ours(h.storedRoute("b")) })
+	h.await("no word of ours", func() bool { return !h.adaptedRoute("a").HasOurStatus() && !h.adaptedRoute("b").HasOurStatus() })
 }
 
 // listening notes of what it is told that somebody wrote to it.
@@ -405,7 +405,7 @@ func TestComesAgain(t *testing.T) {
 	for i, f := range r.feeds {
 		r.handler(i, f).OnAdd(f.object, false)
 	}
-	if got := fmt.Sprint(heard.rechecked); got != "[GatewayClass / Gateway / HTTPRoute / BackendPolicy /]" {
+	if got := fmt.Sprint(heard.rechecked); got != "[GatewayClass / Gateway / BackendPolicy / HTTPRoute /]" {
 		t.Error(got)
 	}
 }
@@ -423,7 +423,7 @@ func TestMatters(t *testing.T) {
 		to   *gatewayv1.HTTPRoute
 		want bool
 	}{{"its status", status, false}, {"another replica saw a NACK", &refused, true}, {"its spec", newer, true}} {
-		if got := routeChanged(&route, story.to); got != story.want {
+		if got := routeChanged(gateway.RouteKinds()[0])(&route, story.to); got != story.want {
 			t.Errorf("%s: matters %v", story.name, got)
 		}
 	}

@@ -135,7 +135,7 @@ func backend(service string) fleet.Backend {
 }
 
 func assignmentOf(key string, services ...string) model.Assignment {
-	a := model.Assignment{Key: key, Route: fleet.ObjectName{Namespace: "shop", Name: key}}
+	a := model.Assignment{Key: key, Route: fleet.RouteRef{Kind: "HTTPRoute", Name: fleet.ObjectName{Namespace: "shop", Name: key}}}
 	for _, s := range services {
 		a.Backends = append(a.Backends, model.WeightedBackend{Backend: backend(s), Port: 80, PortName: "http", Weight: 1})
 	}

@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/gateway/model"
 )
 
 // maxImports bounds the label sets of a scrape: the first imports by name, of those that have a rate or are asked for.
@@ -123,7 +124,7 @@ func (w *world) overlaps() map[string]int {
 			n = max(n, s.overlaps)
 		}
 		if n > 0 {
-			out[a.Route.String()] += n
+			out[model.RouteName(a.Route)] += n
 		}
 	}
 	return out

@@ -56,7 +56,7 @@ func golden(t *testing.T, name string, r envoy.Resource) {
 // What may be repeated, what may not; that no answer is cut; that a rewrite leaves the query alone.
 func TestRouteGolden(t *testing.T) {
 	l := httpListener(80, model.VirtualHost{Hostname: "a.example", Rules: []model.Rule{{
-		Origin:  model.Origin{Route: fleet.ObjectName{Namespace: "site", Name: "home"}, Rule: 1, Name: "main"},
+		Origin:  model.Origin{Route: fleet.RouteRef{Kind: "HTTPRoute", Name: fleet.ObjectName{Namespace: "site", Name: "home"}}, Rule: 1, Name: "main"},
 		Match:   prefix("/p"),
 		Forward: to("shop/store/6b2f"),
 	}}})
@@ -165,7 +165,7 @@ func TestABadRuleSpoilsItselfAlone(t *testing.T) {
 		"PathSeparated":     {Match: prefix("/a?b"), Forward: to("a")},
 		"Status":            {Match: prefix("/"), Respond: &model.Respond{StatusCode: 99}},
 	} {
-		bad.Origin.Route.Name = "bad"
+		bad.Origin.Route = fleet.RouteRef{Kind: "HTTPRoute", Name: fleet.ObjectName{Name: "bad"}}
 		r := envoy.Translate(lbsync.Program{Listeners: []lbsync.Listener{httpListener(80, model.VirtualHost{Hostname: "a.example", Rules: []model.Rule{bad, good}})}})
 		if len(r.Faults) == 0 || !strings.Contains(r.Faults[0].Message, what) || !strings.HasPrefix(r.Faults[0].Part, "/bad/0") {
 			t.Errorf("%s: %v", what, r.Faults)

@@ -28,7 +28,7 @@ func TestRulesOnARealEnvoy(t *testing.T) {
 	gone, goneLoad := serve("gone", netip.MustParseAddrPort("127.0.0.1:1"))
 	goneLoad.Localities, goneLoad.Drop = nil, lbsync.Whole
 	origin := func(n int) model.Origin {
-		return model.Origin{Route: fleet.ObjectName{Namespace: "site", Name: "home"}, Rule: n}
+		return model.Origin{Route: fleet.RouteRef{Kind: "HTTPRoute", Name: fleet.ObjectName{Namespace: "site", Name: "home"}}, Rule: n}
 	}
 	path := func(p string) *model.PathChange { return &model.PathChange{Full: &p} }
 	swap := func(p string) *model.PathChange { return &model.PathChange{Prefix: &p} }

@@ -95,7 +95,7 @@ func validateRoute(rule model.Rule, route *routev3.Route) error {
 
 // ruleName is how access logs name a rule: the route, the index of the rule and of the match, and the rule's own name.
 func ruleName(o model.Origin) string {
-	name := fmt.Sprintf("%s/%d/%d", o.Route, o.Rule, o.Match)
+	name := fmt.Sprintf("%s/%d/%d", model.RouteName(o.Route), o.Rule, o.Match)
 	if o.Name != "" {
 		name += "/" + o.Name
 	}

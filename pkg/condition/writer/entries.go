@@ -1,0 +1,139 @@
+package writer
+
+import (
+	"slices"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/pkg/condition"
+)
+
+// entry is what sources report of one parent of a route or one ancestor of a policy.
+type entry struct {
+	ref      gatewayv1.ParentReference
+	reported []sourceConditions
+}
+
+// entryFields are the fields of a stored entry, whatever its type.
+type entryFields struct {
+	ref        *gatewayv1.ParentReference
+	controller *gatewayv1.GatewayController
+	conditions *[]metav1.Condition
+}
+
+func parentFields(p *gatewayv1.RouteParentStatus) entryFields {
+	return entryFields{&p.ParentRef, &p.ControllerName, &p.Conditions}
+}
+
+func ancestorFields(a *gatewayv1.PolicyAncestorStatus) entryFields {
+	return entryFields{&a.AncestorRef, &a.ControllerName, &a.Conditions}
+}
+
+// parentsOf and ancestorsOf are the entries of one source's report.
+func parentsOf(r sourced) (entries []entry) {
+	for _, p := range r.report.Parents {
+		entries = append(entries, entry{parentReference(p.ParentRef), []sourceConditions{{r.source, r.report.Ref.Generation, p.Conditions}}})
+	}
+	return entries
+}
+
+func ancestorsOf(r sourced) (entries []entry) {
+	for _, a := range r.report.Ancestors {
+		entries = append(entries, entry{ancestorReference(a), []sourceConditions{{r.source, r.report.Ref.Generation, a.Conditions}}})
+	}
+	return entries
+}
+
+// ourConditions are the conditions of this controller's entries.
+func ourConditions[T any](stored []T, fields func(*T) entryFields) (all []metav1.Condition) {
+	for i := range stored {
+		if f := fields(&stored[i]); *f.controller == v1alpha1.GatewayController {
+			all = append(all, *f.conditions...)
+		}
+	}
+	return all
+}
+
+// mergeEntries leaves other controllers' entries where they are and brings ours
+// to what is reported. An entry of ours without conditions is removed.
+func mergeEntries[T any](stored []T, reports []sourced, read func(sourced) []entry, fields func(*T) entryFields, now metav1.Time) []T {
+	entries := entriesOf(reports, read)
+	out := []T{} // a required field: never null
+	for _, old := range stored {
+		if f := fields(&old); *f.controller == v1alpha1.GatewayController {
+			mergeConditions(f.conditions, take(&entries, *f.ref, reports), now)
+			if len(*f.conditions) == 0 {
+				continue
+			}
+		}
+		out = append(out, old)
+	}
+	for _, e := range entries {
+		var next T
+		f := fields(&next)
+		*f.ref, *f.controller = e.ref, v1alpha1.GatewayController
+		mergeConditions(f.conditions, e.reported, now)
+		out = append(out, next)
+	}
+	return out
+}
+
+// entriesOf collects what all sources report of each entry, in order of appearance.
+func entriesOf(reports []sourced, read func(sourced) []entry) []entry {
+	var out []entry
+	for _, r := range reports {
+		for _, e := range read(r) {
+			if i := slices.IndexFunc(out, func(o entry) bool { return sameReference(o.ref, e.ref) }); i >= 0 {
+				out[i].reported = append(out[i].reported, e.reported...)
+				continue
+			}
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+// take removes the entry of a stored reference and gives what is reported of
+// it. A source that reported on the object, but not on this entry, removes its
+// conditions from it.
+func take(entries *[]entry, ref gatewayv1.ParentReference, reports []sourced) []sourceConditions {
+	var reported []sourceConditions
+	if i := slices.IndexFunc(*entries, func(e entry) bool { return sameReference(e.ref, ref) }); i >= 0 {
+		reported = (*entries)[i].reported
+		*entries = slices.Delete(*entries, i, i+1)
+	}
+	for _, r := range reports {
+		if !slices.ContainsFunc(reported, func(s sourceConditions) bool { return s.source == r.source }) {
+			reported = append(reported, sourceConditions{source: r.source, generation: r.report.Ref.Generation})
+		}
+	}
+	return reported
+}
+
+func parentReference(p condition.ParentRef) gatewayv1.ParentReference {
+	return gatewayv1.ParentReference{
+		Group: (*gatewayv1.Group)(p.Group), Kind: (*gatewayv1.Kind)(p.Kind), Namespace: (*gatewayv1.Namespace)(p.Namespace),
+		Name: gatewayv1.ObjectName(p.Name), SectionName: (*gatewayv1.SectionName)(p.SectionName), Port: p.Port,
+	}
+}
+
+func ancestorReference(a condition.AncestorReport) gatewayv1.ParentReference {
+	ref := gatewayv1.ParentReference{
+		Group: new(gatewayv1.Group(a.Group)), Kind: new(gatewayv1.Kind(a.Kind)), Name: gatewayv1.ObjectName(a.Name.Name),
+	}
+	if a.Name.Namespace != "" {
+		ref.Namespace = new(gatewayv1.Namespace(a.Name.Namespace))
+	}
+	return ref
+}
+
+// sameReference compares with the API server's defaults filled in.
+func sameReference(a, b gatewayv1.ParentReference) bool {
+	return ptr.Deref(a.Group, gatewayv1.GroupName) == ptr.Deref(b.Group, gatewayv1.GroupName) &&
+		ptr.Deref(a.Kind, "Gateway") == ptr.Deref(b.Kind, "Gateway") &&
+		ptr.Deref(a.Namespace, "") == ptr.Deref(b.Namespace, "") && a.Name == b.Name &&
+		ptr.Deref(a.SectionName, "") == ptr.Deref(b.SectionName, "") && ptr.Deref(a.Port, 0) == ptr.Deref(b.Port, 0)
+}

@@ -1,0 +1,100 @@
+package writer
+
+import (
+	"fmt"
+	"slices"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/pkg/condition"
+)
+
+// statusKind is how the status of one kind of object is read and written.
+type statusKind struct {
+	object     client.Object                               // empty; its copies are read into
+	conditions func(client.Object) []metav1.Condition      // all that are ours to write
+	merge      func(client.Object, []sourced, metav1.Time) // brings the status to the reports
+}
+
+// kinds are all kinds of objects whose status is written here. A route's status
+// is a list of parents, a policy's a list of ancestors.
+var kinds = map[condition.Kind]statusKind{
+	condition.GatewayClass:  newKind(classConditions, mergeGatewayClass),
+	condition.Gateway:       newKind(gatewayConditions, mergeGateway),
+	condition.HTTPRoute:     routeKind(func(o *gatewayv1.HTTPRoute) *gatewayv1.RouteStatus { return &o.Status.RouteStatus }),
+	condition.BackendPolicy: policyKind(func(o *v1alpha1.BackendPolicy) *gatewayv1.PolicyStatus { return &o.Status }),
+}
+
+func newKind[T any, O interface {
+	*T
+	client.Object
+}](conditions func(O) []metav1.Condition, merge func(O, []sourced, metav1.Time)) statusKind {
+	return statusKind{
+		object:     O(new(T)),
+		conditions: func(o client.Object) []metav1.Condition { return conditions(o.(O)) },
+		merge:      func(o client.Object, reports []sourced, now metav1.Time) { merge(o.(O), reports, now) },
+	}
+}
+
+// routeKind is a kind of route.
+func routeKind[T any, O interface {
+	*T
+	client.Object
+}](status func(O) *gatewayv1.RouteStatus) statusKind {
+	return newKind(
+		func(o O) []metav1.Condition { return ourConditions(status(o).Parents, parentFields) },
+		func(o O, reports []sourced, now metav1.Time) {
+			status(o).Parents = mergeEntries(status(o).Parents, reports, parentsOf, parentFields, now)
+		})
+}
+
+// policyKind is a kind of policy (GEP-713).
+func policyKind[T any, O interface {
+	*T
+	client.Object
+}](status func(O) *gatewayv1.PolicyStatus) statusKind {
+	return newKind(
+		func(o O) []metav1.Condition { return ourConditions(status(o).Ancestors, ancestorFields) },
+		func(o O, reports []sourced, now metav1.Time) {
+			status(o).Ancestors = mergeEntries(status(o).Ancestors, reports, ancestorsOf, ancestorFields, now)
+		})
+}
+
+// newObject is an empty object of a kind, to read into.
+func newObject(kind condition.Kind) (client.Object, error) {
+	k, found := kinds[kind]
+	if !found {
+		return nil, fmt.Errorf("the status of kind %s is not written here", kind)
+	}
+	return k.object.DeepCopyObject().(client.Object), nil
+}
+
+// apply changes the object's status to what the reports want, and says whether
+// that changed it. Reports of an older generation than what is stored, or of a
+// generation that the object does not have yet (it was deleted and made again),
+// are left out.
+func apply(kind condition.Kind, o client.Object, reports []sourced, now metav1.Time) bool {
+	k := kinds[kind]
+	reports = slices.DeleteFunc(slices.Clone(reports), func(r sourced) bool {
+		return r.report.Ref.Generation > o.GetGeneration() || k.newerStored(o, r)
+	})
+	if len(reports) == 0 {
+		return false
+	}
+	before := o.DeepCopyObject()
+	k.merge(o, reports, now)
+	return !equality.Semantic.DeepEqual(before, o)
+}
+
+// newerStored says whether a condition of the source's types was stored from a
+// newer generation of the object than the report's. A stored generation beyond
+// the object's own is nobody's (a restored backup) and does not count.
+func (k statusKind) newerStored(o client.Object, r sourced) bool {
+	return slices.ContainsFunc(k.conditions(o), func(c metav1.Condition) bool {
+		return r.source.types[c.Type] && c.ObservedGeneration > r.report.Ref.Generation && c.ObservedGeneration <= o.GetGeneration()
+	})
+}
