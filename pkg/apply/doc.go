@@ -9,6 +9,6 @@
 //
 // Example:
 //
-//	err := apply.Object(ctx, hub, v1alpha1.AgentFieldManager, exported)
-//	// exported now has the UID and the version that the API server gave it
+//	err := apply.Object(ctx, hub, v1alpha1.AgentFieldManager, memberExport)
+//	// memberExport now has the UID and the version that the API server gave it
 package apply

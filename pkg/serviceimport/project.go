@@ -25,11 +25,11 @@ type Projection struct {
 	Conditions []condition.Condition
 }
 
-// Project gives the ServiceImport of an import, for any cluster that has its
+// Project gives the ServiceImport of a FleetService, for any cluster that has its
 // namespace. It has no IPs: nothing gives out addresses for the whole fleet
 // yet. Exported labels cannot replace Crossway's own.
-func Project(imported v1alpha1.FleetService) Projection {
-	spec := imported.Spec.DeepCopy()
+func Project(f v1alpha1.FleetService) Projection {
+	spec := f.Spec.DeepCopy()
 	labels, _ := serviceexport.Labels(spec.Labels) // a hostile member may write to the hub what no agent would
 	annotations, _ := serviceexport.Annotations(spec.Annotations)
 	if labels == nil {

@@ -119,52 +119,52 @@ func (e *Exporter) gather(ctx context.Context, key types.NamespacedName) (servic
 // push writes or withdraws the MemberExport where it differs, and gives the
 // conditions that the ServiceExport shall have.
 func (e *Exporter) push(ctx context.Context, service fleet.ServiceName, offer serviceexport.Offer) ([]condition.Condition, error) {
-	key := e.exportedKey(service)
-	exported, err := apply.Found(ctx, e.hub, key, &v1alpha1.MemberExport{})
+	key := e.memberExportKey(service)
+	memberExport, err := apply.Found(ctx, e.hub, key, &v1alpha1.MemberExport{})
 	if err != nil {
 		return nil, fmt.Errorf("read MemberExport %s: %w", key, err)
 	}
 	switch {
-	case offer.Spec == nil && exported == nil:
+	case offer.Spec == nil && memberExport == nil:
 		return offer.Conditions, nil
 	case offer.Spec == nil:
-		return offer.Conditions, wrapped(apply.Remove(ctx, e.hub, exported), "delete MemberExport %s", key)
+		return offer.Conditions, wrapped(apply.Remove(ctx, e.hub, memberExport), "delete MemberExport %s", key)
 	}
 	verdicts := slices.Clone(offer.Conditions)
-	if exported == nil || !apiequality.Semantic.DeepEqual(exported.Spec, *offer.Spec) {
+	if memberExport == nil || !apiequality.Semantic.DeepEqual(memberExport.Spec, *offer.Spec) {
 		applied := &v1alpha1.MemberExport{
 			ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name},
 			Spec:       *offer.Spec.DeepCopy(),
 		}
 		if err := apply.Object(ctx, e.hub, v1alpha1.AgentFieldManager, applied); err != nil {
-			return e.refused(service, exported, verdicts, err)
+			return e.refused(service, memberExport, verdicts, err)
 		}
-		exported = applied
+		memberExport = applied
 	}
-	return append(verdicts, told(service, exported)...), nil
+	return append(verdicts, told(service, memberExport)...), nil
 }
 
 // refused turns the hub's answer into a verdict. What the user can correct is
 // not tried again before something changes; everything else is.
-func (e *Exporter) refused(service fleet.ServiceName, exported *v1alpha1.MemberExport, verdicts []condition.Condition, err error) ([]condition.Condition, error) {
+func (e *Exporter) refused(service fleet.ServiceName, memberExport *v1alpha1.MemberExport, verdicts []condition.Condition, err error) ([]condition.Condition, error) {
 	switch {
 	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err):
 		return append(verdicts, condition.ExportRefused(service, err.Error())), nil
 	case apierrors.IsForbidden(err), apierrors.IsNotFound(err):
 		verdicts = append(verdicts, condition.ExportForbidden(e.cluster, err.Error()))
 	default:
-		verdicts = append(verdicts, told(service, exported)...) // the hub is away: its last word holds
+		verdicts = append(verdicts, told(service, memberExport)...) // the hub is away: its last word holds
 	}
 	return verdicts, fmt.Errorf("apply MemberExport of %s: %w", service, err)
 }
 
 // told are the hub's conditions of an export.
-func told(service fleet.ServiceName, exported *v1alpha1.MemberExport) []condition.Condition {
-	if exported == nil || len(exported.Status.Conditions) == 0 {
+func told(service fleet.ServiceName, memberExport *v1alpha1.MemberExport) []condition.Condition {
+	if memberExport == nil || len(memberExport.Status.Conditions) == 0 {
 		return []condition.Condition{condition.ExportPending(service)}
 	}
 	var conditions []condition.Condition
-	for _, c := range exported.Status.Conditions {
+	for _, c := range memberExport.Status.Conditions {
 		if slices.Contains(condition.ExportTypes, c.Type) {
 			conditions = append(conditions, condition.Condition{Type: c.Type, Status: c.Status, Reason: c.Reason, Message: c.Message})
 		}
@@ -189,6 +189,6 @@ func (e *Exporter) writeStatus(ctx context.Context, export *mcsv1beta1.ServiceEx
 	return nil
 }
 
-func (e *Exporter) exportedKey(service fleet.ServiceName) types.NamespacedName {
+func (e *Exporter) memberExportKey(service fleet.ServiceName) types.NamespacedName {
 	return types.NamespacedName{Namespace: serviceexport.Namespace(e.cluster), Name: serviceexport.ExportName(service)}
 }

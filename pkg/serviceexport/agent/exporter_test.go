@@ -36,16 +36,16 @@ func TestPush(t *testing.T) {
 	f.slice(ns, "web", "web-2", "10.1.0.3")
 	f.wantWrites("at first", f.reconcile(ns, "web", "web-1", "web-2"), exportWrite, sliceWrite, sliceWrite)
 
-	exported := f.exported(ns, "web")
-	if len(exported.Spec.Ports) != 1 || exported.Spec.Ports[0].Port != 80 || exported.Spec.Type != v1alpha1.ClusterSetIP {
-		t.Errorf("exported %+v", exported.Spec)
+	export := f.memberExport(ns, "web")
+	if len(export.Spec.Ports) != 1 || export.Spec.Ports[0].Port != 80 || export.Spec.Type != v1alpha1.ClusterSetIP {
+		t.Errorf("exported %+v", export.Spec)
 	}
 	s := f.onHub(hubName(ns, "web", "web-1"), &discoveryv1.EndpointSlice{}).(*discoveryv1.EndpointSlice)
 	if len(s.Endpoints) != 2 || s.Endpoints[0].Addresses[0] != "10.1.0.1" {
 		t.Errorf("endpoints %+v", s.Endpoints)
 	}
-	if len(s.OwnerReferences) != 1 || s.OwnerReferences[0].UID != exported.UID {
-		t.Errorf("owners %+v, want the MemberExport %s", s.OwnerReferences, exported.UID)
+	if len(s.OwnerReferences) != 1 || s.OwnerReferences[0].UID != export.UID {
+		t.Errorf("owners %+v, want the MemberExport %s", s.OwnerReferences, export.UID)
 	}
 	if s.Labels[discoveryv1.LabelServiceName] != "" || s.Labels[v1alpha1.LabelSourceCluster] != "push" {
 		t.Errorf("labels %v", s.Labels)
@@ -250,7 +250,7 @@ func TestHubAway(t *testing.T) {
 
 	f.writes.setCut(false)
 	f.wantWrites("back again", f.reconcile(ns, "web", "web-1"), exportWrite, sliceWrite)
-	if port := f.exported(ns, "web").Spec.Ports[0].Port; port != 81 {
+	if port := f.memberExport(ns, "web").Spec.Ports[0].Port; port != 81 {
 		t.Errorf("the hub has port %d", port)
 	}
 }

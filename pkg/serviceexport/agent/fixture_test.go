@@ -207,7 +207,7 @@ func (f *fixture) wantConditions(namespace, name string, want ...string) {
 	}
 }
 
-func (f *fixture) exported(namespace, name string) *v1alpha1.MemberExport {
+func (f *fixture) memberExport(namespace, name string) *v1alpha1.MemberExport {
 	f.t.Helper()
 	return f.onHub(name+"."+namespace, &v1alpha1.MemberExport{}).(*v1alpha1.MemberExport)
 }
@@ -231,7 +231,7 @@ func (f *fixture) goneFromHub(name string, into client.Object) {
 // tell writes the hub's verdict into an export's status, as the hub does.
 func (f *fixture) tell(namespace, name string, conditions ...metav1.Condition) {
 	f.t.Helper()
-	e := f.exported(namespace, name)
+	e := f.memberExport(namespace, name)
 	before := e.ResourceVersion
 	for _, c := range conditions {
 		meta.SetStatusCondition(&e.Status.Conditions, c)

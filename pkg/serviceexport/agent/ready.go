@@ -37,7 +37,7 @@ func (e *Exporter) FirstPush(ctx context.Context) error {
 }
 
 func (e *Exporter) pushed(ctx context.Context, key types.NamespacedName) error {
-	exported, err := apply.Found(ctx, e.hub, types.NamespacedName{
+	memberExport, err := apply.Found(ctx, e.hub, types.NamespacedName{
 		Namespace: serviceexport.Namespace(e.cluster), Name: key.Name + "." + key.Namespace,
 	}, &v1alpha1.MemberExport{})
 	if err != nil {
@@ -49,11 +49,11 @@ func (e *Exporter) pushed(ctx context.Context, key types.NamespacedName) error {
 			return err
 		}
 		offer := serviceexport.Describe(in)
-		if offer.Spec != nil && (exported == nil || !apiequality.Semantic.DeepEqual(exported.Spec, *offer.Spec)) {
+		if offer.Spec != nil && (memberExport == nil || !apiequality.Semantic.DeepEqual(memberExport.Spec, *offer.Spec)) {
 			return fmt.Errorf("export %s is not on the hub yet", key)
 		}
 	}
-	if exported == nil { // refused: its slices have no owner to wait for
+	if memberExport == nil { // refused: its slices have no owner to wait for
 		return nil
 	}
 	for _, r := range e.slicesOf(ctx, client.InNamespace(key.Namespace), client.MatchingFields{indexService: key.Name}) {

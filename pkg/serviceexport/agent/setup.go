@@ -98,7 +98,7 @@ func (e *Exporter) SetupWithManager(mgr ctrl.Manager) error {
 		Watches(&mcsv1beta1.ServiceExport{}, handler.EnqueueRequestsFromMapFunc(e.slicesOfService), builder.WithPredicates(deletionChanged)).
 		Watches(&corev1.Service{}, handler.EnqueueRequestsFromMapFunc(e.slicesOfService), builder.WithPredicates(serviceTypeChanged)).
 		WatchesMetadata(node, handler.EnqueueRequestsFromMapFunc(e.slicesOfNode), builder.WithPredicates(predicate.LabelChangedPredicate{})).
-		WatchesRawSource(source.Kind(e.hubCache, &v1alpha1.MemberExport{}, handler.TypedEnqueueRequestsFromMapFunc(e.slicesOfExported), ownerCameOrWent)).
+		WatchesRawSource(source.Kind(e.hubCache, &v1alpha1.MemberExport{}, handler.TypedEnqueueRequestsFromMapFunc(e.slicesOfMemberExport), ownerCameOrWent)).
 		WatchesRawSource(source.Kind(e.hubCache, &discoveryv1.EndpointSlice{}, handler.TypedEnqueueRequestsFromMapFunc(ownHubSlice))).
 		WithOptions(options()).
 		Complete(reconcile.Func(e.ReconcileSlice))
@@ -136,8 +136,8 @@ var ownerCameOrWent = predicate.TypedFuncs[*v1alpha1.MemberExport]{
 	},
 }
 
-func exportOf(_ context.Context, exported *v1alpha1.MemberExport) []reconcile.Request {
-	return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: exported.Spec.Service.Namespace, Name: exported.Spec.Service.Name}}}
+func exportOf(_ context.Context, e *v1alpha1.MemberExport) []reconcile.Request {
+	return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: e.Spec.Service.Namespace, Name: e.Spec.Service.Name}}}
 }
 
 // exportOfForeignSlice is the export that must say that a slice cannot leave;
@@ -163,8 +163,8 @@ func ownHubSlice(_ context.Context, slice *discoveryv1.EndpointSlice) []reconcil
 	return []reconcile.Request{{NamespacedName: types.NamespacedName{Name: slice.Name}}}
 }
 
-func (e *Exporter) slicesOfExported(ctx context.Context, exported *v1alpha1.MemberExport) []reconcile.Request {
-	return e.slicesOf(ctx, client.InNamespace(exported.Spec.Service.Namespace), client.MatchingFields{indexService: exported.Spec.Service.Name})
+func (e *Exporter) slicesOfMemberExport(ctx context.Context, owner *v1alpha1.MemberExport) []reconcile.Request {
+	return e.slicesOf(ctx, client.InNamespace(owner.Spec.Service.Namespace), client.MatchingFields{indexService: owner.Spec.Service.Name})
 }
 
 func (e *Exporter) slicesOfService(ctx context.Context, o client.Object) []reconcile.Request {

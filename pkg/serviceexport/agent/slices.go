@@ -75,7 +75,7 @@ func (e *Exporter) wantedSlice(ctx context.Context, hubName string) (want *disco
 	if !ok {
 		return nil, nil, nil
 	}
-	owner, err = apply.Found(ctx, e.hub, e.exportedKey(service), &v1alpha1.MemberExport{})
+	owner, err = apply.Found(ctx, e.hub, e.memberExportKey(service), &v1alpha1.MemberExport{})
 	if err != nil {
 		return nil, nil, fmt.Errorf("read MemberExport of %s: %w", service, err)
 	}

@@ -73,15 +73,15 @@ func NewProjector(local, hub cluster.Cluster) (*Projector, error) {
 // Reconcile makes one ServiceImport what the fleet says, but its status. The
 // key is its name.
 func (p *Projector) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
-	imported, have, err := p.both(ctx, request)
+	fleetService, have, err := p.both(ctx, request)
 	if err != nil {
 		return reconcile.Result{}, err
 	}
 	if have != nil && !serviceimport.Ours(have) {
-		p.tell(have, imported)
+		p.tell(have, fleetService)
 		return reconcile.Result{}, nil
 	}
-	if imported == nil {
+	if fleetService == nil {
 		return reconcile.Result{}, p.remove(ctx, have)
 	}
 	namespace, err := apply.Found(ctx, p.local, types.NamespacedName{Name: request.Namespace}, &corev1.Namespace{})
@@ -91,7 +91,7 @@ func (p *Projector) Reconcile(ctx context.Context, request reconcile.Request) (r
 	if namespace == nil || namespace.DeletionTimestamp != nil {
 		return reconcile.Result{}, nil // its arrival brings this key back
 	}
-	want := serviceimport.Project(*imported).Import
+	want := serviceimport.Project(*fleetService).Import
 	if have != nil && sameImport(have, &want) {
 		return reconcile.Result{}, nil
 	}
@@ -108,11 +108,11 @@ func (p *Projector) ReconcileStatus(ctx context.Context, request reconcile.Reque
 	if wait := p.rush.Wait(p.now()); wait > 0 {
 		return reconcile.Result{RequeueAfter: wait}, nil
 	}
-	imported, have, err := p.both(ctx, request)
-	if err != nil || imported == nil || have == nil || !serviceimport.Ours(have) {
+	fleetService, have, err := p.both(ctx, request)
+	if err != nil || fleetService == nil || have == nil || !serviceimport.Ours(have) {
 		return reconcile.Result{}, err
 	}
-	want := serviceimport.Project(*imported)
+	want := serviceimport.Project(*fleetService)
 	if !apiequality.Semantic.DeepEqual(have.Spec, want.Import.Spec) { // labels may be somebody else's, too
 		return reconcile.Result{}, nil // its change brings this key back
 	}
@@ -130,7 +130,7 @@ func (p *Projector) ReconcileStatus(ctx context.Context, request reconcile.Reque
 // both are the import as the fleet has it and as the cluster shows it; nil
 // where there is none.
 func (p *Projector) both(ctx context.Context, request reconcile.Request) (*v1alpha1.FleetService, *mcsv1beta1.ServiceImport, error) {
-	imported, err := p.imported(ctx, request.NamespacedName)
+	fleetService, err := p.fleetService(ctx, request.NamespacedName)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -138,19 +138,19 @@ func (p *Projector) both(ctx context.Context, request reconcile.Request) (*v1alp
 	if err != nil {
 		return nil, nil, fmt.Errorf("read ServiceImport %s: %w", request.NamespacedName, err)
 	}
-	return imported, have, nil
+	return fleetService, have, nil
 }
 
-func (p *Projector) imported(ctx context.Context, service types.NamespacedName) (*v1alpha1.FleetService, error) {
+func (p *Projector) fleetService(ctx context.Context, service types.NamespacedName) (*v1alpha1.FleetService, error) {
 	key := types.NamespacedName{Namespace: v1alpha1.FleetNamespace, Name: serviceimport.Name(fleet.ServiceName{Namespace: service.Namespace, Name: service.Name})}
-	imported, err := apply.Found(ctx, p.hub, key, &v1alpha1.FleetService{})
+	fleetService, err := apply.Found(ctx, p.hub, key, &v1alpha1.FleetService{})
 	if err != nil {
 		return nil, fmt.Errorf("read FleetService %s: %w", key, err)
 	}
-	if imported != nil && imported.DeletionTimestamp != nil {
+	if fleetService != nil && fleetService.DeletionTimestamp != nil {
 		return nil, nil
 	}
-	return imported, nil
+	return fleetService, nil
 }
 
 // remove deletes a ServiceImport of ours that no cluster exports any more.
@@ -165,8 +165,8 @@ func (p *Projector) remove(ctx context.Context, have *mcsv1beta1.ServiceImport) 
 }
 
 // tell says once of each ServiceImport of somebody else that it is in the way.
-func (p *Projector) tell(have *mcsv1beta1.ServiceImport, imported *v1alpha1.FleetService) {
-	if imported == nil {
+func (p *Projector) tell(have *mcsv1beta1.ServiceImport, fleetService *v1alpha1.FleetService) {
+	if fleetService == nil {
 		return
 	}
 	if _, before := p.told.LoadOrStore(have.UID, nil); before {

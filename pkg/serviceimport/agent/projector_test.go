@@ -94,7 +94,7 @@ func (f *fixture) namespace(name string) {
 	f.must(client.IgnoreAlreadyExists(err))
 }
 
-func (f *fixture) imported(namespace, name string) *v1alpha1.FleetService {
+func (f *fixture) fleetService(namespace, name string) *v1alpha1.FleetService {
 	f.t.Helper()
 	h2c := "kubernetes.io/h2c"
 	i := &v1alpha1.FleetService{
@@ -146,7 +146,7 @@ func (f *fixture) get(namespace, name string) *mcsv1beta1.ServiceImport {
 // An import is shown where its namespace is, follows the fleet, and goes with it.
 func TestProjection(t *testing.T) {
 	f := newFixture(t)
-	f.imported("p-shop", "web")
+	f.fleetService("p-shop", "web")
 	f.reconcile("p-shop", "web")
 	if f.get("p-shop", "web") != nil {
 		t.Error("a ServiceImport without a namespace")
@@ -177,11 +177,11 @@ func TestProjection(t *testing.T) {
 
 	i.Labels["somebody"], i.Annotations["tool"] = "else", "tracks it"
 	f.must(f.client.Update(t.Context(), i))
-	imported := &v1alpha1.FleetService{}
-	f.must(f.client.Get(t.Context(), types.NamespacedName{Namespace: v1alpha1.FleetNamespace, Name: "web.p-shop"}, imported))
-	imported.Spec.Labels, imported.Spec.Clusters = nil, imported.Spec.Clusters[:1]
-	imported.Spec.Ports[0].Port = 81
-	f.must(f.client.Update(t.Context(), imported))
+	fleetService := &v1alpha1.FleetService{}
+	f.must(f.client.Get(t.Context(), types.NamespacedName{Namespace: v1alpha1.FleetNamespace, Name: "web.p-shop"}, fleetService))
+	fleetService.Spec.Labels, fleetService.Spec.Clusters = nil, fleetService.Spec.Clusters[:1]
+	fleetService.Spec.Ports[0].Port = 81
+	f.must(f.client.Update(t.Context(), fleetService))
 	f.reconcileStatus("p-shop", "web")
 	if n := f.applied.Load(); n != 2 {
 		t.Error("the status was written before what it is about")
@@ -191,7 +191,7 @@ func TestProjection(t *testing.T) {
 		t.Errorf("labels %v, clusters %v after the fleet changed", i.Labels, i.Status.Clusters)
 	}
 
-	f.must(f.client.Delete(t.Context(), imported))
+	f.must(f.client.Delete(t.Context(), fleetService))
 	f.reconcile("p-shop", "web")
 	if f.get("p-shop", "web") != nil {
 		t.Error("the ServiceImport of nobody's export stays")
@@ -205,7 +205,7 @@ func TestStatusesComeAfterARush(t *testing.T) {
 	f.projector.now = func() time.Time { return now }
 	f.namespace("rush")
 	for i := range 20 {
-		f.imported("rush", fmt.Sprint("many", i))
+		f.fleetService("rush", fmt.Sprint("many", i))
 		f.reconcileImport("rush", fmt.Sprint("many", i))
 	}
 	for _, writes := range []int32{20, 21} { // now, and a second later
@@ -226,7 +226,7 @@ func TestOthersImport(t *testing.T) {
 		Spec:       mcsv1beta1.ServiceImportSpec{Type: mcsv1beta1.Headless, Ports: []mcsv1beta1.ServicePort{}},
 	}
 	f.must(f.client.Create(t.Context(), theirs))
-	imported := f.imported("q-shop", "web")
+	fleetService := f.fleetService("q-shop", "web")
 	f.reconcile("q-shop", "web")
 	f.reconcile("q-shop", "web")
 	if got := f.get("q-shop", "web"); got.ResourceVersion != theirs.ResourceVersion {
@@ -238,7 +238,7 @@ func TestOthersImport(t *testing.T) {
 	if e := <-f.events.Events; !strings.Contains(e, `ServiceImport "q-shop/web" was not made by Crossway`) {
 		t.Error(e)
 	}
-	f.must(f.client.Delete(t.Context(), imported))
+	f.must(f.client.Delete(t.Context(), fleetService))
 	f.reconcile("q-shop", "web")
 	if f.get("q-shop", "web") == nil {
 		t.Error("somebody's ServiceImport was deleted")

@@ -70,11 +70,11 @@ func (m *Merger) ReconcileStatus(ctx context.Context, request reconcile.Request)
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	have, err := m.imported(ctx, now.service)
+	have, err := m.fleetService(ctx, now.service)
 	if err != nil || !published(have, now.merged.Import) {
 		return reconcile.Result{}, err // the FleetService's change brings this key back
 	}
-	for _, e := range now.exported {
+	for _, e := range now.exports {
 		verdicts, err := m.verdicts(ctx, &e, now.accepted, now.merged)
 		if err != nil {
 			return reconcile.Result{}, err
@@ -91,7 +91,7 @@ func (m *Merger) ReconcileStatus(ctx context.Context, request reconcile.Request)
 type merging struct {
 	service  fleet.ServiceName
 	accepted members
-	exported []v1alpha1.MemberExport
+	exports  []v1alpha1.MemberExport
 	merged   serviceimport.Merged
 }
 
@@ -101,11 +101,11 @@ func (m *Merger) merge(ctx context.Context, request reconcile.Request) (merging,
 	if now.accepted, err = m.members(ctx); err != nil {
 		return merging{}, err
 	}
-	if now.exported, err = m.exports(ctx, now.service); err != nil {
+	if now.exports, err = m.exports(ctx, now.service); err != nil {
 		return merging{}, err
 	}
 	var exports []serviceimport.Export
-	for _, e := range now.exported {
+	for _, e := range now.exports {
 		if member, ok := now.accepted.of(&e); ok {
 			exports = append(exports, serviceimport.Export{
 				Cluster: fleet.ClusterName(member.Name), AcceptedAt: registration.AcceptedAt(&member), Spec: e.Spec,
@@ -162,8 +162,8 @@ func (m *Merger) exports(ctx context.Context, service fleet.ServiceName) ([]v1al
 	return exports, nil
 }
 
-// imported is a service's FleetService; nil: there is none.
-func (m *Merger) imported(ctx context.Context, service fleet.ServiceName) (*v1alpha1.FleetService, error) {
+// fleetService is a service's FleetService; nil: there is none.
+func (m *Merger) fleetService(ctx context.Context, service fleet.ServiceName) (*v1alpha1.FleetService, error) {
 	key := types.NamespacedName{Namespace: v1alpha1.FleetNamespace, Name: serviceimport.Name(service)}
 	have, err := apply.Found(ctx, m.client, key, &v1alpha1.FleetService{})
 	if err != nil {
@@ -181,7 +181,7 @@ func published(have *v1alpha1.FleetService, want *v1alpha1.FleetServiceSpec) boo
 
 // publish writes or removes the FleetService where it differs.
 func (m *Merger) publish(ctx context.Context, service fleet.ServiceName, spec *v1alpha1.FleetServiceSpec) error {
-	have, err := m.imported(ctx, service)
+	have, err := m.fleetService(ctx, service)
 	if err != nil || published(have, spec) {
 		return err
 	}

@@ -171,8 +171,8 @@ func (f *fixture) reconcileKey(namespace, service string) {
 	f.must(err)
 }
 
-// imported is the import as text: "http 80 from us-east us-west", or "none".
-func (f *fixture) imported(service string) string {
+// fleetService is the FleetService as text: "http 80 from us-east us-west", or "none".
+func (f *fixture) fleetService(service string) string {
 	f.t.Helper()
 	var i v1alpha1.FleetService
 	err := f.client.Get(f.t.Context(), types.NamespacedName{Namespace: v1alpha1.FleetNamespace, Name: service + ".shop"}, &i)
@@ -193,7 +193,7 @@ func (f *fixture) imported(service string) string {
 	return strings.Join(words, " ")
 }
 
-func (f *fixture) exported(namespace, service string) *v1alpha1.MemberExport {
+func (f *fixture) memberExport(namespace, service string) *v1alpha1.MemberExport {
 	f.t.Helper()
 	var e v1alpha1.MemberExport
 	f.must(f.client.Get(f.t.Context(), types.NamespacedName{Namespace: namespace, Name: service + ".shop"}, &e))
@@ -204,7 +204,7 @@ func (f *fixture) exported(namespace, service string) *v1alpha1.MemberExport {
 func (f *fixture) wantConditions(namespace, service string, want ...string) {
 	f.t.Helper()
 	var got []string
-	for _, c := range f.exported(namespace, service).Status.Conditions {
+	for _, c := range f.memberExport(namespace, service).Status.Conditions {
 		got = append(got, fmt.Sprintf("%s=%s %s", c.Type, c.Status, c.Reason))
 	}
 	slices.Sort(got)
@@ -215,14 +215,14 @@ func (f *fixture) wantConditions(namespace, service string, want ...string) {
 
 func (f *fixture) wantImport(service, want string) {
 	f.t.Helper()
-	if got := f.imported(service); got != want {
+	if got := f.fleetService(service); got != want {
 		f.t.Errorf("import %s is %q, want %q", service, got, want)
 	}
 }
 
 func (f *fixture) message(namespace, service, kind string) string {
 	f.t.Helper()
-	c := meta.FindStatusCondition(f.exported(namespace, service).Status.Conditions, kind)
+	c := meta.FindStatusCondition(f.memberExport(namespace, service).Status.Conditions, kind)
 	if c == nil {
 		return "no condition " + kind
 	}
@@ -254,7 +254,7 @@ func TestMergeAndConflict(t *testing.T) {
 		t.Error(m)
 	}
 
-	e := f.exported("member-m-east", "web")
+	e := f.memberExport("member-m-east", "web")
 	e.Spec.Ports[0].Port = 80
 	f.must(f.client.Update(t.Context(), e))
 	f.reconcile("web")
@@ -262,10 +262,10 @@ func TestMergeAndConflict(t *testing.T) {
 		f.wantConditions(ns, "web", "Conflict=False NoConflicts", "EndpointsAdmitted=True Admitted", "Ready=True Exported")
 	}
 
-	f.must(f.client.Delete(t.Context(), f.exported("member-m-west", "web")))
+	f.must(f.client.Delete(t.Context(), f.memberExport("member-m-west", "web")))
 	f.reconcile("web")
 	f.wantImport("web", "http 80 from m-east")
-	f.must(f.client.Delete(t.Context(), f.exported("member-m-east", "web")))
+	f.must(f.client.Delete(t.Context(), f.memberExport("member-m-east", "web")))
 	f.reconcile("web")
 	f.wantImport("web", "none")
 }
@@ -290,7 +290,7 @@ func TestNothingToWrite(t *testing.T) {
 	}
 	f.slice("member-n-west", "quiet", "quiet-2", "IPv4", "10.9.0.1")
 	f.reconcile("quiet")
-	for _, c := range f.exported("member-n-west", "quiet").Status.Conditions {
+	for _, c := range f.memberExport("member-n-west", "quiet").Status.Conditions {
 		want := first
 		if c.Type == "EndpointsAdmitted" {
 			want = first.Add(time.Hour)

@@ -65,7 +65,7 @@ func (m *Merger) SetupWithManager(mgr ctrl.Manager) error {
 		return fmt.Errorf("controller of imports: %w", err)
 	}
 	err := m.controller(mgr, "export-status", statusWorkers).
-		Watches(&discoveryv1.EndpointSlice{}, handler.EnqueueRequestsFromMapFunc(exportedSlice)).
+		Watches(&discoveryv1.EndpointSlice{}, handler.EnqueueRequestsFromMapFunc(requestsOfSlice)).
 		Complete(reconcile.Func(m.ReconcileStatus))
 	if err != nil {
 		return fmt.Errorf("controller of the status of exports: %w", err)
@@ -76,8 +76,8 @@ func (m *Merger) SetupWithManager(mgr ctrl.Manager) error {
 func (m *Merger) controller(mgr ctrl.Manager, name string, workers int) *ctrl.Builder {
 	warm := true
 	return ctrl.NewControllerManagedBy(mgr).Named(name).
-		Watches(&v1alpha1.MemberExport{}, handler.EnqueueRequestsFromMapFunc(memberExport)).
-		Watches(&v1alpha1.FleetService{}, handler.EnqueueRequestsFromMapFunc(fleetService)).
+		Watches(&v1alpha1.MemberExport{}, handler.EnqueueRequestsFromMapFunc(requestsOfExport)).
+		Watches(&v1alpha1.FleetService{}, handler.EnqueueRequestsFromMapFunc(requestsOfFleetService)).
 		Watches(&v1alpha1.MemberCluster{}, handler.EnqueueRequestsFromMapFunc(m.everyService), builder.WithPredicates(membershipChanged)).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: workers,
@@ -109,16 +109,16 @@ func requestFor(service fleet.ServiceName) reconcile.Request {
 	return reconcile.Request{NamespacedName: types.NamespacedName{Namespace: service.Namespace, Name: service.Name}}
 }
 
-func memberExport(_ context.Context, o client.Object) []reconcile.Request {
+func requestsOfExport(_ context.Context, o client.Object) []reconcile.Request {
 	return []reconcile.Request{requestFor(serviceOfExport(o.(*v1alpha1.MemberExport)))}
 }
 
-func fleetService(_ context.Context, o client.Object) []reconcile.Request {
+func requestsOfFleetService(_ context.Context, o client.Object) []reconcile.Request {
 	ref := o.(*v1alpha1.FleetService).Spec.Service
 	return []reconcile.Request{requestFor(fleet.ServiceName{Namespace: ref.Namespace, Name: ref.Name})}
 }
 
-func exportedSlice(_ context.Context, o client.Object) []reconcile.Request {
+func requestsOfSlice(_ context.Context, o client.Object) []reconcile.Request {
 	if service, ok := serviceOfSlice(o); ok {
 		return []reconcile.Request{requestFor(service)}
 	}
