@@ -1,4 +1,4 @@
-# Two commands do everything on a fresh Linux machine with Go: make demo, make test.
+# Two commands do everything on a fresh Linux machine with Go: make demo and make test.
 # Both install what they need, once, into ${CROSSWAY_CACHE:-~/.cache/crossway}.
 
 SHELL := /bin/bash
@@ -7,58 +7,74 @@ export GOFLAGS := -buildvcs=false
 CACHE := $(or $(CROSSWAY_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/crossway)
 TOOLS := $(CACHE)/tools
 
-.PHONY: help demo test unit e2e lint lab bench generate build images clean
+# The packages that make unit tests.
+PKG ?= ./api/... ./cmd/... ./internal/arch ./pkg/...
+# What the programs print for --version, and the tags of the images.
+export VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
+TAGS ?= latest
 
-help: ## say what can be made
-	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+.PHONY: help demo test unit race e2e lint fmt lab bench generate generate-check build images clean
 
-demo: install ## run the fleet and tell its story with measured figures (out/demo.json)
+help: ## list the targets
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+demo: install ## run a fleet on this machine and show what it does, with measured figures (out/demo.json)
 	@mkdir -p out bin
 	@echo "building the demo (the first time about 90 s on 2 cores) ..."
 	@go build -o bin/ ./internal/demo/cmd/demo
 	bin/demo --out out/demo.json
 
-test: install lint unit e2e ## everything: lint, unit and property tests, charts, the lab end to end
+test: install lint generate-check race e2e ## everything: lint, generated files, all tests with the race detector, end to end
 	@echo "all tests passed"
 
-unit: ## pure packages, shells against real API servers, charts, with the race detector
+unit: ## the edit loop: tests that start no API server and no Envoy (PKG=./pkg/gateway for one package)
+	go test -short $(PKG)
+
+race: ## all tests but the end-to-end ones, with the race detector, real API servers and Envoys
 	@echo "go test -race, all but e2e (compiling takes some minutes the first time) ..."
 	@programs=$$(go run ./internal/lab/install/cmd/lab-install); eval "$$programs"; \
 	export KUBEBUILDER_ASSETS ENVOY HELM; \
 	go test -race -timeout 20m $$(go list ./... | grep -v /test/e2e)
 
-e2e: install ## every claim of the demo, in the lab, with race-built binaries
+e2e: install ## every claim of the demo, in the lab, with binaries built with the race detector
 	go test -count=1 -timeout 30m -v ./test/e2e
 
 lint: $(TOOLS)/golangci-lint ## gofmt, go vet, golangci-lint, shellcheck
-	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "gofmt these files:"; gofmt -l $$(git ls-files '*.go'); exit 1; }
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "run make fmt:"; gofmt -l $$(git ls-files '*.go'); exit 1; }
 	go vet ./...
 	$(TOOLS)/golangci-lint run ./...
 	@command -v shellcheck >/dev/null || hack/install-debian.sh shellcheck
 	shellcheck hack/*.sh .ci/run
 
-lab: install ## leave the fleet running and print how to look at it (Ctrl-C ends it)
+fmt: ## format all Go files
+	@gofmt -l -w $$(git ls-files '*.go')
+
+lab: install ## leave a fleet running and print how to look at it (Ctrl-C ends it)
 	@mkdir -p bin
 	@echo "building the lab (the first time about 90 s on 2 cores) ..."
 	@go build -o bin/ ./internal/lab/cmd/lab
 	bin/lab
 
-bench: install ## measure latencies and sizes (out/bench.json, a table)
+bench: install ## measure latencies and sizes (out/bench.json, and a table)
 	@mkdir -p out bin
 	go build -o bin/ ./test/bench/cmd/bench
 	bin/bench --out out/bench.json
 
-build: ## the three programs, into bin/
+build: ## build the three programs into bin/
 	@mkdir -p bin
-	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/hub ./cmd/member-agent ./cmd/crossway
+	CGO_ENABLED=0 go build -trimpath -ldflags "-X crossway.dev/crossway/pkg/program.version=$(VERSION)" -o bin/ \
+		./cmd/hub ./cmd/member-agent ./cmd/crossway
 
-generate: ## deep copies and CRDs from api/
+generate: ## write deep copies and CRDs anew from api/
 	hack/generate.sh
 
-images: ## container images by ko; KO_DOCKER_REPO says where to
+generate-check: ## fail if deep copies or CRDs are not those of api/
+	hack/generate.sh --check
+
+images: ## build and push container images with ko, to KO_DOCKER_REPO (TAGS=0.1.0)
 	@mkdir -p $(TOOLS)
 	go -C hack/ko build -o $(TOOLS)/ko github.com/google/ko
-	$(TOOLS)/ko build --base-import-paths ./cmd/hub ./cmd/member-agent ./cmd/crossway
+	$(TOOLS)/ko build --base-import-paths --tags $(TAGS) ./cmd/hub ./cmd/member-agent ./cmd/crossway
 
 .PHONY: install
 install: # what demo, test, lab and bench need
@@ -72,4 +88,4 @@ $(TOOLS)/golangci-lint: hack/lint/go.mod
 	@touch $@
 
 clean: ## remove what make made here (not the cache)
-	rm -rf bin out
+	rm -rf bin out dist

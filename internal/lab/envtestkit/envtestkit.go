@@ -72,9 +72,18 @@ func Kubeconfig(t testing.TB) string {
 	return start(t).Kubeconfig
 }
 
+// skipShort skips a test under go test -short, the edit loop: real programs take seconds.
+func skipShort(t testing.TB) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("needs an API server: run without -short")
+	}
+}
+
 // Programs are the Kubernetes programs: Path("kubectl") and its siblings.
 func Programs(t testing.TB) install.Programs {
 	t.Helper()
+	skipShort(t)
 	p, err := install.Kubernetes(t.Context(), os.Stderr)
 	if err != nil {
 		t.Fatal(err)
@@ -84,6 +93,7 @@ func Programs(t testing.TB) install.Programs {
 
 func start(t testing.TB) *controlplane.Cluster {
 	t.Helper()
+	skipShort(t)
 	server.once.Do(func() { server.err = startServer() })
 	if server.err != nil {
 		t.Fatal("start API server: ", server.err)

@@ -77,6 +77,9 @@ func (w writer) Write(p []byte) (int, error) {
 
 func startEdge(t *testing.T) *edge {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("needs an Envoy: run without -short")
+	}
 	program, err := install.Envoy(t.Context(), io.Discard)
 	if err != nil {
 		t.Skipf("no Envoy: %v", err)

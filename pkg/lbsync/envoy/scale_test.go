@@ -53,6 +53,9 @@ type ack struct{ typeURL, name, version string }
 
 // startHub serves xDS for pool us and starts one Envoy of it; what the Envoy takes goes to the channel.
 func startHub(t *testing.T) (*server.Server, <-chan ack) {
+	if testing.Short() {
+		t.Skip("needs an Envoy: run without -short")
+	}
 	program, err := install.Envoy(t.Context(), os.Stderr)
 	if err != nil {
 		t.Skipf("no Envoy: %v", err)

@@ -36,6 +36,9 @@ type proxy struct {
 // TestEnvoy holds the order and the traps against a real Envoy of 1000 clusters.
 // Its steps build on each other.
 func TestEnvoy(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs an Envoy: run without -short")
+	}
 	binary, err := install.Envoy(t.Context(), os.Stderr)
 	check(t, err)
 	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.URL.Path) }))
