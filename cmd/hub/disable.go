@@ -73,8 +73,8 @@ func (r rateless) SetAssignments(assignments []model.Assignment, imports []model
 
 // forgetful hides what edges hold of load assignments.
 func forgetful(told server.Observer) server.Observer {
-	holds := told.Holds
-	told.Holds = func(e server.Edge, typeURL string, versions map[string]string) {
+	holds := told.InitialVersions
+	told.InitialVersions = func(e server.Edge, typeURL string, versions map[string]string) {
 		if typeURL == server.AssignmentType {
 			versions = nil
 		}

@@ -44,12 +44,12 @@ func TestWhatIsSwitchedOff(t *testing.T) {
 	}
 
 	var held map[string]string
-	told := forgetful(server.Observer{Holds: func(_ server.Edge, _ string, versions map[string]string) { held = versions }})
-	told.Holds(server.Edge{}, "another type", map[string]string{"a": "1"})
+	told := forgetful(server.Observer{InitialVersions: func(_ server.Edge, _ string, versions map[string]string) { held = versions }})
+	told.InitialVersions(server.Edge{}, "another type", map[string]string{"a": "1"})
 	if len(held) != 1 {
 		t.Error("what edges hold of other types is hidden, too")
 	}
-	told.Holds(server.Edge{}, server.AssignmentType, map[string]string{"a": "1"})
+	told.InitialVersions(server.Edge{}, server.AssignmentType, map[string]string{"a": "1"})
 	if held != nil {
 		t.Errorf("an edge's load assignments are told: %v", held)
 	}

@@ -29,8 +29,8 @@ type publisher struct {
 	poolRemoved func(pool string)
 }
 
-func (p publisher) SetAssignments(pool string, changed []envoy.Resource, removed []string) {
-	p.Server.SetAssignments(pool, onWire(changed), removed)
+func (p publisher) UpdateLoadAssignments(pool string, changed []envoy.Resource, removed []string) {
+	p.Server.UpdateLoadAssignments(pool, onWire(changed), removed)
 }
 
 func (p publisher) Publish(pool string, generation uint64, r envoy.Resources) {
@@ -46,7 +46,7 @@ func (p publisher) Progress(pool string) []reconciler.EdgeProgress {
 	var out []reconciler.EdgeProgress
 	for _, state := range p.Applied(pool) {
 		progress := reconciler.EdgeProgress{Answered: state.Answered}
-		for _, r := range state.Refused {
+		for _, r := range state.Nacks {
 			if r.TypeURL == server.ListenerType || r.TypeURL == server.RouteType || r.TypeURL == server.ScopedRouteType {
 				progress.Refused = append(progress.Refused, r.Name)
 			}
@@ -72,13 +72,13 @@ func onWire(resources []envoy.Resource) []server.Resource {
 // later calls what o is by the time of the call: the server is made before those that it tells, and serves after.
 func later(o *server.Observer) server.Observer {
 	return server.Observer{
-		Connected:    func(e server.Edge) { o.Connected(e) },
-		Disconnected: func(e server.Edge) { o.Disconnected(e) },
-		Holds:        func(e server.Edge, t string, v map[string]string) { o.Holds(e, t, v) },
-		Acked:        func(e server.Edge, t string, r []server.NameVersion) { o.Acked(e, t, r) },
-		Nacked:       func(e server.Edge, r server.Refusal) { o.Nacked(e, r) },
-		Progress:     func(pool string) { o.Progress(pool) },
-		Load:         func(e server.Edge, r server.LoadReport) { o.Load(e, r) },
+		Connected:       func(e server.Edge) { o.Connected(e) },
+		Disconnected:    func(e server.Edge) { o.Disconnected(e) },
+		InitialVersions: func(e server.Edge, t string, v map[string]string) { o.InitialVersions(e, t, v) },
+		Acked:           func(e server.Edge, t string, r []server.NameVersion) { o.Acked(e, t, r) },
+		Nacked:          func(e server.Edge, r server.Nack) { o.Nacked(e, r) },
+		Progress:        func(pool string) { o.Progress(pool) },
+		Load:            func(e server.Edge, r server.LoadReport) { o.Load(e, r) },
 	}
 }
 
@@ -93,7 +93,7 @@ func observer(gateways *reconciler.Reconciler, loop *endpoints.Loop) server.Obse
 			loop.Disconnected(edgeOf(e))
 			gateways.Progressed()
 		},
-		Holds: func(e server.Edge, typeURL string, versions map[string]string) {
+		InitialVersions: func(e server.Edge, typeURL string, versions map[string]string) {
 			if typeURL == server.AssignmentType {
 				loop.InitialVersions(edgeOf(e), versions)
 				return
@@ -110,7 +110,7 @@ func observer(gateways *reconciler.Reconciler, loop *endpoints.Loop) server.Obse
 			}
 			gateways.Acked(typeURL, versions)
 		},
-		Nacked:   func(_ server.Edge, r server.Refusal) { gateways.Nacked(r.TypeURL, r.Name, r.Version, r.Message) },
+		Nacked:   func(_ server.Edge, r server.Nack) { gateways.Nacked(r.TypeURL, r.Name, r.Version, r.Message) },
 		Progress: func(string) { gateways.Progressed() },
 		Load:     func(e server.Edge, r server.LoadReport) { loop.ObserveLoad(edgeOf(e), loadsOf(r)) },
 	}

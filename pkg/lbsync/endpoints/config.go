@@ -40,7 +40,7 @@ type Informers interface {
 
 // Publisher brings load assignments to the edges of a pool. It must not block and must not call the Loop.
 type Publisher interface {
-	SetAssignments(pool string, changed []envoy.Resource, removed []string)
+	UpdateLoadAssignments(pool string, changed []envoy.Resource, removed []string)
 }
 
 // Reporter takes the condition Overflowing of BackendPolicies; it must not block.

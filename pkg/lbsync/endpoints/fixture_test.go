@@ -38,7 +38,7 @@ type held struct {
 	calls   int
 }
 
-func (h *held) SetAssignments(pool string, changed []envoy.Resource, removed []string) {
+func (h *held) UpdateLoadAssignments(pool string, changed []envoy.Resource, removed []string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.calls++

@@ -324,11 +324,11 @@ func (l *Loop) publish(updates []update, removed []string) {
 		region := pool.Spec.Region
 		if l.told[name] != region {
 			l.told[name] = region
-			l.config.Publisher.SetAssignments(name, l.world.all(region), removed)
+			l.config.Publisher.UpdateLoadAssignments(name, l.world.all(region), removed)
 			continue
 		}
 		if changed := byRegion[region]; len(changed) > 0 || len(removed) > 0 {
-			l.config.Publisher.SetAssignments(name, changed, removed)
+			l.config.Publisher.UpdateLoadAssignments(name, changed, removed)
 		}
 	}
 	l.metrics.published.Add(float64(len(updates)))

@@ -79,7 +79,7 @@ func startHub(t *testing.T) (*server.Server, <-chan ack) {
 					acks <- ack{typeURL, r.Name, r.Version}
 				}
 			},
-			Nacked: func(_ server.Edge, r server.Refusal) { t.Errorf("refused: %v", r) },
+			Nacked: func(_ server.Edge, r server.Nack) { t.Errorf("refused: %v", r) },
 		}})
 	ca, err := registration.NewEdgeCA(time.Now(), rand.Reader)
 	must(err)
@@ -159,7 +159,7 @@ func routeChanges(t *testing.T, extra ...model.VirtualHost) (cold time.Duration,
 		}
 		loads = append(loads, server.Resource{Name: r.Name, Version: r.Version, Body: r.Body})
 	}
-	hub.SetAssignments("us", loads, nil)
+	hub.UpdateLoadAssignments("us", loads, nil)
 	for n := range 31 {
 		if n > 0 {
 			*hosts = slices.Clone(*hosts)

@@ -27,7 +27,7 @@ import (
 // nothing, and reports no load.
 func TestRefusedCertificates(t *testing.T) {
 	h := newHub(t, server.Config{})
-	h.SetAssignments(pool, list("a@1"), nil)
+	h.UpdateLoadAssignments(pool, list("a@1"), nil)
 	h.SetResources(pool, snapshot(1, "Cluster a@1", "Listener l@1", "Route r@1", "Secret s@1"))
 	otherCA, err := registration.NewEdgeCA(time.Now(), rand.Reader)
 	check(t, err)
@@ -112,7 +112,7 @@ func reportsLoad(connection *grpc.ClientConn) error {
 // When an EdgePool changes its mind, streams that are open end too.
 func TestReauthorize(t *testing.T) {
 	h := newHub(t, server.Config{})
-	h.SetAssignments(pool, nil, nil)
+	h.UpdateLoadAssignments(pool, nil, nil)
 	e := running(h, "Cluster a@1")
 	h.Reauthorize()
 	e.getsNothing()
@@ -135,7 +135,7 @@ func TestReauthorize(t *testing.T) {
 // No stream outlives its certificate, and none starts on a connection that did.
 func TestCertificateEnds(t *testing.T) {
 	h := newHub(t, server.Config{})
-	h.SetAssignments(pool, nil, nil)
+	h.UpdateLoadAssignments(pool, nil, nil)
 	h.SetResources(pool, snapshot(1, "Cluster a@1"))
 	end := time.Now().Add(2 * time.Second).Truncate(time.Second) // as certificates say it
 	connection := h.dial(ending(t, end, h.ca, usEdge.String()))
@@ -190,7 +190,7 @@ func TestMetrics(t *testing.T) {
 	for _, c := range h.Collectors() {
 		registry.MustRegister(c)
 	}
-	h.SetAssignments(pool, nil, nil)
+	h.UpdateLoadAssignments(pool, nil, nil)
 	e := running(h, "Cluster a@1", "Route r@1")
 	h.SetResources(pool, snapshot(2, "Cluster a@1", "Route r@2"))
 	e.nack(e.gets("RouteConfiguration r@2"), "no")

@@ -121,8 +121,8 @@ func (s *Server) receive(g wire, st *stream, r *discovery.DeltaDiscoveryRequest)
 func (s *Server) request(st *stream, k kind, r *discovery.DeltaDiscoveryRequest) {
 	// Only this goroutine starts a kind.
 	first := !st.kinds[k].started
-	if first && s.config.Observer.Holds != nil {
-		s.config.Observer.Holds(st.edge, typeURLs[k], r.InitialResourceVersions)
+	if first && s.config.Observer.InitialVersions != nil {
+		s.config.Observer.InitialVersions(st.edge, typeURLs[k], r.InitialResourceVersions)
 	}
 	st.pool.mu.Lock()
 	var v verdict

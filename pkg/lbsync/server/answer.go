@@ -12,7 +12,7 @@ type verdict struct {
 	known  bool // the answer was to a response of this stream
 	sentAt time.Time
 	acked  []NameVersion
-	nacked []Refusal
+	nacked []Nack
 }
 
 // answer takes in an ACK, or a NACK with its refusal.
@@ -49,13 +49,13 @@ func (s *stream) answer(k kind, nonce string, refusal *status.Status) verdict {
 }
 
 func (s *stream) accepted(k kind, i item) {
-	i.entry.applied, i.entry.late, i.entry.alone, i.entry.refused = i.version, "", false, Refusal{}
+	i.entry.applied, i.entry.late, i.entry.alone, i.entry.refused = i.version, "", false, Nack{}
 	s.review(k, i.name)
 }
 
 // refused keeps what the edge had: it stays in force.
-func (s *stream) refused(k kind, i item, message string) Refusal {
-	i.entry.refused = Refusal{TypeURL: typeURLs[k], Name: i.name, Version: i.version, Message: message}
+func (s *stream) refused(k kind, i item, message string) Nack {
+	i.entry.refused = Nack{TypeURL: typeURLs[k], Name: i.name, Version: i.version, Message: message}
 	i.entry.alone = false
 	s.refusing[ref{k, i.name}] = struct{}{}
 	if i.entry.sent == i.version {
@@ -66,7 +66,7 @@ func (s *stream) refused(k kind, i item, message string) Refusal {
 }
 
 func (s *stream) gone(k kind, i item) {
-	i.entry.applied, i.entry.refused = "", Refusal{}
+	i.entry.applied, i.entry.refused = "", Nack{}
 	s.review(k, i.name)
 }
 

@@ -16,7 +16,7 @@ func TestRefusedBatch(t *testing.T) {
 	} {
 		t.Run(test.kind, func(t *testing.T) {
 			h := newHub(t, server.Config{})
-			h.SetAssignments(pool, nil, nil)
+			h.UpdateLoadAssignments(pool, nil, nil)
 			e := running(h)
 			h.SetResources(pool, snapshot(2, test.kind+" a@1 b@1 bad@1 worse@1"))
 			e.nack(e.gets(test.kind+" a@1 b@1 bad@1 worse@1"), test.message)
@@ -44,7 +44,7 @@ func TestRefusedBatch(t *testing.T) {
 // Where the message names nobody, each goes alone until the culprit is found.
 func TestRefusedBatchWithoutNames(t *testing.T) {
 	h := newHub(t, server.Config{})
-	h.SetAssignments(pool, nil, nil)
+	h.UpdateLoadAssignments(pool, nil, nil)
 	e := running(h)
 	h.SetResources(pool, snapshot(2, "Cluster a@1 b@1 bad@1"))
 	e.nack(e.gets("Cluster a@1 b@1 bad@1"), "Proto constraint validation failed")
@@ -72,7 +72,7 @@ func TestRefusedBatchWithoutNames(t *testing.T) {
 // the one before is still in force and is not sent again either.
 func TestRefusedRoute(t *testing.T) {
 	h := newHub(t, server.Config{})
-	h.SetAssignments(pool, nil, nil)
+	h.UpdateLoadAssignments(pool, nil, nil)
 	e := running(h, "Route r@1 q@1")
 	h.SetResources(pool, snapshot(2, "Route r@2 q@1"))
 	e.nack(e.gets("RouteConfiguration r@2"), "regex too big")
@@ -81,7 +81,7 @@ func TestRefusedRoute(t *testing.T) {
 	e.takes("RouteConfiguration q@2")
 	e.getsNothing()
 	state := h.Applied(pool)[0]
-	if len(state.Refused) != 1 || state.Refused[0].Name != "r" || state.Generation != 1 || state.Answered != 3 {
+	if len(state.Nacks) != 1 || state.Nacks[0].Name != "r" || state.Generation != 1 || state.Answered != 3 {
 		t.Errorf("state %+v, want r refused, generation 1 and 3 answered", state)
 	}
 	h.SetResources(pool, snapshot(4, "Route r@1 q@2"))
@@ -95,7 +95,7 @@ func TestRefusedRoute(t *testing.T) {
 // first answer counts.
 func TestFalseAck(t *testing.T) {
 	h := newHub(t, server.Config{})
-	h.SetAssignments(pool, nil, nil)
+	h.UpdateLoadAssignments(pool, nil, nil)
 	h.SetResources(pool, snapshot(1, "Secret s@1"))
 	e := h.connect("envoy-0")
 	e.asks(server.ClusterType, nil)
@@ -122,7 +122,7 @@ func TestFalseAck(t *testing.T) {
 // A new process has forgotten.
 func TestRefusalOutlivesTheStream(t *testing.T) {
 	h := newHub(t, server.Config{})
-	h.SetAssignments(pool, nil, nil)
+	h.UpdateLoadAssignments(pool, nil, nil)
 	e := running(h, "Cluster a@1", "Secret s@1")
 	h.SetResources(pool, snapshot(2, "Cluster a@1", "Secret s@2"))
 	e.nack(e.gets("Secret s@2"), "key mismatch")

@@ -32,6 +32,6 @@
 //	xds, err := server.New(server.Config{Identify: identityOf, Authorize: admitted, Observer: server.Observer{Load: demand.Add}})
 //	grpcServer := server.NewGRPCServer(tlsConfig)
 //	xds.Register(grpcServer)
-//	xds.SetAssignments("public-us", assignments, nil)
+//	xds.UpdateLoadAssignments("public-us", assignments, nil)
 //	xds.SetResources("public-us", server.Snapshot{Generation: 1, Clusters: clusters, Listeners: listeners})
 package server

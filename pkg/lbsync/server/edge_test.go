@@ -106,8 +106,8 @@ func (h *hub) listen(address string) {
 func (h *hub) observe(o *server.Observer) {
 	o.Connected = func(e server.Edge) { h.tell("connected %s", e.Node) }
 	o.Disconnected = func(e server.Edge) { h.tell("disconnected %s", e.Node) }
-	if o.Holds == nil {
-		o.Holds = func(e server.Edge, typeURL string, versions map[string]string) {
+	if o.InitialVersions == nil {
+		o.InitialVersions = func(e server.Edge, typeURL string, versions map[string]string) {
 			h.tell("%s holds %s %v", e.Node, short(typeURL), versions)
 		}
 	}
@@ -123,7 +123,7 @@ func (h *hub) observe(o *server.Observer) {
 			}
 		}
 	}
-	o.Nacked = func(e server.Edge, r server.Refusal) {
+	o.Nacked = func(e server.Edge, r server.Nack) {
 		h.tell("%s nacked %s %s %s: %s", e.Node, short(r.TypeURL), r.Name, r.Version, r.Message)
 	}
 	o.Load = func(e server.Edge, r server.LoadReport) { h.tell("%s of %s sent %+v", e.Node, e.Identity.Region, r) }

@@ -61,7 +61,7 @@ func TestEnvoy(t *testing.T) {
 		p.wanted.Clusters = append(p.wanted.Clusters, clusterOf(t, name, time.Second))
 		all = append(all, assignmentOf(t, name, port))
 	}
-	p.SetAssignments(pool, all, nil)
+	p.UpdateLoadAssignments(pool, all, nil)
 	p.start(t, binary)
 	p.publish(t)
 	if body := p.get(t, "/hello"); body != "/hello" {
@@ -99,7 +99,7 @@ func (p *proxy) until(t *testing.T, what string, met func() bool) {
 	}
 }
 
-// changedAssignments measures from SetAssignments to the ACK.
+// changedAssignments measures from UpdateLoadAssignments to the ACK.
 func (p *proxy) changedAssignments(t *testing.T, port int) {
 	var took []time.Duration
 	for i := range 100 {
@@ -108,7 +108,7 @@ func (p *proxy) changedAssignments(t *testing.T, port int) {
 			<-p.acked
 		}
 		begin := time.Now()
-		p.SetAssignments(pool, []server.Resource{assignmentOf(t, name, port, port+1+i)}, nil)
+		p.UpdateLoadAssignments(pool, []server.Resource{assignmentOf(t, name, port, port+1+i)}, nil)
 		for got := ""; got != "ClusterLoadAssignment "+name; {
 			select {
 			case got = <-p.acked:
@@ -117,7 +117,7 @@ func (p *proxy) changedAssignments(t *testing.T, port int) {
 			}
 		}
 		took = append(took, time.Since(begin))
-		p.SetAssignments(pool, []server.Resource{assignmentOf(t, name, port)}, nil)
+		p.UpdateLoadAssignments(pool, []server.Resource{assignmentOf(t, name, port)}, nil)
 	}
 	slices.Sort(took)
 	t.Logf("one changed assignment of %d to its ACK: p50 %s, p99 %s", fleetSize, took[50], took[98])
@@ -160,11 +160,11 @@ func (p *proxy) switchCluster(t *testing.T, port int) {
 	for i := range switches / 2 {
 		before := p.wanted.Clusters
 		name := fmt.Sprintf("new%d", i)
-		p.SetAssignments(pool, []server.Resource{assignmentOf(t, name, port)}, nil)
+		p.UpdateLoadAssignments(pool, []server.Resource{assignmentOf(t, name, port)}, nil)
 		p.wanted.Clusters = append(slices.Clone(before), clusterOf(t, name, time.Second))
 		p.wanted.Routes = []server.Resource{routeOf(t, "front", "/.*", name)}
 		p.publish(t)
-		p.SetAssignments(pool, nil, []string{name})
+		p.UpdateLoadAssignments(pool, nil, []string{name})
 		p.wanted.Clusters, p.wanted.Routes = before, []server.Resource{routeOf(t, "front", "/.*", "c0")}
 		p.publish(t)
 	}
@@ -184,7 +184,7 @@ func (p *proxy) refusedCluster(t *testing.T) {
 	good := p.wanted
 	bad := resourceOf(t, "bad", badCluster("bad"))
 	p.wanted.Clusters = append(slices.Clone(good.Clusters), clusterOf(t, "neighbour", time.Second), bad)
-	p.SetAssignments(pool, []server.Resource{assignmentOf(t, "neighbour")}, nil)
+	p.UpdateLoadAssignments(pool, []server.Resource{assignmentOf(t, "neighbour")}, nil)
 	p.SetResources(pool, p.wanted)
 	p.until(t, "a NACK of the cluster", func() bool { return p.heard("envoy-0 nacked Cluster bad") == 1 })
 	for got := ""; got != "Cluster neighbour"; got = <-p.acked {
@@ -192,7 +192,7 @@ func (p *proxy) refusedCluster(t *testing.T) {
 	if n := p.heard("envoy-0 nacked"); n != 1 {
 		t.Errorf("%d refusals, want 1", n)
 	}
-	t.Log(p.Applied(pool)[0].Refused)
+	t.Log(p.Applied(pool)[0].Nacks)
 	p.wanted = good
 	p.publish(t)
 }
@@ -206,7 +206,7 @@ func (p *proxy) refusedRoute(t *testing.T) {
 	p.wanted.Routes = []server.Resource{good.Routes[0], routeOf(t, "second", "^/(foo|bar|baz)/[a-z0-9-]{1,63}$", "c0")}
 	p.SetResources(pool, p.wanted)
 	p.until(t, "a NACK of the route", func() bool { return p.heard("envoy-0 nacked RouteConfiguration second") == 1 })
-	t.Log(p.Applied(pool)[0].Refused)
+	t.Log(p.Applied(pool)[0].Nacks)
 
 	for len(p.acked) > 0 {
 		<-p.acked
@@ -247,7 +247,7 @@ func (p *proxy) hubAway(t *testing.T) {
 		t.Errorf("without a hub got %q", body)
 	}
 	next := newSilentHub(t, p.ca, server.Config{})
-	next.SetAssignments(pool, nil, nil)
+	next.UpdateLoadAssignments(pool, nil, nil)
 	begin := time.Now()
 	next.listen(p.address)
 	p.until(t, "the edge is back", func() bool { return next.heard("connected envoy-0") == 1 })
@@ -269,7 +269,7 @@ func (p *proxy) hubAway(t *testing.T) {
 		t.Errorf("Envoy's counters changed: %q", changed)
 	}
 	// The new hub's fast path works.
-	next.SetAssignments(pool, []server.Resource{assignmentOf(t, "c1")}, nil)
+	next.UpdateLoadAssignments(pool, []server.Resource{assignmentOf(t, "c1")}, nil)
 	p.until(t, "an ACK", func() bool { return next.heard("envoy-0 acked ClusterLoadAssignment c1") == 1 })
 }
 

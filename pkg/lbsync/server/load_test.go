@@ -38,7 +38,7 @@ func TestStuckEdge(t *testing.T) {
 	h.hears("live holds ClusterLoadAssignment map[]")
 	begin := time.Now()
 	for round := range rounds { // 80 MB in all: far more than the buffers hold
-		h.SetAssignments(pool, change(round), nil)
+		h.UpdateLoadAssignments(pool, change(round), nil)
 	}
 	if took := time.Since(begin); took > patience {
 		t.Errorf("%d changes took %s with a stuck edge", names*rounds, took)
@@ -74,13 +74,13 @@ func BenchmarkSetAssignments(b *testing.B) {
 		b.Run(fmt.Sprintf("call/clusters=%d", size), func(b *testing.B) {
 			h, _ := benchHub(b, all)
 			for i := range b.N {
-				h.SetAssignments(pool, changed(i), nil)
+				h.UpdateLoadAssignments(pool, changed(i), nil)
 			}
 		})
 		b.Run(fmt.Sprintf("acked/clusters=%d", size), func(b *testing.B) {
 			h, acked := benchHub(b, all)
 			for i := range b.N {
-				h.SetAssignments(pool, changed(i), nil)
+				h.UpdateLoadAssignments(pool, changed(i), nil)
 				<-acked
 				<-acked
 			}
@@ -116,7 +116,7 @@ func many(size int) (all []server.Resource) {
 func benchHub(b *testing.B, all []server.Resource) (*hub, chan struct{}) {
 	acked := make(chan struct{}, 1024)
 	h := newHub(b, server.Config{})
-	h.SetAssignments(pool, all, nil)
+	h.UpdateLoadAssignments(pool, all, nil)
 	h.SetResources(pool, server.Snapshot{Generation: 1, Clusters: all, Routes: all})
 	h.onAck = func() {
 		select {

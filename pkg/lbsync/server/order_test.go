@@ -38,7 +38,7 @@ func running(h *hub, lines ...string) *edge {
 
 func TestFreshEdge(t *testing.T) {
 	h := newHub(t, server.Config{})
-	h.SetAssignments(pool, list("a@1 b@1"), nil)
+	h.UpdateLoadAssignments(pool, list("a@1 b@1"), nil)
 	h.SetResources(pool, snapshot(1, "Cluster a@1 b@1", "Listener l@1", "Route r@1 q@1", "Secret s@1"))
 	e := h.connect("envoy-0")
 
@@ -88,7 +88,7 @@ func TestNothingBeforeTheFirstSnapshot(t *testing.T) {
 	}
 	// Assignments have their own beginning.
 	e.getsNothing()
-	h.SetAssignments(pool, list("a@2 new@1"), nil)
+	h.UpdateLoadAssignments(pool, list("a@2 new@1"), nil)
 	got := []string{describe(e.receives()), describe(e.receives())}
 	slices.Sort(got)
 	if want := []string{"ClusterLoadAssignment a@2", "ClusterLoadAssignment new@1"}; !slices.Equal(got, want) {
@@ -100,7 +100,7 @@ func TestNothingBeforeTheFirstSnapshot(t *testing.T) {
 // empty answers that Envoy waits for.
 func TestReconnect(t *testing.T) {
 	h := newHub(t, server.Config{})
-	h.SetAssignments(pool, list("a@1 b@1"), nil)
+	h.UpdateLoadAssignments(pool, list("a@1 b@1"), nil)
 	h.SetResources(pool, snapshot(4, "Cluster a@1 b@1", "Listener l@1", "Route r@1", "Secret s@1", "Scope c@1"))
 	e := h.connect("envoy-0")
 	e.asks(server.ClusterType, versions{"a": "1", "b": "1"})
@@ -122,7 +122,7 @@ func TestReconnect(t *testing.T) {
 // What changed while the edge was away comes in the usual order.
 func TestReconnectAfterChanges(t *testing.T) {
 	h := newHub(t, server.Config{})
-	h.SetAssignments(pool, list("a@1 b@2 new@1"), nil)
+	h.UpdateLoadAssignments(pool, list("a@1 b@2 new@1"), nil)
 	h.SetResources(pool, snapshot(4, "Cluster a@1 b@1 new@1", "Listener l@1", "Route r@2"))
 	e := h.connect("envoy-0")
 	e.asks(server.ClusterType, versions{"a": "1", "b": "1", "old": "1"})
@@ -145,7 +145,7 @@ func TestReconnectAfterChanges(t *testing.T) {
 // not ask for it.
 func TestChangedClusterIsWarmed(t *testing.T) {
 	h := newHub(t, server.Config{})
-	h.SetAssignments(pool, list("a@1 b@1"), nil)
+	h.UpdateLoadAssignments(pool, list("a@1 b@1"), nil)
 	e := running(h, "Cluster a@1 b@1")
 	h.SetResources(pool, snapshot(2, "Cluster a@2 b@1"))
 	e.takes("Cluster a@2")
@@ -160,7 +160,7 @@ func TestChangedClusterIsWarmed(t *testing.T) {
 
 func TestMakeBeforeBreak(t *testing.T) {
 	h := newHub(t, server.Config{WarmTimeout: time.Hour})
-	h.SetAssignments(pool, list("blue@1 green@1"), nil)
+	h.UpdateLoadAssignments(pool, list("blue@1 green@1"), nil)
 	e := running(h, "Cluster blue@1", "Listener l@1 m@1", "Route r@1", "Scope c@1")
 
 	h.SetResources(pool, snapshot(2, "Cluster green@1", "Listener l@2", "Route r@2", "Scope d@1"))
@@ -192,7 +192,7 @@ func TestMakeBeforeBreak(t *testing.T) {
 func TestColdClusterDelaysOnce(t *testing.T) {
 	const timeout = time.Second
 	h := newHub(t, server.Config{WarmTimeout: timeout})
-	h.SetAssignments(pool, nil, nil)
+	h.UpdateLoadAssignments(pool, nil, nil)
 	e := running(h, "Cluster a@1", "Route r@1")
 	begin := time.Now()
 	h.SetResources(pool, snapshot(2, "Cluster a@1 cold@1", "Route r@2"))
@@ -212,7 +212,7 @@ func TestColdClusterDelaysOnce(t *testing.T) {
 // A refused route stays on the edge in its old form, with the cluster it uses.
 func TestRefusedRouteKeepsItsCluster(t *testing.T) {
 	h := newHub(t, server.Config{})
-	h.SetAssignments(pool, list("old@1"), nil)
+	h.UpdateLoadAssignments(pool, list("old@1"), nil)
 	e := running(h, "Cluster old@1", "Route r@1")
 	h.SetResources(pool, snapshot(2, "Route r@2"))
 	e.nack(e.gets("RouteConfiguration r@2"), "bad regex")
@@ -226,10 +226,10 @@ func TestRefusedRouteKeepsItsCluster(t *testing.T) {
 // one resource only the newest matters.
 func TestNoWaitingForAcks(t *testing.T) {
 	h := newHub(t, server.Config{})
-	h.SetAssignments(pool, list("a@1 b@1"), nil)
+	h.UpdateLoadAssignments(pool, list("a@1 b@1"), nil)
 	e := running(h, "Cluster a@1 b@1")
 	for _, change := range []string{"a@2", "b@2", "a@3"} {
-		h.SetAssignments(pool, list(change), nil)
+		h.UpdateLoadAssignments(pool, list(change), nil)
 		e.gets("ClusterLoadAssignment " + change)
 	}
 	h.SetResources(pool, snapshot(2, "Cluster a@2 b@1"))
@@ -241,9 +241,9 @@ func TestNoWaitingForAcks(t *testing.T) {
 
 func TestOneResourcePerResponse(t *testing.T) {
 	h := newHub(t, server.Config{})
-	h.SetAssignments(pool, list("a@1 b@1 c@1"), nil)
+	h.UpdateLoadAssignments(pool, list("a@1 b@1 c@1"), nil)
 	e := running(h, "Cluster a@1 b@1 c@1", "Listener l@1", "Route r@1 q@1", "Secret s@1 t@1", "Scope x@1 y@1")
-	h.SetAssignments(pool, list("a@2 b@2 c@2"), nil)
+	h.UpdateLoadAssignments(pool, list("a@2 b@2 c@2"), nil)
 	h.SetResources(pool, snapshot(2, "Cluster a@1 b@1 c@1", "Listener l@1", "Route r@2 q@2", "Secret s@2 t@2", "Scope x@2 y@2"))
 	got := e.takesAll()
 	slices.Sort(got)
@@ -261,15 +261,15 @@ func TestOneResourcePerResponse(t *testing.T) {
 // with its cluster, or is emptied when a snapshot still uses it.
 func TestReleasedAssignments(t *testing.T) {
 	h := newHub(t, server.Config{})
-	h.SetAssignments(pool, list("a@1 b@1"), nil)
+	h.UpdateLoadAssignments(pool, list("a@1 b@1"), nil)
 	e := running(h, "Cluster a@1 b@1", "Route r@1")
-	h.SetAssignments(pool, nil, []string{"a", "b"})
+	h.UpdateLoadAssignments(pool, nil, []string{"a", "b"})
 	e.getsNothing() // the routes still lead there
 	h.SetResources(pool, snapshot(2, "Cluster b@1", "Route r@1"))
 	e.takes("ClusterLoadAssignment b@empty")
 	e.takes("Cluster -a")
 	e.unsubscribes(server.AssignmentType, "a")
-	h.SetAssignments(pool, list("b@2"), nil)
+	h.UpdateLoadAssignments(pool, list("b@2"), nil)
 	e.takes("ClusterLoadAssignment b@2")
 	e.getsNothing()
 }
@@ -278,11 +278,11 @@ func TestReleasedAssignments(t *testing.T) {
 // clusters of its own pool use, whatever it asks for or says that it holds.
 func TestAssignmentsOfOtherPlaces(t *testing.T) {
 	h := newHub(t, server.Config{})
-	h.SetAssignments(pool, list("own@1 foreign@1"), nil)
+	h.UpdateLoadAssignments(pool, list("own@1 foreign@1"), nil)
 	e := running(h, "Cluster own@1", "Route r@1")
 	e.subscribes(server.AssignmentType, "foreign", "own")
 	e.takes("ClusterLoadAssignment own@1")
-	h.SetAssignments(pool, list("foreign@2"), nil)
+	h.UpdateLoadAssignments(pool, list("foreign@2"), nil)
 	e.getsNothing()
 	other := h.connect("envoy-1")
 	other.asks(server.AssignmentType, versions{"foreign": "0"}, "foreign")
@@ -294,13 +294,13 @@ func TestAssignmentsOfOtherPlaces(t *testing.T) {
 	}
 	h.SetResources(pool, snapshot(3, "Cluster own@1", "Route r@1"))
 	e.takesAll()
-	h.SetAssignments(pool, list("foreign@3"), nil)
+	h.UpdateLoadAssignments(pool, list("foreign@3"), nil)
 	e.getsNothing()
 }
 
 func TestAbsentNames(t *testing.T) {
 	h := newHub(t, server.Config{})
-	h.SetAssignments(pool, nil, nil)
+	h.UpdateLoadAssignments(pool, nil, nil)
 	h.SetResources(pool, snapshot(1))
 	e := h.connect("envoy-0")
 	e.asks(server.RouteType, nil, "later")
@@ -309,7 +309,7 @@ func TestAbsentNames(t *testing.T) {
 	e.getsNothing() // removed_resources would be no answer
 	h.SetResources(pool, snapshot(2, "Route later@1"))
 	e.takes("RouteConfiguration later@1")
-	h.SetAssignments(pool, list("later@1"), nil)
+	h.UpdateLoadAssignments(pool, list("later@1"), nil)
 	e.getsNothing() // no cluster of this pool uses it
 	h.SetResources(pool, snapshot(3, "Cluster later@1", "Route later@1"))
 	e.takes("ClusterLoadAssignment later@1")
@@ -318,7 +318,7 @@ func TestAbsentNames(t *testing.T) {
 	e.unsubscribes(server.AssignmentType, "later")
 	e.getsNothing()
 	h.SetResources(pool, snapshot(4, "Cluster later@1", "Route later@2"))
-	h.SetAssignments(pool, list("later@2"), nil)
+	h.UpdateLoadAssignments(pool, list("later@2"), nil)
 	e.getsNothing()
 	// What is asked for again is sent again, changed or not.
 	e.subscribes(server.AssignmentType, "later")

@@ -20,12 +20,12 @@ type pool struct {
 	generation uint64
 	kinds      [kinds]wanted
 	// used are the assignments that the snapshot's clusters use; released are
-	// those that SetAssignments took back while they were used.
+	// those that UpdateLoadAssignments took back while they were used.
 	used, released map[string]struct{}
 	streams        map[*stream]struct{}
 	// refusals outlive a stream: an Envoy that comes back would ACK a bad secret
 	// when it is sent again. By node, forgotten when its process is a new one.
-	refusals map[string]map[ref]Refusal
+	refusals map[string]map[ref]Nack
 }
 
 // wanted is one kind's part. Until ready it is unknown, not empty.
@@ -74,7 +74,7 @@ const maxRememberedNodes = 1024
 
 func newPool(name string) *pool {
 	p := &pool{
-		name: name, released: map[string]struct{}{}, streams: map[*stream]struct{}{}, refusals: map[string]map[ref]Refusal{},
+		name: name, released: map[string]struct{}{}, streams: map[*stream]struct{}{}, refusals: map[string]map[ref]Nack{},
 	}
 	for k := range p.kinds {
 		p.kinds[k].resources = map[string]resource{}
@@ -132,7 +132,7 @@ func (p *pool) use() (newly []string) {
 }
 
 // wanted is the resource that edges should have under a name. An assignment is
-// theirs only while a cluster of their snapshot uses it: SetAssignments brings
+// theirs only while a cluster of their snapshot uses it: UpdateLoadAssignments brings
 // those of other places too, and an edge may ask for any name.
 func (p *pool) wanted(k kind, name string) (resource, bool) {
 	if k == assignments {
@@ -184,8 +184,8 @@ func emptyAssignment(name string) resource {
 	return prepare(Resource{Name: name, Version: "empty", Body: body})
 }
 
-// setAssignments costs what changes, whatever the number of resources.
-func (p *pool) setAssignments(changed []Resource, removed []string) {
+// updateLoadAssignments costs what changes, whatever the number of resources.
+func (p *pool) updateLoadAssignments(changed []Resource, removed []string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	all := &p.kinds[assignments]
@@ -254,12 +254,12 @@ func (p *pool) detach(s *stream) {
 
 // refusedBy is what the node refused on earlier streams, of which one may not be
 // known to be dead yet.
-func (p *pool) refusedBy(s *stream) map[ref]Refusal {
+func (p *pool) refusedBy(s *stream) map[ref]Nack {
 	found := maps.Clone(p.refusals[s.edge.Node])
 	for other := range p.streams {
 		if other != s && other.edge.Node == s.edge.Node {
 			if found == nil {
-				found = map[ref]Refusal{}
+				found = map[ref]Nack{}
 			}
 			maps.Copy(found, other.refusals())
 		}
@@ -276,10 +276,10 @@ func (p *pool) applied() []State {
 		state := State{Edge: s.edge, Generation: s.generation, Answered: s.answered}
 		for at, refusal := range s.refusals() {
 			if p.kinds[at.kind].resources[at.name].version() == refusal.Version {
-				state.Refused = append(state.Refused, refusal)
+				state.Nacks = append(state.Nacks, refusal)
 			}
 		}
-		slices.SortFunc(state.Refused, func(a, b Refusal) int { return strings.Compare(a.TypeURL+a.Name, b.TypeURL+b.Name) })
+		slices.SortFunc(state.Nacks, func(a, b Nack) int { return strings.Compare(a.TypeURL+a.Name, b.TypeURL+b.Name) })
 		states = append(states, state)
 	}
 	slices.SortFunc(states, func(a, b State) int { return cmp.Compare(a.Edge.Stream, b.Edge.Stream) })

@@ -79,9 +79,9 @@ type Snapshot struct {
 // NameVersion is one resource as an edge holds it.
 type NameVersion struct{ Name, Version string }
 
-// Refusal is a NACK of one resource. The resource that the edge held before
+// Nack is a NACK of one resource. The resource that the edge held before
 // stays in force there.
-type Refusal struct{ TypeURL, Name, Version, Message string }
+type Nack struct{ TypeURL, Name, Version, Message string }
 
 // Edge is one Envoy during one stream. Node is only the label that it gives
 // itself; Identity is proven. Stream is unique in the life of the server, so two
@@ -101,8 +101,8 @@ type State struct {
 	// Answered is the last snapshot of which it applied or refused everything: one
 	// refused resource does not hide what it did with the others.
 	Answered uint64
-	// Refused are the resources of the current snapshot that it refuses.
-	Refused []Refusal
+	// Nacks are about resources of the current snapshot.
+	Nacks []Nack
 }
 
 // LoadReport is what one edge sent and counted. Only clusters that it has are
@@ -143,14 +143,14 @@ type LocalityLoad struct {
 type Observer struct {
 	Connected    func(Edge)
 	Disconnected func(Edge)
-	// Holds tells, for each type when the edge first asks for it, what the edge
+	// InitialVersions tells, for each type when the edge first asks for it, what the edge
 	// holds already (nothing for a fresh one), and before it is answered: what
 	// the callback sets is what the answer is made from.
-	Holds func(edge Edge, typeURL string, versions map[string]string)
-	Acked func(edge Edge, typeURL string, resources []NameVersion)
+	InitialVersions func(edge Edge, typeURL string, versions map[string]string)
+	Acked           func(edge Edge, typeURL string, resources []NameVersion)
 	// Nacked is also called when an edge comes back that refused the resource
 	// before and would not be sent it again.
-	Nacked func(edge Edge, refusal Refusal)
+	Nacked func(edge Edge, refusal Nack)
 	// Progress says that what Applied returns for the pool has changed.
 	Progress func(pool string)
 	Load     func(edge Edge, report LoadReport)

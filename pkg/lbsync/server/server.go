@@ -106,14 +106,14 @@ func (s *Server) SetResources(pool string, snapshot Snapshot) {
 	}
 }
 
-// SetAssignments adds or changes load assignments of a pool and takes others
+// UpdateLoadAssignments adds or changes load assignments of a pool and takes others
 // back; the rest stays. It costs what changes and never waits for an edge. Edges
 // get no assignment before the first call, so it must be complete, or empty.
 //
 // An assignment that is taken back keeps its endpoints until a snapshot decides:
 // one that no longer uses it forgets it, one that still does empties it.
-func (s *Server) SetAssignments(pool string, changed []Resource, removed []string) {
-	s.pool(pool).setAssignments(changed, removed)
+func (s *Server) UpdateLoadAssignments(pool string, changed []Resource, removed []string) {
+	s.pool(pool).updateLoadAssignments(changed, removed)
 }
 
 // Applied is what each connected edge of a pool has done with its snapshots; its

@@ -58,7 +58,7 @@ type entry struct {
 	// sent is the last version that was sent, applied the one that it holds.
 	sent, applied string
 	// refused is its last NACK; late the version that warming took too long for.
-	refused Refusal
+	refused Nack
 	late    string
 	// alone: it goes into a response of its own, to find out whether it was the
 	// one that spoiled its batch.
@@ -271,8 +271,8 @@ func (s *stream) remember(k kind) {
 }
 
 // refusals are the resources that the edge refused last time.
-func (s *stream) refusals() map[ref]Refusal {
-	found := map[ref]Refusal{}
+func (s *stream) refusals() map[ref]Nack {
+	found := map[ref]Nack{}
 	for at := range s.refusing {
 		if e := s.kinds[at.kind].entries[at.name]; e != nil && e.refused.Version != "" {
 			found[at] = e.refused
@@ -334,8 +334,8 @@ func (s *stream) hasAnswered(k kind) bool {
 
 // recalled are the refusals of a kind that a new stream took over and that are
 // about what the edge should have now.
-func (s *stream) recalled(k kind) []Refusal {
-	var found []Refusal
+func (s *stream) recalled(k kind) []Nack {
+	var found []Nack
 	for name, e := range s.kinds[k].entries {
 		if v := e.refused.Version; v != "" && s.pool.kinds[k].resources[name].version() == v {
 			found = append(found, e.refused)
