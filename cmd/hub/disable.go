@@ -7,6 +7,7 @@ import (
 	"time"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
@@ -75,7 +76,7 @@ func (r rateless) SetAssignments(assignments []model.Assignment, imports []model
 func forgetful(told server.Observer) server.Observer {
 	holds := told.InitialVersions
 	told.InitialVersions = func(e server.Edge, typeURL string, versions map[string]string) {
-		if typeURL == server.AssignmentType {
+		if typeURL == resourcev3.EndpointType {
 			versions = nil
 		}
 		holds(e, typeURL, versions)

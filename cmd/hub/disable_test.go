@@ -6,6 +6,7 @@ import (
 	"time"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"crossway.dev/crossway/pkg/gateway/model"
@@ -49,7 +50,7 @@ func TestWhatIsSwitchedOff(t *testing.T) {
 	if len(held) != 1 {
 		t.Error("what edges hold of other types is hidden, too")
 	}
-	told.InitialVersions(server.Edge{}, server.AssignmentType, map[string]string{"a": "1"})
+	told.InitialVersions(server.Edge{}, resourcev3.EndpointType, map[string]string{"a": "1"})
 	if held != nil {
 		t.Errorf("an edge's load assignments are told: %v", held)
 	}

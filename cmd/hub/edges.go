@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 
+	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"github.com/go-logr/logr"
 	"google.golang.org/grpc"
 	toolscache "k8s.io/client-go/tools/cache"
@@ -47,7 +48,7 @@ func (p publisher) Progress(pool string) []reconciler.EdgeProgress {
 	for _, state := range p.Applied(pool) {
 		progress := reconciler.EdgeProgress{Answered: state.Answered}
 		for _, r := range state.Nacks {
-			if r.TypeURL == server.ListenerType || r.TypeURL == server.RouteType || r.TypeURL == server.ScopedRouteType {
+			if r.TypeURL == resourcev3.ListenerType || r.TypeURL == resourcev3.RouteType || r.TypeURL == resourcev3.ScopedRouteType {
 				progress.Refused = append(progress.Refused, r.Name)
 			}
 		}
@@ -94,14 +95,14 @@ func observer(gateways *reconciler.Reconciler, loop *endpoints.Loop) server.Obse
 			gateways.Progressed()
 		},
 		InitialVersions: func(e server.Edge, typeURL string, versions map[string]string) {
-			if typeURL == server.AssignmentType {
+			if typeURL == resourcev3.EndpointType {
 				loop.InitialVersions(edgeOf(e), versions)
 				return
 			}
 			gateways.Acked(typeURL, versions)
 		},
 		Acked: func(_ server.Edge, typeURL string, resources []server.NameVersion) {
-			if typeURL == server.AssignmentType {
+			if typeURL == resourcev3.EndpointType {
 				return // thousands, and nobody asks
 			}
 			versions := make(map[string]string, len(resources))

@@ -18,6 +18,7 @@ import (
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	corev1 "k8s.io/api/core/v1"
@@ -27,7 +28,6 @@ import (
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"crossway.dev/crossway/api/v1alpha1"
-	"crossway.dev/crossway/pkg/lbsync/server"
 	"crossway.dev/crossway/pkg/registration"
 )
 
@@ -60,7 +60,7 @@ func TestSize(t *testing.T) {
 	f.startHub()
 	until(t, "ready", f.ready)
 	edge := f.startFakeEdge()
-	for edge.count(server.AssignmentType) < *imports { // all exports are new: each is merged, written and told
+	for edge.count(resourcev3.EndpointType) < *imports { // all exports are new: each is merged, written and told
 		time.Sleep(10 * time.Millisecond)
 	}
 	t.Logf("first start: %s until all is there; %s", time.Since(began), f.memory())
@@ -71,7 +71,7 @@ func TestSize(t *testing.T) {
 	until(t, "ready", f.ready)
 	t.Logf("ready after %s", time.Since(began))
 	edge = f.startFakeEdge()
-	until(t, "all assignments", func() bool { return edge.count(server.AssignmentType) >= *imports })
+	until(t, "all assignments", func() bool { return edge.count(resourcev3.EndpointType) >= *imports })
 	t.Logf("restart: %s until a fresh edge has all; %s", time.Since(began), f.memory())
 	time.Sleep(3 * time.Second)
 	var took []time.Duration
@@ -197,8 +197,8 @@ func (f *world) startFakeEdge() *fakeEdge {
 	e := &fakeEdge{names: map[string]map[string]bool{}}
 	e.came = sync.NewCond(&e.mu)
 	node := &core.Node{Id: "fake", Cluster: "us"}
-	check(t, stream.Send(&discovery.DeltaDiscoveryRequest{Node: node, TypeUrl: server.ClusterType}))
-	check(t, stream.Send(&discovery.DeltaDiscoveryRequest{TypeUrl: server.ListenerType}))
+	check(t, stream.Send(&discovery.DeltaDiscoveryRequest{Node: node, TypeUrl: resourcev3.ClusterType}))
+	check(t, stream.Send(&discovery.DeltaDiscoveryRequest{TypeUrl: resourcev3.ListenerType}))
 	go e.receive(stream)
 	return e
 }
@@ -218,14 +218,14 @@ func (e *fakeEdge) receive(stream discovery.AggregatedDiscoveryService_DeltaAggr
 			e.names[r.TypeUrl][one.Name] = true
 			names = append(names, one.Name)
 		}
-		if r.TypeUrl == server.AssignmentType {
+		if r.TypeUrl == resourcev3.EndpointType {
 			e.total++
 			e.came.Broadcast()
 		}
 		e.mu.Unlock()
 		_ = stream.Send(&discovery.DeltaDiscoveryRequest{TypeUrl: r.TypeUrl, ResponseNonce: r.Nonce})
-		if r.TypeUrl == server.ClusterType {
-			_ = stream.Send(&discovery.DeltaDiscoveryRequest{TypeUrl: server.AssignmentType, ResourceNamesSubscribe: names})
+		if r.TypeUrl == resourcev3.ClusterType {
+			_ = stream.Send(&discovery.DeltaDiscoveryRequest{TypeUrl: resourcev3.EndpointType, ResourceNamesSubscribe: names})
 		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	endpoint "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	loadstats "github.com/envoyproxy/go-control-plane/envoy/service/load_stats/v3"
+	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -80,7 +81,7 @@ func asksForAll(connection *grpc.ClientConn) error {
 	}
 	node := &core.Node{Id: "envoy-x", Cluster: pool, Locality: &core.Locality{Region: "us", Zone: "us-a"}}
 	for typeURL, name := range map[string]string{
-		server.ClusterType: "a", server.AssignmentType: "a", server.ListenerType: "l", server.RouteType: "r", server.SecretType: "s",
+		resourcev3.ClusterType: "a", resourcev3.EndpointType: "a", resourcev3.ListenerType: "l", resourcev3.RouteType: "r", resourcev3.SecretType: "s",
 	} {
 		// An error here is io.EOF: the reason comes with Recv.
 		_ = stream.Send(&discovery.DeltaDiscoveryRequest{Node: node, TypeUrl: typeURL, ResourceNamesSubscribe: []string{name}})
@@ -140,7 +141,7 @@ func TestCertificateEnds(t *testing.T) {
 	end := time.Now().Add(2 * time.Second).Truncate(time.Second) // as certificates say it
 	connection := h.dial(ending(t, end, h.ca, usEdge.String()))
 	e := open(t, connection, "envoy-0")
-	e.asks(server.ClusterType, nil)
+	e.asks(resourcev3.ClusterType, nil)
 	e.takes("Cluster a@1")
 	timeout := time.AfterFunc(patience, e.cancel)
 	defer timeout.Stop()

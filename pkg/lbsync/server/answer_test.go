@@ -4,6 +4,8 @@ import (
 	"slices"
 	"testing"
 
+	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+
 	"crossway.dev/crossway/pkg/lbsync/server"
 )
 
@@ -98,17 +100,17 @@ func TestFalseAck(t *testing.T) {
 	h.UpdateLoadAssignments(pool, nil, nil)
 	h.SetResources(pool, snapshot(1, "Secret s@1"))
 	e := h.connect("envoy-0")
-	e.asks(server.ClusterType, nil)
+	e.asks(resourcev3.ClusterType, nil)
 	e.takes("Cluster")
-	e.asks(server.ListenerType, nil)
+	e.asks(resourcev3.ListenerType, nil)
 	e.takes("Listener")
-	e.asks(server.SecretType, nil, "s")
+	e.asks(resourcev3.SecretType, nil, "s")
 	first := e.gets("Secret s@1")
-	e.subscribes(server.SecretType, "s")
+	e.subscribes(resourcev3.SecretType, "s")
 	second := e.gets("Secret s@1")
 	e.nack(first, "key mismatch")
 	e.ack(second)
-	e.subscribes(server.SecretType, "s")
+	e.subscribes(resourcev3.SecretType, "s")
 	e.getsNothing()
 	if n := h.heard("envoy-0 acked Secret"); n != 0 {
 		t.Error("the second answer was taken for an ACK")
@@ -129,9 +131,9 @@ func TestRefusalOutlivesTheStream(t *testing.T) {
 	h.hears("envoy-0 nacked Secret s 2: key mismatch")
 
 	again := h.connect("envoy-0") // the old stream is not known to be dead
-	again.asks(server.ClusterType, versions{"a": "1"})
+	again.asks(resourcev3.ClusterType, versions{"a": "1"})
 	again.takes("Cluster")
-	again.asks(server.SecretType, versions{"s": "1"}, "s")
+	again.asks(resourcev3.SecretType, versions{"s": "1"}, "s")
 	again.getsNothing()
 	if n := h.heard("envoy-0 nacked Secret s 2"); n != 2 {
 		t.Errorf("the refusal was told %d times, want again for the new stream", n)
@@ -143,15 +145,15 @@ func TestRefusalOutlivesTheStream(t *testing.T) {
 		h.hears("disconnected envoy-0")
 	}
 	third := h.connect("envoy-0")
-	third.asks(server.ClusterType, versions{"a": "1"})
+	third.asks(resourcev3.ClusterType, versions{"a": "1"})
 	third.takes("Cluster")
-	third.asks(server.SecretType, versions{"s": "1"}, "s")
+	third.asks(resourcev3.SecretType, versions{"s": "1"}, "s")
 	third.getsNothing()
 	third.cancel()
 
 	fresh := h.connect("envoy-0")
-	fresh.asks(server.ClusterType, nil)
+	fresh.asks(resourcev3.ClusterType, nil)
 	fresh.takes("Cluster a@1")
-	fresh.asks(server.SecretType, nil, "s")
+	fresh.asks(resourcev3.SecretType, nil, "s")
 	fresh.gets("Secret s@2")
 }

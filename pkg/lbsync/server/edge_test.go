@@ -21,6 +21,7 @@ import (
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
@@ -316,7 +317,7 @@ func (e *edge) getsNothing() {
 	e.t.Helper()
 	e.fences++
 	fence := fmt.Sprintf("fence-%d", e.fences)
-	e.subscribes(server.SecretType, fence)
+	e.subscribes(resourcev3.SecretType, fence)
 	e.takes("Secret -" + fence)
 }
 
@@ -325,7 +326,7 @@ func (e *edge) takesAll() []string {
 	e.t.Helper()
 	e.fences++
 	fence := fmt.Sprintf("fence-%d", e.fences)
-	e.subscribes(server.SecretType, fence)
+	e.subscribes(resourcev3.SecretType, fence)
 	var got []string
 	for {
 		r := e.receives()

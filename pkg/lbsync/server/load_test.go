@@ -7,6 +7,7 @@ import (
 	"time"
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -32,7 +33,7 @@ func TestStuckEdge(t *testing.T) {
 	h.SetResources(pool, server.Snapshot{Generation: 1, Clusters: change(0)}) // what uses them
 	stuck, live := h.connect("stuck"), h.connect("live")
 	for _, e := range []*edge{stuck, live} {
-		e.asks(server.AssignmentType, nil, all...)
+		e.asks(resourcev3.EndpointType, nil, all...)
 	}
 	h.hears("stuck holds ClusterLoadAssignment map[]")
 	h.hears("live holds ClusterLoadAssignment map[]")
@@ -130,10 +131,10 @@ func benchHub(b *testing.B, all []server.Resource) (*hub, chan struct{}) {
 	}
 	for _, node := range []string{"one", "two"} {
 		e := h.connect(node)
-		e.asks(server.ClusterType, held)
+		e.asks(resourcev3.ClusterType, held)
 		e.takes("Cluster")
-		e.asks(server.AssignmentType, held, names...)
-		e.asks(server.RouteType, held, names...)
+		e.asks(resourcev3.EndpointType, held, names...)
+		e.asks(resourcev3.RouteType, held, names...)
 		e.getsNothing()
 		go func() {
 			for {

@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+
 	"crossway.dev/crossway/pkg/lbsync/server"
 )
 
@@ -14,9 +16,9 @@ func running(h *hub, lines ...string) *edge {
 	s := snapshot(1, lines...)
 	h.SetResources(pool, s)
 	e := h.connect("envoy-0")
-	e.asks(server.ClusterType, nil)
-	e.asks(server.ListenerType, nil)
-	e.asks(server.ScopedRouteType, nil)
+	e.asks(resourcev3.ClusterType, nil)
+	e.asks(resourcev3.ListenerType, nil)
+	e.asks(resourcev3.ScopedRouteType, nil)
 	ask := func(typeURL string, resources []server.Resource) {
 		var names []string
 		for _, r := range resources {
@@ -24,9 +26,9 @@ func running(h *hub, lines ...string) *edge {
 		}
 		e.asks(typeURL, nil, names...)
 	}
-	ask(server.AssignmentType, s.Clusters)
-	ask(server.SecretType, s.Secrets)
-	ask(server.RouteType, s.Routes)
+	ask(resourcev3.EndpointType, s.Clusters)
+	ask(resourcev3.SecretType, s.Secrets)
+	ask(resourcev3.RouteType, s.Routes)
 	e.takesAll() // what waited for the clusters' ACK comes with it
 	e.takesAll()
 	e.takesAll()
@@ -43,20 +45,20 @@ func TestFreshEdge(t *testing.T) {
 	e := h.connect("envoy-0")
 
 	// Clusters come together, then what the edge asks for by name, one by one.
-	e.asks(server.ClusterType, nil)
+	e.asks(resourcev3.ClusterType, nil)
 	all := e.gets("Cluster a@1 b@1")
-	e.asks(server.AssignmentType, nil, "a", "b")
+	e.asks(resourcev3.EndpointType, nil, "a", "b")
 	e.takes("ClusterLoadAssignment a@1")
 	e.takes("ClusterLoadAssignment b@1")
 
 	// Listeners wait until the edge says that its clusters are warm.
-	e.asks(server.ListenerType, nil)
+	e.asks(resourcev3.ListenerType, nil)
 	e.getsNothing()
 	e.ack(all)
 	e.takes("Listener l@1")
-	e.subscribes(server.SecretType, "s")
+	e.subscribes(resourcev3.SecretType, "s")
 	e.takes("Secret s@1")
-	e.asks(server.RouteType, nil, "r", "q")
+	e.asks(resourcev3.RouteType, nil, "r", "q")
 	e.takes("RouteConfiguration q@1")
 	if got := h.generation("envoy-0"); got != 0 {
 		t.Errorf("generation %d applied before the last ACK", got)
@@ -73,11 +75,11 @@ func TestFreshEdge(t *testing.T) {
 func TestNothingBeforeTheFirstSnapshot(t *testing.T) {
 	h := newHub(t, server.Config{})
 	e := h.connect("envoy-0")
-	e.asks(server.ClusterType, versions{"a": "1", "new": "1"})
-	e.asks(server.AssignmentType, versions{"a": "1"}, "a", "new")
-	e.asks(server.ListenerType, versions{"l": "1"})
-	e.asks(server.RouteType, versions{"r": "1"}, "r")
-	e.asks(server.SecretType, nil, "s")
+	e.asks(resourcev3.ClusterType, versions{"a": "1", "new": "1"})
+	e.asks(resourcev3.EndpointType, versions{"a": "1"}, "a", "new")
+	e.asks(resourcev3.ListenerType, versions{"l": "1"})
+	e.asks(resourcev3.RouteType, versions{"r": "1"}, "r")
+	e.asks(resourcev3.SecretType, nil, "s")
 	h.hears("envoy-0 holds Secret map[]")
 
 	h.SetResources(pool, snapshot(1, "Cluster a@1 new@1", "Listener l@1", "Route r@1"))
@@ -103,15 +105,15 @@ func TestReconnect(t *testing.T) {
 	h.UpdateLoadAssignments(pool, list("a@1 b@1"), nil)
 	h.SetResources(pool, snapshot(4, "Cluster a@1 b@1", "Listener l@1", "Route r@1", "Secret s@1", "Scope c@1"))
 	e := h.connect("envoy-0")
-	e.asks(server.ClusterType, versions{"a": "1", "b": "1"})
+	e.asks(resourcev3.ClusterType, versions{"a": "1", "b": "1"})
 	e.takes("Cluster")
-	e.asks(server.ListenerType, versions{"l": "1"})
+	e.asks(resourcev3.ListenerType, versions{"l": "1"})
 	e.takes("Listener")
-	e.asks(server.ScopedRouteType, versions{"c": "1"})
+	e.asks(resourcev3.ScopedRouteType, versions{"c": "1"})
 	e.takes("ScopedRouteConfiguration")
-	e.asks(server.AssignmentType, versions{"a": "1", "b": "1"}, "a", "b")
-	e.asks(server.RouteType, versions{"r": "1"}, "r")
-	e.asks(server.SecretType, versions{"s": "1"}, "s")
+	e.asks(resourcev3.EndpointType, versions{"a": "1", "b": "1"}, "a", "b")
+	e.asks(resourcev3.RouteType, versions{"r": "1"}, "r")
+	e.asks(resourcev3.SecretType, versions{"s": "1"}, "s")
 	e.getsNothing()
 	h.hears("envoy-0 holds ClusterLoadAssignment map[a:1 b:1]")
 	if got := h.generation("envoy-0"); got != 4 {
@@ -125,14 +127,14 @@ func TestReconnectAfterChanges(t *testing.T) {
 	h.UpdateLoadAssignments(pool, list("a@1 b@2 new@1"), nil)
 	h.SetResources(pool, snapshot(4, "Cluster a@1 b@1 new@1", "Listener l@1", "Route r@2"))
 	e := h.connect("envoy-0")
-	e.asks(server.ClusterType, versions{"a": "1", "b": "1", "old": "1"})
+	e.asks(resourcev3.ClusterType, versions{"a": "1", "b": "1", "old": "1"})
 	cds := e.gets("Cluster new@1")
 	e.getsNothing() // old stays: nobody has said yet what the routes are
-	e.asks(server.AssignmentType, versions{"a": "1", "b": "1", "old": "1"}, "a", "b", "old")
-	e.asks(server.ListenerType, versions{"l": "1", "gone": "1"})
-	e.asks(server.RouteType, versions{"r": "1"}, "r")
+	e.asks(resourcev3.EndpointType, versions{"a": "1", "b": "1", "old": "1"}, "a", "b", "old")
+	e.asks(resourcev3.ListenerType, versions{"l": "1", "gone": "1"})
+	e.asks(resourcev3.RouteType, versions{"r": "1"}, "r")
 	e.takes("ClusterLoadAssignment b@2")
-	e.subscribes(server.AssignmentType, "new")
+	e.subscribes(resourcev3.EndpointType, "new")
 	e.takes("ClusterLoadAssignment new@1")
 	e.getsNothing()
 	e.ack(cds)
@@ -165,7 +167,7 @@ func TestMakeBeforeBreak(t *testing.T) {
 
 	h.SetResources(pool, snapshot(2, "Cluster green@1", "Listener l@2", "Route r@2", "Scope d@1"))
 	cds := e.gets("Cluster green@1")
-	e.subscribes(server.AssignmentType, "green")
+	e.subscribes(resourcev3.EndpointType, "green")
 	e.takes("ClusterLoadAssignment green@1")
 	e.getsNothing() // routes would lead to a cluster that is not warm
 	e.ack(cds)
@@ -268,7 +270,7 @@ func TestReleasedAssignments(t *testing.T) {
 	h.SetResources(pool, snapshot(2, "Cluster b@1", "Route r@1"))
 	e.takes("ClusterLoadAssignment b@empty")
 	e.takes("Cluster -a")
-	e.unsubscribes(server.AssignmentType, "a")
+	e.unsubscribes(resourcev3.EndpointType, "a")
 	h.UpdateLoadAssignments(pool, list("b@2"), nil)
 	e.takes("ClusterLoadAssignment b@2")
 	e.getsNothing()
@@ -280,12 +282,12 @@ func TestAssignmentsOfOtherPlaces(t *testing.T) {
 	h := newHub(t, server.Config{})
 	h.UpdateLoadAssignments(pool, list("own@1 foreign@1"), nil)
 	e := running(h, "Cluster own@1", "Route r@1")
-	e.subscribes(server.AssignmentType, "foreign", "own")
+	e.subscribes(resourcev3.EndpointType, "foreign", "own")
 	e.takes("ClusterLoadAssignment own@1")
 	h.UpdateLoadAssignments(pool, list("foreign@2"), nil)
 	e.getsNothing()
 	other := h.connect("envoy-1")
-	other.asks(server.AssignmentType, versions{"foreign": "0"}, "foreign")
+	other.asks(resourcev3.EndpointType, versions{"foreign": "0"}, "foreign")
 	other.getsNothing()
 	// Once a cluster uses it, it is the edge's own; and no longer, when none does.
 	h.SetResources(pool, snapshot(2, "Cluster own@1 foreign@1", "Route r@1"))
@@ -303,9 +305,9 @@ func TestAbsentNames(t *testing.T) {
 	h.UpdateLoadAssignments(pool, nil, nil)
 	h.SetResources(pool, snapshot(1))
 	e := h.connect("envoy-0")
-	e.asks(server.RouteType, nil, "later")
+	e.asks(resourcev3.RouteType, nil, "later")
 	e.takes("RouteConfiguration -later")
-	e.asks(server.AssignmentType, nil, "later")
+	e.asks(resourcev3.EndpointType, nil, "later")
 	e.getsNothing() // removed_resources would be no answer
 	h.SetResources(pool, snapshot(2, "Route later@1"))
 	e.takes("RouteConfiguration later@1")
@@ -314,15 +316,15 @@ func TestAbsentNames(t *testing.T) {
 	h.SetResources(pool, snapshot(3, "Cluster later@1", "Route later@1"))
 	e.takes("ClusterLoadAssignment later@1")
 	// What is no longer asked for is no longer sent.
-	e.unsubscribes(server.RouteType, "later")
-	e.unsubscribes(server.AssignmentType, "later")
+	e.unsubscribes(resourcev3.RouteType, "later")
+	e.unsubscribes(resourcev3.EndpointType, "later")
 	e.getsNothing()
 	h.SetResources(pool, snapshot(4, "Cluster later@1", "Route later@2"))
 	h.UpdateLoadAssignments(pool, list("later@2"), nil)
 	e.getsNothing()
 	// What is asked for again is sent again, changed or not.
-	e.subscribes(server.AssignmentType, "later")
+	e.subscribes(resourcev3.EndpointType, "later")
 	e.takes("ClusterLoadAssignment later@2")
-	e.subscribes(server.AssignmentType, "later")
+	e.subscribes(resourcev3.EndpointType, "later")
 	e.takes("ClusterLoadAssignment later@2")
 }

@@ -6,17 +6,8 @@ import (
 	"time"
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"google.golang.org/protobuf/types/known/anypb"
-)
-
-// The resource types that are served, as type URLs.
-const (
-	ClusterType     = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
-	AssignmentType  = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
-	SecretType      = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
-	ListenerType    = "type.googleapis.com/envoy.config.listener.v3.Listener"
-	RouteType       = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
-	ScopedRouteType = "type.googleapis.com/envoy.config.route.v3.ScopedRouteConfiguration"
 )
 
 // kind numbers the resource types.
@@ -33,7 +24,10 @@ const (
 )
 
 var (
-	typeURLs  = [kinds]string{ClusterType, AssignmentType, SecretType, ListenerType, RouteType, ScopedRouteType}
+	typeURLs = [kinds]string{
+		resourcev3.ClusterType, resourcev3.EndpointType, resourcev3.SecretType,
+		resourcev3.ListenerType, resourcev3.RouteType, resourcev3.ScopedRouteType,
+	}
 	kindNames = [kinds]string{"cluster", "assignment", "secret", "listener", "route", "scope"}
 )
 
