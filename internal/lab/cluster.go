@@ -78,11 +78,11 @@ func (l *Lab) startNodes(ctx, life context.Context, c *Cluster, p clusterPlan) e
 	factory := informers.NewSharedInformerFactory(c.Client, 0)
 	var nodes []*v1.Node
 	for _, n := range p.nodes {
-		nodes = append(nodes, &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.name, Labels: n.labels}})
 		k, err := l.newKubelet(c, n, factory, log)
 		if err != nil {
 			return err
 		}
+		nodes = append(nodes, k.Node())
 		c.kubelets = append(c.kubelets, k)
 	}
 	scheduler, err := kubelet.NewScheduler(c.Client, factory, nodes, log)

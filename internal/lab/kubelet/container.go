@@ -35,8 +35,10 @@ type container struct {
 }
 
 func newContainer(w *worker, spec v1.Container, isInit bool) *container {
-	return &container{w: w, spec: spec, isInit: isInit, state: waiting("ContainerCreating", "")}
+	return &container{w: w, spec: spec, isInit: isInit, state: waiting(creating, "")}
 }
+
+const creating = "ContainerCreating" // the reason of a container that has not been tried yet
 
 func waiting(reason, message string) v1.ContainerState {
 	return v1.ContainerState{Waiting: &v1.ContainerStateWaiting{Reason: reason, Message: message}}
@@ -44,19 +46,23 @@ func waiting(reason, message string) v1.ContainerState {
 
 // set changes the container's state under the pod's lock.
 func (c *container) set(change func()) {
+	defer c.w.touch()
 	c.w.mu.Lock()
+	defer c.w.mu.Unlock()
 	change()
-	c.w.mu.Unlock()
-	c.w.touch()
 }
 
 // loop runs the container until it ends for good (true: an init container that
 // succeeded) or ctx does.
 func (c *container) loop(ctx context.Context) bool {
 	for backoff := time.Duration(0); c.pause(ctx, backoff); backoff = nextBackoff(backoff) {
-		p, err := c.launch(ctx)
+		var p *sandboxed
+		err := guard(func() (err error) {
+			p, err = c.launch(ctx)
+			return err
+		})
 		if err != nil {
-			c.set(func() { c.state = waiting("RunContainerError", err.Error()) })
+			c.failed(ctx, err)
 			backoff = max(backoff, 500*time.Millisecond)
 			continue
 		}
@@ -74,6 +80,23 @@ func (c *container) loop(ctx context.Context) bool {
 		})
 	}
 	return false
+}
+
+// failed shows why the container could not be started.
+func (c *container) failed(ctx context.Context, err error) {
+	if ctx.Err() != nil {
+		return // it is not to be started any more
+	}
+	state := waiting(reasonOf(err, "RunContainerError"), shorten(err.Error()))
+	c.w.mu.Lock()
+	changed := c.state.Waiting == nil || *c.state.Waiting != *state.Waiting
+	c.state = state
+	pod := c.w.pod
+	c.w.mu.Unlock()
+	if changed {
+		c.w.event(pod, state.Waiting.Reason, fmt.Sprintf("container %s: %v", c.spec.Name, err))
+		c.w.touch()
+	}
 }
 
 // nextBackoff is 0 for the first restart, then 1 s, 2 s, ... 10 s; a kubelet's
@@ -118,8 +141,15 @@ func (c *container) follow(p *sandboxed) int32 {
 	probed := make(chan struct{})
 	go func() {
 		defer close(probed)
-		if !c.isInit {
+		if c.isInit {
+			return
+		}
+		err := guard(func() error {
 			c.probe(probing)
+			return nil
+		})
+		if err != nil {
+			c.w.explain("KubeletError", fmt.Sprintf("readiness probe of %s: %v", c.spec.Name, err))
 		}
 	}()
 	<-p.done
@@ -142,11 +172,11 @@ func (c *container) follow(p *sandboxed) int32 {
 func (c *container) launch(ctx context.Context) (*sandboxed, error) {
 	image, err := c.w.k.Images.find(c.spec.Image)
 	if err != nil {
-		return nil, err
+		return nil, because("ErrImagePull", err)
 	}
 	env, err := c.environment(image)
 	if err != nil {
-		return nil, err
+		return nil, because("CreateContainerConfigError", err)
 	}
 	args := commandLine(image, c.spec, env)
 	if len(args) == 0 {
@@ -154,7 +184,7 @@ func (c *container) launch(ctx context.Context) (*sandboxed, error) {
 	}
 	mounts, err := c.w.volumes.mounts(c.spec)
 	if err != nil {
-		return nil, err
+		return nil, because("CreateContainerConfigError", err)
 	}
 	log, err := openLog(c.logFile())
 	if err != nil {
@@ -228,20 +258,19 @@ func (c *container) preStop(p *sandboxed, deadline time.Time) {
 		cancel()
 	}()
 	hook := c.spec.Lifecycle.PreStop
-	var err error
-	switch {
-	case hook.Sleep != nil:
-		select {
-		case <-ctx.Done():
-		case <-time.After(time.Duration(hook.Sleep.Seconds) * time.Second):
+	err := guard(func() error {
+		switch {
+		case hook.Sleep != nil:
+			sleep(ctx, time.Duration(hook.Sleep.Seconds)*time.Second)
+		case hook.Exec != nil:
+			return c.exec(ctx, p, execution{args: hook.Exec.Command})
+		case hook.HTTPGet != nil:
+			return c.httpGet(ctx, hook.HTTPGet)
 		}
-	case hook.Exec != nil:
-		err = c.exec(ctx, p, execution{args: hook.Exec.Command})
-	case hook.HTTPGet != nil:
-		err = c.httpGet(ctx, hook.HTTPGet)
-	}
+		return nil
+	})
 	if err != nil && ctx.Err() == nil {
-		c.w.k.Log.Warn("preStop", "pod", c.w.namespace+"/"+c.w.name, "container", c.spec.Name, "error", err)
+		c.w.k.Log.Warn("preStop hook failed", "pod", c.w.namespace+"/"+c.w.name, "container", c.spec.Name, "error", err)
 	}
 }
 
@@ -267,12 +296,13 @@ func (c *container) exec(ctx context.Context, p *sandboxed, e execution) error {
 	return p.exec(ctx, e)
 }
 
-// exitCode reads the code of an ended command; one killed by a signal counts
-// 128 more, as a shell and a container runtime count.
+// exitCode is the exit code of an ended command. A command killed by a signal
+// has 128 plus its number, as in a shell and a container runtime. ErrWaitDelay
+// means success, while a grandchild holds the log open.
 func exitCode(err error) int {
 	var exit *exec.ExitError
 	switch {
-	case err == nil:
+	case err == nil, errors.Is(err, exec.ErrWaitDelay):
 		return 0
 	case errors.As(err, &exit):
 		status := exit.Sys().(syscall.WaitStatus)

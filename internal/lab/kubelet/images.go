@@ -5,6 +5,7 @@ import (
 	"maps"
 	"os"
 	"path"
+	"slices"
 	"strings"
 
 	"sigs.k8s.io/yaml"
@@ -22,8 +23,10 @@ type Image struct {
 	Files map[string]string `json:"files,omitempty"`
 }
 
-// Images maps image repositories, without tag and digest, to Images. A
-// repository that is not found is looked up by its last element.
+// Images maps image repositories, without tag and digest, to Images. A pod's
+// image matches an entry of the same repository, else one of the same path on
+// whatever registry (registry.k8s.io/gateway-api/echo-basic matches
+// gateway-api/echo-basic), else one named by the path's last element.
 type Images map[string]Image
 
 // Program is an Image with one program, where ko puts it: in /ko-app, which is
@@ -50,12 +53,28 @@ func (i Images) With(file string) (Images, error) {
 
 func (i Images) find(reference string) (Image, error) {
 	repository := Repository(reference)
-	for _, name := range []string{repository, path.Base(repository)} {
-		if image, ok := i[name]; ok {
-			return image, nil
+	if image, ok := i[repository]; ok {
+		return image, nil
+	}
+	for _, name := range slices.Sorted(maps.Keys(i)) {
+		if withoutHost(name) == withoutHost(repository) {
+			return i[name], nil
 		}
 	}
+	if image, ok := i[path.Base(repository)]; ok {
+		return image, nil
+	}
 	return Image{}, fmt.Errorf("no entry for the image repository %q in the lab's image table", repository)
+}
+
+// withoutHost is a repository without its registry. As in a container runtime,
+// the first element names a registry where it has a dot or a port.
+func withoutHost(repository string) string {
+	host, rest, found := strings.Cut(repository, "/")
+	if found && (strings.ContainsAny(host, ".:") || host == "localhost") {
+		return rest
+	}
+	return repository
 }
 
 // Repository is an image reference without tag and digest.

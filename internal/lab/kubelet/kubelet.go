@@ -12,7 +12,10 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/scheme"
+	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
 
 	"crossway.dev/crossway/internal/lab/network"
 )
@@ -45,11 +48,17 @@ type Kubelet struct {
 	workers map[types.UID]*worker
 	closed  bool
 	running sync.WaitGroup // the workers
+
+	broadcaster record.EventBroadcaster
+	recorder    record.EventRecorder
 }
 
-// New returns a Kubelet, which does nothing before Run but hear the informers.
+// New returns a Kubelet that has subscribed to the informers; Run registers its
+// node.
 func New(c Config) (*Kubelet, error) {
-	k := &Kubelet{Config: c, workers: map[types.UID]*worker{}}
+	k := &Kubelet{Config: c, workers: map[types.UID]*worker{}, broadcaster: record.NewBroadcaster()}
+	k.recorder = k.broadcaster.NewRecorder(scheme.Scheme, v1.EventSource{Component: "kubelet", Host: c.Name})
+	k.broadcaster.StartRecordingToSink(&corev1client.EventSinkImpl{Interface: c.Client.CoreV1().Events("")})
 	if k.Log == nil {
 		k.Log = slog.New(slog.DiscardHandler)
 	}
@@ -92,10 +101,11 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	}
 	k.mu.Unlock()
 	k.running.Wait()
+	k.broadcaster.Shutdown()
 	return nil
 }
 
-// observe starts or informs the worker of a pod of this node.
+// observe starts the worker of a pod of this node, or updates it.
 func (k *Kubelet) observe(pod *v1.Pod) {
 	if pod.Spec.NodeName != k.Name {
 		return
@@ -114,7 +124,10 @@ func (k *Kubelet) observe(pod *v1.Pod) {
 	k.running.Add(1)
 	go func() {
 		defer k.running.Done()
-		w.run()
+		_ = guard(func() error { // which logs a panic
+			w.run()
+			return nil
+		})
 		k.mu.Lock()
 		delete(k.workers, pod.UID)
 		k.mu.Unlock()
@@ -171,8 +184,8 @@ func (k *Kubelet) find(namespace, name string) *worker {
 }
 
 // Kill sends SIGKILL to every process of a pod and does not start its
-// containers again before the time is over. It tells whether the node has the
-// pod.
+// containers again before the time is over. It reports whether the node has
+// the pod.
 func (k *Kubelet) Kill(namespace, name string, down time.Duration) bool {
 	w := k.find(namespace, name)
 	if w == nil {

@@ -18,11 +18,16 @@ import (
 	"time"
 )
 
-// logFile is one file per container, over all its restarts; each line begins
-// with its time, RFC 3339 with nanoseconds.
+// logFile is the container's log over all its restarts. Each line begins with
+// its time, RFC 3339 with nanoseconds. A long pod name is cut: a file's name has
+// at most 255 bytes.
 func (c *container) logFile() string {
-	return filepath.Join(c.w.k.LogDir, fmt.Sprintf("%s_%s_%s_%.8s.log", c.w.namespace, c.w.name, c.spec.Name, c.w.uid))
+	return filepath.Join(c.w.k.LogDir, fmt.Sprintf("%s_%.100s_%s_%.8s.log", c.w.namespace, c.w.name, c.spec.Name, c.w.uid))
 }
+
+// maxLine is where a line without end is cut, so that a program that never ends
+// its line does not use up the lab's memory.
+const maxLine = 64 << 10
 
 // stamper writes whole lines with their time.
 type stamper struct {
@@ -44,8 +49,11 @@ func (s *stamper) Write(p []byte) (int, error) {
 	rest := append(s.partial, p...)
 	for {
 		line, after, found := bytes.Cut(rest, []byte("\n"))
-		if !found {
+		if !found && len(rest) < maxLine {
 			break
+		}
+		if !found {
+			line, after = rest[:maxLine], rest[maxLine:]
 		}
 		out = append(append(append(append(out, now...), ' '), line...), '\n')
 		rest = after

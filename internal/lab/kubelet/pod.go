@@ -18,7 +18,7 @@ import (
 	"crossway.dev/crossway/internal/lab/network"
 )
 
-// worker runs one pod, from the first sight of it to its deletion.
+// worker runs one pod, from its first event to its deletion.
 type worker struct {
 	k               *Kubelet
 	namespace, name string
@@ -30,7 +30,7 @@ type worker struct {
 
 	starting context.Context // ends when no container may be started any more
 	stop     context.CancelFunc
-	gone     chan struct{} // closed: end at once, and tell nobody
+	gone     chan struct{} // closed: end at once, and write no status
 	goneOnce sync.Once
 	deleted  chan struct{} // closed: the pod has a deletionTimestamp
 	delOnce  sync.Once
@@ -41,8 +41,9 @@ type worker struct {
 	mu      sync.Mutex // guards what follows, and the containers' states
 	pod     *v1.Pod    // as last seen
 	network *network.Pod
-	message string // why it waits
-	initted bool
+	reason  string // why it waits, in one word
+	message string // and in a sentence
+	initted bool   // all init containers have succeeded
 }
 
 func newWorker(k *Kubelet, pod *v1.Pod) *worker {
@@ -92,7 +93,7 @@ func (w *worker) containers() []*container {
 	return append(append([]*container{}, w.inits...), w.mains...)
 }
 
-// run is the worker's life.
+// run runs the pod until it is deleted.
 func (w *worker) run() {
 	defer os.RemoveAll(w.dir())
 	defer w.stop()
@@ -105,7 +106,13 @@ func (w *worker) run() {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		w.start(w.starting)
+		err := guard(func() error {
+			w.start(w.starting)
+			return nil
+		})
+		if err != nil {
+			w.explain("KubeletError", err.Error())
+		}
 	}()
 	grace := time.Duration(0)
 	select {
@@ -136,8 +143,10 @@ func (w *worker) grace() time.Duration {
 // start brings the pod up: network, volumes, init containers in order, then
 // the others; it returns when none runs and none is to be started.
 func (w *worker) start(ctx context.Context) {
-	if !w.retry(ctx, w.openNetwork) || !w.retry(ctx, func() error { return w.volumes.write(ctx) }) {
-		return
+	for _, step := range []func() error{w.check, w.openNetwork, func() error { return because("FailedMount", w.volumes.write(ctx)) }} {
+		if !w.retry(ctx, step) {
+			return
+		}
 	}
 	keeping := make(chan struct{})
 	go func() {
@@ -156,26 +165,29 @@ func (w *worker) start(ctx context.Context) {
 	w.touch()
 	var all sync.WaitGroup
 	for _, c := range w.mains {
-		all.Go(func() { c.loop(ctx) })
+		all.Go(func() {
+			err := guard(func() error {
+				c.loop(ctx)
+				return nil
+			})
+			if err != nil {
+				c.failed(ctx, err)
+			}
+		})
 	}
 	all.Wait()
 	<-ctx.Done() // ended containers stay in the status until the pod is deleted
 }
 
-// retry repeats an act until it succeeds, and shows in the status why not.
+// retry repeats an act until it succeeds, and shows in the status why it fails.
 func (w *worker) retry(ctx context.Context, act func() error) bool {
 	for {
-		err := act()
-		w.mu.Lock()
-		w.message = ""
-		if err != nil {
-			w.message = err.Error()
-		}
-		w.mu.Unlock()
+		err := guard(act)
 		if err == nil {
+			w.explain("", "")
 			return true
 		}
-		w.touch()
+		w.explain(reasonOf(err, "KubeletError"), err.Error())
 		select {
 		case <-ctx.Done():
 			return false
@@ -183,6 +195,16 @@ func (w *worker) retry(ctx context.Context, act func() error) bool {
 		case <-time.After(200 * time.Millisecond):
 		}
 	}
+}
+
+// check returns an error for a pod that the lab cannot run.
+func (w *worker) check() error {
+	for _, c := range w.spec.InitContainers {
+		if ptr.Deref(c.RestartPolicy, "") == v1.ContainerRestartPolicyAlways {
+			return because("Unsupported", fmt.Errorf("init container %s has restartPolicy Always; the lab runs no sidecars", c.Name))
+		}
+	}
+	return because(noPodNetwork, w.k.checkNode(w.spec))
 }
 
 func (w *worker) openNetwork() error {
@@ -193,7 +215,7 @@ func (w *worker) openNetwork() error {
 	w.mu.Lock()
 	w.network = p
 	w.mu.Unlock()
-	return err
+	return because("FailedCreatePodSandBox", err)
 }
 
 func (w *worker) closeNetwork() {
@@ -203,11 +225,12 @@ func (w *worker) closeNetwork() {
 		return
 	}
 	if err := w.network.Close(); err != nil {
-		w.k.Log.Error("close pod network", "pod", w.namespace+"/"+w.name, "error", err)
+		w.k.Log.Error("could not close the pod's network", "pod", w.namespace+"/"+w.name, "error", err)
 	}
 }
 
-// ns and address are where the pod's containers run and are reached.
+// ns is the network namespace of the pod's containers, address how they are
+// reached.
 func (w *worker) ns() netns.NsHandle {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -266,7 +289,7 @@ func (w *worker) delete() {
 		case <-w.gone:
 			return
 		case <-time.After(delay):
-			w.k.Log.Error("delete pod", "pod", fmt.Sprintf("%s/%s", w.namespace, w.name), "error", err)
+			w.k.Log.Error("could not delete pod", "pod", fmt.Sprintf("%s/%s", w.namespace, w.name), "error", err)
 		}
 	}
 }

@@ -51,11 +51,12 @@ func (c *container) probe(ctx context.Context) {
 			failed = 0
 		}
 		if failed == tellAfter {
-			c.set(func() { c.w.message = fmt.Sprintf("readiness probe of %s: %v", c.spec.Name, err) })
+			c.w.explain("Unhealthy", fmt.Sprintf("readiness probe of %s: %v", c.spec.Name, err))
 		}
 		if (!ready && inARow >= max(1, p.SuccessThreshold)) || (ready && inARow >= max(1, p.FailureThreshold)) {
 			ready, inARow = !ready, 0
-			c.set(func() { c.ready, c.w.message = ready, "" })
+			c.set(func() { c.ready = ready })
+			c.w.explain("", "")
 		}
 		pause := time.Duration(max(1, p.PeriodSeconds)) * time.Second
 		if !ready {

@@ -55,7 +55,7 @@ func (s sandbox) mountRoot() error {
 		}
 	}
 	if s.dir != "" {
-		if err := os.MkdirAll(filepath.Join(s.root, s.dir), 0o755); err != nil {
+		if err := os.MkdirAll(s.inside(s.dir), 0o755); err != nil {
 			return err
 		}
 	}
@@ -126,9 +126,15 @@ func (s sandbox) view(path string) error {
 	return s.bind(mount{source: path, target: path, readOnly: true})
 }
 
+// inside is where a path of the container is on this machine. ".." ends at the
+// container's root.
+func (s sandbox) inside(path string) string {
+	return filepath.Join(s.root, filepath.Join("/", path))
+}
+
 // bind shows a file or directory of the machine inside the root.
 func (s sandbox) bind(m mount) error {
-	target := filepath.Join(s.root, m.target)
+	target := s.inside(m.target)
 	info, err := os.Stat(m.source)
 	if err != nil {
 		return err

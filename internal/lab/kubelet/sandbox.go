@@ -18,7 +18,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 )
 
-// sandbox is all that a container's process is made from.
+// sandbox is everything that a container's process is started with.
 type sandbox struct {
 	ns        netns.NsHandle
 	root      string // directory of this machine that becomes the root
@@ -93,21 +93,28 @@ func launch(s sandbox) (*sandboxed, error) {
 	started := make(chan error)
 	go func() {
 		runtime.LockOSThread() // never unlocked
-		started <- p.start()
+		started <- guard(p.start)
 	}()
 	if err := <-started; err != nil {
+		p.closeNamespaces()
 		return nil, err
 	}
 	go func() {
 		p.code = exitCode(p.cmd.Wait())
 		p.kill() // what it left behind in its process group
 		p.log.Close()
-		p.mnt.Close()
-		p.uts.Close()
-		p.top.Close()
+		p.closeNamespaces()
 		close(p.done)
 	}()
 	return p, nil
+}
+
+func (p *sandboxed) closeNamespaces() {
+	for _, f := range []*os.File{p.mnt, p.uts, p.top} {
+		if f != nil {
+			f.Close()
+		}
+	}
 }
 
 func (p *sandboxed) start() (err error) {
@@ -191,13 +198,16 @@ type execution struct {
 
 // exec runs a command in the container's namespaces and root.
 func (p *sandboxed) exec(ctx context.Context, e execution) error {
+	if len(e.args) == 0 {
+		return errors.New("no command to run")
+	}
 	cmd := exec.CommandContext(ctx, e.args[0], e.args[1:]...)
 	cmd.Stdout, cmd.Stderr = e.out, e.errOut
 	started := make(chan error)
 	var stdin io.WriteCloser
 	go func() {
 		runtime.LockOSThread() // never unlocked
-		started <- func() (err error) {
+		started <- guard(func() (err error) {
 			// A thread that shares its working directory may not change its mounts.
 			if err := unix.Unshare(unix.CLONE_FS); err != nil {
 				return err
@@ -222,7 +232,7 @@ func (p *sandboxed) exec(ctx context.Context, e execution) error {
 				}
 			}
 			return cmd.Start()
-		}()
+		})
 	}()
 	if err := <-started; err != nil {
 		return err

@@ -15,9 +15,10 @@ import (
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 )
 
-// Scheduler binds each pod of a cluster to the node that its nodeSelector and
-// required node affinity allow and that has the fewest pods; the first of
-// equals. Taints, resources and spreading do not exist in the lab.
+// Scheduler binds each pod of a cluster to the node with the fewest pods among
+// those that its nodeSelector and required node affinity allow; the first of
+// equals. A node without pod network gets pods with hostNetwork only. Taints,
+// resources and spreading do not exist in the lab.
 type Scheduler struct {
 	client kubernetes.Interface
 	nodes  []*v1.Node
@@ -27,12 +28,12 @@ type Scheduler struct {
 	queue  chan *v1.Pod
 }
 
-// NewScheduler hears the informers of a cluster with these nodes; of a node,
-// name and labels count.
+// NewScheduler subscribes to the informers of a cluster with these nodes. A
+// node counts with its name, its labels and its condition NetworkUnavailable.
 func NewScheduler(client kubernetes.Interface, factory informers.SharedInformerFactory, nodes []*v1.Node, log *slog.Logger) (*Scheduler, error) {
 	s := &Scheduler{client: client, nodes: nodes, log: log, bound: map[types.UID]string{}, queue: make(chan *v1.Pod, 10000)}
 	observe := func(o any) {
-		if pod := o.(*v1.Pod); pod.Spec.NodeName == "" && pod.DeletionTimestamp == nil {
+		if pod := o.(*v1.Pod); pod.Spec.NodeName == "" && pod.DeletionTimestamp == nil && len(pod.Spec.SchedulingGates) == 0 {
 			s.queue <- pod
 		}
 	}
@@ -57,17 +58,18 @@ func (s *Scheduler) Run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case pod := <-s.queue:
-			if err := s.bind(ctx, pod); err != nil && ctx.Err() == nil && !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) {
-				s.log.Error("bind", "pod", pod.Namespace+"/"+pod.Name, "error", err)
+			err := guard(func() error { return s.bind(ctx, pod) })
+			if err != nil && ctx.Err() == nil && !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) {
+				s.log.Error("could not bind pod", "pod", pod.Namespace+"/"+pod.Name, "error", err)
 			}
 		}
 	}
 }
 
 func (s *Scheduler) bind(ctx context.Context, pod *v1.Pod) error {
-	node := s.choose(pod)
+	node, reason := s.choose(pod)
 	if node == "" {
-		return s.refuse(ctx, pod)
+		return s.reportUnschedulable(ctx, pod, reason)
 	}
 	return s.client.CoreV1().Pods(pod.Namespace).Bind(ctx, &v1.Binding{
 		ObjectMeta: metav1.ObjectMeta{Name: pod.Name, Namespace: pod.Namespace, UID: pod.UID},
@@ -75,7 +77,8 @@ func (s *Scheduler) bind(ctx context.Context, pod *v1.Pod) error {
 	}, metav1.CreateOptions{})
 }
 
-func (s *Scheduler) choose(pod *v1.Pod) string {
+// choose returns the pod's node, or why it has none.
+func (s *Scheduler) choose(pod *v1.Pod) (best, reason string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	count := map[string]int{}
@@ -83,28 +86,32 @@ func (s *Scheduler) choose(pod *v1.Pod) string {
 		count[node]++
 	}
 	required := nodeaffinity.GetRequiredNodeAffinity(pod)
-	best := ""
+	reason = "no node of the lab has the labels that nodeSelector or node affinity asks for"
 	for _, node := range s.nodes {
 		fits, err := required.Match(node)
-		if err == nil && fits && (best == "" || count[node.Name] < count[best]) {
+		switch {
+		case err != nil || !fits:
+		case !pod.Spec.HostNetwork && !hasPodNetwork(node):
+			reason = "the nodes that nodeSelector or node affinity allows have no pod network and run only pods with hostNetwork"
+		case best == "" || count[node.Name] < count[best]:
 			best = node.Name
 		}
 	}
 	if best != "" {
 		s.bound[pod.UID] = best
 	}
-	return best
+	return best, reason
 }
 
-// refuse says why a pod stays pending, once.
-func (s *Scheduler) refuse(ctx context.Context, pod *v1.Pod) error {
+// reportUnschedulable writes once why a pod stays Pending.
+func (s *Scheduler) reportUnschedulable(ctx context.Context, pod *v1.Pod, reason string) error {
 	if c := condition(&pod.Status, v1.PodScheduled); c != nil {
 		return nil
 	}
 	pod = pod.DeepCopy()
 	pod.Status.Conditions = append(pod.Status.Conditions, v1.PodCondition{
 		Type: v1.PodScheduled, Status: v1.ConditionFalse, Reason: v1.PodReasonUnschedulable, LastTransitionTime: metav1.Now(),
-		Message: "no node of the lab has the labels that nodeSelector or node affinity asks for",
+		Message: reason,
 	})
 	_, err := s.client.CoreV1().Pods(pod.Namespace).UpdateStatus(ctx, pod, metav1.UpdateOptions{})
 	return err

@@ -91,7 +91,7 @@ func (e executor) ExecInContainer(ctx context.Context, _, _, _ string, cmd []str
 	if errOut != nil {
 		x.errOut = errOut
 	}
-	err := e.c.exec(ctx, p, x)
+	err := guard(func() error { return e.c.exec(ctx, p, x) })
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
 		return utilexec.CodeExitError{Err: err, Code: exitCode(err)}
@@ -117,6 +117,10 @@ func (k *Kubelet) servePortForward(w http.ResponseWriter, r *http.Request) {
 type forwarder struct{ w *worker }
 
 func (f forwarder) PortForward(ctx context.Context, _, _ string, port int32, stream io.ReadWriteCloser) error {
+	return guard(func() error { return f.forward(ctx, port, stream) })
+}
+
+func (f forwarder) forward(ctx context.Context, port int32, stream io.ReadWriteCloser) error {
 	conn, err := network.Dial(ctx, f.w.ns(), "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(int(port))))
 	if err != nil {
 		return err

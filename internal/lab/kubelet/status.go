@@ -24,19 +24,23 @@ func (w *worker) publish(ctx context.Context) {
 		case <-ctx.Done():
 			ending = true
 		}
-		status := w.status(&last)
-		if equality.Semantic.DeepEqual(status, last) {
-			continue
-		}
-		if err := w.patch(status); err != nil {
-			if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
-				return // deleted, or another pod of this name
+		var status v1.PodStatus
+		err := guard(func() error {
+			status = w.status(&last)
+			if equality.Semantic.DeepEqual(status, last) {
+				return nil
 			}
-			w.k.Log.Warn("write pod status", "pod", w.namespace+"/"+w.name, "error", err)
+			return w.patch(status)
+		})
+		switch {
+		case err == nil:
+			last = status
+		case apierrors.IsNotFound(err) || apierrors.IsConflict(err):
+			return // deleted, or another pod of this name
+		default:
+			w.k.Log.Warn("could not write pod status", "pod", w.namespace+"/"+w.name, "error", shorten(err.Error()))
 			time.AfterFunc(200*time.Millisecond, w.touch)
-			continue
 		}
-		last = status
 	}
 }
 
@@ -60,18 +64,18 @@ func (w *worker) status(last *v1.PodStatus) v1.PodStatus {
 	defer w.mu.Unlock()
 	hostIP := w.k.Network.Address.String()
 	s := v1.PodStatus{
-		StartTime: &w.started, HostIP: hostIP, HostIPs: []v1.HostIP{{IP: hostIP}}, Message: w.message,
+		StartTime: &w.started, HostIP: hostIP, HostIPs: []v1.HostIP{{IP: hostIP}}, Reason: w.reason, Message: w.message,
 		QOSClass: w.pod.Status.QOSClass, ObservedGeneration: w.pod.Generation,
 	}
 	if address := w.addressLocked(); address != "" {
 		s.PodIP, s.PodIPs = address, []v1.PodIP{{IP: address}}
 	}
 	for _, c := range w.inits {
-		s.InitContainerStatuses = append(s.InitContainerStatuses, c.status())
+		s.InitContainerStatuses = append(s.InitContainerStatuses, c.status(w.reason, w.message))
 	}
 	ready := w.initted
 	for _, c := range w.mains {
-		s.ContainerStatuses = append(s.ContainerStatuses, c.status())
+		s.ContainerStatuses = append(s.ContainerStatuses, c.status(w.reason, w.message))
 		ready = ready && c.ready
 	}
 	s.Phase = w.phase()
@@ -81,10 +85,14 @@ func (w *worker) status(last *v1.PodStatus) v1.PodStatus {
 	return s
 }
 
-func (c *container) status() v1.ContainerStatus {
-	running := c.state.Running != nil
+// status is the container's status. What its pod waits for, it waits for.
+func (c *container) status(podReason, podMessage string) v1.ContainerStatus {
+	running, state := c.state.Running != nil, c.state
+	if podReason != "" && state.Waiting != nil && state.Waiting.Reason == creating {
+		state = waiting(podReason, podMessage)
+	}
 	return v1.ContainerStatus{
-		Name: c.spec.Name, Image: c.spec.Image, ImageID: c.spec.Image, ContainerID: c.id, State: c.state, LastTerminationState: c.last,
+		Name: c.spec.Name, Image: c.spec.Image, ImageID: c.spec.Image, ContainerID: c.id, State: state, LastTerminationState: c.last,
 		Ready: c.ready || (c.isInit && c.state.Terminated != nil && c.state.Terminated.ExitCode == 0), Started: &running, RestartCount: c.restarts,
 	}
 }

@@ -3,10 +3,12 @@ package kubelet
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -64,8 +66,8 @@ func (v *volumes) keep(ctx context.Context) {
 		case <-v.w.changed:
 		case <-time.After(time.Minute):
 		}
-		if err := v.write(ctx); err != nil && ctx.Err() == nil {
-			v.w.k.Log.Warn("update volumes", "pod", v.w.namespace+"/"+v.w.name, "error", err)
+		if err := guard(func() error { return v.write(ctx) }); err != nil && ctx.Err() == nil {
+			v.w.k.Log.Warn("could not update volumes", "pod", v.w.namespace+"/"+v.w.name, "error", err)
 		}
 	}
 }
@@ -103,9 +105,36 @@ func (v *volumes) write(ctx context.Context) error {
 	return nil
 }
 
+// writeAtomic replaces a volume's files. A version that could not be written is
+// removed, because a write that fails is tried again for as long as the pod is.
 func writeAtomic(dir, version string, payload map[string]file) error {
+	if err := writeFiles(filepath.Join(dir, version), payload); err != nil {
+		return errors.Join(err, os.RemoveAll(filepath.Join(dir, version)))
+	}
+	data := filepath.Join(dir, "..data")
+	old, _ := os.Readlink(data)
+	if err := os.RemoveAll(data + "_tmp"); err != nil {
+		return err
+	}
+	if err := os.Symlink(version, data+"_tmp"); err != nil {
+		return err
+	}
+	if err := os.Rename(data+"_tmp", data); err != nil {
+		return err
+	}
+	err := linkFiles(dir, payload)
+	if old != "" {
+		err = errors.Join(err, os.RemoveAll(filepath.Join(dir, old)))
+	}
+	return err
+}
+
+func writeFiles(dir string, payload map[string]file) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
 	for path, f := range payload {
-		full := filepath.Join(dir, version, path)
+		full := filepath.Join(dir, path)
 		if err := os.MkdirAll(filepath.Dir(full), 0o755); err != nil {
 			return err
 		}
@@ -115,17 +144,12 @@ func writeAtomic(dir, version string, payload map[string]file) error {
 			return err
 		}
 	}
-	if err := os.MkdirAll(filepath.Join(dir, version), 0o755); err != nil {
-		return err
-	}
-	data := filepath.Join(dir, "..data")
-	old, _ := os.Readlink(data)
-	if err := os.Symlink(version, data+"_tmp"); err != nil {
-		return err
-	}
-	if err := os.Rename(data+"_tmp", data); err != nil {
-		return err
-	}
+	return nil
+}
+
+// linkFiles makes the volume's links through "..data", and removes those of
+// files that are gone.
+func linkFiles(dir string, payload map[string]file) error {
 	top := map[string]bool{}
 	for path := range payload {
 		first, _, _ := strings.Cut(path, "/")
@@ -147,10 +171,7 @@ func writeAtomic(dir, version string, payload map[string]file) error {
 			return err
 		}
 	}
-	if old == "" {
-		return nil
-	}
-	return os.RemoveAll(filepath.Join(dir, old))
+	return nil
 }
 
 // payload is the content of a volume by path.
@@ -245,7 +266,7 @@ func addItems(files map[string]file, items []v1.KeyToPath, data map[string][]byt
 			if item.Mode != nil {
 				m = mode(item.Mode)
 			}
-			files[item.Path] = file{b, m}
+			files[path.Clean(item.Path)] = file{b, m}
 		}
 	}
 	return nil
@@ -260,7 +281,7 @@ func (v *volumes) addFields(files map[string]file, items []v1.DownwardAPIVolumeF
 		if err != nil {
 			return err
 		}
-		files[item.Path] = file{[]byte(value), m}
+		files[path.Clean(item.Path)] = file{[]byte(value), m}
 	}
 	return nil
 }
@@ -285,7 +306,7 @@ func (v *volumes) addToken(ctx context.Context, files map[string]file, volume st
 		t = token{got.Status.Token, time.Now().Add(time.Until(got.Status.ExpirationTimestamp.Time) / 2)}
 		v.tokens[key] = t
 	}
-	files[p.Path] = file{[]byte(t.value), 0o644}
+	files[path.Clean(p.Path)] = file{[]byte(t.value), 0o644}
 	return nil
 }
 

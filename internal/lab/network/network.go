@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"sync"
 
 	"github.com/vishvananda/netlink"
@@ -170,7 +171,7 @@ func (node *Node) addLocal() error {
 			return fmt.Errorf("local route %s: %w", p, err)
 		}
 	}
-	if !node.spec.PodCIDR.IsValid() {
+	if !node.HasPods() {
 		return nil
 	}
 	gateway := node.spec.PodCIDR.Addr().Next()
@@ -302,12 +303,17 @@ func newNamespace(name string) (ns netns.NsHandle, err error) {
 	return ns, err
 }
 
-// Do runs act on a thread inside a network namespace. What act starts in other
-// goroutines is not inside.
+// Do runs act on a thread inside a network namespace. Goroutines that act
+// starts are not inside. A panic of act is returned as an error.
 func Do(ns netns.NsHandle, act func() error) error {
-	done := make(chan error)
+	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // never unlocked, as above
+		defer func() {
+			if r := recover(); r != nil {
+				done <- fmt.Errorf("panic inside a network namespace: %v\n%s", r, debug.Stack())
+			}
+		}()
 		if err := netns.Set(ns); err != nil {
 			done <- fmt.Errorf("enter network namespace: %w", err)
 			return

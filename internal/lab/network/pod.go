@@ -21,10 +21,18 @@ type Pod struct {
 	link    string
 }
 
-// NewPod makes a pod's network namespace on the node's bridge. Addresses are
-// handed out in order and not again before the range is used up, so that an
-// address never reaches the pod that had it before.
+// HasPods reports whether the node has a network for pods. Without one, its
+// pods can only use the node's own network.
+func (node *Node) HasPods() bool { return node.spec.PodCIDR.IsValid() }
+
+// NewPod makes a pod's network namespace on the node's bridge; a node without
+// pod network returns an error. Addresses are handed out in order and not
+// again before the range is used up, so that an address never reaches the pod
+// that had it before.
 func (node *Node) NewPod() (*Pod, error) {
+	if !node.HasPods() {
+		return nil, fmt.Errorf("node %s has no pod network", node.Name)
+	}
 	address := node.nextAddress()
 	ns, err := newNamespace("")
 	if err != nil {
