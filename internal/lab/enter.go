@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"os/signal"
 	"runtime"
-	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -25,18 +23,14 @@ type Entry struct {
 	// race detector. They become the images crossway/<name>.
 	Build []string
 	Race  bool
-	// Listen are TCP addresses of the machine (host:port) that stay open for
-	// the program inside: see Listeners.
-	Listen []string
 }
 
 // The role of a process, passed by environment: the program as it was called
 // ("" ), the first process of the namespaces, and the program inside.
 const (
-	roleVariable   = "CROSSWAY_LAB_ROLE"
-	listenVariable = "CROSSWAY_LAB_LISTENERS"
-	roleInit       = "init"
-	roleInside     = "inside"
+	roleVariable = "CROSSWAY_LAB_ROLE"
+	roleInit     = "init"
+	roleInside   = "inside"
 )
 
 // stateDir is a file system in memory that only the lab sees.
@@ -57,6 +51,7 @@ func Enter(e Entry) {
 	var err error
 	switch role {
 	case roleInside:
+		syscall.CloseOnExec(listenFD)
 		return
 	case roleInit:
 		code, err = initialize()
@@ -88,17 +83,9 @@ func enter(e Entry) (int, error) {
 		return 0, err
 	}
 	stop()
-	files := []*os.File{os.Stdin, os.Stdout, os.Stderr}
-	for _, address := range e.Listen {
-		l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", address)
-		if err != nil {
-			return 0, err
-		}
-		f, err := l.(*net.TCPListener).File()
-		if err != nil {
-			return 0, err
-		}
-		files = append(files, f)
+	socket, err := serveListen()
+	if err != nil {
+		return 0, err
 	}
 	runtime.LockOSThread() // the kernel watches this thread for PR_SET_PDEATHSIG
 	attr := &syscall.SysProcAttr{
@@ -113,16 +100,14 @@ func enter(e Entry) (int, error) {
 	}
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...) //nolint:noctx // ended by signals, see forward
 	cmd.Args[0] = os.Args[0]
-	cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = os.Stdin, os.Stdout, os.Stderr, files[3:]
-	cmd.Env = append(os.Environ(), roleVariable+"="+roleInit, listenVariable+"="+strconv.Itoa(len(e.Listen)), binVariable+"="+bin,
+	cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = os.Stdin, os.Stdout, os.Stderr, []*os.File{socket} // listenFD
+	cmd.Env = append(os.Environ(), roleVariable+"="+roleInit, binVariable+"="+bin,
 		"PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin") // of nft, which a plain user's PATH may lack
 	cmd.SysProcAttr = attr
 	if err := cmd.Start(); err != nil {
 		return 0, fmt.Errorf("new namespaces (needs root, or unprivileged user namespaces): %w", err)
 	}
-	for _, f := range files[3:] {
-		f.Close()
-	}
+	socket.Close()
 	forward(cmd.Process.Pid)
 	err = cmd.Wait()
 	var exit *exec.ExitError
@@ -137,13 +122,8 @@ func initialize() (int, error) {
 	if err := mounts(); err != nil {
 		return 0, err
 	}
-	files := []uintptr{0, 1, 2}
-	n, _ := strconv.Atoi(os.Getenv(listenVariable))
-	for i := range n {
-		files = append(files, uintptr(3+i))
-	}
 	inside, err := syscall.ForkExec("/proc/self/exe", os.Args, &syscall.ProcAttr{
-		Env: append(os.Environ(), roleVariable+"="+roleInside), Files: files,
+		Env: append(os.Environ(), roleVariable+"="+roleInside), Files: []uintptr{0, 1, 2, listenFD},
 	})
 	if err != nil {
 		return 0, err
@@ -194,22 +174,4 @@ func exitCode(s syscall.WaitStatus) int {
 		return 128 + int(s.Signal())
 	}
 	return s.ExitStatus()
-}
-
-// Listeners are the machine's sockets that Entry.Listen asked for, in that
-// order. They belong to the machine's network, although the program is not in
-// it any more.
-func Listeners() ([]net.Listener, error) {
-	n, _ := strconv.Atoi(os.Getenv(listenVariable))
-	var all []net.Listener
-	for i := range n {
-		f := os.NewFile(uintptr(3+i), "listener")
-		l, err := net.FileListener(f)
-		if err != nil {
-			return nil, err
-		}
-		f.Close()
-		all = append(all, l)
-	}
-	return all, nil
 }

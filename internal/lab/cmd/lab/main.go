@@ -1,6 +1,7 @@
 // Command lab leaves a lab running until ^C and offers it on 127.0.0.1 of the
 // machine: every API server, with a kubeconfig of contexts hub, us-west,
-// us-east and eu-west, and each region's first gateway address.
+// us-east and eu-west, and every Gateway of the hub, in each region where it has
+// an address.
 package main
 
 import (
@@ -23,30 +24,16 @@ import (
 	"crossway.dev/crossway/internal/lab"
 )
 
-// port is one door of the lab on the machine.
-type port struct {
-	listen string
-	// The door of a cluster's API server, or of a region's gateways at a port.
-	cluster, region, to string
-}
-
-var ports = []port{
-	{listen: "127.0.0.1:16440", cluster: "hub"},
-	{listen: "127.0.0.1:16441", cluster: "us-west"},
-	{listen: "127.0.0.1:16442", cluster: "us-east"},
-	{listen: "127.0.0.1:16443", cluster: "eu-west"},
-	{listen: "127.0.0.1:18080", region: "us", to: "80"},
-	{listen: "127.0.0.1:18443", region: "us", to: "443"},
-	{listen: "127.0.0.1:28080", region: "eu", to: "80"},
-	{listen: "127.0.0.1:28443", region: "eu", to: "443"},
+// apiServers are the addresses of the machine at which clusters are offered.
+var apiServers = []struct{ cluster, listen string }{
+	{"hub", "127.0.0.1:16440"},
+	{"us-west", "127.0.0.1:16441"},
+	{"us-east", "127.0.0.1:16442"},
+	{"eu-west", "127.0.0.1:16443"},
 }
 
 func main() {
-	entry := lab.Entry{}
-	for _, p := range ports {
-		entry.Listen = append(entry.Listen, p.listen)
-	}
-	lab.Enter(entry)
+	lab.Enter(lab.Entry{})
 	if err := run(); err != nil && !errors.Is(err, context.Canceled) {
 		fmt.Fprintln(os.Stderr, "lab:", err)
 		os.Exit(1)
@@ -61,8 +48,12 @@ func run() error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	begin := time.Now()
-	logs := filepath.Join(filepath.Dir(*kubeconfig), "logs")
-	if err := os.RemoveAll(logs); err != nil {
+	listeners, err := listenForAPIServers()
+	if err != nil {
+		return err
+	}
+	logs, gateways := filepath.Join(filepath.Dir(*kubeconfig), "logs"), filepath.Join(filepath.Dir(*kubeconfig), "gateways")
+	if err := errors.Join(os.RemoveAll(logs), os.RemoveAll(gateways)); err != nil {
 		return err
 	}
 	fleet, err := lab.Start(ctx, lab.Config{LogDir: logs, ImageFile: *images}, os.Stderr)
@@ -75,14 +66,14 @@ func run() error {
 			return err
 		}
 	}
-	if err := offer(ctx, fleet); err != nil {
+	if err := offerAPIServers(ctx, fleet, listeners); err != nil {
 		return err
 	}
 	if err := writeKubeconfig(fleet, *kubeconfig); err != nil {
 		return err
 	}
-	fmt.Printf(help, time.Since(begin).Round(time.Second), *kubeconfig, logs, fleet.Programs.Dir)
-	<-ctx.Done()
+	fmt.Printf(help, time.Since(begin).Round(time.Second), *kubeconfig, logs, fleet.Programs.Dir, gateways)
+	forwardGateways(ctx, fleet, gateways)
 	fmt.Fprintln(os.Stderr, "closing the lab")
 	return nil
 }
@@ -103,42 +94,50 @@ A service in every cluster, and one Gateway for them all:
   kubectl --context hub apply -f examples/lab/hub.yaml
   kubectl --context hub get serviceimports,gateways,httproutes -A
 
-Clients of both regions (the first Gateway's address; TLS at 18443 and 28443):
+Every Gateway is offered on this machine as soon as it has an address. Where is printed below, and kept in
+%[5]s. The first one is at 18080 in region us and at 28080 in eu (TLS: 18443 and 28443), the next one at
+18081 and 28081. Ask as a client of either region:
 
   curl --connect-to ::127.0.0.1:18080 http://store.example.com/    # us
   curl --connect-to ::127.0.0.1:28080 http://store.example.com/    # eu
   a browser: http://store.example.com:18080/ with "127.0.0.1 store.example.com" in /etc/hosts
 
 Logs of all programs and pods: %[3]s
+
 `
 
-// offer relays the machine's sockets to the clusters' API servers and the
-// regions' gateways.
-func offer(ctx context.Context, fleet *lab.Lab) error {
-	listeners, err := lab.Listeners()
-	if err != nil {
-		return err
-	}
-	for i, l := range listeners {
-		p := ports[i]
-		dial, address := fleet.DialerAt("hub"), ""
-		if p.region != "" {
-			dial, address = fleet.Dialer(p.region), net.JoinHostPort(fleet.GatewayAddresses(p.region).Addr().Next().String(), p.to)
-		} else {
-			c, err := fleet.Cluster(p.cluster)
-			if err != nil {
-				return err
-			}
-			dial, address = fleet.Dial, strings.TrimPrefix(c.REST.Host, "https://")
+// listenForAPIServers opens the addresses of apiServers, in that order. It comes
+// first, so that a lab beside another one fails at once.
+func listenForAPIServers() ([]net.Listener, error) {
+	var all []net.Listener
+	for _, s := range apiServers {
+		l, err := lab.Listen(s.listen)
+		if err != nil {
+			return nil, err
 		}
-		context.AfterFunc(ctx, func() { l.Close() })
-		go relay(ctx, l, func() (net.Conn, error) { return dial(ctx, "tcp", address) })
+		all = append(all, l)
+	}
+	return all, nil
+}
+
+// offerAPIServers relays the listeners to the clusters' API servers.
+func offerAPIServers(ctx context.Context, fleet *lab.Lab, listeners []net.Listener) error {
+	for i, s := range apiServers {
+		c, err := fleet.Cluster(s.cluster)
+		if err != nil {
+			return err
+		}
+		address := strings.TrimPrefix(c.REST.Host, "https://")
+		go relay(ctx, listeners[i], func() (net.Conn, error) { return fleet.Dial(ctx, "tcp", address) })
 	}
 	return nil
 }
 
-// relay copies bytes both ways for each connection until the listener closes.
+// relay copies bytes both ways for each connection until the listener is closed
+// or ctx ends.
 func relay(ctx context.Context, l net.Listener, dial func() (net.Conn, error)) {
+	stop := context.AfterFunc(ctx, func() { l.Close() })
+	defer stop()
 	for {
 		outer, err := l.Accept()
 		if err != nil {
@@ -170,15 +169,12 @@ func relay(ctx context.Context, l net.Listener, dial func() (net.Conn, error)) {
 // writeKubeconfig writes one file with a context for each cluster.
 func writeKubeconfig(fleet *lab.Lab, name string) error {
 	var all *clientcmdapi.Config
-	for _, p := range ports {
-		if p.cluster == "" {
-			continue
-		}
-		c, err := fleet.Cluster(p.cluster)
+	for _, s := range apiServers {
+		c, err := fleet.Cluster(s.cluster)
 		if err != nil {
 			return err
 		}
-		one := c.KubeconfigFor("https://" + p.listen)
+		one := c.KubeconfigFor("https://" + s.listen)
 		if all == nil {
 			all = &one
 			continue
