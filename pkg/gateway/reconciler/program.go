@@ -31,7 +31,7 @@ var (
 // one changed part is translated, validated and marshalled, and no other. It is
 // a value of the loop.
 type translation struct {
-	hosts     *envoy.Memo // of large listeners
+	hosts     *envoy.Cache // of large listeners
 	listeners parts[listenerKey, lbsync.Listener]
 	clusters  parts[string, model.Assignment]
 	secrets   parts[string, model.Secret]
@@ -69,7 +69,7 @@ type part[T any] struct {
 
 func newTranslation() *translation {
 	return &translation{
-		hosts: new(envoy.Memo),
+		hosts: new(envoy.Cache),
 		listeners: parts[listenerKey, lbsync.Listener]{known: map[listenerKey]*part[lbsync.Listener]{}, equal: same[lbsync.Listener],
 			alone: func(l lbsync.Listener) lbsync.Program { return lbsync.Program{Listeners: []lbsync.Listener{l}} }},
 		clusters: parts[string, model.Assignment]{known: map[string]*part[model.Assignment]{}, equal: sameAssignment,
@@ -177,7 +177,7 @@ func sameBackends(a, b []model.WeightedBackend) bool {
 
 // forget ends a round.
 func (t *translation) forget() {
-	t.hosts.Forget()
+	t.hosts.Sweep()
 	t.listeners.forget()
 	t.clusters.forget()
 	t.secrets.forget()

@@ -9,14 +9,14 @@ import (
 	"crossway.dev/crossway/pkg/lbsync"
 )
 
-// dropCategory names, in Envoy's statistics and load reports, the requests answered 503 because Kubernetes says that
-// their backend has no ready endpoint.
+// dropCategory names the requests answered 503 in Envoy's statistics and load reports: their backend has no ready
+// endpoint.
 const dropCategory = "no-ready-endpoint"
 
-// metadataKey is the filter metadata in which a locality says who it is, for access logs.
+// metadataKey is the filter metadata that names a locality's member in access logs.
 const metadataKey = "crossway"
 
-// LoadAssignment gives the Envoy resource of one load assignment. An error means that Envoy would refuse it.
+// LoadAssignment returns the Envoy resource of one load assignment. An error means that Envoy would refuse it.
 func LoadAssignment(a lbsync.LoadAssignment) (Resource, error) {
 	out := &endpointv3.ClusterLoadAssignment{ClusterName: a.Key}
 	for _, l := range a.Localities {

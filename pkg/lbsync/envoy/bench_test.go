@@ -39,13 +39,13 @@ func BenchmarkTranslate(b *testing.B) {
 // One route of a large Gateway changes; the rest is remembered.
 func BenchmarkOneRouteChanges(b *testing.B) {
 	p := large(1000)
-	var memo envoy.Memo
-	memo.Translate(p)
+	var cache envoy.Cache
+	cache.Translate(p)
 	for n := 0; b.Loop(); n++ {
 		hosts := slices.Clone(p.Listeners[0].Chains[0].Hosts)
 		hosts[n%1000].Rules = []model.Rule{{Match: prefix(fmt.Sprint("/", n)), Forward: to("x")}}
 		p.Listeners = []lbsync.Listener{httpListener(80, hosts...)}
-		memo.Translate(lbsync.Program{Listeners: p.Listeners})
+		cache.Translate(lbsync.Program{Listeners: p.Listeners})
 	}
 }
 

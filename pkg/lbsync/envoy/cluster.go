@@ -15,27 +15,28 @@ import (
 )
 
 const (
-	// connectTimeout is short so that a dead address costs a retry and no more.
+	// connectTimeout is short, so that a dead address costs one retry and little time.
 	connectTimeout = 250 * time.Millisecond
-	// peerTimeout kills a connection whose peer acknowledges nothing, and only that: a slow answer is not cut.
+	// peerTimeout closes a connection whose peer acknowledges nothing. A slow answer is not cut.
 	peerTimeout = 500 * time.Millisecond
-	// failures in a row, with no connection that worked between them, eject an address. A connection that works counts when
-	// a request is given to it: over HTTP/1, a request that an endpoint always hangs up on, or a kept connection that the
-	// endpoint closes in that moment, is one failure each time it comes. Several at the same moment, or the streams of one
-	// HTTP/2 connection that is closed, do count together.
-	failures = 3
-	// ejection is for how long an address that failed gets no requests.
-	ejection = 10 * time.Second
-	// bufferLimit for each connection, as Envoy's guide for edges has it.
+	// ejectAfterFailures is how many failures in a row eject an address. A connection that works between them ends the
+	// row. It counts when a request is given to it: over HTTP/1, a request that an endpoint always hangs up on, or a kept
+	// connection that the endpoint closes in that moment, is one failure each time it comes. Several failures at the same
+	// moment, or of the streams of one HTTP/2 connection that is closed, count together.
+	ejectAfterFailures = 3
+	// ejectionTime is for how long an ejected address gets no requests.
+	ejectionTime = 10 * time.Second
+	// bufferLimit is the size of a connection's buffers in bytes, from Envoy's guide for edges.
 	bufferLimit = 32 * 1024
-	// waiting requests, for their next try: as many as come in some seconds while nearly all endpoints are dead.
-	waiting = 1000
-	// plenty replaces Envoy's default limits of 1024, which protect one small sidecar and not an edge.
-	plenty = 1_000_000
+	// minRetryConcurrency is how many requests of a cluster may wait for their next try: as many as come in some seconds
+	// while nearly all endpoints are dead.
+	minRetryConcurrency = 1000
+	// unlimited replaces Envoy's default limits of 1024, which protect one small sidecar and not an edge.
+	unlimited = 1_000_000
 )
 
-// cluster is what one assignment's requests share. Changing any field makes Envoy build and warm the cluster anew, so
-// nothing here depends on endpoints or shares.
+// cluster returns the Envoy cluster of one assignment. If any field changes, Envoy builds and warms the cluster again,
+// so no field depends on endpoints or shares.
 func cluster(a model.Assignment) *clusterv3.Cluster {
 	upstream := http1Upstream
 	if a.Protocol == model.H2C {
@@ -47,7 +48,7 @@ func cluster(a model.Assignment) *clusterv3.Cluster {
 	return &clusterv3.Cluster{
 		Name:                 a.Key,
 		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},
-		EdsClusterConfig:     &clusterv3.Cluster_EdsClusterConfig{EdsConfig: ads()},
+		EdsClusterConfig:     &clusterv3.Cluster_EdsClusterConfig{EdsConfig: adsSource()},
 		ConnectTimeout:       durationpb.New(connectTimeout),
 		LbPolicy:             clusterv3.Cluster_ROUND_ROBIN,
 		CommonLbConfig: &clusterv3.Cluster_CommonLbConfig{
@@ -58,16 +59,16 @@ func cluster(a model.Assignment) *clusterv3.Cluster {
 		},
 		OutlierDetection: outlierDetection(),
 		CircuitBreakers: &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{
-			MaxConnections: number(plenty), MaxPendingRequests: number(plenty), MaxRequests: number(plenty), MaxRetries: number(plenty),
-			// While a whole cluster is dead, every second request is a retry, and those that wait for their next try
-			// are not among the active ones: a smaller budget loses requests then.
+			MaxConnections: number(unlimited), MaxPendingRequests: number(unlimited), MaxRequests: number(unlimited), MaxRetries: number(unlimited),
+			// While a whole cluster is dead, every second request is a retry. Requests that wait for their next try do
+			// not count as active. A smaller budget would lose requests then.
 			RetryBudget: &clusterv3.CircuitBreakers_Thresholds_RetryBudget{
-				BudgetPercent: &typev3.Percent{Value: 100}, MinRetryConcurrency: number(waiting)},
+				BudgetPercent: &typev3.Percent{Value: 100}, MinRetryConcurrency: number(minRetryConcurrency)},
 		}}},
 		PerConnectionBufferLimitBytes: number(bufferLimit),
 		UpstreamBindConfig:            &corev3.BindConfig{SocketOptions: []*corev3.SocketOption{userTimeout()}},
 		UpstreamConnectionOptions: &clusterv3.UpstreamConnectionOptions{TcpKeepalive: &corev3.TcpKeepalive{
-			// For requests that the peer had acknowledged when it vanished: no data is left to time out.
+			// For requests that the peer acknowledged before it vanished: no unsent data is left to time out.
 			KeepaliveProbes: number(3), KeepaliveTime: number(1), KeepaliveInterval: number(1)}},
 		TypedExtensionProtocolOptions: map[string]*anypb.Any{
 			"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": upstream},
@@ -82,22 +83,22 @@ func userTimeout() *corev3.SocketOption {
 		Value: &corev3.SocketOption_IntValue{IntValue: peerTimeout.Milliseconds()}, State: corev3.SocketOption_STATE_PREBIND}
 }
 
-// outlierDetection ejects an address whose connections fail, time out or are reset, and never for what a service
-// answers. A timeout of the router would count as such a failure, so that one slow request would take an address away
-// from all others: timeouts are limits on how long a stream lasts, which do not.
+// outlierDetection ejects an address whose connections fail, time out or are reset. What a service answers never ejects
+// it. A timeout of the router would count as such a failure, and one slow request would take the address away from all
+// others. Therefore timeouts are limits on how long a stream lasts, which do not count.
 func outlierDetection() *clusterv3.OutlierDetection {
 	zero := number(0)
 	return &clusterv3.OutlierDetection{
 		SplitExternalLocalOriginErrors:         true,
-		ConsecutiveLocalOriginFailure:          number(failures),
+		ConsecutiveLocalOriginFailure:          number(ejectAfterFailures),
 		EnforcingConsecutiveLocalOriginFailure: number(100),
 		EnforcingConsecutive_5Xx:               zero,
 		EnforcingConsecutiveGatewayFailure:     zero,
 		EnforcingSuccessRate:                   zero,
 		EnforcingLocalOriginSuccessRate:        zero,
 		Interval:                               durationpb.New(500 * time.Millisecond),
-		BaseEjectionTime:                       durationpb.New(ejection),
-		MaxEjectionTime:                        durationpb.New(ejection),
+		BaseEjectionTime:                       durationpb.New(ejectionTime),
+		MaxEjectionTime:                        durationpb.New(ejectionTime),
 		MaxEjectionPercent:                     number(100),
 	}
 }
@@ -112,7 +113,7 @@ func protocol(a model.Assignment) *httpv3.HttpProtocolOptions {
 	if a.Protocol == model.H2C {
 		explicit.ProtocolConfig = &httpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{
 			Http2ProtocolOptions: &corev3.Http2ProtocolOptions{
-				// One connection carries many requests, so a dead one is to be found while they wait.
+				// One connection carries many requests, so a dead one must be found while they wait.
 				ConnectionKeepalive: &corev3.KeepaliveSettings{Interval: durationpb.New(peerTimeout), Timeout: durationpb.New(peerTimeout)}}}
 	} else {
 		explicit.ProtocolConfig = &httpv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions{
@@ -146,8 +147,8 @@ func healthChecks(a model.Assignment) []*corev3.HealthCheck {
 	return []*corev3.HealthCheck{check}
 }
 
-// probedHost is the Host of HTTP probes: the DNS name of the first import that is probed (KEP-1645). Envoy's own choice is
-// the cluster's name, which has slashes: a server answers 400, and the backend would never be healthy.
+// probedHost returns the Host of HTTP probes: the DNS name of the first import that is probed (KEP-1645). Envoy would
+// send the cluster's name, which has slashes. Servers answer that with 400, and the backend would never be healthy.
 func probedHost(a model.Assignment) string {
 	k := slices.IndexFunc(a.Backends, func(b model.WeightedBackend) bool { return !b.Unchecked })
 	if k < 0 {

@@ -231,11 +231,11 @@ func TestAppendLeavesWhatItShares(t *testing.T) {
 	}
 }
 
-// A memo changes nothing but the time, whatever changes between two calls. What does not change is the same memory, as
+// A Cache changes nothing but the time, whatever changes between two calls. What does not change is the same memory, as
 // gateway.Build gives it.
-func TestMemoChangesNothing(t *testing.T) {
+func TestCacheChangesNothing(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		var memo envoy.Memo
+		var cache envoy.Cache
 		hosts := large(60).Listeners[0].Chains[0].Hosts
 		if rapid.Bool().Draw(t, "a host without scope") {
 			hosts = append([]model.VirtualHost{{Hostname: "*"}}, hosts...)
@@ -248,15 +248,15 @@ func TestMemoChangesNothing(t *testing.T) {
 			p.Listeners[0].Port = rapid.SampledFrom([]uint16{80, 8080}).Draw(t, "port")
 			p.Listeners[0].Protocol = rapid.SampledFrom([]model.Protocol{model.HTTP, model.HTTP, model.HTTPS}).Draw(t, "protocol")
 			for range rapid.IntRange(1, 2).Draw(t, "places") {
-				all, wanted = append(all, memo.Translate(p)), append(wanted, envoy.Translate(p))
+				all, wanted = append(all, cache.Translate(p)), append(wanted, envoy.Translate(p))
 			}
 			for i := range all { // what it gave before stays as it was
 				if !reflect.DeepEqual(versions(all[i]), versions(wanted[i])) {
 					t.Fatalf("translation %d of %d differs from one without memory", i+1, len(all))
 				}
 			}
-			if rapid.Bool().Draw(t, "forget") {
-				memo.Forget()
+			if rapid.Bool().Draw(t, "sweep") {
+				cache.Sweep()
 			}
 		}
 	})

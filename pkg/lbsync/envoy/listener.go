@@ -12,6 +12,7 @@ import (
 	streamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
 
@@ -19,19 +20,17 @@ import (
 	"crossway.dev/crossway/pkg/lbsync"
 )
 
-const listenerType = "type.googleapis.com/envoy.config.listener.v3.Listener"
+// missingCluster names a cluster that never exists. Envoy closes a connection that is sent there at once.
+const missingCluster = "crossway/nowhere"
 
-// nowhere is the name of a cluster that never exists. A connection sent there is closed at once.
-const nowhere = "crossway/nowhere"
-
-// listener adds one port of one Gateway: its Listener, and a RouteConfiguration for each chain. Only the chains ever
-// change in a Listener that stays at its address: a change of any other field would drain all of its connections.
+// listener adds one port of one Gateway: its Listener, and a RouteConfiguration for each chain. While a Listener stays at
+// its address, only its chains ever change: a change of any other field would drain all of its connections.
 func (t *translator) listener(l lbsync.Listener) {
 	scoped := make([]bool, len(l.Chains)) // by chain: scopable
 	for i, c := range l.Chains {
 		scoped[i] = scopable(c)
 	}
-	t.out.Append(t.memo.listener(l, scoped))
+	t.out.Append(t.cache.listener(l, scoped))
 	for i, c := range l.Chains {
 		switch {
 		case rejects(l, c):
@@ -43,14 +42,14 @@ func (t *translator) listener(l lbsync.Listener) {
 	}
 }
 
-// bare adds the Listener alone, which says nothing about what its hosts do.
-func (t *translator) bare(l lbsync.Listener, scoped []bool) {
+// withoutRoutes adds the Listener alone. It does not depend on the rules of its hosts.
+func (t *translator) withoutRoutes(l lbsync.Listener, scoped []bool) {
 	name := ListenerName(&l.Listener)
 	out := &listenerv3.Listener{
 		Name:                          name,
 		Address:                       socket(l.Address, uint32(l.Port)),
-		Freebind:                      yes(), // before the edge has the address, and once it has it
-		EnableReusePort:               yes(), // several edges share the addresses of a pool
+		Freebind:                      enabled(), // before the edge has the address, and once it has it
+		EnableReusePort:               enabled(), // several edges share the addresses of a pool
 		PerConnectionBufferLimitBytes: number(bufferLimit),
 	}
 	if l.Protocol == model.HTTPS {
@@ -62,12 +61,12 @@ func (t *translator) bare(l lbsync.Listener, scoped []bool) {
 	for i, c := range l.Chains {
 		chain := chain(l, c, scoped[i])
 		if err := validate(chain); err != nil {
-			t.out.Faults = append(t.out.Faults, Fault{TypeURL: listenerType, Name: name, Part: c.Name, Message: err.Error()})
+			t.out.Faults = append(t.out.Faults, Fault{TypeURL: resourcev3.ListenerType, Name: name, Part: c.Name, Message: err.Error()})
 			chain.Filters, chain.TransportSocket = []*listenerv3.Filter{reject()}, nil
 		}
 		out.FilterChains = append(out.FilterChains, chain)
 	}
-	t.add(&t.out.Listeners, name, out)
+	t.add(&t.out.Listeners, name, out, listenerSources(l))
 }
 
 // ListenerName names the resource of a listener; the names of its RouteConfigurations and scopes begin with it.
@@ -88,7 +87,7 @@ func socket(address netip.Addr, port uint32) *corev3.Address {
 		Address: address.String(), PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: port}}}}
 }
 
-// rejects says whether a chain closes every connection.
+// rejects reports whether a chain closes every connection.
 func rejects(l lbsync.Listener, c model.Chain) bool {
 	return c.Reject || l.Protocol == model.HTTPS && len(c.Secrets) == 0
 }
@@ -104,9 +103,9 @@ func chain(l lbsync.Listener, c model.Chain, scoped bool) *listenerv3.FilterChai
 	}
 	manager := connectionManager(l, c)
 	if scoped {
-		pointAtScopes(manager, routesName(l, c))
+		useScopedRoutes(manager, routesName(l, c))
 	} else {
-		manager.RouteSpecifier = &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{ConfigSource: ads(), RouteConfigName: routesName(l, c)}}
+		manager.RouteSpecifier = &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{ConfigSource: adsSource(), RouteConfigName: routesName(l, c)}}
 	}
 	if l.Protocol == model.HTTPS {
 		out.TransportSocket = &corev3.TransportSocket{Name: "envoy.transport_sockets.tls",
@@ -117,7 +116,7 @@ func chain(l lbsync.Listener, c model.Chain, scoped bool) *listenerv3.FilterChai
 	return out
 }
 
-// reject closes every connection of a chain: a listener that is broken must not let its server name fall through into
+// reject returns a filter that closes every connection. The server name of a broken listener must not fall through into
 // a wider chain.
 func reject() *listenerv3.Filter {
 	return &listenerv3.Filter{Name: "envoy.filters.network.tcp_proxy",
@@ -131,12 +130,12 @@ func downstreamTLS(c model.Chain) *tlsv3.DownstreamTlsContext {
 	}
 	for _, name := range c.Secrets {
 		common.TlsCertificateSdsSecretConfigs = append(common.TlsCertificateSdsSecretConfigs,
-			&tlsv3.SdsSecretConfig{Name: name, SdsConfig: ads()})
+			&tlsv3.SdsSecretConfig{Name: name, SdsConfig: adsSource()})
 	}
 	return &tlsv3.DownstreamTlsContext{CommonTlsContext: common}
 }
 
-// secret is a certificate with its key, a resource of its own so that a new one disturbs no connection.
+// secret is a certificate with its key. It is a resource of its own, so that a new certificate disturbs no connection.
 func secret(s model.Secret) *tlsv3.Secret {
 	inline := func(content []byte) *corev3.DataSource {
 		return &corev3.DataSource{Specifier: &corev3.DataSource_InlineBytes{InlineBytes: content}}
@@ -145,11 +144,12 @@ func secret(s model.Secret) *tlsv3.Secret {
 		CertificateChain: inline(s.Certificate), PrivateKey: inline(s.PrivateKey)}}}
 }
 
-// streamIdle is how long nothing may happen to a request, as Envoy's guide for edges has it, unless its rule says more.
-const streamIdle = 5 * time.Minute
+// streamIdleTimeout is how long a request may be idle unless its rule allows more. The value is from Envoy's guide for
+// edges.
+const streamIdleTimeout = 5 * time.Minute
 
-// connectionManager is hardened as Envoy's guide for edges says ("Configuring Envoy as an edge proxy"); the routes are
-// still missing.
+// connectionManager returns a connection manager without routes, hardened as Envoy's guide "Configuring Envoy as an edge
+// proxy" says.
 func connectionManager(l lbsync.Listener, c model.Chain) *hcmv3.HttpConnectionManager {
 	return &hcmv3.HttpConnectionManager{
 		StatPrefix: strings.ReplaceAll(routesName(l, c), "/", "."),
@@ -157,9 +157,9 @@ func connectionManager(l lbsync.Listener, c model.Chain) *hcmv3.HttpConnectionMa
 			ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: routerFilter}}},
 		AccessLog: []*accesslogv3.AccessLog{{Name: "envoy.access_loggers.stdout",
 			ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: stdoutLog}}},
-		// The client is who connected: no proxy in front is trusted to name another.
-		UseRemoteAddress: yes(), XffNumTrustedHops: 0,
-		NormalizePath: yes(), MergeSlashes: true,
+		// The peer of the connection is the client: no proxy in front is trusted to name another.
+		UseRemoteAddress: enabled(), XffNumTrustedHops: 0,
+		NormalizePath: enabled(), MergeSlashes: true,
 		PathWithEscapedSlashesAction: hcmv3.HttpConnectionManager_UNESCAPE_AND_REDIRECT,
 		StripTrailingHostDot:         true,
 		ServerHeaderTransformation:   hcmv3.HttpConnectionManager_PASS_THROUGH,
@@ -170,14 +170,14 @@ func connectionManager(l lbsync.Listener, c model.Chain) *hcmv3.HttpConnectionMa
 			InitialStreamWindowSize: number(64 * 1024), InitialConnectionWindowSize: number(1024 * 1024)},
 		RequestHeadersTimeout: durationpb.New(10 * time.Second),
 		RequestTimeout:        durationpb.New(5 * time.Minute), // for the request to arrive, not for its answer
-		StreamIdleTimeout:     durationpb.New(streamIdle),
+		StreamIdleTimeout:     durationpb.New(streamIdleTimeout),
 		UpgradeConfigs:        []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}},
 	}
 }
 
-// logFields are one line of the access log. "member" names the cluster and the import that answered, "assignment" the
-// Envoy cluster (route and backends), "flags" and "reason" are Envoy's words about what happened. Queries are left
-// out: they may hold what should not be in a log. Host and path are as they were sent on, after any rewrite.
+// logFields are the fields of one line of the access log. "member" names the cluster and the import that answered.
+// "assignment" is the Envoy cluster (route and backends). "flags" and "reason" say what happened, in Envoy's terms. Queries
+// are left out: they may contain secrets. Host and path are logged after any rewrite.
 var logFields = map[string]string{
 	"time":       "%START_TIME%",
 	"method":     "%REQUEST_HEADER(:METHOD)%",
@@ -200,7 +200,7 @@ var logFields = map[string]string{
 	"sent":       "%BYTES_SENT%",
 }
 
-// accessLog writes one JSON object a request to standard output.
+// accessLog writes one JSON object per request to standard output.
 func accessLog() *streamv3.StdoutAccessLog {
 	fields := map[string]*structpb.Value{}
 	for name, format := range logFields {

@@ -17,27 +17,31 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/gateway/model"
 	"crossway.dev/crossway/pkg/lbsync"
 )
 
-// Resource is one Envoy resource as it goes to an edge.
+// Resource is one Envoy resource as an edge gets it.
 type Resource struct {
 	TypeURL string
 	Name    string
 	Version string
 	Body    *anypb.Any
+	// Sources are the objects that the resource was made of, each once: a Gateway and its Secrets (Listener), a Gateway and
+	// routes (RouteConfiguration, scope), a route (Cluster), a Secret. Resources may share the slice; nobody changes it.
+	Sources []fleet.ObjectRef
 }
 
-// Resources is everything but load assignments that the edges of a place should have.
+// Resources are all resources of a pool's edges except load assignments.
 type Resources struct {
 	Listeners, Routes, ScopedRoutes, Clusters, Secrets []Resource
-	// Faults are the parts that Envoy would refuse. They should not exist: gateway.Build refuses them with a
-	// condition; what it overlooked is answered 500 or closed, and is to be logged.
+	// Faults are the parts that Envoy would refuse. There should be none, because gateway.Build rejects them with a
+	// condition. A part that Build overlooked is answered 500 or closed; log it.
 	Faults []Fault
 }
 
-// Append adds other resources, in memory of its own or in that of the first that were appended.
+// Append adds other resources. It never writes to the slices of what was appended before.
 func (r *Resources) Append(more Resources) {
 	extend(&r.Listeners, more.Listeners)
 	extend(&r.Routes, more.Routes)
@@ -49,13 +53,13 @@ func (r *Resources) Append(more Resources) {
 
 func extend[T any](list *[]T, more []T) {
 	if len(*list) == 0 {
-		*list = slices.Clip(more) // whoever appends to it copies it
+		*list = slices.Clip(more) // the next append copies it
 		return
 	}
 	*list = append(*list, more...)
 }
 
-// Fault is a part of a resource that was replaced, or a resource that was left out, because Envoy would refuse it.
+// Fault is a part of a resource that was replaced, or a whole resource that was left out, because Envoy would refuse it.
 type Fault struct {
 	TypeURL string
 	Name    string // of the resource
@@ -67,37 +71,38 @@ func (f Fault) String() string {
 	return fmt.Sprintf("%s %q %s: %s", f.TypeURL, f.Name, f.Part, f.Message)
 }
 
-// Translate gives the Envoy resources of a place.
-func Translate(p lbsync.Program) Resources { return new(Memo).Translate(p) }
+// Translate returns the Envoy resources of a Program.
+func Translate(p lbsync.Program) Resources { return new(Cache).Translate(p) }
 
-// Translate gives the Envoy resources of a place, or of a part of a place. The program must not be changed afterwards.
-func (m *Memo) Translate(p lbsync.Program) Resources {
-	t := translator{memo: m}
+// Translate returns the Envoy resources of a Program, or of a part of one. The Program must not be changed afterwards.
+func (c *Cache) Translate(p lbsync.Program) Resources {
+	t := translator{cache: c}
 	for _, l := range p.Listeners {
 		t.listener(l)
 	}
 	for _, a := range p.Assignments {
-		t.add(&t.out.Clusters, a.Key, cluster(a))
+		t.add(&t.out.Clusters, a.Key, cluster(a), []fleet.ObjectRef{a.Route})
 	}
 	for _, s := range p.Secrets {
-		t.add(&t.out.Secrets, s.Name, secret(s))
+		t.add(&t.out.Secrets, s.Name, secret(s), []fleet.ObjectRef{secretRef(s.Name)})
 	}
 	return t.out
 }
 
-// translator collects the resources of one place.
+// translator collects resources.
 type translator struct {
-	out  Resources
-	memo *Memo
+	out   Resources
+	cache *Cache
 }
 
-// add validates and packs one resource, or notes why it cannot leave.
-func (t *translator) add(to *[]Resource, name string, message proto.Message) {
+// add validates and packs one resource, or adds a Fault.
+func (t *translator) add(to *[]Resource, name string, message proto.Message, sources []fleet.ObjectRef) {
 	r, err := pack(name, message)
 	if err != nil {
 		t.out.Faults = append(t.out.Faults, Fault{TypeURL: r.TypeURL, Name: name, Message: err.Error()})
 		return
 	}
+	r.Sources = sources
 	*to = append(*to, r)
 }
 
@@ -115,7 +120,7 @@ func pack(name string, message proto.Message) (Resource, error) {
 	return r, nil
 }
 
-// hash names a content by 80 bits of its SHA-256: short on the wire, and not to be guessed into a collision.
+// hash returns 80 bits of a content's SHA-256: short on the wire, and safe from collisions made on purpose.
 func hash(content []byte) string {
 	sum := sha256.Sum256(content)
 	return hex.EncodeToString(sum[:10])
@@ -127,8 +132,8 @@ func marshal(message proto.Message) (*anypb.Any, error) {
 	return body, err
 }
 
-// packed wraps a message that this package wrote itself: the only error is text that is not UTF-8, which validate
-// reports for the whole (an Any that is missing is refused too).
+// packed wraps a message that this package wrote itself. The only possible error is text that is not UTF-8. It gives a
+// missing Any, which validate refuses in the message around it.
 func packed(message proto.Message) *anypb.Any {
 	body, err := marshal(message)
 	if err != nil {
@@ -137,8 +142,7 @@ func packed(message proto.Message) *anypb.Any {
 	return body
 }
 
-// Messages that are the same in every resource: packed once, and validated by a test rather than each time. Nobody may
-// change them.
+// Messages that are the same in every resource. They are packed once and validated by a test. Nobody may change them.
 var (
 	routerFilter   = packed(&routerv3.Router{SuppressEnvoyHeaders: true})
 	tlsInspector   = packed(&inspectorv3.TlsInspector{})
@@ -146,25 +150,25 @@ var (
 	previousHosts  = packed(&hostsv3.PreviousHostsPredicate{})
 	http1Upstream  = packed(protocol(model.Assignment{Protocol: model.HTTP1}))
 	http2Upstream  = packed(protocol(model.Assignment{Protocol: model.H2C}))
-	rejectingProxy = packed(&tcpv3.TcpProxy{StatPrefix: "reject", ClusterSpecifier: &tcpv3.TcpProxy_Cluster{Cluster: nowhere}})
+	rejectingProxy = packed(&tcpv3.TcpProxy{StatPrefix: "reject", ClusterSpecifier: &tcpv3.TcpProxy_Cluster{Cluster: missingCluster}})
 
 	constants = map[*anypb.Any]bool{routerFilter: true, tlsInspector: true, stdoutLog: true, previousHosts: true,
 		http1Upstream: true, http2Upstream: true, rejectingProxy: true}
 )
 
-// fetchTimeout bounds how long a listener or a cluster waits for what it refers to. Envoy's default of 15 s would keep
-// all listeners of a fresh Envoy closed for one resource that never comes.
-const fetchTimeout = 2 * time.Second
+// initialFetchTimeout bounds how long a listener or a cluster waits for the resources that it refers to. With Envoy's
+// default of 15 s, one resource that never comes would keep all listeners of a new Envoy closed.
+const initialFetchTimeout = 2 * time.Second
 
-// ads says that a resource comes over the stream that everything comes over.
-func ads() *corev3.ConfigSource {
+// adsSource says that a resource comes over the ADS stream.
+func adsSource() *corev3.ConfigSource {
 	return &corev3.ConfigSource{
 		ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}},
-		InitialFetchTimeout:   durationpb.New(fetchTimeout),
+		InitialFetchTimeout:   durationpb.New(initialFetchTimeout),
 		ResourceApiVersion:    corev3.ApiVersion_V3,
 	}
 }
 
-func yes() *wrapperspb.BoolValue { return wrapperspb.Bool(true) }
+func enabled() *wrapperspb.BoolValue { return wrapperspb.Bool(true) }
 
 func number(n uint32) *wrapperspb.UInt32Value { return wrapperspb.UInt32(n) }

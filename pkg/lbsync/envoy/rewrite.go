@@ -11,7 +11,7 @@ import (
 	"crossway.dev/crossway/pkg/lbsync"
 )
 
-// rewrite sets what changes in the request's host and path.
+// rewrite sets the changes of the request's host and path.
 func rewrite(out *routev3.RouteAction, rule model.Rule) {
 	if rule.Rewrite == nil {
 		return
@@ -21,15 +21,15 @@ func rewrite(out *routev3.RouteAction, rule model.Rule) {
 	}
 	switch p := rule.Rewrite.Path; {
 	case p == nil:
-	case p.Full != nil: // a regular expression, because it leaves the query alone
+	case p.Full != nil: // as a regular expression, because that does not touch the query
 		out.RegexRewrite = substitution("^/.*$", *p.Full)
 	case p.Prefix != nil:
 		out.PrefixRewrite, out.RegexRewrite = prefixChange(rule.Match.Path.Value, *p.Prefix)
 	}
 }
 
-// prefixChange replaces a prefix by whole elements: /p to /one makes /one of /p, and /one/x of /p/x. Envoy's own
-// prefix_rewrite is plain text, so it is right only where neither side ends in a slash.
+// prefixChange replaces a prefix by whole path elements: /p to /one makes /one of /p, and /one/x of /p/x. Envoy's
+// prefix_rewrite is plain text, so it is right only if neither side ends in a slash.
 func prefixChange(prefix, replacement string) (plain string, expression *matcherv3.RegexMatchAndSubstitute) {
 	prefix, replacement = strings.TrimRight(prefix, "/"), strings.TrimRight(replacement, "/")
 	switch {
@@ -42,7 +42,7 @@ func prefixChange(prefix, replacement string) (plain string, expression *matcher
 	}
 }
 
-// substitution replaces what the pattern matches with literal text.
+// substitution replaces the text that a pattern matches with literal text.
 func substitution(pattern, literal string) *matcherv3.RegexMatchAndSubstitute {
 	return &matcherv3.RegexMatchAndSubstitute{Pattern: regex(pattern), Substitution: strings.ReplaceAll(literal, `\`, `\\`)}
 }
@@ -57,13 +57,13 @@ var redirectCodes = map[int]routev3.RedirectAction_RedirectResponseCode{
 
 var defaultPorts = map[string]uint16{"http": 80, "https": 443}
 
-// redirect answers with a Location. named says that the request's Host has a port: Envoy would keep that even where the
-// scheme changes, so the right one is said, unless a new hostname drops it. Otherwise the scheme's default port is left
-// out, as apis/v1 HTTPRequestRedirectFilter asks.
-func redirect(l lbsync.Listener, rule model.Rule, named bool) *routev3.Route_Redirect {
+// redirect answers with a Location. If the request's Host has a port, Envoy would keep that port even where the scheme
+// changes, so the Location names the right one, unless a new hostname drops it. Otherwise the scheme's default port is
+// left out (apis/v1 HTTPRequestRedirectFilter).
+func redirect(l lbsync.Listener, rule model.Rule, hostHasPort bool) *routev3.Route_Redirect {
 	r := rule.Redirect
 	out := &routev3.RedirectAction{ResponseCode: routev3.RedirectAction_FOUND, HostRedirect: r.Hostname}
-	if code, known := redirectCodes[r.StatusCode]; known {
+	if code, ok := redirectCodes[r.StatusCode]; ok {
 		out.ResponseCode = code
 	}
 	scheme, port := strings.ToLower(string(l.Protocol)), l.Port
@@ -75,7 +75,7 @@ func redirect(l lbsync.Listener, rule model.Rule, named bool) *routev3.Route_Red
 	if r.Port != 0 {
 		port = r.Port
 	}
-	if port != defaultPorts[scheme] || r.Hostname == "" && named {
+	if port != defaultPorts[scheme] || r.Hostname == "" && hostHasPort {
 		out.PortRedirect = uint32(port)
 	}
 	switch p := r.Path; {

@@ -10,13 +10,14 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"crossway.dev/crossway/pkg/gateway/model"
 	"crossway.dev/crossway/pkg/lbsync"
 )
 
-// routes adds the RouteConfiguration of a chain. Routes are never inside the Listener: connections that are open would
+// routes adds the RouteConfiguration of a chain. Routes are never inside the Listener, because open connections would
 // keep the old ones.
 func (t *translator) routes(l lbsync.Listener, c model.Chain) {
 	name := routesName(l, c)
@@ -27,7 +28,7 @@ func (t *translator) routes(l lbsync.Listener, c model.Chain) {
 	if m := misdirected(c); m != nil {
 		out.VirtualHosts = append(out.VirtualHosts, m)
 	}
-	t.add(&t.out.Routes, name, out)
+	t.add(&t.out.Routes, name, out, routeSources(l, c.Hosts))
 }
 
 // misdirected answers 421 for hostnames that other chains of the port serve.
@@ -52,9 +53,9 @@ func (t *translator) host(l lbsync.Listener, resource string, h model.VirtualHos
 	for _, rule := range h.Rules {
 		for _, route := range routesFor(l, rule) {
 			if err := validateRoute(rule, route); err != nil {
-				t.out.Faults = append(t.out.Faults, Fault{TypeURL: routeType, Name: resource, Part: route.GetName(), Message: err.Error()})
-				if route = refused(route); validate(route) != nil {
-					continue // not even the match can be said
+				t.out.Faults = append(t.out.Faults, Fault{TypeURL: resourcev3.RouteType, Name: resource, Part: route.GetName(), Message: err.Error()})
+				if route = answering500(route); validate(route) != nil {
+					continue // not even the match is valid
 				}
 			}
 			out.Routes = append(out.Routes, route)
@@ -63,11 +64,9 @@ func (t *translator) host(l lbsync.Listener, resource string, h model.VirtualHos
 	return out
 }
 
-const routeType = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
-
-// refused keeps the match of a route that Envoy would refuse and answers 500, so that its requests do not fall through
-// to a route of somebody else.
-func refused(route *routev3.Route) *routev3.Route {
+// answering500 replaces a route that Envoy would refuse: it keeps the match and answers 500, so that no request falls
+// through to a route of somebody else.
+func answering500(route *routev3.Route) *routev3.Route {
 	return &routev3.Route{Name: route.GetName(), Match: route.GetMatch(), Action: respond(model.Respond{StatusCode: 500})}
 }
 
@@ -93,7 +92,7 @@ func validateRoute(rule model.Rule, route *routev3.Route) error {
 	return validate(route)
 }
 
-// ruleName is how access logs name a rule: the route, the index of the rule and of the match, and the rule's own name.
+// ruleName names a rule in access logs: the route, the index of the rule and of the match, and the rule's own name.
 func ruleName(o model.Origin) string {
 	name := fmt.Sprintf("%s/%d/%d", model.RouteName(o.Route), o.Rule, o.Match)
 	if o.Name != "" {
@@ -106,25 +105,25 @@ func ruleName(o model.Origin) string {
 // not worth it).
 const safeMethods = "GET|HEAD|OPTIONS"
 
-// routesFor gives the Envoy routes of a rule: two where it forwards any method, because what may be retried depends on
-// it, or where it redirects, because Envoy keeps the port of a Host that has one.
+// routesFor returns the Envoy routes of a rule. A rule that forwards any method has two, because the method decides what
+// may be retried. A redirect has two, because Envoy keeps the port of a Host that has one.
 func routesFor(l lbsync.Listener, rule model.Rule) []*routev3.Route {
-	plain := func() *routev3.Route {
+	newRoute := func() *routev3.Route {
 		r := &routev3.Route{Name: ruleName(rule.Origin), Match: match(rule.Match)}
-		if rule.Forward == nil || alone(*rule.Forward) {
+		if rule.Forward == nil || isSingle(*rule.Forward) {
 			r.RequestHeadersToAdd, r.RequestHeadersToRemove = headers(rule.Request)
 		}
 		r.ResponseHeadersToAdd, r.ResponseHeadersToRemove = headers(rule.Response)
 		return r
 	}
-	r := plain()
+	r := newRoute()
 	switch {
 	case rule.Redirect != nil:
-		named := plain()
-		named.Match.Headers = append(named.Match.Headers, &routev3.HeaderMatcher{Name: ":authority",
+		withPort := newRoute()
+		withPort.Match.Headers = append(withPort.Match.Headers, &routev3.HeaderMatcher{Name: ":authority",
 			HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: text(".*:[0-9]+", true)}})
-		named.Action, r.Action = redirect(l, rule, true), redirect(l, rule, false)
-		return []*routev3.Route{named, r}
+		withPort.Action, r.Action = redirect(l, rule, true), redirect(l, rule, false)
+		return []*routev3.Route{withPort, r}
 	case rule.Forward == nil || !usable(*rule.Forward):
 		answer := model.Respond{StatusCode: 500}
 		if rule.Respond != nil {
@@ -136,7 +135,7 @@ func routesFor(l lbsync.Listener, rule model.Rule) []*routev3.Route {
 		r.Action = &routev3.Route_Route{Route: forward(rule, slices.Contains(strings.Split(safeMethods, "|"), rule.Match.Method))}
 		return []*routev3.Route{r}
 	}
-	safe := plain()
+	safe := newRoute()
 	safe.Match.Headers = append(safe.Match.Headers, &routev3.HeaderMatcher{Name: ":method",
 		HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: text(safeMethods, true)}})
 	safe.Action = &routev3.Route_Route{Route: forward(rule, true)}
@@ -144,7 +143,7 @@ func routesFor(l lbsync.Listener, rule model.Rule) []*routev3.Route {
 	return []*routev3.Route{safe, r}
 }
 
-// usable says whether any target exists and has a weight.
+// usable reports whether any target exists and has a weight.
 func usable(f model.Forward) bool {
 	return slices.ContainsFunc(f.Targets, func(t model.Target) bool { return t.Assignment != "" && t.Weight > 0 })
 }
@@ -193,7 +192,7 @@ func text(value string, isRegex bool) *matcherv3.StringMatcher {
 
 func regex(pattern string) *matcherv3.RegexMatcher { return &matcherv3.RegexMatcher{Regex: pattern} }
 
-// headers translates header changes. Values are literal: Envoy reads them as format strings, so that an unescaped
+// headers translates header changes. Values are literal. Envoy reads them as format strings, so an unescaped
 // "%REQ(authorization)%" would leak that header.
 func headers(c model.HeaderChanges) (add []*corev3.HeaderValueOption, remove []string) {
 	option := func(h model.Header, action corev3.HeaderValueOption_HeaderAppendAction) *corev3.HeaderValueOption {
@@ -212,14 +211,14 @@ func headers(c model.HeaderChanges) (add []*corev3.HeaderValueOption, remove []s
 // forward sends a rule's requests to its targets.
 func forward(rule model.Rule, safe bool) *routev3.RouteAction {
 	out := &routev3.RouteAction{
-		Timeout:     durationpb.New(0), // Envoy's own default would cut an answer after 15 s
+		Timeout:     durationpb.New(0), // Envoy's default would cut an answer after 15 s
 		RetryPolicy: retries(rule, safe),
-		IdleTimeout: idle(rule),
+		IdleTimeout: idleTimeout(rule),
 	}
-	if rule.Timeout != nil && *rule.Timeout > 0 { // not Timeout: outlierDetection says why
+	if rule.Timeout != nil && *rule.Timeout > 0 { // not Timeout: see outlierDetection
 		out.MaxStreamDuration = &routev3.RouteAction_MaxStreamDuration{MaxStreamDuration: durationpb.New(*rule.Timeout)}
 	}
-	if alone(*rule.Forward) {
+	if isSingle(*rule.Forward) {
 		out.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: rule.Forward.Targets[0].Assignment}
 	} else {
 		out.ClusterSpecifier, out.ClusterNotFoundResponseCode = weighted(rule)
@@ -234,12 +233,12 @@ func forward(rule model.Rule, safe bool) *routev3.RouteAction {
 	return out
 }
 
-// idle is how long nothing may happen to a rule's requests; nil: what the listener says. An answer is not to be cut
-// earlier than the rule says.
-func idle(rule model.Rule) *durationpb.Duration {
+// idleTimeout returns how long a rule's requests may be idle; nil: as long as the listener says. No answer is cut before
+// the rule's own timeouts.
+func idleTimeout(rule model.Rule) *durationpb.Duration {
 	var longest time.Duration
 	if rule.BackendTimeout != nil {
-		longest = *rule.BackendTimeout * (1 + triesWithTimeout)
+		longest = *rule.BackendTimeout * (1 + maxRetriesWithTimeout)
 	}
 	switch {
 	case rule.Timeout == nil:
@@ -248,30 +247,30 @@ func idle(rule model.Rule) *durationpb.Duration {
 	default:
 		longest = *rule.Timeout
 	}
-	if longest <= streamIdle {
+	if longest <= streamIdleTimeout {
 		return nil
 	}
 	return durationpb.New(longest)
 }
 
-// alone says whether a rule has one target with nothing of its own.
-func alone(f model.Forward) bool {
-	return len(f.Targets) == 1 && none(f.Targets[0].Request) && none(f.Targets[0].Response)
+// isSingle reports whether a rule has one target without header changes of its own.
+func isSingle(f model.Forward) bool {
+	return len(f.Targets) == 1 && isEmpty(f.Targets[0].Request) && isEmpty(f.Targets[0].Response)
 }
 
-// weighted divides a rule over targets that have something of their own. A target that cannot be used is a cluster
-// that does not exist, answered 500 for exactly its part. Envoy would apply a target's changes to the request before
-// those of its rule, so the target has both.
+// weighted divides a rule over several targets. A target that cannot be used is a cluster that does not exist, answered
+// 500 for exactly its part. Envoy would apply a target's changes to the request before those of its rule, so the target
+// has both.
 func weighted(rule model.Rule) (*routev3.RouteAction_WeightedClusters, routev3.RouteAction_ClusterNotFoundResponseCode) {
 	code := routev3.RouteAction_SERVICE_UNAVAILABLE
 	out := &routev3.WeightedCluster{}
 	for _, t := range rule.Forward.Targets {
 		w := &routev3.WeightedCluster_ClusterWeight{Name: t.Assignment, Weight: number(t.Weight)}
 		if t.Assignment == "" {
-			w.Name, code = nowhere, routev3.RouteAction_INTERNAL_SERVER_ERROR
+			w.Name, code = missingCluster, routev3.RouteAction_INTERNAL_SERVER_ERROR
 		}
-		first := without(rule.Request, t.Request.Remove)
-		w.RequestHeadersToAdd, w.RequestHeadersToRemove = headers(first)
+		ofRule := without(rule.Request, t.Request.Remove)
+		w.RequestHeadersToAdd, w.RequestHeadersToRemove = headers(ofRule)
 		add, remove := headers(t.Request)
 		w.RequestHeadersToAdd = append(w.RequestHeadersToAdd, add...)
 		w.RequestHeadersToRemove = append(w.RequestHeadersToRemove, remove...)
@@ -295,29 +294,29 @@ func mirror(m model.Mirror) *routev3.RouteAction_RequestMirrorPolicy {
 }
 
 const (
-	// retryAny repeats whatever failed before an answer came; retryUnsent only what the backend cannot have seen.
+	// retryAny repeats a request that failed before an answer came, retryUnsent only one that no backend can have seen.
 	retryAny    = "connect-failure,refused-stream,reset"
 	retryUnsent = "connect-failure,refused-stream,reset-before-request"
-	// tries, and the waits before them, are for a few endpoints that answer nothing to be ejected, or for the hub to move
-	// their share away, while the request lasts: also for a lone one, all of whose endpoints are dead. Waits are random
-	// up to a limit that doubles: 3.6 s in the mean, and 250 ms more for each connection that is not even refused. More
-	// tries would spread a request that kills who answers it to more endpoints.
-	tries     = 9
-	firstWait = 25 * time.Millisecond
-	longWait  = 2 * time.Second
-	// triesWithTimeout: where each try has a time limit (its assignment's), who is slow must not be asked many times more.
-	triesWithTimeout = 2
-	// choices for another try: an endpoint that was tried already is chosen only when so many choices gave no other.
-	choices = 100
+	// maxRetries and the delays before them last long enough for a few dead endpoints to be ejected, or for the hub to
+	// move their share away, before the request fails. This holds for a lone request too, all of whose endpoints are dead.
+	// Delays are random, up to a limit that doubles: 3.6 s in total on average, and 250 ms more for each connection that
+	// is not even refused. More retries would spread a request that crashes its endpoint to more endpoints.
+	maxRetries    = 9
+	minRetryDelay = 25 * time.Millisecond
+	maxRetryDelay = 2 * time.Second
+	// maxRetriesWithTimeout applies where each try has a time limit: a slow backend must not be asked many times more.
+	maxRetriesWithTimeout = 2
+	// hostSelectionAttempts is how many hosts Envoy picks to find one that it has not tried yet.
+	hostSelectionAttempts = 100
 )
 
 func retries(rule model.Rule, safe bool) *routev3.RetryPolicy {
 	out := &routev3.RetryPolicy{
 		RetryOn:    retryUnsent,
-		NumRetries: number(tries),
+		NumRetries: number(maxRetries),
 		RetryBackOff: &routev3.RetryPolicy_RetryBackOff{
-			BaseInterval: durationpb.New(firstWait), MaxInterval: durationpb.New(longWait)}, // random, doubled from try to try
-		HostSelectionRetryMaxAttempts: choices,
+			BaseInterval: durationpb.New(minRetryDelay), MaxInterval: durationpb.New(maxRetryDelay)}, // random, doubled from one retry to the next
+		HostSelectionRetryMaxAttempts: hostSelectionAttempts,
 		RetryHostPredicate: []*routev3.RetryPolicy_RetryHostPredicate{{Name: "envoy.retry_host_predicates.previous_hosts",
 			ConfigType: &routev3.RetryPolicy_RetryHostPredicate_TypedConfig{TypedConfig: previousHosts}}},
 	}
@@ -325,16 +324,16 @@ func retries(rule model.Rule, safe bool) *routev3.RetryPolicy {
 		out.RetryOn = retryAny
 	}
 	if rule.BackendTimeout != nil && *rule.BackendTimeout > 0 {
-		out.NumRetries = number(triesWithTimeout)
+		out.NumRetries = number(maxRetriesWithTimeout)
 	}
 	return out
 }
 
-// without leaves out what would be set or added and then removed: Envoy removes first.
+// without drops the headers that would be set or added and then removed: Envoy removes first.
 func without(c model.HeaderChanges, removed []string) model.HeaderChanges {
-	gone := func(h model.Header) bool { return slices.Contains(removed, h.Name) }
-	c.Set, c.Add = slices.DeleteFunc(slices.Clone(c.Set), gone), slices.DeleteFunc(slices.Clone(c.Add), gone)
+	isRemoved := func(h model.Header) bool { return slices.Contains(removed, h.Name) }
+	c.Set, c.Add = slices.DeleteFunc(slices.Clone(c.Set), isRemoved), slices.DeleteFunc(slices.Clone(c.Add), isRemoved)
 	return c
 }
 
-func none(c model.HeaderChanges) bool { return len(c.Set)+len(c.Add)+len(c.Remove) == 0 }
+func isEmpty(c model.HeaderChanges) bool { return len(c.Set)+len(c.Add)+len(c.Remove) == 0 }

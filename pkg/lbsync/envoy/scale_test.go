@@ -149,7 +149,7 @@ func routeChanges(t *testing.T, extra ...model.VirtualHost) (cold time.Duration,
 	p.Listeners[0].Address, p.Listeners[0].Port = netip.MustParseAddr("127.0.0.1"), freePort(t)
 	hosts := &p.Listeners[0].Chains[0].Hosts
 	*hosts = append(*hosts, extra...)
-	var memo envoy.Memo
+	var cache envoy.Cache
 	have := map[string]string{}
 	var loads []server.Resource
 	for _, a := range p.Assignments {
@@ -166,7 +166,7 @@ func routeChanges(t *testing.T, extra ...model.VirtualHost) (cold time.Duration,
 			(*hosts)[n*31].Rules = []model.Rule{{Match: prefix(fmt.Sprint("/", n)), Forward: to(p.Assignments[n].Key)}}
 		}
 		changed := map[string]string{}
-		translated := memo.Translate(p)
+		translated := cache.Translate(p)
 		for _, r := range translated.Routes {
 			if have[r.Name] != r.Version {
 				changed[r.Name], have[r.Name] = r.Version, r.Version

@@ -17,59 +17,59 @@ import (
 	"crossway.dev/crossway/pkg/lbsync"
 )
 
-// scopedFrom is the number of hosts from which a chain has a RouteConfiguration for each host. Envoy rebuilds a whole
-// RouteConfiguration for one changed route: 27 ms with 1000 hosts, against 1.5 ms when each is a resource of its own.
-// Below it the rebuild is cheaper than the bookkeeping.
-const scopedFrom = 50
+// minScopedHosts is the number of hosts from which a chain has a RouteConfiguration for each host. Envoy rebuilds a whole
+// RouteConfiguration for one changed route: 27 ms with 1000 hosts, against 1.5 ms when each host is a resource of its
+// own. With fewer hosts the rebuild is cheaper than the bookkeeping.
+const minScopedHosts = 50
 
-// scopable says whether a chain can be served host by host: scopes are found by the whole name, so every host that has
-// rules must be exact, as must those answered 421. A wildcard host without rules is what an unknown name is: 404.
+// scopable reports whether a chain can be served host by host. Envoy finds scopes by the whole name, so every host that
+// has rules or is answered 421 must be exact. A wildcard host without rules answers 404, as an unknown name does.
 func scopable(c model.Chain) bool {
-	if len(c.Hosts) < scopedFrom {
+	if len(c.Hosts) < minScopedHosts {
 		return false
 	}
-	return !slices.ContainsFunc(c.Misdirected, wild) &&
-		!slices.ContainsFunc(c.Hosts, func(h model.VirtualHost) bool { return wild(h.Hostname) && len(h.Rules) > 0 })
+	return !slices.ContainsFunc(c.Misdirected, isWildcard) &&
+		!slices.ContainsFunc(c.Hosts, func(h model.VirtualHost) bool { return isWildcard(h.Hostname) && len(h.Rules) > 0 })
 }
 
-func wild(hostname string) bool { return strings.Contains(hostname, "*") }
+func isWildcard(hostname string) bool { return strings.Contains(hostname, "*") }
 
-// scopeHeader carries the scope's name inside one Envoy. It is overwritten on every request and never sent on.
+// scopeHeader carries the scope's name within one Envoy. It is overwritten on every request and never sent on.
 const scopeHeader = "x-crossway-scope"
 
-// scopedRoutes adds a RouteConfiguration and a scope for each host of a chain. A scope is named as its RouteConfiguration
-// and its key are: the chain's name and the host, because every connection manager of an Envoy sees all scopes.
+// scopedRoutes adds a RouteConfiguration and a scope for each host of a chain. A scope, its key and its RouteConfiguration
+// have one name, the chain's and the host, because every connection manager of an Envoy sees all scopes.
 func (t *translator) scopedRoutes(l lbsync.Listener, c model.Chain) {
 	chain := routesName(l, c)
-	t.out.Append(t.memo.chain(l, chain, c.Hosts))
+	t.out.Append(t.cache.chain(l, chain, c.Hosts))
 	if m := misdirected(c); m != nil {
 		name := chain + "/+misdirected" // no hostname has a plus
 		t.add(&t.out.Routes, name, &routev3.RouteConfiguration{Name: name, IgnorePortInHostMatching: true,
-			VirtualHosts: []*routev3.VirtualHost{m}})
+			VirtualHosts: []*routev3.VirtualHost{m}}, routeSources(l, nil))
 		for _, host := range m.GetDomains() {
-			t.add(&t.out.ScopedRoutes, chain+"/"+host, scope(chain+"/"+host, name))
+			t.add(&t.out.ScopedRoutes, chain+"/"+host, scope(chain+"/"+host, name), routeSources(l, nil))
 		}
 	}
 }
 
-// pointAtScopes has a chain's connection manager find what scopedRoutes adds.
-func pointAtScopes(manager *hcmv3.HttpConnectionManager, chain string) {
+// useScopedRoutes makes a chain's connection manager find the scopes that scopedRoutes adds.
+func useScopedRoutes(manager *hcmv3.HttpConnectionManager, chain string) {
 	manager.HttpFilters = append(scopeFilters(chain), manager.GetHttpFilters()...)
 	manager.RouteSpecifier = &hcmv3.HttpConnectionManager_ScopedRoutes{ScopedRoutes: &hcmv3.ScopedRoutes{
 		Name:            "scopes",
-		RdsConfigSource: ads(),
+		RdsConfigSource: adsSource(),
 		ScopeKeyBuilder: keyBuilder(),
-		ConfigSpecifier: &hcmv3.ScopedRoutes_ScopedRds{ScopedRds: &hcmv3.ScopedRds{ScopedRdsConfigSource: ads()}},
+		ConfigSpecifier: &hcmv3.ScopedRoutes_ScopedRds{ScopedRds: &hcmv3.ScopedRds{ScopedRdsConfigSource: adsSource()}},
 	}}
 }
 
-// madeOf gives the RouteConfiguration and the scope of one host of a chain.
-func madeOf(l lbsync.Listener, chain string, h model.VirtualHost) *Resources {
+// translateHost returns the RouteConfiguration and the scope of one host of a chain.
+func translateHost(l lbsync.Listener, chain string, h model.VirtualHost) *Resources {
 	var t translator
-	name := chain + "/" + h.Hostname
+	name, sources := chain+"/"+h.Hostname, routeSources(l, []model.VirtualHost{h})
 	t.add(&t.out.Routes, name, &routev3.RouteConfiguration{Name: name, IgnorePortInHostMatching: true,
-		RequestHeadersToRemove: []string{scopeHeader}, VirtualHosts: []*routev3.VirtualHost{t.host(l, name, h)}})
-	t.add(&t.out.ScopedRoutes, name, scope(name, name))
+		RequestHeadersToRemove: []string{scopeHeader}, VirtualHosts: []*routev3.VirtualHost{t.host(l, name, h)}}, sources)
+	t.add(&t.out.ScopedRoutes, name, scope(name, name), sources)
 	return &t.out
 }
 
@@ -89,8 +89,8 @@ func keyBuilder() *hcmv3.ScopedRoutes_ScopeKeyBuilder {
 			Name: scopeHeader, ExtractType: &hcmv3.ScopedRoutes_ScopeKeyBuilder_FragmentBuilder_HeaderValueExtractor_Index{Index: 0}}}}}}
 }
 
-// scopeFilters set the scope header from the request's host, in lower case and without a port, and let Envoy look for
-// the route once more: it compares scopes as plain text.
+// scopeFilters set the scope header from the request's host, in lower case and without a port, because Envoy compares
+// scopes as plain text. They then make Envoy look for the route again.
 func scopeFilters(chain string) []*hcmv3.HttpFilter {
 	cel := &celv3.Cel{CelConfig: &corev3.CelExpressionConfig{EnableStringFunctions: true}}
 	header := &headerv3.HeaderMutation{Mutations: &headerv3.Mutations{
@@ -98,7 +98,7 @@ func scopeFilters(chain string) []*hcmv3.HttpFilter {
 		RequestMutations: []*mutationv3.HeaderMutation{{Action: &mutationv3.HeaderMutation_Append{Append: &corev3.HeaderValueOption{
 			AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
 			Header:       &corev3.HeaderValue{Key: scopeHeader, Value: chain + "/%CEL(request.host.lowerAscii().split(':')[0])%"}}}}}}}
-	again := &statev3.Config{ClearRouteCache: true, OnRequestHeaders: []*valuev3.FilterStateValue{{
+	clearRouteCache := &statev3.Config{ClearRouteCache: true, OnRequestHeaders: []*valuev3.FilterStateValue{{
 		Key:        &valuev3.FilterStateValue_ObjectKey{ObjectKey: "crossway.scope"},
 		FactoryKey: "envoy.string",
 		Value: &valuev3.FilterStateValue_FormatString{FormatString: &corev3.SubstitutionFormatString{
@@ -106,6 +106,6 @@ func scopeFilters(chain string) []*hcmv3.HttpFilter {
 				Specifier: &corev3.DataSource_InlineString{InlineString: "set"}}}}}}}}
 	return []*hcmv3.HttpFilter{
 		{Name: "envoy.filters.http.header_mutation", ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: packed(header)}},
-		{Name: "envoy.filters.http.set_filter_state", ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: packed(again)}},
+		{Name: "envoy.filters.http.set_filter_state", ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: packed(clearRouteCache)}},
 	}
 }

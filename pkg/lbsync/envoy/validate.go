@@ -14,9 +14,8 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 )
 
-// validate applies Envoy's own constraints (protoc-gen-validate), also inside every Any, where the generated
-// ValidateAll stops, and what Envoy checks in code and these do not: regular expressions, and headers that must not
-// be changed.
+// validate checks Envoy's own constraints (protoc-gen-validate), also inside every Any, where the generated ValidateAll
+// stops. It also checks what Envoy checks in code only: regular expressions and weights.
 func validate(message proto.Message) error {
 	if v, ok := message.(interface{ ValidateAll() error }); ok {
 		if err := v.ValidateAll(); err != nil {
@@ -41,7 +40,7 @@ func validateInside(m protoreflect.Message) (err error) {
 		if _, err := regexp.Compile(message.GetRegex()); err != nil {
 			return err
 		}
-	case *endpointv3.ClusterLoadAssignment: // large, often made, and without any of these
+	case *endpointv3.ClusterLoadAssignment: // large, frequent, and without any of these
 		return nil
 	case *routev3.WeightedCluster:
 		if err := validateWeights(message); err != nil {
@@ -94,7 +93,7 @@ func validateWeights(w *routev3.WeightedCluster) error {
 // headerName is a token of RFC 9110 section 5.6.2; Envoy accepts other names and then breaks the message.
 var headerName = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
 
-// validateHeader refuses names that Envoy refuses, or that a header change cannot mean.
+// validateHeader refuses names that Envoy refuses, and the host, which a header change cannot set.
 func validateHeader(name string) error {
 	if !headerName.MatchString(name) {
 		return fmt.Errorf("%q is no header name", name)
