@@ -1,40 +1,57 @@
 package v1alpha1
 
-// Names that all rooms agree on.
+import "time"
+
+// Names that agents, hub and edges agree on.
 const (
-	// FleetNamespace is where the hub keeps FleetServices: the fleet's truth
-	// about each service, readable by every member.
+	// FleetNamespace is the namespace of FleetServices on the hub. Every member may read it.
 	FleetNamespace = "crossway-fleet"
-	// SystemNamespace is where the hub itself runs.
+	// SystemNamespace is the namespace of the hub itself.
 	SystemNamespace = "crossway-system"
-	// MemberNamespacePrefix and a cluster's name give its namespace on the hub:
-	// the only one that it may write to.
+	// MemberNamespacePrefix begins the name of a member's namespace on the hub: see MemberNamespace.
 	MemberNamespacePrefix = "member-"
 
 	// GatewayController is the controllerName of Crossway's GatewayClasses.
 	GatewayController = "crossway.dev/gateway"
 
-	// MemberUserPrefix and a cluster's name give the user its agent is on the hub.
+	// MemberUserPrefix and a cluster's name are the user name of its agent on the hub.
 	MemberUserPrefix = "crossway:member:"
-	// MembersGroup is the group of every agent on the hub.
+	// MembersGroup is the group of all agents on the hub.
 	MembersGroup = "crossway:members"
 
-	// AgentLease is the Lease that an agent renews in its namespace every 10 s.
+	// AgentLease is the name of the Lease that an agent renews in its namespace on the hub.
 	AgentLease = "crossway-agent"
+	// AgentLeaseRenewInterval is the time between two renewals of that Lease.
+	AgentLeaseRenewInterval = 10 * time.Second
+	// AgentLeaseDuration is the time without a renewal after which a member
+	// counts as silent: three renewals may be lost.
+	AgentLeaseDuration = 40 * time.Second
 
 	// LabelServiceName, LabelServiceNamespace and LabelSourceCluster are on each
-	// EndpointSlice that a member pushes. The slice has no kubernetes.io/service-name:
-	// no controller of the hub's cluster may take it for its own.
+	// EndpointSlice that an agent pushes to the hub. These slices do not have the
+	// label kubernetes.io/service-name, so that no controller of the hub's own
+	// cluster uses them for a Service there.
 	LabelServiceName      = "crossway.dev/service-name"
 	LabelServiceNamespace = "crossway.dev/service-namespace"
 	LabelSourceCluster    = "multicluster.kubernetes.io/source-cluster"
-	// LabelMember is on the namespace, Role and binding that the hub makes for a member.
+	// LabelMember is on the Namespace, Role and RoleBinding that the hub makes for a member.
 	LabelMember = "crossway.dev/member"
 
-	// AgentFieldManager and HubFieldManager own what server-side apply writes.
+	// AgentFieldManager and HubFieldManager are the field managers of server-side apply.
 	AgentFieldManager = "crossway-member-agent"
 	HubFieldManager   = "crossway-hub"
 
-	// ManagedBySlices is endpointslice.kubernetes.io/managed-by of pushed slices.
+	// ManagedBySlices is the value of endpointslice.kubernetes.io/managed-by on pushed slices.
 	ManagedBySlices = "member-agent.crossway.dev"
 )
+
+// MemberNamespace is the namespace of a member on the hub, the only one that
+// its agent may write to.
+func MemberNamespace[Name ~string](cluster Name) string {
+	return MemberNamespacePrefix + string(cluster)
+}
+
+// ObjectName is the name of a service's MemberExport and FleetService,
+// <service>.<namespace>: at most 127 characters. Neither part has a dot in it,
+// so two services never have the same name.
+func (s ServiceReference) ObjectName() string { return s.Name + "." + s.Namespace }

@@ -6,15 +6,13 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
-	"runtime/debug"
 	"syscall"
 
 	"github.com/spf13/cobra"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
-)
 
-// version is set by -ldflags "-X main.version=v0.1.0".
-var version = ""
+	"crossway.dev/crossway/pkg/program"
+)
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -32,6 +30,7 @@ func run(ctx context.Context, args []string, streams genericiooptions.IOStreams)
 	root := &cobra.Command{
 		Use:           "crossway",
 		Short:         "Joins many Kubernetes clusters into one fleet behind one Gateway API",
+		Version:       program.Version(),
 		SilenceUsage:  true,
 		SilenceErrors: true, // main prints the error, once
 	}
@@ -49,19 +48,8 @@ func versionCommand(streams genericiooptions.IOStreams) *cobra.Command {
 		Short: "Prints the version of this command",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			_, err := fmt.Fprintf(streams.Out, "crossway %s %s %s/%s\n", buildVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			_, err := fmt.Fprintf(streams.Out, "crossway %s %s %s/%s\n", program.Version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 			return err
 		},
 	}
-}
-
-// buildVersion is what the linker was told, else what Go knows of the build.
-func buildVersion() string {
-	if version != "" {
-		return version
-	}
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return "(devel)"
 }

@@ -53,8 +53,8 @@ func until(t testing.TB, what string, met func() bool) {
 
 var built sync.Once
 
-// program is the hub, built once for all tests.
-func program(t testing.TB) string {
+// hubBinary is the hub, built once for all tests.
+func hubBinary(t testing.TB) string {
 	t.Helper()
 	path := filepath.Join(envtestkit.Dir(t), "hub")
 	built.Do(func() {
@@ -104,7 +104,7 @@ func (f *world) make(objects ...client.Object) {
 // startHub runs the program until the test ends or stopHub.
 func (f *world) startHub() {
 	f.t.Helper()
-	path := program(f.t)
+	path := hubBinary(f.t)
 	log, err := os.CreateTemp(f.t.TempDir(), "hub-*.log")
 	check(f.t, err)
 	f.hub = exec.Command(path, "--kubeconfig="+envtestkit.Kubeconfig(f.t), "--xds-addr="+f.xds, "--xds-names=127.0.0.1,localhost",

@@ -55,7 +55,7 @@ func TestSize(t *testing.T) {
 	began := time.Now()
 	changing := f.fill(*imports)
 	t.Logf("filled in %s", time.Since(began))
-	program(t)
+	hubBinary(t)
 	began = time.Now()
 	f.startHub()
 	until(t, "ready", f.ready)

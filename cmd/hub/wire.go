@@ -20,11 +20,11 @@ import (
 
 	"crossway.dev/crossway/pkg/condition"
 	"crossway.dev/crossway/pkg/condition/writer"
-	"crossway.dev/crossway/pkg/election"
 	"crossway.dev/crossway/pkg/gateway"
 	"crossway.dev/crossway/pkg/gateway/reconciler"
 	"crossway.dev/crossway/pkg/lbsync/endpoints"
 	"crossway.dev/crossway/pkg/lbsync/server"
+	"crossway.dev/crossway/pkg/program"
 	registrationhub "crossway.dev/crossway/pkg/registration/hub"
 	importagent "crossway.dev/crossway/pkg/serviceimport/agent"
 	importhub "crossway.dev/crossway/pkg/serviceimport/hub"
@@ -37,22 +37,17 @@ func wire(ctx context.Context, o Options, cluster *rest.Config) (manager.Manager
 	if err != nil {
 		return nil, err
 	}
-	lock, err := election.Lock(cluster, election.Lease{Namespace: o.Namespace, Name: "crossway-hub", Pod: os.Getenv("POD_NAME")})
-	if err != nil {
+	options := ctrl.Options{
+		Scheme:                 newScheme(),
+		Cache:                  cacheOptions(),
+		Metrics:                metricsserver.Options{BindAddress: o.MetricsAddr},
+		HealthProbeBindAddress: o.HealthAddr,
+	}
+	election := program.LeaderElection{Enabled: o.LeaderElect, Namespace: o.Namespace, Name: "crossway-hub", Pod: os.Getenv("POD_NAME")}
+	if err := election.Configure(&options, cluster); err != nil {
 		return nil, err
 	}
-	mgr, err := ctrl.NewManager(cluster, ctrl.Options{
-		Scheme:                        newScheme(),
-		Cache:                         cacheOptions(),
-		Metrics:                       metricsserver.Options{BindAddress: o.MetricsAddr},
-		HealthProbeBindAddress:        o.HealthAddr,
-		LeaderElection:                o.LeaderElect,
-		LeaderElectionID:              "crossway-hub",
-		LeaderElectionNamespace:       o.Namespace,
-		LeaderElectionReleaseOnCancel: true, // the process ends when the manager does
-
-		LeaderElectionResourceLockInterface: lock,
-	})
+	mgr, err := ctrl.NewManager(cluster, options)
 	if err != nil {
 		return nil, fmt.Errorf("make the manager: %w", err)
 	}

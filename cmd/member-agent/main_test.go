@@ -59,7 +59,7 @@ func TestOptions(t *testing.T) {
 		{"--cluster=hub --hub-kubeconfig=f", "--cluster=hub cannot be"},
 		{"--cluster=" + strings.Repeat("a", 51) + " --hub-kubeconfig=f", "cannot be the name"},
 		{"--cluster=us-west --hub-kubeconfig=f --leader-elect", "--leader-elect needs --namespace"},
-		{"--cluster=us-west --hub-kubeconfig=f --log-level=loud", "--log-level=loud is none of"},
+		{"--cluster=us-west --hub-kubeconfig=f --log-level=loud", `--log-level "loud"`},
 		{"--cluster=us-west --hub-kubeconfig=/does/not/exist --kubeconfig=/does/not/exist", "--kubeconfig: "},
 		{"--cluster=us-west extra", `unexpected argument "extra"`},
 		{"--no-such-flag", "not defined"},

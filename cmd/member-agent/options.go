@@ -4,15 +4,13 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"log/slog"
-	"strings"
 
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"crossway.dev/crossway/pkg/fleet"
 )
 
-// Options are the flags of member-agent.
+// Options are the flags of member-agent, beside those of every program.
 type Options struct {
 	Cluster       string
 	HubKubeconfig string
@@ -21,7 +19,6 @@ type Options struct {
 	HealthAddr    string
 	LeaderElect   bool
 	Namespace     string
-	LogLevel      string
 }
 
 // Bind adds the flags to a set.
@@ -33,19 +30,18 @@ func (o *Options) Bind(flags *flag.FlagSet) {
 	flags.StringVar(&o.HealthAddr, "health-addr", ":8081", "address of /healthz and /readyz; 0: none")
 	flags.BoolVar(&o.LeaderElect, "leader-elect", false, "let one of several agents of this cluster work, by a Lease in --namespace")
 	flags.StringVar(&o.Namespace, "namespace", "", "namespace of the agent in this cluster, for its Lease (required with --leader-elect)")
-	flags.StringVar(&o.LogLevel, "log-level", "info", "debug, info, warn or error")
 }
 
-// maxCluster is the longest name of a MemberCluster.
-const maxCluster = 50
+// maxClusterLength is the length of the longest name of a MemberCluster.
+const maxClusterLength = 50
 
-// Validate says all that is wrong with the flags.
+// Validate returns all faults of the flags together.
 func (o *Options) Validate() error {
 	var faults []error
 	if o.Cluster == "" {
 		faults = append(faults, errors.New("--cluster is missing: give the name of this cluster's MemberCluster on the hub"))
-	} else if wrong := validation.IsDNS1123Label(o.Cluster); len(wrong) > 0 || len(o.Cluster) > maxCluster || o.Cluster == string(fleet.HubCluster) {
-		faults = append(faults, fmt.Errorf("--cluster=%s cannot be the name of a MemberCluster: at most %d lower case letters, digits and '-', not %q", o.Cluster, maxCluster, fleet.HubCluster))
+	} else if wrong := validation.IsDNS1123Label(o.Cluster); len(wrong) > 0 || len(o.Cluster) > maxClusterLength || o.Cluster == string(fleet.HubCluster) {
+		faults = append(faults, fmt.Errorf("--cluster=%s cannot be the name of a MemberCluster: at most %d lower case letters, digits and '-', not %q", o.Cluster, maxClusterLength, fleet.HubCluster))
 	}
 	if o.HubKubeconfig == "" {
 		faults = append(faults, errors.New("--hub-kubeconfig is missing: give the file that lets this cluster into the hub"))
@@ -53,15 +49,5 @@ func (o *Options) Validate() error {
 	if o.LeaderElect && o.Namespace == "" {
 		faults = append(faults, errors.New("--leader-elect needs --namespace: the namespace for the agents' Lease"))
 	}
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(o.LogLevel)); err != nil {
-		faults = append(faults, fmt.Errorf("--log-level=%s is none of debug, info, warn, error", o.LogLevel))
-	}
 	return errors.Join(faults...)
-}
-
-func (o *Options) level() slog.Level {
-	var level slog.Level
-	_ = level.UnmarshalText([]byte(strings.ToUpper(o.LogLevel))) // Validate has said what is wrong with it
-	return level
 }

@@ -10,7 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -19,21 +19,18 @@ import (
 	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
 
 	"crossway.dev/crossway/api/v1alpha1"
-	"crossway.dev/crossway/pkg/election"
 	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/program"
 	"crossway.dev/crossway/pkg/serviceexport/agent"
 )
 
-// Requests per second to each API server, and how many at once. client-go's 5
-// and 10 would make 200 exports at once take two minutes; these let them go
-// out in about two seconds and still keep one agent from flooding the hub.
-const (
-	qps   = 200
-	burst = 400
-)
+// apiClient has limits with which 200 exports at once are pushed in about two
+// seconds (client-go's own make that two minutes), and with which one agent
+// still cannot flood the hub.
+var apiClient = program.Client{UserAgent: name, QPS: 200, Burst: 400}
 
-// readyPatience is how long one answer of /readyz may take.
-const readyPatience = time.Second
+// readyzTimeout is how long one answer of /readyz may take.
+const readyzTimeout = time.Second
 
 // wire makes the program, in the order in which exports flow: from the member,
 // through the exporter, to the hub.
@@ -45,7 +42,7 @@ func wire(o Options) (ctrl.Manager, error) {
 		}
 	}
 
-	memberConfig, err := memberConfigOf(o.Kubeconfig)
+	memberConfig, err := apiClient.Config("--kubeconfig", o.Kubeconfig)
 	if err != nil {
 		return nil, err
 	}
@@ -54,11 +51,11 @@ func wire(o Options) (ctrl.Manager, error) {
 		return nil, err
 	}
 
-	hubConfig, err := clientcmd.BuildConfigFromFlags("", o.HubKubeconfig)
+	hubConfig, err := apiClient.Config("--hub-kubeconfig", o.HubKubeconfig)
 	if err != nil {
-		return nil, fmt.Errorf("--hub-kubeconfig: %w", err)
+		return nil, err
 	}
-	hub, err := agent.NewHub(limited(hubConfig), fleet.ClusterName(o.Cluster), scheme)
+	hub, err := agent.NewHub(hubConfig, fleet.ClusterName(o.Cluster), scheme)
 	if err != nil {
 		return nil, err
 	}
@@ -83,26 +80,20 @@ func wire(o Options) (ctrl.Manager, error) {
 }
 
 func newManager(o Options, config *rest.Config, scheme *runtime.Scheme) (ctrl.Manager, error) {
-	wait := true
-	lock, err := election.Lock(config, election.Lease{Namespace: o.Namespace, Name: "crossway-member-agent", Pod: os.Getenv("POD_NAME")})
-	if err != nil {
+	options := ctrl.Options{
+		Scheme:                 scheme,
+		Cache:                  cache.Options{DefaultTransform: cache.TransformStripManagedFields()},
+		Client:                 client.Options{Cache: &client.CacheOptions{EnableReadYourWritesConsistency: ptr.To(true)}},
+		Metrics:                metricsserver.Options{BindAddress: o.MetricsAddr},
+		HealthProbeBindAddress: o.HealthAddr,
+	}
+	election := program.LeaderElection{Enabled: o.LeaderElect, Namespace: o.Namespace, Name: name, Pod: os.Getenv("POD_NAME")}
+	if err := election.Configure(&options, config); err != nil {
 		return nil, err
 	}
-	mgr, err := ctrl.NewManager(config, ctrl.Options{
-		Scheme:                        scheme,
-		Cache:                         cache.Options{DefaultTransform: cache.TransformStripManagedFields()},
-		Client:                        client.Options{Cache: &client.CacheOptions{EnableReadYourWritesConsistency: &wait}},
-		Metrics:                       metricsserver.Options{BindAddress: o.MetricsAddr},
-		HealthProbeBindAddress:        o.HealthAddr,
-		LeaderElection:                o.LeaderElect,
-		LeaderElectionID:              "crossway-member-agent",
-		LeaderElectionNamespace:       o.Namespace,
-		LeaderElectionReleaseOnCancel: true, // nothing runs after the manager has stopped
-
-		LeaderElectionResourceLockInterface: lock,
-	})
+	mgr, err := ctrl.NewManager(config, options)
 	if err != nil {
-		return nil, fmt.Errorf("manager of this cluster: %w", err)
+		return nil, fmt.Errorf("make the manager of this cluster: %w", err)
 	}
 	return mgr, nil
 }
@@ -114,7 +105,7 @@ func addChecks(mgr ctrl.Manager, exporter *agent.Exporter) error {
 		return fmt.Errorf("add /healthz: %w", err)
 	}
 	err := mgr.AddReadyzCheck("first-push", func(request *http.Request) error {
-		ctx, cancel := context.WithTimeout(request.Context(), readyPatience)
+		ctx, cancel := context.WithTimeout(request.Context(), readyzTimeout)
 		defer cancel()
 		return exporter.FirstPush(ctx)
 	})
@@ -122,26 +113,4 @@ func addChecks(mgr ctrl.Manager, exporter *agent.Exporter) error {
 		return fmt.Errorf("add /readyz: %w", err)
 	}
 	return nil
-}
-
-func memberConfigOf(kubeconfig string) (*rest.Config, error) {
-	if kubeconfig == "" {
-		config, err := rest.InClusterConfig()
-		if err != nil {
-			return nil, fmt.Errorf("outside of a cluster --kubeconfig is needed: %w", err)
-		}
-		return limited(config), nil
-	}
-	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
-	if err != nil {
-		return nil, fmt.Errorf("--kubeconfig: %w", err)
-	}
-	return limited(config), nil
-}
-
-func limited(config *rest.Config) *rest.Config {
-	config = rest.CopyConfig(config)
-	config.QPS, config.Burst = qps, burst
-	config.UserAgent = "crossway-member-agent"
-	return config
 }

@@ -45,10 +45,10 @@ var shells = map[string][]string{
 	"pkg/lbsync/server":       nil,
 	"pkg/condition/writer":    nil,
 	"pkg/apply":               nil,
-	"pkg/election":            nil,
+	"pkg/program":             nil,
 }
 
-var allShells = []string{"api/v1alpha1", "pkg/fleet", "pkg/gateway/model", "pkg/condition", "pkg/condition/writer", "pkg/apply", "pkg/batch"}
+var allShells = []string{"api/v1alpha1", "pkg/fleet", "pkg/gateway/model", "pkg/condition", "pkg/condition/writer", "pkg/apply", "pkg/program", "pkg/batch"}
 
 // What pure rooms never import from outside: clients, clocks, logs, metrics,
 // and protobuf except for lbsync/envoy. Types of objects (k8s.io/api,

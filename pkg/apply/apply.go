@@ -5,57 +5,33 @@ import (
 	"encoding/json"
 	"fmt"
 
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
 )
 
-// Object applies all of object but its status, in the name of manager, taking
-// over fields that others wrote. Afterwards object is what is stored.
+// Object applies object without its status as manager, and takes over fields
+// that others wrote. Afterwards object is what the API server stored.
 func Object(ctx context.Context, c client.Client, manager string, object client.Object, options ...client.PatchOption) error {
 	body, err := bodyOf(c, object)
 	if err != nil {
 		return err
 	}
 	delete(body, "status")
-	patch, err := patchOf(body)
-	if err != nil {
-		return err
-	}
-	return c.Patch(ctx, object, patch, append(options, client.FieldOwner(manager), client.ForceOwnership)...)
+	return c.Patch(ctx, object, patch(body), append(options, client.FieldOwner(manager), client.ForceOwnership)...)
 }
 
-// Status applies object's status alone. Conditions that manager wrote earlier
-// and that are not in it go away; those of others stay.
-func Status(ctx context.Context, c client.Client, manager string, object client.Object) error {
-	body, err := bodyOf(c, object)
-	if err != nil {
-		return err
-	}
-	patch, err := patchOf(map[string]any{
-		"apiVersion": body["apiVersion"], "kind": body["kind"], "status": body["status"],
-		"metadata": map[string]any{"name": object.GetName(), "namespace": object.GetNamespace()},
-	})
-	if err != nil {
-		return err
-	}
-	return c.Status().Patch(ctx, object, patch, client.FieldOwner(manager), client.ForceOwnership)
-}
-
-// bodyOf is object as a request has it: with its kind, and without what only
-// the API server writes.
+// bodyOf returns object as a request has it: with its kind, and without the
+// fields that only the API server writes.
 func bodyOf(c client.Client, object client.Object) (map[string]any, error) {
 	gvk, err := apiutil.GVKForObject(object, c.Scheme())
 	if err != nil {
 		return nil, fmt.Errorf("kind of %T: %w", object, err)
 	}
-	data, err := json.Marshal(object)
+	body, err := runtime.DefaultUnstructuredConverter.ToUnstructured(object)
 	if err != nil {
 		return nil, fmt.Errorf("encode %s %s: %w", gvk.Kind, client.ObjectKeyFromObject(object), err)
-	}
-	body := map[string]any{}
-	if err := json.Unmarshal(data, &body); err != nil {
-		return nil, fmt.Errorf("decode %s %s: %w", gvk.Kind, client.ObjectKeyFromObject(object), err)
 	}
 	body["apiVersion"], body["kind"] = gvk.GroupVersion().String(), gvk.Kind
 	if meta, ok := body["metadata"].(map[string]any); ok {
@@ -66,10 +42,11 @@ func bodyOf(c client.Client, object client.Object) (map[string]any, error) {
 	return body, nil
 }
 
-func patchOf(body map[string]any) (client.Patch, error) {
-	data, err := json.Marshal(body)
-	if err != nil {
-		return nil, fmt.Errorf("encode patch: %w", err)
-	}
-	return client.RawPatch(types.ApplyPatchType, data), nil
-}
+// patch is the body of a server-side apply request.
+type patch map[string]any
+
+// Type is the patch's content type.
+func (patch) Type() types.PatchType { return types.ApplyPatchType }
+
+// Data is the patch as JSON.
+func (p patch) Data(client.Object) ([]byte, error) { return json.Marshal(p) }

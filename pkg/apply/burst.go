@@ -6,39 +6,41 @@ import (
 )
 
 const (
-	// rushWrites within gaps of less than rushGap are a rush: fewer need no order.
-	rushWrites = 16
-	rushGap    = 150 * time.Millisecond
-	// rushPatience is how long statuses wait for a rush that does not end.
-	rushPatience = 3 * time.Second
+	// burstMinWrites writes with gaps shorter than burstMaxGap are a burst.
+	// Fewer need no order.
+	burstMinWrites = 16
+	burstMaxGap    = 150 * time.Millisecond
+	// burstMaxDelay is how long a burst that does not end delays statuses.
+	burstMaxDelay = 3 * time.Second
 )
 
-// Rush says whether many objects are being written, so that their statuses,
-// which are as many writes again, come after them: traffic waits for an object
-// and nobody but a reader for its status. The zero value has seen none; any
-// goroutine may use it.
-type Rush struct {
+// BurstGate delays the writes of statuses while many objects are written.
+// Traffic waits for an object, and nobody but a reader for its status, which
+// costs one more write for each object. The zero value is open. Any goroutine
+// may use it.
+type BurstGate struct {
 	mu          sync.Mutex
 	writes      int
 	began, last time.Time
 }
 
-// Wrote counts an object that was written.
-func (r *Rush) Wrote(now time.Time) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if now.Sub(r.last) >= rushGap {
-		r.writes, r.began = 0, now
+// CountWrite counts an object that was written.
+func (g *BurstGate) CountWrite(now time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if now.Sub(g.last) >= burstMaxGap {
+		g.writes, g.began = 0, now
 	}
-	r.writes, r.last = r.writes+1, now
+	g.writes, g.last = g.writes+1, now
 }
 
-// Wait is after which time a status should ask again; 0: it may be written now.
-func (r *Rush) Wait(now time.Time) time.Duration {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.writes < rushWrites || now.Sub(r.last) >= rushGap || now.Sub(r.began) >= rushPatience {
+// StatusDelay is how long to wait before asking again; 0: a status may be
+// written now.
+func (g *BurstGate) StatusDelay(now time.Time) time.Duration {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.writes < burstMinWrites || now.Sub(g.last) >= burstMaxGap || now.Sub(g.began) >= burstMaxDelay {
 		return 0
 	}
-	return rushGap
+	return burstMaxGap
 }

@@ -5,34 +5,34 @@ import (
 	"time"
 )
 
-func TestRush(t *testing.T) {
+func TestBurstGate(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
-	var r Rush
+	var gate BurstGate
 	write := func(n int, every time.Duration) {
 		for range n {
 			now = now.Add(every)
-			r.Wrote(now)
+			gate.CountWrite(now)
 		}
 	}
-	waits := func(why string, want bool) {
+	wantDelay := func(when string, want bool) {
 		t.Helper()
-		if got := r.Wait(now) > 0; got != want {
-			t.Errorf("%s: waits %v", why, got)
+		if got := gate.StatusDelay(now) > 0; got != want {
+			t.Errorf("%s: delayed %v", when, got)
 		}
 	}
-	waits("nothing was written", false)
+	wantDelay("nothing was written", false)
 	write(15, 10*time.Millisecond)
-	waits("a few", false)
+	wantDelay("a few writes", false)
 	write(1, 10*time.Millisecond)
-	waits("many", true)
-	now = now.Add(rushGap)
-	waits("it is over", false)
+	wantDelay("many writes", true)
+	now = now.Add(burstMaxGap)
+	wantDelay("after the burst", false)
 	write(15, 10*time.Millisecond)
-	waits("a few more after it", false)
+	wantDelay("a few writes after it", false)
 	write(200, 10*time.Millisecond)
-	waits("many again", true)
+	wantDelay("many writes again", true)
 	write(200, 10*time.Millisecond)
-	waits("for long", false)
-	write(100, rushGap)
-	waits("now and then", false)
+	wantDelay("a burst that lasts", false)
+	write(100, burstMaxGap)
+	wantDelay("writes far apart", false)
 }

@@ -5,33 +5,34 @@ import (
 	"fmt"
 
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/cluster"
 )
 
-// ClientOf is a client that reads from a cluster's cache and waits there for
-// its own writes, key by key: a shell that compares before it writes then
-// writes a change once, also where its key comes again at once.
+// ClientOf makes a client that reads from a cluster's cache and waits there for
+// its own writes, key by key. A controller that compares before it writes then
+// writes a change once, also if the key comes again before the cache has seen
+// the write.
 func ClientOf(c cluster.Cluster) (client.Client, error) {
-	wait := true
 	waiting, err := client.New(c.GetConfig(), client.Options{
 		HTTPClient: c.GetHTTPClient(), Scheme: c.GetScheme(), Mapper: c.GetRESTMapper(),
-		Cache: &client.CacheOptions{Reader: c.GetCache(), EnableReadYourWritesConsistency: &wait},
+		Cache: &client.CacheOptions{Reader: c.GetCache(), EnableReadYourWritesConsistency: ptr.To(true)},
 	})
 	if err != nil {
-		return nil, fmt.Errorf("client that reads its own writes: %w", err)
+		return nil, fmt.Errorf("make a client that waits for its own writes: %w", err)
 	}
 	return waiting, nil
 }
 
-// Remove deletes what a cache has of an object; one that came anew meanwhile
-// stays, and one that is gone is no error.
+// Remove deletes an object that was read from a cache. One that was made anew
+// under its name stays, and one that no longer exists is no error.
 func Remove(ctx context.Context, c client.Client, have client.Object) error {
-	uid := have.GetUID()
-	return client.IgnoreNotFound(c.Delete(ctx, have, client.Preconditions{UID: &uid}))
+	return client.IgnoreNotFound(c.Delete(ctx, have, client.Preconditions{UID: ptr.To(have.GetUID())}))
 }
 
-// Found reads an object into into; one that does not exist is nil, without an error.
+// Found reads an object into into. It returns nil, and no error, for an object
+// that does not exist.
 func Found[T client.Object](ctx context.Context, from client.Reader, key types.NamespacedName, into T) (T, error) {
 	var none T
 	if err := from.Get(ctx, key, into); err != nil {

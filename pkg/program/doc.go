@@ -1,7 +1,18 @@
-// Package election names who leads: the pod, not the process. A process that
-// is restarted in its pod is the leader again at once, instead of waiting 15 s
-// until the Lease of its dead predecessor runs out. Two processes of one pod
-// are never alive together, so one name is still one leader.
+// Package program has what the programs of Crossway do alike: their version,
+// flags and log (Main, Parse, Version), how they reach an API server
+// (ClientConfig), how replicas elect a leader (LeaderElection), and the options
+// of their controllers (ControllerOptions).
 //
-// Example: options.LeaderElectionResourceLockInterface, err = election.Lock(config, election.Lease{Namespace: "crossway-system", Name: "crossway-hub", Pod: os.Getenv("POD_NAME")})
-package election
+// It knows nothing of what a program is for: wiring is in cmd, behaviour in
+// the packages that cmd wires.
+//
+// Example:
+//
+//	func main() { program.Main("member-agent", run) }
+//
+//	func run(ctx context.Context, args []string, stderr io.Writer) error {
+//		var options Options
+//		log, err := program.Parse("member-agent", &options, args, stderr)
+//		...
+//	}
+package program

@@ -1,4 +1,4 @@
-package election
+package program
 
 import (
 	"context"
@@ -14,15 +14,15 @@ import (
 
 func TestMain(m *testing.M) { envtestkit.Main(m) }
 
-// lead takes the Lease as a process in a pod would, and is killed: it never
-// gives the Lease back. It returns how long it took to lead.
-func lead(t *testing.T, pod string, patience time.Duration) (time.Duration, bool) {
+// lead takes the Lease as a process in a pod would, and is killed then: it
+// never gives the Lease back. It returns how long it took to lead.
+func lead(t *testing.T, pod string, timeout time.Duration) (time.Duration, bool) {
 	t.Helper()
-	lock, err := Lock(envtestkit.Config(t), Lease{Namespace: "default", Name: "election", Pod: pod})
+	lock, err := LeaderElection{Namespace: "default", Name: "election", Pod: pod}.lock(envtestkit.Config(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, kill := context.WithTimeout(t.Context(), patience)
+	ctx, kill := context.WithTimeout(t.Context(), timeout)
 	defer kill()
 	began, led := time.Now(), make(chan struct{})
 	elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
@@ -42,7 +42,7 @@ func lead(t *testing.T, pod string, patience time.Duration) (time.Duration, bool
 }
 
 // A process that died leads again at once when its pod restarts it; another
-// pod waits until the Lease has run out.
+// pod waits until the Lease has ended.
 func TestRestartedProcessLeadsAtOnce(t *testing.T) {
 	if _, ok := lead(t, "hub-a", 10*time.Second); !ok {
 		t.Fatal("nobody leads")
@@ -53,7 +53,7 @@ func TestRestartedProcessLeadsAtOnce(t *testing.T) {
 		t.Logf("restarted: %v", took)
 	}
 	if _, ok := lead(t, "hub-b", 5*time.Second); ok {
-		t.Error("another pod leads although the Lease has not run out")
+		t.Error("another pod leads although the Lease has not ended")
 	}
 	lease, err := kubernetes.NewForConfigOrDie(envtestkit.Config(t)).CoordinationV1().Leases("default").Get(t.Context(), "election", metav1.GetOptions{})
 	if err != nil || *lease.Spec.HolderIdentity != "hub-a" {

@@ -1,9 +1,9 @@
-// Package registration says what a member or an edge may do: which addresses a
-// member may announce (Admission), which objects on the hub let its agent in
-// (Objects), what its MemberCluster says (Verdicts), and which certificate
-// makes an edge that of a pool and a place (EdgeIdentity).
+// Package registration decides what a member or an edge may do: which addresses
+// a member may announce (Admission), which objects on the hub give its agent
+// access (Objects), the conditions of its MemberCluster (Conditions), and which
+// certificate makes an Envoy an edge of a pool, region and zone (EdgeIdentity).
 //
-// It never reads a cluster and never writes one: registration/hub does.
+// It never reads or writes a cluster: registration/hub does.
 //
 // Example:
 //

@@ -11,61 +11,56 @@ import (
 )
 
 const (
-	// LeaseRenewal is how often an agent renews its Lease.
-	LeaseRenewal = 10 * time.Second
-	// LeaseDuration is after how long without a renewal a member counts as
-	// silent: three renewals may be lost.
-	LeaseDuration = 40 * time.Second
-	// StatusInterval is how often numbers and times in a MemberCluster's status
-	// are written where no condition changed.
+	// StatusInterval is the time between two writes of a MemberCluster's status
+	// if no condition changes: the least for numbers and times.
 	StatusInterval = 30 * time.Second
 )
 
-// NamespaceState is what is there where a member's namespace shall be.
+// NamespaceState is the state of a member's namespace on the hub.
 type NamespaceState uint8
 
 const (
-	NamespaceOurs NamespaceState = iota
-	NamespaceTaken
-	NamespaceTerminating
+	NamespaceOurs        NamespaceState = iota // it exists, made for this member
+	NamespaceTaken                             // somebody else made a namespace of this name
+	NamespaceTerminating                       // it is being deleted
 )
 
-// MemberFacts are what the hub sees of one MemberCluster.
+// MemberFacts is what the hub observes of one MemberCluster.
 type MemberFacts struct {
-	Member    v1alpha1.MemberCluster
-	Admission Admission
-	Namespace NamespaceState
-	Heard     *time.Time // the Lease's last renewal; nil: never
-	Refused   []string   // names of its exports with refused endpoints, sorted
-	Now       time.Time
+	Member      v1alpha1.MemberCluster
+	Admission   Admission
+	Namespace   NamespaceState
+	LastRenewal *time.Time // of the agent's Lease; nil: never
+	Refused     []string   // names of its exports with refused endpoints, sorted
+	Now         time.Time
 }
 
-// Verdicts are the conditions of a MemberCluster: Joined, Reachable,
-// ExportsAccepted. Silence takes nothing away: it is only told.
-func Verdicts(f MemberFacts) []condition.Condition {
+// Conditions returns the conditions of a MemberCluster: Joined, Reachable,
+// ExportsAccepted. A silent member loses nothing but Reachable.
+func Conditions(f MemberFacts) []condition.Condition {
 	cluster := fleet.ClusterName(f.Member.Name)
-	joined := joinedVerdict(f, cluster)
+	joined := joinedCondition(f, cluster)
 	return []condition.Condition{joined, reachable(f, cluster), exportsAccepted(f, joined.Status == metav1.ConditionTrue)}
 }
 
-func joinedVerdict(f MemberFacts, cluster fleet.ClusterName) condition.Condition {
+func joinedCondition(f MemberFacts, cluster fleet.ClusterName) condition.Condition {
 	switch {
 	case !Accepted(&f.Member):
 		return condition.MemberNotAccepted()
 	case f.Namespace == NamespaceTaken:
-		return condition.MemberNamespaceTaken(Namespace(cluster), v1alpha1.LabelMember, cluster)
+		return condition.MemberNamespaceTaken(v1alpha1.MemberNamespace(cluster), v1alpha1.LabelMember, cluster)
 	case f.Namespace == NamespaceTerminating:
-		return condition.MemberNamespaceTerminating(Namespace(cluster))
+		return condition.MemberNamespaceTerminating(v1alpha1.MemberNamespace(cluster))
 	}
-	return condition.MemberJoined(Namespace(cluster), User(cluster))
+	return condition.MemberJoined(v1alpha1.MemberNamespace(cluster), User(cluster))
 }
 
 func reachable(f MemberFacts, cluster fleet.ClusterName) condition.Condition {
 	switch {
-	case f.Heard == nil:
+	case f.LastRenewal == nil:
 		return condition.MemberNeverHeard(cluster)
-	case f.Now.Sub(*f.Heard) >= LeaseDuration:
-		return condition.MemberSilent(*f.Heard)
+	case f.Now.Sub(*f.LastRenewal) >= v1alpha1.AgentLeaseDuration:
+		return condition.MemberSilent(*f.LastRenewal)
 	}
 	return condition.MemberReachable()
 }
@@ -84,8 +79,9 @@ func exportsAccepted(f MemberFacts, joined bool) condition.Condition {
 	return condition.MemberExportsAccepted()
 }
 
-// AcceptedAt is since when a member's exports count: when condition Joined
-// became true, or else, before the hub has said so, when it was created.
+// AcceptedAt is the time from which a member's exports count: when condition
+// Joined became true or, before the hub has written it, when the MemberCluster
+// was created.
 func AcceptedAt(m *v1alpha1.MemberCluster) time.Time {
 	for _, c := range m.Status.Conditions {
 		if c.Type == condition.MemberJoinedType && c.Status == metav1.ConditionTrue {

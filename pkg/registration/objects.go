@@ -13,12 +13,7 @@ import (
 // own namespace and in crossway-fleet.
 const RoleName = "crossway-member"
 
-// Namespace is a member's namespace on the hub.
-func Namespace(cluster fleet.ClusterName) string {
-	return v1alpha1.MemberNamespacePrefix + string(cluster)
-}
-
-// User is who a member's agent is on the hub.
+// User is the user name of a member's agent on the hub.
 func User(cluster fleet.ClusterName) string { return v1alpha1.MemberUserPrefix + string(cluster) }
 
 // MemberObjects are what an accepted member needs on the hub.
@@ -28,15 +23,15 @@ type MemberObjects struct {
 	Binding   rbacv1.RoleBinding
 }
 
-// Objects gives a member its namespace and the right to write there, and
-// nowhere else, what an agent pushes. It may read the hub's verdicts but not
-// write them, and hold its Lease.
+// Objects returns a member's namespace, and a Role with which its agent may
+// write exports and their slices there and nowhere else, read the status of
+// exports without writing it, and renew its Lease.
 func Objects(cluster fleet.ClusterName) MemberObjects {
 	labels := map[string]string{v1alpha1.LabelMember: string(cluster)}
-	meta := metav1.ObjectMeta{Namespace: Namespace(cluster), Name: RoleName, Labels: labels}
+	meta := metav1.ObjectMeta{Namespace: v1alpha1.MemberNamespace(cluster), Name: RoleName, Labels: labels}
 	writes := []string{"get", "list", "watch", "create", "update", "patch", "delete"}
 	return MemberObjects{
-		Namespace: corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: Namespace(cluster), Labels: labels}},
+		Namespace: corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: v1alpha1.MemberNamespace(cluster), Labels: labels}},
 		Role: rbacv1.Role{
 			ObjectMeta: meta,
 			Rules: []rbacv1.PolicyRule{
@@ -56,7 +51,8 @@ func Objects(cluster fleet.ClusterName) MemberObjects {
 	}
 }
 
-// FleetObjects are what all members together need: to read the fleet's imports.
+// FleetObjects returns what all members together need: the namespace of the
+// FleetServices and a Role to read them.
 func FleetObjects() MemberObjects {
 	meta := metav1.ObjectMeta{Namespace: v1alpha1.FleetNamespace, Name: RoleName}
 	return MemberObjects{

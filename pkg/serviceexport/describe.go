@@ -111,16 +111,6 @@ func specOf(export *mcsv1beta1.ServiceExport, service *corev1.Service) *v1alpha1
 	return spec
 }
 
-// ExportName is the name of a service's MemberExport and FleetService,
-// at most 127 characters. Neither name has a dot in it, so no two services
-// share one.
-func ExportName(service fleet.ServiceName) string { return service.Name + "." + service.Namespace }
-
-// Namespace is a member's namespace on the hub.
-func Namespace(cluster fleet.ClusterName) string {
-	return v1alpha1.MemberNamespacePrefix + string(cluster)
-}
-
 func copied[T any](p *T) *T {
 	if p == nil {
 		return nil

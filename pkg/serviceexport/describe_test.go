@@ -16,6 +16,7 @@ import (
 	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
 	"sigs.k8s.io/yaml"
 
+	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/fleet"
 )
 
@@ -90,7 +91,7 @@ func describeOffer(t *testing.T, o Offer) string {
 func TestNames(t *testing.T) {
 	long := strings.Repeat("n", 63)
 	service := fleet.ServiceName{Namespace: long, Name: "s" + strings.Repeat("x", 62)}
-	if wrong := validation.IsDNS1123Subdomain(ExportName(service)); len(wrong) > 0 {
+	if wrong := validation.IsDNS1123Subdomain(v1alpha1.ServiceReference(service).ObjectName()); len(wrong) > 0 {
 		t.Error("MemberExport: ", wrong)
 	}
 	slice := func(namespace, name string) *discoveryv1.EndpointSlice {

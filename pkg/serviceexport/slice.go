@@ -38,7 +38,7 @@ func Strip(cluster fleet.ClusterName, slice discoveryv1.EndpointSlice, zones map
 	}
 	stripped = discoveryv1.EndpointSlice{
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace: Namespace(cluster),
+			Namespace: v1alpha1.MemberNamespace(cluster),
 			Name:      SliceName(&slice),
 			Labels: map[string]string{
 				v1alpha1.LabelServiceName:      slice.Labels[discoveryv1.LabelServiceName],

@@ -1,6 +1,7 @@
 package serviceimport
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -9,133 +10,133 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/utils/ptr"
 	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
 
 	"crossway.dev/crossway/pkg/fleet"
 )
 
-// conflict is one thing that exports disagree about.
+// conflict is one property about which exports disagree.
 type conflict struct {
-	reason string
-	what   string // `port "http"`, `session affinity`
-	winner said
-	losers []said // oldest first
-	advice string
+	reason   string
+	property string // `port "http"`, `sessionAffinity`
+	winner   clusterValue
+	losers   []clusterValue // oldest export first
+	advice   string
 }
 
-// said is what one cluster says of the thing; value is empty where it is too
-// long for a message.
-type said struct {
+// clusterValue is the value of a property in one cluster, as text.
+type clusterValue struct {
 	cluster fleet.ClusterName
 	value   string
 }
 
-// spelled is how many disagreeing clusters a message names.
-const spelled = 3
+// maxLosersInMessage is how many disagreeing clusters a message names.
+const maxLosersInMessage = 3
 
-// message tells the conflict to one of the clusters, which reads "here" for itself.
+// message describes the conflict for one of the clusters: its own name is "here".
 func (c conflict) message(to fleet.ClusterName) string {
 	var others []string
-	for _, l := range c.losers[:min(len(c.losers), spelled)] {
+	for _, l := range c.losers[:min(len(c.losers), maxLosersInMessage)] {
 		others = append(others, l.text(to))
 	}
-	if more := len(c.losers) - spelled; more > 0 {
+	if more := len(c.losers) - maxLosersInMessage; more > 0 {
 		others = append(others, fmt.Sprintf("another value in %d more clusters", more))
 	}
 	return fmt.Sprintf("%s is %s, which exported first and wins, and %s; %s",
-		c.what, c.winner.text(to), strings.Join(others, ", "), c.advice)
+		c.property, c.winner.text(to), strings.Join(others, ", "), c.advice)
 }
 
-func (s said) text(to fleet.ClusterName) string {
-	where := "in " + string(s.cluster)
-	if s.cluster == to {
+func (v clusterValue) text(to fleet.ClusterName) string {
+	where := "in " + string(v.cluster)
+	if v.cluster == to {
 		where = "here"
 	}
-	return strings.TrimSpace(s.value + " " + where)
+	return strings.TrimSpace(v.value + " " + where)
 }
 
-// field is a property of which the oldest export's value holds for all.
+// field is a property for which the FleetService takes the oldest export's value.
 type field struct {
-	what   string
+	name   string
 	reason mcsv1beta1.ServiceExportConditionReason
 	equal  func(a, b Export) bool
 	value  func(Export) string
-	set    func(Export) map[string]string // instead of value: only what differs is spelled out
+	labels func(Export) map[string]string // instead of value; a message shows only the keys that differ
 }
 
-// fields are all of them, in the order in which reasons are joined (KEP-1645;
-// ports and IP families have rules of their own).
+// fields are all such properties of KEP-1645, in the order in which reasons are
+// joined. Ports and IP families have rules of their own (ports.go).
 var fields = []field{
 	{
-		what: "type", reason: mcsv1beta1.ServiceExportReasonTypeConflict,
+		name: "type", reason: mcsv1beta1.ServiceExportReasonTypeConflict,
 		equal: func(a, b Export) bool { return a.Spec.Type == b.Spec.Type },
 		value: func(e Export) string { return string(e.Spec.Type) },
 	},
 	{
-		what: "sessionAffinity", reason: mcsv1beta1.ServiceExportReasonSessionAffinityConflict,
+		name: "sessionAffinity", reason: mcsv1beta1.ServiceExportReasonSessionAffinityConflict,
 		equal: func(a, b Export) bool { return affinity(a) == affinity(b) },
 		value: func(e Export) string { return string(affinity(e)) },
 	},
 	{
-		// where the affinity itself differs, its configuration is not worth a word
-		what: "sessionAffinityConfig", reason: mcsv1beta1.ServiceExportReasonSessionAffinityConfigConflict,
+		// not reported where the affinity itself differs
+		name: "sessionAffinityConfig", reason: mcsv1beta1.ServiceExportReasonSessionAffinityConfigConflict,
 		equal: func(a, b Export) bool {
 			return affinity(a) != affinity(b) || apiequality.Semantic.DeepEqual(a.Spec.SessionAffinityConfig, b.Spec.SessionAffinityConfig)
 		},
 		value: affinityTimeout,
 	},
 	{
-		what: "exported labels", reason: mcsv1beta1.ServiceExportReasonLabelsConflict,
-		equal: func(a, b Export) bool { return apiequality.Semantic.DeepEqual(a.Spec.Labels, b.Spec.Labels) },
-		set:   func(e Export) map[string]string { return e.Spec.Labels },
+		name: "exported labels", reason: mcsv1beta1.ServiceExportReasonLabelsConflict,
+		equal:  func(a, b Export) bool { return apiequality.Semantic.DeepEqual(a.Spec.Labels, b.Spec.Labels) },
+		labels: func(e Export) map[string]string { return e.Spec.Labels },
 	},
 	{
-		what: "exported annotations", reason: mcsv1beta1.ServiceExportReasonAnnotationsConflict,
+		name: "exported annotations", reason: mcsv1beta1.ServiceExportReasonAnnotationsConflict,
 		equal: func(a, b Export) bool {
 			return apiequality.Semantic.DeepEqual(a.Spec.Annotations, b.Spec.Annotations)
 		},
-		set: func(e Export) map[string]string { return e.Spec.Annotations },
+		labels: func(e Export) map[string]string { return e.Spec.Annotations },
 	},
 	{
-		what: "internalTrafficPolicy", reason: mcsv1beta1.ServiceExportReasonInternalTrafficPolicyConflict,
+		name: "internalTrafficPolicy", reason: mcsv1beta1.ServiceExportReasonInternalTrafficPolicyConflict,
 		equal: func(a, b Export) bool { return internalPolicy(a) == internalPolicy(b) },
 		value: func(e Export) string { return string(internalPolicy(e)) },
 	},
 	{
-		what: "trafficDistribution", reason: mcsv1beta1.ServiceExportReasonTrafficDistributionConflict,
+		name: "trafficDistribution", reason: mcsv1beta1.ServiceExportReasonTrafficDistributionConflict,
 		equal: func(a, b Export) bool { return distribution(a) == distribution(b) },
 		value: distribution,
 	},
 }
 
-// conflict compares every export with the oldest.
-func (f field) conflict(aged []Export) []conflict {
-	losers := slices.DeleteFunc(slices.Clone(aged[1:]), func(e Export) bool { return f.equal(aged[0], e) })
+// conflicts compares every export with the oldest. There is one conflict or none.
+func (f field) conflicts(byAge []Export) []conflict {
+	losers := slices.DeleteFunc(slices.Clone(byAge[1:]), func(e Export) bool { return f.equal(byAge[0], e) })
 	if len(losers) == 0 {
 		return nil
 	}
 	value := f.value
-	if f.set != nil {
-		keys := differing(f.set(aged[0]), losers, f.set)
-		value = func(e Export) string { return spelledSet(f.set(e), keys) }
+	if f.labels != nil {
+		keys := keysThatDiffer(f.labels(byAge[0]), losers, f.labels)
+		value = func(e Export) string { return labelsText(f.labels(e), keys) }
 	}
 	c := conflict{
-		reason: string(f.reason), what: f.what,
-		winner: said{aged[0].Cluster, value(aged[0])},
+		reason: string(f.reason), property: f.name,
+		winner: clusterValue{byAge[0].Cluster, value(byAge[0])},
 		advice: "make them equal in all clusters",
 	}
 	for _, e := range losers {
-		c.losers = append(c.losers, said{e.Cluster, value(e)})
+		c.losers = append(c.losers, clusterValue{e.Cluster, value(e)})
 	}
 	return []conflict{c}
 }
 
-// differing are the keys of which any of the losers says something else than
-// the winner, sorted.
-func differing(winner map[string]string, losers []Export, set func(Export) map[string]string) []string {
+// keysThatDiffer returns the keys that any loser has with another value than
+// the winner, or that only one of the two has, sorted.
+func keysThatDiffer(winner map[string]string, losers []Export, labels func(Export) map[string]string) []string {
 	keys := map[string]bool{}
 	for _, e := range losers {
-		have := set(e)
+		have := labels(e)
 		for _, all := range []map[string]string{winner, have} {
 			for k := range all {
 				a, inWinner := winner[k]
@@ -149,10 +150,7 @@ func differing(winner map[string]string, losers []Export, set func(Export) map[s
 }
 
 func affinity(e Export) corev1.ServiceAffinity {
-	if e.Spec.SessionAffinity == "" {
-		return corev1.ServiceAffinityNone // the API's default
-	}
-	return e.Spec.SessionAffinity
+	return cmp.Or(e.Spec.SessionAffinity, corev1.ServiceAffinityNone) // the API's default
 }
 
 func affinityTimeout(e Export) string {
@@ -164,33 +162,25 @@ func affinityTimeout(e Export) string {
 }
 
 func internalPolicy(e Export) corev1.ServiceInternalTrafficPolicy {
-	if e.Spec.InternalTrafficPolicy == nil {
-		return corev1.ServiceInternalTrafficPolicyCluster // the API's default
-	}
-	return *e.Spec.InternalTrafficPolicy
+	return ptr.Deref(e.Spec.InternalTrafficPolicy, corev1.ServiceInternalTrafficPolicyCluster) // the API's default
 }
 
-func distribution(e Export) string {
-	if e.Spec.TrafficDistribution == nil {
-		return "unset"
-	}
-	return *e.Spec.TrafficDistribution
-}
+func distribution(e Export) string { return ptr.Deref(e.Spec.TrafficDistribution, "unset") }
 
-// maxSet is how much of a set of labels a message spells out, in bytes.
-const maxSet = 80
+// maxLabelsTextLength is how many bytes of labels a message has.
+const maxLabelsTextLength = 80
 
-// spelledSet is "{a=1, b=2}" of some keys, cut where it is long.
-func spelledSet(set map[string]string, keys []string) string {
+// labelsText returns "{a=1, b=2}" of some keys, cut if it is long.
+func labelsText(labels map[string]string, keys []string) string {
 	var pairs []string
 	for _, k := range keys {
-		if v, found := set[k]; found {
+		if v, ok := labels[k]; ok {
 			pairs = append(pairs, k+"="+v)
 		}
 	}
 	text := strings.Join(pairs, ", ")
-	if len(text) > maxSet {
-		text = strings.ToValidUTF8(text[:maxSet], "") + "..."
+	if len(text) > maxLabelsTextLength {
+		text = strings.ToValidUTF8(text[:maxLabelsTextLength], "") + "..."
 	}
 	return "{" + text + "}"
 }

@@ -9,20 +9,19 @@ import (
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/condition"
 	"crossway.dev/crossway/pkg/fleet"
-	"crossway.dev/crossway/pkg/serviceexport"
 )
 
-// Export is one accepted member's word about the service.
+// Export is one accepted member's export of the service.
 type Export struct {
 	Cluster fleet.ClusterName
-	// AcceptedAt is when the hub let the member in. An export counts from the
+	// AcceptedAt is when the hub accepted the member. An export counts from the
 	// later of this and its own time, so that a new member cannot win a
 	// conflict by claiming that it exported long ago.
 	AcceptedAt time.Time
 	Spec       v1alpha1.MemberExportSpec
 }
 
-// since is when an export began to count.
+// since is the time from which an export counts.
 func (e Export) since() time.Time {
 	if e.AcceptedAt.After(e.Spec.ExportedAt.Time) {
 		return e.AcceptedAt
@@ -30,46 +29,42 @@ func (e Export) since() time.Time {
 	return e.Spec.ExportedAt.Time
 }
 
-// Name is the name of a service's FleetService, the same as of its exports.
-func Name(service fleet.ServiceName) string { return serviceexport.ExportName(service) }
-
-// Merged is the fleet's truth about one service.
+// Merged is the merge of all exports of one service.
 type Merged struct {
-	Import   *v1alpha1.FleetServiceSpec // nil: nobody exports it
-	Verdicts map[fleet.ClusterName][]condition.Condition
+	Import     *v1alpha1.FleetServiceSpec // nil: no cluster exports it
+	Conditions map[fleet.ClusterName][]condition.Condition
 }
 
-// Merge combines all exports of one service. Whatever they disagree about, the
-// oldest export's word holds (ties by cluster name), all exports say Conflict,
-// and traffic goes on (KEP-1645, "Constraints and conflict resolution"). A
-// conflict that ended leaves no trace. Exports are of one service, one for
-// each cluster.
+// Merge combines all exports of one service, one from each cluster. Where they
+// disagree, the oldest export decides (ties by cluster name), all exports get
+// the condition Conflict, and traffic goes on (KEP-1645, "Constraints and
+// conflict resolution"). A conflict that ended leaves no trace.
 func Merge(exports []Export) Merged {
 	if len(exports) == 0 {
 		return Merged{}
 	}
-	aged := slices.Clone(exports)
-	slices.SortFunc(aged, func(a, b Export) int {
+	byAge := slices.Clone(exports)
+	slices.SortFunc(byAge, func(a, b Export) int {
 		return cmp.Or(a.since().Compare(b.since()), cmp.Compare(a.Cluster, b.Cluster))
 	})
-	oldest := aged[0].Spec.DeepCopy()
+	oldest := byAge[0].Spec.DeepCopy()
 	merged := &v1alpha1.FleetServiceSpec{Service: oldest.Service, ServiceProperties: oldest.ServiceProperties}
-	ports, conflicts := mergePorts(aged)
+	ports, conflicts := mergePorts(byAge)
 	merged.Ports = ports
 	for _, f := range fields {
-		conflicts = append(conflicts, f.conflict(aged)...)
+		conflicts = append(conflicts, f.conflicts(byAge)...)
 	}
-	families, familyConflicts := mergeFamilies(aged)
+	families, familyConflicts := mergeFamilies(byAge)
 	merged.IPFamilies = families
 	conflicts = append(conflicts, familyConflicts...)
-	for _, e := range aged {
+	for _, e := range byAge {
 		merged.Clusters = append(merged.Clusters, v1alpha1.ExportingCluster{Name: string(e.Cluster), ExportedAt: e.Spec.ExportedAt})
 	}
 	slices.SortFunc(merged.Clusters, func(a, b v1alpha1.ExportingCluster) int { return cmp.Compare(a.Name, b.Name) })
-	return Merged{Import: merged, Verdicts: verdicts(aged, conflicts)}
+	return Merged{Import: merged, Conditions: conditions(byAge, conflicts)}
 }
 
-func verdicts(exports []Export, conflicts []conflict) map[fleet.ClusterName][]condition.Condition {
+func conditions(exports []Export, conflicts []conflict) map[fleet.ClusterName][]condition.Condition {
 	all := map[fleet.ClusterName][]condition.Condition{}
 	for _, e := range exports {
 		if len(conflicts) == 0 {
@@ -86,7 +81,7 @@ func verdicts(exports []Export, conflicts []conflict) map[fleet.ClusterName][]co
 	return all
 }
 
-// sortedClusters are the keys of a set, by name.
+// sortedClusters returns the members of a set, by name.
 func sortedClusters(set map[fleet.ClusterName]bool) []string {
 	var names []string
 	for _, c := range slices.Sorted(maps.Keys(set)) {

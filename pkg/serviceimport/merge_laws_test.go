@@ -96,9 +96,9 @@ func TestMergeTwin(t *testing.T) {
 			t.Fatalf("ports:\n%s\nwant\n%s", strings.Join(offers, "\n"), strings.Join(want.offers, "\n"))
 		}
 		for _, e := range exports {
-			c := got.Verdicts[e.Cluster]
+			c := got.Conditions[e.Cluster]
 			if len(c) != 1 || c[0].Type != condition.ExportConflict || (c[0].Status == metav1.ConditionTrue) != want.conflict {
-				t.Fatalf("%s is told %+v, conflict %v", e.Cluster, c, want.conflict)
+				t.Fatalf("%s has %+v, want a conflict: %v", e.Cluster, c, want.conflict)
 			}
 		}
 	})

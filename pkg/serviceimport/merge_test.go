@@ -127,8 +127,8 @@ func describeMerged(m Merged) string {
 		}
 		b.WriteString("\n")
 	}
-	for _, cluster := range slices.Sorted(maps.Keys(m.Verdicts)) {
-		for _, c := range m.Verdicts[cluster] {
+	for _, cluster := range slices.Sorted(maps.Keys(m.Conditions)) {
+		for _, c := range m.Conditions[cluster] {
 			fmt.Fprintf(&b, "%s: %s=%s %s\n", cluster, c.Type, c.Status, c.Reason)
 			if c.Status == metav1.ConditionTrue {
 				fmt.Fprintf(&b, "  %s\n", c.Message)

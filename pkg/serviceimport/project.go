@@ -11,26 +11,26 @@ import (
 	"crossway.dev/crossway/pkg/serviceexport"
 )
 
-// LabelManagedBy on a ServiceImport, with the value ManagedBy, says that
-// Crossway made it and may change and delete it.
+// A ServiceImport with label LabelManagedBy and value ManagedBy was made by
+// Crossway, which may change and delete it.
 const (
 	LabelManagedBy = "app.kubernetes.io/managed-by"
 	ManagedBy      = "crossway.dev"
 )
 
-// Projection is the ServiceImport that a cluster shows for an import, and the
-// conditions for its status.
+// Projection is the ServiceImport of a FleetService, and the conditions for its
+// status.
 type Projection struct {
 	Import     mcsv1beta1.ServiceImport
 	Conditions []condition.Condition
 }
 
-// Project gives the ServiceImport of a FleetService, for any cluster that has its
-// namespace. It has no IPs: nothing gives out addresses for the whole fleet
+// Project returns the ServiceImport of a FleetService, for any cluster that has
+// its namespace. It has no IPs: nothing allocates addresses for the whole fleet
 // yet. Exported labels cannot replace Crossway's own.
 func Project(f v1alpha1.FleetService) Projection {
 	spec := f.Spec.DeepCopy()
-	labels, _ := serviceexport.Labels(spec.Labels) // a hostile member may write to the hub what no agent would
+	labels, _ := serviceexport.Labels(spec.Labels) // checked again: a compromised member may write anything to the hub
 	annotations, _ := serviceexport.Annotations(spec.Annotations)
 	if labels == nil {
 		labels = map[string]string{}

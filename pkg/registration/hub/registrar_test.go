@@ -2,11 +2,9 @@ package hub
 
 import (
 	"context"
-	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -26,6 +24,7 @@ import (
 
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/internal/lab/envtestkit"
+	"crossway.dev/crossway/internal/testkit"
 	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/registration"
 )
@@ -35,7 +34,7 @@ func TestMain(m *testing.M) { envtestkit.Main(m) }
 // fixture is a hub with its caches running, no controller, and a clock that
 // stands: tests call Reconcile and move the clock.
 type fixture struct {
-	t         *testing.T
+	testkit.T
 	scheme    *runtime.Scheme
 	hub       cluster.Cluster
 	client    client.Client
@@ -45,142 +44,124 @@ type fixture struct {
 
 func newFixture(t *testing.T) *fixture {
 	t.Helper()
-	f := &fixture{t: t, scheme: runtime.NewScheme(), clock: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
-	f.must(clientgoscheme.AddToScheme(f.scheme))
-	f.must(v1alpha1.AddToScheme(f.scheme))
+	f := &fixture{T: testkit.T{TB: t}, scheme: runtime.NewScheme(), clock: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
+	f.Must(clientgoscheme.AddToScheme(f.scheme))
+	f.Must(v1alpha1.AddToScheme(f.scheme))
 	var err error
 	f.hub, err = cluster.New(envtestkit.Config(t), func(o *cluster.Options) {
 		o.Scheme = f.scheme
 		o.Cache.ByObject = CacheByObject()
 	})
-	f.must(err)
+	f.Must(err)
 	f.restart()
-	ctx, cancel := context.WithCancel(t.Context())
-	var running sync.WaitGroup
-	running.Go(func() {
-		if err := f.hub.Start(ctx); err != nil {
-			t.Error(err)
-		}
-	})
-	t.Cleanup(func() { cancel(); running.Wait() })
-	if !f.hub.GetCache().WaitForCacheSync(ctx) {
+	testkit.Run(t, f.hub.Start)
+	if !f.hub.GetCache().WaitForCacheSync(t.Context()) {
 		t.Fatal("caches did not sync")
 	}
-	t.Cleanup(f.dismissAll)
+	t.Cleanup(f.deleteMembers)
 	return f
 }
 
-// restart is a Registrar that remembers nothing.
+// restart makes a new Registrar, without any state.
 func (f *fixture) restart() {
-	f.t.Helper()
+	f.Helper()
 	var err error
 	f.registrar, err = NewRegistrar(f.hub, []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16")})
-	f.must(err)
+	f.Must(err)
 	f.registrar.now = func() time.Time { return f.clock }
 	f.client = f.registrar.client
 }
 
-func (f *fixture) dismissAll() {
+func (f *fixture) deleteMembers() {
 	var all v1alpha1.MemberClusterList
-	f.must(f.client.List(context.Background(), &all))
+	f.Must(f.client.List(context.Background(), &all))
 	for _, m := range all.Items {
-		f.must(f.client.Delete(context.Background(), &m))
-	}
-}
-
-func (f *fixture) must(err error) {
-	f.t.Helper()
-	if err != nil {
-		f.t.Fatal(err)
+		f.Must(f.client.Delete(context.Background(), &m))
 	}
 }
 
 func (f *fixture) member(name string, accepted bool, cidrs ...string) {
-	f.t.Helper()
-	f.must(f.client.Create(f.t.Context(), &v1alpha1.MemberCluster{
+	f.Helper()
+	f.Must(f.client.Create(f.Context(), &v1alpha1.MemberCluster{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec:       v1alpha1.MemberClusterSpec{Accepted: accepted, Region: "us", EndpointCIDRs: cidrs},
 	}))
 }
 
 func (f *fixture) get(name string) *v1alpha1.MemberCluster {
-	f.t.Helper()
+	f.Helper()
 	var m v1alpha1.MemberCluster
-	f.must(f.client.Get(f.t.Context(), types.NamespacedName{Name: name}, &m))
+	f.Must(f.client.Get(f.Context(), types.NamespacedName{Name: name}, &m))
 	return &m
 }
 
 func (f *fixture) accept(name string, accepted bool) {
-	f.t.Helper()
+	f.Helper()
 	m := f.get(name)
 	m.Spec.Accepted = accepted
-	f.must(f.client.Update(f.t.Context(), m))
+	f.Must(f.client.Update(f.Context(), m))
 }
 
 // reconcile reconciles one member, after all that tests wrote is in the caches.
 func (f *fixture) reconcile(name string) reconcile.Result {
-	f.t.Helper()
+	f.Helper()
 	for _, l := range []client.ObjectList{&v1alpha1.MemberClusterList{}, &v1alpha1.MemberExportList{}, &discoveryv1.EndpointSliceList{}, &corev1.NamespaceList{}} {
-		f.must(f.client.List(f.t.Context(), l))
+		f.Must(f.client.List(f.Context(), l))
 	}
-	result, err := f.registrar.Reconcile(f.t.Context(), reconcile.Request{NamespacedName: types.NamespacedName{Name: name}})
-	f.must(err)
+	result, err := f.registrar.Reconcile(f.Context(), reconcile.Request{NamespacedName: types.NamespacedName{Name: name}})
+	f.Must(err)
 	return result
 }
 
 // renew writes the member's Lease as its agent does, now.
 func (f *fixture) renew(name string) {
-	f.t.Helper()
+	f.Helper()
 	now := metav1.NewMicroTime(f.clock)
 	lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: "member-" + name, Name: v1alpha1.AgentLease}}
-	err := f.client.Get(f.t.Context(), client.ObjectKeyFromObject(lease), lease)
+	err := f.client.Get(f.Context(), client.ObjectKeyFromObject(lease), lease)
 	lease.Spec.RenewTime = &now
 	if apierrors.IsNotFound(err) {
-		f.must(f.client.Create(f.t.Context(), lease))
+		f.Must(f.client.Create(f.Context(), lease))
 		return
 	}
-	f.must(err)
-	f.must(f.client.Update(f.t.Context(), lease))
+	f.Must(err)
+	f.Must(f.client.Update(f.Context(), lease))
 }
 
 // wantStatus checks a member's conditions, each "Type=Status Reason".
 func (f *fixture) wantStatus(name string, want ...string) {
-	f.t.Helper()
-	var got []string
-	for _, c := range f.get(name).Status.Conditions {
-		got = append(got, fmt.Sprintf("%s=%s %s", c.Type, c.Status, c.Reason))
-	}
-	slices.Sort(got)
-	if !slices.Equal(got, want) {
-		f.t.Errorf("%s says %q, want %q", name, got, want)
+	f.Helper()
+	if got := testkit.Conditions(f.get(name).Status.Conditions); !slices.Equal(got, want) {
+		f.Errorf("%s has conditions %q, want %q", name, got, want)
 	}
 }
 
 // agent is the hub as the member's agent sees it.
 func (f *fixture) agent(name string) client.Client {
-	f.t.Helper()
-	c, err := client.New(envtestkit.As(f.t, registration.User(fleet.ClusterName(name)), v1alpha1.MembersGroup), client.Options{Scheme: f.scheme})
-	f.must(err)
+	f.Helper()
+	c, err := client.New(envtestkit.As(f.TB, registration.User(fleet.ClusterName(name)), v1alpha1.MembersGroup), client.Options{Scheme: f.scheme})
+	f.Must(err)
 	return c
 }
 
 // mayWrite asks as the agent until the API server's authorizer, which follows
 // RBAC objects within milliseconds, answers as wanted.
 func (f *fixture) mayWrite(name string, want bool) {
-	f.t.Helper()
+	f.Helper()
 	agent := f.agent(name)
 	var err error
 	for range 500 {
-		err = agent.List(f.t.Context(), &v1alpha1.MemberExportList{}, client.InNamespace("member-"+name))
+		err = agent.List(f.Context(), &v1alpha1.MemberExportList{}, client.InNamespace("member-"+name))
 		if (err == nil) == want {
 			return
 		}
 	}
-	f.t.Errorf("agent of %s in its namespace: %v, want it to be let in: %v", name, err, want)
+	f.Errorf("agent of %s in its namespace: %v, want access: %v", name, err, want)
 }
 
-// A member that is accepted gets its namespace and Role; its agent may read the
-// fleet's imports; taking the acceptance back shuts it out and keeps its exports.
+// An accepted member gets its namespace and Role, and its agent may read
+// FleetServices. A member whose acceptance is withdrawn loses its access and
+// keeps its exports.
 func TestAccept(t *testing.T) {
 	f := newFixture(t)
 	f.member("r-west", false, "10.1.0.0/16")
@@ -203,78 +184,78 @@ func TestAccept(t *testing.T) {
 	f.reconcile("r-west")
 	f.wantStatus("r-west", "ExportsAccepted=False NotJoined", "Joined=False NotAccepted", "Reachable=Unknown NeverHeard")
 	f.mayWrite("r-west", false)
-	f.must(f.client.Get(t.Context(), types.NamespacedName{Namespace: "member-r-west", Name: "web.shop"}, &v1alpha1.MemberExport{}))
+	f.Must(f.client.Get(t.Context(), types.NamespacedName{Namespace: "member-r-west", Name: "web.shop"}, &v1alpha1.MemberExport{}))
 
 	f.accept("r-west", true)
 	f.reconcile("r-west")
 	f.mayWrite("r-west", true)
 }
 
-// A Role that somebody widened is narrow again after the next start.
+// A Role that somebody widened is restored at the next start.
 func TestRoleIsRestored(t *testing.T) {
 	f := newFixture(t)
 	f.member("w-west", true, "10.1.0.0/16")
 	f.reconcile("w-west")
 	reader, err := client.New(envtestkit.Config(t), client.Options{Scheme: f.scheme})
-	f.must(err)
+	f.Must(err)
 	role := &rbacv1.Role{}
 	key := types.NamespacedName{Namespace: "member-w-west", Name: registration.RoleName}
-	f.must(reader.Get(t.Context(), key, role))
+	f.Must(reader.Get(t.Context(), key, role))
 	role.Rules = []rbacv1.PolicyRule{{APIGroups: []string{"*"}, Resources: []string{"*"}, Verbs: []string{"*"}}}
-	f.must(reader.Update(t.Context(), role))
+	f.Must(reader.Update(t.Context(), role))
 	f.restart()
 	f.reconcile("w-west")
-	f.must(reader.Get(t.Context(), key, role))
+	f.Must(reader.Get(t.Context(), key, role))
 	if len(role.Rules) != len(registration.Objects("w-west").Role.Rules) {
 		t.Errorf("rules %+v", role.Rules)
 	}
 }
 
-// A binding that somebody deletes comes back, the fleet's too.
-func TestLostBinding(t *testing.T) {
+// A binding that somebody deleted is made again, that of the fleet's namespace too.
+func TestDeletedBinding(t *testing.T) {
 	f := newFixture(t)
 	f.member("b-west", true, "10.1.0.0/16")
 	f.reconcile("b-west")
 	f.mayWrite("b-west", true)
 	reader, err := client.New(envtestkit.Config(t), client.Options{Scheme: f.scheme})
-	f.must(err)
+	f.Must(err)
 	for _, namespace := range []string{"member-b-west", v1alpha1.FleetNamespace} {
-		lost := &rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: registration.RoleName}}
-		f.must(reader.Delete(t.Context(), lost))
-		requests := f.registrar.roleChanged(t.Context(), lost)
+		deleted := &rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: registration.RoleName}}
+		f.Must(reader.Delete(t.Context(), deleted))
+		requests := f.registrar.roleChanged(t.Context(), deleted)
 		if !slices.ContainsFunc(requests, func(r reconcile.Request) bool { return r.Name == "b-west" }) {
-			t.Errorf("a lost binding in %s brings %v", namespace, requests)
+			t.Errorf("a deleted binding in %s brings %v", namespace, requests)
 		}
 		f.reconcile("b-west")
-		f.must(reader.Get(t.Context(), client.ObjectKeyFromObject(lost), lost))
+		f.Must(reader.Get(t.Context(), client.ObjectKeyFromObject(deleted), deleted))
 	}
 	f.mayWrite("b-west", true)
 
 	requests := f.registrar.membersOfNamespace(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: v1alpha1.FleetNamespace}})
-	if !slices.ContainsFunc(requests, func(r reconcile.Request) bool { return r.Name == "b-west" }) || f.registrar.fleetOK {
+	if !slices.ContainsFunc(requests, func(r reconcile.Request) bool { return r.Name == "b-west" }) || f.registrar.fleetReady {
 		t.Errorf("the fleet's namespace goes: %v", requests)
 	}
 }
 
-// A namespace that somebody else made is not taken and not deleted.
+// A namespace that somebody else made is neither used nor deleted.
 func TestNamespaceTaken(t *testing.T) {
 	f := newFixture(t)
 	theirs := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "member-taken"}}
-	f.must(f.client.Create(t.Context(), theirs))
+	f.Must(f.client.Create(t.Context(), theirs))
 	f.member("taken", true, "10.1.0.0/16")
 	f.reconcile("taken")
 	f.wantStatus("taken", "ExportsAccepted=False NotJoined", "Joined=False NamespaceTaken", "Reachable=Unknown NeverHeard")
 	f.mayWrite("taken", false)
 
-	f.must(f.client.Delete(t.Context(), f.get("taken")))
+	f.Must(f.client.Delete(t.Context(), f.get("taken")))
 	f.reconcile("taken")
-	f.must(f.client.Get(t.Context(), types.NamespacedName{Name: "member-taken"}, theirs))
+	f.Must(f.client.Get(t.Context(), types.NamespacedName{Name: "member-taken"}, theirs))
 	if theirs.DeletionTimestamp != nil {
 		t.Error("somebody's namespace was deleted")
 	}
 
 	theirs.Labels[v1alpha1.LabelMember] = "taken"
-	f.must(f.client.Update(t.Context(), theirs))
+	f.Must(f.client.Update(t.Context(), theirs))
 	f.member("taken", true, "10.1.0.0/16")
 	f.reconcile("taken")
 	f.wantStatus("taken", "ExportsAccepted=True Accepted", "Joined=True Accepted", "Reachable=Unknown NeverHeard")
@@ -282,15 +263,15 @@ func TestNamespaceTaken(t *testing.T) {
 
 // A member that is deleted loses its namespace; one that comes back at once
 // waits until that is gone.
-func TestDismiss(t *testing.T) {
+func TestDeletedMember(t *testing.T) {
 	f := newFixture(t)
 	f.member("d-west", true, "10.1.0.0/16")
 	f.reconcile("d-west")
-	f.must(f.client.Delete(t.Context(), f.get("d-west")))
+	f.Must(f.client.Delete(t.Context(), f.get("d-west")))
 	f.restart()
 	f.reconcile("d-west")
 	var namespace corev1.Namespace
-	f.must(f.client.Get(t.Context(), types.NamespacedName{Name: "member-d-west"}, &namespace))
+	f.Must(f.client.Get(t.Context(), types.NamespacedName{Name: "member-d-west"}, &namespace))
 	if namespace.DeletionTimestamp == nil {
 		t.Error("the namespace of a member that is gone stays")
 	}
@@ -299,19 +280,19 @@ func TestDismiss(t *testing.T) {
 	f.wantStatus("d-west", "ExportsAccepted=False NotJoined", "Joined=False NamespaceTerminating", "Reachable=Unknown NeverHeard")
 }
 
-// Silence is told at once when it is 40 s long, and takes nothing away.
+// Silence is reported as soon as it has lasted 40 s, and takes nothing away.
 func TestSilence(t *testing.T) {
 	f := newFixture(t)
 	f.member("s-west", true, "10.1.0.0/16")
 	f.reconcile("s-west")
 	f.renew("s-west")
 	if wait := f.reconcile("s-west").RequeueAfter; wait != 30*time.Second {
-		t.Errorf("looks again after %s", wait)
+		t.Errorf("reconciled again after %s", wait)
 	}
 	f.wantStatus("s-west", "ExportsAccepted=True Accepted", "Joined=True Accepted", "Reachable=True Lease")
 	f.clock = f.clock.Add(39 * time.Second)
 	if wait := f.reconcile("s-west").RequeueAfter; wait != time.Second {
-		t.Errorf("looks again after %s, want to see the silence begin", wait)
+		t.Errorf("reconciled again after %s, want the moment when silence begins", wait)
 	}
 	f.clock = f.clock.Add(time.Second)
 	f.reconcile("s-west")
@@ -331,7 +312,7 @@ func TestStatusInterval(t *testing.T) {
 	f.reconcile("i-west")
 	export(f, "i-west", "web")
 	yes, no := true, false
-	f.must(f.client.Create(t.Context(), &discoveryv1.EndpointSlice{
+	f.Must(f.client.Create(t.Context(), &discoveryv1.EndpointSlice{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "member-i-west", Name: "web-1", Labels: map[string]string{
 			v1alpha1.LabelServiceName: "web", v1alpha1.LabelServiceNamespace: "shop",
 		}},
@@ -358,7 +339,7 @@ func TestStatusInterval(t *testing.T) {
 }
 
 // Ranges that overlap an older member's are refused with its name, exports with
-// refused endpoints are named, and no ranges at all are told.
+// refused endpoints are named, and a member without ranges is reported.
 func TestExportsAccepted(t *testing.T) {
 	f := newFixture(t)
 	f.member("x-west", true, "10.1.0.0/16")
@@ -376,13 +357,13 @@ func TestExportsAccepted(t *testing.T) {
 
 	e := export(f, "x-west", "web")
 	e.Status.Conditions = []metav1.Condition{{Type: "EndpointsAdmitted", Status: "False", Reason: "EndpointsRefused", LastTransitionTime: metav1.Now()}}
-	f.must(f.client.Status().Update(t.Context(), e))
+	f.Must(f.client.Status().Update(t.Context(), e))
 	f.reconcile("x-west")
 	f.wantStatus("x-west", "ExportsAccepted=False EndpointsRefused", "Joined=True Accepted", "Reachable=Unknown NeverHeard")
 }
 
 func export(f *fixture, member, service string) *v1alpha1.MemberExport {
-	f.t.Helper()
+	f.Helper()
 	e := &v1alpha1.MemberExport{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "member-" + member, Name: service + ".shop"},
 		Spec: v1alpha1.MemberExportSpec{
@@ -390,6 +371,6 @@ func export(f *fixture, member, service string) *v1alpha1.MemberExport {
 			ServiceProperties: v1alpha1.ServiceProperties{Type: v1alpha1.ClusterSetIP},
 		},
 	}
-	f.must(f.client.Create(f.t.Context(), e))
+	f.Must(f.client.Create(f.Context(), e))
 	return e
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -12,12 +11,10 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
@@ -25,10 +22,9 @@ import (
 
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/condition"
+	"crossway.dev/crossway/pkg/program"
 	"crossway.dev/crossway/pkg/registration"
 )
-
-const firstRetry, lastRetry = 5 * time.Millisecond, 5 * time.Second
 
 // CacheByObject is what the hub's cache must hold for a Registrar, for the
 // manager's options: of all Leases only those of agents, of all Roles only ours.
@@ -42,18 +38,14 @@ func CacheByObject() map[client.Object]cache.ByObject {
 
 // SetupWithManager adds the controller to the hub's manager.
 func (r *Registrar) SetupWithManager(mgr ctrl.Manager) error {
-	warm := true
 	err := ctrl.NewControllerManagedBy(mgr).Named("membercluster").
 		Watches(&v1alpha1.MemberCluster{}, handler.EnqueueRequestsFromMapFunc(r.everyMember), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(r.membersOfNamespace)).
-		Watches(&rbacv1.Role{}, handler.EnqueueRequestsFromMapFunc(r.roleChanged), builder.WithPredicates(touched)).
-		Watches(&rbacv1.RoleBinding{}, handler.EnqueueRequestsFromMapFunc(r.roleChanged), builder.WithPredicates(touched)).
+		Watches(&rbacv1.Role{}, handler.EnqueueRequestsFromMapFunc(r.roleChanged), builder.WithPredicates(updatedOrDeleted)).
+		Watches(&rbacv1.RoleBinding{}, handler.EnqueueRequestsFromMapFunc(r.roleChanged), builder.WithPredicates(updatedOrDeleted)).
 		Watches(&coordinationv1.Lease{}, handler.EnqueueRequestsFromMapFunc(memberOfObject)).
-		Watches(&v1alpha1.MemberExport{}, handler.EnqueueRequestsFromMapFunc(memberOfObject), builder.WithPredicates(refusalChanged)).
-		WithOptions(controller.Options{
-			EnableWarmup: &warm,
-			RateLimiter:  workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](firstRetry, lastRetry),
-		}).
+		Watches(&v1alpha1.MemberExport{}, handler.EnqueueRequestsFromMapFunc(memberOfObject), builder.WithPredicates(refusedEndpointsChanged)).
+		WithOptions(program.ControllerOptions(1)).
 		Complete(r)
 	if err != nil {
 		return fmt.Errorf("controller of members: %w", err)
@@ -61,41 +53,44 @@ func (r *Registrar) SetupWithManager(mgr ctrl.Manager) error {
 	return nil
 }
 
-// touched leaves out what is made: by us, or in the way of what we make.
-var touched = predicate.Funcs{CreateFunc: func(event.CreateEvent) bool { return false }}
+// updatedOrDeleted ignores creations: they are our own, or our next apply takes
+// the object over.
+var updatedOrDeleted = predicate.Funcs{CreateFunc: func(event.CreateEvent) bool { return false }}
 
-// roleChanged is whose Role or binding is to be made again.
+// roleChanged returns the member whose Role or binding must be applied again.
 func (r *Registrar) roleChanged(ctx context.Context, o client.Object) []reconcile.Request {
 	if o.GetNamespace() == v1alpha1.FleetNamespace {
 		return r.fleetChanged(ctx, o)
 	}
 	requests := memberOfObject(ctx, o)
 	for _, member := range requests {
-		r.remember(member.Name, func(m *memory) { m.generation = 0 })
+		r.setApplied(member.Name, func(m *appliedMember) { m.generation = 0 })
 	}
 	return requests
 }
 
-// fleetChanged has the fleet's namespace, Role and binding made again, with whichever member comes first.
+// fleetChanged has the fleet's namespace, Role and binding made again, by the
+// first of the keys that it returns.
 func (r *Registrar) fleetChanged(ctx context.Context, o client.Object) []reconcile.Request {
-	r.opened(false)
+	r.setFleetReady(false)
 	return r.everyMember(ctx, o)
 }
 
-// refusalChanged leaves out an export's changes that no MemberCluster tells of:
-// each costs a look at all exports of the member.
-var refusalChanged = predicate.Funcs{UpdateFunc: func(u event.UpdateEvent) bool {
+// refusedEndpointsChanged ignores changes of an export that do not change a
+// MemberCluster's conditions: each key lists all exports of the member.
+var refusedEndpointsChanged = predicate.Funcs{UpdateFunc: func(u event.UpdateEvent) bool {
 	before, after := u.ObjectOld.(*v1alpha1.MemberExport), u.ObjectNew.(*v1alpha1.MemberExport)
-	return refused(before) != refused(after)
+	return hasRefusedEndpoints(before) != hasRefusedEndpoints(after)
 }}
 
-func refused(e *v1alpha1.MemberExport) bool {
+func hasRefusedEndpoints(e *v1alpha1.MemberExport) bool {
 	return meta.IsStatusConditionFalse(e.Status.Conditions, condition.EndpointsAdmitted)
 }
 
-// everyMember is each MemberCluster and the name of the object in hand: a
-// MemberCluster that may be gone, for members' ranges must not overlap, so that
-// one concerns all; or what has to be made again, also where there is no member.
+// everyMember returns all MemberClusters and the name of o, which may be a
+// deleted MemberCluster. A change of one concerns all others, since their ranges
+// must not overlap. The name of o is also what has fleet objects made again
+// while there is no member.
 func (r *Registrar) everyMember(ctx context.Context, o client.Object) []reconcile.Request {
 	requests := []reconcile.Request{{NamespacedName: types.NamespacedName{Name: o.GetName()}}}
 	var all v1alpha1.MemberClusterList
@@ -110,8 +105,8 @@ func (r *Registrar) everyMember(ctx context.Context, o client.Object) []reconcil
 	return requests
 }
 
-// membersOfNamespace is the member that a namespace was made for, or the one
-// whose name it has, where somebody else made it; all, where the fleet's goes.
+// membersOfNamespace returns the member whose namespace has this name, whoever
+// made it. For the fleet's namespace it returns all members.
 func (r *Registrar) membersOfNamespace(ctx context.Context, o client.Object) []reconcile.Request {
 	if o.GetName() == v1alpha1.FleetNamespace {
 		return r.fleetChanged(ctx, o)

@@ -10,8 +10,8 @@ import (
 	"crossway.dev/crossway/pkg/condition"
 )
 
-// Of an export's updates only those matter whose refusal a MemberCluster tells.
-func TestRefusalChanged(t *testing.T) {
+// Only updates that change a MemberCluster's conditions pass.
+func TestRefusedEndpointsChanged(t *testing.T) {
 	export := func(generation int64, admitted metav1.ConditionStatus) *v1alpha1.MemberExport {
 		e := &v1alpha1.MemberExport{ObjectMeta: metav1.ObjectMeta{Generation: generation}}
 		e.Status.Conditions = []metav1.Condition{{Type: condition.EndpointsAdmitted, Status: admitted}}
@@ -19,7 +19,7 @@ func TestRefusalChanged(t *testing.T) {
 	}
 	for _, update := range []struct {
 		before, after *v1alpha1.MemberExport
-		matters       bool
+		passes        bool
 	}{
 		{export(1, "True"), export(2, "True"), false},
 		{&v1alpha1.MemberExport{}, export(1, "True"), false},
@@ -27,7 +27,7 @@ func TestRefusalChanged(t *testing.T) {
 		{export(1, "False"), export(2, "True"), true},
 		{export(1, "False"), export(2, "False"), false},
 	} {
-		if got := refusalChanged.Update(event.UpdateEvent{ObjectOld: update.before, ObjectNew: update.after}); got != update.matters {
+		if got := refusedEndpointsChanged.Update(event.UpdateEvent{ObjectOld: update.before, ObjectNew: update.after}); got != update.passes {
 			t.Errorf("from %v to %v: %v", update.before.Status, update.after.Status, got)
 		}
 	}

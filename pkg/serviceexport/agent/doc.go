@@ -1,15 +1,14 @@
-// Package agent runs in a member cluster and keeps the hub's view of its
-// exports true: it watches ServiceExports, Services, EndpointSlices and Nodes,
-// lets serviceexport.Describe and Strip say what the hub shall have, applies
-// the difference to the member's own namespace on the hub, and brings the
-// hub's conditions back to the ServiceExports.
+// Package agent runs in a member cluster and pushes its exports to the hub. It
+// watches ServiceExports, Services, EndpointSlices and Nodes, compares what
+// serviceexport.Describe and Strip return with the member's own namespace on the
+// hub, applies the difference there, and copies the hub's conditions to the
+// ServiceExports.
 //
-// There is one key for each export and one for each slice, so that one changed
-// slice is one write. What is already on the hub is read from a cache of the
-// own namespace: a restart writes nothing when nothing changed, and nothing is
-// deleted before both clusters' caches are complete. It writes nothing in the
-// member but the status of ServiceExports, reads no Secret, and sees no other
-// member.
+// Each export and each slice has a key of its own, so that one changed slice is
+// one write. What is already on the hub is read from a cache of the member's
+// namespace: a restart writes nothing if nothing changed, and nothing is deleted
+// before the caches of both clusters are complete. In the member it writes only
+// the status of ServiceExports. It reads no Secret, and nothing of other members.
 //
 // Example:
 //

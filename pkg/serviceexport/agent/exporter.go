@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,9 +27,10 @@ import (
 	"crossway.dev/crossway/pkg/serviceexport"
 )
 
-// hubAnswers is how long a new export's status waits for the hub's verdict: long
-// enough that hundreds of exports at once cost one status write each, not two.
-const hubAnswers = 5 * time.Second
+// maxStatusDelay is how long the status of a new export waits for the hub's
+// conditions: long enough that hundreds of exports at once cost one status write
+// each, not two.
+const maxStatusDelay = 5 * time.Second
 
 // Exporter pushes one member's exports to the hub.
 type Exporter struct {
@@ -41,49 +41,47 @@ type Exporter struct {
 	hubCache cache.Cache
 	now      func() time.Time
 
-	// by any goroutine: keys that were reconciled without an error, kept until
-	// the first push is complete
-	done      sync.Map
-	completed atomic.Bool
-
-	pending sync.Map // by any goroutine: since when exports wait for the hub's verdict
+	// used by any goroutine
+	done      sync.Map    // keys that were reconciled without an error, until the first push is complete
+	completed atomic.Bool // the first push is complete
+	pending   sync.Map    // exports without conditions from the hub, and since when
 }
 
-// NewExporter makes an Exporter of the member cluster. Both clients must read
-// from caches and wait for their own writes.
+// NewExporter makes an Exporter of the member cluster. The clients of both
+// clusters must read from caches and wait for their own writes.
 func NewExporter(name fleet.ClusterName, member cluster.Cluster, hub cluster.Cluster) *Exporter {
 	return &Exporter{cluster: name, member: member.GetClient(), hub: hub.GetClient(), hubCache: hub.GetCache(), now: time.Now}
 }
 
-// ReconcileExport makes the hub's MemberExport of one service what the
-// member offers of it, and the ServiceExport's status what both say of it. The
-// key is the service's name in the member.
+// ReconcileExport writes the MemberExport of one service to the hub, and the
+// conditions of member and hub to the ServiceExport's status. The key is the
+// service's name in the member.
 func (e *Exporter) ReconcileExport(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
-	service := fleet.ServiceName{Namespace: request.Namespace, Name: request.Name}
+	service := fleet.ServiceName(request.NamespacedName)
 	in, err := e.gather(ctx, request.NamespacedName)
 	if err != nil {
 		return reconcile.Result{}, err
 	}
 	offer := serviceexport.Describe(in)
-	verdicts, pushErr := e.push(ctx, service, offer)
-	wait := e.hubsTurn(request.NamespacedName, offer, verdicts)
-	if in.Export != nil && in.Export.DeletionTimestamp == nil && wait == 0 {
-		if err := e.writeStatus(ctx, in.Export, verdicts); err != nil {
+	conditions, pushErr := e.push(ctx, service, offer)
+	delay := e.statusDelay(request.NamespacedName, offer, conditions)
+	if in.Export != nil && in.Export.DeletionTimestamp == nil && delay == 0 {
+		if err := e.writeStatus(ctx, in.Export, conditions); err != nil {
 			return reconcile.Result{}, err
 		}
 	}
 	if pushErr != nil {
 		return reconcile.Result{}, pushErr
 	}
-	e.finished(exportKey(request.NamespacedName))
-	return reconcile.Result{RequeueAfter: wait}, nil
+	e.setDone(exportKey(request.NamespacedName))
+	return reconcile.Result{RequeueAfter: delay}, nil
 }
 
-// hubsTurn is how long the status of a new export may wait for the hub, which
-// answers within milliseconds: only where it does not is "pending" worth a
-// write of its own.
-func (e *Exporter) hubsTurn(key types.NamespacedName, offer serviceexport.Offer, verdicts []condition.Condition) time.Duration {
-	pending := offer.Spec != nil && slices.ContainsFunc(verdicts, func(c condition.Condition) bool {
+// statusDelay is how long the status of a new export still waits for the hub's
+// conditions. They usually come within milliseconds. Pending is written only if
+// they do not.
+func (e *Exporter) statusDelay(key types.NamespacedName, offer serviceexport.Offer, conditions []condition.Condition) time.Duration {
+	pending := offer.Spec != nil && slices.ContainsFunc(conditions, func(c condition.Condition) bool {
 		return c.Reason == string(mcsv1beta1.ServiceExportReasonPending)
 	})
 	if !pending {
@@ -91,11 +89,12 @@ func (e *Exporter) hubsTurn(key types.NamespacedName, offer serviceexport.Offer,
 		return 0
 	}
 	since, _ := e.pending.LoadOrStore(key, e.now())
-	return max(hubAnswers-e.now().Sub(since.(time.Time)), 0)
+	return max(maxStatusDelay-e.now().Sub(since.(time.Time)), 0)
 }
 
-// gather reads what the member has of one service. Of its slices only those
-// that cannot be pushed matter to the export; the others have keys of their own.
+// gather reads one service in the member: its ServiceExport, its Service, and
+// those slices that cannot be pushed, which the export's conditions name. All
+// other slices have keys of their own.
 func (e *Exporter) gather(ctx context.Context, key types.NamespacedName) (serviceexport.Input, error) {
 	in := serviceexport.Input{Cluster: e.cluster}
 	var err error
@@ -116,8 +115,8 @@ func (e *Exporter) gather(ctx context.Context, key types.NamespacedName) (servic
 	return in, nil
 }
 
-// push writes or withdraws the MemberExport where it differs, and gives the
-// conditions that the ServiceExport shall have.
+// push writes or deletes the MemberExport if it differs from the offer, and
+// returns the conditions for the ServiceExport.
 func (e *Exporter) push(ctx context.Context, service fleet.ServiceName, offer serviceexport.Offer) ([]condition.Condition, error) {
 	key := e.memberExportKey(service)
 	memberExport, err := apply.Found(ctx, e.hub, key, &v1alpha1.MemberExport{})
@@ -128,38 +127,38 @@ func (e *Exporter) push(ctx context.Context, service fleet.ServiceName, offer se
 	case offer.Spec == nil && memberExport == nil:
 		return offer.Conditions, nil
 	case offer.Spec == nil:
-		return offer.Conditions, wrapped(apply.Remove(ctx, e.hub, memberExport), "delete MemberExport %s", key)
+		return offer.Conditions, wrapError(apply.Remove(ctx, e.hub, memberExport), "delete MemberExport %s", key)
 	}
-	verdicts := slices.Clone(offer.Conditions)
+	conditions := slices.Clone(offer.Conditions)
 	if memberExport == nil || !apiequality.Semantic.DeepEqual(memberExport.Spec, *offer.Spec) {
 		applied := &v1alpha1.MemberExport{
 			ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name},
 			Spec:       *offer.Spec.DeepCopy(),
 		}
 		if err := apply.Object(ctx, e.hub, v1alpha1.AgentFieldManager, applied); err != nil {
-			return e.refused(service, memberExport, verdicts, err)
+			return e.pushFailed(service, memberExport, conditions, err)
 		}
 		memberExport = applied
 	}
-	return append(verdicts, told(service, memberExport)...), nil
+	return append(conditions, hubConditions(service, memberExport)...), nil
 }
 
-// refused turns the hub's answer into a verdict. What the user can correct is
-// not tried again before something changes; everything else is.
-func (e *Exporter) refused(service fleet.ServiceName, memberExport *v1alpha1.MemberExport, verdicts []condition.Condition, err error) ([]condition.Condition, error) {
+// pushFailed adds a condition for the hub's answer. An error that the user must
+// correct is not returned: the key is not tried again before something changes.
+func (e *Exporter) pushFailed(service fleet.ServiceName, memberExport *v1alpha1.MemberExport, conditions []condition.Condition, err error) ([]condition.Condition, error) {
 	switch {
 	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err):
-		return append(verdicts, condition.ExportRefused(service, err.Error())), nil
+		return append(conditions, condition.ExportRefused(service, err.Error())), nil
 	case apierrors.IsForbidden(err), apierrors.IsNotFound(err):
-		verdicts = append(verdicts, condition.ExportForbidden(e.cluster, err.Error()))
-	default:
-		verdicts = append(verdicts, told(service, memberExport)...) // the hub is away: its last word holds
+		conditions = append(conditions, condition.ExportForbidden(e.cluster, err.Error()))
+	default: // the hub cannot be reached: its last conditions stay
+		conditions = append(conditions, hubConditions(service, memberExport)...)
 	}
-	return verdicts, fmt.Errorf("apply MemberExport of %s: %w", service, err)
+	return conditions, fmt.Errorf("apply MemberExport of %s: %w", service, err)
 }
 
-// told are the hub's conditions of an export.
-func told(service fleet.ServiceName, memberExport *v1alpha1.MemberExport) []condition.Condition {
+// hubConditions returns the conditions that the hub wrote for an export.
+func hubConditions(service fleet.ServiceName, memberExport *v1alpha1.MemberExport) []condition.Condition {
 	if memberExport == nil || len(memberExport.Status.Conditions) == 0 {
 		return []condition.Condition{condition.ExportPending(service)}
 	}
@@ -172,23 +171,17 @@ func told(service fleet.ServiceName, memberExport *v1alpha1.MemberExport) []cond
 	return conditions
 }
 
-func (e *Exporter) writeStatus(ctx context.Context, export *mcsv1beta1.ServiceExport, verdicts []condition.Condition) error {
-	ours := slices.DeleteFunc(slices.Clone(export.Status.Conditions), func(c metav1.Condition) bool { return !slices.Contains(condition.ExportTypes, c.Type) })
-	wanted := condition.Stamped(ours, verdicts, export.Generation, e.now())
-	slices.SortFunc(ours, func(a, b metav1.Condition) int { return strings.Compare(a.Type, b.Type) })
-	if apiequality.Semantic.DeepEqual(ours, wanted) {
+func (e *Exporter) writeStatus(ctx context.Context, export *mcsv1beta1.ServiceExport, conditions []condition.Condition) error {
+	want := condition.Stamped(export.Status.Conditions, conditions, export.Generation, e.now())
+	if apply.SameConditions(export.Status.Conditions, want, condition.ExportTypes...) {
 		return nil
 	}
-	status := &mcsv1beta1.ServiceExport{
+	return apply.Status(ctx, e.member, v1alpha1.AgentFieldManager, &mcsv1beta1.ServiceExport{
 		ObjectMeta: metav1.ObjectMeta{Namespace: export.Namespace, Name: export.Name},
-		Status:     mcsv1beta1.ServiceExportStatus{Conditions: wanted},
-	}
-	if err := apply.Status(ctx, e.member, v1alpha1.AgentFieldManager, status); client.IgnoreNotFound(err) != nil {
-		return fmt.Errorf("write status of ServiceExport %s/%s: %w", export.Namespace, export.Name, err)
-	}
-	return nil
+		Status:     mcsv1beta1.ServiceExportStatus{Conditions: want},
+	})
 }
 
 func (e *Exporter) memberExportKey(service fleet.ServiceName) types.NamespacedName {
-	return types.NamespacedName{Namespace: serviceexport.Namespace(e.cluster), Name: serviceexport.ExportName(service)}
+	return types.NamespacedName{Namespace: v1alpha1.MemberNamespace(e.cluster), Name: v1alpha1.ServiceReference(service).ObjectName()}
 }

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/rest"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/cluster"
@@ -19,39 +20,35 @@ import (
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/apply"
 	"crossway.dev/crossway/pkg/fleet"
-	"crossway.dev/crossway/pkg/serviceexport"
 )
 
 const (
-	// hubPatience is how long one request to the hub may take.
-	hubPatience = 10 * time.Second
-	// admissionPoll is how often an agent asks whether it has been let in.
-	admissionPoll = time.Second
-	// leaseRenewal and leaseSeconds: see registration.LeaseRenewal and LeaseDuration.
-	leaseRenewal = 10 * time.Second
-	leaseSeconds = 40
+	// hubRequestTimeout is how long one request to the hub may take.
+	hubRequestTimeout = 10 * time.Second
+	// accessPollInterval is the time between two checks whether the agent has
+	// access to its namespace. It is shorter than an informer's retry.
+	accessPollInterval = time.Second
 )
 
-// Hub is the hub as one member may see it: its cache holds the member's own
-// namespace, and starts once the hub lets the member in. Until then the
-// manager's controllers wait, so that nothing is pushed or deleted on a view
-// that is not complete.
+// Hub is the hub as one member may read it: its cache holds the member's own
+// namespace, and starts once the agent has access there. Until then the
+// manager's controllers wait, so that nothing is pushed or deleted before the
+// cache is complete.
 type Hub struct {
 	cluster.Cluster
 	name fleet.ClusterName
 }
 
-// NewHub makes the hub's client and cache; it does not talk to the hub yet.
+// NewHub makes the hub's client and cache. It sends no request.
 func NewHub(config *rest.Config, name fleet.ClusterName, scheme *runtime.Scheme) (*Hub, error) {
 	ours := labels.SelectorFromSet(labels.Set{discoveryv1.LabelManagedBy: v1alpha1.ManagedBySlices})
-	wait := true
 	c, err := cluster.New(config, func(o *cluster.Options) {
 		o.Scheme = scheme
-		o.Cache.DefaultNamespaces = map[string]cache.Config{serviceexport.Namespace(name): {}}
+		o.Cache.DefaultNamespaces = map[string]cache.Config{v1alpha1.MemberNamespace(name): {}}
 		o.Cache.ByObject = map[client.Object]cache.ByObject{&discoveryv1.EndpointSlice{}: {Label: ours}}
 		o.Cache.DefaultTransform = cache.TransformStripManagedFields()
-		// a key that comes again before the cache saw its write must not write twice
-		o.Client.Cache = &client.CacheOptions{EnableReadYourWritesConsistency: &wait}
+		// a key that comes again before the cache has seen its write must not write twice
+		o.Client.Cache = &client.CacheOptions{EnableReadYourWritesConsistency: ptr.To(true)}
 	})
 	if err != nil {
 		return nil, fmt.Errorf("client for the hub: %w", err)
@@ -59,60 +56,60 @@ func NewHub(config *rest.Config, name fleet.ClusterName, scheme *runtime.Scheme)
 	return &Hub{Cluster: c, name: name}, nil
 }
 
-// Start waits until the hub lets the member in and then runs the cache until
-// ctx ends.
+// Start waits until the agent has access to its namespace on the hub, and then
+// runs the cache until ctx ends.
 func (h *Hub) Start(ctx context.Context) error {
-	if !h.await(ctx) {
+	if !h.waitForAccess(ctx) {
 		return nil
 	}
 	return h.Cluster.Start(ctx)
 }
 
-// await asks each second, which is sooner than an informer would ask again. It
-// is false where ctx ended first.
-func (h *Hub) await(ctx context.Context) bool {
+// waitForAccess returns false if ctx ended first.
+func (h *Hub) waitForAccess(ctx context.Context) bool {
 	logger := log.FromContext(ctx).WithName("hub")
-	var told string
+	var logged string
 	for {
-		err := h.knock(ctx)
+		err := h.checkAccess(ctx)
 		if err == nil {
-			logger.Info("the hub lets this cluster in", "cluster", h.name)
+			logger.Info("this cluster has access to the hub", "cluster", h.name)
 			return true
 		}
-		if err.Error() != told {
-			told = err.Error()
-			logger.Info("waiting for the hub: is it reachable, and is the MemberCluster accepted?", "cluster", h.name, "answer", told)
+		if err.Error() != logged {
+			logged = err.Error()
+			logger.Info("waiting for the hub: is it reachable, and is the MemberCluster accepted?", "cluster", h.name, "answer", logged)
 		}
 		select {
 		case <-ctx.Done():
 			return false
-		case <-time.After(admissionPoll):
+		case <-time.After(accessPollInterval):
 		}
 	}
 }
 
-func (h *Hub) knock(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, hubPatience)
+func (h *Hub) checkAccess(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, hubRequestTimeout)
 	defer cancel()
-	return h.GetAPIReader().List(ctx, &v1alpha1.MemberExportList{}, client.InNamespace(serviceexport.Namespace(h.name)), client.Limit(1))
+	return h.GetAPIReader().List(ctx, &v1alpha1.MemberExportList{}, client.InNamespace(v1alpha1.MemberNamespace(h.name)), client.Limit(1))
 }
 
-// Heartbeat renews the member's Lease on the hub, by one request each 10 s.
+// Heartbeat renews the member's Lease on the hub by one request every 10 s.
 type Heartbeat struct {
 	Cluster  fleet.ClusterName
 	Hub      client.Client
-	Identity string // who holds it: the agent's pod
+	Identity string // holderIdentity of the Lease: the agent's pod
 	Now      func() time.Time
 }
 
-// Start renews until ctx ends. A renewal that fails is tried again at the next turn.
+// Start renews until ctx ends. A renewal that failed is tried again after the
+// next interval.
 func (h *Heartbeat) Start(ctx context.Context) error {
-	ticker := time.NewTicker(leaseRenewal)
+	ticker := time.NewTicker(v1alpha1.AgentLeaseRenewInterval)
 	defer ticker.Stop()
 	logger := log.FromContext(ctx).WithName("heartbeat")
 	for {
 		if err := h.Renew(ctx); err != nil && ctx.Err() == nil {
-			logger.Error(err, "the hub counts this cluster as silent after 40 s without a renewal")
+			logger.Error(err, "could not renew the Lease; the hub reports this cluster as silent after 40 s without a renewal")
 		}
 		select {
 		case <-ctx.Done():
@@ -124,14 +121,17 @@ func (h *Heartbeat) Start(ctx context.Context) error {
 
 // Renew writes the Lease once.
 func (h *Heartbeat) Renew(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, hubPatience)
+	ctx, cancel := context.WithTimeout(ctx, hubRequestTimeout)
 	defer cancel()
-	now, seconds := metav1.NewMicroTime(h.Now()), int32(leaseSeconds)
 	lease := &coordinationv1.Lease{
-		ObjectMeta: metav1.ObjectMeta{Namespace: serviceexport.Namespace(h.Cluster), Name: v1alpha1.AgentLease},
-		Spec:       coordinationv1.LeaseSpec{HolderIdentity: &h.Identity, RenewTime: &now, LeaseDurationSeconds: &seconds},
+		ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.MemberNamespace(h.Cluster), Name: v1alpha1.AgentLease},
+		Spec: coordinationv1.LeaseSpec{
+			HolderIdentity:       &h.Identity,
+			RenewTime:            ptr.To(metav1.NewMicroTime(h.Now())),
+			LeaseDurationSeconds: ptr.To(int32(v1alpha1.AgentLeaseDuration / time.Second)),
+		},
 	}
-	// nothing reads Leases here, so there is no cache that could see the write
+	// this program reads no Leases, so it has no cache of them to wait for
 	if err := apply.Object(ctx, h.Hub, v1alpha1.AgentFieldManager, lease, client.DisableReadYourWritesConsistency); err != nil {
 		return fmt.Errorf("renew lease %s/%s: %w", lease.Namespace, lease.Name, err)
 	}

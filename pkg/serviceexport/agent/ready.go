@@ -12,12 +12,13 @@ import (
 
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/apply"
+	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/serviceexport"
 )
 
-// FirstPush is nil once everything that the member offered at the start is on
-// the hub, pushed by this agent or found there, or refused with a condition.
-// From then on it stays nil. The caches must be complete.
+// FirstPush returns nil once all exports that the member had at the start are on
+// the hub, pushed by this agent or found there, or have a condition that says
+// why not. From then on it always returns nil. The caches must be synced.
 func (e *Exporter) FirstPush(ctx context.Context) error {
 	if e.completed.Load() {
 		return nil
@@ -37,9 +38,7 @@ func (e *Exporter) FirstPush(ctx context.Context) error {
 }
 
 func (e *Exporter) pushed(ctx context.Context, key types.NamespacedName) error {
-	memberExport, err := apply.Found(ctx, e.hub, types.NamespacedName{
-		Namespace: serviceexport.Namespace(e.cluster), Name: key.Name + "." + key.Namespace,
-	}, &v1alpha1.MemberExport{})
+	memberExport, err := apply.Found(ctx, e.hub, e.memberExportKey(fleet.ServiceName(key)), &v1alpha1.MemberExport{})
 	if err != nil {
 		return fmt.Errorf("read MemberExport of %s: %w", key, err)
 	}
@@ -53,7 +52,7 @@ func (e *Exporter) pushed(ctx context.Context, key types.NamespacedName) error {
 			return fmt.Errorf("export %s is not on the hub yet", key)
 		}
 	}
-	if memberExport == nil { // refused: its slices have no owner to wait for
+	if memberExport == nil { // the hub refused it: its slices have no owner to wait for
 		return nil
 	}
 	for _, r := range e.slicesOf(ctx, client.InNamespace(key.Namespace), client.MatchingFields{indexService: key.Name}) {
@@ -82,10 +81,10 @@ func (e *Exporter) slicePushed(ctx context.Context, hubName string) error {
 	return nil
 }
 
-// exportKey tells an export's key from a slice's.
+// exportKey is the key of an export in done. The key of a slice is its name.
 func exportKey(key types.NamespacedName) string { return "export " + key.String() }
 
-func (e *Exporter) finished(key string) {
+func (e *Exporter) setDone(key string) {
 	if !e.completed.Load() {
 		e.done.Store(key, nil)
 	}

@@ -9,7 +9,6 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -22,24 +21,22 @@ import (
 	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
 
 	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/pkg/program"
 	"crossway.dev/crossway/pkg/serviceexport"
 )
 
 // Indexes of the member's slices.
 const (
-	indexHubName  = "crossway.dev/hub-name" // serviceexport.SliceName
-	indexService  = "crossway.dev/service"  // name, in the slice's namespace
-	indexZoneless = "crossway.dev/zoneless" // nodes of endpoints without a zone
+	indexHubName  = "crossway.dev/hub-name" // by serviceexport.SliceName
+	indexService  = "crossway.dev/service"  // by the name of the Service, in the slice's namespace
+	indexZoneless = "crossway.dev/zoneless" // by the nodes of endpoints without a zone
 )
 
-const (
-	workers = 8
-	// firstRetry and lastRetry: the hub may be away for long, and is tried again soon after it is back
-	firstRetry, lastRetry = 5 * time.Millisecond, 5 * time.Second
-	reconcilePatience     = 20 * time.Second
-)
+// reconcileTimeout is how long one key may take. Without it a hub that accepts
+// connections and never answers would hold all workers.
+const reconcileTimeout = 20 * time.Second
 
-// IndexMember adds to the member's cache the indexes that an Exporter reads by.
+// IndexMember adds the indexes that an Exporter needs to the member's cache.
 func IndexMember(ctx context.Context, indexer client.FieldIndexer) error {
 	byName := map[string]client.IndexerFunc{
 		indexHubName: func(o client.Object) []string {
@@ -64,7 +61,7 @@ func IndexMember(ctx context.Context, indexer client.FieldIndexer) error {
 	return nil
 }
 
-// zonelessNodes are the nodes of endpoints that have no zone of their own.
+// zonelessNodes returns the nodes of endpoints that have no zone of their own.
 func zonelessNodes(slice *discoveryv1.EndpointSlice) []string {
 	var nodes []string
 	for _, e := range slice.Endpoints {
@@ -76,7 +73,7 @@ func zonelessNodes(slice *discoveryv1.EndpointSlice) []string {
 }
 
 // SetupWithManager adds both controllers, of exports and of slices, to the
-// member's manager. The hub must be added to it, too.
+// member's manager. The Hub must be added to it as well.
 func (e *Exporter) SetupWithManager(mgr ctrl.Manager) error {
 	if err := IndexMember(context.Background(), mgr.GetFieldIndexer()); err != nil {
 		return err
@@ -84,9 +81,9 @@ func (e *Exporter) SetupWithManager(mgr ctrl.Manager) error {
 	err := ctrl.NewControllerManagedBy(mgr).Named("export").
 		For(&mcsv1beta1.ServiceExport{}).
 		Watches(&corev1.Service{}, &handler.EnqueueRequestForObject{}).
-		Watches(&discoveryv1.EndpointSlice{}, handler.EnqueueRequestsFromMapFunc(exportOfForeignSlice)).
-		WatchesRawSource(source.Kind(e.hubCache, &v1alpha1.MemberExport{}, handler.TypedEnqueueRequestsFromMapFunc(exportOf))).
-		WithOptions(options()).
+		Watches(&discoveryv1.EndpointSlice{}, handler.EnqueueRequestsFromMapFunc(exportOfUnpushableSlice)).
+		WatchesRawSource(source.Kind(e.hubCache, &v1alpha1.MemberExport{}, handler.TypedEnqueueRequestsFromMapFunc(exportRequests))).
+		WithOptions(controllerOptions()).
 		Complete(reconcile.Func(e.ReconcileExport))
 	if err != nil {
 		return fmt.Errorf("controller of exports: %w", err)
@@ -94,13 +91,13 @@ func (e *Exporter) SetupWithManager(mgr ctrl.Manager) error {
 	node := &metav1.PartialObjectMetadata{}
 	node.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Node"))
 	err = ctrl.NewControllerManagedBy(mgr).Named("slice").
-		Watches(&discoveryv1.EndpointSlice{}, handler.EnqueueRequestsFromMapFunc(hubSlice)).
+		Watches(&discoveryv1.EndpointSlice{}, handler.EnqueueRequestsFromMapFunc(sliceRequests)).
 		Watches(&mcsv1beta1.ServiceExport{}, handler.EnqueueRequestsFromMapFunc(e.slicesOfService), builder.WithPredicates(deletionChanged)).
 		Watches(&corev1.Service{}, handler.EnqueueRequestsFromMapFunc(e.slicesOfService), builder.WithPredicates(serviceTypeChanged)).
 		WatchesMetadata(node, handler.EnqueueRequestsFromMapFunc(e.slicesOfNode), builder.WithPredicates(predicate.LabelChangedPredicate{})).
-		WatchesRawSource(source.Kind(e.hubCache, &v1alpha1.MemberExport{}, handler.TypedEnqueueRequestsFromMapFunc(e.slicesOfMemberExport), ownerCameOrWent)).
-		WatchesRawSource(source.Kind(e.hubCache, &discoveryv1.EndpointSlice{}, handler.TypedEnqueueRequestsFromMapFunc(ownHubSlice))).
-		WithOptions(options()).
+		WatchesRawSource(source.Kind(e.hubCache, &v1alpha1.MemberExport{}, handler.TypedEnqueueRequestsFromMapFunc(e.slicesOfMemberExport), ownerCreatedOrDeleted)).
+		WatchesRawSource(source.Kind(e.hubCache, &discoveryv1.EndpointSlice{}, handler.TypedEnqueueRequestsFromMapFunc(hubSliceRequests))).
+		WithOptions(controllerOptions()).
 		Complete(reconcile.Func(e.ReconcileSlice))
 	if err != nil {
 		return fmt.Errorf("controller of slices: %w", err)
@@ -108,50 +105,46 @@ func (e *Exporter) SetupWithManager(mgr ctrl.Manager) error {
 	return nil
 }
 
-func options() controller.Options {
-	warm := true
-	return controller.Options{
-		MaxConcurrentReconciles: workers,
-		ReconciliationTimeout:   reconcilePatience,
-		EnableWarmup:            &warm, // an agent that waits to lead has its caches ready
-		RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](firstRetry, lastRetry),
-	}
+func controllerOptions() controller.Options {
+	options := program.ControllerOptions(program.Workers)
+	options.ReconciliationTimeout = reconcileTimeout
+	return options
 }
 
-// deletionChanged passes what begins or ends an export, not its other changes.
+// deletionChanged ignores updates that neither begin nor end an export.
 var deletionChanged = predicate.Funcs{UpdateFunc: func(u event.UpdateEvent) bool {
 	return (u.ObjectOld.GetDeletionTimestamp() == nil) != (u.ObjectNew.GetDeletionTimestamp() == nil) ||
 		u.ObjectOld.GetUID() != u.ObjectNew.GetUID()
 }}
 
-// serviceTypeChanged passes what may make a Service exportable or not.
+// serviceTypeChanged ignores updates that leave a Service as exportable as it was.
 var serviceTypeChanged = predicate.Funcs{UpdateFunc: func(u event.UpdateEvent) bool {
 	return u.ObjectOld.(*corev1.Service).Spec.Type != u.ObjectNew.(*corev1.Service).Spec.Type
 }}
 
-// ownerCameOrWent passes what gives slices another owner, not status changes.
-var ownerCameOrWent = predicate.TypedFuncs[*v1alpha1.MemberExport]{
+// ownerCreatedOrDeleted ignores updates that do not give slices another owner.
+var ownerCreatedOrDeleted = predicate.TypedFuncs[*v1alpha1.MemberExport]{
 	UpdateFunc: func(u event.TypedUpdateEvent[*v1alpha1.MemberExport]) bool {
 		return u.ObjectOld.UID != u.ObjectNew.UID || (u.ObjectOld.DeletionTimestamp == nil) != (u.ObjectNew.DeletionTimestamp == nil)
 	},
 }
 
-func exportOf(_ context.Context, e *v1alpha1.MemberExport) []reconcile.Request {
-	return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: e.Spec.Service.Namespace, Name: e.Spec.Service.Name}}}
+func exportRequests(_ context.Context, e *v1alpha1.MemberExport) []reconcile.Request {
+	return []reconcile.Request{{NamespacedName: types.NamespacedName(e.Spec.Service)}}
 }
 
-// exportOfForeignSlice is the export that must say that a slice cannot leave;
-// other slices are none of its business.
-func exportOfForeignSlice(_ context.Context, o client.Object) []reconcile.Request {
+// exportOfUnpushableSlice returns the export whose conditions must name a slice
+// that cannot be pushed. A slice that can be pushed concerns no export.
+func exportOfUnpushableSlice(_ context.Context, o client.Object) []reconcile.Request {
 	slice := o.(*discoveryv1.EndpointSlice)
 	service, ok := serviceexport.ServiceOf(slice)
 	if !ok || serviceexport.Pushable(slice) {
 		return nil
 	}
-	return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: service.Namespace, Name: service.Name}}}
+	return []reconcile.Request{{NamespacedName: types.NamespacedName(service)}}
 }
 
-func hubSlice(_ context.Context, o client.Object) []reconcile.Request {
+func sliceRequests(_ context.Context, o client.Object) []reconcile.Request {
 	slice := o.(*discoveryv1.EndpointSlice)
 	if _, ok := serviceexport.ServiceOf(slice); !ok {
 		return nil
@@ -159,7 +152,7 @@ func hubSlice(_ context.Context, o client.Object) []reconcile.Request {
 	return []reconcile.Request{{NamespacedName: types.NamespacedName{Name: serviceexport.SliceName(slice)}}}
 }
 
-func ownHubSlice(_ context.Context, slice *discoveryv1.EndpointSlice) []reconcile.Request {
+func hubSliceRequests(_ context.Context, slice *discoveryv1.EndpointSlice) []reconcile.Request {
 	return []reconcile.Request{{NamespacedName: types.NamespacedName{Name: slice.Name}}}
 }
 
@@ -178,11 +171,11 @@ func (e *Exporter) slicesOfNode(ctx context.Context, o client.Object) []reconcil
 func (e *Exporter) slicesOf(ctx context.Context, which ...client.ListOption) []reconcile.Request {
 	var list discoveryv1.EndpointSliceList
 	if err := e.member.List(ctx, &list, append(which, client.UnsafeDisableDeepCopy)...); err != nil {
-		return nil // the cache is stopping: each slice comes again with the next start
+		return nil // the cache is stopping: each slice comes again after the next start
 	}
 	var requests []reconcile.Request
 	for i := range list.Items {
-		requests = append(requests, hubSlice(ctx, &list.Items[i])...)
+		requests = append(requests, sliceRequests(ctx, &list.Items[i])...)
 	}
 	return requests
 }

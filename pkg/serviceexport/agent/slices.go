@@ -11,6 +11,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
@@ -21,12 +22,12 @@ import (
 	"crossway.dev/crossway/pkg/serviceexport"
 )
 
-// ReconcileSlice makes one slice on the hub what its source in the member is.
-// The key is the slice's name on the hub, which the source's name determines:
-// events of both sides meet in it. A slice of an export that is not on the hub
-// yet waits for it, for it needs its owner; the owner's arrival brings it back.
+// ReconcileSlice writes one slice to the hub. The key is the slice's name there,
+// which follows from the name of its source in the member, so events of both
+// clusters have the same key. A slice needs its owner: if the MemberExport is not
+// on the hub yet, nothing is written, and its creation brings the key back.
 func (e *Exporter) ReconcileSlice(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
-	key := types.NamespacedName{Namespace: serviceexport.Namespace(e.cluster), Name: request.Name}
+	key := types.NamespacedName{Namespace: v1alpha1.MemberNamespace(e.cluster), Name: request.Name}
 	have, err := apply.Found(ctx, e.hub, key, &discoveryv1.EndpointSlice{})
 	if err != nil {
 		return reconcile.Result{}, fmt.Errorf("read EndpointSlice %s: %w", key, err)
@@ -38,10 +39,10 @@ func (e *Exporter) ReconcileSlice(ctx context.Context, request reconcile.Request
 	switch {
 	case want == nil && have == nil:
 	case want == nil:
-		err = wrapped(apply.Remove(ctx, e.hub, have), "delete EndpointSlice %s", key)
+		err = wrapError(apply.Remove(ctx, e.hub, have), "delete EndpointSlice %s", key)
 	case owner == nil:
 		return reconcile.Result{}, nil
-	case have != nil && have.AddressType != want.AddressType: // which cannot be changed
+	case have != nil && have.AddressType != want.AddressType: // cannot be changed, so the slice is replaced
 		if err := apply.Remove(ctx, e.hub, have); err != nil {
 			return reconcile.Result{}, fmt.Errorf("delete EndpointSlice %s: %w", key, err)
 		}
@@ -50,13 +51,13 @@ func (e *Exporter) ReconcileSlice(ctx context.Context, request reconcile.Request
 		err = e.applySlice(ctx, want)
 	}
 	if err == nil || errors.Is(err, reconcile.TerminalError(nil)) {
-		e.finished(request.Name)
+		e.setDone(request.Name)
 	}
 	return reconcile.Result{}, err
 }
 
-// wantedSlice is the slice that the hub shall have under a name; nil: none.
-// owner is its MemberExport on the hub; nil: not there yet.
+// wantedSlice returns the slice that the hub should have under a name; nil: none.
+// owner is its MemberExport on the hub; nil: it is not there yet.
 func (e *Exporter) wantedSlice(ctx context.Context, hubName string) (want *discoveryv1.EndpointSlice, owner *v1alpha1.MemberExport, err error) {
 	source, err := e.source(ctx, hubName)
 	if source == nil || err != nil {
@@ -82,15 +83,14 @@ func (e *Exporter) wantedSlice(ctx context.Context, hubName string) (want *disco
 	if owner == nil || owner.DeletionTimestamp != nil {
 		return &stripped, nil, nil
 	}
-	controller := true
 	stripped.OwnerReferences = []metav1.OwnerReference{{
 		APIVersion: v1alpha1.GroupVersion.String(), Kind: "MemberExport",
-		Name: owner.Name, UID: owner.UID, Controller: &controller,
+		Name: owner.Name, UID: owner.UID, Controller: ptr.To(true),
 	}}
 	return &stripped, owner, nil
 }
 
-// source finds the member's slice that has a name on the hub; nil: none.
+// source returns the member's slice that has this name on the hub; nil: none.
 func (e *Exporter) source(ctx context.Context, hubName string) (*discoveryv1.EndpointSlice, error) {
 	var list discoveryv1.EndpointSliceList
 	if err := e.member.List(ctx, &list, client.MatchingFields{indexHubName: hubName}); err != nil {
@@ -105,23 +105,24 @@ func (e *Exporter) source(ctx context.Context, hubName string) (*discoveryv1.End
 }
 
 func (e *Exporter) offered(ctx context.Context, service fleet.ServiceName) (bool, error) {
-	key := types.NamespacedName{Namespace: service.Namespace, Name: service.Name}
+	key := types.NamespacedName(service)
 	export, err := apply.Found(ctx, e.member, key, &mcsv1beta1.ServiceExport{})
 	if export == nil || err != nil {
-		return false, wrapped(err, "read ServiceExport %s", key)
+		return false, wrapError(err, "read ServiceExport %s", key)
 	}
-	in, err := apply.Found(ctx, e.member, key, &corev1.Service{})
+	found, err := apply.Found(ctx, e.member, key, &corev1.Service{})
 	if err != nil {
-		return false, wrapped(err, "read Service %s", key)
+		return false, fmt.Errorf("read Service %s: %w", key, err)
 	}
-	return serviceexport.Offered(export, in), nil
+	return serviceexport.Offered(export, found), nil
 }
 
-// zonesOf are the zones of the nodes of endpoints that have none themselves.
+// zonesOf returns the zones of the nodes of those endpoints that have no zone of
+// their own.
 func (e *Exporter) zonesOf(ctx context.Context, slice *discoveryv1.EndpointSlice) (map[string]string, error) {
 	zones := map[string]string{}
 	for _, node := range zonelessNodes(slice) {
-		if _, known := zones[node]; known {
+		if _, ok := zones[node]; ok {
 			continue
 		}
 		meta := &metav1.PartialObjectMetadata{}
@@ -141,7 +142,7 @@ func (e *Exporter) applySlice(ctx context.Context, want *discoveryv1.EndpointSli
 	name := want.Name
 	if err := apply.Object(ctx, e.hub, v1alpha1.AgentFieldManager, want); err != nil {
 		err = fmt.Errorf("apply EndpointSlice %s: %w", name, err)
-		if apierrors.IsInvalid(errors.Unwrap(err)) { // only another slice can be better
+		if apierrors.IsInvalid(errors.Unwrap(err)) { // trying again is useless before the slice changes
 			return reconcile.TerminalError(err)
 		}
 		return err
@@ -149,8 +150,8 @@ func (e *Exporter) applySlice(ctx context.Context, want *discoveryv1.EndpointSli
 	return nil
 }
 
-// sameSlice tells whether the hub's slice needs no write. Labels of others are
-// no difference.
+// sameSlice tells whether the hub's slice needs no write. Labels that others
+// added do not count.
 func sameSlice(have, want *discoveryv1.EndpointSlice) bool {
 	for k, v := range want.Labels {
 		if have.Labels[k] != v {
@@ -162,7 +163,7 @@ func sameSlice(have, want *discoveryv1.EndpointSlice) bool {
 		apiequality.Semantic.DeepEqual(have.OwnerReferences, want.OwnerReferences)
 }
 
-func wrapped(err error, format string, args ...any) error {
+func wrapError(err error, format string, args ...any) error {
 	if err == nil {
 		return nil
 	}

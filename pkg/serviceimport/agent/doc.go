@@ -1,10 +1,9 @@
-// Package agent shows the fleet's imports in one cluster: it reads
-// FleetServices, lets serviceimport.Project say what the ServiceImport is,
-// and applies it wherever the cluster has the import's namespace, also when
-// that namespace appears later.
+// Package agent writes the ServiceImports of one cluster. For each FleetService
+// it applies the ServiceImport that serviceimport.Project returns, if the
+// cluster has the namespace, also when that namespace is created later.
 //
-// It never creates or deletes a namespace, and leaves a ServiceImport that
-// somebody else made as it is, which an event on that object tells.
+// It never creates or deletes a namespace. It does not change a ServiceImport
+// that somebody else made, and says so in an event on that object.
 //
 // Example, for the hub's own cluster, where both sides are the same:
 //

@@ -10,16 +10,13 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
-	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/cluster"
-	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
@@ -31,19 +28,14 @@ import (
 	"crossway.dev/crossway/pkg/apply"
 	"crossway.dev/crossway/pkg/condition"
 	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/program"
 	"crossway.dev/crossway/pkg/serviceimport"
 )
 
 // fieldManager owns what is applied to a ServiceImport.
 const fieldManager = "crossway-imports"
 
-const (
-	workers               = 8
-	statusWorkers         = 2 // no import waits behind the statuses of others
-	firstRetry, lastRetry = 5 * time.Millisecond, 5 * time.Second
-)
-
-// Projector makes one cluster's ServiceImports of the fleet's FleetServices.
+// Projector writes one cluster's ServiceImports from the hub's FleetServices.
 type Projector struct {
 	// read-only after NewProjector
 	hub      client.Reader
@@ -52,13 +44,13 @@ type Projector struct {
 	events   events.EventRecorder
 	now      func() time.Time
 
-	// by any goroutine: UIDs of the ServiceImports of others that were told
-	told sync.Map
-	rush apply.Rush
+	// used by any goroutine
+	reported   sync.Map // UIDs of ServiceImports of others that have their event
+	statusGate apply.BurstGate
 }
 
-// NewProjector makes a Projector of the cluster local, of what hub's cache
-// says. Both may be the same cluster.
+// NewProjector makes a Projector that reads FleetServices from hub's cache and
+// writes ServiceImports to local. Both may be the same cluster.
 func NewProjector(local, hub cluster.Cluster) (*Projector, error) {
 	waiting, err := apply.ClientOf(local)
 	if err != nil {
@@ -70,15 +62,14 @@ func NewProjector(local, hub cluster.Cluster) (*Projector, error) {
 	}, nil
 }
 
-// Reconcile makes one ServiceImport what the fleet says, but its status. The
-// key is its name.
+// Reconcile writes one ServiceImport without its status. The key is its name.
 func (p *Projector) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	fleetService, have, err := p.both(ctx, request)
 	if err != nil {
 		return reconcile.Result{}, err
 	}
 	if have != nil && !serviceimport.Ours(have) {
-		p.tell(have, fleetService)
+		p.reportNotOurs(have, fleetService)
 		return reconcile.Result{}, nil
 	}
 	if fleetService == nil {
@@ -98,22 +89,22 @@ func (p *Projector) Reconcile(ctx context.Context, request reconcile.Request) (r
 	if err := apply.Object(ctx, p.local, fieldManager, &want); err != nil {
 		return reconcile.Result{}, fmt.Errorf("apply ServiceImport %s: %w", request.NamespacedName, err)
 	}
-	p.rush.Wrote(p.now())
+	p.statusGate.CountWrite(p.now())
 	return reconcile.Result{}, nil
 }
 
-// ReconcileStatus makes the status of one ServiceImport of ours what the fleet
-// says. The key is its name.
+// ReconcileStatus writes the status of one ServiceImport that Crossway made. The
+// key is its name.
 func (p *Projector) ReconcileStatus(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
-	if wait := p.rush.Wait(p.now()); wait > 0 {
-		return reconcile.Result{RequeueAfter: wait}, nil
+	if delay := p.statusGate.StatusDelay(p.now()); delay > 0 {
+		return reconcile.Result{RequeueAfter: delay}, nil
 	}
 	fleetService, have, err := p.both(ctx, request)
 	if err != nil || fleetService == nil || have == nil || !serviceimport.Ours(have) {
 		return reconcile.Result{}, err
 	}
 	want := serviceimport.Project(*fleetService)
-	if !apiequality.Semantic.DeepEqual(have.Spec, want.Import.Spec) { // labels may be somebody else's, too
+	if !apiequality.Semantic.DeepEqual(have.Spec, want.Import.Spec) { // labels are not compared: others may add some
 		return reconcile.Result{}, nil // its change brings this key back
 	}
 	status := &want.Import
@@ -121,14 +112,11 @@ func (p *Projector) ReconcileStatus(ctx context.Context, request reconcile.Reque
 	if sameStatus(have.Status, status.Status) {
 		return reconcile.Result{}, nil
 	}
-	if err := apply.Status(ctx, p.local, fieldManager, status); client.IgnoreNotFound(err) != nil {
-		return reconcile.Result{}, fmt.Errorf("write status of ServiceImport %s: %w", request.NamespacedName, err)
-	}
-	return reconcile.Result{}, nil
+	return reconcile.Result{}, apply.Status(ctx, p.local, fieldManager, status)
 }
 
-// both are the import as the fleet has it and as the cluster shows it; nil
-// where there is none.
+// both reads the FleetService and the ServiceImport of one name; nil: it does
+// not exist.
 func (p *Projector) both(ctx context.Context, request reconcile.Request) (*v1alpha1.FleetService, *mcsv1beta1.ServiceImport, error) {
 	fleetService, err := p.fleetService(ctx, request.NamespacedName)
 	if err != nil {
@@ -142,7 +130,7 @@ func (p *Projector) both(ctx context.Context, request reconcile.Request) (*v1alp
 }
 
 func (p *Projector) fleetService(ctx context.Context, service types.NamespacedName) (*v1alpha1.FleetService, error) {
-	key := types.NamespacedName{Namespace: v1alpha1.FleetNamespace, Name: serviceimport.Name(fleet.ServiceName{Namespace: service.Namespace, Name: service.Name})}
+	key := types.NamespacedName{Namespace: v1alpha1.FleetNamespace, Name: v1alpha1.ServiceReference(service).ObjectName()}
 	fleetService, err := apply.Found(ctx, p.hub, key, &v1alpha1.FleetService{})
 	if err != nil {
 		return nil, fmt.Errorf("read FleetService %s: %w", key, err)
@@ -153,7 +141,7 @@ func (p *Projector) fleetService(ctx context.Context, service types.NamespacedNa
 	return fleetService, nil
 }
 
-// remove deletes a ServiceImport of ours that no cluster exports any more.
+// remove deletes a ServiceImport of a service that no cluster exports any more.
 func (p *Projector) remove(ctx context.Context, have *mcsv1beta1.ServiceImport) error {
 	if have == nil {
 		return nil
@@ -164,16 +152,17 @@ func (p *Projector) remove(ctx context.Context, have *mcsv1beta1.ServiceImport) 
 	return nil
 }
 
-// tell says once of each ServiceImport of somebody else that it is in the way.
-func (p *Projector) tell(have *mcsv1beta1.ServiceImport, fleetService *v1alpha1.FleetService) {
+// reportNotOurs creates one event on each ServiceImport that somebody else made
+// under the name of a FleetService.
+func (p *Projector) reportNotOurs(have *mcsv1beta1.ServiceImport, fleetService *v1alpha1.FleetService) {
 	if fleetService == nil {
 		return
 	}
-	if _, before := p.told.LoadOrStore(have.UID, nil); before {
+	if _, reported := p.reported.LoadOrStore(have.UID, nil); reported {
 		return
 	}
-	service := fleet.ServiceName{Namespace: have.Namespace, Name: have.Name}
-	p.events.Eventf(have, nil, corev1.EventTypeWarning, "NotCrossways", "Import", "%s", condition.ImportNotOurs(service))
+	p.events.Eventf(have, nil, corev1.EventTypeWarning, "NotCrossways", "Import", "%s",
+		condition.ImportNotOurs(fleet.ServiceName(client.ObjectKeyFromObject(have))))
 }
 
 func sameImport(have, want *mcsv1beta1.ServiceImport) bool {
@@ -182,62 +171,54 @@ func sameImport(have, want *mcsv1beta1.ServiceImport) bool {
 		apiequality.Semantic.DeepEqual(have.Annotations, want.Annotations)
 }
 
-// sameStatus looks at what Crossway writes there.
+// sameStatus compares the parts of a status that Crossway writes.
 func sameStatus(have, want mcsv1beta1.ServiceImportStatus) bool {
-	mine := slices.DeleteFunc(slices.Clone(have.Conditions), func(c metav1.Condition) bool {
-		return !slices.ContainsFunc(want.Conditions, func(w metav1.Condition) bool { return w.Type == c.Type })
-	})
 	clusters := slices.SortedFunc(slices.Values(have.Clusters), func(a, b mcsv1beta1.ClusterStatus) int { return strings.Compare(a.Cluster, b.Cluster) })
 	return have.EndpointSliceObjects == want.EndpointSliceObjects &&
-		apiequality.Semantic.DeepEqual(mine, want.Conditions) &&
+		apply.SameConditions(have.Conditions, want.Conditions, string(mcsv1beta1.ServiceImportConditionReady)) &&
 		apiequality.Semantic.DeepEqual(clusters, want.Clusters)
 }
 
 // SetupWithManager adds both controllers, of ServiceImports and of their
 // status, to the local cluster's manager.
 func (p *Projector) SetupWithManager(mgr ctrl.Manager) error {
-	err := p.controller(mgr, "serviceimport", workers).
-		Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(p.importsOfNamespace), builder.WithPredicates(cameOrWent)).
+	err := p.controller(mgr, "serviceimport", program.Workers).
+		Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(p.requestsOfNamespace), builder.WithPredicates(createdOrDeleted)).
 		Complete(p)
 	if err != nil {
 		return fmt.Errorf("controller of ServiceImports: %w", err)
 	}
-	if err := p.controller(mgr, "serviceimport-status", statusWorkers).Complete(reconcile.Func(p.ReconcileStatus)); err != nil {
+	if err := p.controller(mgr, "serviceimport-status", program.StatusWorkers).Complete(reconcile.Func(p.ReconcileStatus)); err != nil {
 		return fmt.Errorf("controller of the status of ServiceImports: %w", err)
 	}
 	return nil
 }
 
 func (p *Projector) controller(mgr ctrl.Manager, name string, workers int) *ctrl.Builder {
-	warm := true
 	return ctrl.NewControllerManagedBy(mgr).Named(name).
 		For(&mcsv1beta1.ServiceImport{}).
-		WatchesRawSource(source.Kind(p.hubCache, &v1alpha1.FleetService{}, handler.TypedEnqueueRequestsFromMapFunc(importOf))).
-		WithOptions(controller.Options{
-			MaxConcurrentReconciles: workers,
-			EnableWarmup:            &warm,
-			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](firstRetry, lastRetry),
-		})
+		WatchesRawSource(source.Kind(p.hubCache, &v1alpha1.FleetService{}, handler.TypedEnqueueRequestsFromMapFunc(requestsOfFleetService))).
+		WithOptions(program.ControllerOptions(workers))
 }
 
-// cameOrWent leaves out changes of a namespace's labels and such.
-var cameOrWent = predicate.Funcs{UpdateFunc: func(u event.UpdateEvent) bool {
+// createdOrDeleted ignores updates that neither begin nor end a deletion.
+var createdOrDeleted = predicate.Funcs{UpdateFunc: func(u event.UpdateEvent) bool {
 	return (u.ObjectOld.GetDeletionTimestamp() == nil) != (u.ObjectNew.GetDeletionTimestamp() == nil)
 }}
 
-func importOf(_ context.Context, i *v1alpha1.FleetService) []reconcile.Request {
-	return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: i.Spec.Service.Namespace, Name: i.Spec.Service.Name}}}
+func requestsOfFleetService(_ context.Context, f *v1alpha1.FleetService) []reconcile.Request {
+	return []reconcile.Request{{NamespacedName: types.NamespacedName(f.Spec.Service)}}
 }
 
-func (p *Projector) importsOfNamespace(ctx context.Context, namespace client.Object) []reconcile.Request {
+func (p *Projector) requestsOfNamespace(ctx context.Context, namespace client.Object) []reconcile.Request {
 	var list v1alpha1.FleetServiceList
 	if err := p.hub.List(ctx, &list, client.InNamespace(v1alpha1.FleetNamespace), client.UnsafeDisableDeepCopy); err != nil {
-		return nil // the cache is stopping: each import comes again with the next start
+		return nil // the cache is stopping: each key comes again after the next start
 	}
 	var requests []reconcile.Request
 	for i := range list.Items {
 		if list.Items[i].Spec.Service.Namespace == namespace.GetName() {
-			requests = append(requests, importOf(ctx, &list.Items[i])...)
+			requests = append(requests, requestsOfFleetService(ctx, &list.Items[i])...)
 		}
 	}
 	return requests

@@ -1,11 +1,9 @@
 package agent
 
 import (
-	"context"
 	"fmt"
 	"net/http"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -24,6 +22,7 @@ import (
 
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/internal/lab/envtestkit"
+	"crossway.dev/crossway/internal/testkit"
 )
 
 func TestMain(m *testing.M) { envtestkit.Main(m) }
@@ -31,28 +30,24 @@ func TestMain(m *testing.M) { envtestkit.Main(m) }
 // fixture is the hub's own cluster with its caches running and no controller:
 // tests call Reconcile.
 type fixture struct {
-	t         *testing.T
+	testkit.T
 	client    client.Client
 	projector *Projector
 	events    *events.FakeRecorder
 
-	applied atomic.Int32 // requests of the Projector; tests create and update
+	applied atomic.Int32 // PATCH requests: the Projector's, since tests create and update
 }
-
-type roundTripper func(*http.Request) (*http.Response, error)
-
-func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 func newFixture(t *testing.T) *fixture {
 	t.Helper()
-	f := &fixture{t: t, events: events.NewFakeRecorder(10)}
+	f := &fixture{T: testkit.T{TB: t}, events: events.NewFakeRecorder(10)}
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, mcsv1beta1.Install, v1alpha1.AddToScheme} {
-		f.must(add(scheme))
+		f.Must(add(scheme))
 	}
 	config := envtestkit.Config(t)
 	config.Wrap(func(next http.RoundTripper) http.RoundTripper {
-		return roundTripper(func(r *http.Request) (*http.Response, error) {
+		return testkit.RoundTripper(func(r *http.Request) (*http.Response, error) {
 			if r.Method == http.MethodPatch {
 				f.applied.Add(1)
 			}
@@ -60,42 +55,28 @@ func newFixture(t *testing.T) *fixture {
 		})
 	})
 	local, err := cluster.New(config, func(o *cluster.Options) { o.Scheme = scheme })
-	f.must(err)
+	f.Must(err)
 	f.projector, err = NewProjector(local, local)
-	f.must(err)
+	f.Must(err)
 	f.projector.events = f.events
 	f.client = f.projector.local
 	f.projector.hub = f.client // waits for what tests write
-	ctx, cancel := context.WithCancel(t.Context())
-	var running sync.WaitGroup
-	running.Go(func() {
-		if err := local.Start(ctx); err != nil {
-			t.Error(err)
-		}
-	})
-	t.Cleanup(func() { cancel(); running.Wait() })
-	if !local.GetCache().WaitForCacheSync(ctx) {
+	testkit.Run(t, local.Start)
+	if !local.GetCache().WaitForCacheSync(t.Context()) {
 		t.Fatal("caches did not sync")
 	}
 	f.namespace(v1alpha1.FleetNamespace)
 	return f
 }
 
-func (f *fixture) must(err error) {
-	f.t.Helper()
-	if err != nil {
-		f.t.Fatal(err)
-	}
-}
-
 func (f *fixture) namespace(name string) {
-	f.t.Helper()
-	err := f.client.Create(f.t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}})
-	f.must(client.IgnoreAlreadyExists(err))
+	f.Helper()
+	err := f.client.Create(f.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}})
+	f.Must(client.IgnoreAlreadyExists(err))
 }
 
 func (f *fixture) fleetService(namespace, name string) *v1alpha1.FleetService {
-	f.t.Helper()
+	f.Helper()
 	h2c := "kubernetes.io/h2c"
 	i := &v1alpha1.FleetService{
 		ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.FleetNamespace, Name: name + "." + namespace},
@@ -109,41 +90,42 @@ func (f *fixture) fleetService(namespace, name string) *v1alpha1.FleetService {
 			Clusters: []v1alpha1.ExportingCluster{{Name: "us-east", ExportedAt: metav1.Now()}, {Name: "us-west", ExportedAt: metav1.Now()}},
 		},
 	}
-	f.must(f.client.Create(f.t.Context(), i))
+	f.Must(f.client.Create(f.Context(), i))
 	return i
 }
 
 func (f *fixture) reconcile(namespace, name string) {
-	f.t.Helper()
+	f.Helper()
 	f.reconcileImport(namespace, name)
 	f.reconcileStatus(namespace, name)
 }
 
 func (f *fixture) reconcileImport(namespace, name string) {
-	f.t.Helper()
-	_, err := f.projector.Reconcile(f.t.Context(), reconcile.Request{NamespacedName: types.NamespacedName{Namespace: namespace, Name: name}})
-	f.must(err)
+	f.Helper()
+	_, err := f.projector.Reconcile(f.Context(), reconcile.Request{NamespacedName: types.NamespacedName{Namespace: namespace, Name: name}})
+	f.Must(err)
 }
 
 func (f *fixture) reconcileStatus(namespace, name string) {
-	f.t.Helper()
-	_, err := f.projector.ReconcileStatus(f.t.Context(), reconcile.Request{NamespacedName: types.NamespacedName{Namespace: namespace, Name: name}})
-	f.must(err)
+	f.Helper()
+	_, err := f.projector.ReconcileStatus(f.Context(), reconcile.Request{NamespacedName: types.NamespacedName{Namespace: namespace, Name: name}})
+	f.Must(err)
 }
 
 // get reads a ServiceImport; nil: there is none.
 func (f *fixture) get(namespace, name string) *mcsv1beta1.ServiceImport {
-	f.t.Helper()
+	f.Helper()
 	var i mcsv1beta1.ServiceImport
-	err := f.client.Get(f.t.Context(), types.NamespacedName{Namespace: namespace, Name: name}, &i)
+	err := f.client.Get(f.Context(), types.NamespacedName{Namespace: namespace, Name: name}, &i)
 	if apierrors.IsNotFound(err) {
 		return nil
 	}
-	f.must(err)
+	f.Must(err)
 	return &i
 }
 
-// An import is shown where its namespace is, follows the fleet, and goes with it.
+// A ServiceImport is made where its namespace exists, follows the FleetService,
+// and is deleted with it.
 func TestProjection(t *testing.T) {
 	f := newFixture(t)
 	f.fleetService("p-shop", "web")
@@ -156,7 +138,7 @@ func TestProjection(t *testing.T) {
 	}
 
 	f.namespace("p-shop")
-	if got := f.projector.importsOfNamespace(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "p-shop"}}); len(got) != 1 || got[0].Name != "web" {
+	if got := f.projector.requestsOfNamespace(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "p-shop"}}); len(got) != 1 || got[0].Name != "web" {
 		t.Errorf("a new namespace brings %v", got)
 	}
 	f.reconcile("p-shop", "web")
@@ -176,12 +158,12 @@ func TestProjection(t *testing.T) {
 	}
 
 	i.Labels["somebody"], i.Annotations["tool"] = "else", "tracks it"
-	f.must(f.client.Update(t.Context(), i))
+	f.Must(f.client.Update(t.Context(), i))
 	fleetService := &v1alpha1.FleetService{}
-	f.must(f.client.Get(t.Context(), types.NamespacedName{Namespace: v1alpha1.FleetNamespace, Name: "web.p-shop"}, fleetService))
+	f.Must(f.client.Get(t.Context(), types.NamespacedName{Namespace: v1alpha1.FleetNamespace, Name: "web.p-shop"}, fleetService))
 	fleetService.Spec.Labels, fleetService.Spec.Clusters = nil, fleetService.Spec.Clusters[:1]
 	fleetService.Spec.Ports[0].Port = 81
-	f.must(f.client.Update(t.Context(), fleetService))
+	f.Must(f.client.Update(t.Context(), fleetService))
 	f.reconcileStatus("p-shop", "web")
 	if n := f.applied.Load(); n != 2 {
 		t.Error("the status was written before what it is about")
@@ -191,25 +173,25 @@ func TestProjection(t *testing.T) {
 		t.Errorf("labels %v, clusters %v after the fleet changed", i.Labels, i.Status.Clusters)
 	}
 
-	f.must(f.client.Delete(t.Context(), fleetService))
+	f.Must(f.client.Delete(t.Context(), fleetService))
 	f.reconcile("p-shop", "web")
 	if f.get("p-shop", "web") != nil {
 		t.Error("the ServiceImport of nobody's export stays")
 	}
 }
 
-// While many imports are shown, their statuses come later.
-func TestStatusesComeAfterARush(t *testing.T) {
+// While many ServiceImports are written, their statuses wait.
+func TestStatusesComeAfterABurst(t *testing.T) {
 	f := newFixture(t)
 	now := time.Now()
 	f.projector.now = func() time.Time { return now }
-	f.namespace("rush")
+	f.namespace("burst")
 	for i := range 20 {
-		f.fleetService("rush", fmt.Sprint("many", i))
-		f.reconcileImport("rush", fmt.Sprint("many", i))
+		f.fleetService("burst", fmt.Sprint("many", i))
+		f.reconcileImport("burst", fmt.Sprint("many", i))
 	}
 	for _, writes := range []int32{20, 21} { // now, and a second later
-		f.reconcileStatus("rush", "many0")
+		f.reconcileStatus("burst", "many0")
 		if n := f.applied.Load(); n != writes {
 			t.Errorf("%d writes, want %d", n, writes)
 		}
@@ -225,7 +207,7 @@ func TestOthersImport(t *testing.T) {
 		ObjectMeta: metav1.ObjectMeta{Namespace: "q-shop", Name: "web"},
 		Spec:       mcsv1beta1.ServiceImportSpec{Type: mcsv1beta1.Headless, Ports: []mcsv1beta1.ServicePort{}},
 	}
-	f.must(f.client.Create(t.Context(), theirs))
+	f.Must(f.client.Create(t.Context(), theirs))
 	fleetService := f.fleetService("q-shop", "web")
 	f.reconcile("q-shop", "web")
 	f.reconcile("q-shop", "web")
@@ -238,7 +220,7 @@ func TestOthersImport(t *testing.T) {
 	if e := <-f.events.Events; !strings.Contains(e, `ServiceImport "q-shop/web" was not made by Crossway`) {
 		t.Error(e)
 	}
-	f.must(f.client.Delete(t.Context(), fleetService))
+	f.Must(f.client.Delete(t.Context(), fleetService))
 	f.reconcile("q-shop", "web")
 	if f.get("q-shop", "web") == nil {
 		t.Error("somebody's ServiceImport was deleted")

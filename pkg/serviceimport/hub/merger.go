@@ -31,11 +31,11 @@ type Merger struct {
 	reserved []netip.Prefix // the hub's own ranges
 	now      func() time.Time
 
-	rush apply.Rush // by any goroutine
+	statusGate apply.BurstGate // used by any goroutine
 }
 
 // NewMerger makes a Merger of the hub's own cluster. reserved are the hub's
-// own pod and service ranges, which no member may announce.
+// own pod and Service ranges, which no member may announce.
 func NewMerger(c cluster.Cluster, reserved []netip.Prefix) (*Merger, error) {
 	waiting, err := apply.ClientOf(c)
 	if err != nil {
@@ -50,70 +50,70 @@ type members struct {
 	admissions map[fleet.ClusterName]registration.Admission
 }
 
-// Reconcile merges the exports of one service and publishes what comes out.
+// Reconcile merges the exports of one service and writes its FleetService.
 // The key is the service's name.
 func (m *Merger) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
-	now, err := m.merge(ctx, request)
+	service, err := m.merge(ctx, request)
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	return reconcile.Result{}, m.publish(ctx, now.service, now.merged.Import)
+	return reconcile.Result{}, m.publish(ctx, service.name, service.merged.Import)
 }
 
-// ReconcileStatus tells the exports of one service what the fleet says of
-// them, once what the fleet says is published. The key is the service's name.
+// ReconcileStatus writes the conditions of all MemberExports of one service,
+// once its FleetService is written. The key is the service's name.
 func (m *Merger) ReconcileStatus(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
-	if wait := m.rush.Wait(m.now()); wait > 0 {
-		return reconcile.Result{RequeueAfter: wait}, nil
+	if delay := m.statusGate.StatusDelay(m.now()); delay > 0 {
+		return reconcile.Result{RequeueAfter: delay}, nil
 	}
-	now, err := m.merge(ctx, request)
+	service, err := m.merge(ctx, request)
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	have, err := m.fleetService(ctx, now.service)
-	if err != nil || !published(have, now.merged.Import) {
+	have, err := m.fleetService(ctx, service.name)
+	if err != nil || !published(have, service.merged.Import) {
 		return reconcile.Result{}, err // the FleetService's change brings this key back
 	}
-	for _, e := range now.exports {
-		verdicts, err := m.verdicts(ctx, &e, now.accepted, now.merged)
+	for _, e := range service.exports {
+		conditions, err := m.conditions(ctx, &e, service)
 		if err != nil {
 			return reconcile.Result{}, err
 		}
-		if err := m.writeStatus(ctx, &e, verdicts); err != nil {
+		if err := m.writeStatus(ctx, &e, conditions); err != nil {
 			return reconcile.Result{}, err
 		}
 	}
 	return reconcile.Result{}, nil
 }
 
-// merging is one service as it stands: all its exports, and what Merge made of
-// those of accepted members.
-type merging struct {
-	service  fleet.ServiceName
-	accepted members
-	exports  []v1alpha1.MemberExport
-	merged   serviceimport.Merged
+// mergedService is one service with all its exports, and the merge of the
+// exports of accepted members.
+type mergedService struct {
+	name    fleet.ServiceName
+	members members
+	exports []v1alpha1.MemberExport
+	merged  serviceimport.Merged
 }
 
-func (m *Merger) merge(ctx context.Context, request reconcile.Request) (merging, error) {
-	now := merging{service: fleet.ServiceName{Namespace: request.Namespace, Name: request.Name}}
+func (m *Merger) merge(ctx context.Context, request reconcile.Request) (mergedService, error) {
+	service := mergedService{name: fleet.ServiceName(request.NamespacedName)}
 	var err error
-	if now.accepted, err = m.members(ctx); err != nil {
-		return merging{}, err
+	if service.members, err = m.members(ctx); err != nil {
+		return mergedService{}, err
 	}
-	if now.exports, err = m.exports(ctx, now.service); err != nil {
-		return merging{}, err
+	if service.exports, err = m.exports(ctx, service.name); err != nil {
+		return mergedService{}, err
 	}
 	var exports []serviceimport.Export
-	for _, e := range now.exports {
-		if member, ok := now.accepted.of(&e); ok {
+	for _, e := range service.exports {
+		if member, ok := service.members.of(&e); ok {
 			exports = append(exports, serviceimport.Export{
 				Cluster: fleet.ClusterName(member.Name), AcceptedAt: registration.AcceptedAt(&member), Spec: e.Spec,
 			})
 		}
 	}
-	now.merged = serviceimport.Merge(exports)
-	return now, nil
+	service.merged = serviceimport.Merge(exports)
+	return service, nil
 }
 
 func (m *Merger) members(ctx context.Context) (members, error) {
@@ -130,7 +130,7 @@ func (m *Merger) members(ctx context.Context) (members, error) {
 	return accepted, nil
 }
 
-// of is the accepted member whose namespace an export is in.
+// of returns the accepted member whose namespace an export is in.
 func (m members) of(e *v1alpha1.MemberExport) (v1alpha1.MemberCluster, bool) {
 	name, ok := strings.CutPrefix(e.Namespace, v1alpha1.MemberNamespacePrefix)
 	if !ok {
@@ -140,11 +140,11 @@ func (m members) of(e *v1alpha1.MemberExport) (v1alpha1.MemberCluster, bool) {
 	return member, ok
 }
 
-// exports are the MemberExports of one service, by namespace, each as fresh
-// as our own last write to it. One that is being deleted is withdrawn.
+// exports returns the MemberExports of one service, by namespace, each as fresh
+// as our own last write to it, and without those that are being deleted.
 func (m *Merger) exports(ctx context.Context, service fleet.ServiceName) ([]v1alpha1.MemberExport, error) {
 	var list v1alpha1.MemberExportList
-	// only for the keys: a List would wait for the writes of all other keys
+	// The list gives only the keys: one that is consistent would wait for our writes of all other services.
 	err := m.client.List(ctx, &list, client.MatchingFields{indexExport: service.String()}, client.DisableReadYourWritesConsistency, client.UnsafeDisableDeepCopy)
 	if err != nil {
 		return nil, fmt.Errorf("list MemberExports of %s: %w", service, err)
@@ -162,9 +162,9 @@ func (m *Merger) exports(ctx context.Context, service fleet.ServiceName) ([]v1al
 	return exports, nil
 }
 
-// fleetService is a service's FleetService; nil: there is none.
+// fleetService reads a service's FleetService; nil: there is none.
 func (m *Merger) fleetService(ctx context.Context, service fleet.ServiceName) (*v1alpha1.FleetService, error) {
-	key := types.NamespacedName{Namespace: v1alpha1.FleetNamespace, Name: serviceimport.Name(service)}
+	key := types.NamespacedName{Namespace: v1alpha1.FleetNamespace, Name: v1alpha1.ServiceReference(service).ObjectName()}
 	have, err := apply.Found(ctx, m.client, key, &v1alpha1.FleetService{})
 	if err != nil {
 		return nil, fmt.Errorf("read FleetService %s: %w", key, err)
@@ -191,41 +191,38 @@ func (m *Merger) publish(ctx context.Context, service fleet.ServiceName, spec *v
 		}
 		return nil
 	}
-	want := &v1alpha1.FleetService{
-		ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.FleetNamespace, Name: serviceimport.Name(service)}, Spec: *spec.DeepCopy(),
-	}
+	name := spec.Service.ObjectName()
+	want := &v1alpha1.FleetService{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.FleetNamespace, Name: name}, Spec: *spec.DeepCopy()}
 	if err := apply.Object(ctx, m.client, v1alpha1.HubFieldManager, want); err != nil {
-		return fmt.Errorf("apply FleetService %s: %w", serviceimport.Name(service), err)
+		return fmt.Errorf("apply FleetService %s: %w", name, err)
 	}
-	m.rush.Wrote(m.now())
+	m.statusGate.CountWrite(m.now())
 	return nil
 }
 
-// verdicts are all conditions of one export.
-func (m *Merger) verdicts(ctx context.Context, e *v1alpha1.MemberExport, accepted members, merged serviceimport.Merged) ([]condition.Condition, error) {
-	member, ok := accepted.of(e)
+// conditions returns all conditions of one export of a service.
+func (m *Merger) conditions(ctx context.Context, e *v1alpha1.MemberExport, service mergedService) ([]condition.Condition, error) {
+	member, ok := service.members.of(e)
 	if !ok {
 		return []condition.Condition{condition.ExportNotAccepted(e.Namespace)}, nil
 	}
 	cluster := fleet.ClusterName(member.Name)
-	verdicts := slices.Clone(merged.Verdicts[cluster])
-	verdicts = append(verdicts, condition.ExportOffered(len(accepted.byName)-1))
+	conditions := append(slices.Clone(service.merged.Conditions[cluster]), condition.ExportOffered(len(service.members.byName)-1))
 	addresses, err := m.addresses(ctx, e)
 	if err != nil {
 		return nil, err
 	}
-	if _, refused := accepted.admissions[cluster].Admit(addresses); len(refused) > 0 {
-		return append(verdicts, condition.EndpointsRefused(cluster, refused)), nil
+	if _, refused := service.members.admissions[cluster].Admit(addresses); len(refused) > 0 {
+		return append(conditions, condition.EndpointsRefused(cluster, refused)), nil
 	}
-	return append(verdicts, condition.EndpointsAllAdmitted(cluster)), nil
+	return append(conditions, condition.EndpointsAllAdmitted(cluster)), nil
 }
 
-// addresses are those of all slices of an export.
+// addresses returns the addresses in all slices of an export.
 func (m *Merger) addresses(ctx context.Context, e *v1alpha1.MemberExport) ([]string, error) {
-	service := fleet.ServiceName{Namespace: e.Spec.Service.Namespace, Name: e.Spec.Service.Name}
 	var list discoveryv1.EndpointSliceList
-	err := m.client.List(ctx, &list, client.InNamespace(e.Namespace), client.MatchingFields{indexSlice: service.String()},
-		client.DisableReadYourWritesConsistency, client.UnsafeDisableDeepCopy) // read-only, and nobody here writes slices
+	err := m.client.List(ctx, &list, client.InNamespace(e.Namespace), client.MatchingFields{indexSlice: fleet.ServiceName(e.Spec.Service).String()},
+		client.DisableReadYourWritesConsistency, client.UnsafeDisableDeepCopy) // read-only, and this program writes no slices
 	if err != nil {
 		return nil, fmt.Errorf("list EndpointSlices of MemberExport %s/%s: %w", e.Namespace, e.Name, err)
 	}
@@ -238,18 +235,13 @@ func (m *Merger) addresses(ctx context.Context, e *v1alpha1.MemberExport) ([]str
 	return addresses, nil
 }
 
-func (m *Merger) writeStatus(ctx context.Context, e *v1alpha1.MemberExport, verdicts []condition.Condition) error {
-	wanted := condition.Stamped(e.Status.Conditions, verdicts, e.Generation, m.now())
-	have := slices.SortedFunc(slices.Values(e.Status.Conditions), func(a, b metav1.Condition) int { return strings.Compare(a.Type, b.Type) })
-	if apiequality.Semantic.DeepEqual(have, wanted) {
+func (m *Merger) writeStatus(ctx context.Context, e *v1alpha1.MemberExport, conditions []condition.Condition) error {
+	want := condition.Stamped(e.Status.Conditions, conditions, e.Generation, m.now())
+	if apply.SameConditions(e.Status.Conditions, want) {
 		return nil
 	}
-	status := &v1alpha1.MemberExport{
+	return apply.Status(ctx, m.client, v1alpha1.HubFieldManager, &v1alpha1.MemberExport{
 		ObjectMeta: metav1.ObjectMeta{Namespace: e.Namespace, Name: e.Name},
-		Status:     v1alpha1.MemberExportStatus{Conditions: wanted},
-	}
-	if err := apply.Status(ctx, m.client, v1alpha1.HubFieldManager, status); client.IgnoreNotFound(err) != nil {
-		return fmt.Errorf("write status of MemberExport %s/%s: %w", e.Namespace, e.Name, err)
-	}
-	return nil
+		Status:     v1alpha1.MemberExportStatus{Conditions: want},
+	})
 }

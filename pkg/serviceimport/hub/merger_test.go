@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -25,8 +24,7 @@ import (
 
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/internal/lab/envtestkit"
-	"crossway.dev/crossway/pkg/fleet"
-	"crossway.dev/crossway/pkg/registration"
+	"crossway.dev/crossway/internal/testkit"
 )
 
 func TestMain(m *testing.M) { envtestkit.Main(m) }
@@ -35,26 +33,22 @@ func TestMain(m *testing.M) { envtestkit.Main(m) }
 // Reconcile. What they write they write through client, which waits for its
 // own writes.
 type fixture struct {
-	t      *testing.T
+	testkit.T
 	client client.Client
 	merger *Merger
 
-	applied atomic.Int32 // requests of the Merger; tests create and update
+	applied atomic.Int32 // PATCH requests: the Merger's, since tests create and update
 }
-
-type roundTripper func(*http.Request) (*http.Response, error)
-
-func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 func newFixture(t *testing.T) *fixture {
 	t.Helper()
-	f := &fixture{t: t}
+	f := &fixture{T: testkit.T{TB: t}}
 	scheme := runtime.NewScheme()
-	f.must(clientgoscheme.AddToScheme(scheme))
-	f.must(v1alpha1.AddToScheme(scheme))
+	f.Must(clientgoscheme.AddToScheme(scheme))
+	f.Must(v1alpha1.AddToScheme(scheme))
 	config := envtestkit.Config(t)
 	config.Wrap(func(next http.RoundTripper) http.RoundTripper {
-		return roundTripper(func(r *http.Request) (*http.Response, error) {
+		return testkit.RoundTripper(func(r *http.Request) (*http.Response, error) {
 			if r.Method == http.MethodPatch {
 				f.applied.Add(1)
 			}
@@ -62,68 +56,54 @@ func newFixture(t *testing.T) *fixture {
 		})
 	})
 	hub, err := cluster.New(config, func(o *cluster.Options) { o.Scheme = scheme })
-	f.must(err)
-	f.must(Index(t.Context(), hub.GetFieldIndexer()))
+	f.Must(err)
+	f.Must(Index(t.Context(), hub.GetFieldIndexer()))
 	f.merger, err = NewMerger(hub, []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16")})
-	f.must(err)
+	f.Must(err)
 	f.client = f.merger.client
-	ctx, cancel := context.WithCancel(t.Context())
-	var running sync.WaitGroup
-	running.Go(func() {
-		if err := hub.Start(ctx); err != nil {
-			t.Error(err)
-		}
-	})
-	t.Cleanup(func() { cancel(); running.Wait() })
+	testkit.Run(t, hub.Start)
 	for _, o := range []client.Object{&v1alpha1.MemberExport{}, &v1alpha1.FleetService{}, &v1alpha1.MemberCluster{}, &discoveryv1.EndpointSlice{}} {
-		_, err := hub.GetCache().GetInformer(ctx, o)
-		f.must(err)
+		_, err := hub.GetCache().GetInformer(t.Context(), o)
+		f.Must(err)
 	}
-	if !hub.GetCache().WaitForCacheSync(ctx) {
+	if !hub.GetCache().WaitForCacheSync(t.Context()) {
 		t.Fatal("caches did not sync")
 	}
 	f.ensure(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: v1alpha1.FleetNamespace}})
-	t.Cleanup(f.dismissAll)
+	t.Cleanup(f.deleteMembers)
 	return f
 }
 
-// dismissAll leaves the API server without members for the next test.
-func (f *fixture) dismissAll() {
+// deleteMembers leaves the API server without members for the next test.
+func (f *fixture) deleteMembers() {
 	var all v1alpha1.MemberClusterList
-	f.must(f.client.List(context.Background(), &all))
+	f.Must(f.client.List(context.Background(), &all))
 	for _, m := range all.Items {
-		f.must(f.client.Delete(context.Background(), &m))
-	}
-}
-
-func (f *fixture) must(err error) {
-	f.t.Helper()
-	if err != nil {
-		f.t.Fatal(err)
+		f.Must(f.client.Delete(context.Background(), &m))
 	}
 }
 
 func (f *fixture) ensure(o client.Object) {
-	f.t.Helper()
-	if err := f.client.Create(f.t.Context(), o); client.IgnoreAlreadyExists(err) != nil {
-		f.t.Fatal(err)
+	f.Helper()
+	if err := f.client.Create(f.Context(), o); client.IgnoreAlreadyExists(err) != nil {
+		f.Fatal(err)
 	}
 }
 
 // member makes an accepted MemberCluster and its namespace.
 func (f *fixture) member(name, cidr string) {
-	f.t.Helper()
+	f.Helper()
 	m := &v1alpha1.MemberCluster{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.MemberClusterSpec{Accepted: true, Region: "us"}}
 	if cidr != "" {
 		m.Spec.EndpointCIDRs = []string{cidr}
 	}
-	f.must(f.client.Create(f.t.Context(), m))
-	f.ensure(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: registration.Namespace(fleet.ClusterName(name))}})
+	f.Must(f.client.Create(f.Context(), m))
+	f.ensure(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: v1alpha1.MemberNamespace(name)}})
 }
 
 // export makes a cluster's export of shop/<service>, hour of January 1st.
 func (f *fixture) export(namespace, service string, hour int, edit func(*v1alpha1.MemberExportSpec)) {
-	f.t.Helper()
+	f.Helper()
 	e := &v1alpha1.MemberExport{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: service + ".shop"},
 		Spec: v1alpha1.MemberExportSpec{
@@ -136,11 +116,11 @@ func (f *fixture) export(namespace, service string, hour int, edit func(*v1alpha
 	if edit != nil {
 		edit(&e.Spec)
 	}
-	f.must(f.client.Create(f.t.Context(), e))
+	f.Must(f.client.Create(f.Context(), e))
 }
 
 func (f *fixture) slice(namespace, service, name string, kind discoveryv1.AddressType, addresses ...string) {
-	f.t.Helper()
+	f.Helper()
 	s := &discoveryv1.EndpointSlice{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: map[string]string{
 			v1alpha1.LabelServiceName: service, v1alpha1.LabelServiceNamespace: "shop",
@@ -150,78 +130,73 @@ func (f *fixture) slice(namespace, service, name string, kind discoveryv1.Addres
 	for _, a := range addresses {
 		s.Endpoints = append(s.Endpoints, discoveryv1.Endpoint{Addresses: []string{a}})
 	}
-	f.must(f.client.Create(f.t.Context(), s))
-	f.must(f.client.List(f.t.Context(), &discoveryv1.EndpointSliceList{})) // waits for the write
+	f.Must(f.client.Create(f.Context(), s))
+	f.Must(f.client.List(f.Context(), &discoveryv1.EndpointSliceList{})) // waits for the write
 }
 
 func (f *fixture) reconcile(service string) {
-	f.t.Helper()
-	f.must(f.client.List(f.t.Context(), &v1alpha1.MemberExportList{})) // a controller comes after its event
-	f.must(f.client.List(f.t.Context(), &v1alpha1.MemberClusterList{}))
+	f.Helper()
+	f.Must(f.client.List(f.Context(), &v1alpha1.MemberExportList{})) // a controller comes after its event
+	f.Must(f.client.List(f.Context(), &v1alpha1.MemberClusterList{}))
 	f.reconcileKey("shop", service)
 }
 
 // reconcileKey is what both controllers do after an event.
 func (f *fixture) reconcileKey(namespace, service string) {
-	f.t.Helper()
+	f.Helper()
 	key := reconcile.Request{NamespacedName: types.NamespacedName{Namespace: namespace, Name: service}}
-	_, err := f.merger.Reconcile(f.t.Context(), key)
-	f.must(err)
-	_, err = f.merger.ReconcileStatus(f.t.Context(), key)
-	f.must(err)
+	_, err := f.merger.Reconcile(f.Context(), key)
+	f.Must(err)
+	_, err = f.merger.ReconcileStatus(f.Context(), key)
+	f.Must(err)
 }
 
 // fleetService is the FleetService as text: "http 80 from us-east us-west", or "none".
 func (f *fixture) fleetService(service string) string {
-	f.t.Helper()
+	f.Helper()
 	var i v1alpha1.FleetService
-	err := f.client.Get(f.t.Context(), types.NamespacedName{Namespace: v1alpha1.FleetNamespace, Name: service + ".shop"}, &i)
+	err := f.client.Get(f.Context(), types.NamespacedName{Namespace: v1alpha1.FleetNamespace, Name: service + ".shop"}, &i)
 	if client.IgnoreNotFound(err) != nil {
-		f.t.Fatal(err)
+		f.Fatal(err)
 	}
 	if err != nil {
 		return "none"
 	}
-	var words []string
+	var parts []string
 	for _, p := range i.Spec.Ports {
-		words = append(words, fmt.Sprint(p.Name, " ", p.Port))
+		parts = append(parts, fmt.Sprint(p.Name, " ", p.Port))
 	}
-	words = append(words, "from")
+	parts = append(parts, "from")
 	for _, c := range i.Spec.Clusters {
-		words = append(words, c.Name)
+		parts = append(parts, c.Name)
 	}
-	return strings.Join(words, " ")
+	return strings.Join(parts, " ")
 }
 
 func (f *fixture) memberExport(namespace, service string) *v1alpha1.MemberExport {
-	f.t.Helper()
+	f.Helper()
 	var e v1alpha1.MemberExport
-	f.must(f.client.Get(f.t.Context(), types.NamespacedName{Namespace: namespace, Name: service + ".shop"}, &e))
+	f.Must(f.client.Get(f.Context(), types.NamespacedName{Namespace: namespace, Name: service + ".shop"}, &e))
 	return &e
 }
 
 // wantConditions checks an export's conditions, each "Type=Status Reason".
 func (f *fixture) wantConditions(namespace, service string, want ...string) {
-	f.t.Helper()
-	var got []string
-	for _, c := range f.memberExport(namespace, service).Status.Conditions {
-		got = append(got, fmt.Sprintf("%s=%s %s", c.Type, c.Status, c.Reason))
-	}
-	slices.Sort(got)
-	if !slices.Equal(got, want) {
-		f.t.Errorf("%s/%s says %q, want %q", namespace, service, got, want)
+	f.Helper()
+	if got := testkit.Conditions(f.memberExport(namespace, service).Status.Conditions); !slices.Equal(got, want) {
+		f.Errorf("%s/%s has conditions %q, want %q", namespace, service, got, want)
 	}
 }
 
 func (f *fixture) wantImport(service, want string) {
-	f.t.Helper()
+	f.Helper()
 	if got := f.fleetService(service); got != want {
-		f.t.Errorf("import %s is %q, want %q", service, got, want)
+		f.Errorf("import %s is %q, want %q", service, got, want)
 	}
 }
 
 func (f *fixture) message(namespace, service, kind string) string {
-	f.t.Helper()
+	f.Helper()
 	c := meta.FindStatusCondition(f.memberExport(namespace, service).Status.Conditions, kind)
 	if c == nil {
 		return "no condition " + kind
@@ -229,8 +204,8 @@ func (f *fixture) message(namespace, service, kind string) string {
 	return c.Message
 }
 
-// Two members' exports become one import, they are told of a conflict while it
-// lasts, and the import goes with its last export.
+// Two members' exports become one FleetService, have the condition Conflict while
+// they disagree, and the FleetService goes with its last export.
 func TestMergeAndConflict(t *testing.T) {
 	f := newFixture(t)
 	f.member("m-west", "10.1.0.0/16")
@@ -256,22 +231,22 @@ func TestMergeAndConflict(t *testing.T) {
 
 	e := f.memberExport("member-m-east", "web")
 	e.Spec.Ports[0].Port = 80
-	f.must(f.client.Update(t.Context(), e))
+	f.Must(f.client.Update(t.Context(), e))
 	f.reconcile("web")
 	for _, ns := range []string{"member-m-west", "member-m-east"} {
 		f.wantConditions(ns, "web", "Conflict=False NoConflicts", "EndpointsAdmitted=True Admitted", "Ready=True Exported")
 	}
 
-	f.must(f.client.Delete(t.Context(), f.memberExport("member-m-west", "web")))
+	f.Must(f.client.Delete(t.Context(), f.memberExport("member-m-west", "web")))
 	f.reconcile("web")
 	f.wantImport("web", "http 80 from m-east")
-	f.must(f.client.Delete(t.Context(), f.memberExport("member-m-east", "web")))
+	f.Must(f.client.Delete(t.Context(), f.memberExport("member-m-east", "web")))
 	f.reconcile("web")
 	f.wantImport("web", "none")
 }
 
-// A second look writes nothing, and a changed verdict keeps the transition
-// times of what did not change.
+// A second reconcile writes nothing, and a changed condition keeps the transition
+// times of the others.
 func TestNothingToWrite(t *testing.T) {
 	f := newFixture(t)
 	f.member("n-west", "10.1.0.0/16")
@@ -321,9 +296,9 @@ func TestForeignEndpoints(t *testing.T) {
 	}
 }
 
-// An export counts only in the namespace of an accepted member, and is told
-// where it does not. Taking the acceptance back takes the cluster from the
-// import; giving it again brings it back.
+// An export counts only in the namespace of an accepted member; elsewhere its
+// conditions say that it does not. The cluster leaves the FleetService when its
+// acceptance is withdrawn, and comes back with it.
 func TestNotAccepted(t *testing.T) {
 	f := newFixture(t)
 	f.member("a-west", "10.1.0.0/16")
@@ -338,9 +313,9 @@ func TestNotAccepted(t *testing.T) {
 
 	accept := func(accepted bool) {
 		var m v1alpha1.MemberCluster
-		f.must(f.client.Get(t.Context(), types.NamespacedName{Name: "a-west"}, &m))
+		f.Must(f.client.Get(t.Context(), types.NamespacedName{Name: "a-west"}, &m))
 		m.Spec.Accepted = accepted
-		f.must(f.client.Update(t.Context(), &m))
+		f.Must(f.client.Update(t.Context(), &m))
 		f.reconcile("stray")
 	}
 	accept(false)
@@ -350,28 +325,28 @@ func TestNotAccepted(t *testing.T) {
 	f.wantImport("stray", "http 80 from a-east a-west")
 }
 
-// An export is told that it is offered when it is: after its import is published.
+// An export is Ready only after its FleetService is written.
 func TestStatusComesAfterImport(t *testing.T) {
 	f := newFixture(t)
 	f.member("s-west", "10.1.0.0/16")
 	f.export("member-s-west", "later", 1, nil)
-	f.must(f.client.List(t.Context(), &v1alpha1.MemberExportList{}))
-	f.must(f.client.List(t.Context(), &v1alpha1.MemberClusterList{}))
+	f.Must(f.client.List(t.Context(), &v1alpha1.MemberExportList{}))
+	f.Must(f.client.List(t.Context(), &v1alpha1.MemberClusterList{}))
 	key := reconcile.Request{NamespacedName: types.NamespacedName{Namespace: "shop", Name: "later"}}
 	for _, step := range []struct {
 		reconcile func(context.Context, reconcile.Request) (reconcile.Result, error)
 		writes    int32
 	}{{f.merger.ReconcileStatus, 0}, {f.merger.Reconcile, 1}, {f.merger.ReconcileStatus, 2}, {f.merger.Reconcile, 2}, {f.merger.ReconcileStatus, 2}} {
 		_, err := step.reconcile(t.Context(), key)
-		f.must(err)
+		f.Must(err)
 		if n := f.applied.Load(); n != step.writes {
 			t.Errorf("%d writes, want %d", n, step.writes)
 		}
 	}
 }
 
-// While many imports are published, exports are told later.
-func TestStatusesComeAfterARush(t *testing.T) {
+// While many FleetServices are written, the statuses of exports wait.
+func TestStatusesComeAfterABurst(t *testing.T) {
 	f := newFixture(t)
 	now := time.Now()
 	f.merger.now = func() time.Time { return now }
@@ -379,18 +354,18 @@ func TestStatusesComeAfterARush(t *testing.T) {
 	for i := range 20 {
 		f.export("member-r-west", fmt.Sprint("many", i), 1, nil)
 	}
-	f.must(f.client.List(t.Context(), &v1alpha1.MemberExportList{}))
-	f.must(f.client.List(t.Context(), &v1alpha1.MemberClusterList{}))
+	f.Must(f.client.List(t.Context(), &v1alpha1.MemberExportList{}))
+	f.Must(f.client.List(t.Context(), &v1alpha1.MemberClusterList{}))
 	key := func(i int) reconcile.Request {
 		return reconcile.Request{NamespacedName: types.NamespacedName{Namespace: "shop", Name: fmt.Sprint("many", i)}}
 	}
 	for i := range 20 {
 		_, err := f.merger.Reconcile(t.Context(), key(i))
-		f.must(err)
+		f.Must(err)
 	}
 	for _, writes := range []int32{20, 21} { // now, and a second later
 		result, err := f.merger.ReconcileStatus(t.Context(), key(0))
-		f.must(err)
+		f.Must(err)
 		if n := f.applied.Load(); n != writes || (result.RequeueAfter > 0) != (writes == 20) {
 			t.Errorf("%d writes, want %d; again after %s", n, writes, result.RequeueAfter)
 		}
@@ -398,16 +373,16 @@ func TestStatusesComeAfterARush(t *testing.T) {
 	}
 }
 
-// Somebody changes an import: the exports' word holds.
-func TestImportIsOurs(t *testing.T) {
+// A FleetService that somebody changed is written again.
+func TestFleetServiceIsRestored(t *testing.T) {
 	f := newFixture(t)
 	f.member("o-west", "10.1.0.0/16")
 	f.export("member-o-west", "ours", 1, nil)
 	f.reconcile("ours")
 	var i v1alpha1.FleetService
-	f.must(f.client.Get(t.Context(), types.NamespacedName{Namespace: v1alpha1.FleetNamespace, Name: "ours.shop"}, &i))
+	f.Must(f.client.Get(t.Context(), types.NamespacedName{Namespace: v1alpha1.FleetNamespace, Name: "ours.shop"}, &i))
 	i.Spec.Ports[0].Port = 9
-	f.must(f.client.Update(t.Context(), &i))
+	f.Must(f.client.Update(t.Context(), &i))
 	f.wantImport("ours", "http 9 from o-west")
 	f.reconcile("ours")
 	f.wantImport("ours", "http 80 from o-west")
@@ -426,8 +401,8 @@ func TestLongNames(t *testing.T) {
 			ServiceProperties: v1alpha1.ServiceProperties{Type: v1alpha1.ClusterSetIP},
 		},
 	}
-	f.must(f.client.Create(t.Context(), e))
-	f.must(f.client.List(t.Context(), &v1alpha1.MemberExportList{}))
+	f.Must(f.client.Create(t.Context(), e))
+	f.Must(f.client.List(t.Context(), &v1alpha1.MemberExportList{}))
 	f.reconcileKey(long, long)
-	f.must(f.client.Get(t.Context(), types.NamespacedName{Namespace: v1alpha1.FleetNamespace, Name: long + "." + long}, &v1alpha1.FleetService{}))
+	f.Must(f.client.Get(t.Context(), types.NamespacedName{Namespace: v1alpha1.FleetNamespace, Name: long + "." + long}, &v1alpha1.FleetService{}))
 }

@@ -4,15 +4,12 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"time"
 
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
@@ -20,6 +17,7 @@ import (
 
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/program"
 	"crossway.dev/crossway/pkg/registration"
 )
 
@@ -27,14 +25,6 @@ import (
 const (
 	indexExport = "crossway.dev/export-of"
 	indexSlice  = "crossway.dev/endpoints-of"
-)
-
-const (
-	workers = 8
-	// statusWorkers: where hundreds of exports come at once, no import waits behind
-	// statuses, which are as many writes again.
-	statusWorkers         = 2
-	firstRetry, lastRetry = 5 * time.Millisecond, 5 * time.Second
 )
 
 // Index adds to the hub's cache the indexes that a Merger reads by.
@@ -61,10 +51,10 @@ func (m *Merger) SetupWithManager(mgr ctrl.Manager) error {
 	if err := Index(context.Background(), mgr.GetFieldIndexer()); err != nil {
 		return err
 	}
-	if err := m.controller(mgr, "import", workers).Complete(m); err != nil {
+	if err := m.controller(mgr, "import", program.Workers).Complete(m); err != nil {
 		return fmt.Errorf("controller of imports: %w", err)
 	}
-	err := m.controller(mgr, "export-status", statusWorkers).
+	err := m.controller(mgr, "export-status", program.StatusWorkers).
 		Watches(&discoveryv1.EndpointSlice{}, handler.EnqueueRequestsFromMapFunc(requestsOfSlice)).
 		Complete(reconcile.Func(m.ReconcileStatus))
 	if err != nil {
@@ -74,16 +64,11 @@ func (m *Merger) SetupWithManager(mgr ctrl.Manager) error {
 }
 
 func (m *Merger) controller(mgr ctrl.Manager, name string, workers int) *ctrl.Builder {
-	warm := true
 	return ctrl.NewControllerManagedBy(mgr).Named(name).
 		Watches(&v1alpha1.MemberExport{}, handler.EnqueueRequestsFromMapFunc(requestsOfExport)).
 		Watches(&v1alpha1.FleetService{}, handler.EnqueueRequestsFromMapFunc(requestsOfFleetService)).
 		Watches(&v1alpha1.MemberCluster{}, handler.EnqueueRequestsFromMapFunc(m.everyService), builder.WithPredicates(membershipChanged)).
-		WithOptions(controller.Options{
-			MaxConcurrentReconciles: workers,
-			EnableWarmup:            &warm,
-			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](firstRetry, lastRetry),
-		})
+		WithOptions(program.ControllerOptions(workers))
 }
 
 // membershipChanged passes what changes a merge or an admission: not the

@@ -1,0 +1,36 @@
+package program
+
+import (
+	"time"
+
+	"k8s.io/client-go/util/workqueue"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+)
+
+const (
+	// Workers is how many keys a controller reconciles at once where each key
+	// is one service.
+	Workers = 8
+	// StatusWorkers is the same for controllers that write statuses only. They
+	// are fewer, so that no other write waits behind statuses: hundreds of
+	// services that come at once are as many statuses again.
+	StatusWorkers = 2
+
+	// A key that failed is tried again after 5 ms, then after twice as long each
+	// time. 5 s at most: an API server may be away for long, and its clients
+	// should go on soon after it is back.
+	firstRetryDelay = 5 * time.Millisecond
+	maxRetryDelay   = 5 * time.Second
+)
+
+// ControllerOptions are the options of a controller with this many workers.
+// It fills its caches before it leads, so that a new leader works at once.
+func ControllerOptions(workers int) controller.Options {
+	return controller.Options{
+		MaxConcurrentReconciles: workers,
+		EnableWarmup:            ptr.To(true),
+		RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](firstRetryDelay, maxRetryDelay),
+	}
+}
