@@ -10,37 +10,37 @@ import (
 	"crossway.dev/crossway/pkg/fleet"
 )
 
-// Admission says which addresses one member may announce. The zero value
-// admits none, as for a cluster that is not an accepted member.
+// Admission is the rule which addresses one member may announce. The zero value,
+// for a cluster that is not an accepted member, admits none.
 type Admission struct {
 	Cluster fleet.ClusterName
-	// CIDRs are the member's own, without those that Faults tells of.
+	// CIDRs are the member's valid spec.endpointCIDRs.
 	CIDRs []netip.Prefix
 	// Reserved are the hub's own ranges, which no member may announce.
 	Reserved []netip.Prefix
-	// Faults say which of spec.endpointCIDRs count for nothing, and why.
+	// Faults name the spec.endpointCIDRs that are ignored, and why.
 	Faults []string
 }
 
-// Admissions gives the admission of every accepted member, by name. Members of
-// one network must not have ranges in common: where they do, the older
-// MemberCluster (ties by name) keeps its range and the other's whole range
-// counts for nothing. reserved are the hub's own pod and service ranges: a range
-// inside of one counts for nothing, too. The order of the members does not matter.
+// Admissions returns the admission of every accepted member, by name. Ranges of
+// members must not overlap: if they do, the older MemberCluster (ties by name)
+// keeps its range and the other's whole range is ignored. reserved are the hub's
+// own pod and Service ranges: a range inside one of them is ignored as well. The
+// order of the members does not matter.
 func Admissions(members []v1alpha1.MemberCluster, reserved []netip.Prefix) map[fleet.ClusterName]Admission {
-	aged := slices.DeleteFunc(slices.Clone(members), func(m v1alpha1.MemberCluster) bool { return !Accepted(&m) })
-	slices.SortFunc(aged, func(a, b v1alpha1.MemberCluster) int {
+	byAge := slices.DeleteFunc(slices.Clone(members), func(m v1alpha1.MemberCluster) bool { return !Accepted(&m) })
+	slices.SortFunc(byAge, func(a, b v1alpha1.MemberCluster) int {
 		if c := a.CreationTimestamp.Compare(b.CreationTimestamp.Time); c != 0 {
 			return c
 		}
 		return strings.Compare(a.Name, b.Name)
 	})
 	all := map[fleet.ClusterName]Admission{}
-	var taken []claim
-	for _, m := range aged {
+	var taken []memberRange
+	for _, m := range byAge {
 		a := Admission{Cluster: fleet.ClusterName(m.Name), Reserved: slices.Clone(reserved)}
 		for _, text := range m.Spec.EndpointCIDRs {
-			cidr, fault := usable(text, taken, reserved)
+			cidr, fault := parseRange(text, taken, reserved)
 			if fault != "" {
 				a.Faults = append(a.Faults, fault)
 				continue
@@ -48,24 +48,24 @@ func Admissions(members []v1alpha1.MemberCluster, reserved []netip.Prefix) map[f
 			a.CIDRs = append(a.CIDRs, cidr)
 		}
 		for _, c := range a.CIDRs { // only now: a member's own ranges may overlap
-			taken = append(taken, claim{cidr: c, cluster: a.Cluster})
+			taken = append(taken, memberRange{cidr: c, cluster: a.Cluster})
 		}
 		all[a.Cluster] = a
 	}
 	return all
 }
 
-// Accepted tells whether a cluster is a member. One that is being deleted is
-// not, whatever finalizers hold it.
+// Accepted tells whether a cluster is a member. A MemberCluster that is being
+// deleted is not accepted, whatever finalizers it has.
 func Accepted(m *v1alpha1.MemberCluster) bool { return m.Spec.Accepted && m.DeletionTimestamp == nil }
 
-// claim is a range that an older member has.
-type claim struct {
+// memberRange is a range of an older member.
+type memberRange struct {
 	cidr    netip.Prefix
 	cluster fleet.ClusterName
 }
 
-func usable(text string, taken []claim, reserved []netip.Prefix) (cidr netip.Prefix, fault string) {
+func parseRange(text string, taken []memberRange, reserved []netip.Prefix) (cidr netip.Prefix, fault string) {
 	cidr, err := netip.ParsePrefix(text)
 	if err != nil {
 		return netip.Prefix{}, fmt.Sprintf("%q is not a CIDR like 10.1.0.0/16", text)
@@ -83,11 +83,11 @@ func usable(text string, taken []claim, reserved []netip.Prefix) (cidr netip.Pre
 	return cidr.Masked(), ""
 }
 
-// Refuses says why the member may not announce an address, or "" where it may.
+// Refuses returns why the member may not announce an address, or "" if it may.
 // The text continues a sentence that begins with the address.
 func (a Admission) Refuses(address netip.Addr) string {
-	if s := special(address); s != "" {
-		return s
+	if reason := specialAddress(address); reason != "" {
+		return reason
 	}
 	for _, r := range a.Reserved {
 		if r.Contains(address) {
@@ -105,9 +105,9 @@ func (a Admission) Refuses(address netip.Addr) string {
 	return "is outside of spec.endpointCIDRs"
 }
 
-// special says what kind of address no CIDR can admit: those that mean
-// something else on each machine, or many machines.
-func special(address netip.Addr) string {
+// specialAddress returns why no CIDR can admit an address: it means something
+// else on each machine, or many machines. "": it is an ordinary address.
+func specialAddress(address netip.Addr) string {
 	switch {
 	case !address.IsValid():
 		return "is not an IP address"
@@ -127,9 +127,9 @@ func special(address netip.Addr) string {
 	return ""
 }
 
-// Admit sorts addresses, as they stand in EndpointSlices, into those that the
-// member may announce and texts that say of the others why not, each once and
-// in the order of the addresses' text.
+// Admit splits the addresses of EndpointSlices into those that the member may
+// announce and, for the others, texts with the address and the reason. Each
+// address appears once, in the order of their texts.
 func (a Admission) Admit(addresses []string) (admitted []netip.Addr, refused []string) {
 	for _, text := range slices.Compact(slices.Sorted(slices.Values(addresses))) {
 		address, err := netip.ParseAddr(text)
@@ -137,8 +137,8 @@ func (a Admission) Admit(addresses []string) (admitted []netip.Addr, refused []s
 			refused = append(refused, fmt.Sprintf("%q is not an IP address", text))
 			continue
 		}
-		if why := a.Refuses(address); why != "" {
-			refused = append(refused, text+" "+why)
+		if reason := a.Refuses(address); reason != "" {
+			refused = append(refused, text+" "+reason)
 			continue
 		}
 		admitted = append(admitted, address)

@@ -31,13 +31,13 @@ func TestAdmitStories(t *testing.T) {
 		var members []v1alpha1.MemberCluster
 		var out strings.Builder
 		for line := range strings.Lines(d.Input) {
-			words := strings.Fields(line)
-			if words[0] == "member" {
-				members = append(members, readMember(t, words[1:]))
+			args := strings.Fields(line)
+			if args[0] == "member" {
+				members = append(members, readMember(t, args[1:]))
 				continue
 			}
-			admitted, refused := Admissions(members, reserved)[fleet.ClusterName(words[0])].Admit(words[2:])
-			fmt.Fprintf(&out, "%s: %v\n", words[0], admitted)
+			admitted, refused := Admissions(members, reserved)[fleet.ClusterName(args[0])].Admit(args[2:])
+			fmt.Fprintf(&out, "%s: %v\n", args[0], admitted)
 			for _, r := range refused {
 				fmt.Fprintf(&out, "  %s\n", r)
 			}
@@ -56,11 +56,11 @@ func TestAdmitStories(t *testing.T) {
 	})
 }
 
-// readMember reads `us-west at=1 10.1.0.0/16 ...`; `unaccepted` and `deleted` are words, too.
-func readMember(t *testing.T, words []string) v1alpha1.MemberCluster {
-	m := v1alpha1.MemberCluster{ObjectMeta: metav1.ObjectMeta{Name: words[0]}}
+// readMember reads `us-west at=1 10.1.0.0/16 ...`, also with `unaccepted` or `deleted`.
+func readMember(t *testing.T, args []string) v1alpha1.MemberCluster {
+	m := v1alpha1.MemberCluster{ObjectMeta: metav1.ObjectMeta{Name: args[0]}}
 	m.Spec.Accepted = true
-	for _, w := range words[1:] {
+	for _, w := range args[1:] {
 		at, isTime := strings.CutPrefix(w, "at=")
 		switch {
 		case isTime:

@@ -4,9 +4,10 @@ import (
 	"crypto/x509"
 	"fmt"
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
+
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	"crossway.dev/crossway/api/v1alpha1"
 )
@@ -14,35 +15,33 @@ import (
 // EdgeTrustDomain is the host of every edge's identity URI (SPIFFE ID, section 2).
 const EdgeTrustDomain = "crossway"
 
-// EdgeIdentity is who an edge is: the pool that it belongs to and its place.
-// It is the only URI SAN of its client certificate,
+// EdgeIdentity is the identity of an edge: its pool, region and zone. It is the
+// only URI SAN of the edge's client certificate,
 // spiffe://crossway/edge/<pool>/<region>/<zone>.
 type EdgeIdentity struct {
 	Pool, Region, Zone string
 }
 
-// edgeSegment is a part of an identity, as EdgePool names and regions are.
-var edgeSegment = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
-
-// String gives the identity's URI.
+// String returns the identity's URI.
 func (e EdgeIdentity) String() string {
 	return "spiffe://" + EdgeTrustDomain + "/edge/" + e.Pool + "/" + e.Region + "/" + e.Zone
 }
 
-// Validate says which part of the identity is not a name: 1 to 63 lower case
-// letters, digits and '-', neither first nor last a '-'.
+// Validate returns an error for a part that is not a DNS label, as the names of
+// EdgePools and regions are: 1 to 63 lower case letters, digits and '-', neither
+// first nor last a '-'.
 func (e EdgeIdentity) Validate() error {
 	for _, part := range []struct{ name, value string }{{"pool", e.Pool}, {"region", e.Region}, {"zone", e.Zone}} {
-		if !edgeSegment.MatchString(part.value) {
+		if len(validation.IsDNS1123Label(part.value)) > 0 {
 			return fmt.Errorf("%s %q of an edge: use 1 to 63 lower case letters, digits and '-'", part.name, part.value)
 		}
 	}
 	return nil
 }
 
-// ParseEdgeIdentity reads an identity URI. Only the exact form that
-// EdgeIdentity.String gives is accepted: no other scheme or trust domain, no
-// port, query, fragment or escape.
+// ParseEdgeIdentity reads an identity URI. It accepts only the exact form that
+// EdgeIdentity.String returns: no other scheme or trust domain, no port, query,
+// fragment or escape.
 func ParseEdgeIdentity(uri string) (EdgeIdentity, error) {
 	parts := strings.Split(uri, "/")
 	if len(parts) != 7 {
@@ -58,9 +57,9 @@ func ParseEdgeIdentity(uri string) (EdgeIdentity, error) {
 	return id, nil
 }
 
-// EdgeIdentityOf reads the identity of a client certificate that the edge CA
-// signed; the caller has verified the chain. A certificate with several URI
-// SANs or with none has no identity (SPIFFE X.509-SVID, section 2).
+// EdgeIdentityOf reads the identity of a client certificate whose chain to the
+// edge CA the caller has verified. A certificate with several URI SANs or with
+// none has no identity (SPIFFE X.509-SVID, section 2).
 func EdgeIdentityOf(certificate *x509.Certificate) (EdgeIdentity, error) {
 	if len(certificate.URIs) != 1 {
 		return EdgeIdentity{}, fmt.Errorf("certificate of %q has %d URI SANs, an edge's has exactly one", certificate.Subject.CommonName, len(certificate.URIs))
@@ -68,8 +67,8 @@ func EdgeIdentityOf(certificate *x509.Certificate) (EdgeIdentity, error) {
 	return ParseEdgeIdentity(certificate.URIs[0].String())
 }
 
-// CheckEdge refuses an identity that the EdgePools do not bear out: the pool
-// does not exist, or it is in another region. The error says what to do.
+// CheckEdge returns an error for an identity whose pool does not exist or is in
+// another region. The error says what to do.
 func CheckEdge(id EdgeIdentity, pools []v1alpha1.EdgePool) error {
 	i := slices.IndexFunc(pools, func(p v1alpha1.EdgePool) bool { return p.Name == id.Pool })
 	if i < 0 {

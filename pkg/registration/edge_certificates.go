@@ -25,14 +25,14 @@ const (
 	// XDSSecret holds the hub's xDS serving certificate: tls.crt, tls.key, ca.crt.
 	XDSSecret = "crossway-xds"
 
-	// EdgeCALife and ServerLife are how long the certificates are valid.
+	// EdgeCALife and ServerLife are how long the CA's and the serving certificate are valid.
 	EdgeCALife = 10 * 365 * 24 * time.Hour
 	ServerLife = 365 * 24 * time.Hour
-	// DefaultEdgeLife is the life of an edge's certificate unless asked otherwise.
+	// DefaultEdgeLife is how long an edge's certificate is valid by default.
 	DefaultEdgeLife = 365 * 24 * time.Hour
 
-	// clockSkew is how far the clocks of hub and edges may differ.
-	clockSkew = 5 * time.Minute
+	// maxClockSkew is how much the clocks of hub and edges may differ.
+	maxClockSkew = 5 * time.Minute
 )
 
 // Pair is a certificate and its private key, PEM, as in a kubernetes.io/tls Secret.
@@ -41,7 +41,7 @@ type Pair struct {
 	Key         []byte // PEM PRIVATE KEY (PKCS #8), ECDSA P-256
 }
 
-// Issuer is what signing takes. Time and randomness are arguments: equal
+// Issuer signs certificates. Time and randomness are arguments, so that equal
 // Issuers sign equal bytes.
 type Issuer struct {
 	CA     Pair
@@ -49,8 +49,8 @@ type Issuer struct {
 	Random io.Reader // crypto/rand.Reader outside of tests
 }
 
-// NewEdgeCA makes the CA of a hub's edges. Its certificates say who an edge is
-// and who the hub is, to each other and to nobody else.
+// NewEdgeCA makes the CA of a hub's edges. It signs the certificates with which
+// edges and hub authenticate to each other, and no others.
 func NewEdgeCA(now time.Time, random io.Reader) (Pair, error) {
 	key, err := newKey(random)
 	if err != nil {
@@ -65,8 +65,8 @@ func NewEdgeCA(now time.Time, random io.Reader) (Pair, error) {
 	return sign(template, template, key, key)
 }
 
-// NewServerCertificate signs the hub's xDS serving certificate for DNS names
-// and IP addresses: what edges dial.
+// NewServerCertificate signs the hub's xDS serving certificate for the DNS names
+// and IP addresses that edges dial.
 func NewServerCertificate(issuer Issuer, names []string) (Pair, error) {
 	if len(names) == 0 {
 		return Pair{}, errors.New("xDS serving certificate: name at least one DNS name or address that edges dial")
@@ -83,8 +83,8 @@ func NewServerCertificate(issuer Issuer, names []string) (Pair, error) {
 	})
 }
 
-// NewEdgeCertificate signs an edge's client certificate, valid for a time but
-// never longer than the CA. Check the identity with CheckEdge before.
+// NewEdgeCertificate signs an edge's client certificate. It is valid for the given
+// time, but never longer than the CA. Check the identity with CheckEdge before.
 func NewEdgeCertificate(issuer Issuer, id EdgeIdentity, valid time.Duration) (Pair, error) {
 	if err := id.Validate(); err != nil {
 		return Pair{}, err
@@ -98,9 +98,9 @@ func NewEdgeCertificate(issuer Issuer, id EdgeIdentity, valid time.Duration) (Pa
 	})
 }
 
-// ServerCertificateFault says why the hub should sign a new xDS serving
-// certificate: it does not parse, another CA signed it, a name is missing, or
-// a third of its life is left. Empty: it is good.
+// ServerCertificateFault returns why the hub should sign a new xDS serving
+// certificate: the present one does not parse, another CA signed it, a name is
+// missing, or less than a third of its life is left. "": no reason.
 func ServerCertificateFault(issuer Issuer, server Pair, names []string) string {
 	ca, _, err := parsePair(issuer.CA)
 	if err != nil {
@@ -160,14 +160,15 @@ func newTemplate(random io.Reader, name string, now time.Time, life time.Duratio
 	return &x509.Certificate{
 		SerialNumber:          new(big.Int).SetBytes(serial),
 		Subject:               pkix.Name{CommonName: name[:min(len(name), 64)]}, // 64: the bound of RFC 5280
-		NotBefore:             now.Add(-clockSkew),
+		NotBefore:             now.Add(-maxClockSkew),
 		NotAfter:              now.Add(life),
 		BasicConstraintsValid: true,
 	}, nil
 }
 
 // newKey reads a P-256 key. crypto/ecdsa.GenerateKey ignores its reader since
-// Go 1.26, so the scalar is read here; one of 2^32 is out of range and read again.
+// Go 1.26, so the scalar is read here. One scalar of 2^32 is out of range; then
+// the next is read.
 func newKey(random io.Reader) (*ecdsa.PrivateKey, error) {
 	scalar := make([]byte, 32)
 	for {
@@ -183,7 +184,8 @@ func newKey(random io.Reader) (*ecdsa.PrivateKey, error) {
 	}
 }
 
-// sign signs by RFC 6979 (no reader), so that equal arguments give equal bytes.
+// sign signs deterministically (RFC 6979, hence no reader): equal arguments give
+// equal bytes.
 func sign(template, parent *x509.Certificate, key, parentKey *ecdsa.PrivateKey) (Pair, error) {
 	der, err := x509.CreateCertificate(nil, template, parent, key.Public(), parentKey)
 	if err != nil {

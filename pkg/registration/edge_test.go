@@ -45,7 +45,7 @@ func roots(t *testing.T, ca registration.Pair) *x509.CertPool {
 }
 
 // An edge's certificate carries its identity, for clients only.
-func TestEdgeCertificateSaysWhoTheEdgeIs(t *testing.T) {
+func TestEdgeCertificateHasTheIdentity(t *testing.T) {
 	by := issuer(t)
 	id := registration.EdgeIdentity{Pool: "us", Region: "us", Zone: "us-a"}
 	pair, err := registration.NewEdgeCertificate(by, id, 24*time.Hour)
@@ -109,7 +109,7 @@ func TestSigningIsDeterministic(t *testing.T) {
 	}
 }
 
-func TestEdgeCertificateNeverOutlivesItsCA(t *testing.T) {
+func TestEdgeCertificateEndsWithItsCA(t *testing.T) {
 	by := issuer(t)
 	by.Now = now.Add(registration.EdgeCALife - time.Hour)
 	pair, err := registration.NewEdgeCertificate(by, registration.EdgeIdentity{Pool: "us", Region: "us", Zone: "a"}, 24*time.Hour)

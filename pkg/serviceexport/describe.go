@@ -1,6 +1,7 @@
 package serviceexport
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -13,25 +14,25 @@ import (
 	"crossway.dev/crossway/pkg/fleet"
 )
 
-// Input is what a cluster knows of one member export.
+// Input is everything that a cluster has of one service.
 type Input struct {
 	Cluster fleet.ClusterName
 	Export  *mcsv1beta1.ServiceExport // nil: not exported
 	Service *corev1.Service           // nil: does not exist
 	Slices  []discoveryv1.EndpointSlice
-	Zones   map[string]string // by node: for endpoints without a zone of their own
+	Zones   map[string]string // by node, for endpoints without a zone of their own
 }
 
-// Offer is what the hub shall have of the service, and what its ServiceExport
-// shall say.
+// Offer is what a cluster offers of one service: the objects that the hub should
+// have, and the conditions of the ServiceExport.
 type Offer struct {
 	Spec       *v1alpha1.MemberExportSpec  // nil: nothing is offered
 	Slices     []discoveryv1.EndpointSlice // without owner, sorted by name
-	Conditions []condition.Condition       // for the ServiceExport; none where it does not exist
+	Conditions []condition.Condition       // none if there is no ServiceExport
 }
 
-// Describe says what a cluster offers of one service. Exported labels and
-// annotations come from the export's spec alone, everything else from the
+// Describe returns what a cluster offers of one service. Exported labels and
+// annotations come from the ServiceExport's spec only, everything else from the
 // Service (KEP-1645, "Export semantics").
 func Describe(in Input) Offer {
 	if !exists(in.Export) {
@@ -47,36 +48,36 @@ func Describe(in Input) Offer {
 		}}
 	}
 	offer := Offer{Spec: specOf(in.Export, in.Service), Conditions: []condition.Condition{condition.ExportIsValid(name)}}
-	var left, unfit []string
-	offer.Spec.Labels, left = Labels(in.Export.Spec.ExportedLabels)
-	offer.Spec.Annotations, unfit = Annotations(in.Export.Spec.ExportedAnnotations)
-	if len(left)+len(unfit) > 0 {
-		offer.Conditions = append(offer.Conditions, condition.ExportMetadataInvalid(name, left, unfit))
+	var invalidLabels, invalidAnnotations []string
+	offer.Spec.Labels, invalidLabels = Labels(in.Export.Spec.ExportedLabels)
+	offer.Spec.Annotations, invalidAnnotations = Annotations(in.Export.Spec.ExportedAnnotations)
+	if len(invalidLabels)+len(invalidAnnotations) > 0 {
+		offer.Conditions = append(offer.Conditions, condition.ExportMetadataInvalid(name, invalidLabels, invalidAnnotations))
 	}
-	var foreign []string
+	var unpushable []string
 	for _, s := range in.Slices {
 		if stripped, ok := Strip(in.Cluster, s, in.Zones); ok {
 			offer.Slices = append(offer.Slices, stripped)
 		} else {
-			foreign = append(foreign, s.Name)
+			unpushable = append(unpushable, s.Name)
 		}
 	}
 	slices.SortFunc(offer.Slices, func(a, b discoveryv1.EndpointSlice) int { return strings.Compare(a.Name, b.Name) })
-	if len(foreign) > 0 {
-		slices.Sort(foreign)
-		offer.Conditions = append(offer.Conditions, condition.ExportAddressTypes(name, foreign))
+	if len(unpushable) > 0 {
+		slices.Sort(unpushable)
+		offer.Conditions = append(offer.Conditions, condition.ExportAddressTypes(name, unpushable))
 	}
 	return offer
 }
 
-// Offered tells whether Describe offers anything of a service, for callers
-// that have a single slice in hand.
+// Offered tells whether Describe offers anything of a service. It is for callers
+// that handle a single slice.
 func Offered(export *mcsv1beta1.ServiceExport, service *corev1.Service) bool {
 	return exists(export) && service != nil && exportable(service)
 }
 
-// exists tells whether a service is exported. One that is being deleted is
-// withdrawn at once, whatever finalizers hold it.
+// exists tells whether a service is exported. An export that is being deleted
+// counts as deleted, whatever finalizers it has.
 func exists(export *mcsv1beta1.ServiceExport) bool {
 	return export != nil && export.DeletionTimestamp == nil
 }
@@ -86,35 +87,27 @@ func exportable(service *corev1.Service) bool {
 }
 
 func specOf(export *mcsv1beta1.ServiceExport, service *corev1.Service) *v1alpha1.MemberExportSpec {
+	from := service.Spec.DeepCopy()
 	spec := &v1alpha1.MemberExportSpec{
 		Service:    v1alpha1.ServiceReference{Namespace: export.Namespace, Name: export.Name},
 		ExportedAt: export.CreationTimestamp,
 		ServiceProperties: v1alpha1.ServiceProperties{
 			Type:                  v1alpha1.ClusterSetIP,
-			SessionAffinity:       service.Spec.SessionAffinity,
-			SessionAffinityConfig: service.Spec.SessionAffinityConfig.DeepCopy(),
-			IPFamilies:            slices.Clone(service.Spec.IPFamilies),
-			InternalTrafficPolicy: copied(service.Spec.InternalTrafficPolicy),
-			TrafficDistribution:   copied(service.Spec.TrafficDistribution),
+			SessionAffinity:       from.SessionAffinity,
+			SessionAffinityConfig: from.SessionAffinityConfig,
+			IPFamilies:            from.IPFamilies,
+			InternalTrafficPolicy: from.InternalTrafficPolicy,
+			TrafficDistribution:   from.TrafficDistribution,
 		},
 	}
-	if service.Spec.ClusterIP == corev1.ClusterIPNone {
+	if from.ClusterIP == corev1.ClusterIPNone {
 		spec.Type = v1alpha1.Headless
 	}
-	for _, p := range service.Spec.Ports {
-		port := v1alpha1.ServicePort{Name: p.Name, Protocol: p.Protocol, Port: p.Port, AppProtocol: copied(p.AppProtocol)}
-		if port.Protocol == "" {
-			port.Protocol = corev1.ProtocolTCP // the API's default
-		}
-		spec.Ports = append(spec.Ports, port)
+	for _, p := range from.Ports {
+		spec.Ports = append(spec.Ports, v1alpha1.ServicePort{
+			Name: p.Name, Protocol: cmp.Or(p.Protocol, corev1.ProtocolTCP), // the API's default
+			Port: p.Port, AppProtocol: p.AppProtocol,
+		})
 	}
 	return spec
-}
-
-func copied[T any](p *T) *T {
-	if p == nil {
-		return nil
-	}
-	v := *p
-	return &v
 }

@@ -20,7 +20,7 @@ import (
 	"crossway.dev/crossway/pkg/fleet"
 )
 
-// The stories of Describe: what a member has of shop/web, as YAML, and what it
+// The stories of Describe: shop/web in a member, as YAML, and what the member
 // offers of it.
 func TestDescribeStories(t *testing.T) {
 	datadriven.RunTest(t, "testdata/describe.txt", func(t *testing.T, d *datadriven.TestData) string {
@@ -86,8 +86,7 @@ func describeOffer(t *testing.T, o Offer) string {
 	return b.String()
 }
 
-// Names at their limits give names on the hub that its API server takes, and
-// no two slices share one.
+// The longest names give valid names on the hub, and no two slices have the same.
 func TestNames(t *testing.T) {
 	long := strings.Repeat("n", 63)
 	service := fleet.ServiceName{Namespace: long, Name: "s" + strings.Repeat("x", 62)}
@@ -99,23 +98,23 @@ func TestNames(t *testing.T) {
 			Namespace: namespace, Name: name, Labels: map[string]string{discoveryv1.LabelServiceName: service.Name},
 		}}
 	}
-	seen := map[string]bool{}
+	names := map[string]bool{}
 	for _, s := range []*discoveryv1.EndpointSlice{slice(long, strings.Repeat("y", 253)), slice(long, "a"), slice("n", "a"), slice("n-a", ""), slice("n", "-a")} {
 		name := SliceName(s)
 		if wrong := validation.IsDNS1123Subdomain(name); len(wrong) > 0 {
 			t.Errorf("EndpointSlice %s: %v", name, wrong)
 		}
-		if seen[name] {
+		if names[name] {
 			t.Errorf("two slices have the name %s", name)
 		}
-		seen[name] = true
+		names[name] = true
 	}
 	if a, b := SliceName(slice("n", "a")), SliceName(slice("n", "a")); a != b {
 		t.Errorf("one slice has two names: %s, %s", a, b)
 	}
 }
 
-// What is being deleted is withdrawn while its finalizers still hold it.
+// An export that is being deleted is withdrawn although it has finalizers.
 func TestDescribeDeleting(t *testing.T) {
 	now := metav1.Now()
 	export := &mcsv1beta1.ServiceExport{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web", DeletionTimestamp: &now}}
@@ -128,8 +127,8 @@ func TestDescribeDeleting(t *testing.T) {
 	}
 }
 
-// Strip gives the same for endpoints in another order, and for what the fleet
-// does not see.
+// Strip returns the same for endpoints in another order, on another node or with
+// hints.
 func TestStripOrder(t *testing.T) {
 	yes, node, other := true, "n1", "n2"
 	a := discoveryv1.Endpoint{Addresses: []string{"10.1.0.1"}, Conditions: discoveryv1.EndpointConditions{Ready: &yes}}

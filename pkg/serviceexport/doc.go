@@ -1,11 +1,11 @@
-// Package serviceexport says what one cluster offers to the fleet of one
-// service: Describe turns a ServiceExport, its Service and its EndpointSlices
-// into the MemberExport and the slices that the hub shall have, or says in
-// conditions why there is nothing to offer (KEP-1645).
+// Package serviceexport describes what one cluster offers of one service.
+// Describe turns a ServiceExport, its Service and its EndpointSlices into the
+// MemberExport and the slices that the hub should have, or into conditions that
+// explain why nothing is offered (KEP-1645).
 //
-// It never reads a cluster or the hub, knows nothing of other clusters'
-// exports (that is serviceimport's), and lets nothing of a slice out but
-// addresses, ports, conditions, zones and hostnames.
+// It never reads a cluster or the hub, and knows nothing of other clusters'
+// exports (see serviceimport). Of a slice only addresses, ports, conditions,
+// zones and hostnames leave the cluster.
 //
 // Example:
 //

@@ -8,33 +8,33 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 )
 
-// maxAnnotations is how many bytes an API server takes of an object's
-// annotations, keys and values (apimachinery, TotalAnnotationSizeLimitB).
-const maxAnnotations = 256 << 10
+// maxAnnotationBytes is the most that an API server takes of an object's
+// annotations, keys and values together (apimachinery, TotalAnnotationSizeLimitB).
+const maxAnnotationBytes = 256 << 10
 
-// reserved are the prefixes of keys that say something to those who run the
-// fleet, and not of a service.
-var reserved = []string{"crossway.dev", "kubectl.kubernetes.io", "multicluster.kubernetes.io"}
+// reservedPrefixes are the prefixes of keys that have a meaning for Crossway or
+// Kubernetes instead of describing a service.
+var reservedPrefixes = []string{"crossway.dev", "kubectl.kubernetes.io", "multicluster.kubernetes.io"}
 
-// Labels gives the exported labels that an object can carry and anybody may
-// set, and the keys of the others, sorted. ServiceExport's own schema takes any
-// text.
+// Labels returns the exported labels that are valid on any object and not
+// reserved, and the keys of the others, sorted. ServiceExport's own schema takes
+// any text.
 func Labels(exported map[string]string) (valid map[string]string, invalid []string) {
 	return split(exported, func(key, value string) bool {
 		return key != "app.kubernetes.io/managed-by" && len(validation.IsQualifiedName(key)) == 0 && len(validation.IsValidLabelValue(value)) == 0
 	})
 }
 
-// Annotations does the same for annotations. Of too many bytes those that come
-// last by key are left out.
+// Annotations does the same for annotations. If they are too many bytes, the last
+// by key count as invalid.
 func Annotations(exported map[string]string) (valid map[string]string, invalid []string) {
-	room := maxAnnotations
+	bytesLeft := maxAnnotationBytes
 	return split(exported, func(key, value string) bool {
 		size := len(key) + len(value)
-		if len(validation.IsQualifiedName(strings.ToLower(key))) > 0 || size > room {
+		if len(validation.IsQualifiedName(strings.ToLower(key))) > 0 || size > bytesLeft {
 			return false
 		}
-		room -= size
+		bytesLeft -= size
 		return true
 	})
 }
@@ -42,7 +42,7 @@ func Annotations(exported map[string]string) (valid map[string]string, invalid [
 func split(all map[string]string, ok func(key, value string) bool) (valid map[string]string, invalid []string) {
 	for _, key := range slices.Sorted(maps.Keys(all)) {
 		prefix, _, _ := strings.Cut(key, "/")
-		if slices.Contains(reserved, strings.ToLower(prefix)) || !ok(key, all[key]) {
+		if slices.Contains(reservedPrefixes, strings.ToLower(prefix)) || !ok(key, all[key]) {
 			invalid = append(invalid, key)
 			continue
 		}

@@ -13,9 +13,9 @@ import (
 	"crossway.dev/crossway/pkg/condition"
 )
 
-// A label that no object can carry is left out and told; its neighbours, and
-// the export itself, are not harmed.
-func TestInvalidMetadataIsLeftOutAndTold(t *testing.T) {
+// A label that no object can carry is left out and reported. The other labels and
+// the export itself are not affected.
+func TestInvalidMetadataIsReported(t *testing.T) {
 	offer := Describe(Input{
 		Cluster: "us-west",
 		Export: &mcsv1beta1.ServiceExport{
@@ -23,7 +23,7 @@ func TestInvalidMetadataIsLeftOutAndTold(t *testing.T) {
 			Spec: mcsv1beta1.ServiceExportSpec{
 				ExportedLabels: map[string]string{"team": "shop", "not a key": "x", "value": "has spaces", "long": strings.Repeat("x", 64),
 					"multicluster.kubernetes.io/service-name": "evil", "app.kubernetes.io/managed-by": "evil", "app.kubernetes.io/name": "web"},
-				ExportedAnnotations: map[string]string{"Note.example.com/Text": "any text at all", "a/b/c": "x", "z": strings.Repeat("x", maxAnnotations),
+				ExportedAnnotations: map[string]string{"Note.example.com/Text": "any text at all", "a/b/c": "x", "z": strings.Repeat("x", maxAnnotationBytes),
 					"kubectl.kubernetes.io/last-applied-configuration": "{}", "Crossway.dev/note": "x"},
 			},
 		},
@@ -35,11 +35,11 @@ func TestInvalidMetadataIsLeftOutAndTold(t *testing.T) {
 	}
 	k := slices.IndexFunc(offer.Conditions, func(c condition.Condition) bool { return c.Type == condition.MetadataExported })
 	if k < 0 {
-		t.Fatal("nobody is told")
+		t.Fatal("there is no condition MetadataExported")
 	}
 	for _, key := range []string{"not a key", "value", "long", "a/b/c", "z"} {
 		if !strings.Contains(offer.Conditions[k].Message, `"`+key+`"`) {
-			t.Errorf("%q is not told: %s", key, offer.Conditions[k].Message)
+			t.Errorf("%q is missing in: %s", key, offer.Conditions[k].Message)
 		}
 	}
 }

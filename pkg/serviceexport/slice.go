@@ -7,31 +7,31 @@ import (
 
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/fleet"
 )
 
-// ServiceOf names the service that a slice of the member belongs to; ok is
-// false for a slice of none.
+// ServiceOf returns the name of the Service that a slice of the member belongs to.
+// ok is false for a slice of no Service.
 func ServiceOf(slice *discoveryv1.EndpointSlice) (service fleet.ServiceName, ok bool) {
 	name := slice.Labels[discoveryv1.LabelServiceName]
 	return fleet.ServiceName{Namespace: slice.Namespace, Name: name}, name != ""
 }
 
-// SliceName is the name on the hub of a member's slice: its service and a hash
-// of its own namespace and name, at most 80 characters, so that it is the same
-// after any restart and no two slices of a member share it.
+// SliceName is the name on the hub of a member's slice: the name of its Service
+// and a hash of its own namespace and name, at most 80 characters. It never
+// changes, and no two slices of a member have the same.
 func SliceName(slice *discoveryv1.EndpointSlice) string {
 	sum := sha256.Sum256([]byte(slice.Namespace + "/" + slice.Name))
 	return slice.Labels[discoveryv1.LabelServiceName] + "-" + hex.EncodeToString(sum[:8])
 }
 
-// Strip is a member's slice as the hub shall have it, without its owner:
-// addresses, ports, conditions, zones and hostnames, endpoints sorted by
-// address, so that a source which only changed their order, its hints or the
-// node names changes nothing. A slice that has names instead of IP addresses
-// is refused: ok is false.
+// Strip returns a member's slice as the hub should have it, without its owner. It
+// keeps addresses, ports, conditions, zones and hostnames, and sorts endpoints by
+// address: a source that changed only their order, hints or node names gives the
+// same slice. ok is false for a slice of host names instead of IP addresses.
 func Strip(cluster fleet.ClusterName, slice discoveryv1.EndpointSlice, zones map[string]string) (stripped discoveryv1.EndpointSlice, ok bool) {
 	if !Pushable(&slice) {
 		return discoveryv1.EndpointSlice{}, false
@@ -52,7 +52,7 @@ func Strip(cluster fleet.ClusterName, slice discoveryv1.EndpointSlice, zones map
 		Ports:       []discoveryv1.EndpointPort{},
 	}
 	for _, e := range slice.Endpoints {
-		stripped.Endpoints = append(stripped.Endpoints, strippedEndpoint(e, zones))
+		stripped.Endpoints = append(stripped.Endpoints, stripEndpoint(e.DeepCopy(), zones))
 	}
 	slices.SortStableFunc(stripped.Endpoints, func(a, b discoveryv1.Endpoint) int { return slices.Compare(a.Addresses, b.Addresses) })
 	for _, p := range slice.Ports {
@@ -61,21 +61,14 @@ func Strip(cluster fleet.ClusterName, slice discoveryv1.EndpointSlice, zones map
 	return stripped, true
 }
 
-// Pushable tells whether a slice has IP addresses: others never leave the cluster.
+// Pushable tells whether a slice has IP addresses. Other slices never leave the cluster.
 func Pushable(slice *discoveryv1.EndpointSlice) bool {
 	return slice.AddressType == discoveryv1.AddressTypeIPv4 || slice.AddressType == discoveryv1.AddressTypeIPv6
 }
 
-func strippedEndpoint(e discoveryv1.Endpoint, zones map[string]string) discoveryv1.Endpoint {
-	stripped := discoveryv1.Endpoint{
-		Addresses:  slices.Clone(e.Addresses),
-		Conditions: *e.Conditions.DeepCopy(),
-		Hostname:   copied(e.Hostname),
-		Zone:       copied(e.Zone),
+func stripEndpoint(e *discoveryv1.Endpoint, zones map[string]string) discoveryv1.Endpoint {
+	if zone := zones[ptr.Deref(e.NodeName, "")]; e.Zone == nil && zone != "" {
+		e.Zone = &zone
 	}
-	if stripped.Zone == nil && e.NodeName != nil && zones[*e.NodeName] != "" {
-		zone := zones[*e.NodeName]
-		stripped.Zone = &zone
-	}
-	return stripped
+	return discoveryv1.Endpoint{Addresses: e.Addresses, Conditions: e.Conditions, Hostname: e.Hostname, Zone: e.Zone}
 }

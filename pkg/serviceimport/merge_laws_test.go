@@ -17,9 +17,9 @@ import (
 	"crossway.dev/crossway/pkg/fleet"
 )
 
-// fleets draws up to five clusters' exports from values so few that they often
-// agree and often clash.
-func fleets(t *rapid.T) []Export {
+// drawExports draws the exports of up to five clusters. It uses so few values that
+// exports often agree and often conflict.
+func drawExports(t *rapid.T) []Export {
 	var exports []Export
 	for i := range rapid.IntRange(1, 5).Draw(t, "clusters") {
 		e := Export{Cluster: fleet.ClusterName(fmt.Sprintf("c%d", i))}
@@ -30,14 +30,14 @@ func fleets(t *rapid.T) []Export {
 		e.Spec.SessionAffinity = rapid.SampledFrom([]corev1.ServiceAffinity{"None", "ClientIP"}).Draw(t, "affinity")
 		e.Spec.Labels = rapid.MapOfN(rapid.SampledFrom([]string{"a", "b"}), rapid.SampledFrom([]string{"1", "2"}), 0, 2).Draw(t, "labels")
 		e.Spec.IPFamilies = rapid.SampledFrom([][]corev1.IPFamily{nil, {"IPv4"}, {"IPv6"}, {"IPv4", "IPv6"}, {"IPv6", "IPv4"}}).Draw(t, "families")
-		e.Spec.Ports = ports(t)
+		e.Spec.Ports = drawPorts(t)
 		exports = append(exports, e)
 	}
 	return exports
 }
 
-// ports draws what a Service may have: names differ, and so do numbers of one protocol.
-func ports(t *rapid.T) []v1alpha1.ServicePort {
+// drawPorts draws the ports of a Service: names differ, and so do numbers of one protocol.
+func drawPorts(t *rapid.T) []v1alpha1.ServicePort {
 	drawn := rapid.SliceOfNDistinct(rapid.Custom(func(t *rapid.T) v1alpha1.ServicePort {
 		return v1alpha1.ServicePort{
 			Name:     rapid.SampledFrom([]string{"", "http", "grpc"}).Draw(t, "name"),
@@ -54,16 +54,16 @@ func ports(t *rapid.T) []v1alpha1.ServicePort {
 	return valid
 }
 
-// The result is the same for every order of the exports, and they stay as they were.
+// The order of the exports does not matter, and Merge does not change them.
 func TestMergeOrder(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		exports := fleets(t)
+		exports := drawExports(t)
 		var before []Export
 		for _, e := range exports {
 			before = append(before, Export{e.Cluster, e.AcceptedAt, *e.Spec.DeepCopy()})
 		}
 		merged := Merge(exports)
-		merged.Import.Labels["poked"], merged.Import.IPFamilies = "x", append(merged.Import.IPFamilies, "x")
+		merged.Import.Labels["changed"], merged.Import.IPFamilies = "x", append(merged.Import.IPFamilies, "x")
 		if !reflect.DeepEqual(exports, before) {
 			t.Fatal("Merge or its result changes its input")
 		}
@@ -74,12 +74,12 @@ func TestMergeOrder(t *testing.T) {
 	})
 }
 
-// Merge is what a reader of KEP-1645 would write down without a thought for
-// speed or messages.
-func TestMergeTwin(t *testing.T) {
+// Merge agrees with a second, naive implementation of KEP-1645 that has neither
+// speed nor messages.
+func TestMergeAgreesWithReference(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		exports := fleets(t)
-		got, want := Merge(exports), twin(exports)
+		exports := drawExports(t)
+		got, want := Merge(exports), reference(exports)
 		if g := got.Import; g.Type != want.kind || g.SessionAffinity != want.affinity || fmt.Sprint(g.Labels) != want.labels {
 			t.Fatalf("properties are not the oldest export's: %+v, want %+v", g, want)
 		}
@@ -104,7 +104,7 @@ func TestMergeTwin(t *testing.T) {
 	})
 }
 
-type twinMerged struct {
+type referenceMerged struct {
 	kind     v1alpha1.ServiceType
 	affinity corev1.ServiceAffinity
 	labels   string
@@ -112,37 +112,37 @@ type twinMerged struct {
 	conflict bool
 }
 
-func twin(exports []Export) twinMerged {
+func reference(exports []Export) referenceMerged {
 	left := slices.Clone(exports)
-	var aged []Export
+	var byAge []Export
 	for len(left) > 0 {
 		first := 0
 		for i, e := range left {
-			a, b := counts(e), counts(left[first])
+			a, b := countsFrom(e), countsFrom(left[first])
 			if a < b || a == b && e.Cluster < left[first].Cluster {
 				first = i
 			}
 		}
-		aged = append(aged, left[first])
+		byAge = append(byAge, left[first])
 		left = slices.Delete(left, first, first+1)
 	}
-	m := twinMerged{kind: aged[0].Spec.Type, affinity: aged[0].Spec.SessionAffinity, labels: fmt.Sprint(aged[0].Spec.Labels)}
+	m := referenceMerged{kind: byAge[0].Spec.Type, affinity: byAge[0].Spec.SessionAffinity, labels: fmt.Sprint(byAge[0].Spec.Labels)}
 	four, six := true, true
 	var union []v1alpha1.ServicePort
-	for _, e := range aged {
+	for _, e := range byAge {
 		m.conflict = m.conflict || e.Spec.Type != m.kind || e.Spec.SessionAffinity != m.affinity || fmt.Sprint(e.Spec.Labels) != m.labels
 		four = four && (e.Spec.IPFamilies == nil || slices.Contains(e.Spec.IPFamilies, "IPv4"))
 		six = six && (e.Spec.IPFamilies == nil || slices.Contains(e.Spec.IPFamilies, "IPv6"))
 		for _, p := range e.Spec.Ports {
-			known, clash := false, false
+			exists, conflicts := false, false
 			for _, u := range union {
-				known = known || u.Name == p.Name
+				exists = exists || u.Name == p.Name
 			}
 			for _, u := range union {
-				clash = clash || u.Name == p.Name && u != p || !known && u.Protocol == p.Protocol && u.Port == p.Port
+				conflicts = conflicts || u.Name == p.Name && u != p || !exists && u.Protocol == p.Protocol && u.Port == p.Port
 			}
-			m.conflict = m.conflict || clash
-			if !known && !clash {
+			m.conflict = m.conflict || conflicts
+			if !exists && !conflicts {
 				union = append(union, p)
 			}
 		}
@@ -161,4 +161,4 @@ func twin(exports []Export) twinMerged {
 	return m
 }
 
-func counts(e Export) int64 { return max(e.AcceptedAt.Unix(), e.Spec.ExportedAt.Unix()) }
+func countsFrom(e Export) int64 { return max(e.AcceptedAt.Unix(), e.Spec.ExportedAt.Unix()) }

@@ -17,8 +17,8 @@ import (
 	"crossway.dev/crossway/pkg/fleet"
 )
 
-// The stories of Merge: each line of input is one cluster's export, the output
-// is the import and what each export is told.
+// The stories of Merge: each line of input is one cluster's export; the output is
+// the FleetService and the conditions of each export.
 func TestMergeStories(t *testing.T) {
 	datadriven.RunTest(t, "testdata/merge.txt", func(t *testing.T, d *datadriven.TestData) string {
 		var exports []Export
@@ -35,12 +35,12 @@ func TestMergeStories(t *testing.T) {
 }
 
 // readExport reads `us-west at=2 accepted=1 ports=http:80/TCP,grpc:90/TCP/h2c type=Headless ...`.
-func readExport(t *testing.T, words []string) Export {
-	e := Export{Cluster: fleet.ClusterName(words[0]), Spec: v1alpha1.MemberExportSpec{
+func readExport(t *testing.T, args []string) Export {
+	e := Export{Cluster: fleet.ClusterName(args[0]), Spec: v1alpha1.MemberExportSpec{
 		Service:           v1alpha1.ServiceReference{Namespace: "shop", Name: "web"},
 		ServiceProperties: v1alpha1.ServiceProperties{Type: v1alpha1.ClusterSetIP},
 	}}
-	for _, w := range words[1:] {
+	for _, w := range args[1:] {
 		key, value, _ := strings.Cut(w, "=")
 		switch key {
 		case "at":
@@ -72,7 +72,7 @@ func readExport(t *testing.T, words []string) Export {
 				e.Spec.Ports = append(e.Spec.Ports, readPort(t, p))
 			}
 		default:
-			t.Fatalf("unknown word %q", w)
+			t.Fatalf("unknown argument %q", w)
 		}
 	}
 	return e

@@ -1,13 +1,13 @@
-// Package hub runs on the hub and lets members in: for each accepted
+// Package hub runs on the hub and gives members access to it: for each accepted
 // MemberCluster it makes the namespace, Role and RoleBinding that
-// registration.Objects says, and it writes MemberCluster.status.
+// registration.Objects returns. It also writes MemberCluster.status.
 //
-// A MemberCluster that is no longer accepted loses its RoleBinding at once, so
-// that its agent is refused; its namespace and exports stay, count for
-// nothing (serviceimport), and count again when it is accepted again. One that
-// is deleted loses its namespace with all that its agent pushed, if the
-// namespace is labelled as made for it. A namespace that somebody else made is
-// never taken, changed or deleted. Silence takes nothing away.
+// A MemberCluster whose acceptance is withdrawn loses its RoleBinding at once,
+// and with it its agent's access. Its namespace and exports stay. They do not
+// count (see serviceimport) until it is accepted again. A MemberCluster that is
+// deleted loses its namespace with everything that its agent pushed, if the
+// namespace has the label that the hub sets. A namespace that somebody else made
+// is never used, changed or deleted. A silent member loses nothing.
 //
 // Example:
 //

@@ -1,14 +1,13 @@
-// Package hub runs on the hub and makes the fleet's FleetServices: it reads
-// the MemberExports of one service in all members' namespaces, lets
-// serviceimport.Merge combine those of accepted members, applies the result to
-// crossway-fleet, and writes into each MemberExport's status what the fleet
-// says of it: Ready, Conflict, EndpointsAdmitted. Two controllers do that, so that
-// no import waits behind statuses.
+// Package hub runs on the hub and makes FleetServices. It reads the MemberExports
+// of one service in all members' namespaces, combines those of accepted members
+// with serviceimport.Merge, applies the result to crossway-fleet, and writes the
+// conditions Ready, Conflict and EndpointsAdmitted of each MemberExport. Two
+// controllers do that, so that no FleetService waits behind statuses.
 //
-// The namespace of an export, never its content, says which cluster it is
-// from. It only looks at endpoints to tell which are refused; keeping them
-// away from edges is the part of those who hand them on. It never deletes an
-// export, and a silent member keeps its part of every import.
+// The namespace of an export, never its content, decides which cluster it is
+// from. Endpoints are read only to report the refused ones: the readers of
+// slices (such as lbsync/endpoints) keep those away from edges. It never deletes
+// an export, and a silent member keeps its part of every FleetService.
 //
 // Example:
 //

@@ -27,7 +27,7 @@ const (
 	indexSlice  = "crossway.dev/endpoints-of"
 )
 
-// Index adds to the hub's cache the indexes that a Merger reads by.
+// Index adds the indexes that a Merger needs to the hub's cache.
 func Index(ctx context.Context, indexer client.FieldIndexer) error {
 	if err := indexer.IndexField(ctx, &v1alpha1.MemberExport{}, indexExport, func(o client.Object) []string {
 		return []string{serviceOfExport(o.(*v1alpha1.MemberExport)).String()}
@@ -45,8 +45,8 @@ func Index(ctx context.Context, indexer client.FieldIndexer) error {
 	return nil
 }
 
-// SetupWithManager adds both controllers, of imports and of what exports are
-// told, to the hub's manager.
+// SetupWithManager adds both controllers, of FleetServices and of the status of
+// MemberExports, to the hub's manager.
 func (m *Merger) SetupWithManager(mgr ctrl.Manager) error {
 	if err := Index(context.Background(), mgr.GetFieldIndexer()); err != nil {
 		return err
@@ -71,8 +71,8 @@ func (m *Merger) controller(mgr ctrl.Manager, name string, workers int) *ctrl.Bu
 		WithOptions(program.ControllerOptions(workers))
 }
 
-// membershipChanged passes what changes a merge or an admission: not the
-// numbers and times that a MemberCluster's status is full of.
+// membershipChanged ignores updates that change neither a merge nor an admission:
+// most updates of a MemberCluster are numbers and times in its status.
 var membershipChanged = predicate.Funcs{UpdateFunc: func(u event.UpdateEvent) bool {
 	before, after := u.ObjectOld.(*v1alpha1.MemberCluster), u.ObjectNew.(*v1alpha1.MemberCluster)
 	return before.Generation != after.Generation || before.UID != after.UID ||
@@ -81,7 +81,7 @@ var membershipChanged = predicate.Funcs{UpdateFunc: func(u event.UpdateEvent) bo
 }}
 
 func serviceOfExport(e *v1alpha1.MemberExport) fleet.ServiceName {
-	return fleet.ServiceName{Namespace: e.Spec.Service.Namespace, Name: e.Spec.Service.Name}
+	return fleet.ServiceName(e.Spec.Service)
 }
 
 func serviceOfSlice(o client.Object) (fleet.ServiceName, bool) {
@@ -91,7 +91,7 @@ func serviceOfSlice(o client.Object) (fleet.ServiceName, bool) {
 }
 
 func requestFor(service fleet.ServiceName) reconcile.Request {
-	return reconcile.Request{NamespacedName: types.NamespacedName{Namespace: service.Namespace, Name: service.Name}}
+	return reconcile.Request{NamespacedName: types.NamespacedName(service)}
 }
 
 func requestsOfExport(_ context.Context, o client.Object) []reconcile.Request {
@@ -99,8 +99,7 @@ func requestsOfExport(_ context.Context, o client.Object) []reconcile.Request {
 }
 
 func requestsOfFleetService(_ context.Context, o client.Object) []reconcile.Request {
-	ref := o.(*v1alpha1.FleetService).Spec.Service
-	return []reconcile.Request{requestFor(fleet.ServiceName{Namespace: ref.Namespace, Name: ref.Name})}
+	return []reconcile.Request{requestFor(fleet.ServiceName(o.(*v1alpha1.FleetService).Spec.Service))}
 }
 
 func requestsOfSlice(_ context.Context, o client.Object) []reconcile.Request {
@@ -110,18 +109,19 @@ func requestsOfSlice(_ context.Context, o client.Object) []reconcile.Request {
 	return nil
 }
 
-// everyService is each member export: who is in the fleet concerns them all.
+// everyService returns the keys of all exported services: a change of the fleet's
+// members concerns them all.
 func (m *Merger) everyService(ctx context.Context, _ client.Object) []reconcile.Request {
 	var list v1alpha1.MemberExportList
 	if err := m.client.List(ctx, &list, client.DisableReadYourWritesConsistency, client.UnsafeDisableDeepCopy); err != nil {
-		return nil // the cache is stopping: each service comes again with the next start
+		return nil // the cache is stopping: each service comes again after the next start
 	}
 	var requests []reconcile.Request
 	for i := range list.Items {
 		requests = append(requests, requestFor(serviceOfExport(&list.Items[i])))
 	}
 	slices.SortFunc(requests, func(a, b reconcile.Request) int {
-		return fleet.ServiceName{Namespace: a.Namespace, Name: a.Name}.Compare(fleet.ServiceName{Namespace: b.Namespace, Name: b.Name})
+		return fleet.ServiceName(a.NamespacedName).Compare(fleet.ServiceName(b.NamespacedName))
 	})
 	return slices.Compact(requests)
 }
