@@ -16,8 +16,8 @@ import (
 
 const module = "crossway.dev/crossway/"
 
-// What of ours each room may import; "/..." is a whole tree. A room is its own
-// package, not its children.
+// mayImport lists the pure packages and which packages of ours each may import.
+// A rule is about the package itself, not about the packages below it.
 var mayImport = map[string][]string{
 	"api/v1alpha1":      {},
 	"pkg/fleet":         {},
@@ -33,9 +33,10 @@ var mayImport = map[string][]string{
 	"pkg/lbsync/envoy":  {"pkg/fleet", "pkg/gateway/model", "pkg/lbsync"},
 }
 
-// Shells touch the world. Each may import its parent and what all shells may,
-// and what is told here beside that; never another shell.
-var shells = map[string][]string{
+// ioPackages lists the packages that do I/O: controllers, servers, clients. Each
+// may import its parent, all of sharedByIO, and the packages listed here. It never
+// imports another I/O package: they are wired in cmd.
+var ioPackages = map[string][]string{
 	"pkg/serviceexport/agent": nil,
 	"pkg/serviceimport/hub":   {"pkg/registration"},
 	"pkg/serviceimport/agent": {"pkg/registration"},
@@ -48,17 +49,18 @@ var shells = map[string][]string{
 	"pkg/program":             nil,
 }
 
-var allShells = []string{"api/v1alpha1", "pkg/fleet", "pkg/gateway/model", "pkg/condition", "pkg/condition/writer", "pkg/apply", "pkg/program", "pkg/batch"}
+var sharedByIO = []string{"api/v1alpha1", "pkg/fleet", "pkg/gateway/model", "pkg/condition", "pkg/condition/writer", "pkg/apply", "pkg/program", "pkg/batch"}
 
-// What pure rooms never import from outside: clients, clocks, logs, metrics,
-// and protobuf except for lbsync/envoy. Types of objects (k8s.io/api,
-// apimachinery, gateway-api, mcs-api) are plain data.
+// neverInPure lists modules that pure packages never import: clients, clocks, logs
+// and metrics. Types of objects (k8s.io/api, apimachinery, gateway-api, mcs-api)
+// are plain data and allowed.
 var neverInPure = []string{
 	"k8s.io/client-go", "sigs.k8s.io/controller-runtime", "sigs.k8s.io/gateway-api/pkg/client", "sigs.k8s.io/mcs-api/pkg/client",
 	"k8s.io/klog", "github.com/go-logr", "github.com/prometheus", "log", "log/slog", "net/http", "os", "os/exec", "context",
 	"google.golang.org/grpc", "github.com/hashicorp", "math/rand", "math/rand/v2",
 }
 
+// protobuf lists modules that only pkg/lbsync/envoy may import among pure packages.
 var protobuf = []string{"google.golang.org/protobuf", "github.com/envoyproxy", "github.com/cncf"}
 
 type listed struct {
@@ -93,25 +95,25 @@ func under(path string, roots []string) bool {
 	return slices.ContainsFunc(roots, func(root string) bool { return path == root || strings.HasPrefix(path, root+"/") })
 }
 
-// violations of one package's imports.
-func violations(room string, imports []string) []string {
-	pure, isPure := mayImport[room]
-	extra, isShell := shells[room]
+// violations returns the imports of a package that its rule forbids, and why.
+func violations(pkg string, imports []string) []string {
+	allowed, isPure := mayImport[pkg]
+	extra, isIO := ioPackages[pkg]
 	var wrong []string
 	for _, path := range imports {
 		ours, isOurs := strings.CutPrefix(path, module)
 		switch {
 		case isOurs && strings.HasPrefix(ours, "cmd/"):
 			wrong = append(wrong, path+" (a program is never imported)")
-		case isOurs && isPure && !slices.Contains(pure, ours):
-			wrong = append(wrong, path+" (not one of its rooms)")
-		case isOurs && isShell && !slices.Contains(allShells, ours) && !slices.Contains(extra, ours) && ours != filepath.Dir(room):
-			wrong = append(wrong, path+" (a shell imports its parent and the shared rooms, never another shell)")
-		case isOurs && strings.HasPrefix(room, "pkg/") && strings.HasPrefix(ours, "internal/"):
-			wrong = append(wrong, path+" (the product never imports its fixtures)")
+		case isOurs && isPure && !slices.Contains(allowed, ours):
+			wrong = append(wrong, path+" (not in its list in mayImport)")
+		case isOurs && isIO && !slices.Contains(sharedByIO, ours) && !slices.Contains(extra, ours) && ours != filepath.Dir(pkg):
+			wrong = append(wrong, path+" (an I/O package imports its parent and the shared packages, never another I/O package)")
+		case isOurs && strings.HasPrefix(pkg, "pkg/") && strings.HasPrefix(ours, "internal/"):
+			wrong = append(wrong, path+" (product code never imports test fixtures)")
 		case !isOurs && isPure && under(path, neverInPure):
-			wrong = append(wrong, path+" (a parent computes; its children touch the world)")
-		case !isOurs && isPure && room != "pkg/lbsync/envoy" && under(path, protobuf):
+			wrong = append(wrong, path+" (a pure package does no I/O; the packages below it do)")
+		case !isOurs && isPure && pkg != "pkg/lbsync/envoy" && under(path, protobuf):
 			wrong = append(wrong, path+" (protobuf only in pkg/lbsync/envoy)")
 		}
 	}
@@ -119,22 +121,22 @@ func violations(room string, imports []string) []string {
 }
 
 func TestWhoMayImportWhom(t *testing.T) {
-	for room, p := range packages(t) {
-		if strings.HasPrefix(room, "pkg/") {
-			_, isPure := mayImport[room]
-			if _, isShell := shells[room]; !isPure && !isShell {
-				t.Errorf("%s is neither a pure room nor a shell: give it its rule here and in docs/architecture.md", room)
+	for name, p := range packages(t) {
+		if strings.HasPrefix(name, "pkg/") {
+			_, isPure := mayImport[name]
+			if _, isIO := ioPackages[name]; !isPure && !isIO {
+				t.Errorf("%s has no rule: add it to mayImport if it is pure, to ioPackages if it does I/O, and to docs/architecture.md", name)
 			}
 		}
-		for _, wrong := range violations(room, p.Imports) {
-			t.Errorf("%s imports %s", room, wrong)
+		for _, wrong := range violations(name, p.Imports) {
+			t.Errorf("%s imports %s", name, wrong)
 		}
 	}
 }
 
-// The rules can fail.
-func TestRulesRefuse(t *testing.T) {
-	for room, path := range map[string]string{
+// Each rule forbids something.
+func TestRulesForbid(t *testing.T) {
+	for name, path := range map[string]string{
 		"pkg/gateway":             module + "pkg/lbsync",
 		"pkg/lbsync":              "google.golang.org/protobuf/proto",
 		"pkg/serviceimport":       "sigs.k8s.io/controller-runtime/pkg/client",
@@ -142,31 +144,31 @@ func TestRulesRefuse(t *testing.T) {
 		"pkg/lbsync/server":       module + "cmd/hub",
 		"pkg/fleet":               "log/slog",
 	} {
-		if len(violations(room, []string{path})) == 0 {
-			t.Errorf("%s may import %s", room, path)
+		if len(violations(name, []string{path})) == 0 {
+			t.Errorf("%s may import %s", name, path)
 		}
 	}
 }
 
-// Pure rooms have no goroutine and ask no clock; time is an argument.
-func TestPureRoomsHaveNoClockAndNoGoroutine(t *testing.T) {
-	for room, p := range packages(t) {
-		if _, isPure := mayImport[room]; !isPure {
+// Pure packages start no goroutine and read no clock: time is an argument.
+func TestPurePackagesHaveNoClockAndNoGoroutine(t *testing.T) {
+	for name, p := range packages(t) {
+		if _, isPure := mayImport[name]; !isPure {
 			continue
 		}
-		for _, name := range p.GoFiles {
+		for _, goFile := range p.GoFiles {
 			set := token.NewFileSet()
-			file, err := parser.ParseFile(set, filepath.Join(p.Dir, name), nil, 0)
+			file, err := parser.ParseFile(set, filepath.Join(p.Dir, goFile), nil, 0)
 			if err != nil {
 				t.Fatal(err)
 			}
 			ast.Inspect(file, func(n ast.Node) bool {
 				switch n := n.(type) {
 				case *ast.GoStmt:
-					t.Errorf("%s: %s starts a goroutine", room, set.Position(n.Pos()))
+					t.Errorf("%s: %s starts a goroutine", name, set.Position(n.Pos()))
 				case *ast.SelectorExpr:
 					if x, ok := n.X.(*ast.Ident); ok && x.Name == "time" && slices.Contains([]string{"Now", "Since", "Until", "Sleep", "After", "Tick", "NewTimer", "NewTicker"}, n.Sel.Name) {
-						t.Errorf("%s: %s asks the clock", room, set.Position(n.Pos()))
+						t.Errorf("%s: %s reads the clock", name, set.Position(n.Pos()))
 					}
 				}
 				return true
@@ -175,14 +177,14 @@ func TestPureRoomsHaveNoClockAndNoGoroutine(t *testing.T) {
 	}
 }
 
-// Every package says what it owns.
+// Every package has a doc.go that says what it owns.
 func TestEveryPackageHasADocFile(t *testing.T) {
-	for room, p := range packages(t) {
-		if strings.HasPrefix(room, "cmd/") || strings.Contains(room, "/cmd/") {
-			continue // a program says it above package main
+	for name, p := range packages(t) {
+		if strings.HasPrefix(name, "cmd/") || strings.Contains(name, "/cmd/") {
+			continue // a program may have it above package main
 		}
 		if len(p.GoFiles) > 0 && !slices.Contains(p.GoFiles, "doc.go") {
-			t.Errorf("%s has no doc.go", room)
+			t.Errorf("%s has no doc.go", name)
 		}
 	}
 }

@@ -1,5 +1,5 @@
-// Package arch holds the rules of who may import whom (docs/architecture.md)
-// and a test that enforces them. It has no code of its own.
+// Package arch has the rules which package may import which (docs/architecture.md)
+// and the tests that enforce them. It has no code of its own.
 //
 // Example: pkg/gateway may import fleet, gateway/model, condition and the API
 // types, and never a Kubernetes client, an Envoy proto, a clock or a log.
