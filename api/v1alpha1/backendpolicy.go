@@ -5,9 +5,9 @@ import (
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 )
 
-// BackendPolicy says how much the endpoints of an import take and how requests
-// are distributed over its clusters. Direct attachment (GEP-713): of several
-// policies on one target the oldest wins, the others are Conflicted.
+// BackendPolicy is the capacity of an import's endpoints and the way in which
+// requests are distributed over its clusters. Direct attachment (GEP-713): of
+// several policies on one target the oldest wins, the others are Conflicted.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
@@ -29,7 +29,7 @@ type BackendPolicy struct {
 
 // BackendPolicySpec is the policy.
 type BackendPolicySpec struct {
-	// TargetRefs are ServiceImports of the policy's own namespace.
+	// TargetRefs are ServiceImports in the policy's namespace.
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=16
 	// +kubebuilder:validation:XValidation:rule="self.all(t, t.group == 'multicluster.x-k8s.io' && t.kind == 'ServiceImport')",message="targetRefs must be ServiceImports (group multicluster.x-k8s.io)"
@@ -37,7 +37,7 @@ type BackendPolicySpec struct {
 	// +listType=atomic
 	TargetRefs []gatewayv1.LocalPolicyTargetReference `json:"targetRefs"`
 
-	// Capacity; without it nothing overflows on load.
+	// Capacity of the clusters. Without it, load never overflows.
 	// +optional
 	Capacity *BackendCapacity `json:"capacity,omitempty"`
 
@@ -46,14 +46,14 @@ type BackendPolicySpec struct {
 	// +optional
 	Distribution Distribution `json:"distribution,omitempty"`
 
-	// HealthCheck probes every endpoint from every edge, beside what
-	// Kubernetes and the requests themselves say of it.
+	// HealthCheck has every edge probe every endpoint, in addition to the
+	// readiness in Kubernetes and to outlier detection.
 	// +optional
 	HealthCheck *HealthCheck `json:"healthCheck,omitempty"`
 }
 
-// BackendCapacity is what a backend takes. It is a target, not a circuit
-// breaker: when all clusters are full, all are overfilled alike.
+// BackendCapacity is the capacity of a backend. It is a target, not a circuit
+// breaker: when all clusters are full, all exceed it by the same factor.
 type BackendCapacity struct {
 	// MaxRatePerEndpoint in requests per second. A cluster's capacity is this,
 	// times its ready endpoints, times its scaler.
@@ -62,7 +62,7 @@ type BackendCapacity struct {
 	MaxRatePerEndpoint int32 `json:"maxRatePerEndpoint"`
 }
 
-// DistributionMode says in which order clusters fill.
+// DistributionMode is the order in which clusters get load.
 //
 // +kubebuilder:validation:Enum=Waterfall;Spray
 type DistributionMode string
@@ -70,7 +70,7 @@ type DistributionMode string
 const (
 	// Waterfall fills the edge's own region first, then the nearest ones.
 	Waterfall DistributionMode = "Waterfall"
-	// Spray fills all clusters of the world in proportion to capacity.
+	// Spray fills all clusters of all regions in proportion to capacity.
 	Spray DistributionMode = "Spray"
 )
 
@@ -95,8 +95,8 @@ type HealthCheck struct {
 	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('10ms')",message="timeout must be at least 10ms"
 	// +optional
 	Timeout gatewayv1.Duration `json:"timeout,omitempty"`
-	// HTTP probes with GET and takes 200 for healthy; without it a TCP
-	// connection is enough.
+	// HTTP probes with GET; status 200 is healthy. Without it, a TCP connection
+	// is a successful probe.
 	// +optional
 	HTTP *HTTPHealthCheck `json:"http,omitempty"`
 }

@@ -1,11 +1,11 @@
-// Package v1alpha1 has Crossway's own objects (group crossway.dev). Each exists
-// only for what no standard object says: who is in the fleet (MemberCluster),
-// what a member offers and what the fleet made of it (MemberExport,
-// FleetService), where Envoys run and which addresses they hold (EdgePool),
-// what kind of gateway a class gives (GatewayParameters), and how much a
-// backend takes (BackendPolicy).
+// Package v1alpha1 has Crossway's own kinds of objects (group crossway.dev). Each
+// holds what no standard kind has: the clusters of the fleet (MemberCluster), the
+// exports of one member and their merge (MemberExport, FleetService), the Envoys
+// of a region and their addresses (EdgePool), where the Gateways of a class are
+// served (GatewayParameters), and the capacity of backends (BackendPolicy).
 //
-// The package holds shapes and their validation at the API server, never behaviour.
+// The package has types, their validation by the API server, and the names that
+// agents and hub share (names.go). It has no behaviour.
 //
 // +kubebuilder:object:generate=true
 // +groupName=crossway.dev

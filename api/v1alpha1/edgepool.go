@@ -7,7 +7,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// Exposure says whom a gateway is for.
+// Exposure is the kind of clients that a Gateway is for.
 //
 // +kubebuilder:validation:Enum=External;Internal
 type Exposure string
@@ -17,8 +17,8 @@ const (
 	Internal Exposure = "Internal"
 )
 
-// EdgePool is the Envoys of one region and the addresses that they hold. All
-// of its edges serve the same Gateways.
+// EdgePool is a set of Envoys (edges) in one region and the addresses that they
+// listen on. All of them serve the same Gateways.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
@@ -38,29 +38,29 @@ type EdgePool struct {
 	Status EdgePoolStatus `json:"status,omitempty"`
 }
 
-// EdgePoolSpec says where the edges are and what they serve.
+// EdgePoolSpec is where the edges are and what they serve.
 type EdgePoolSpec struct {
-	// Region that the edges are in.
+	// Region of the edges.
 	// +kubebuilder:validation:Pattern=`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`
 	// +kubebuilder:validation:MaxLength=63
 	Region string `json:"region"`
 
-	// Nearest regions in the order in which demand overflows to them; all
-	// others come after, together. A region has one order: where several of its
-	// pools name one, the oldest of them decides (see NearestOf).
+	// Nearest regions, in the order in which demand overflows to them. All other
+	// regions come last, together. A region has one order: if several of its
+	// pools have one, that of the oldest pool counts.
 	// +kubebuilder:validation:MaxItems=32
 	// +kubebuilder:validation:items:MaxLength=63
 	// +listType=atomic
 	// +optional
 	Nearest []string `json:"nearest,omitempty"`
 
-	// Exposure of the Gateways that live here.
+	// Exposure of the Gateways that these edges serve.
 	// +kubebuilder:default=External
 	// +optional
 	Exposure Exposure `json:"exposure,omitempty"`
 
-	// Addresses that the edges hold; each Gateway gets one of them, for its life.
-	// A Gateway whose address is in no block any more gets another.
+	// Addresses that the edges listen on. Each Gateway gets one of them and keeps
+	// it. A Gateway whose address is no longer in any block gets another.
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=16
 	// +listType=map
@@ -68,22 +68,22 @@ type EdgePoolSpec struct {
 	Addresses []AddressBlock `json:"addresses"`
 }
 
-// AddressBlock is a block of addresses to give to Gateways.
+// AddressBlock is a block of addresses for Gateways.
 type AddressBlock struct {
-	// CIDR; its network and broadcast addresses are not given.
+	// CIDR of the block. Its network and broadcast addresses are not used.
 	// +kubebuilder:validation:MaxLength=43
 	// +kubebuilder:validation:XValidation:rule="isCIDR(self)",message="cidr must be a CIDR like 198.18.1.0/24"
 	// +kubebuilder:validation:XValidation:rule="!isCIDR(self) || cidr(self).ip().isGlobalUnicast() || cidr(self).ip().isLoopback()",message="cidr must be of addresses that a machine can hold: not unspecified, link-local or multicast"
 	CIDR string `json:"cidr"`
 }
 
-// EdgePoolStatus is what the hub sees of a pool.
+// EdgePoolStatus is what the hub observes of a pool.
 type EdgePoolStatus struct {
-	// Edges is how many are connected.
+	// Edges is the number of connected edges.
 	// +optional
 	Edges int32 `json:"edges"`
-	// Allocations are the addresses given, by Gateway. Given once, kept for the
-	// Gateway's life or until no block of spec.addresses has them.
+	// Allocations are the addresses of Gateways. A Gateway keeps its address until
+	// it is deleted, or until no block of spec.addresses contains the address.
 	// +listType=atomic
 	// +optional
 	Allocations []AddressAllocation `json:"allocations,omitempty"`
@@ -106,8 +106,8 @@ type GatewayReference struct {
 	Name      string `json:"name"`
 }
 
-// NearestOf is the pool whose spec.nearest counts for a region: of those that
-// name any the oldest, then the first by name. Nil where none does.
+// NearestOf returns the pool whose spec.nearest counts for a region: the oldest
+// pool that has one, or the first by name. nil: no pool has one.
 func NearestOf(pools iter.Seq[*EdgePool], region string) *EdgePool {
 	var first *EdgePool
 	for p := range pools {

@@ -2,9 +2,9 @@ package v1alpha1
 
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-// FleetService is the fleet's truth about one service: what the hub merged
-// from all its exports. It is named <service>.<namespace>, is in
-// crossway-fleet, and every cluster projects it to a ServiceImport.
+// FleetService is the merge of all exports of one service. The hub writes it as
+// <service>.<namespace> into namespace crossway-fleet, and every cluster makes a
+// ServiceImport of it.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:categories=crossway
@@ -36,10 +36,10 @@ type FleetServiceSpec struct {
 	Clusters []ExportingCluster `json:"clusters"`
 }
 
-// FleetServicePort is a port and who offers it.
+// FleetServicePort is a port and the clusters that offer it.
 type FleetServicePort struct {
 	ServicePort `json:",inline"`
-	// Clusters that offer the port, by name; absent where all exporting clusters do.
+	// Clusters that offer the port, by name. Absent: all exporting clusters do.
 	// +listType=atomic
 	// +optional
 	Clusters []string `json:"clusters,omitempty"`

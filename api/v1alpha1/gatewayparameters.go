@@ -2,20 +2,20 @@ package v1alpha1
 
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-// Scope says where a Gateway lives.
+// Scope is the set of regions that serve a Gateway.
 //
 // +kubebuilder:validation:Enum=Global;Regional
 type Scope string
 
 const (
-	// Global gateways live on every edge of their exposure.
+	// Global Gateways are served by every edge of their exposure.
 	Global Scope = "Global"
-	// Regional gateways live on the edges of one region.
+	// Regional Gateways are served by the edges of one region.
 	Regional Scope = "Regional"
 )
 
-// GatewayParameters says what kind of Gateway a GatewayClass gives; a Gateway
-// overrides its class by spec.infrastructure.parametersRef.
+// GatewayParameters are the parameters of a GatewayClass. A Gateway overrides them
+// with spec.infrastructure.parametersRef.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:categories=crossway
@@ -30,14 +30,14 @@ type GatewayParameters struct {
 	Spec GatewayParametersSpec `json:"spec"`
 }
 
-// GatewayParametersSpec says where a Gateway lives and whom it is for.
+// GatewayParametersSpec is which edges serve a Gateway.
 //
 // +kubebuilder:validation:XValidation:rule="(self.scope == 'Regional') == has(self.region)",message="scope Regional needs a region, and scope Global has none"
 type GatewayParametersSpec struct {
 	// +kubebuilder:default=Global
 	// +optional
 	Scope Scope `json:"scope,omitempty"`
-	// Region of a Regional gateway.
+	// Region of a Regional Gateway.
 	// +kubebuilder:validation:Pattern=`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`
 	// +kubebuilder:validation:MaxLength=63
 	// +optional

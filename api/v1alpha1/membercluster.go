@@ -3,13 +3,13 @@ package v1alpha1
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 // MemberCluster is one cluster of the fleet. Its name is the cluster's id
-// (KEP-2149) and gives its namespace on the hub, member-<name>.
+// (KEP-2149); its namespace on the hub is member-<name>.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:scope=Cluster,categories=crossway
 // +kubebuilder:printcolumn:name="Region",type=string,JSONPath=`.spec.region`
-// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Reachable")].status`
+// +kubebuilder:printcolumn:name="Reachable",type=string,JSONPath=`.status.conditions[?(@.type=="Reachable")].status`
 // +kubebuilder:printcolumn:name="Exports",type=integer,JSONPath=`.status.exports`
 // +kubebuilder:printcolumn:name="Endpoints",type=integer,JSONPath=`.status.endpoints`
 // +kubebuilder:printcolumn:name="Scaler",type=integer,JSONPath=`.spec.capacity.scaler`
@@ -25,26 +25,28 @@ type MemberCluster struct {
 	Status MemberClusterStatus `json:"status,omitempty"`
 }
 
-// MemberClusterSpec is the fleet admin's word about a cluster.
+// MemberClusterSpec is what the fleet admin decides about a cluster.
 type MemberClusterSpec struct {
-	// Accepted lets the cluster in: the hub makes its namespace and Role. A
-	// cluster that is not accepted offers nothing.
+	// Accepted gives the cluster's agent access to the hub, which makes a
+	// namespace and a Role for it. Exports of a cluster that is not accepted do
+	// not count.
 	// +optional
 	Accepted bool `json:"accepted,omitempty"`
 
-	// Region that the cluster is in. An edge sends to its own region first.
+	// Region of the cluster. An edge prefers clusters of its own region.
 	// +kubebuilder:validation:Pattern=`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`
 	// +kubebuilder:validation:MaxLength=63
 	Region string `json:"region"`
 
-	// Zone is used for endpoints whose own zone is unknown.
+	// Zone of endpoints whose own zone is unknown.
 	// +kubebuilder:validation:Pattern=`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`
 	// +kubebuilder:validation:MaxLength=63
 	// +optional
 	Zone string `json:"zone,omitempty"`
 
-	// EndpointCIDRs are the addresses that the cluster may announce. An endpoint
-	// outside of them never reaches an edge or another member; without any, none does.
+	// EndpointCIDRs are the ranges of addresses that the cluster may announce.
+	// Endpoints outside of them never reach an edge or another member. Without
+	// any range, no endpoint does.
 	// +kubebuilder:validation:MaxItems=32
 	// +kubebuilder:validation:items:MaxLength=43
 	// +kubebuilder:validation:XValidation:rule="self.all(c, isCIDR(c))",message="endpointCIDRs must be CIDRs like 10.1.0.0/16"
@@ -58,7 +60,7 @@ type MemberClusterSpec struct {
 	Capacity MemberCapacity `json:"capacity,omitempty"`
 }
 
-// MemberCapacity scales what all backends of a cluster take.
+// MemberCapacity scales the capacity of all backends in a cluster.
 type MemberCapacity struct {
 	// Scaler in percent of the cluster's capacity; 0 drains it.
 	// +kubebuilder:validation:Minimum=0
@@ -68,15 +70,16 @@ type MemberCapacity struct {
 	Scaler *int32 `json:"scaler,omitempty"`
 }
 
-// MemberClusterStatus is what the hub sees of a cluster.
+// MemberClusterStatus is what the hub observes of a cluster.
 type MemberClusterStatus struct {
-	// Exports is how many MemberExports it has on the hub.
+	// Exports is the number of the cluster's MemberExports.
 	// +optional
 	Exports int32 `json:"exports"`
-	// Endpoints is how many ready addresses it offers, admitted ones only.
+	// Endpoints is the number of its ready endpoints, without refused ones.
 	// +optional
 	Endpoints int32 `json:"endpoints"`
-	// LastHeardTime is when its agent last renewed its Lease; written at most every 30 s.
+	// LastHeardTime is when its agent last renewed its Lease. It is written at
+	// most every 30 s.
 	// +optional
 	LastHeardTime *metav1.Time `json:"lastHeardTime,omitempty"`
 	// Conditions: Joined, Reachable, ExportsAccepted.

@@ -5,9 +5,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// MemberExport is what one member offers of one service. The member's agent
-// writes it as <service>.<namespace> into member-<cluster>; that namespace,
-// never the content, says which cluster it is from.
+// MemberExport is one member's export of one service. The member's agent writes it
+// as <service>.<namespace> into namespace member-<cluster>. That namespace, never
+// the content, decides which cluster the export is from.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
@@ -27,7 +27,7 @@ type MemberExport struct {
 	Status MemberExportStatus `json:"status,omitempty"`
 }
 
-// ServiceReference names a Service; namespaces are the same in all clusters.
+// ServiceReference is the name of a Service, the same in all clusters.
 type ServiceReference struct {
 	// +kubebuilder:validation:MaxLength=63
 	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
@@ -47,8 +47,8 @@ const (
 	Headless     ServiceType = "Headless"
 )
 
-// ServiceProperties are what an export says of its service and what an import
-// has of all its exports: every property that KEP-1645 merges, but ports.
+// ServiceProperties are the properties of an exported Service that KEP-1645
+// merges, without ports.
 type ServiceProperties struct {
 	// Type of the service.
 	// +kubebuilder:default=ClusterSetIP
@@ -74,11 +74,11 @@ type ServiceProperties struct {
 	// +optional
 	TrafficDistribution *string `json:"trafficDistribution,omitempty"`
 
-	// Labels to put on the import; from ServiceExport.spec.exportedLabels, never from metadata.
+	// Labels of the ServiceImport, from ServiceExport.spec.exportedLabels.
 	// +kubebuilder:validation:MaxProperties=64
 	// +optional
 	Labels map[string]string `json:"labels,omitempty"`
-	// Annotations to put on the import; from ServiceExport.spec.exportedAnnotations.
+	// Annotations of the ServiceImport, from ServiceExport.spec.exportedAnnotations.
 	// +kubebuilder:validation:MaxProperties=64
 	// +optional
 	Annotations map[string]string `json:"annotations,omitempty"`
@@ -100,12 +100,12 @@ type ServicePort struct {
 	AppProtocol *string `json:"appProtocol,omitempty"`
 }
 
-// MemberExportSpec is the member's word, complete from the start: the hub
-// needs nothing else to merge.
+// MemberExportSpec has everything that the hub needs of an export to merge it.
 type MemberExportSpec struct {
 	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="service cannot change; delete the export and make another"
 	Service ServiceReference `json:"service"`
-	// ExportedAt is the creationTimestamp of the ServiceExport: the oldest wins conflicts.
+	// ExportedAt is the creationTimestamp of the ServiceExport. The oldest export
+	// wins conflicts.
 	ExportedAt metav1.Time `json:"exportedAt"`
 
 	ServiceProperties `json:",inline"`
@@ -116,7 +116,8 @@ type MemberExportSpec struct {
 	Ports []ServicePort `json:"ports,omitempty"`
 }
 
-// MemberExportStatus is the hub's verdict; the agent copies it to the ServiceExport.
+// MemberExportStatus has the hub's conditions, which the agent copies to the
+// ServiceExport.
 type MemberExportStatus struct {
 	// Conditions: Ready, Conflict (KEP-1645), EndpointsAdmitted.
 	// +listType=map

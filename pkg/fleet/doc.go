@@ -1,6 +1,6 @@
-// Package fleet has the words that every room of Crossway shares: clusters,
-// places, service names, ports and endpoints. It is a leaf: plain comparable
-// data without behaviour beyond text forms, and it imports nothing of ours.
+// Package fleet has the types that all packages of Crossway share: clusters,
+// places, names, ports and endpoints. They are plain comparable data with text
+// forms and an order, and nothing else. The package imports none of ours.
 //
 // Example: the endpoint 10.1.0.7:8080 that cluster us-west offers for shop/web:
 //

@@ -7,16 +7,16 @@ import (
 	"strings"
 )
 
-// ClusterName names one cluster of the fleet: a DNS-1123 label, the name of
-// its MemberCluster. Unique and stable while the cluster is a member (KEP-2149).
+// ClusterName is the name of one cluster of the fleet and of its MemberCluster: a
+// DNS-1123 label, unique and stable while the cluster is a member (KEP-2149).
 type ClusterName string
 
-// HubCluster names the hub's own cluster where it serves Services of its own
-// to routes. No MemberCluster may have this name.
+// HubCluster is the name of the hub's own cluster, whose Services routes may use.
+// No MemberCluster may have this name.
 const HubCluster ClusterName = "hub"
 
-// Place says where something is. Region and zone are free names that the
-// fleet admin chose; an empty zone means that nobody said.
+// Place is where something is. Region and zone are names that the fleet admin
+// chose. An empty zone is unknown.
 type Place struct {
 	Region string
 	Zone   string
@@ -36,8 +36,8 @@ func (n ObjectName) Compare(other ObjectName) int {
 	return cmp.Or(strings.Compare(n.Namespace, other.Namespace), strings.Compare(n.Name, other.Name))
 }
 
-// ServiceName is the namespaced name that a Service, its ServiceExports and
-// its ServiceImport have in common in all clusters (namespace sameness, KEP-1645).
+// ServiceName is the name that a Service, its ServiceExports and its ServiceImport
+// have in all clusters (namespace sameness, KEP-1645).
 type ServiceName = ObjectName
 
 // Kind names a kind of Kubernetes object, like "HTTPRoute".
@@ -63,13 +63,13 @@ func (r ObjectRef) Compare(other ObjectRef) int {
 
 // Port is one port of a Service or of an import.
 type Port struct {
-	Name        string // empty where the Service has one unnamed port
+	Name        string // empty: the Service has one unnamed port
 	Protocol    string // TCP, UDP or SCTP
 	Port        int32
-	AppProtocol string // empty where nobody said
+	AppProtocol string // empty: unknown
 }
 
-// EndpointState is what Kubernetes says of an endpoint (EndpointConditions).
+// EndpointState is the state of an endpoint in Kubernetes (EndpointConditions).
 type EndpointState uint8
 
 const (
@@ -77,8 +77,8 @@ const (
 	NotReady EndpointState = iota
 	// Ready endpoints get traffic.
 	Ready
-	// Draining endpoints are terminating but still serving: they finish what
-	// they have, and get new requests only where a member has no ready one (KEP-1672).
+	// Draining endpoints are terminating but still serving: they finish their
+	// requests, and get new ones only if their member has no ready endpoint (KEP-1672).
 	Draining
 )
 
@@ -94,12 +94,12 @@ func (s EndpointState) String() string {
 	}
 }
 
-// Endpoint is one address that answers for a service, its port resolved.
+// Endpoint is one address of a service, with its port number.
 type Endpoint struct {
 	Cluster ClusterName
 	Address netip.Addr
 	Port    int32
-	Via     string // empty in a flat network; later a gateway or a tunnel
+	Via     string // how it is reached; empty: directly, in a flat network
 	Zone    string
 	State   EndpointState
 }
@@ -109,7 +109,7 @@ func (e Endpoint) Compare(other Endpoint) int {
 	return cmp.Or(cmp.Compare(e.Cluster, other.Cluster), e.Address.Compare(other.Address), cmp.Compare(e.Port, other.Port), cmp.Compare(e.Via, other.Via))
 }
 
-// BackendKind tells a multi-cluster import from a Service of the hub's own cluster.
+// BackendKind distinguishes imports from Services of the hub's own cluster.
 type BackendKind string
 
 const (
@@ -119,8 +119,8 @@ const (
 	Service BackendKind = "Service"
 )
 
-// Backend names what a route sends requests to: a kind and a service. Equal
-// names of different kinds are different backends (GEP-1748).
+// Backend is what a route sends requests to. Equal names of different kinds are
+// different backends (GEP-1748).
 type Backend struct {
 	Kind BackendKind
 	Name ServiceName
