@@ -58,10 +58,10 @@ func certificateCommand(streams genericiooptions.IOStreams) *cobra.Command {
 	o.kubeconfig.Namespace = ptr.To(v1alpha1.SystemNamespace)
 	c := &cobra.Command{
 		Use:   "certificate",
-		Short: "Signs the certificate by which the hub knows an edge",
+		Short: "Signs the client certificate of edges",
 		Long: `Signs a client certificate with the hub's edge CA and writes it to the Secret
-that charts/edge mounts. The certificate says which EdgePool, region and zone
-its edges are of; the hub believes nothing else they say of themselves.
+that charts/edge mounts. The certificate has the EdgePool, region and zone of the
+edges. The hub takes these from nowhere else.
 
 With --output the Secret is printed instead, for edges in another cluster.`,
 		Example: `  crossway edge certificate --pool us --region us --zone us-a
@@ -84,7 +84,8 @@ With --output the Secret is printed instead, for edges in another cluster.`,
 	return c
 }
 
-// run checks the identity against the hub's EdgePools, signs, and writes or prints.
+// run checks the identity against the hub's EdgePools, signs the certificate, and
+// writes or prints the Secret.
 func (o *edgeOptions) run(ctx context.Context) error {
 	if err := errors.Join(o.identity.Validate(), o.validate()); err != nil {
 		return err
@@ -134,12 +135,12 @@ func (o *edgeOptions) client() (client.Client, error) {
 	}
 	hub, err := client.New(config, client.Options{Scheme: o.scheme})
 	if err != nil {
-		return nil, fmt.Errorf("reach the hub: %w", err)
+		return nil, fmt.Errorf("make a client for the hub: %w", err)
 	}
 	return hub, nil
 }
 
-// edgeCA reads the CA that the hub made at its first start.
+// edgeCA reads the CA that the hub makes at its first start.
 func (o *edgeOptions) edgeCA(ctx context.Context, hub client.Reader) (registration.Pair, error) {
 	var secret corev1.Secret
 	key := client.ObjectKey{Namespace: o.hubNamespace, Name: registration.EdgeCASecret}
@@ -177,12 +178,12 @@ func (o *edgeOptions) secret(pair, ca registration.Pair) *corev1.Secret {
 	}
 }
 
-// write creates the Secret or replaces one that this command made before. It
-// leaves any other Secret of that name alone.
+// write creates the Secret, or replaces one that this command made before. Any
+// other Secret of that name is an error.
 func (o *edgeOptions) write(ctx context.Context, hub client.Client, secret *corev1.Secret) error {
 	key := client.ObjectKeyFromObject(secret)
 	var existing corev1.Secret
-	act, err := "created", hub.Get(ctx, key, &existing)
+	action, err := "created", hub.Get(ctx, key, &existing)
 	switch {
 	case apierrors.IsNotFound(err):
 		err = hub.Create(ctx, secret)
@@ -190,7 +191,7 @@ func (o *edgeOptions) write(ctx context.Context, hub client.Client, secret *core
 	case existing.Labels[labelEdgePool] == "" || existing.Type != corev1.SecretTypeTLS:
 		return fmt.Errorf("Secret %s exists and is not an edge's certificate; choose another --secret-name, or delete it", key)
 	default:
-		act = "replaced"
+		action = "replaced"
 		secret.ResourceVersion = existing.ResourceVersion
 		err = hub.Update(ctx, secret)
 	}
@@ -200,6 +201,6 @@ func (o *edgeOptions) write(ctx context.Context, hub client.Client, secret *core
 	if err != nil {
 		return fmt.Errorf("write Secret %s: %w", key, err)
 	}
-	_, err = fmt.Fprintf(o.streams.Out, "Secret %s %s: %s, valid for %s\n", key, act, o.identity, o.valid)
+	_, err = fmt.Fprintf(o.streams.Out, "Secret %s %s: %s, valid for %s\n", key, action, o.identity, o.valid)
 	return err
 }

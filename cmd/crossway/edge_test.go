@@ -20,6 +20,7 @@ import (
 
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/internal/lab/envtestkit"
+	"crossway.dev/crossway/internal/testkit"
 	"crossway.dev/crossway/pkg/registration"
 )
 
@@ -36,22 +37,16 @@ func newHub(t *testing.T) hub {
 	t.Helper()
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{kubernetes.AddToScheme, v1alpha1.AddToScheme} {
-		if err := add(scheme); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, add(scheme))
 	}
 	c, err := client.New(envtestkit.Config(t), client.Options{Scheme: scheme})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return hub{Client: c, t: t, kubeconfig: envtestkit.Kubeconfig(t)}
 }
 
 func (h hub) create(o client.Object) {
 	h.t.Helper()
-	if err := h.Create(h.t.Context(), o); err != nil {
-		h.t.Fatal(err)
-	}
+	testkit.Must(h.t, h.Create(h.t.Context(), o))
 	h.t.Cleanup(func() { _ = h.Delete(context.Background(), o) })
 }
 
@@ -64,10 +59,10 @@ func (h hub) crossway(args ...string) (stdout string, err error) {
 	return out.String(), err
 }
 
-func (h hub) refuses(want string, args ...string) {
+func (h hub) wantError(want string, args ...string) {
 	h.t.Helper()
 	if out, err := h.crossway(args...); err == nil || !strings.Contains(err.Error(), want) {
-		h.t.Errorf("%s:\n said %q, %v\n want %s", strings.Join(args, " "), out, err, want)
+		h.t.Errorf("%s:\n got %q, %v\n want %s", strings.Join(args, " "), out, err, want)
 	}
 }
 
@@ -79,47 +74,41 @@ func identityIn(t *testing.T, secret corev1.Secret) registration.EdgeIdentity {
 	}
 	block, _ := pem.Decode(secret.Data["tls.crt"])
 	certificate, err := x509.ParseCertificate(block.Bytes)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if _, err := certificate.Verify(x509.VerifyOptions{Roots: pool, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
 		t.Fatal("the Secret's certificate is not its CA's: ", err)
 	}
 	id, err := registration.EdgeIdentityOf(certificate)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return id
 }
 
-// A fleet admin signs the certificate of the edges in us-a: refused until hub,
-// pool and namespace are there, each time with what to do.
+// A fleet admin signs the certificate of the edges in us-a. Without hub, pool or
+// namespace the error says what to do.
 func TestEdgeCertificate(t *testing.T) {
 	h := newHub(t)
 	sign := []string{"edge", "certificate", "--pool", "us", "--region", "us", "--zone", "us-a"}
-	with := func(more ...string) []string { return append(append([]string{}, sign...), more...) }
+	signWith := func(more ...string) []string { return append(append([]string{}, sign...), more...) }
 
-	h.refuses(`EdgePool "us" does not exist; create it with region "us"`, sign...)
+	h.wantError(`EdgePool "us" does not exist; create it with region "us"`, sign...)
 	h.create(&v1alpha1.EdgePool{
 		ObjectMeta: metav1.ObjectMeta{Name: "us"},
 		Spec:       v1alpha1.EdgePoolSpec{Region: "us", Addresses: []v1alpha1.AddressBlock{{CIDR: "198.18.1.0/24"}}},
 	})
-	h.refuses(`EdgePool "us" is in region "us", not "eu"`, "edge", "certificate", "--pool", "us", "--region", "eu", "--zone", "eu-a")
-	h.refuses(`zone "US_A" of an edge`, "edge", "certificate", "--pool", "us", "--region", "us", "--zone", "US_A")
-	h.refuses(`required flag(s) "zone" not set`, "edge", "certificate", "--pool", "us", "--region", "us")
-	h.refuses(`--valid -1h0m0s: use a time above 0`, with("--valid", "-1h")...)
-	h.refuses(`Secret crossway-system/crossway-edge-ca does not exist; the hub makes it`, sign...)
+	h.wantError(`EdgePool "us" is in region "us", not "eu"`, "edge", "certificate", "--pool", "us", "--region", "eu", "--zone", "eu-a")
+	h.wantError(`zone "US_A" of an edge`, "edge", "certificate", "--pool", "us", "--region", "us", "--zone", "US_A")
+	h.wantError(`required flag(s) "zone" not set`, "edge", "certificate", "--pool", "us", "--region", "us")
+	h.wantError(`--valid -1h0m0s: use a time above 0`, signWith("--valid", "-1h")...)
+	h.wantError(`Secret crossway-system/crossway-edge-ca does not exist; the hub makes it`, sign...)
 
 	h.create(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: v1alpha1.SystemNamespace}})
 	ca, err := registration.NewEdgeCA(time.Now(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	h.create(&corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.SystemNamespace, Name: registration.EdgeCASecret},
 		Data:       map[string][]byte{"tls.crt": ca.Certificate, "tls.key": ca.Key},
 	})
-	h.refuses(`namespace "nowhere" does not exist`, with("--namespace", "nowhere")...)
+	h.wantError(`namespace "nowhere" does not exist`, signWith("--namespace", "nowhere")...)
 
 	want := registration.EdgeIdentity{Pool: "us", Region: "us", Zone: "us-a"}
 	var first, second corev1.Secret
@@ -130,11 +119,9 @@ func TestEdgeCertificate(t *testing.T) {
 	}{{"created", &first}, {"replaced", &second}} {
 		out, err := h.crossway(sign...)
 		if err != nil || !strings.HasPrefix(out, "Secret crossway-system/crossway-edge-us "+c.act+": "+want.String()) {
-			t.Fatalf("said %q, %v", out, err)
+			t.Fatalf("printed %q, %v", out, err)
 		}
-		if err := h.Get(t.Context(), key, c.secret); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, h.Get(t.Context(), key, c.secret))
 		if got := identityIn(t, *c.secret); got != want || c.secret.Type != corev1.SecretTypeTLS {
 			t.Errorf("%s a Secret of type %s for %s", c.act, c.secret.Type, got)
 		}
@@ -144,7 +131,7 @@ func TestEdgeCertificate(t *testing.T) {
 	}
 
 	h.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.SystemNamespace, Name: "theirs"}})
-	h.refuses(`Secret crossway-system/theirs exists and is not an edge's certificate`, with("--secret-name", "theirs")...)
+	h.wantError(`Secret crossway-system/theirs exists and is not an edge's certificate`, signWith("--secret-name", "theirs")...)
 }
 
 // For edges in another cluster the Secret is printed and nothing is written.
@@ -156,22 +143,16 @@ func TestEdgeCertificateIsPrinted(t *testing.T) {
 	})
 	h.create(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "another-hub"}})
 	ca, err := registration.NewEdgeCA(time.Now(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	h.create(&corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "another-hub", Name: registration.EdgeCASecret},
 		Data:       map[string][]byte{"tls.crt": ca.Certificate, "tls.key": ca.Key},
 	})
 	out, err := h.crossway("edge", "certificate", "--pool", "eu", "--region", "eu", "--zone", "eu-a",
 		"--hub-namespace", "another-hub", "--namespace", "edges", "--output", "yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	var printed corev1.Secret
-	if err := yaml.UnmarshalStrict([]byte(out), &printed); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, yaml.UnmarshalStrict([]byte(out), &printed))
 	if got := identityIn(t, printed); got.Pool != "eu" || printed.Kind != "Secret" || printed.Namespace != "edges" {
 		t.Errorf("printed %s %s/%s for %s", printed.Kind, printed.Namespace, printed.Name, got)
 	}
@@ -182,11 +163,11 @@ func TestEdgeCertificateIsPrinted(t *testing.T) {
 }
 
 func TestVersion(t *testing.T) {
-	var out bytes.Buffer
-	if err := run(t.Context(), []string{"version"}, genericiooptions.IOStreams{In: strings.NewReader(""), Out: &out, ErrOut: &out}); err != nil {
-		t.Fatal(err)
-	}
-	if !strings.HasPrefix(out.String(), "crossway ") {
-		t.Errorf("said %q", out.String())
+	for _, arg := range []string{"version", "--version"} {
+		var out bytes.Buffer
+		testkit.Must(t, run(t.Context(), []string{arg}, genericiooptions.IOStreams{In: strings.NewReader(""), Out: &out, ErrOut: &out}))
+		if !strings.HasPrefix(out.String(), "crossway ") {
+			t.Errorf("%s printed %q", arg, out.String())
+		}
 	}
 }

@@ -19,6 +19,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
@@ -34,13 +35,14 @@ import (
 
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/internal/lab/envtestkit"
+	"crossway.dev/crossway/internal/testkit"
 	"crossway.dev/crossway/pkg/registration"
 	registrationhub "crossway.dev/crossway/pkg/registration/hub"
 	imports "crossway.dev/crossway/pkg/serviceimport/agent"
 	importhub "crossway.dev/crossway/pkg/serviceimport/hub"
 )
 
-// asAgent makes the test binary be the program: a restart is a new process.
+// asAgent makes the test binary run the program, so that a restart is a new process.
 const asAgent = "CROSSWAY_TEST_AS_AGENT"
 
 func TestMain(m *testing.M) {
@@ -75,144 +77,121 @@ func TestOptions(t *testing.T) {
 	}
 }
 
-// The whole program against a hub's controllers: the agent waits to be let in,
-// 200 exports at once become imports, one slice's change is on the hub soon,
-// and a restart changes nothing there. One API server plays member and hub.
-func TestWholeWay(t *testing.T) {
+// The whole program against a hub's controllers: the agent waits for access, 200
+// exports at once become imports, one slice's change is on the hub soon, and a
+// restart changes nothing there. One API server is member and hub.
+func TestMemberToHub(t *testing.T) {
 	const exports = 200
-	w := newWorld(t)
-	agent := w.startAgent()
-	w.awaitLog(agent, "waiting for the hub")
-	w.must(w.admin.Create(t.Context(), &v1alpha1.MemberCluster{
+	f := newFixture(t)
+	agent := f.startAgent()
+	f.waitForLog(agent, "waiting for the hub")
+	f.Must(f.admin.Create(t.Context(), &v1alpha1.MemberCluster{
 		ObjectMeta: metav1.ObjectMeta{Name: "whole"},
 		Spec:       v1alpha1.MemberClusterSpec{Accepted: true, Region: "us", EndpointCIDRs: []string{"10.1.0.0/16"}},
 	}))
-	w.await("the agent to be ready", time.Minute, func() bool { return agent.ready() })
+	f.Eventually("the agent to be ready", func() bool { return agent.ready() })
 
 	for i := range exports {
-		w.service(i)
+		f.service(i)
 	}
 	start := time.Now()
 	var creating sync.WaitGroup
 	for i := range exports {
-		creating.Go(func() { w.export(i) })
+		creating.Go(func() { f.export(i) })
 	}
 	creating.Wait()
-	took := w.imported(start, exports)
+	took := f.waitForImports(start, exports)
 	slices.Sort(took)
 	t.Logf("%d exports at once: imports p50 %s, max %s", exports, took[exports/2], took[exports-1])
 	if took[exports-1] > 40*time.Second { // ten times the goal
 		t.Errorf("imports took %s", took[exports-1])
 	}
-	w.await("all ServiceExports to be offered", time.Minute, w.allOffered)
+	f.Eventually("all ServiceExports to be Ready", f.allReady)
 
-	w.sliceChanges()
-	w.await("the hub to settle", time.Minute, w.settled())
-	before := w.versions()
+	f.measureSliceChanges()
+	f.Eventually("the hub to settle", f.settled())
+	before := f.versions()
 	agent.stop()
-	agent = w.startAgent()
-	w.await("the restarted agent to be ready", time.Minute, func() bool { return agent.ready() })
-	w.await("the hub to settle", time.Minute, w.settled())
-	if after := w.versions(); after != before {
+	agent = f.startAgent()
+	f.Eventually("the restarted agent to be ready", func() bool { return agent.ready() })
+	f.Eventually("the hub to settle", f.settled())
+	if after := f.versions(); after != before {
 		t.Errorf("the restart changed the hub:\n%s\nbefore:\n%s", after, before)
 	}
 }
 
-// world is one API server with a hub's controllers for member "whole".
-type world struct {
-	t      *testing.T
+// fixture is one API server with a hub's controllers for member "whole".
+type fixture struct {
+	testkit.T
 	admin  client.Client
 	hubCfg string // kubeconfig of the member's user
 }
 
 const shop = "whole-shop"
 
-func newWorld(t *testing.T) *world {
+func newFixture(t *testing.T) *fixture {
 	t.Helper()
-	w := &world{t: t, hubCfg: kubeconfig(t, envtestkit.As(t, registration.User("whole"), v1alpha1.MembersGroup))}
+	f := &fixture{T: testkit.T{TB: t}, hubCfg: kubeconfig(t, envtestkit.As(t, registration.User("whole"), v1alpha1.MembersGroup))}
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, mcsv1beta1.Install, v1alpha1.AddToScheme} {
-		w.must(add(scheme))
+		f.Must(add(scheme))
 	}
 	var err error
 	config := rest.CopyConfig(envtestkit.Config(t))
-	w.admin, err = client.NewWithWatch(config, client.Options{Scheme: scheme})
-	w.must(err)
-	w.must(w.admin.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: shop}}))
+	f.admin, err = client.NewWithWatch(config, client.Options{Scheme: scheme})
+	f.Must(err)
+	f.Must(f.admin.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: shop}}))
 	mgr, err := ctrl.NewManager(config, ctrl.Options{
 		Scheme: scheme, Metrics: metricsserver.Options{BindAddress: "0"}, Cache: cache.Options{ByObject: registrationhub.CacheByObject()},
 	})
-	w.must(err)
+	f.Must(err)
 	registrar, err := registrationhub.NewRegistrar(mgr, nil)
-	w.must(err)
-	w.must(registrar.SetupWithManager(mgr))
+	f.Must(err)
+	f.Must(registrar.SetupWithManager(mgr))
 	merger, err := importhub.NewMerger(mgr, nil)
-	w.must(err)
-	w.must(merger.SetupWithManager(mgr))
+	f.Must(err)
+	f.Must(merger.SetupWithManager(mgr))
 	projector, err := imports.NewProjector(mgr, mgr)
-	w.must(err)
-	w.must(projector.SetupWithManager(mgr))
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() {
-		if err := mgr.Start(ctx); err != nil {
-			t.Error(err)
-		}
-	})
-	t.Cleanup(func() { cancel(); running.Wait() })
-	return w
+	f.Must(err)
+	f.Must(projector.SetupWithManager(mgr))
+	testkit.Run(t, mgr.Start)
+	return f
 }
 
-func (w *world) must(err error) {
-	w.t.Helper()
-	if err != nil {
-		w.t.Fatal(err)
-	}
-}
-
-func (w *world) await(what string, patience time.Duration, is func() bool) {
-	w.t.Helper()
-	for deadline := time.Now().Add(patience); !is(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			w.t.Fatalf("waited %s for %s", patience, what)
-		}
-	}
-}
-
-// running is an agent that runs until it is stopped.
-type running struct {
+// runningAgent is an agent that runs until it is stopped.
+type runningAgent struct {
 	stop   func()
 	health string
 	log    *lockedBuffer
 }
 
-func (w *world) startAgent() *running {
-	w.t.Helper()
+func (f *fixture) startAgent() *runningAgent {
+	f.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	w.must(err)
-	r := &running{health: listener.Addr().String(), log: &lockedBuffer{}}
-	w.must(listener.Close())
+	f.Must(err)
+	r := &runningAgent{health: listener.Addr().String(), log: &lockedBuffer{}}
+	f.Must(listener.Close())
 	ctx, cancel := context.WithCancel(context.Background())
 	agent := exec.CommandContext(ctx, os.Args[0],
-		"--cluster=whole", "--hub-kubeconfig="+w.hubCfg, "--kubeconfig="+envtestkit.Kubeconfig(w.t),
+		"--cluster=whole", "--hub-kubeconfig="+f.hubCfg, "--kubeconfig="+envtestkit.Kubeconfig(f.TB),
 		"--metrics-addr=0", "--health-addr="+r.health, "--leader-elect", "--namespace="+shop)
 	agent.Env = append(os.Environ(), asAgent+"=yes")
 	agent.Stderr = r.log
 	agent.Cancel = func() error { return agent.Process.Signal(syscall.SIGTERM) }
 	agent.WaitDelay = 10 * time.Second
 	agent.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	w.must(agent.Start())
+	f.Must(agent.Start())
 	r.stop = sync.OnceFunc(func() {
 		cancel()
 		if err := agent.Wait(); agent.ProcessState.ExitCode() != 0 {
-			w.t.Errorf("agent: %v\n%s", err, r.log)
+			f.Errorf("agent: %v\n%s", err, r.log)
 		}
 	})
-	w.t.Cleanup(r.stop)
+	f.Cleanup(r.stop)
 	return r
 }
 
-func (r *running) ready() bool {
+func (r *runningAgent) ready() bool {
 	response, err := (&http.Client{Timeout: 5 * time.Second}).Get("http://" + r.health + "/readyz")
 	if err != nil {
 		return false
@@ -221,15 +200,15 @@ func (r *running) ready() bool {
 	return response.StatusCode == http.StatusOK
 }
 
-func (w *world) awaitLog(r *running, text string) {
-	w.t.Helper()
-	w.await("the log to say "+text, time.Minute, func() bool { return strings.Contains(r.log.String(), text) })
+func (f *fixture) waitForLog(r *runningAgent, text string) {
+	f.Helper()
+	f.Eventually("the log to say "+text, func() bool { return strings.Contains(r.log.String(), text) })
 }
 
-func (w *world) service(i int) {
-	w.t.Helper()
+func (f *fixture) service(i int) {
+	f.Helper()
 	name := fmt.Sprint("web-", i)
-	w.must(w.admin.Create(w.t.Context(), &corev1.Service{
+	f.Must(f.admin.Create(f.Context(), &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: name},
 		Spec:       corev1.ServiceSpec{ClusterIP: corev1.ClusterIPNone, Ports: []corev1.ServicePort{{Name: "http", Port: 80}}},
 	}))
@@ -241,40 +220,41 @@ func (w *world) service(i int) {
 	for j := range 50 {
 		s.Endpoints = append(s.Endpoints, discoveryv1.Endpoint{Addresses: []string{fmt.Sprintf("10.1.%d.%d", i, j+1)}})
 	}
-	w.must(w.admin.Create(w.t.Context(), s))
+	f.Must(f.admin.Create(f.Context(), s))
 }
 
-func (w *world) export(i int) {
-	err := w.admin.Create(w.t.Context(), &mcsv1beta1.ServiceExport{ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: fmt.Sprint("web-", i)}})
+func (f *fixture) export(i int) {
+	err := f.admin.Create(f.Context(), &mcsv1beta1.ServiceExport{ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: fmt.Sprint("web-", i)}})
 	if err != nil {
-		w.t.Error(err)
+		f.Error(err)
 	}
 }
 
-// imported watches until there are n ServiceImports and says when each came.
-func (w *world) imported(start time.Time, n int) []time.Duration {
-	w.t.Helper()
-	seen := map[types.UID]time.Duration{}
-	w.await("the imports", 2*time.Minute, func() bool {
+// waitForImports waits until there are n ServiceImports and returns how long after
+// start each was there.
+func (f *fixture) waitForImports(start time.Time, n int) []time.Duration {
+	f.Helper()
+	created := map[types.UID]time.Duration{}
+	f.Eventually("the imports", func() bool {
 		var list mcsv1beta1.ServiceImportList
-		w.must(w.admin.List(w.t.Context(), &list, client.InNamespace(shop)))
+		f.Must(f.admin.List(f.Context(), &list, client.InNamespace(shop)))
 		for _, i := range list.Items {
-			if _, known := seen[i.UID]; !known {
-				seen[i.UID] = time.Since(start)
+			if _, ok := created[i.UID]; !ok {
+				created[i.UID] = time.Since(start)
 			}
 		}
-		return len(seen) == n
+		return len(created) == n
 	})
 	var took []time.Duration
-	for _, d := range seen {
+	for _, d := range created {
 		took = append(took, d)
 	}
 	return took
 }
 
-func (w *world) allOffered() bool {
+func (f *fixture) allReady() bool {
 	var list mcsv1beta1.ServiceExportList
-	w.must(w.admin.List(w.t.Context(), &list, client.InNamespace(shop)))
+	f.Must(f.admin.List(f.Context(), &list, client.InNamespace(shop)))
 	for _, e := range list.Items {
 		ready := slices.IndexFunc(e.Status.Conditions, func(c metav1.Condition) bool {
 			return c.Type == "Ready" && c.Status == "True" && c.Message == "offered to 0 other clusters"
@@ -286,20 +266,20 @@ func (w *world) allOffered() bool {
 	return true
 }
 
-// sliceChanges changes slices one by one and measures until each is on the hub.
-func (w *world) sliceChanges() {
-	w.t.Helper()
-	watcher, err := w.admin.(client.WithWatch).Watch(w.t.Context(), &discoveryv1.EndpointSliceList{}, client.InNamespace("member-whole"))
-	w.must(err)
+// measureSliceChanges changes slices one by one and measures until each is on the hub.
+func (f *fixture) measureSliceChanges() {
+	f.Helper()
+	watcher, err := f.admin.(client.WithWatch).Watch(f.Context(), &discoveryv1.EndpointSliceList{}, client.InNamespace("member-whole"))
+	f.Must(err)
 	defer watcher.Stop()
 	var took []time.Duration
 	for i := range 30 {
 		var s discoveryv1.EndpointSlice
-		w.must(w.admin.Get(w.t.Context(), types.NamespacedName{Namespace: shop, Name: fmt.Sprint("web-", i)}, &s))
+		f.Must(f.admin.Get(f.Context(), types.NamespacedName{Namespace: shop, Name: fmt.Sprint("web-", i)}, &s))
 		address := fmt.Sprintf("10.1.%d.200", i)
 		s.Endpoints[0].Addresses[0] = address
 		start := time.Now()
-		w.must(w.admin.Update(w.t.Context(), &s))
+		f.Must(f.admin.Update(f.Context(), &s))
 		for e := range watcher.ResultChan() {
 			pushed, ok := e.Object.(*discoveryv1.EndpointSlice)
 			if ok && slices.ContainsFunc(pushed.Endpoints, func(p discoveryv1.Endpoint) bool { return p.Addresses[0] == address }) {
@@ -310,28 +290,29 @@ func (w *world) sliceChanges() {
 	}
 	slices.Sort(took)
 	if len(took) != 30 {
-		w.t.Fatalf("%d of 30 changes came", len(took))
+		f.Fatalf("%d of 30 changes arrived", len(took))
 	}
-	w.t.Logf("slice write in the member -> on the hub: p50 %s, max %s", took[15], took[29])
+	f.Logf("slice write in the member -> on the hub: p50 %s, max %s", took[15], took[29])
 }
 
-// versions are those of all that the agent writes on the hub, but the Lease.
-func (w *world) versions() string {
-	w.t.Helper()
+// versions returns the resourceVersions of all objects that the agent writes on
+// the hub, without the Lease.
+func (f *fixture) versions() string {
+	f.Helper()
 	var b strings.Builder
 	for _, list := range []client.ObjectList{&v1alpha1.MemberExportList{}, &discoveryv1.EndpointSliceList{}, &v1alpha1.FleetServiceList{}} {
-		w.must(w.admin.List(w.t.Context(), list, client.InNamespace("member-whole")))
-		items, err := runtimeItems(list)
-		w.must(err)
-		for _, o := range items {
-			fmt.Fprintf(&b, "%T %s %s\n", o, o.GetName(), o.GetResourceVersion())
-		}
+		f.Must(f.admin.List(f.Context(), list, client.InNamespace("member-whole")))
+		f.Must(meta.EachListItem(list, func(o runtime.Object) error {
+			object := o.(client.Object)
+			_, err := fmt.Fprintf(&b, "%T %s %s\n", o, object.GetName(), object.GetResourceVersion())
+			return err
+		}))
 	}
 	return b.String()
 }
 
-// settled tells whether nothing was written since it was last asked.
-func (w *world) settled() func() bool {
+// settled returns a function that tells whether nothing was written since its last call.
+func (f *fixture) settled() func() bool {
 	var last string
 	next := time.Now()
 	return func() bool {
@@ -339,32 +320,11 @@ func (w *world) settled() func() bool {
 			return false
 		}
 		next = time.Now().Add(500 * time.Millisecond)
-		now := w.versions()
+		now := f.versions()
 		same := now == last
 		last = now
 		return same
 	}
-}
-
-func runtimeItems(list client.ObjectList) ([]client.Object, error) {
-	var objects []client.Object
-	switch l := list.(type) {
-	case *v1alpha1.MemberExportList:
-		for i := range l.Items {
-			objects = append(objects, &l.Items[i])
-		}
-	case *discoveryv1.EndpointSliceList:
-		for i := range l.Items {
-			objects = append(objects, &l.Items[i])
-		}
-	case *v1alpha1.FleetServiceList:
-		for i := range l.Items {
-			objects = append(objects, &l.Items[i])
-		}
-	default:
-		return nil, fmt.Errorf("unknown list %T", list)
-	}
-	return objects, nil
 }
 
 func kubeconfig(t *testing.T, config *rest.Config) string {

@@ -32,13 +32,13 @@ var apiClient = program.Client{UserAgent: name, QPS: 200, Burst: 400}
 // readyzTimeout is how long one answer of /readyz may take.
 const readyzTimeout = time.Second
 
-// wire makes the program, in the order in which exports flow: from the member,
-// through the exporter, to the hub.
+// wire builds the program in the order of the data flow: the member's cluster, the
+// hub, the exporter between them.
 func wire(o Options) (ctrl.Manager, error) {
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, mcsv1beta1.Install, v1alpha1.AddToScheme} {
 		if err := add(scheme); err != nil {
-			return nil, fmt.Errorf("scheme: %w", err)
+			return nil, fmt.Errorf("make the scheme: %w", err)
 		}
 	}
 
@@ -70,7 +70,7 @@ func wire(o Options) (ctrl.Manager, error) {
 
 	identity, err := os.Hostname()
 	if err != nil {
-		return nil, fmt.Errorf("name of this pod: %w", err)
+		return nil, fmt.Errorf("read the host name: %w", err)
 	}
 	heartbeat := &agent.Heartbeat{Cluster: fleet.ClusterName(o.Cluster), Hub: hub.GetClient(), Identity: identity, Now: time.Now}
 	if err := mgr.Add(heartbeat); err != nil {
@@ -98,8 +98,8 @@ func newManager(o Options, config *rest.Config, scheme *runtime.Scheme) (ctrl.Ma
 	return mgr, nil
 }
 
-// addChecks makes the agent healthy while it runs, and ready once what the
-// cluster offers is on the hub.
+// addChecks adds /healthz, which is true while the process answers, and /readyz,
+// which is true once the cluster's exports are on the hub.
 func addChecks(mgr ctrl.Manager, exporter *agent.Exporter) error {
 	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {
 		return fmt.Errorf("add /healthz: %w", err)

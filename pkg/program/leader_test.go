@@ -10,6 +10,7 @@ import (
 	"k8s.io/client-go/tools/leaderelection"
 
 	"crossway.dev/crossway/internal/lab/envtestkit"
+	"crossway.dev/crossway/internal/testkit"
 )
 
 func TestMain(m *testing.M) { envtestkit.Main(m) }
@@ -19,9 +20,7 @@ func TestMain(m *testing.M) { envtestkit.Main(m) }
 func lead(t *testing.T, pod string, timeout time.Duration) (time.Duration, bool) {
 	t.Helper()
 	lock, err := LeaderElection{Namespace: "default", Name: "election", Pod: pod}.lock(envtestkit.Config(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	ctx, kill := context.WithTimeout(t.Context(), timeout)
 	defer kill()
 	began, led := time.Now(), make(chan struct{})
@@ -29,9 +28,7 @@ func lead(t *testing.T, pod string, timeout time.Duration) (time.Duration, bool)
 		Lock: lock, LeaseDuration: 15 * time.Second, RenewDeadline: renewDeadline, RetryPeriod: 2 * time.Second,
 		Callbacks: leaderelection.LeaderCallbacks{OnStartedLeading: func(context.Context) { close(led) }, OnStoppedLeading: func() {}},
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	go elector.Run(ctx)
 	select {
 	case <-led:

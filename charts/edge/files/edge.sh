@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Starts, asks and drains the Envoy of this container. It needs only bash and
+# Starts, queries and drains the Envoy of this container. It needs only bash and
 # coreutils, which the Envoy image has; the image has no curl.
 set -euo pipefail
 shopt -s inherit_errexit
@@ -30,14 +30,14 @@ ask() {
   exec 3>&-
 }
 
-# ready: succeeds while Envoy has its configuration and is not leaving.
+# ready: succeeds while Envoy has its configuration and is not draining.
 ready() {
   local status
   read -r _ status _ <<<"$(ask GET /ready)"
   [[ $status == 200 ]]
 }
 
-# busy: prints how many connections of clients are open.
+# busy: prints the number of open connections of clients.
 busy() {
   local name value sum=0
   while IFS=': ' read -r name value; do
@@ -49,9 +49,9 @@ busy() {
   echo "$sum"
 }
 
-# drain ANNOUNCE TELL WAIT (seconds): leaves without losing a request. Load
-# balancers see /ready fail; then listeners close while clients are told to
-# leave; then the last of them are waited for.
+# drain ANNOUNCE TELL WAIT (seconds): drains without losing a request. First /ready
+# fails, for load balancers; then listeners close and connections are drained; then
+# it waits for the connections that are left.
 drain() {
   ask POST /healthcheck/fail >/dev/null
   sleep "$1"
