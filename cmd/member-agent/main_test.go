@@ -337,9 +337,7 @@ func kubeconfig(t *testing.T, config *rest.Config) string {
 	}
 	c.Contexts["hub"] = &clientcmdapi.Context{Cluster: "hub", AuthInfo: "agent"}
 	c.CurrentContext = "hub"
-	if err := clientcmd.WriteToFile(*c, file); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, clientcmd.WriteToFile(*c, file))
 	if _, err := os.Stat(file); err != nil {
 		t.Fatal(err)
 	}

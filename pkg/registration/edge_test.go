@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/internal/testkit"
 	"crossway.dev/crossway/pkg/registration"
 )
 
@@ -21,9 +22,7 @@ func random(seed byte) *rand.ChaCha8 { return rand.NewChaCha8([32]byte{seed}) }
 func issuer(t *testing.T) registration.Issuer {
 	t.Helper()
 	ca, err := registration.NewEdgeCA(now, random(1))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return registration.Issuer{CA: ca, Now: now, Random: random(2)}
 }
 
@@ -31,9 +30,7 @@ func leaf(t *testing.T, pair registration.Pair) *x509.Certificate {
 	t.Helper()
 	block, _ := pem.Decode(pair.Certificate)
 	c, err := x509.ParseCertificate(block.Bytes)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return c
 }
 
@@ -49,9 +46,7 @@ func TestEdgeCertificateHasTheIdentity(t *testing.T) {
 	by := issuer(t)
 	id := registration.EdgeIdentity{Pool: "us", Region: "us", Zone: "us-a"}
 	pair, err := registration.NewEdgeCertificate(by, id, 24*time.Hour)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	c := leaf(t, pair)
 	verify := x509.VerifyOptions{Roots: roots(t, by.CA), CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
 	if _, err := c.Verify(verify); err != nil {
@@ -74,9 +69,7 @@ func TestEdgeCertificateHasTheIdentity(t *testing.T) {
 func TestServerCertificateIsNoEdge(t *testing.T) {
 	by := issuer(t)
 	pair, err := registration.NewServerCertificate(by, []string{"hub.example.com", "10.0.0.1"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	c := leaf(t, pair)
 	for _, name := range []string{"hub.example.com", "10.0.0.1"} {
 		if _, err := c.Verify(x509.VerifyOptions{Roots: roots(t, by.CA), CurrentTime: now, DNSName: name}); err != nil {
@@ -97,13 +90,9 @@ func TestSigningIsDeterministic(t *testing.T) {
 		return registration.NewEdgeCertificate(issuer(t), registration.EdgeIdentity{Pool: "us", Region: "us", Zone: "a"}, time.Hour)
 	}
 	a, err := sign()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	b, err := sign()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if string(a.Certificate) != string(b.Certificate) || string(a.Key) != string(b.Key) {
 		t.Error("equal arguments signed different certificates")
 	}
@@ -113,9 +102,7 @@ func TestEdgeCertificateEndsWithItsCA(t *testing.T) {
 	by := issuer(t)
 	by.Now = now.Add(registration.EdgeCALife - time.Hour)
 	pair, err := registration.NewEdgeCertificate(by, registration.EdgeIdentity{Pool: "us", Region: "us", Zone: "a"}, 24*time.Hour)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if got, want := leaf(t, pair).NotAfter, leaf(t, by.CA).NotAfter; !got.Equal(want) {
 		t.Errorf("ends %s, its CA %s", got, want)
 	}
@@ -193,13 +180,9 @@ func TestServerCertificateFault(t *testing.T) {
 	by := issuer(t)
 	names := []string{"hub.example.com"}
 	pair, err := registration.NewServerCertificate(by, names)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	other, err := registration.NewEdgeCA(now, random(9))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	at := func(d time.Duration) registration.Issuer { by.Now = now.Add(d); return by }
 	for _, c := range []struct {
 		what  string

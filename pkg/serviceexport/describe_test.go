@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/internal/testkit"
 	"crossway.dev/crossway/pkg/fleet"
 )
 
@@ -25,9 +26,7 @@ import (
 func TestDescribeStories(t *testing.T) {
 	datadriven.RunTest(t, "testdata/describe.txt", func(t *testing.T, d *datadriven.TestData) string {
 		var in Input
-		if err := yaml.UnmarshalStrict([]byte(d.Input), &in); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, yaml.UnmarshalStrict([]byte(d.Input), &in))
 		in.Cluster = "us-west"
 		name := metav1.ObjectMeta{Namespace: "shop", Name: "web"}
 		if in.Export != nil {
@@ -56,9 +55,7 @@ func describeOffer(t *testing.T, o Offer) string {
 		b.WriteString("nothing offered\n")
 	} else {
 		spec, err := yaml.Marshal(o.Spec)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		b.Write(spec)
 	}
 	for _, s := range o.Slices {
@@ -74,9 +71,7 @@ func describeOffer(t *testing.T, o Offer) string {
 		}
 		for _, part := range []any{s.Ports, s.Endpoints} {
 			text, err := yaml.Marshal(part)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 			b.Write(text)
 		}
 	}
