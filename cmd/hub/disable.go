@@ -64,7 +64,7 @@ func (o *Options) observer(all server.Observer) server.Observer {
 // rateless takes the rate off every import.
 type rateless struct{ reconciler.Assigner }
 
-func (r rateless) SetAssignments(assignments []model.Assignment, imports []model.Traffic) {
+func (r rateless) SetAssignments(assignments []model.Assignment, imports []model.ImportPolicy) {
 	imports = slices.Clone(imports)
 	for i := range imports {
 		imports[i].Rate = 0

@@ -15,7 +15,7 @@ import (
 
 type assigner struct{ rates []float64 }
 
-func (a *assigner) SetAssignments(_ []model.Assignment, imports []model.Traffic) {
+func (a *assigner) SetAssignments(_ []model.Assignment, imports []model.ImportPolicy) {
 	for _, i := range imports {
 		a.rates = append(a.rates, i.Rate)
 	}
@@ -37,7 +37,7 @@ func TestDisable(t *testing.T) {
 }
 
 func TestWhatIsSwitchedOff(t *testing.T) {
-	given := []model.Traffic{{Rate: 10}}
+	given := []model.ImportPolicy{{Rate: 10}}
 	var got assigner
 	rateless{&got}.SetAssignments(nil, given)
 	if len(got.rates) != 1 || got.rates[0] != 0 || given[0].Rate != 10 {

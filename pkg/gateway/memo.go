@@ -38,10 +38,10 @@ type memoKey struct {
 // sameAround says whether two snapshots have the same lists in the same memory
 // of all that a route is judged by. Nobody changes a list that was in an Input.
 func sameAround(a, b *Input) bool {
-	return model.SameMemory(a.GatewayClasses, b.GatewayClasses) && model.SameMemory(a.Gateways, b.Gateways) && model.SameMemory(a.Parameters, b.Parameters) &&
-		model.SameMemory(a.Grants, b.Grants) && model.SameMemory(a.Namespaces, b.Namespaces) && model.SameMemory(a.Secrets, b.Secrets) &&
-		model.SameMemory(a.Imports, b.Imports) && model.SameMemory(a.ServiceImports, b.ServiceImports) && model.SameMemory(a.Services, b.Services) &&
-		model.SameMemory(a.Policies, b.Policies) && slices.Equal(a.Nacks, b.Nacks)
+	return model.SameSlice(a.GatewayClasses, b.GatewayClasses) && model.SameSlice(a.Gateways, b.Gateways) && model.SameSlice(a.Parameters, b.Parameters) &&
+		model.SameSlice(a.Grants, b.Grants) && model.SameSlice(a.Namespaces, b.Namespaces) && model.SameSlice(a.Secrets, b.Secrets) &&
+		model.SameSlice(a.Imports, b.Imports) && model.SameSlice(a.ServiceImports, b.ServiceImports) && model.SameSlice(a.Services, b.Services) &&
+		model.SameSlice(a.Policies, b.Policies) && slices.Equal(a.Nacks, b.Nacks)
 }
 
 // known are the verdicts of the last Build by route.

@@ -18,7 +18,7 @@ const few = 16
 // nothing that the last Result has is changed.
 func (b *build) patch() (Result, bool) {
 	last, in := b.last, &b.in
-	if !b.same || len(last.routes) != len(in.Routes) || !model.SameMemory(last.around.Pools, in.Pools) ||
+	if !b.same || len(last.routes) != len(in.Routes) || !model.SameSlice(last.around.Pools, in.Pools) ||
 		last.around.CRDVersion != in.CRDVersion {
 		return Result{}, false
 	}
@@ -94,7 +94,7 @@ func replaceRules(m *model.Model, old, next []model.Rule) (found bool) {
 // replacedHosts is a copy of hosts with other rules, or nil where none has them.
 func replacedHosts(hosts []model.VirtualHost, old, next []model.Rule) (replaced []model.VirtualHost) {
 	for i := range hosts {
-		if !model.SameMemory(hosts[i].Rules, old) {
+		if !model.SameSlice(hosts[i].Rules, old) {
 			continue
 		}
 		if replaced == nil {

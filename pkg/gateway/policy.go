@@ -17,7 +17,7 @@ import (
 // policy is the BackendPolicy in force for one import.
 type policy struct {
 	winner  fleet.ObjectName
-	traffic model.Traffic
+	traffic model.ImportPolicy
 	check   *model.HealthCheck
 }
 
@@ -41,7 +41,7 @@ func (b *build) judgePolicies() {
 	for _, p := range b.policies {
 		b.model.Imports = append(b.model.Imports, p.traffic)
 	}
-	slices.SortFunc(b.model.Imports, func(a, b model.Traffic) int { return a.Backend.Compare(b.Backend) })
+	slices.SortFunc(b.model.Imports, func(a, b model.ImportPolicy) int { return a.Backend.Compare(b.Backend) })
 }
 
 // judgeTarget puts a policy in force for one target, or says why not.
@@ -66,7 +66,7 @@ func (b *build) judgeTarget(given *v1alpha1.BackendPolicy, group, kind string, t
 func policyFor(given *v1alpha1.BackendPolicy, target fleet.ObjectName) (*policy, string) {
 	p := &policy{
 		winner:  fleet.ObjectName{Namespace: given.Namespace, Name: given.Name},
-		traffic: model.Traffic{Backend: fleet.Backend{Kind: fleet.Import, Name: target}, Mode: model.Waterfall},
+		traffic: model.ImportPolicy{Backend: fleet.Backend{Kind: fleet.Import, Name: target}, Mode: model.Waterfall},
 	}
 	p.traffic.Policy, p.traffic.Generation = p.winner, given.Generation
 	if capacity := given.Spec.Capacity; capacity != nil {

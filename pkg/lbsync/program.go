@@ -49,7 +49,7 @@ func ListenersIn(m model.Model, pool PoolRef) []Listener {
 // host, where most rules are the same memory.
 func UseAlike(a, b []Listener) bool {
 	hosts := func(a, b model.VirtualHost) bool {
-		return model.SameMemory(a.Rules, b.Rules) || maps.Equal(uses(a), uses(b))
+		return model.SameSlice(a.Rules, b.Rules) || maps.Equal(uses(a), uses(b))
 	}
 	chains := func(a, b model.Chain) bool {
 		return slices.Equal(a.Secrets, b.Secrets) && slices.EqualFunc(a.Hosts, b.Hosts, hosts)

@@ -10,10 +10,10 @@ import (
 // Model is everything that all edges of the fleet are to serve. Every slice is
 // sorted by its key, so equal configurations are deeply equal.
 type Model struct {
-	Listeners   []Listener   // by Gateway, then Port
-	Assignments []Assignment // by Key
-	Secrets     []Secret     // by Name
-	Imports     []Traffic    // by Backend; how requests for each import are distributed
+	Listeners   []Listener     // by Gateway, then Port
+	Assignments []Assignment   // by Key
+	Secrets     []Secret       // by Name
+	Imports     []ImportPolicy // by Backend; how requests for each import are distributed
 }
 
 // Protocol is what a Listener speaks to clients.
@@ -249,9 +249,9 @@ const (
 	Spray     Mode = "Spray"     // all members of the world in proportion to capacity
 )
 
-// Traffic is the policy of one import. Imports without a policy have no rate
+// ImportPolicy is the policy of one import. Imports without a policy have no rate
 // and Waterfall.
-type Traffic struct {
+type ImportPolicy struct {
 	Backend fleet.Backend
 	Rate    float64 // requests per second that one endpoint takes; 0: no limit
 	Mode    Mode

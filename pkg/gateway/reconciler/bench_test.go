@@ -27,10 +27,10 @@ import (
 // sink is edges that take everything and say nothing.
 type sink struct{ pushed int }
 
-func (s *sink) Publish(string, uint64, envoy.Resources)                { s.pushed++ }
-func (s *sink) Progress(string) []EdgeProgress                         { return nil }
-func (s *sink) Withdraw(string)                                        {}
-func (s *sink) SetAssignments(_ []model.Assignment, _ []model.Traffic) {}
+func (s *sink) Publish(string, uint64, envoy.Resources)                     { s.pushed++ }
+func (s *sink) Progress(string) []EdgeProgress                              { return nil }
+func (s *sink) Withdraw(string)                                             {}
+func (s *sink) SetAssignments(_ []model.Assignment, _ []model.ImportPolicy) {}
 
 // wide is a Model of one Gateway with n hosts, a route and an assignment each,
 // in two pools.

@@ -88,7 +88,7 @@ func (e *edges) Withdraw(pool string) {
 	delete(e.published, pool)
 }
 
-func (e *edges) SetAssignments(assignments []model.Assignment, _ []model.Traffic) {
+func (e *edges) SetAssignments(assignments []model.Assignment, _ []model.ImportPolicy) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.assignments = assignments

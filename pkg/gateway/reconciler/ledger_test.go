@@ -242,10 +242,10 @@ func TestNackOfOnePool(t *testing.T) {
 // silent takes everything and says nothing.
 type silent struct{}
 
-func (silent) Publish(string, uint64, envoy.Resources)            {}
-func (silent) Progress(string) []EdgeProgress                     { return nil }
-func (silent) Withdraw(string)                                    {}
-func (silent) SetAssignments([]model.Assignment, []model.Traffic) {}
+func (silent) Publish(string, uint64, envoy.Resources)                 {}
+func (silent) Progress(string) []EdgeProgress                          { return nil }
+func (silent) Withdraw(string)                                         {}
+func (silent) SetAssignments([]model.Assignment, []model.ImportPolicy) {}
 
 // The status of a route is the memory of a NACK that outlives the hub.
 func TestNackFromStatus(t *testing.T) {

@@ -92,7 +92,7 @@ func (t *translation) resources(m model.Model, place lbsync.PoolRef) envoy.Resou
 		}
 		out.Append(t.listeners.made(listenerKey{place.Pool, envoy.ListenerName(&l.Listener)}, l))
 	}
-	if !model.SameMemory(t.from.Assignments, m.Assignments) || !model.SameMemory(t.from.Secrets, m.Secrets) || !lbsync.UseAlike(t.program.Listeners, listeners) {
+	if !model.SameSlice(t.from.Assignments, m.Assignments) || !model.SameSlice(t.from.Secrets, m.Secrets) || !lbsync.UseAlike(t.program.Listeners, listeners) {
 		t.program = lbsync.ProgramFor(m, place)
 	}
 	t.from, t.program.Listeners = m, listeners
@@ -161,7 +161,7 @@ func same[T any](a, b T) bool { return reflect.DeepEqual(a, b) }
 
 // sameList compares one by one where it cannot be seen at once.
 func sameList[T any](a, b []T, equal func(a, b T) bool) bool {
-	return model.SameMemory(a, b) || slices.EqualFunc(a, b, equal)
+	return model.SameSlice(a, b) || slices.EqualFunc(a, b, equal)
 }
 
 // sameAssignment is DeepEqual, and quick where Build gave the same memory.
@@ -172,7 +172,7 @@ func sameAssignment(a, b model.Assignment) bool {
 }
 
 func sameBackends(a, b []model.WeightedBackend) bool {
-	return model.SameMemory(a, b) || len(a) == len(b) && reflect.DeepEqual(a, b)
+	return model.SameSlice(a, b) || len(a) == len(b) && reflect.DeepEqual(a, b)
 }
 
 // forget ends a round.

@@ -24,7 +24,7 @@ type Publisher interface {
 // Assigner makes load assignments. It is told of an assignment before the
 // cluster that needs it is published.
 type Assigner interface {
-	SetAssignments(assignments []model.Assignment, imports []model.Traffic)
+	SetAssignments(assignments []model.Assignment, imports []model.ImportPolicy)
 }
 
 // published is the last snapshot of a pool.
@@ -127,7 +127,7 @@ func difference(old, next envoy.Resources) (changed []envoy.Resource, removed bo
 	before := lists(old)
 	for i, list := range lists(next) {
 		last := before[i]
-		if model.SameMemory(last, list) {
+		if model.SameSlice(last, list) {
 			continue
 		}
 		if sameNames(last, list) {

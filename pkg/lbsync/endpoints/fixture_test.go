@@ -142,8 +142,8 @@ func assignmentOf(key string, services ...string) model.Assignment {
 	return a
 }
 
-func rated(service string, rate float64) model.Traffic {
-	return model.Traffic{Backend: backend(service), Rate: rate, Mode: model.Waterfall,
+func rated(service string, rate float64) model.ImportPolicy {
+	return model.ImportPolicy{Backend: backend(service), Rate: rate, Mode: model.Waterfall,
 		Policy: fleet.ObjectName{Namespace: "shop", Name: service + "-policy"}, Generation: 1}
 }
 

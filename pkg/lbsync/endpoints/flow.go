@@ -18,7 +18,7 @@ const (
 // flow is what is known of one backend in use: what clients send, who fails, and the shares in force.
 type flow struct {
 	backend  fleet.Backend
-	policy   model.Traffic
+	policy   model.ImportPolicy
 	users    map[string]bool // keys of the assignments that use it
 	regions  map[string]*regionFlow
 	shares   []lbsync.RegionShares // in force, by region
@@ -61,7 +61,7 @@ type regionView struct {
 }
 
 func newFlow(backend fleet.Backend) *flow {
-	return &flow{backend: backend, policy: model.Traffic{Backend: backend, Mode: model.Waterfall},
+	return &flow{backend: backend, policy: model.ImportPolicy{Backend: backend, Mode: model.Waterfall},
 		users: map[string]bool{}, regions: map[string]*regionFlow{}}
 }
 

@@ -301,7 +301,7 @@ func TestTakeoverIsDemand(t *testing.T) {
 		both, own, api := assignmentOf("both", "api", "web"), assignmentOf("own", "web"), assignmentOf("api", "api")
 		both.Backends[1].Weight, own.Backends[0].Weight = 9, 9
 		own.Fallback = api.Backends
-		f.SetAssignments([]model.Assignment{api, both, own}, []model.Traffic{rated("api", 10)})
+		f.SetAssignments([]model.Assignment{api, both, own}, []model.ImportPolicy{rated("api", 10)})
 		edge := f.heardFrom(nil)
 		for second := range 20 {
 			f.clock.Step(time.Second)

@@ -120,7 +120,7 @@ func (l *Loop) watch(ctx context.Context) error {
 // SetAssignments says which assignments there are, and the policies of their imports. When it returns, the edges' pools
 // have a load assignment for each, so that clusters may be published next. Before the Loop has seen all slices it
 // waits: an assignment that is empty only because nobody looked yet would take traffic away.
-func (l *Loop) SetAssignments(assignments []model.Assignment, imports []model.Traffic) {
+func (l *Loop) SetAssignments(assignments []model.Assignment, imports []model.ImportPolicy) {
 	select {
 	case <-l.synced:
 	case <-l.ended:

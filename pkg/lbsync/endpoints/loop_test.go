@@ -142,7 +142,7 @@ func TestDrainAndEmpty(t *testing.T) {
 func overflowing(t *testing.T, edge Edge) *fixture {
 	f := newFixture(t)
 	f.import2("web", 1)
-	f.SetAssignments([]model.Assignment{assignmentOf("a", "web"), assignmentOf("b", "web")}, []model.Traffic{rated("web", 10)})
+	f.SetAssignments([]model.Assignment{assignmentOf("a", "web"), assignmentOf("b", "web")}, []model.ImportPolicy{rated("web", 10)})
 	f.Connected(edge)
 	f.InitialVersions(edge, nil)
 	for range 8 {
@@ -208,7 +208,7 @@ func TestOverflowEndsWithItsImport(t *testing.T) {
 	if got := said(); got != "web-policy1 web=True" {
 		t.Fatal(got)
 	}
-	f.SetAssignments(nil, []model.Traffic{rated("web", 10)})
+	f.SetAssignments(nil, []model.ImportPolicy{rated("web", 10)})
 	if got := said(); got != "web-policy1 web=False" {
 		t.Errorf("no route uses it: %s", got)
 	}
@@ -220,11 +220,11 @@ func TestOverflowEndsWithItsImport(t *testing.T) {
 	if said(); said() != "" {
 		t.Errorf("after a while: %v", f.said)
 	}
-	f.SetAssignments(nil, []model.Traffic{rated("web", 10)})
+	f.SetAssignments(nil, []model.ImportPolicy{rated("web", 10)})
 	if got := said(); got != "web-policy1 web=False" {
 		t.Errorf("the import is back: %s", got)
 	}
-	f.SetAssignments(nil, []model.Traffic{rated("web", 0)})
+	f.SetAssignments(nil, []model.ImportPolicy{rated("web", 0)})
 	if got := said(); got != "web-policy1" {
 		t.Errorf("the policy has no rate: %s", got)
 	}
@@ -269,7 +269,7 @@ func TestRestartChangesNothing(t *testing.T) {
 
 	f := newFixture(t)
 	f.import2("web", 1)
-	f.SetAssignments([]model.Assignment{assignmentOf("a", "web"), assignmentOf("b", "web")}, []model.Traffic{rated("web", 10)})
+	f.SetAssignments([]model.Assignment{assignmentOf("a", "web"), assignmentOf("b", "web")}, []model.ImportPolicy{rated("web", 10)})
 	if f.shares("us", "a") == twoThirds {
 		t.Fatal("a hub that knows no demand overflows: nothing is tested")
 	}
@@ -328,7 +328,7 @@ func TestRestartWaitsForEveryEdge(t *testing.T) {
 	holds := overflowing(t, one).edges.versions("us")
 	f := newFixture(t)
 	f.import2("web", 1)
-	f.SetAssignments([]model.Assignment{assignmentOf("a", "web"), assignmentOf("b", "web")}, []model.Traffic{rated("web", 10)})
+	f.SetAssignments([]model.Assignment{assignmentOf("a", "web"), assignmentOf("b", "web")}, []model.ImportPolicy{rated("web", 10)})
 	for _, e := range []Edge{one, two} {
 		f.Connected(e)
 		f.InitialVersions(e, holds)
@@ -352,7 +352,7 @@ func TestRestartMovesTheLost(t *testing.T) {
 	holds := overflowing(t, edge).edges.versions("us")
 	f := newFixture(t)
 	f.import2("web", 1)
-	f.SetAssignments([]model.Assignment{assignmentOf("a", "web")}, []model.Traffic{rated("web", 10)})
+	f.SetAssignments([]model.Assignment{assignmentOf("a", "web")}, []model.ImportPolicy{rated("web", 10)})
 	f.Connected(edge)
 	f.InitialVersions(edge, holds)
 	f.slice(memberSlice("us-west", "web"))

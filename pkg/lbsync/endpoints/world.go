@@ -31,7 +31,7 @@ type world struct {
 
 	assignments map[string]*assigned
 	flows       map[fleet.Backend]*flow
-	policies    []model.Traffic              // in force, whether or not somebody uses their imports
+	policies    []model.ImportPolicy         // in force, whether or not somebody uses their imports
 	retired     map[fleet.ObjectName]retired // policies that are in force no more
 	edges       map[string]*connected
 }
@@ -228,7 +228,7 @@ func (w *world) readEdges() {
 }
 
 // setAssignments takes in what Build names, and gives the keys that are gone.
-func (w *world) setAssignments(assignments []model.Assignment, policies []model.Traffic, d dirty) (removed []string) {
+func (w *world) setAssignments(assignments []model.Assignment, policies []model.ImportPolicy, d dirty) (removed []string) {
 	named := make(map[string]bool, len(assignments))
 	for _, a := range assignments {
 		named[a.Key] = true
@@ -278,7 +278,7 @@ func (w *world) unuse(a *assigned) {
 	}
 }
 
-func (w *world) setPolicies(policies []model.Traffic, d dirty) {
+func (w *world) setPolicies(policies []model.ImportPolicy, d dirty) {
 	for _, p := range w.policies {
 		w.retired[p.Policy] = retired{generation: p.Generation}
 	}

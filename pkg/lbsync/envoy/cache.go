@@ -83,7 +83,7 @@ func (c *Cache) chain(l lbsync.Listener, name string, hosts []model.VirtualHost)
 	if last == nil {
 		last = &cachedChain{}
 	}
-	if model.SameMemory(last.hosts, hosts) {
+	if model.SameSlice(last.hosts, hosts) {
 		last.used = true
 		return last.resources
 	}
@@ -147,5 +147,5 @@ func (c *cachedChain) rebuild(l lbsync.Listener, name string, hosts []model.Virt
 }
 
 func sameHost(a, b model.VirtualHost) bool {
-	return a.Hostname == b.Hostname && (model.SameMemory(a.Rules, b.Rules) || reflect.DeepEqual(a.Rules, b.Rules))
+	return a.Hostname == b.Hostname && (model.SameSlice(a.Rules, b.Rules) || reflect.DeepEqual(a.Rules, b.Rules))
 }
