@@ -13,7 +13,7 @@ PKG ?= ./api/... ./cmd/... ./internal/arch ./pkg/...
 export VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 TAGS ?= latest
 
-.PHONY: help demo test unit race e2e lint fmt lab bench generate generate-check build images clean
+.PHONY: help demo test unit race e2e conformance conformance-core lint fmt lab bench generate generate-check build images clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -24,7 +24,7 @@ demo: install ## run a fleet on this machine and show what it does, with measure
 	@go build -o bin/ ./internal/demo/cmd/demo
 	bin/demo --out out/demo.json
 
-test: install lint generate-check race e2e ## everything: lint, generated files, all tests with the race detector, end to end
+test: install lint generate-check race e2e conformance-core ## everything: lint, generated files, all tests with the race detector, end to end, conformance
 	@echo "all tests passed"
 
 unit: ## the edit loop: tests that start no API server and no Envoy (PKG=./pkg/gateway for one package)
@@ -38,6 +38,16 @@ race: ## all tests but the end-to-end ones, with the race detector, real API ser
 
 e2e: install ## every claim of the demo, in the lab, with binaries built with the race detector
 	go test -count=1 -timeout 30m -v ./test/e2e
+
+conformance: install ## the official Gateway API suite, profile GATEWAY-HTTP, in the lab (out/conformance.yaml)
+	@mkdir -p bin
+	@go build -o bin/ ./test/conformance/cmd/conformance
+	bin/conformance
+
+conformance-core: install ## the core tests of that suite (out/conformance-core.yaml)
+	@mkdir -p bin
+	@go build -o bin/ ./test/conformance/cmd/conformance
+	bin/conformance --core
 
 lint: $(TOOLS)/golangci-lint ## gofmt, go vet, golangci-lint, shellcheck
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "run make fmt:"; gofmt -l $$(git ls-files '*.go'); exit 1; }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -23,6 +24,8 @@ type Entry struct {
 	// race detector. They become the images crossway/<name>.
 	Build []string
 	Race  bool
+	// Prepare, where set, does what else needs the machine's network.
+	Prepare func(ctx context.Context, progress io.Writer) error
 }
 
 // The role of a process, passed by environment: the program as it was called
@@ -81,6 +84,11 @@ func enter(e Entry) (int, error) {
 	bin, err := Build(ctx, os.Stderr, e.Race, e.Build...)
 	if err != nil {
 		return 0, err
+	}
+	if e.Prepare != nil {
+		if err := e.Prepare(ctx, os.Stderr); err != nil {
+			return 0, err
+		}
 	}
 	stop()
 	socket, err := serveListen()

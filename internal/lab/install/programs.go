@@ -73,6 +73,7 @@ func kubernetesFlags() []string {
 type build struct {
 	module, pkg, out string
 	flags            []string
+	test             bool // the package's test program
 }
 
 // build builds one Go program to a temporary name and renames it, so that a
@@ -82,7 +83,11 @@ func (i *installer) build(ctx context.Context, b build) error {
 	if err := os.MkdirAll(filepath.Dir(b.out), 0o755); err != nil {
 		return err
 	}
-	args := append([]string{"go", "build", "-o", temporary}, b.flags...)
+	command := []string{"go", "build"}
+	if b.test {
+		command = []string{"go", "test", "-c"}
+	}
+	args := slices.Concat(command, []string{"-o", temporary}, b.flags)
 	if err := run(ctx, b.module, []string{"CGO_ENABLED=0", "GOFLAGS=-buildvcs=false"}, append(args, b.pkg)...); err != nil {
 		return err
 	}
