@@ -34,6 +34,7 @@ func run(ctx context.Context, args []string, streams genericiooptions.IOStreams)
 		SilenceUsage:  true,
 		SilenceErrors: true, // main prints the error, once
 	}
+	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
 	root.AddCommand(edgeCommand(streams), versionCommand(streams))
 	root.SetArgs(args)
 	root.SetIn(streams.In)

@@ -214,22 +214,14 @@ func (r *Registrar) report(ctx context.Context, member *v1alpha1.MemberCluster, 
 	if facts.LastRenewal != nil {
 		wanted.LastHeardTime = ptr.To(metav1.NewTime(facts.LastRenewal.UTC().Truncate(time.Second)))
 	}
-	if err := r.writeStatus(ctx, member, wanted); err != nil {
-		return reconcile.Result{}, err
+	if !apiequality.Semantic.DeepEqual(member.Status, wanted) {
+		status := &v1alpha1.MemberCluster{ObjectMeta: metav1.ObjectMeta{Name: member.Name}, Status: wanted}
+		if err := apply.Status(ctx, r.client, v1alpha1.HubFieldManager, status); err != nil {
+			return reconcile.Result{}, err
+		}
 	}
 	r.setApplied(member.Name, func(m *appliedMember) { m.statusAt = facts.Now })
 	return reconcile.Result{RequeueAfter: sooner(registration.StatusInterval, untilSilent(facts))}, nil
-}
-
-func (r *Registrar) writeStatus(ctx context.Context, member *v1alpha1.MemberCluster, wanted v1alpha1.MemberClusterStatus) error {
-	have := member.Status
-	if apply.SameConditions(have.Conditions, wanted.Conditions) {
-		have.Conditions = wanted.Conditions // the order does not matter
-	}
-	if apiequality.Semantic.DeepEqual(have, wanted) {
-		return nil
-	}
-	return apply.Status(ctx, r.client, v1alpha1.HubFieldManager, &v1alpha1.MemberCluster{ObjectMeta: metav1.ObjectMeta{Name: member.Name}, Status: wanted})
 }
 
 // facts reads what the status depends on, and the member's exports.
