@@ -44,7 +44,7 @@ func (o *Options) Validate() error {
 		faults = append(faults, fmt.Errorf("--cluster=%s cannot be the name of a MemberCluster: at most %d lower case letters, digits and '-', not %q", o.Cluster, maxClusterLength, fleet.HubCluster))
 	}
 	if o.HubKubeconfig == "" {
-		faults = append(faults, errors.New("--hub-kubeconfig is missing: give the file that lets this cluster into the hub"))
+		faults = append(faults, errors.New("--hub-kubeconfig is missing: give the kubeconfig file for the hub"))
 	}
 	if o.LeaderElect && o.Namespace == "" {
 		faults = append(faults, errors.New("--leader-elect needs --namespace: the namespace for the agents' Lease"))
