@@ -22,8 +22,8 @@ func describeModel(m model.Model) string {
 		if a.Timeout > 0 {
 			fmt.Fprintf(&out, " each=%s", a.Timeout)
 		}
-		if a.HealthCheck != nil {
-			fmt.Fprintf(&out, " check=%s/%s%s", a.HealthCheck.Interval, a.HealthCheck.Timeout, a.HealthCheck.Path)
+		if a.Policy.Check() != nil {
+			fmt.Fprintf(&out, " check=%s/%s%s", a.Policy.HealthCheck.Interval, a.Policy.HealthCheck.Timeout, a.Policy.HealthCheck.Path)
 		}
 		describeBackends(&out, " | ", a.Backends)
 		describeBackends(&out, " else ", a.Fallback)

@@ -17,8 +17,8 @@ import (
 // policy is the BackendPolicy in force for one import.
 type policy struct {
 	winner  fleet.ObjectName
-	traffic model.ImportPolicy
-	check   *model.HealthCheck
+	imports model.ImportPolicy
+	cluster *model.ClusterPolicy // nil: nothing that an Envoy cluster has otherwise
 }
 
 // judgePolicies finds the policy in force for each import, the oldest of
@@ -39,7 +39,7 @@ func (b *build) judgePolicies() {
 		b.reports = append(b.reports, report)
 	}
 	for _, p := range b.policies {
-		b.model.Imports = append(b.model.Imports, p.traffic)
+		b.model.Imports = append(b.model.Imports, p.imports)
 	}
 	slices.SortFunc(b.model.Imports, func(a, b model.ImportPolicy) int { return a.Backend.Compare(b.Backend) })
 }
@@ -66,25 +66,33 @@ func (b *build) judgeTarget(given *v1alpha1.BackendPolicy, group, kind string, t
 func policyFor(given *v1alpha1.BackendPolicy, target fleet.ObjectName) (*policy, string) {
 	p := &policy{
 		winner:  fleet.ObjectName{Namespace: given.Namespace, Name: given.Name},
-		traffic: model.ImportPolicy{Backend: fleet.Backend{Kind: fleet.Import, Name: target}, Mode: model.Waterfall},
+		imports: model.ImportPolicy{Backend: fleet.Backend{Kind: fleet.Import, Name: target}, Mode: model.Waterfall},
 	}
-	p.traffic.Policy, p.traffic.Generation = p.winner, given.Generation
+	p.imports.Policy, p.imports.Generation = p.winner, given.Generation
 	if capacity := given.Spec.Capacity; capacity != nil {
 		if capacity.MaxRatePerEndpoint < 1 {
 			return nil, fmt.Sprintf("capacity.maxRatePerEndpoint %d is not a rate; use at least 1 request per second", capacity.MaxRatePerEndpoint)
 		}
-		p.traffic.Rate = float64(capacity.MaxRatePerEndpoint)
+		p.imports.Rate = float64(capacity.MaxRatePerEndpoint)
 	}
 	switch mode := given.Spec.Distribution.Mode; mode {
 	case "", v1alpha1.Waterfall:
 	case v1alpha1.Spray:
-		p.traffic.Mode = model.Spray
+		p.imports.Mode = model.Spray
 	default:
 		return nil, fmt.Sprintf("distribution.mode %q is not supported; use Waterfall or Spray", mode)
 	}
-	var fault string
-	p.check, fault = healthCheck(given.Spec.HealthCheck)
+	cluster, fault := clusterPolicy(given)
+	if cluster != (model.ClusterPolicy{}) {
+		p.cluster = &cluster
+	}
 	return p, fault
+}
+
+// clusterPolicy reads the settings of an Envoy cluster.
+func clusterPolicy(given *v1alpha1.BackendPolicy) (cluster model.ClusterPolicy, fault string) {
+	cluster.HealthCheck, fault = healthCheck(given.Spec.HealthCheck)
+	return cluster, fault
 }
 
 func healthCheck(given *v1alpha1.HealthCheck) (*model.HealthCheck, string) {

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -71,7 +72,7 @@ func (r *judged) resolved() condition.Condition {
 type group struct {
 	plan     *backendPlan // set where it is for this one alone
 	protocol model.BackendProtocol
-	check    *model.HealthCheck
+	policy   *model.ClusterPolicy
 	timeout  time.Duration // of each try
 	backends []model.WeightedBackend
 	fallback []model.WeightedBackend
@@ -125,10 +126,10 @@ func (b *build) resolveBackends(r *judged, plan *rulePlan) []model.Target {
 // have endpoints in common, and Envoy would drop these from one of the two.
 func intoGroup(groups []*group, plan *backendPlan, r resolvedBackend) []*group {
 	if plan.own() {
-		return append(groups, &group{plan: plan, protocol: r.protocol, check: r.check, backends: []model.WeightedBackend{r.backend}, weight: plan.weight})
+		return append(groups, &group{plan: plan, protocol: r.protocol, policy: r.policy, backends: []model.WeightedBackend{r.backend}, weight: plan.weight})
 	}
 	for _, g := range groups {
-		if g.plan != nil || g.protocol != r.protocol || g.check != nil && r.check != nil && *g.check != *r.check {
+		if g.plan != nil || g.protocol != r.protocol || !fit(g.policy, r.policy) {
 			continue
 		}
 		at := slices.IndexFunc(g.backends, func(o model.WeightedBackend) bool { return o.Backend.Name == r.backend.Backend.Name })
@@ -143,19 +144,30 @@ func intoGroup(groups []*group, plan *backendPlan, r resolvedBackend) []*group {
 		g.weight += plan.weight
 		return groups
 	}
-	return append(groups, &group{protocol: r.protocol, check: r.check, backends: []model.WeightedBackend{r.backend}, weight: plan.weight})
+	return append(groups, &group{protocol: r.protocol, policy: r.policy, backends: []model.WeightedBackend{r.backend}, weight: plan.weight})
+}
+
+// fit says whether backends with these policies may be in one cluster: with equal
+// settings, but for a health check, which a cluster may have for some of its
+// backends.
+func fit(x, y *model.ClusterPolicy) bool {
+	a, b := value(x), value(y)
+	if a.HealthCheck == nil || b.HealthCheck == nil {
+		a.HealthCheck, b.HealthCheck = nil, nil
+	}
+	return reflect.DeepEqual(a, b)
 }
 
 // add puts a backend beside others, so that its part moves to them when it
 // fails. One with a health check and one without fit together.
 func (g *group) add(r resolvedBackend) {
-	if g.check == nil && r.check != nil {
-		g.check = r.check
+	if g.policy.Check() == nil && r.policy.Check() != nil {
+		g.policy = r.policy
 		for i := range g.backends {
 			g.backends[i].Unchecked = true
 		}
 	}
-	r.backend.Unchecked = g.check != nil && r.check == nil
+	r.backend.Unchecked = g.policy.Check() != nil && r.policy.Check() == nil
 	g.backends = append(g.backends, r.backend)
 }
 
@@ -174,7 +186,7 @@ func (g *group) fallBackOn(groups []*group) {
 			switch {
 			case slices.ContainsFunc(g.backends, named):
 			case at < 0:
-				b.Unchecked = g.check != nil
+				b.Unchecked = g.policy.Check() != nil
 				g.fallback = append(g.fallback, b)
 			case sameBackend(g.fallback[at], b):
 				g.fallback[at].Weight += b.Weight
@@ -195,7 +207,7 @@ func (b *build) resolveMirrors(r *judged, plan *rulePlan) []model.Mirror {
 			continue
 		}
 		resolved.backend.Weight = 1
-		g := &group{protocol: resolved.protocol, check: resolved.check, timeout: value(plan.base.BackendTimeout),
+		g := &group{protocol: resolved.protocol, policy: resolved.policy, timeout: value(plan.base.BackendTimeout),
 			backends: []model.WeightedBackend{resolved.backend}, weight: 1}
 		mirrors = append(mirrors, model.Mirror{Assignment: r.assignment(g), Numerator: mirror.numerator, Denominator: mirror.denominator})
 	}
@@ -227,7 +239,7 @@ func (r *judged) assignment(g *group) string {
 		key += "-" + strconv.Itoa(ordinal)
 	}
 	r.assignments = append(r.assignments, model.Assignment{Key: key, Route: r.ref, Backends: g.backends, Fallback: g.fallback,
-		Protocol: g.protocol, Timeout: g.timeout, HealthCheck: g.check})
+		Protocol: g.protocol, Timeout: g.timeout, Policy: g.policy})
 	return key
 }
 
@@ -275,7 +287,7 @@ func hashed(text []byte) string {
 type resolvedBackend struct {
 	backend  model.WeightedBackend // without weight
 	protocol model.BackendProtocol
-	check    *model.HealthCheck
+	policy   *model.ClusterPolicy
 }
 
 // resolve finds what a backendRef of a route stands for, or says what is wrong. Whether a thing exists is said only to who may name it.
@@ -327,7 +339,7 @@ func (b *build) resolveImport(backend fleet.Backend, port int32) (resolvedBacken
 		r := resolvedBackend{backend: model.WeightedBackend{Backend: backend, Port: p.Port, PortName: p.Name}}
 		r.backend.Clusters = offeredBy(found, p)
 		if policy := b.policies[backend.Name]; policy != nil {
-			r.check = policy.check
+			r.policy = policy.cluster
 		}
 		return r.speaking(value(p.AppProtocol))
 	}

@@ -217,10 +217,10 @@ type Assignment struct {
 	// which take over from those of Backends that are dead, in proportion to all
 	// weights. None has the name of one of Backends. Like weights, they are a
 	// matter of endpoints.
-	Fallback    []WeightedBackend
-	Protocol    BackendProtocol
-	Timeout     time.Duration // of each try; 0: none
-	HealthCheck *HealthCheck  // of those backends that are not Unchecked
+	Fallback []WeightedBackend
+	Protocol BackendProtocol
+	Timeout  time.Duration  // of each try; 0: none
+	Policy   *ClusterPolicy // nil: none
 }
 
 // WeightedBackend is one backend's part of an assignment.
@@ -231,7 +231,22 @@ type WeightedBackend struct {
 	// Clusters that offer the port, sorted; nil: all, as for a Service of the hub.
 	Clusters  []fleet.ClusterName
 	Weight    uint32
-	Unchecked bool // the assignment's HealthCheck is for its other backends
+	Unchecked bool // the policy's HealthCheck is for the assignment's other backends
+}
+
+// ClusterPolicy are the settings of an Envoy cluster that policies may change.
+// It goes from the reader of a policy to the cluster as one value: what is
+// between them compares it whole, and knows none of its fields but HealthCheck.
+type ClusterPolicy struct {
+	HealthCheck *HealthCheck // of those backends that are not Unchecked; nil: none
+}
+
+// Check is the HealthCheck; nil where there is no policy or none in it.
+func (p *ClusterPolicy) Check() *HealthCheck {
+	if p == nil {
+		return nil
+	}
+	return p.HealthCheck
 }
 
 // HealthCheck probes every endpoint from every edge (BackendPolicy).

@@ -168,7 +168,7 @@ func sameList[T any](a, b []T, equal func(a, b T) bool) bool {
 func sameAssignment(a, b model.Assignment) bool {
 	return a.Key == b.Key && a.Route == b.Route && a.Protocol == b.Protocol && a.Timeout == b.Timeout &&
 		sameBackends(a.Backends, b.Backends) && sameBackends(a.Fallback, b.Fallback) &&
-		(a.HealthCheck == b.HealthCheck || reflect.DeepEqual(a.HealthCheck, b.HealthCheck))
+		(a.Policy == b.Policy || reflect.DeepEqual(a.Policy, b.Policy))
 }
 
 func sameBackends(a, b []model.WeightedBackend) bool {

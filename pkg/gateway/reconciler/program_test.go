@@ -31,7 +31,7 @@ func TestTranslationRemembers(t *testing.T) {
 		}},
 		{"one assignment", func() {
 			assignments := append([]model.Assignment(nil), m.Assignments...)
-			assignments[3].HealthCheck = &model.HealthCheck{Interval: time.Second, Timeout: time.Second}
+			assignments[3].Policy = &model.ClusterPolicy{HealthCheck: &model.HealthCheck{Interval: time.Second, Timeout: time.Second}}
 			m.Assignments = assignments
 		}},
 		{"another assignment's fallback", func() {
@@ -107,7 +107,7 @@ func TestSameAssignmentSeesEveryField(t *testing.T) {
 	full := func() model.Assignment {
 		backends := func() []model.WeightedBackend { return []model.WeightedBackend{{Port: 80, Weight: 1}} }
 		return model.Assignment{Key: "shop/web", Route: routeObject("web"), Backends: backends(), Fallback: backends(),
-			Protocol: model.HTTP1, Timeout: time.Second, HealthCheck: &model.HealthCheck{Path: "/healthz"}}
+			Protocol: model.HTTP1, Timeout: time.Second, Policy: &model.ClusterPolicy{HealthCheck: &model.HealthCheck{Path: "/healthz"}}}
 	}
 	if !sameAssignment(full(), full()) {
 		t.Error("equal assignments differ")

@@ -124,7 +124,7 @@ func protocol(a model.Assignment) *httpv3.HttpProtocolOptions {
 }
 
 func healthChecks(a model.Assignment) []*corev3.HealthCheck {
-	h := a.HealthCheck
+	h := a.Policy.Check()
 	if h == nil {
 		return nil
 	}

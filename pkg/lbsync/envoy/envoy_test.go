@@ -119,7 +119,7 @@ func TestRedirectPorts(t *testing.T) {
 
 // The failover set, health checks, and HTTP/2 to the backend.
 func TestClusterGolden(t *testing.T) {
-	a := model.Assignment{Key: "shop/store/6b2f", Protocol: model.H2C, HealthCheck: &model.HealthCheck{Interval: 5 * time.Second, Timeout: time.Second, Path: "/healthz"}}
+	a := model.Assignment{Key: "shop/store/6b2f", Protocol: model.H2C, Policy: &model.ClusterPolicy{HealthCheck: &model.HealthCheck{Interval: 5 * time.Second, Timeout: time.Second, Path: "/healthz"}}}
 	golden(t, "cluster", envoy.Translate(lbsync.Program{Assignments: []model.Assignment{a}}).Clusters[0])
 }
 
@@ -206,7 +206,7 @@ func TestABadChainIsClosed(t *testing.T) {
 }
 
 func TestABadResourceIsLeftOut(t *testing.T) {
-	r := envoy.Translate(lbsync.Program{Assignments: []model.Assignment{{Key: "good"}, {Key: ""}, {Key: "bad", HealthCheck: &model.HealthCheck{}}}})
+	r := envoy.Translate(lbsync.Program{Assignments: []model.Assignment{{Key: "good"}, {Key: ""}, {Key: "bad", Policy: &model.ClusterPolicy{HealthCheck: &model.HealthCheck{}}}}})
 	if len(r.Clusters) != 1 || r.Clusters[0].Name != "good" || len(r.Faults) != 2 {
 		t.Errorf("%v %v", r.Clusters, r.Faults)
 	}

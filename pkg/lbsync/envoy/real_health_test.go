@@ -211,7 +211,7 @@ func TestHTTP2BackendOnARealEnvoy(t *testing.T) {
 	s.Start()
 	t.Cleanup(s.Close)
 	a, load := serve("h2", netip.MustParseAddrPort(s.Listener.Addr().String()))
-	a.Protocol, a.HealthCheck = model.H2C, &model.HealthCheck{Interval: 200 * time.Millisecond, Timeout: time.Second, Path: "/healthz"}
+	a.Protocol, a.Policy = model.H2C, &model.ClusterPolicy{HealthCheck: &model.HealthCheck{Interval: 200 * time.Millisecond, Timeout: time.Second, Path: "/healthz"}}
 	port := freePort(t)
 	e.apply(lbsync.Program{Assignments: []model.Assignment{a}, Listeners: []lbsync.Listener{
 		httpListener(port, model.VirtualHost{Hostname: "*", Rules: []model.Rule{{Match: prefix("/"), Forward: to("h2")}}})}}, load)
@@ -238,7 +238,7 @@ func TestProbesOnARealEnvoy(t *testing.T) {
 	}))
 	t.Cleanup(s.Close)
 	a, load := serve("shop/web/0123456789", netip.MustParseAddrPort(s.Listener.Addr().String()))
-	a.HealthCheck = &model.HealthCheck{Interval: 200 * time.Millisecond, Timeout: time.Second, Path: "/healthz"}
+	a.Policy = &model.ClusterPolicy{HealthCheck: &model.HealthCheck{Interval: 200 * time.Millisecond, Timeout: time.Second, Path: "/healthz"}}
 	a.Backends = []model.WeightedBackend{{Backend: fleet.Backend{Kind: fleet.Import, Name: fleet.ServiceName{Namespace: "shop", Name: "web"}}, Port: 80, Weight: 1}}
 	port := freePort(t)
 	e.apply(lbsync.Program{Assignments: []model.Assignment{a}, Listeners: []lbsync.Listener{
@@ -282,7 +282,7 @@ func TestOneOfTwoIsCheckedOnARealEnvoy(t *testing.T) {
 	}))
 	t.Cleanup(plain.Close)
 	a, load := serve("store", netip.MustParseAddrPort(s.Listener.Addr().String()))
-	a.HealthCheck = &model.HealthCheck{Interval: 100 * time.Millisecond, Timeout: time.Second, Path: "/healthz"}
+	a.Policy = &model.ClusterPolicy{HealthCheck: &model.HealthCheck{Interval: 100 * time.Millisecond, Timeout: time.Second, Path: "/healthz"}}
 	a.Backends = append([]model.WeightedBackend{{Backend: importNamed("plain"), Port: 80, Weight: 1, Unchecked: true}}, a.Backends...)
 	load.Localities[0].Weight /= 2
 	load.Localities = append(load.Localities, lbsync.Locality{Backend: importNamed("plain"), Cluster: "us-west", Unchecked: true,
