@@ -3,6 +3,7 @@ package lbsync
 import (
 	"maps"
 	"net/netip"
+	"reflect"
 	"slices"
 
 	"crossway.dev/crossway/pkg/gateway/model"
@@ -52,9 +53,11 @@ func UseAlike(a, b []Listener) bool {
 		return model.SameSlice(a.Rules, b.Rules) || maps.Equal(uses(a), uses(b))
 	}
 	chains := func(a, b model.Chain) bool {
-		return slices.Equal(a.Secrets, b.Secrets) && slices.EqualFunc(a.Hosts, b.Hosts, hosts)
+		return slices.Equal(a.Secrets, b.Secrets) && slices.EqualFunc(a.Hosts, b.Hosts, hosts) && reflect.DeepEqual(a.TCP, b.TCP)
 	}
-	return slices.EqualFunc(a, b, func(a, b Listener) bool { return slices.EqualFunc(a.Chains, b.Chains, chains) })
+	return slices.EqualFunc(a, b, func(a, b Listener) bool {
+		return slices.EqualFunc(a.Chains, b.Chains, chains) && reflect.DeepEqual(a.UDP, b.UDP)
+	})
 }
 
 func uses(h model.VirtualHost) map[string]bool {
@@ -69,7 +72,9 @@ func uses(h model.VirtualHost) map[string]bool {
 func used(m model.Model, listeners []Listener) (using []model.Assignment, certificates []model.Secret) {
 	assignments, secrets := make(map[string]bool, len(m.Assignments)), map[string]bool{}
 	for _, l := range listeners {
+		useL4(assignments, l.UDP)
 		for _, c := range l.Chains {
+			useL4(assignments, c.TCP)
 			for _, name := range c.Secrets {
 				secrets[name] = true
 			}
@@ -91,6 +96,16 @@ func used(m model.Model, listeners []Listener) (using []model.Assignment, certif
 		}
 	}
 	return using, certificates
+}
+
+// useL4 notes the assignments that connections or datagrams are sent to.
+func useL4(assignments map[string]bool, forward *model.L4Forward) {
+	if forward == nil {
+		return
+	}
+	for _, t := range forward.Targets {
+		assignments[t.Assignment] = true
+	}
 }
 
 // use notes the assignments that a rule sends requests to.

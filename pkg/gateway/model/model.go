@@ -22,6 +22,9 @@ type Protocol string
 const (
 	HTTP  Protocol = "HTTP"
 	HTTPS Protocol = "HTTPS"
+	TCP   Protocol = "TCP"
+	TLS   Protocol = "TLS" // chains are selected by SNI; those without Secrets pass TLS through
+	UDP   Protocol = "UDP"
 )
 
 // Listener is one port of one Gateway, on the Gateway's address in every pool
@@ -31,7 +34,9 @@ type Listener struct {
 	Port      uint16
 	Protocol  Protocol
 	Addresses []Address // by Pool; empty while none is allocated
-	Chains    []Chain   // HTTP: exactly one, without ServerName and TLS. HTTPS: one per listener hostname
+	Chains    []Chain   // HTTP: exactly one, without ServerName and TLS. HTTPS: one per listener hostname. UDP: none
+	// UDP forwards the datagrams of a UDP port. lbsync/envoy has no proxy for it yet.
+	UDP *L4Forward
 }
 
 // Address is where one EdgePool serves the Gateway.
@@ -40,7 +45,9 @@ type Address struct {
 	Address netip.Addr
 }
 
-// Chain serves one TLS server name of an HTTPS port, or a whole HTTP port.
+// Chain serves one TLS server name of an HTTPS or TLS port, or a whole HTTP or
+// TCP port. It either serves HTTP (Hosts, Misdirected) or forwards TCP, unless
+// it rejects all connections.
 type Chain struct {
 	// Name is unique within the listener: the Gateway API listener's name
 	// (the first of them in an HTTP chain, which merges all of the port).
@@ -60,6 +67,22 @@ type Chain struct {
 	// Misdirected are hostnames answered 421: other chains of this port serve
 	// them (RFC 9110 section 15.5.20). Sorted; "*" for all that Hosts lack.
 	Misdirected []string
+	// TCP forwards connections. Nil: the chain serves HTTP. With Secrets, TLS ends
+	// at the edge; without, its bytes are passed on.
+	TCP *L4Forward
+}
+
+// L4Forward sends connections or datagrams to Targets in proportion to their weights.
+type L4Forward struct {
+	Origin  Origin
+	Targets []L4Target // sum of weights > 0
+}
+
+// L4Target is an assignment with its part. An empty Assignment is the part of
+// backends that cannot be used: its connections are closed.
+type L4Target struct {
+	Assignment string
+	Weight     uint32
 }
 
 // VirtualHost is one hostname and its rules in the order in which they are tried.

@@ -33,7 +33,7 @@ func (t *translator) listener(l lbsync.Listener) {
 	t.out.Append(t.cache.listener(l, scoped))
 	for i, c := range l.Chains {
 		switch {
-		case rejects(l, c):
+		case rejects(l, c), c.TCP != nil:
 		case scoped[i]:
 			t.scopedRoutes(l, c)
 		default:
@@ -52,7 +52,7 @@ func (t *translator) withoutRoutes(l lbsync.Listener, scoped []bool) {
 		EnableReusePort:               enabled(), // several edges share the addresses of a pool
 		PerConnectionBufferLimitBytes: number(bufferLimit),
 	}
-	if l.Protocol == model.HTTPS {
+	if l.Protocol == model.HTTPS || l.Protocol == model.TLS {
 		out.ListenerFilters = []*listenerv3.ListenerFilter{{
 			Name:       "envoy.filters.listener.tls_inspector",
 			ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: tlsInspector},
@@ -99,6 +99,10 @@ func chain(l lbsync.Listener, c model.Chain, scoped bool) *listenerv3.FilterChai
 	}
 	if rejects(l, c) {
 		out.Filters = []*listenerv3.Filter{reject()}
+		return out
+	}
+	if c.TCP != nil {
+		forwardTCP(out, l, c)
 		return out
 	}
 	manager := connectionManager(l, c)

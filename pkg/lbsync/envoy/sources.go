@@ -24,10 +24,13 @@ func secretRef(name string) fleet.ObjectRef {
 	return fleet.ObjectRef{Kind: SecretKind, Name: fleet.ObjectName{Namespace: namespace, Name: name}}
 }
 
-// listenerSources are the Gateway and the Secrets of a listener.
+// listenerSources are the Gateway, the Secrets and the TCP routes of a listener.
 func listenerSources(l lbsync.Listener) []fleet.ObjectRef {
 	sources := []fleet.ObjectRef{gatewayRef(l)}
 	for _, c := range l.Chains {
+		if c.TCP != nil {
+			sources = append(sources, c.TCP.Origin.Route)
+		}
 		for _, name := range c.Secrets {
 			sources = append(sources, secretRef(name))
 		}
