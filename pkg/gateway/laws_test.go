@@ -56,8 +56,8 @@ func TestOrderNeverMatters(t *testing.T) {
 		shuffle(t, other.Pools)
 		shuffle(t, other.Nacks)
 		second := result(other)
-		must(t, reflect.DeepEqual(first, second), "order matters:\n%s%s\nor\n%s%s", describeModel(first.Model), describeReports(first.Reports, "", ""),
-			describeModel(second.Model), describeReports(second.Reports, "", ""))
+		must(t, reflect.DeepEqual(first, second), "order matters:\n%s%s\nor\n%s%s", model.Describe(first.Model), describeReports(first.Reports, "", ""),
+			model.Describe(second.Model), describeReports(second.Reports, "", ""))
 		must(t, reflect.DeepEqual(Allocate(in), Allocate(other)), "order matters to Allocate")
 	})
 }
@@ -194,7 +194,7 @@ func TestBadRuleSpoilsItself(t *testing.T) {
 				}
 			}
 			kept.Secrets, kept.Imports = m.Secrets, m.Imports
-			return ordinals.ReplaceAllString(describeModel(kept), "$1") // of this route's own, they follow its rules
+			return ordinals.ReplaceAllString(model.Describe(kept), "$1") // of this route's own, they follow its rules
 		}
 		must(t, others(good.Model) == others(spoiled.Model), "other rules changed:\n%s\nis now\n%s", others(good.Model), others(spoiled.Model))
 		verdicts := func(reports []condition.Report) string {
@@ -308,14 +308,14 @@ func checkRule(t *rapid.T, r *model.Rule, keys map[string]bool) {
 			actions++
 		}
 	}
-	must(t, actions == 1, "%d actions in %s", actions, describeRule(r))
+	must(t, actions == 1, "%d actions in %+v", actions, r.Origin)
 	if r.Match.Path.Kind == model.PathRegex {
-		must(t, regexFault(r.Match.Path.Value) == "", "regex in %s", describeRule(r))
+		must(t, regexFault(r.Match.Path.Value) == "", "regex in %+v", r.Origin)
 	} else {
-		must(t, strings.HasPrefix(r.Match.Path.Value, "/") && !strings.ContainsAny(r.Match.Path.Value, "?#\n"), "path in %s", describeRule(r))
+		must(t, strings.HasPrefix(r.Match.Path.Value, "/") && !strings.ContainsAny(r.Match.Path.Value, "?#\n"), "path in %+v", r.Origin)
 	}
 	for _, h := range slices.Concat(r.Request.Set, r.Response.Set) {
-		must(t, token(h.Name) && h.Name != "host" && !strings.ContainsAny(h.Value, "\r\n"), "header in %s", describeRule(r))
+		must(t, token(h.Name) && h.Name != "host" && !strings.ContainsAny(h.Value, "\r\n"), "header in %+v", r.Origin)
 	}
 	if r.Forward != nil {
 		sum := uint64(0)
@@ -326,7 +326,7 @@ func checkRule(t *rapid.T, r *model.Rule, keys map[string]bool) {
 		must(t, sum > 0 && sum < 1<<32, "target weights sum to %d", sum)
 	}
 	for _, mirror := range r.Mirrors {
-		must(t, keys[mirror.Assignment] && mirror.Numerator <= mirror.Denominator, "mirror in %s", describeRule(r))
+		must(t, keys[mirror.Assignment] && mirror.Numerator <= mirror.Denominator, "mirror in %+v", r.Origin)
 	}
 }
 

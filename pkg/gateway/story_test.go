@@ -17,6 +17,7 @@ import (
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/condition"
 	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/gateway/model"
 )
 
 // Stories: `add` takes YAML objects (a later one replaces an earlier one),
@@ -131,7 +132,7 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 	case "rule": // whether one rule of a route is refused, and why
 		return w.judgeRule(d.Input)
 	case "build":
-		return describeModel(Build(w.in).Model)
+		return model.Describe(Build(w.in).Model)
 	case "status":
 		return describeReports(Report(Build(w.in), w.progress), arg("kind"), arg("name"))
 	default:

@@ -1,0 +1,166 @@
+package model
+
+import (
+	"cmp"
+	"fmt"
+	"strings"
+)
+
+// Describe is a Model in lines of text, for people: a Secret is its name alone.
+func Describe(m Model) string {
+	var out strings.Builder
+	for _, l := range m.Listeners {
+		fmt.Fprintf(&out, "%s :%d %s%s\n", l.Gateway, l.Port, l.Protocol, describeAddresses(l.Addresses))
+		for _, c := range l.Chains {
+			describeChain(&out, c)
+		}
+		describeL4(&out, "  udp", l.UDP)
+	}
+	for _, a := range m.Assignments {
+		fmt.Fprintf(&out, "assignment %s %s", a.Key, a.Protocol)
+		if a.Timeout > 0 {
+			fmt.Fprintf(&out, " each=%s", a.Timeout)
+		}
+		if a.Policy.Check() != nil {
+			fmt.Fprintf(&out, " check=%s/%s%s", a.Policy.HealthCheck.Interval, a.Policy.HealthCheck.Timeout, a.Policy.HealthCheck.Path)
+		}
+		describeBackends(&out, " | ", a.Backends)
+		describeBackends(&out, " else ", a.Fallback)
+		out.WriteString("\n")
+	}
+	for _, s := range m.Secrets {
+		fmt.Fprintf(&out, "secret %s\n", s.Name)
+	}
+	for _, i := range m.Imports {
+		fmt.Fprintf(&out, "traffic %s %s rate=%g\n", i.Backend, i.Mode, i.Rate)
+	}
+	if out.Len() == 0 {
+		return "nothing\n"
+	}
+	return out.String()
+}
+
+func describeBackends(out *strings.Builder, mark string, backends []WeightedBackend) {
+	for _, b := range backends {
+		fmt.Fprintf(out, "%s%s:%d(%s)", mark, b.Backend, b.Port, b.PortName)
+		if b.Clusters != nil {
+			fmt.Fprintf(out, " in %v", b.Clusters)
+		}
+		fmt.Fprintf(out, " x%d", b.Weight)
+		if b.Unchecked {
+			out.WriteString(" unchecked")
+		}
+	}
+}
+
+func describeAddresses(addresses []Address) string {
+	var out strings.Builder
+	for _, a := range addresses {
+		fmt.Fprintf(&out, " %s=%s", a.Pool, a.Address)
+	}
+	return out.String()
+}
+
+func describeChain(out *strings.Builder, c Chain) {
+	indent := "  "
+	if c.ServerName != "" || c.Secrets != nil || c.Reject || c.TCP != nil {
+		fmt.Fprintf(out, "  chain %s sni=%q", c.Name, c.ServerName)
+		if c.Reject {
+			out.WriteString(" REJECT")
+		}
+		for _, s := range c.Secrets {
+			fmt.Fprintf(out, " cert=%s", s)
+		}
+		if c.Misdirected != nil {
+			fmt.Fprintf(out, " 421=%v", c.Misdirected)
+		}
+		out.WriteString("\n")
+		indent = "    "
+	}
+	describeL4(out, indent+"tcp", c.TCP)
+	for _, h := range c.Hosts {
+		fmt.Fprintf(out, "%shost %s\n", indent, h.Hostname)
+		for i := range h.Rules {
+			fmt.Fprintf(out, "%s  %s\n", indent, describeRule(&h.Rules[i]))
+		}
+	}
+}
+
+func describeL4(out *strings.Builder, what string, f *L4Forward) {
+	if f == nil {
+		return
+	}
+	fmt.Fprintf(out, "%s (%s.%d)", what, RouteName(f.Origin.Route), f.Origin.Rule)
+	for _, t := range f.Targets {
+		fmt.Fprintf(out, " -> %s x%d", cmp.Or(t.Assignment, "closed"), t.Weight)
+	}
+	out.WriteString("\n")
+}
+
+func describeRule(r *Rule) string {
+	var out strings.Builder
+	fmt.Fprintf(&out, "%s %s", map[PathKind]string{PathExact: "=", PathPrefix: "^", PathRegex: "~"}[r.Match.Path.Kind], r.Match.Path.Value)
+	if r.Match.Method != "" {
+		fmt.Fprintf(&out, " %s", r.Match.Method)
+	}
+	for _, h := range r.Match.Headers {
+		fmt.Fprintf(&out, " [%s]", describeValue(h))
+	}
+	for _, q := range r.Match.Query {
+		fmt.Fprintf(&out, " ?%s", describeValue(q))
+	}
+	fmt.Fprintf(&out, " (%s.%d.%d)", RouteName(r.Origin.Route), r.Origin.Rule, r.Origin.Match)
+	switch {
+	case r.Forward != nil:
+		for _, t := range r.Forward.Targets {
+			name := t.Assignment
+			if name == "" {
+				name = "500"
+			}
+			fmt.Fprintf(&out, " -> %s x%d%s%s", name, t.Weight, describeHeaders("request", t.Request), describeHeaders("response", t.Response))
+		}
+	case r.Redirect != nil:
+		fmt.Fprintf(&out, " => %d %s://%s:%d%s", r.Redirect.StatusCode, r.Redirect.Scheme, r.Redirect.Hostname, r.Redirect.Port, describePath(r.Redirect.Path))
+	case r.Respond != nil:
+		fmt.Fprintf(&out, " => %d", r.Respond.StatusCode)
+	}
+	out.WriteString(describeHeaders("request", r.Request) + describeHeaders("response", r.Response))
+	if r.Rewrite != nil {
+		fmt.Fprintf(&out, " rewrite=%s%s", r.Rewrite.Hostname, describePath(r.Rewrite.Path))
+	}
+	for _, m := range r.Mirrors {
+		fmt.Fprintf(&out, " mirror=%s %d/%d", m.Assignment, m.Numerator, m.Denominator)
+	}
+	if r.Timeout != nil {
+		fmt.Fprintf(&out, " timeout=%s", *r.Timeout)
+	}
+	if r.BackendTimeout != nil {
+		fmt.Fprintf(&out, " each=%s", *r.BackendTimeout)
+	}
+	return out.String()
+}
+
+func describeValue(v ValueMatch) string {
+	if v.Regex {
+		return v.Name + "~" + v.Value
+	}
+	return v.Name + "=" + v.Value
+}
+
+func describeHeaders(what string, c HeaderChanges) string {
+	if len(c.Set)+len(c.Add)+len(c.Remove) == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" %s{set %v add %v remove %v}", what, c.Set, c.Add, c.Remove)
+}
+
+func describePath(p *PathChange) string {
+	switch {
+	case p == nil:
+		return ""
+	case p.Full != nil:
+		return " full " + *p.Full
+	default:
+		return " prefix " + *p.Prefix
+	}
+}
