@@ -81,7 +81,8 @@ func GatewayUnsupported(field string) Condition {
 		fmt.Sprintf("%s is not supported; remove it", field))
 }
 
-// GatewayClassMissing says that a Gateway that was served is so no more.
+// GatewayClassMissing says that the Gateway's class was deleted and the Gateway
+// is no longer served.
 func GatewayClassMissing(class string) Condition {
 	return verdict(gatewayv1.GatewayConditionAccepted, false, gatewayv1.GatewayReasonInvalid,
 		fmt.Sprintf("GatewayClass %q does not exist any more; create it, or correct spec.gatewayClassName", class))
@@ -123,10 +124,10 @@ func GatewayNotProgrammed() Condition {
 		"the Gateway is not accepted, see condition Accepted")
 }
 
-// GatewayRefusedByEdge gives an edge's own words. Edges keep what they had.
-func GatewayRefusedByEdge(words string) Condition {
+// GatewayRefusedByEdge repeats Envoy's error detail. Edges keep the last listener that they accepted.
+func GatewayRefusedByEdge(detail string) Condition {
 	return verdict(gatewayv1.GatewayConditionProgrammed, false, RefusedByEdge,
-		"an edge refused this generation and keeps serving the last one: "+words)
+		"an edge refused this generation and keeps serving the last one: "+detail)
 }
 
 // ListenerAccepted says that a listener is valid.

@@ -44,10 +44,10 @@ func RouteUnsupportedValue(wrong string) Condition {
 	return verdict(gatewayv1.RouteConditionAccepted, false, gatewayv1.RouteReasonUnsupportedValue, wrong)
 }
 
-// RouteRefusedByEdge gives an edge's own words.
-func RouteRefusedByEdge(words string) Condition {
+// RouteRefusedByEdge repeats Envoy's error detail.
+func RouteRefusedByEdge(detail string) Condition {
 	return verdict(gatewayv1.RouteConditionAccepted, false, RefusedByEdge,
-		"an edge refused this generation of the route, which is left out until it changes: "+words)
+		"an edge refused this generation of the route, which is left out until it changes: "+detail)
 }
 
 // RoutePartiallyInvalid says which rules are dropped and why (GEP-1364: the

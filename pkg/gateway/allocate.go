@@ -32,11 +32,11 @@ func Allocate(in Input) []v1alpha1.EdgePool {
 	for _, pool := range pools {
 		before := len(pool.Status.Allocations)
 		pool.Status.Allocations = slices.DeleteFunc(pool.Status.Allocations, func(a v1alpha1.AddressAllocation) bool {
-			return !exists[holder(a)] || !holds(pool, a.Address)
+			return !exists[allocationOwner(a)] || !hasAddress(pool, a.Address)
 		})
 		changed[pool.Name] = len(pool.Status.Allocations) != before
 	}
-	b.give(pools, changed)
+	b.allocate(pools, changed)
 	var result []v1alpha1.EdgePool
 	for _, pool := range pools {
 		if changed[pool.Name] {
@@ -46,8 +46,8 @@ func Allocate(in Input) []v1alpha1.EdgePool {
 	return result
 }
 
-// give adds what Gateways lack, the oldest first.
-func (b *build) give(pools []*v1alpha1.EdgePool, changed map[string]bool) {
+// allocate adds what Gateways lack, the oldest first.
+func (b *build) allocate(pools []*v1alpha1.EdgePool, changed map[string]bool) {
 	taken := map[netip.Addr]bool{}
 	for _, pool := range pools {
 		addTaken(pool, taken)
@@ -63,8 +63,8 @@ func (b *build) give(pools []*v1alpha1.EdgePool, changed map[string]bool) {
 		}
 		name := fleet.ObjectName{Namespace: gateway.Namespace, Name: gateway.Name}
 		for _, pool := range pools {
-			has := func(a v1alpha1.AddressAllocation) bool { return holder(a) == name }
-			if !livesIn(parameters, pool) || slices.ContainsFunc(pool.Status.Allocations, has) {
+			has := func(a v1alpha1.AddressAllocation) bool { return allocationOwner(a) == name }
+			if !servedBy(parameters, pool) || slices.ContainsFunc(pool.Status.Allocations, has) {
 				continue
 			}
 			address := firstFree(pool, taken)
@@ -79,13 +79,13 @@ func (b *build) give(pools []*v1alpha1.EdgePool, changed map[string]bool) {
 	}
 	for _, pool := range pools {
 		if changed[pool.Name] {
-			slices.SortFunc(pool.Status.Allocations, func(x, y v1alpha1.AddressAllocation) int { return holder(x).Compare(holder(y)) })
+			slices.SortFunc(pool.Status.Allocations, func(x, y v1alpha1.AddressAllocation) int { return allocationOwner(x).Compare(allocationOwner(y)) })
 		}
 	}
 }
 
-// holds says whether a block of the pool has an address: edges hold no other.
-func holds(pool *v1alpha1.EdgePool, text string) bool {
+// hasAddress says whether a block of the pool has an address: edges hold no other.
+func hasAddress(pool *v1alpha1.EdgePool, text string) bool {
 	address, err := netip.ParseAddr(text)
 	return err == nil && slices.ContainsFunc(pool.Spec.Addresses, func(block v1alpha1.AddressBlock) bool {
 		prefix, err := netip.ParsePrefix(block.CIDR)
@@ -93,7 +93,7 @@ func holds(pool *v1alpha1.EdgePool, text string) bool {
 	})
 }
 
-func holder(a v1alpha1.AddressAllocation) fleet.ObjectName {
+func allocationOwner(a v1alpha1.AddressAllocation) fleet.ObjectName {
 	return fleet.ObjectName{Namespace: a.Gateway.Namespace, Name: a.Gateway.Name}
 }
 

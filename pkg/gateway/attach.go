@@ -10,25 +10,25 @@ import (
 
 // route is a Route on its way through a Build.
 type route struct {
-	*judged
+	*routeResult
 	emitted bool // its assignments are in the Model
 }
 
-// judged is what a Route came to. Nobody changes it once judge returns: a
+// routeResult is what a Route came to. Nobody changes it once evaluate returns: a
 // Memo may keep it.
-type judged struct {
-	ref         fleet.RouteRef
-	plan        *routePlan
-	rules       []model.Rule // in the order in which they are tried
-	assignments []model.Assignment
-	unresolved  []condition.Condition // what references are wrong, in spec order
-	seats       []seat
-	report      objectReport
-	ours        bool // a parent is, or was, a Gateway of ours
+type routeResult struct {
+	ref          fleet.RouteRef
+	plan         *routePlan
+	rules        []model.Rule // in the order in which they are tried
+	assignments  []model.Assignment
+	unresolved   []condition.Condition // what references are wrong, in spec order
+	attachPoints []attachPoint
+	report       objectReport
+	ours         bool // a parent is, or was, a Gateway of ours
 }
 
-// seat is a listener that a route attaches to.
-type seat struct {
+// attachPoint is a listener that a route attaches to.
+type attachPoint struct {
 	gateway  fleet.ObjectName
 	listener int  // in spec.listeners
 	served   bool // it has the route's hosts
@@ -43,9 +43,9 @@ type attachment struct {
 
 // attach attaches a route to the listeners that it may have, and reports on it
 // where one of its parents is, or was, a Gateway of ours.
-func (b *build) attach(verdict *judged) {
-	r := &route{judged: verdict}
-	for _, p := range r.seats {
+func (b *build) attach(result *routeResult) {
+	r := &route{routeResult: result}
+	for _, p := range r.attachPoints {
 		l := b.parents[p.gateway].listeners[p.listener]
 		if p.served {
 			l.attach(r)
@@ -59,9 +59,10 @@ func (b *build) attach(verdict *judged) {
 	}
 }
 
-// judge says what a route comes to, among the Gateways that were read.
-func (b *build) judge(object *Route) *judged {
-	r := &judged{ref: object.Ref}
+// evaluate makes a route's result: what it says, resolved, and where it attaches
+// among the Gateways that were read.
+func (b *build) evaluate(object *Route) *routeResult {
+	r := &routeResult{ref: object.Ref}
 	r.report.Ref = condition.Ref{Kind: r.ref.Kind, Name: r.ref.Name, Generation: object.Generation}
 	for i := range object.ParentRefs {
 		ref := &object.ParentRefs[i]
@@ -83,7 +84,7 @@ func (b *build) judge(object *Route) *judged {
 	return r
 }
 
-func (b *build) parentOf(object *Route, ref *gatewayv1.ParentReference) *parent {
+func (b *build) parentOf(object *Route, ref *gatewayv1.ParentReference) *gatewayState {
 	if ref.Group != nil && *ref.Group != gatewayv1.GroupName || ref.Kind != nil && *ref.Kind != gatewayv1.Kind(condition.Gateway) {
 		return nil
 	}
@@ -94,15 +95,15 @@ func (b *build) parentOf(object *Route, ref *gatewayv1.ParentReference) *parent 
 	return b.parents[name]
 }
 
-// judgeParent finds the route's seats at one parent and says how that went. A
+// judgeParent finds the route's attachPoints at one parent and says how that went. A
 // route that is attached but invalid is answered 500, so it keeps its hosts.
-func (b *build) judgeParent(r *judged, p *parent, ref *gatewayv1.ParentReference) []condition.Condition {
+func (b *build) judgeParent(r *routeResult, p *gatewayState, ref *gatewayv1.ParentReference) []condition.Condition {
 	listeners, accepted := b.listenersFor(r, p, ref)
 	if accepted == nil {
 		accepted = r.refusal(b.index.nacks)
 		serve := accepted == nil || accepted.Reason == string(gatewayv1.RouteReasonUnsupportedValue) && r.plan.fault == ""
 		for _, l := range listeners {
-			r.seats = append(r.seats, seat{gateway: p.name, listener: l, served: serve, accepted: accepted == nil})
+			r.attachPoints = append(r.attachPoints, attachPoint{gateway: p.name, listener: l, served: serve, accepted: accepted == nil})
 		}
 	}
 	conditions := make([]condition.Condition, 0, 3)
@@ -119,7 +120,7 @@ func (b *build) judgeParent(r *judged, p *parent, ref *gatewayv1.ParentReference
 
 // listenersFor are the indices of those of a parent that a parentRef selects, that let the
 // route in and have a hostname in common with it; or what is in the way.
-func (b *build) listenersFor(r *judged, p *parent, ref *gatewayv1.ParentReference) ([]int, *condition.Condition) {
+func (b *build) listenersFor(r *routeResult, p *gatewayState, ref *gatewayv1.ParentReference) ([]int, *condition.Condition) {
 	var selected, found int
 	var listeners []int
 	for i, l := range p.listeners {
@@ -174,9 +175,9 @@ func (l *listener) count(r *route) {
 }
 
 // refusal says why a route that could be attached is not accepted, or nil.
-func (r *judged) refusal(nacks map[condition.Ref]string) *condition.Condition {
-	if words, refused := nacks[r.report.Ref]; refused {
-		return new(condition.RouteRefusedByEdge(words))
+func (r *routeResult) refusal(nacks map[condition.Ref]string) *condition.Condition {
+	if message, refused := nacks[r.report.Ref]; refused {
+		return new(condition.RouteRefusedByEdge(message))
 	}
 	if r.plan.fault != "" {
 		return new(condition.RouteUnsupportedValue(r.plan.fault))
@@ -188,7 +189,7 @@ func (r *judged) refusal(nacks map[condition.Ref]string) *condition.Condition {
 }
 
 // dropped says what is wrong with each rule that is not valid.
-func (r *judged) dropped() []string {
+func (r *routeResult) dropped() []string {
 	var faults []string
 	for i := range r.plan.rules {
 		if fault := r.plan.rules[i].fault; fault != "" {

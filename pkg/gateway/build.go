@@ -15,16 +15,16 @@ import (
 type build struct {
 	in       Input
 	last     *Memo // of the last Build; never nil
-	same     bool  // last has all that a route is judged by in the same memory
+	same     bool  // all inputs but routes are the same objects as in last
 	memo     *Memo // of this Build
 	index    *index
-	known    map[routeSource]*judged // by last
+	cached   map[routeSource]*routeResult // of the last Build
 	model    model.Model
 	reports  []*objectReport
-	parents  map[fleet.ObjectName]*parent  // Gateways of ours
-	policies map[fleet.ServiceName]*policy // in force
-	secrets  map[fleet.ObjectName]string   // certificateFault of each Secret looked at
-	shared   map[fleet.RouteRef]bool       // routes that have a host together with another one
+	parents  map[fleet.ObjectName]*gatewayState // Gateways of ours
+	policies map[fleet.ServiceName]*policy      // in force
+	secrets  map[fleet.ObjectName]string        // certificateFault of each Secret looked at
+	shared   map[fleet.RouteRef]bool            // routes that have a host together with another one
 	shadows  []shadow
 }
 
@@ -35,13 +35,13 @@ func Build(in Input) Result {
 	if b.last == nil {
 		b.last = new(Memo)
 	}
-	around := in
-	around.Routes, around.Memo = nil, nil
-	b.same = b.last.index != nil && sameAround(&b.last.around, &around)
+	otherInputs := in
+	otherInputs.Routes, otherInputs.Memo = nil, nil
+	b.same = b.last.index != nil && sameOtherInputs(&b.last.otherInputs, &otherInputs)
 	if patched, ok := b.patch(); ok {
 		return patched
 	}
-	b.memo = &Memo{around: around, routes: in.Routes, secrets: map[memoKey]string{}}
+	b.memo = &Memo{otherInputs: otherInputs, routes: in.Routes, secrets: map[memoKey]string{}}
 	if b.index = b.last.index; !b.same {
 		b.index = indexOf(in)
 	}
@@ -55,7 +55,7 @@ func Build(in Input) Result {
 // buildAll builds everything.
 func (b *build) buildAll() {
 	in := &b.in
-	b.parents = make(map[fleet.ObjectName]*parent, len(in.Gateways))
+	b.parents = make(map[fleet.ObjectName]*gatewayState, len(in.Gateways))
 	b.secrets, b.shared = map[fleet.ObjectName]string{}, map[fleet.RouteRef]bool{}
 	b.reports = make([]*objectReport, 0, len(in.GatewayClasses)+len(in.Gateways)+len(in.Routes)+len(in.Policies))
 	b.model.Assignments = make([]model.Assignment, 0, len(in.Routes))
@@ -64,9 +64,9 @@ func (b *build) buildAll() {
 	for _, gateway := range sortedByAge(in.Gateways) {
 		b.readGateway(gateway)
 	}
-	b.memo.judged = b.judgeAll()
+	b.memo.results = b.evaluateRoutes()
 	for _, at := range byAge(in.Routes, (*Route).age) {
-		b.attach(b.memo.judged[at])
+		b.attach(b.memo.results[at])
 	}
 	for _, p := range b.parents {
 		b.serve(p)

@@ -66,7 +66,7 @@ func newCertificate(t testing.TB, kind string) map[string][]byte {
 		private = pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: []byte("secret")})
 	case "no-key":
 		private = nil
-	case "text-around":
+	case "text-otherInputs":
 		chain = append([]byte("Subject: me\n"), chain...)
 	}
 	return map[string][]byte{corev1.TLSCertKey: chain, corev1.TLSPrivateKeyKey: private}

@@ -122,8 +122,8 @@ func (b *build) parametersAt(group, kind string, name fleet.ObjectName) (v1alpha
 	return spec, ""
 }
 
-// livesIn says whether Gateways with these parameters live on the edges of a pool.
-func livesIn(parameters v1alpha1.GatewayParametersSpec, pool *v1alpha1.EdgePool) bool {
+// servedBy says whether Gateways with these parameters live on the edges of a pool.
+func servedBy(parameters v1alpha1.GatewayParametersSpec, pool *v1alpha1.EdgePool) bool {
 	return parameters.Exposure == cmp.Or(pool.Spec.Exposure, v1alpha1.External) &&
 		(parameters.Scope == v1alpha1.Global || parameters.Region == pool.Spec.Region)
 }

@@ -46,7 +46,7 @@ func describeReports(reports []condition.Report, kind, name string) string {
 	return out.String()
 }
 
-// describeConditions leaves out the words of conditions that are as they should be.
+// describeConditions leaves out the messages of conditions that are as they should be.
 func describeConditions(out *strings.Builder, indent string, conditions []condition.Condition) {
 	for _, c := range conditions {
 		fmt.Fprintf(out, "%s%s=%s %s", indent, c.Type, c.Status, c.Reason)

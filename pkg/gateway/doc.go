@@ -18,7 +18,7 @@
 //     route stays Accepted, with PartiallyInvalid), but what its valid matches
 //     meet is answered 500 rather than left to a wider rule: a filter is never
 //     skipped. A route of which no rule is left is Accepted=False, answered
-//     alike.
+//     patchable.
 //   - A regular expression for the path comes after exact paths and before
 //     prefixes, the longest first.
 //   - A ServiceImport may be named without a port where it has exactly one.

@@ -35,7 +35,7 @@ type Input struct {
 	// Nacks are what an edge refused. Each counts while its object is at that generation.
 	Nacks []Nack
 	// CRDVersion is the annotation gateway.networking.k8s.io/bundle-version of
-	// the installed CRDs, like "v1.6.3"; empty: not known, and not judged.
+	// the installed CRDs, like "v1.6.3"; empty: unknown, and not reported on.
 	CRDVersion string
 
 	// Memo is Result.Memo of the last Build, or nil. It makes Build faster and
@@ -47,7 +47,7 @@ type Input struct {
 // Nack is an edge's refusal of what was made of one object.
 type Nack struct {
 	Ref     condition.Ref // a Gateway or a route, at the generation that was refused
-	Message string        // Envoy's words
+	Message string        // Envoy's error detail
 }
 
 // Progress is how far edges are, by Gateway. No entry: no edge is connected.

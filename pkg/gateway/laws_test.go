@@ -148,7 +148,7 @@ func TestMemoEndsWithItsSurroundings(tb *testing.T) {
 		last.Memo = Build(last).Memo
 		in.Memo = last.Memo
 		with := result(in)
-		must(t, reflect.DeepEqual(without, with), "a Memo outlives its surroundings")
+		must(t, reflect.DeepEqual(without, with), "a Memo is used although other inputs changed")
 		must(t, reflect.DeepEqual(wanted, result(last)), "a Build changed a Memo")
 		must(t, reflect.DeepEqual(without, with), "a Build changed the result of another through their Memo")
 	})
@@ -362,7 +362,7 @@ func TestAllocationsAreKept(t *testing.T) {
 			taken := map[string]string{}
 			for _, pool := range in.Pools {
 				for _, a := range pool.Status.Allocations {
-					key := pool.Name + " " + holder(a).String()
+					key := pool.Name + " " + allocationOwner(a).String()
 					must(t, given[key] == "" || given[key] == a.Address, "%s had %s and has %s", key, given[key], a.Address)
 					must(t, taken[a.Address] == "", "%s and %s have %s", taken[a.Address], key, a.Address)
 					given[key], taken[a.Address] = a.Address, key

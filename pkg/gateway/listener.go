@@ -16,8 +16,8 @@ import (
 	"crossway.dev/crossway/pkg/gateway/model"
 )
 
-// parent is a Gateway of ours on its way through a Build.
-type parent struct {
+// gatewayState is a Gateway of ours on its way through a Build.
+type gatewayState struct {
 	object     *gatewayv1.Gateway
 	name       fleet.ObjectName
 	parameters v1alpha1.GatewayParametersSpec
@@ -57,16 +57,16 @@ func (l *listener) broken() bool {
 	return l.unaccepted != nil || l.conflict != nil || l.protocol == model.HTTPS && len(l.secrets) == 0
 }
 
-// claims says that the listener stands for its hostname on its port, broken or not.
-func (l *listener) claims() bool { return l.protocol != "" && l.host != "" && l.port != 0 }
+// ownsHostname says that the listener stands for its hostname on its port, broken or not.
+func (l *listener) ownsHostname() bool { return l.protocol != "" && l.host != "" && l.port != 0 }
 
 func (b *build) readGateway(gateway *gatewayv1.Gateway) {
 	class := b.index.classes[string(gateway.Spec.GatewayClassName)]
 	if class == nil {
-		b.reportClassless(gateway)
+		b.reportMissingClass(gateway)
 		return
 	}
-	p := &parent{object: gateway, name: fleet.ObjectName{Namespace: gateway.Namespace, Name: gateway.Name}}
+	p := &gatewayState{object: gateway, name: fleet.ObjectName{Namespace: gateway.Namespace, Name: gateway.Name}}
 	b.parents[p.name] = p
 	p.refusal = b.judgeGateway(p, class)
 	p.addresses = b.addressesOf(p)
@@ -78,7 +78,7 @@ func (b *build) readGateway(gateway *gatewayv1.Gateway) {
 }
 
 // judgeGateway says why a whole Gateway is not served, or nil.
-func (b *build) judgeGateway(p *parent, class *gatewayv1.GatewayClass) *condition.Condition {
+func (b *build) judgeGateway(p *gatewayState, class *gatewayv1.GatewayClass) *condition.Condition {
 	spec := &p.object.Spec
 	var fault string
 	if p.parameters, fault = b.gatewayParameters(p.object, class); fault != "" {
@@ -260,7 +260,7 @@ func (b *build) readCertificates(gateway *gatewayv1.Gateway, l *listener) {
 }
 
 func (b *build) certificateFault(name fleet.ObjectName) string {
-	if fault, known := b.secrets[name]; known {
+	if fault, found := b.secrets[name]; found {
 		return fault
 	}
 	fault := fmt.Sprintf("there is no Secret %q of type kubernetes.io/tls; create it, of that type, with tls.crt and tls.key", name)
@@ -271,9 +271,9 @@ func (b *build) certificateFault(name fleet.ObjectName) string {
 	return fault
 }
 
-// findConflicts marks listeners that cannot be told apart, all of them: none
+// findConflicts marks listeners that cannot be distinguished, all of them: none
 // is picked as the winner (apis/v1 GatewaySpec.Listeners). HTTPS listeners
-// whose hostnames overlap can be told apart, but are marked, too.
+// whose hostnames overlap can be distinguished, but are marked, too.
 func findConflicts(listeners []*listener) {
 	type key struct {
 		port     uint16
@@ -282,7 +282,7 @@ func findConflicts(listeners []*listener) {
 	}
 	byPort, byHost := map[uint16][]*listener{}, map[key][]*listener{}
 	for _, l := range listeners {
-		if !l.claims() {
+		if !l.ownsHostname() {
 			continue
 		}
 		byPort[l.port] = append(byPort[l.port], l)
@@ -290,7 +290,7 @@ func findConflicts(listeners []*listener) {
 		byHost[k] = append(byHost[k], l)
 	}
 	for _, l := range listeners {
-		if !l.claims() {
+		if !l.ownsHostname() {
 			continue
 		}
 		same := byHost[key{l.port, l.protocol, l.host}]

@@ -41,7 +41,7 @@ type backendPlan struct {
 }
 
 // own says whether the backend needs a Target for itself.
-func (b *backendPlan) own() bool { return !empty(b.request) || !empty(b.response) }
+func (b *backendPlan) hasFilters() bool { return !empty(b.request) || !empty(b.response) }
 
 type mirrorPlan struct {
 	ref                    reference

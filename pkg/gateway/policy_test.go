@@ -43,7 +43,7 @@ func TestBackendsWithDifferentPoliciesAreApart(t *testing.T) {
 	}
 	groups := func(x, y *model.ClusterPolicy) int {
 		plan := &backendPlan{weight: 1}
-		return len(intoGroup(intoGroup(nil, plan, backend("a", x)), plan, backend("b", y)))
+		return len(addToGroup(addToGroup(nil, plan, backend("a", x)), plan, backend("b", y)))
 	}
 	for i := range reflect.TypeFor[model.ClusterPolicy]().NumField() {
 		x, y, equal := &model.ClusterPolicy{}, &model.ClusterPolicy{}, &model.ClusterPolicy{}

@@ -25,7 +25,7 @@ func ConditionTypes() []string {
 // on the progress of edges, too, and is made by Report.
 type objectReport struct {
 	condition.Report
-	gateway *parent
+	gateway *gatewayState
 }
 
 // Report gives the verdict on every object that has a status of ours, by kind,
@@ -43,7 +43,7 @@ func Report(result Result, progress Progress) []condition.Report {
 }
 
 // reportGateway prepares the report on a Gateway.
-func (b *build) reportGateway(p *parent) {
+func (b *build) reportGateway(p *gatewayState) {
 	ref := condition.Ref{Kind: condition.Gateway, Name: p.name, Generation: p.object.Generation}
 	p.accepted = p.judgeAccepted()
 	p.pools = b.poolsOf(p)
@@ -52,7 +52,7 @@ func (b *build) reportGateway(p *parent) {
 }
 
 // report says how a Gateway and its listeners are.
-func (p *parent) report(ref condition.Ref, progress Programming, followed bool) condition.Report {
+func (p *gatewayState) report(ref condition.Ref, progress Programming, followed bool) condition.Report {
 	programmed := p.programmed(progress)
 	report := condition.Report{Ref: ref, Conditions: []condition.Condition{p.accepted, programmed}}
 	if p.refusal == nil {
@@ -67,7 +67,7 @@ func (p *parent) report(ref condition.Ref, progress Programming, followed bool) 
 // statusAddresses are the addresses of pools that have, or once had, a connected
 // edge. A pool that lost the hub keeps its address, because its edges may still
 // serve.
-func (p *parent) statusAddresses(progress Programming, followed bool) []string {
+func (p *gatewayState) statusAddresses(progress Programming, followed bool) []string {
 	var addresses []string
 	for _, a := range p.addresses {
 		before := slices.ContainsFunc(p.object.Status.Addresses, func(s gatewayv1.GatewayStatusAddress) bool { return s.Value == a.Address.String() })
@@ -78,15 +78,15 @@ func (p *parent) statusAddresses(progress Programming, followed bool) []string {
 	return addresses
 }
 
-// reportClassless tells a Gateway that was ours, for it has an address, that
+// reportMissingClass tells a Gateway that was ours, for it has an address, that
 // its class is gone and nothing of it is served.
-func (b *build) reportClassless(gateway *gatewayv1.Gateway) {
+func (b *build) reportMissingClass(gateway *gatewayv1.Gateway) {
 	class, name := string(gateway.Spec.GatewayClassName), fleet.ObjectName{Namespace: gateway.Namespace, Name: gateway.Name}
 	if slices.ContainsFunc(b.in.GatewayClasses, func(c gatewayv1.GatewayClass) bool { return c.Name == class }) {
 		return // somebody else's now
 	}
 	for i := range b.in.Pools {
-		if slices.ContainsFunc(b.in.Pools[i].Status.Allocations, func(a v1alpha1.AddressAllocation) bool { return holder(a) == name }) {
+		if slices.ContainsFunc(b.in.Pools[i].Status.Allocations, func(a v1alpha1.AddressAllocation) bool { return allocationOwner(a) == name }) {
 			b.reports = append(b.reports, &objectReport{Report: condition.Report{
 				Ref:        condition.Ref{Kind: condition.Gateway, Name: name, Generation: gateway.Generation},
 				Conditions: []condition.Condition{condition.GatewayClassMissing(class), condition.GatewayNotProgrammed()},
@@ -96,7 +96,7 @@ func (b *build) reportClassless(gateway *gatewayv1.Gateway) {
 	}
 }
 
-func (p *parent) judgeAccepted() condition.Condition {
+func (p *gatewayState) judgeAccepted() condition.Condition {
 	if p.refusal != nil {
 		return *p.refusal
 	}
@@ -119,7 +119,7 @@ func (p *parent) judgeAccepted() condition.Condition {
 func (l *listener) invalid() bool { return l.unaccepted != nil || l.conflict != nil }
 
 // unprogrammed says why a Gateway is not programmed however far edges are, or nil.
-func (b *build) unprogrammed(p *parent, ref condition.Ref) *condition.Condition {
+func (b *build) unprogrammed(p *gatewayState, ref condition.Ref) *condition.Condition {
 	if p.accepted.Status != "True" {
 		return new(condition.GatewayNotProgrammed())
 	}
@@ -133,7 +133,7 @@ func (b *build) unprogrammed(p *parent, ref condition.Ref) *condition.Condition 
 }
 
 // programmed says how far the edges in the Gateway's pools are.
-func (p *parent) programmed(progress Programming) condition.Condition {
+func (p *gatewayState) programmed(progress Programming) condition.Condition {
 	switch {
 	case p.unprogrammed != nil:
 		return *p.unprogrammed
@@ -153,17 +153,17 @@ func (p *parent) programmed(progress Programming) condition.Condition {
 }
 
 // poolsWithoutAddress names the EdgePools of a Gateway that had no address left for it.
-func (p *parent) poolsWithoutAddress() []string {
+func (p *gatewayState) poolsWithoutAddress() []string {
 	return slices.DeleteFunc(slices.Clone(p.pools), func(pool string) bool {
 		return slices.ContainsFunc(p.addresses, func(a model.Address) bool { return a.Pool == pool })
 	})
 }
 
 // poolsOf names the EdgePools that a Gateway lives in.
-func (b *build) poolsOf(p *parent) []string {
+func (b *build) poolsOf(p *gatewayState) []string {
 	var pools []string
 	for i := range b.in.Pools {
-		if livesIn(p.parameters, &b.in.Pools[i]) {
+		if servedBy(p.parameters, &b.in.Pools[i]) {
 			pools = append(pools, b.in.Pools[i].Name)
 		}
 	}
@@ -171,7 +171,7 @@ func (b *build) poolsOf(p *parent) []string {
 	return pools
 }
 
-func (b *build) whyNoAddress(p *parent) string {
+func (b *build) whyNoAddress(p *gatewayState) string {
 	if len(p.pools) == 0 {
 		place := "any region"
 		if p.parameters.Region != "" {
@@ -181,7 +181,7 @@ func (b *build) whyNoAddress(p *parent) string {
 	}
 	taken := takenAddresses(b.in.Pools)
 	for i := range b.in.Pools {
-		if pool := &b.in.Pools[i]; livesIn(p.parameters, pool) && firstFree(pool, taken).IsValid() {
+		if pool := &b.in.Pools[i]; servedBy(p.parameters, pool) && firstFree(pool, taken).IsValid() {
 			return "an address is being allocated"
 		}
 	}
@@ -189,7 +189,7 @@ func (b *build) whyNoAddress(p *parent) string {
 }
 
 // report says how one listener is.
-func (l *listener) report(p *parent, programmed condition.Condition) condition.ListenerReport {
+func (l *listener) report(p *gatewayState, programmed condition.Condition) condition.ListenerReport {
 	report := condition.ListenerReport{Name: string(l.spec.Name), SupportedKinds: l.kinds, AttachedRoutes: l.attached}
 	accepted, conflicted := condition.ListenerAccepted(), condition.ListenerNoConflicts()
 	if l.conflict != nil {

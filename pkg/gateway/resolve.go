@@ -23,7 +23,7 @@ import (
 const internalServerError = 500
 
 // resolveRoute turns a route's plan into rules and assignments.
-func (b *build) resolveRoute(r *judged) {
+func (b *build) resolveRoute(r *routeResult) {
 	count := 0
 	for i := range r.plan.rules {
 		count += len(r.plan.rules[i].matches)
@@ -57,7 +57,7 @@ func (b *build) resolveRoute(r *judged) {
 }
 
 // resolved is the route's ResolvedRefs: the first that is wrong, and how many more.
-func (r *judged) resolved() condition.Condition {
+func (r *routeResult) resolved() condition.Condition {
 	if len(r.unresolved) == 0 {
 		return condition.RouteResolved()
 	}
@@ -68,8 +68,8 @@ func (r *judged) resolved() condition.Condition {
 	return first
 }
 
-// group is backends that one Target stands for.
-type group struct {
+// clusterGroup are backends that one Target stands for.
+type clusterGroup struct {
 	plan     *backendPlan // set where it is for this one alone
 	protocol model.BackendProtocol
 	policy   *model.ClusterPolicy
@@ -81,8 +81,8 @@ type group struct {
 
 // resolveBackends gives the targets of a rule. Backends that need nothing of
 // their own share one; the part of those that cannot be used comes last.
-func (b *build) resolveBackends(r *judged, plan *rulePlan) []model.Target {
-	var groups []*group
+func (b *build) resolveBackends(r *routeResult, plan *rulePlan) []model.Target {
+	var groups []*clusterGroup
 	unusable := uint32(0)
 	for i := range plan.backends {
 		backend := &plan.backends[i]
@@ -96,12 +96,12 @@ func (b *build) resolveBackends(r *judged, plan *rulePlan) []model.Target {
 			continue
 		}
 		resolved.backend.Weight = backend.weight
-		groups = intoGroup(groups, backend, resolved)
+		groups = addToGroup(groups, backend, resolved)
 	}
 	// Nothing is sent where there is no weight, and an assignment needs one.
-	groups = slices.DeleteFunc(groups, func(g *group) bool { return g.weight == 0 })
+	groups = slices.DeleteFunc(groups, func(g *clusterGroup) bool { return g.weight == 0 })
 	for _, g := range groups {
-		g.fallBackOn(groups)
+		g.setFallback(groups)
 	}
 	targets := make([]model.Target, 0, len(groups)+1)
 	for _, g := range groups {
@@ -121,12 +121,12 @@ func (b *build) resolveBackends(r *judged, plan *rulePlan) []model.Target {
 	return targets
 }
 
-// intoGroup adds a backend to the first group that it fits into. Two ports of
+// addToGroup adds a backend to the first group that it fits into. Two ports of
 // one backend do not fit, nor do an import and a Service of one name: they may
 // have endpoints in common, and Envoy would drop these from one of the two.
-func intoGroup(groups []*group, plan *backendPlan, r resolvedBackend) []*group {
-	if plan.own() {
-		return append(groups, &group{plan: plan, protocol: r.protocol, policy: r.policy, backends: []model.WeightedBackend{r.backend}, weight: plan.weight})
+func addToGroup(groups []*clusterGroup, plan *backendPlan, r resolvedBackend) []*clusterGroup {
+	if plan.hasFilters() {
+		return append(groups, &clusterGroup{plan: plan, protocol: r.protocol, policy: r.policy, backends: []model.WeightedBackend{r.backend}, weight: plan.weight})
 	}
 	for _, g := range groups {
 		if g.plan != nil || g.protocol != r.protocol || !fit(g.policy, r.policy) {
@@ -144,7 +144,7 @@ func intoGroup(groups []*group, plan *backendPlan, r resolvedBackend) []*group {
 		g.weight += plan.weight
 		return groups
 	}
-	return append(groups, &group{protocol: r.protocol, policy: r.policy, backends: []model.WeightedBackend{r.backend}, weight: plan.weight})
+	return append(groups, &clusterGroup{protocol: r.protocol, policy: r.policy, backends: []model.WeightedBackend{r.backend}, weight: plan.weight})
 }
 
 // fit says whether backends with these policies may be in one cluster: with equal
@@ -160,7 +160,7 @@ func fit(x, y *model.ClusterPolicy) bool {
 
 // add puts a backend beside others, so that its part moves to them when it
 // fails. One with a health check and one without fit together.
-func (g *group) add(r resolvedBackend) {
+func (g *clusterGroup) add(r resolvedBackend) {
 	if g.policy.Check() == nil && r.policy.Check() != nil {
 		g.policy = r.policy
 		for i := range g.backends {
@@ -171,11 +171,11 @@ func (g *group) add(r resolvedBackend) {
 	g.backends = append(g.backends, r.backend)
 }
 
-// fallBackOn lets the backends of a rule's other groups take over where g's are
+// setFallback lets the backends of a rule's other groups take over where g's are
 // dead: Envoy moves nothing from one cluster to another. A cluster speaks one
 // protocol, and what has the name of one of g's backends may be the same pods.
 // They are not probed: a health check is one for the whole assignment.
-func (g *group) fallBackOn(groups []*group) {
+func (g *clusterGroup) setFallback(groups []*clusterGroup) {
 	for _, other := range groups {
 		if other == g || other.protocol != g.protocol {
 			continue
@@ -195,7 +195,7 @@ func (g *group) fallBackOn(groups []*group) {
 	}
 }
 
-func (b *build) resolveMirrors(r *judged, plan *rulePlan) []model.Mirror {
+func (b *build) resolveMirrors(r *routeResult, plan *rulePlan) []model.Mirror {
 	var mirrors []model.Mirror
 	for _, mirror := range plan.mirrors {
 		resolved, wrong := b.resolve(r.ref, mirror.ref)
@@ -207,7 +207,7 @@ func (b *build) resolveMirrors(r *judged, plan *rulePlan) []model.Mirror {
 			continue
 		}
 		resolved.backend.Weight = 1
-		g := &group{protocol: resolved.protocol, policy: resolved.policy, timeout: value(plan.base.BackendTimeout),
+		g := &clusterGroup{protocol: resolved.protocol, policy: resolved.policy, timeout: value(plan.base.BackendTimeout),
 			backends: []model.WeightedBackend{resolved.backend}, weight: 1}
 		mirrors = append(mirrors, model.Mirror{Assignment: r.assignment(g), Numerator: mirror.numerator, Denominator: mirror.denominator})
 	}
@@ -217,7 +217,7 @@ func (b *build) resolveMirrors(r *judged, plan *rulePlan) []model.Mirror {
 // assignment gives the key of the route's assignment for a group, the same for
 // equal backends with equal weights, fallback and timeout. Of equal backends
 // with others each gets its ordinal.
-func (r *judged) assignment(g *group) string {
+func (r *routeResult) assignment(g *clusterGroup) string {
 	slices.SortFunc(g.backends, backendOrder)
 	slices.SortFunc(g.fallback, backendOrder)
 	if len(g.backends) == 1 && len(g.fallback) == 0 { // its weight means nothing
@@ -292,8 +292,8 @@ type resolvedBackend struct {
 
 // resolve finds what a backendRef of a route stands for, or says what is wrong. Whether a thing exists is said only to who may name it.
 func (b *build) resolve(route fleet.RouteRef, ref reference) (resolvedBackend, *condition.Condition) {
-	backend, known := ref.backend()
-	if !known {
+	backend, ok := ref.backend()
+	if !ok {
 		return resolvedBackend{}, new(condition.BackendInvalidKind(ref.group, ref.kind, ref.name.Name))
 	}
 	if !b.index.permitted(route.Kind, route.Name.Namespace, ref.group, ref.kind, ref.name) {
@@ -341,7 +341,7 @@ func (b *build) resolveImport(backend fleet.Backend, port int32) (resolvedBacken
 		if policy := b.policies[backend.Name]; policy != nil {
 			r.policy = policy.cluster
 		}
-		return r.speaking(value(p.AppProtocol))
+		return r.withProtocol(value(p.AppProtocol))
 	}
 	if port == 0 {
 		return resolvedBackend{}, new(condition.BackendPortMissing(backend, offered))
@@ -368,7 +368,7 @@ func (b *build) resolveService(backend fleet.Backend, port int32) (resolvedBacke
 		}
 		if offered = append(offered, p.Port); p.Port == port {
 			r := resolvedBackend{backend: model.WeightedBackend{Backend: backend, Port: p.Port, PortName: p.Name}}
-			return r.speaking(value(p.AppProtocol))
+			return r.withProtocol(value(p.AppProtocol))
 		}
 	}
 	if port == 0 {
@@ -377,9 +377,9 @@ func (b *build) resolveService(backend fleet.Backend, port int32) (resolvedBacke
 	return resolvedBackend{}, new(condition.BackendPortNotFound(backend, port, offered))
 }
 
-// speaking fills in what an appProtocol stands for (GEP-1911). An edge speaks
+// withProtocol fills in what an appProtocol stands for (GEP-1911). An edge speaks
 // HTTP in the clear to backends; it upgrades to WebSocket with all of them.
-func (r resolvedBackend) speaking(appProtocol string) (resolvedBackend, *condition.Condition) {
+func (r resolvedBackend) withProtocol(appProtocol string) (resolvedBackend, *condition.Condition) {
 	switch appProtocol {
 	case "", "http", "kubernetes.io/ws":
 		r.protocol = model.HTTP1

@@ -14,13 +14,13 @@ import (
 )
 
 // serve puts a Gateway into the Model, one Listener for each of its ports.
-func (b *build) serve(p *parent) {
+func (b *build) serve(p *gatewayState) {
 	if p.refusal != nil {
 		return
 	}
 	byPort := map[uint16][]*listener{}
 	for _, l := range p.listeners {
-		if l.claims() {
+		if l.ownsHostname() {
 			byPort[l.port] = append(byPort[l.port], l)
 		}
 	}
@@ -176,11 +176,11 @@ func (b *build) addSecrets() {
 }
 
 // addressesOf are what EdgePools hold for a Gateway, by pool.
-func (b *build) addressesOf(p *parent) []model.Address {
+func (b *build) addressesOf(p *gatewayState) []model.Address {
 	var addresses []model.Address
 	for i := range b.in.Pools {
 		pool := &b.in.Pools[i]
-		if !livesIn(p.parameters, pool) {
+		if !servedBy(p.parameters, pool) {
 			continue
 		}
 		for _, allocation := range pool.Status.Allocations {

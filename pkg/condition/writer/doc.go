@@ -1,6 +1,6 @@
 // Package writer puts Reports into the status of objects. It owns when and how
 // status is written: on the leader only, by read-modify-write, and never twice
-// for the same words. It never judges an object.
+// with the same content. It never decides what a status says.
 //
 // What is wanted is kept per object, the latest wins, so a slow API server
 // costs no queue and delays nobody. A replica that does not lead keeps what is

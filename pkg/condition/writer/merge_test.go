@@ -106,7 +106,7 @@ func TestTwoSources(t *testing.T) {
 	}
 }
 
-// Envoy's words may be long; the API allows 32768 bytes of valid UTF-8.
+// Envoy's error detail may be long; the API allows 32768 bytes of valid UTF-8.
 func TestLongMessage(t *testing.T) {
 	var list []metav1.Condition
 	for text, whole := range map[string]bool{strings.Repeat("a", 32764) + "é tail": false, "as it is": true} {

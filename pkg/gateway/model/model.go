@@ -293,7 +293,7 @@ type ImportPolicy struct {
 	Backend fleet.Backend
 	Rate    float64 // requests per second that one endpoint takes; 0: no limit
 	Mode    Mode
-	// Policy is the BackendPolicy that says so, at Generation: it is told when
+	// Policy is the BackendPolicy that sets this, at Generation. Its status reports when
 	// the import overflows.
 	Policy     fleet.ObjectName
 	Generation int64
