@@ -18,6 +18,7 @@ import (
 	"crossway.dev/crossway/pkg/gateway/reconciler"
 	"crossway.dev/crossway/pkg/lbsync/endpoints"
 	"crossway.dev/crossway/pkg/lbsync/envoy"
+	"crossway.dev/crossway/pkg/lbsync/rollout"
 	"crossway.dev/crossway/pkg/lbsync/server"
 	"crossway.dev/crossway/pkg/registration"
 )
@@ -34,23 +35,22 @@ func (p publisher) UpdateLoadAssignments(pool string, changed []envoy.Resource, 
 	p.Server.UpdateLoadAssignments(pool, onWire(changed), removed)
 }
 
-func (p publisher) Publish(pool string, generation uint64, r envoy.Resources) {
+func (p publisher) Publish(s rollout.Snapshot) {
+	r := s.Resources
 	routes := onWire(r.Routes)
 	if p.withoutRetries {
 		routes = withoutRetries(routes)
 	}
-	p.SetResources(pool, server.Snapshot{Generation: generation, Clusters: onWire(r.Clusters), Secrets: onWire(r.Secrets),
+	p.SetResources(s.Pool, server.Snapshot{Generation: s.Generation, Clusters: onWire(r.Clusters), Secrets: onWire(r.Secrets),
 		Listeners: onWire(r.Listeners), Routes: routes, ScopedRoutes: onWire(r.ScopedRoutes)})
 }
 
-func (p publisher) Progress(pool string) []reconciler.EdgeProgress {
-	var out []reconciler.EdgeProgress
+func (p publisher) Progress(pool string) []rollout.EdgeProgress {
+	var out []rollout.EdgeProgress
 	for _, state := range p.Applied(pool) {
-		progress := reconciler.EdgeProgress{Answered: state.Answered}
+		progress := rollout.EdgeProgress{Answered: state.Answered}
 		for _, r := range state.Nacks {
-			if r.TypeURL == resourcev3.ListenerType || r.TypeURL == resourcev3.RouteType || r.TypeURL == resourcev3.ScopedRouteType {
-				progress.Refused = append(progress.Refused, r.Name)
-			}
+			progress.Nacked = append(progress.Nacked, rollout.ResourceID{TypeURL: r.TypeURL, Name: r.Name})
 		}
 		out = append(out, progress)
 	}

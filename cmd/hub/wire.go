@@ -68,9 +68,9 @@ func wire(ctx context.Context, o Options, cluster *rest.Config) (manager.Manager
 	out.poolRemoved = loop.PoolRemoved
 
 	// The rare stream: objects -> Build -> everything else.
-	keeper := reconciler.NewKeeper(mgr.GetClient(), mgr.GetAPIReader(), nil)
+	poolStatus := reconciler.NewPoolStatusWriter(mgr.GetClient(), mgr.GetAPIReader(), nil)
 	gateways := reconciler.New(reconciler.Options{Cache: mgr.GetCache(), Publisher: out, Assigner: o.assigner(loop), Reporter: gatewayVerdicts,
-		Keeper: keeper, CRDVersion: crdVersion(ctx, mgr)})
+		PoolStatus: poolStatus, Events: mgr.GetEventRecorder("crossway-hub"), Elected: mgr.Elected(), CRDVersion: crdVersion(ctx, mgr)})
 	told = o.observer(observer(gateways, loop))
 
 	// The way out: mutual TLS, once there is something to serve.
@@ -81,7 +81,7 @@ func wire(ctx context.Context, o Options, cluster *rest.Config) (manager.Manager
 	// The way in: what reconciles every object once at the start waits until edges have what they need.
 	members := afterwards{gateways.Built(), func() error { return wireMembers(mgr, cidrs) }}
 
-	for _, r := range []manager.Runnable{statuses, loop, keeper, gateways, sign, edges, members} {
+	for _, r := range []manager.Runnable{statuses, loop, poolStatus, gateways, sign, edges, members} {
 		if err := mgr.Add(r); err != nil {
 			return nil, fmt.Errorf("add %T: %w", r, err)
 		}

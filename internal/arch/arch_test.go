@@ -19,18 +19,19 @@ const module = "crossway.dev/crossway/"
 // mayImport lists the pure packages and which packages of ours each may import.
 // A rule is about the package itself, not about the packages below it.
 var mayImport = map[string][]string{
-	"api/v1alpha1":      {},
-	"pkg/fleet":         {},
-	"pkg/batch":         {},
-	"pkg/gateway/model": {"pkg/fleet"},
-	"pkg/condition":     {"pkg/fleet"},
-	"pkg/serviceexport": {"pkg/fleet", "pkg/condition", "api/v1alpha1"},
-	"pkg/membership":    {"pkg/fleet", "pkg/condition", "api/v1alpha1"},
-	"pkg/serviceimport": {"pkg/fleet", "pkg/serviceexport", "pkg/condition", "api/v1alpha1"},
-	"pkg/registration":  {"pkg/fleet", "pkg/condition", "api/v1alpha1"},
-	"pkg/gateway":       {"pkg/fleet", "pkg/gateway/model", "pkg/condition", "api/v1alpha1"},
-	"pkg/lbsync":        {"pkg/fleet", "pkg/gateway/model"},
-	"pkg/lbsync/envoy":  {"pkg/fleet", "pkg/gateway/model", "pkg/lbsync"},
+	"api/v1alpha1":       {},
+	"pkg/fleet":          {},
+	"pkg/batch":          {},
+	"pkg/gateway/model":  {"pkg/fleet"},
+	"pkg/condition":      {"pkg/fleet"},
+	"pkg/serviceexport":  {"pkg/fleet", "pkg/condition", "api/v1alpha1"},
+	"pkg/membership":     {"pkg/fleet", "pkg/condition", "api/v1alpha1"},
+	"pkg/serviceimport":  {"pkg/fleet", "pkg/serviceexport", "pkg/condition", "api/v1alpha1"},
+	"pkg/registration":   {"pkg/fleet", "pkg/condition", "api/v1alpha1"},
+	"pkg/gateway":        {"pkg/fleet", "pkg/gateway/model", "pkg/condition", "api/v1alpha1"},
+	"pkg/lbsync":         {"pkg/fleet", "pkg/gateway/model"},
+	"pkg/lbsync/envoy":   {"pkg/fleet", "pkg/gateway/model", "pkg/lbsync"},
+	"pkg/lbsync/rollout": {"pkg/fleet", "pkg/gateway/model", "pkg/lbsync", "pkg/lbsync/envoy"},
 }
 
 // ioPackages lists the packages that do I/O: controllers, servers, clients. Each
@@ -41,7 +42,7 @@ var ioPackages = map[string][]string{
 	"pkg/serviceimport/hub":   {"pkg/registration"},
 	"pkg/serviceimport/agent": {"pkg/registration"},
 	"pkg/registration/hub":    nil,
-	"pkg/gateway/reconciler":  {"pkg/lbsync", "pkg/lbsync/envoy"},
+	"pkg/gateway/reconciler":  {"pkg/lbsync", "pkg/lbsync/rollout"},
 	"pkg/lbsync/endpoints":    {"pkg/lbsync/envoy", "pkg/registration"},
 	"pkg/lbsync/server":       nil,
 	"pkg/condition/writer":    nil,

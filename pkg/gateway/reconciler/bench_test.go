@@ -3,7 +3,6 @@ package reconciler
 import (
 	"context"
 	"fmt"
-	"net/netip"
 	"syscall"
 	"testing"
 	"time"
@@ -17,74 +16,18 @@ import (
 
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/condition/writer"
-	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/gateway"
 	"crossway.dev/crossway/pkg/gateway/model"
-	"crossway.dev/crossway/pkg/lbsync"
-	"crossway.dev/crossway/pkg/lbsync/envoy"
+	"crossway.dev/crossway/pkg/lbsync/rollout"
 )
 
 // sink is edges that take everything and say nothing.
 type sink struct{ pushed int }
 
-func (s *sink) Publish(string, uint64, envoy.Resources)                     { s.pushed++ }
-func (s *sink) Progress(string) []EdgeProgress                              { return nil }
+func (s *sink) Publish(rollout.Snapshot)                                    { s.pushed++ }
+func (s *sink) Progress(string) []rollout.EdgeProgress                      { return nil }
 func (s *sink) Withdraw(string)                                             {}
 func (s *sink) SetAssignments(_ []model.Assignment, _ []model.ImportPolicy) {}
-
-// wide is a Model of one Gateway with n hosts, a route and an assignment each,
-// in two pools.
-func wide(n int) model.Model {
-	l := model.Listener{Gateway: fleet.ObjectName{Namespace: "infra", Name: "shared"}, Port: 80, Protocol: model.HTTP,
-		Addresses: []model.Address{{Pool: "eu", Address: netip.MustParseAddr("198.18.2.1")}, {Pool: "us", Address: netip.MustParseAddr("198.18.1.1")}},
-		Chains:    []model.Chain{{Name: "http"}}}
-	var m model.Model
-	for i := range n {
-		name := fmt.Sprintf("route-%04d", i)
-		key := "shop/" + name + "/6b2f"
-		l.Chains[0].Hosts = append(l.Chains[0].Hosts, model.VirtualHost{Hostname: name + ".example.com", Rules: []model.Rule{{
-			Origin: model.Origin{Route: routeObject(name), Generation: 1}, Match: model.Match{Path: model.PathMatch{Kind: model.PathPrefix, Value: "/"}},
-			Forward: &model.Forward{Targets: []model.Target{{Assignment: key, Weight: 1}}},
-		}}})
-		m.Assignments = append(m.Assignments, model.Assignment{Key: key, Route: routeObject(name), Protocol: model.HTTP1,
-			Backends: []model.WeightedBackend{{Backend: fleet.Backend{Kind: fleet.Import, Name: shop(name)}, Port: 8080, PortName: "http", Weight: 1}}})
-	}
-	m.Listeners = []model.Listener{l}
-	return m
-}
-
-// BenchmarkPublish1000 changes one route of 1000 and publishes to two pools.
-func BenchmarkPublish1000(b *testing.B) {
-	edges := &sink{}
-	o := outlet{publisher: edges, assigner: edges, translation: newTranslation(), ledger: newLedger()}
-	places := []lbsync.PoolRef{{Pool: "us", Region: "us"}, {Pool: "eu", Region: "eu"}}
-	m := wide(1000)
-	o.publish(m, places, generations{})
-	generation := int64(1)
-	b.ReportAllocs()
-	for b.Loop() {
-		generation++
-		m = changed(m, 500, generation)
-		o.publish(m, places, generations{})
-	}
-	if edges.pushed < 2*b.N {
-		b.Fatalf("%d pushes of %d", edges.pushed, b.N)
-	}
-}
-
-// changed is a Model in which the nth host's rule has another timeout, and all
-// else is shared with its predecessor, as Build's memo does.
-func changed(m model.Model, n int, generation int64) model.Model {
-	listeners := append([]model.Listener(nil), m.Listeners...)
-	chains := append([]model.Chain(nil), listeners[0].Chains...)
-	hosts := append([]model.VirtualHost(nil), chains[0].Hosts...)
-	rules := append([]model.Rule(nil), hosts[n].Rules...)
-	rules[0].Origin.Generation = generation
-	rules[0].Request = model.HeaderChanges{Set: []model.Header{{Name: "x-generation", Value: fmt.Sprint(generation)}}}
-	hosts[n].Rules, chains[0].Hosts, listeners[0].Chains = rules, hosts, chains
-	m.Listeners = listeners
-	return m
-}
 
 // inputOf is one Gateway in two pools, with n routes to an import each.
 func inputOf(n int) gateway.Input {
@@ -143,20 +86,19 @@ func BenchmarkPass1000(b *testing.B) {
 	in := inputOf(n)
 	edges := &sink{}
 	source := writer.New(writer.Options{}).Source("gateway", "Accepted")
-	r := New(Options{Publisher: edges, Assigner: edges, Reporter: source, Keeper: NewKeeper(nil, nil, nil)})
+	r := New(Options{Publisher: edges, Assigner: edges, Reporter: source, PoolStatus: NewPoolStatusWriter(nil, nil, nil)})
 	round := 0
-	r.feeds = []feed{{read: func(_ context.Context, _ client.Reader, into *gateway.Input) error {
+	r.watchKinds([]watchedKind{{rolledOut: true, list: func(_ context.Context, _ client.Reader, into *gateway.Input) error {
 		*into = in
 		return nil
-	}}, {route: &gateway.RouteKinds()[0], read: func(context.Context, client.Reader, *gateway.Input) error { return nil }}}
-	r.mailbox = newMailbox(2)
+	}}, {route: &gateway.RouteKinds()[0], list: func(context.Context, client.Reader, *gateway.Input) error { return nil }}})
 	r.options.Cache = store{get: func(into *gatewayv1.HTTPRoute) {
 		*into = *httpRoute("route-0500", fmt.Sprint("/", round))
 		into.ResourceVersion, into.Generation = fmt.Sprint(round+2), int64(round+2)
 	}}
 	pass := func() {
 		round++
-		r.mailbox.put(func(b *mailbox) { b.routes.Insert(routeObject("route-0500")) })
+		r.inbox.Add(func(p *pending) { p.routes.Insert(routeRef("route-0500")) })
 		if _, err := r.pass(b.Context()); err != nil {
 			b.Fatal(err)
 		}
@@ -168,8 +110,8 @@ func BenchmarkPass1000(b *testing.B) {
 		pass()
 	}
 	b.ReportMetric(float64((cpu(b)-before).Microseconds())/1000/float64(b.N), "cpu-ms/op") // what a busy machine does not change
-	if edges.pushed-first < 2*b.N || len(r.outlet.model.Assignments) != n {
-		b.Fatalf("%d pushes of %d, %d assignments", edges.pushed-first, b.N, len(r.outlet.model.Assignments))
+	if edges.pushed-first < 2*b.N || len(r.result.Model.Assignments) != n {
+		b.Fatalf("%d pushes of %d, %d assignments", edges.pushed-first, b.N, len(r.result.Model.Assignments))
 	}
 }
 

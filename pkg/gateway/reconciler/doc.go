@@ -1,21 +1,20 @@
-// Package reconciler runs gateway.Build. It gathers a snapshot from the caches,
-// builds, translates the Model for each EdgePool, publishes what changed, and
-// hands the verdicts to condition/writer. It never decides what a
-// configuration means, and never sees an endpoint.
+// Package reconciler runs gateway.Build. It reads a snapshot from the caches,
+// builds, has lbsync/rollout work out what each EdgePool gets, hands that over,
+// and gives the reports to condition/writer. It never decides what a
+// configuration or an edge's answer means, and never sees an endpoint.
 //
-// There is one loop on one goroutine, on every replica. Events only say which
-// kind is to be listed again, or which route to be read again; a first change
-// goes out at once, storms are batched (see pace). Lists and values are never
-// changed, so what is the same memory as before is the same, all the way from a
-// cache to what is published. What edges answer comes back as values, which the
-// loop takes into the next Input (see ledger and progress).
+// One loop on one goroutine does the work, on every replica. Events only say
+// which kind to list again, or which route to read again. The first change is
+// handled at once; bursts are batched (batch.Pace). Objects and lists from the
+// cache are never changed, so a slice that is the same as before has the same
+// contents, from the cache to the snapshots.
 //
-// Only the leader writes: statuses through condition/writer, and the status of
-// EdgePools (addresses, edges) through the Keeper.
+// Only the leader writes: statuses through condition/writer, the status of
+// EdgePools through the PoolStatusWriter, and Events about NACKs.
 //
 // Example:
 //
-//	r := reconciler.New(reconciler.Options{Cache: manager.GetCache(), Publisher: edges, Assigner: endpoints, Reporter: source, Keeper: keeper})
+//	r := reconciler.New(reconciler.Options{Cache: manager.GetCache(), Publisher: edges, Assigner: endpoints, Reporter: source, PoolStatus: pools})
 //	_ = manager.Add(r)
-//	observer.Nacked = func(_ server.Edge, n server.Refusal) { r.Nacked(n.TypeURL, n.Name, n.Version, n.Message) }
+//	observer.Nacked = func(_ server.Edge, n server.Nack) { r.Nacked(n.TypeURL, n.Name, n.Version, n.Message) }
 package reconciler

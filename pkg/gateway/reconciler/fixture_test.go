@@ -34,12 +34,13 @@ import (
 	"crossway.dev/crossway/pkg/gateway"
 	"crossway.dev/crossway/pkg/gateway/model"
 	"crossway.dev/crossway/pkg/lbsync/envoy"
+	"crossway.dev/crossway/pkg/lbsync/rollout"
 )
 
 func TestMain(m *testing.M) { envtestkit.Main(m) }
 
 // hub is a hub without a server: a real API server and its caches, the loop,
-// the Keeper and the status writer, and edges that the test moves.
+// the two writers of statuses, and edges that the test moves.
 type hub struct {
 	*testing.T
 	api       client.Client
@@ -47,7 +48,7 @@ type hub struct {
 	name      string // of the test's namespace, class and pool
 	edges     *edges
 	loop      *Reconciler
-	keeper    *Keeper
+	pools     *PoolStatusWriter
 	reports   *reports
 	stop      func() // ends the caches and the writer
 	namespace *corev1.Namespace
@@ -64,22 +65,22 @@ type edges struct {
 	assignments []model.Assignment
 }
 
-func (e *edges) Publish(pool string, generation uint64, r envoy.Resources) {
+func (e *edges) Publish(s rollout.Snapshot) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for _, c := range r.Clusters {
+	for _, c := range s.Resources.Clusters {
 		if !slices.ContainsFunc(e.assignments, func(a model.Assignment) bool { return a.Key == c.Name }) {
-			panic("cluster " + c.Name + " was published before its assignment was known")
+			panic("cluster " + c.Name + " was published before the Assigner had its assignment")
 		}
 	}
-	e.published[pool], e.generation[pool] = r, generation
+	e.published[s.Pool], e.generation[s.Pool] = s.Resources, s.Generation
 	e.pushes++
 }
 
-func (e *edges) Progress(pool string) []EdgeProgress {
+func (e *edges) Progress(pool string) []rollout.EdgeProgress {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return slices.Repeat([]EdgeProgress{{Answered: e.generation[pool] - e.lag}}, e.connected)
+	return slices.Repeat([]rollout.EdgeProgress{{Answered: e.generation[pool] - e.lag}}, e.connected)
 }
 
 func (e *edges) Withdraw(pool string) {
@@ -112,7 +113,7 @@ func (e *edges) pushed() int {
 	return e.pushes
 }
 
-// reports are the last verdicts, handed on to the real writer.
+// reports are the last reports, handed on to the real writer.
 type reports struct {
 	*writer.Source
 	mu   sync.Mutex
@@ -164,14 +165,14 @@ func (h *hub) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	statuses := writer.New(writer.Options{Client: h.api})
 	h.reports = &reports{Source: statuses.Source("gateway", gateway.ConditionTypes()...)}
-	h.keeper = NewKeeper(h.api, nil, nil)
-	h.loop = New(Options{Cache: objects, Publisher: h.edges, Assigner: h.edges, Reporter: h.reports, Keeper: h.keeper})
+	h.pools = NewPoolStatusWriter(h.api, nil, nil)
+	h.loop = New(Options{Cache: objects, Publisher: h.edges, Assigner: h.edges, Reporter: h.reports, PoolStatus: h.pools})
 	h.loop.started = time.Now()
 	var ends sync.WaitGroup
 	ends.Go(func() { _ = objects.Start(ctx) })
 	ends.Go(func() { _ = statuses.Start(ctx) })
 	h.stop = func() { cancel(); ends.Wait(); h.stop = nil }
-	for _, f := range h.loop.feeds {
+	for _, f := range h.loop.kinds {
 		_, err := objects.GetInformer(ctx, f.object)
 		h.must(err)
 	}
@@ -180,17 +181,13 @@ func (h *hub) start() {
 	}
 }
 
-// pass has the loop look at everything there is, and then the Keeper write.
+// pass has the loop read everything, and then the PoolStatusWriter write.
 func (h *hub) pass() {
 	h.Helper()
-	h.loop.mailbox.put(func(b *mailbox) {
-		for i := range b.stale {
-			b.stale[i] = true
-		}
-	})
+	h.loop.inbox.Add(func(p *pending) { p.staleAll() })
 	_, err := h.loop.pass(h.Context())
 	h.must(err)
-	h.must(h.keeper.writeAll(h.Context()))
+	h.must(h.pools.writeAll(h.Context(), h.pools.last))
 }
 
 // apply creates or replaces YAML objects, in which NAME stands for the test's

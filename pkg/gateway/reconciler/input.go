@@ -21,35 +21,35 @@ import (
 	"crossway.dev/crossway/pkg/condition"
 	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/gateway"
+	"crossway.dev/crossway/pkg/lbsync/rollout"
 )
 
-// feed is one kind of object that Build reads.
-type feed struct {
+// watchedKind is one kind of object that Build reads.
+type watchedKind struct {
 	object client.Object
-	// read lists the kind into the Input, without copying: the objects are the
-	// cache's own and are only read.
-	read func(context.Context, client.Reader, *gateway.Input) error
-	// matters says whether an update changes what Build says. Most of them are
-	// our own writes to a status.
-	matters func(before, after client.Object) bool
-	// judged is the kind whose status Build reports on; empty: none.
-	judged condition.Kind
-	// route is set for a kind of route. A route that changed is read alone, and
-	// the others stay what they were, so that Build sees that they are the same.
+	// list lists the kind into the Input, without copying: the objects are the
+	// cache's own, and nobody changes them.
+	list func(context.Context, client.Reader, *gateway.Input) error
+	// affectsBuild reports whether an update changes a Result of Build. Most
+	// updates are our own writes to a status.
+	affectsBuild func(before, after client.Object) bool
+	// reported is the kind if Build reports on its status; otherwise empty.
+	reported condition.Kind
+	// rolledOut: edges answer for the objects of this kind (rollout.Object).
+	rolledOut bool
+	// route is set for a kind of route. Of those, only the changed ones are read
+	// again.
 	route *gateway.RouteKind
 }
 
-// shared reads what the cache holds itself.
-var shared = client.UnsafeDisableDeepCopy
-
-// listInto reads one kind and hands over the list.
+// listInto makes a watchedKind.list from a function that sets the list.
 func listInto[L any, P interface {
 	*L
 	client.ObjectList
 }](into func(*gateway.Input, *L)) func(context.Context, client.Reader, *gateway.Input) error {
 	return func(ctx context.Context, reader client.Reader, in *gateway.Input) error {
 		list := new(L)
-		if err := reader.List(ctx, P(list), shared); err != nil {
+		if err := reader.List(ctx, P(list), client.UnsafeDisableDeepCopy); err != nil {
 			return err
 		}
 		into(in, list)
@@ -57,48 +57,48 @@ func listInto[L any, P interface {
 	}
 }
 
-// feeds are all that Build reads.
-func feeds() []feed {
-	all := []feed{
-		{object: &gatewayv1.GatewayClass{}, matters: specChanged, judged: condition.GatewayClass,
-			read: listInto(func(in *gateway.Input, l *gatewayv1.GatewayClassList) { in.GatewayClasses = l.Items })},
-		{object: &gatewayv1.Gateway{}, matters: gatewayChanged, judged: condition.Gateway,
-			read: listInto(func(in *gateway.Input, l *gatewayv1.GatewayList) { in.Gateways = l.Items })},
-		{object: &v1alpha1.GatewayParameters{}, matters: specChanged,
-			read: listInto(func(in *gateway.Input, l *v1alpha1.GatewayParametersList) { in.Parameters = l.Items })},
-		{object: &gatewayv1beta1.ReferenceGrant{}, matters: specChanged,
-			read: listInto(func(in *gateway.Input, l *gatewayv1beta1.ReferenceGrantList) { in.Grants = l.Items })},
-		{object: &corev1.Namespace{}, matters: labelsChanged,
-			read: listInto(func(in *gateway.Input, l *corev1.NamespaceList) { in.Namespaces = l.Items })},
-		{object: &corev1.Secret{}, matters: secretChanged,
-			read: listInto(func(in *gateway.Input, l *corev1.SecretList) { in.Secrets = l.Items })},
-		{object: &v1alpha1.FleetService{}, matters: specChanged,
-			read: listInto(func(in *gateway.Input, l *v1alpha1.FleetServiceList) { in.Imports = l.Items })},
-		{object: &mcsv1beta1.ServiceImport{}, matters: never,
-			read: listInto(func(in *gateway.Input, l *mcsv1beta1.ServiceImportList) { in.ServiceImports = l.Items })},
-		{object: &corev1.Service{}, matters: serviceChanged,
-			read: listInto(func(in *gateway.Input, l *corev1.ServiceList) { in.Services = l.Items })},
-		{object: &v1alpha1.BackendPolicy{}, matters: specChanged, judged: condition.BackendPolicy,
-			read: listInto(func(in *gateway.Input, l *v1alpha1.BackendPolicyList) { in.Policies = l.Items })},
-		{object: &v1alpha1.EdgePool{}, matters: poolChanged,
-			read: listInto(func(in *gateway.Input, l *v1alpha1.EdgePoolList) { in.Pools = l.Items })},
+// watchedKinds are all kinds that Build reads.
+func watchedKinds() []watchedKind {
+	all := []watchedKind{
+		{object: &gatewayv1.GatewayClass{}, affectsBuild: specChanged, reported: condition.GatewayClass,
+			list: listInto(func(in *gateway.Input, l *gatewayv1.GatewayClassList) { in.GatewayClasses = l.Items })},
+		{object: &gatewayv1.Gateway{}, affectsBuild: gatewayChanged, reported: condition.Gateway, rolledOut: true,
+			list: listInto(func(in *gateway.Input, l *gatewayv1.GatewayList) { in.Gateways = l.Items })},
+		{object: &v1alpha1.GatewayParameters{}, affectsBuild: specChanged,
+			list: listInto(func(in *gateway.Input, l *v1alpha1.GatewayParametersList) { in.Parameters = l.Items })},
+		{object: &gatewayv1beta1.ReferenceGrant{}, affectsBuild: specChanged,
+			list: listInto(func(in *gateway.Input, l *gatewayv1beta1.ReferenceGrantList) { in.Grants = l.Items })},
+		{object: &corev1.Namespace{}, affectsBuild: labelsChanged,
+			list: listInto(func(in *gateway.Input, l *corev1.NamespaceList) { in.Namespaces = l.Items })},
+		{object: &corev1.Secret{}, affectsBuild: secretChanged,
+			list: listInto(func(in *gateway.Input, l *corev1.SecretList) { in.Secrets = l.Items })},
+		{object: &v1alpha1.FleetService{}, affectsBuild: specChanged,
+			list: listInto(func(in *gateway.Input, l *v1alpha1.FleetServiceList) { in.Imports = l.Items })},
+		{object: &mcsv1beta1.ServiceImport{}, affectsBuild: never,
+			list: listInto(func(in *gateway.Input, l *mcsv1beta1.ServiceImportList) { in.ServiceImports = l.Items })},
+		{object: &corev1.Service{}, affectsBuild: serviceChanged,
+			list: listInto(func(in *gateway.Input, l *corev1.ServiceList) { in.Services = l.Items })},
+		{object: &v1alpha1.BackendPolicy{}, affectsBuild: specChanged, reported: condition.BackendPolicy,
+			list: listInto(func(in *gateway.Input, l *v1alpha1.BackendPolicyList) { in.Policies = l.Items })},
+		{object: &v1alpha1.EdgePool{}, affectsBuild: poolChanged,
+			list: listInto(func(in *gateway.Input, l *v1alpha1.EdgePoolList) { in.Pools = l.Items })},
 	}
 	for _, kind := range gateway.RouteKinds() {
-		all = append(all, routeFeed(kind))
+		all = append(all, watchedRoutes(kind))
 	}
 	return all
 }
 
-// routeFeed is one kind of route.
-func routeFeed(kind gateway.RouteKind) feed {
-	return feed{object: kind.Object, matters: routeChanged(kind), judged: kind.Kind, route: &kind, read: listRoutes(kind)}
+// watchedRoutes is one kind of route.
+func watchedRoutes(kind gateway.RouteKind) watchedKind {
+	return watchedKind{object: kind.Object, list: listRoutes(kind), affectsBuild: routeChanged(kind), reported: kind.Kind, rolledOut: true, route: &kind}
 }
 
 // listRoutes reads all routes of one kind. Input.Routes is in the order of Ref.
 func listRoutes(kind gateway.RouteKind) func(context.Context, client.Reader, *gateway.Input) error {
 	return func(ctx context.Context, reader client.Reader, in *gateway.Input) error {
 		list := kind.List.DeepCopyObject().(client.ObjectList)
-		if err := reader.List(ctx, list, shared); err != nil {
+		if err := reader.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
 			return err
 		}
 		routes := slices.DeleteFunc(slices.Clone(in.Routes), func(r *gateway.Route) bool { return r.Ref.Kind == kind.Kind })
@@ -121,14 +121,14 @@ func nameOf(o client.Object) fleet.ObjectName {
 	return fleet.ObjectName{Namespace: o.GetNamespace(), Name: o.GetName()}
 }
 
-// never: only whether the object exists counts.
+// never is for kinds of which only the existence of an object counts.
 func never(_, _ client.Object) bool { return false }
 
 func labelsChanged(before, after client.Object) bool {
 	return !maps.Equal(before.GetLabels(), after.GetLabels())
 }
 
-// specChanged is for kinds whose generation the API server counts.
+// specChanged is for kinds that have a generation.
 func specChanged(before, after client.Object) bool {
 	return before.GetUID() != after.GetUID() || before.GetGeneration() != after.GetGeneration() ||
 		before.GetDeletionTimestamp().IsZero() != after.GetDeletionTimestamp().IsZero()
@@ -140,25 +140,25 @@ func routeChanged(kind gateway.RouteKind) func(before, after client.Object) bool
 		if specChanged(before, after) || old.HasOurStatus() != next.HasOurStatus() { // Build reports on a route with our status, whatever its parents
 			return true
 		}
-		was, wasRefused := refusedByEdge(old)
-		is, isRefused := refusedByEdge(next)
-		return was != is || wasRefused != isRefused
+		oldMessage, wasRejected := storedRejection(old)
+		message, isRejected := storedRejection(next)
+		return oldMessage != message || wasRejected != isRejected
 	}
 }
 
-// gatewayChanged: an address that was told is kept.
+// gatewayChanged counts addresses too, because a Gateway keeps an address that its status has.
 func gatewayChanged(before, after client.Object) bool {
 	return specChanged(before, after) || !equality.Semantic.DeepEqual(before.(*gatewayv1.Gateway).Status.Addresses, after.(*gatewayv1.Gateway).Status.Addresses)
 }
 
 func secretChanged(before, after client.Object) bool {
-	was, is := before.(*corev1.Secret), after.(*corev1.Secret)
-	return was.UID != is.UID || was.Type != is.Type || !equality.Semantic.DeepEqual(was.Data, is.Data)
+	old, next := before.(*corev1.Secret), after.(*corev1.Secret)
+	return old.UID != next.UID || old.Type != next.Type || !equality.Semantic.DeepEqual(old.Data, next.Data)
 }
 
 func serviceChanged(before, after client.Object) bool {
-	was, is := before.(*corev1.Service), after.(*corev1.Service)
-	return was.UID != is.UID || !equality.Semantic.DeepEqual(was.Spec, is.Spec)
+	old, next := before.(*corev1.Service), after.(*corev1.Service)
+	return old.UID != next.UID || !equality.Semantic.DeepEqual(old.Spec, next.Spec)
 }
 
 func poolChanged(before, after client.Object) bool {
@@ -166,10 +166,25 @@ func poolChanged(before, after client.Object) bool {
 		before.(*v1alpha1.EdgePool).Status.Allocations, after.(*v1alpha1.EdgePool).Status.Allocations)
 }
 
-// refusedByEdge reads from a route's status that an edge refused it at its
-// present generation, in which words: the only memory of a NACK that outlives
-// a process.
-func refusedByEdge(route *gateway.Route) (words string, refused bool) {
+// objectOfRoute is a route as the rollout takes it.
+func objectOfRoute(route *gateway.Route) rollout.Object {
+	o := rollout.Object{ObjectVersion: rollout.ObjectVersion{UID: route.UID, Generation: route.Generation}, Accepted: isAccepted(route)}
+	o.Message, o.Rejected = storedRejection(route)
+	return o
+}
+
+// objectOfGateway is a Gateway as the rollout takes it.
+func objectOfGateway(g *gatewayv1.Gateway) (fleet.ObjectRef, rollout.Object) {
+	c := meta.FindStatusCondition(g.Status.Conditions, string(gatewayv1.GatewayConditionProgrammed))
+	return fleet.ObjectRef{Kind: condition.Gateway, Name: nameOf(g)}, rollout.Object{
+		ObjectVersion: rollout.ObjectVersion{UID: g.UID, Generation: g.Generation},
+		Accepted:      c != nil && c.Status == metav1.ConditionTrue && c.ObservedGeneration == g.Generation,
+	}
+}
+
+// storedRejection returns Envoy's error if a route's status says that an edge
+// rejected its present generation. A NACK is stored nowhere else.
+func storedRejection(route *gateway.Route) (message string, rejected bool) {
 	for c := range acceptedConditions(route) {
 		if c.Status == metav1.ConditionFalse && c.Reason == condition.RefusedByEdge {
 			return strings.TrimPrefix(c.Message, condition.RouteRefusedByEdge("").Message), true
@@ -178,9 +193,8 @@ func refusedByEdge(route *gateway.Route) (words string, refused bool) {
 	return "", false
 }
 
-// acceptedBefore says whether a status from before this process accepts the
-// route as it is now.
-func acceptedBefore(route *gateway.Route) bool {
+// isAccepted reports whether a route's status accepts its present generation.
+func isAccepted(route *gateway.Route) bool {
 	for c := range acceptedConditions(route) {
 		if c.Status == metav1.ConditionTrue {
 			return true
@@ -189,7 +203,7 @@ func acceptedBefore(route *gateway.Route) bool {
 	return false
 }
 
-// acceptedConditions are our conditions Accepted about the present generation.
+// acceptedConditions are our Accepted conditions about a route's present generation.
 func acceptedConditions(route *gateway.Route) iter.Seq[*metav1.Condition] {
 	return func(yield func(*metav1.Condition) bool) {
 		for i := range route.Status {

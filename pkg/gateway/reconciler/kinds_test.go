@@ -64,22 +64,18 @@ func TestKindsAreReadApart(t *testing.T) {
 	other := fleet.RouteRef{Kind: otherKind, Name: shop("a")}
 	objects := &routesOf{generation: map[fleet.RouteRef]int64{http: 1, other: 1}}
 	r := New(Options{Cache: objects})
-	r.feeds = []feed{routeFeed(gateway.RouteKinds()[0]), routeFeed(gateway.NewRouteKind(otherKind, &gatewayv1.GRPCRouteList{}, adaptOther))}
-	r.mailbox = newMailbox(len(r.feeds))
+	r.watchKinds([]watchedKind{watchedRoutes(gateway.RouteKinds()[0]), watchedRoutes(gateway.NewRouteKind(otherKind, &gatewayv1.GRPCRouteList{}, adaptOther))})
 	r.first = false
-	gather := func(change func(*mailbox), wantReads, want string) {
+	gather := func(change func(*pending), wantReads, want string) {
 		t.Helper()
 		objects.reads = nil
-		r.mailbox.put(change)
-		if _, err := r.gather(t.Context(), r.mailbox.take()); err != nil {
+		r.inbox.Add(change)
+		if _, err := r.gather(t.Context(), r.inbox.Drain()); err != nil {
 			t.Fatal(err)
 		}
 		var routes []string
 		for _, route := range r.input.Routes {
 			routes = append(routes, fmt.Sprintf("%s@%d", route.Ref, route.Generation))
-			if r.now[route.Ref] != route.Generation {
-				t.Errorf("%s is at generation %d, noted %d", route.Ref, route.Generation, r.now[route.Ref])
-			}
 		}
 		slices.Sort(objects.reads)
 		if got := strings.Join(objects.reads, ", "); got != wantReads {
@@ -89,11 +85,11 @@ func TestKindsAreReadApart(t *testing.T) {
 			t.Errorf("routes: %s, want %s", got, want)
 		}
 	}
-	gather(func(*mailbox) {}, "list *v1.GRPCRouteList, list *v1.HTTPRouteList", "HTTPRoute shop/a@1, OtherRoute shop/a@1")
+	gather(func(*pending) {}, "list *v1.GRPCRouteList, list *v1.HTTPRouteList", "HTTPRoute shop/a@1, OtherRoute shop/a@1")
 	objects.generation[http], objects.generation[other] = 2, 2
-	gather(func(b *mailbox) { b.routes.Insert(other) }, "get *v1.GRPCRoute shop/a", "HTTPRoute shop/a@1, OtherRoute shop/a@2")
+	gather(func(p *pending) { p.routes.Insert(other) }, "get *v1.GRPCRoute shop/a", "HTTPRoute shop/a@1, OtherRoute shop/a@2")
 	objects.generation[http], objects.generation[other] = 3, 3
-	gather(func(b *mailbox) { b.stale[0] = true; b.routes.Insert(http, other) },
+	gather(func(p *pending) { p.stale[0] = true; p.routes.Insert(http, other) },
 		"get *v1.GRPCRoute shop/a, list *v1.HTTPRouteList", "HTTPRoute shop/a@3, OtherRoute shop/a@3")
 }
 

@@ -19,10 +19,12 @@ import (
 	"crossway.dev/crossway/pkg/gateway"
 )
 
-type deaf struct{}
+var noon = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 
-func (deaf) Report([]condition.Report)                {}
-func (deaf) Recheck(condition.Kind, fleet.ObjectName) {}
+type noReporter struct{}
+
+func (noReporter) Report([]condition.Report)                {}
+func (noReporter) Recheck(condition.Kind, fleet.ObjectName) {}
 
 // watchedClock counts the timers that the loop sets: one for each event or
 // build, once it has taken that in.
@@ -39,14 +41,14 @@ func (c *watchedClock) NewTimer(d time.Duration) clock.Timer {
 // loop is a Reconciler of one kind of object, on a clock that the test moves.
 type loop struct {
 	*testing.T
-	clock   *watchedClock
-	mailbox *mailbox
-	lists   chan error // one for each time the kind is listed; what to answer
+	clock *watchedClock
+	loop  *Reconciler
+	lists chan error // one for each time the kind is listed; what to answer
 }
 
 func newLoop(t *testing.T) loop {
 	l := loop{T: t, clock: &watchedClock{FakeClock: clocktesting.NewFakeClock(noon)}, lists: make(chan error)}
-	kind := feed{read: func(ctx context.Context, _ client.Reader, _ *gateway.Input) error {
+	kind := watchedKind{list: func(ctx context.Context, _ client.Reader, _ *gateway.Input) error {
 		select {
 		case err := <-l.lists:
 			return err
@@ -55,9 +57,9 @@ func newLoop(t *testing.T) loop {
 		}
 	}}
 	edges := &sink{}
-	r := New(Options{Publisher: edges, Assigner: edges, Reporter: deaf{}, Keeper: NewKeeper(nil, nil, l.clock), Clock: l.clock})
-	r.feeds, r.mailbox = []feed{kind}, newMailbox(1)
-	l.mailbox = r.mailbox
+	r := New(Options{Publisher: edges, Assigner: edges, Reporter: noReporter{}, PoolStatus: NewPoolStatusWriter(nil, nil, l.clock), Clock: l.clock})
+	r.watchKinds([]watchedKind{kind})
+	l.loop = r
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); r.run(ctx) }()
@@ -66,12 +68,12 @@ func newLoop(t *testing.T) loop {
 }
 
 // event is a change of the kind, seen by the loop before event returns.
-func (l loop) event() { l.tell(func(b *mailbox) { b.stale[0] = true }) }
+func (l loop) event() { l.add(func(p *pending) { p.stale[0] = true }) }
 
-func (l loop) tell(change func(*mailbox)) {
+func (l loop) add(change func(*pending)) {
 	l.Helper()
 	before := l.clock.timers.Load()
-	l.mailbox.put(change)
+	l.loop.inbox.Add(change)
 	l.await(func() bool { return l.clock.timers.Load() > before })
 }
 
@@ -111,30 +113,34 @@ func TestBatches(t *testing.T) {
 	l.built(nil) // the first, of everything
 
 	l.event()
-	l.clock.Step(quiet - time.Microsecond)
+	l.clock.Step(idleDelay - time.Microsecond)
 	l.idle()
 	l.clock.Step(time.Microsecond)
 	l.built(nil)
 	l.idle() // it has noted when that ended
 
-	l.clock.Step(2 * patience)
+	l.clock.Step(2 * maxDelay)
 	l.event()
 	l.clock.Step(0)
 	l.built(nil)
 	l.idle()
 
-	l.clock.Step(2 * patience)
-	l.tell(func(b *mailbox) { b.answers = true })
+	l.clock.Step(2 * maxDelay)
+	l.add(func(p *pending) { p.progress = true })
 	l.clock.Step(0)
-	l.await(func() bool { l.mailbox.mu.Lock(); defer l.mailbox.mu.Unlock(); return !l.mailbox.answers })
+	l.await(func() bool {
+		taken := false
+		l.loop.inbox.AddIf(func(p *pending) bool { taken = !p.progress; return false })
+		return taken
+	})
 	l.idle() // it has looked, and there was nothing to build
-	l.clock.Step(patience / 2)
+	l.clock.Step(maxDelay / 2)
 	l.event()
 	l.clock.Step(0)
 	l.built(nil)
 
 	l.event()
-	for range int(patience/time.Millisecond) - 1 { // each before the last is quiet
+	for range int(maxDelay/time.Millisecond) - 1 { // each before the last is quiet
 		l.clock.Step(time.Millisecond)
 		l.event()
 	}
@@ -144,26 +150,27 @@ func TestBatches(t *testing.T) {
 	l.idle()
 }
 
-// What could not be read waits, with what came since.
-func TestPutBack(t *testing.T) {
-	b := newMailbox(2)
-	b.take()
-	put := func(kind int, route string) {
-		b.put(func(b *mailbox) {
-			b.stale[kind] = true
-			b.routes.Insert(routeObject(route))
-			b.answers = true
+// Reads that failed are pending again, with what came since.
+func TestRequeue(t *testing.T) {
+	r := New(Options{})
+	r.watchKinds(make([]watchedKind, 2))
+	r.inbox.Drain()
+	add := func(kind int, route string) {
+		r.inbox.Add(func(p *pending) {
+			p.stale[kind] = true
+			p.routes.Insert(routeRef(route))
+			p.progress = true
 		})
 	}
-	put(0, "a")
-	l := b.take()
-	put(1, "b")
-	b.putBack(l)
-	want := letters{stale: []bool{true, true}, routes: sets.New(routeObject("a"), routeObject("b")), answers: true}
-	if got := b.take(); !reflect.DeepEqual(got, want) {
+	add(0, "a")
+	failed := r.inbox.Drain()
+	add(1, "b")
+	r.requeue(failed)
+	want := pending{stale: []bool{true, true}, routes: sets.New(routeRef("a"), routeRef("b")), progress: true}
+	if got := r.inbox.Drain(); !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v", got)
 	}
-	if got := b.take(); !reflect.DeepEqual(got, noLetters(2)) {
+	if got := r.inbox.Drain(); !reflect.DeepEqual(got, newPending(2)) {
 		t.Errorf("twice: %+v", got)
 	}
 }
@@ -172,7 +179,7 @@ func TestPutBack(t *testing.T) {
 func TestListFails(t *testing.T) {
 	l := newLoop(t)
 	l.await(func() bool { return l.clock.timers.Load() == 2 }) // the first build's, and the one for late edges
-	l.clock.Step(quiet)
+	l.clock.Step(idleDelay)
 	l.built(errors.New("no"))
 	l.await(func() bool { return l.clock.timers.Load() == 3 })
 	l.idle()

@@ -1,10 +1,6 @@
 package reconciler
 
-import (
-	"strings"
-
-	"github.com/prometheus/client_golang/prometheus"
-)
+import "github.com/prometheus/client_golang/prometheus"
 
 type metrics struct {
 	builds prometheus.Histogram
@@ -14,7 +10,7 @@ type metrics struct {
 func newMetrics() metrics {
 	return metrics{
 		builds: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "crossway_gateway_build_seconds", Help: "Time from taking in changes to publishing them and handing over their verdicts.",
+			Name: "crossway_gateway_build_seconds", Help: "Time from taking in changes to publishing them and handing over their reports.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14),
 		}),
 		nacks: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -26,6 +22,3 @@ func newMetrics() metrics {
 func (m metrics) collectors() []prometheus.Collector {
 	return []prometheus.Collector{m.builds, m.nacks}
 }
-
-// shortType is the last word of a type URL: "Listener".
-func shortType(typeURL string) string { return typeURL[strings.LastIndexByte(typeURL, '.')+1:] }

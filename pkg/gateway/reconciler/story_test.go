@@ -162,7 +162,7 @@ func TestRefusedRoute(t *testing.T) {
 		t.Error("the neighbour's next change does not arrive")
 	}
 
-	h.await("b's status says it", func() bool { _, refused := refusedByEdge(h.adaptedRoute("b")); return refused })
+	h.await("b's status says it", func() bool { _, refused := storedRejection(h.adaptedRoute("b")); return refused })
 	h.start()
 	h.pass()
 	if bytes.Contains(h.edges.route(h.name, h.table()).Body.Value, []byte("too(big")) {
@@ -205,7 +205,7 @@ func TestNeighboursOfARefusedRoute(t *testing.T) {
 			t.Errorf("%s is %s, want %s", name, got, want)
 		}
 	}
-	if h.loop.refusals.waits(h.loop.outlet.ledger) {
+	if h.loop.rollout.HasWork() {
 		t.Error("the loop does not come to rest")
 	}
 }
@@ -240,7 +240,7 @@ func TestOneRouteIsRead(t *testing.T) {
 	first := h.loop.input.Routes[a]
 	read := func(route string, want ...string) {
 		t.Helper()
-		h.loop.mailbox.put(func(m *mailbox) { m.routes.Insert(h.routeRef(route)) })
+		h.loop.inbox.Add(func(p *pending) { p.routes.Insert(h.routeRef(route)) })
 		built, err := h.loop.pass(t.Context())
 		h.must(err)
 		var served []string
@@ -263,14 +263,14 @@ func TestOneRouteIsRead(t *testing.T) {
 	read("b", "/first", "/changed")
 	read("c", "/first", "/changed", "/new")
 
-	h.await("b's status", func() bool { return acceptedBefore(h.adaptedRoute("b")) })
+	h.await("b's status", func() bool { return isAccepted(h.adaptedRoute("b")) })
 	refused := h.refuse("b") // by another replica's edge
 	read("b", "/first", "/new")
 
 	h.must(h.api.Delete(t.Context(), refused)) // what comes next is another route, and nothing is said against it
 	h.apply(routeTo("b", "/second"))
 	read("b", "/first", "/second", "/new")
-	h.await("b's status", func() bool { return acceptedBefore(h.adaptedRoute("b")) })
+	h.await("b's status", func() bool { return isAccepted(h.adaptedRoute("b")) })
 	h.refuse("b") // which was meant for the other one
 	read("b", "/first", "/second", "/new")
 
@@ -280,14 +280,13 @@ func TestOneRouteIsRead(t *testing.T) {
 	if now, _ := findRoute(h.loop.input.Routes, h.routeRef("a")); now != a || h.loop.input.Routes[now] != first {
 		t.Error("a is another object")
 	}
-	_, known := h.loop.now[h.routeRef("b")]
-	if _, told := h.loop.told[h.routeRef("b")]; known || told {
-		t.Errorf("b is gone; known: %t, told: %t", known, told)
+	if state := h.loop.rollout.Describe(); strings.Contains(state, h.routeRef("b").String()) {
+		t.Errorf("b is gone, and still in\n%s", state)
 	}
 }
 
-// A route is made anew, under its name and at generation 1 again: an edge's words are about the one that it had.
-func TestNamesakeOfARefusedRoute(t *testing.T) {
+// A route is deleted and recreated, at generation 1 again: an edge's NACK is about the one that it had.
+func TestRecreatedRouteIsNotRejected(t *testing.T) {
 	h := newHub(t)
 	h.allocated()
 	h.apply(routeTo("a", "/a"))
@@ -300,11 +299,11 @@ func TestNamesakeOfARefusedRoute(t *testing.T) {
 			h.loop.Nacked(table.TypeURL, table.Name, table.Version, "no")
 		}
 	}
-	anew := func(path string) {
+	recreate := func(path string) {
 		t.Helper()
 		h.must(client.IgnoreNotFound(h.api.Delete(t.Context(), &gatewayv1.HTTPRoute{ObjectMeta: metav1.ObjectMeta{Namespace: h.name, Name: "b"}})))
 		h.apply(routeTo("b", path))
-		h.loop.mailbox.put(func(m *mailbox) { m.routes.Insert(h.routeRef("b")) })
+		h.loop.inbox.Add(func(p *pending) { p.routes.Insert(h.routeRef("b")) })
 	}
 	pass := func(want string) {
 		t.Helper()
@@ -317,25 +316,25 @@ func TestNamesakeOfARefusedRoute(t *testing.T) {
 		}
 	}
 	answer(true)
-	anew("/bad")
+	recreate("/bad")
 	pass("True Accepted")
 	answer(false)
-	anew("/good") // before the hub has looked at the answer
+	recreate("/good") // before the hub has looked at the answer
 	pass("True Accepted")
 	answer(true)
-	anew("/worse")
+	recreate("/worse")
 	pass("True Accepted")
 	answer(false)
 	pass("False RefusedByEdge")
 }
 
-// A route that leaves our Gateways keeps no word of ours.
+// A route that leaves our Gateways loses our status.
 func TestRouteLeaves(t *testing.T) {
 	h := newHub(t)
 	h.allocated()
 	h.apply(routeTo("a", "/a"))
 	h.pass()
-	h.await("we accept it", func() bool { return acceptedBefore(h.adaptedRoute("a")) })
+	h.await("we accept it", func() bool { return isAccepted(h.adaptedRoute("a")) })
 	route := h.storedRoute("a")
 	route.Spec.ParentRefs[0].Name = "somebody-elses"
 	h.must(h.api.Update(t.Context(), route))
@@ -347,7 +346,7 @@ func TestRouteLeaves(t *testing.T) {
 
 // The running loop: the first Model has everything there is; an event is a
 // push, and our own status writes are none.
-func TestEvents(t *testing.T) {
+func TestLoopFollowsEvents(t *testing.T) {
 	h := newHub(t)
 	h.allocated()
 	h.apply(routeTo("a", "/a"))
@@ -359,7 +358,7 @@ func TestEvents(t *testing.T) {
 	if n := h.edges.pushed() - before; n != 1 || h.edges.route(h.name, h.table()).Name == "" {
 		t.Errorf("the first build was %d pushes, and the route is %q", n, h.edges.route(h.name, h.table()).Name)
 	}
-	h.await("a's status", func() bool { return acceptedBefore(h.adaptedRoute("a")) })
+	h.await("a's status", func() bool { return isAccepted(h.adaptedRoute("a")) })
 
 	began := time.Now()
 	h.apply(routeTo("a", "/changed"))
@@ -367,7 +366,7 @@ func TestEvents(t *testing.T) {
 		return bytes.Contains(h.edges.route(h.name, h.table()).Body.Value, []byte("/changed"))
 	})
 	t.Logf("route write -> push: %s", time.Since(began))
-	h.await("its status", func() bool { return acceptedBefore(h.adaptedRoute("a")) })
+	h.await("its status", func() bool { return isAccepted(h.adaptedRoute("a")) })
 	if n := h.edges.pushed() - before; n != 2 {
 		t.Errorf("%d pushes of one change", n-1)
 	}
@@ -376,45 +375,45 @@ func TestEvents(t *testing.T) {
 	route := h.storedRoute("a")
 	route.Status.Parents = []gatewayv1.RouteParentStatus{}
 	h.must(h.api.Status().Update(t.Context(), route))
-	h.await("the status again", func() bool { return acceptedBefore(h.adaptedRoute("a")) })
+	h.await("the status again", func() bool { return isAccepted(h.adaptedRoute("a")) })
 
 	// A route goes; then the Gateway: nothing of ours stays on the routes, the youngest too.
 	h.apply(routeTo("b", "/b"))
 	h.apply(routeTo("c", "/leaves"))
-	h.await("b's and c's status", func() bool { return acceptedBefore(h.adaptedRoute("b")) && acceptedBefore(h.adaptedRoute("c")) })
+	h.await("b's and c's status", func() bool { return isAccepted(h.adaptedRoute("b")) && isAccepted(h.adaptedRoute("c")) })
 	h.must(h.api.Delete(t.Context(), h.storedRoute("c")))
 	h.await("c is gone", func() bool { return !bytes.Contains(h.edges.route(h.name, h.table()).Body.Value, []byte("/leaves")) })
 	h.must(h.api.Delete(t.Context(), &gatewayv1.Gateway{ObjectMeta: metav1.ObjectMeta{Namespace: h.name, Name: "shared"}}))
-	h.await("no word of ours", func() bool { return !h.adaptedRoute("a").HasOurStatus() && !h.adaptedRoute("b").HasOurStatus() })
+	h.await("our statuses are gone", func() bool { return !h.adaptedRoute("a").HasOurStatus() && !h.adaptedRoute("b").HasOurStatus() })
 }
 
-// listening notes of what it is told that somebody wrote to it.
-type listening struct {
-	deaf
+// rechecks records the objects to check again.
+type rechecks struct {
+	noReporter
 	rechecked []string
 }
 
-func (l *listening) Recheck(kind condition.Kind, name fleet.ObjectName) {
+func (l *rechecks) Recheck(kind condition.Kind, name fleet.ObjectName) {
 	l.rechecked = append(l.rechecked, string(kind)+" "+name.String())
 }
 
 // An object that comes may be another of the same name, of which the same is to be said: it is looked at again.
 func TestComesAgain(t *testing.T) {
-	heard := &listening{}
-	r := New(Options{Reporter: heard})
-	for i, f := range r.feeds {
+	recorded := &rechecks{}
+	r := New(Options{Reporter: recorded})
+	for i, f := range r.kinds {
 		r.handler(i, f).OnAdd(f.object, false)
 	}
-	if got := fmt.Sprint(heard.rechecked); got != "[GatewayClass / Gateway / BackendPolicy / HTTPRoute /]" {
+	if got := fmt.Sprint(recorded.rechecked); got != "[GatewayClass / Gateway / BackendPolicy / HTTPRoute /]" {
 		t.Error(got)
 	}
 }
 
-// What others write does not make Build run, unless it reads it.
-func TestMatters(t *testing.T) {
+// An update that Build does not read makes no build.
+func TestAffectsBuild(t *testing.T) {
 	route := acceptedRoute("a", 1, condition.RouteAccepted())
 	status := route.DeepCopy()
-	status.Status.Parents[0].Conditions[0].Message = "other words"
+	status.Status.Parents[0].Conditions[0].Message = "another message"
 	refused := acceptedRoute("a", 1, condition.RouteRefusedByEdge("no"))
 	newer := route.DeepCopy()
 	newer.Generation = 2
@@ -424,7 +423,7 @@ func TestMatters(t *testing.T) {
 		want bool
 	}{{"its status", status, false}, {"another replica saw a NACK", &refused, true}, {"its spec", newer, true}} {
 		if got := routeChanged(gateway.RouteKinds()[0])(&route, story.to); got != story.want {
-			t.Errorf("%s: matters %v", story.name, got)
+			t.Errorf("%s: affects Build: %v", story.name, got)
 		}
 	}
 	pool := &v1alpha1.EdgePool{}
@@ -433,6 +432,6 @@ func TestMatters(t *testing.T) {
 	given := pool.DeepCopy()
 	given.Status.Allocations = []v1alpha1.AddressAllocation{{Address: "198.18.1.1"}}
 	if poolChanged(pool, counted) || !poolChanged(pool, given) {
-		t.Error("a pool's edges matter, or its allocations do not")
+		t.Error("a pool's edges affect Build, or its allocations do not")
 	}
 }

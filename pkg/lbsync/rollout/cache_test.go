@@ -1,4 +1,4 @@
-package reconciler
+package rollout
 
 import (
 	"net/netip"
@@ -11,12 +11,12 @@ import (
 	"crossway.dev/crossway/pkg/lbsync/envoy"
 )
 
-// What is remembered never shows: after any change, all resources are those of
-// a translation without memory, in pools that differ and in large listeners.
-func TestTranslationRemembers(t *testing.T) {
+// The cache never shows: after any change, all resources are those of a
+// translation without a cache, in pools that differ and in large listeners.
+func TestCacheChangesNothing(t *testing.T) {
 	all := []lbsync.PoolRef{{Pool: "us", Region: "us"}, {Pool: "eu", Region: "eu"}, {Pool: "none", Region: "us"}}
-	places := all[:2]
-	remembered := newTranslation()
+	pools := all[:2]
+	cached := newTranslator()
 	m := wide(60)
 	for _, step := range []struct {
 		name   string
@@ -39,8 +39,8 @@ func TestTranslationRemembers(t *testing.T) {
 			assignments[4].Fallback = assignments[5].Backends
 			m.Assignments = assignments
 		}},
-		{"pools go", func() { places = nil }},
-		{"pools come back", func() { places = all[:2] }},
+		{"pools go", func() { pools = nil }},
+		{"pools come back", func() { pools = all[:2] }},
 		{"a certificate", func() {
 			l := m.Listeners[0]
 			chain := l.Chains[0]
@@ -58,7 +58,7 @@ func TestTranslationRemembers(t *testing.T) {
 			l.Chains = []model.Chain{chain}
 			m.Listeners = []model.Listener{l}
 		}},
-		{"a pool without listeners", func() { places = all }},
+		{"a pool without listeners", func() { pools = all }},
 		{"a small listener, in one pool only", func() {
 			small := wide(2).Listeners[0]
 			small.Port, small.Addresses = 81, small.Addresses[:1]
@@ -74,62 +74,62 @@ func TestTranslationRemembers(t *testing.T) {
 			chain.Hosts = chain.Hosts[1:]
 			m.Listeners[0].Chains = []model.Chain{chain}
 		}},
-		{"pools go again", func() { places = nil }},
-		{"one comes back", func() { places = all[1:2] }},
+		{"pools go again", func() { pools = nil }},
+		{"one comes back", func() { pools = all[1:2] }},
 		{"nothing more", func() {}},
-		{"others do", func() { places = []lbsync.PoolRef{all[2], all[1], all[0]} }},
+		{"others do", func() { pools = []lbsync.PoolRef{all[2], all[1], all[0]} }},
 		{"all goes", func() { m = model.Model{} }},
 	} {
 		step.change()
 		used := map[string]bool{}
-		for _, place := range places {
-			program := lbsync.ProgramFor(m, place)
+		for _, pool := range pools {
+			program := lbsync.ProgramFor(m, pool)
 			for _, a := range program.Assignments {
 				used[a.Key] = true
 			}
-			got, want := remembered.resources(m, place), envoy.Translate(program)
+			got, want := cached.resources(m, pool), envoy.Translate(program)
 			if !reflect.DeepEqual(versions(got), versions(want)) {
-				t.Errorf("after %s: %s has %v, want %v", step.name, place.Pool, versions(got), versions(want))
+				t.Errorf("after %s: %s has %v, want %v", step.name, pool.Pool, versions(got), versions(want))
 			}
 		}
-		remembered.forget()
-		if n := len(remembered.clusters.known); n != len(used) {
-			t.Errorf("after %s: %d clusters of %d are remembered", step.name, n, len(used))
+		cached.sweep()
+		if n := len(cached.clusters.entries); n != len(used) {
+			t.Errorf("after %s: %d clusters are cached, %d are used", step.name, n, len(used))
 		}
 	}
-	if n := len(remembered.listeners.known); n != 0 {
-		t.Errorf("%d listeners of nothing are remembered", n)
+	if n := len(cached.listeners.entries); n != 0 {
+		t.Errorf("%d listeners of an empty Model are cached", n)
 	}
 }
 
-// No field of an assignment changes unseen: neither the Envoy cluster nor the load assignments would.
-func TestSameAssignmentSeesEveryField(t *testing.T) {
+// A change of any field of an assignment reaches the Envoy cluster and the load assignments.
+func TestEqualAssignmentsComparesEveryField(t *testing.T) {
 	full := func() model.Assignment {
 		backends := func() []model.WeightedBackend { return []model.WeightedBackend{{Port: 80, Weight: 1}} }
-		return model.Assignment{Key: "shop/web", Route: routeObject("web"), Backends: backends(), Fallback: backends(),
+		return model.Assignment{Key: "shop/web", Route: storyRef("web"), Backends: backends(), Fallback: backends(),
 			Protocol: model.HTTP1, Timeout: time.Second, Policy: &model.ClusterPolicy{HealthCheck: &model.HealthCheck{Path: "/healthz"}}}
 	}
-	if !sameAssignment(full(), full()) {
+	if !equalAssignments(full(), full()) {
 		t.Error("equal assignments differ")
 	}
 	for i := range reflect.TypeFor[model.Assignment]().NumField() {
 		other := full()
 		field := reflect.ValueOf(&other).Elem().Field(i)
 		if field.IsZero() {
-			t.Fatalf("this test does not know field %d", i)
+			t.Fatalf("this test does not set field %d", i)
 		}
 		field.SetZero()
-		if sameAssignment(full(), other) || sameAssignment(other, full()) {
+		if equalAssignments(full(), other) || equalAssignments(other, full()) {
 			t.Errorf("%s is not compared", reflect.TypeFor[model.Assignment]().Field(i).Name)
 		}
 	}
 }
 
-func versions(r envoy.Resources) map[resourceID]string {
-	out := map[resourceID]string{}
+func versions(r envoy.Resources) map[ResourceID]string {
+	out := map[ResourceID]string{}
 	for _, list := range lists(r) {
 		for _, one := range list {
-			out[resourceID{one.TypeURL, one.Name}] = one.Version
+			out[idOf(&one)] = one.Version
 		}
 	}
 	return out

@@ -12,6 +12,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/pkg/lbsync/rollout"
 )
 
 // pools is an API server of EdgePools alone, of which "a-bad" and "m-bad"
@@ -48,9 +49,9 @@ func (p poolStatuses) Update(_ context.Context, o client.Object, _ ...client.Sub
 func TestOneBadPool(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		api := &pools{stored: map[string]v1alpha1.EdgePoolStatus{}}
-		k := NewKeeper(api, nil, nil)
-		k.want(map[string]poolStatus{"z": {edges: 1}, "a-bad": {}, "m-bad": {}, "b": {edges: 2}})
-		err := k.writeAll(t.Context())
+		w := NewPoolStatusWriter(api, nil, nil)
+		w.SetDesired(map[string]poolStatus{"z": {edges: 1}, "a-bad": {}, "m-bad": {}, "b": {edges: 2}})
+		err := w.writeAll(t.Context(), w.last)
 		if err == nil || err.Error() != "write status of EdgePool a-bad: a-bad cannot be read\nwrite status of EdgePool m-bad: m-bad cannot be read" {
 			t.Errorf("got %v, want both faults", err)
 		}
@@ -59,14 +60,14 @@ func TestOneBadPool(t *testing.T) {
 		}
 		api.reads = nil
 		ctx, cancel := context.WithCancel(t.Context())
-		go func() { _ = k.Start(ctx) }()
+		go func() { _ = w.Start(ctx) }()
 		time.Sleep(10 * time.Minute)
 		synctest.Wait()
 		if rounds := len(api.reads) / 4; rounds < 10 || rounds > 30 {
 			t.Errorf("tried %d times in 10 minutes, want each 30 s in the end", rounds)
 		}
 		// What others want is not late for that.
-		k.want(map[string]poolStatus{"z": {edges: 7}, "a-bad": {}})
+		w.SetDesired(map[string]poolStatus{"z": {edges: 7}, "a-bad": {}})
 		time.Sleep(time.Second)
 		synctest.Wait()
 		if api.stored["z"].Edges != 7 {
@@ -84,17 +85,16 @@ func TestNearestIgnored(t *testing.T) {
 		return p
 	}
 	api := &pools{stored: map[string]v1alpha1.EdgePoolStatus{}}
-	r := New(Options{Keeper: NewKeeper(api, nil, nil)})
+	r := New(Options{PoolStatus: NewPoolStatusWriter(api, nil, nil)})
 	r.input.Pools = []v1alpha1.EdgePool{
 		pool("a", 3, "us", "asia"), pool("b", 2, "us", "eu"), pool("c", 1, "us"), pool("d", 4, "us", "eu"), pool("e", 5, "eu", "asia"),
 	}
-	r.keep(map[string][]EdgeProgress{"a": {{}}})
-	if err := r.options.Keeper.writeAll(t.Context()); err != nil {
+	if err := r.options.PoolStatus.writeAll(t.Context(), r.poolStatuses(map[string][]rollout.EdgeProgress{"a": {{}}})); err != nil {
 		t.Fatal(err)
 	}
 	for name, status := range api.stored {
 		message := status.Conditions[0].Message
-		if told := strings.Contains(message, "spec.nearest"); told != (name == "a") {
+		if ignored := strings.Contains(message, "spec.nearest"); ignored != (name == "a") {
 			t.Errorf("%s says %q", name, message)
 		}
 	}

@@ -1,0 +1,43 @@
+package reconciler
+
+import (
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"crossway.dev/crossway/pkg/condition"
+	"crossway.dev/crossway/pkg/lbsync/rollout"
+)
+
+// maxNoteLength is the API server's limit for the note of an Event, in bytes.
+const maxNoteLength = 1024
+
+// emitEvents emits an Event on each object that an edge has just rejected.
+func (r *Reconciler) emitEvents(rejected []rollout.Rejection) {
+	if r.options.Events == nil || !r.isLeader() {
+		return
+	}
+	for _, j := range rejected {
+		note := condition.RouteRefusedByEdge(j.Message).Message
+		if j.Ref.Kind == condition.Gateway {
+			note = condition.GatewayRefusedByEdge(j.Message).Message
+		}
+		object := &corev1.ObjectReference{APIVersion: gatewayv1.GroupVersion.String(), Kind: string(j.Ref.Kind),
+			Namespace: j.Ref.Name.Namespace, Name: j.Ref.Name.Name, UID: j.UID}
+		note = strings.ToValidUTF8(note[:min(len(note), maxNoteLength)], "")
+		r.options.Events.Eventf(object, nil, corev1.EventTypeWarning, condition.RefusedByEdge, "Publish", "%s", note)
+	}
+}
+
+func (r *Reconciler) isLeader() bool {
+	if r.options.Elected == nil {
+		return true
+	}
+	select {
+	case <-r.options.Elected:
+		return true
+	default:
+		return false
+	}
+}

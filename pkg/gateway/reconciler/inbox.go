@@ -1,0 +1,98 @@
+package reconciler
+
+import (
+	"context"
+	"fmt"
+
+	"k8s.io/apimachinery/pkg/util/sets"
+
+	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/lbsync/rollout"
+)
+
+// maxPendingAcks is how many ACKs are collected before they wake the loop:
+// mostly an ACK changes nothing.
+const maxPendingAcks = 4096
+
+// pending is what happened since the last pass.
+type pending struct {
+	stale    []bool                   // kinds to list again, by index in Reconciler.kinds
+	routes   sets.Set[fleet.RouteRef] // to read again, one by one
+	acks     []ack
+	nacks    []rollout.Nack
+	progress bool // edges came, went or answered
+	describe []chan<- string
+}
+
+// ack is a version of a resource that an edge has.
+type ack struct {
+	resource rollout.ResourceID
+	version  string
+}
+
+func newPending(kinds int) pending {
+	return pending{stale: make([]bool, kinds), routes: sets.New[fleet.RouteRef]()}
+}
+
+func (p *pending) staleAll() {
+	for i := range p.stale {
+		p.stale[i] = true
+	}
+}
+
+// requeue returns the reads that failed. It does not wake the loop.
+func (r *Reconciler) requeue(failed pending) {
+	r.inbox.AddIf(func(p *pending) bool {
+		for i, stale := range failed.stale {
+			p.stale[i] = p.stale[i] || stale
+		}
+		p.routes = p.routes.Union(failed.routes)
+		p.progress = p.progress || failed.progress
+		return false
+	})
+}
+
+// Acked takes in the versions that an edge ACKed or had when it connected, by
+// name. It does not block.
+func (r *Reconciler) Acked(typeURL string, versions map[string]string) {
+	r.inbox.AddIf(func(p *pending) bool {
+		for name, version := range versions {
+			p.acks = append(p.acks, ack{rollout.ResourceID{TypeURL: typeURL, Name: name}, version})
+		}
+		return r.wakeOnAck.Load() || len(p.acks) > maxPendingAcks
+	})
+}
+
+// Nacked takes in what an edge NACKed, with Envoy's error. It does not block.
+func (r *Reconciler) Nacked(typeURL, name, version, message string) {
+	n := rollout.Nack{Resource: rollout.ResourceID{TypeURL: typeURL, Name: name}, Version: version, Message: message}
+	r.metrics.nacks.WithLabelValues(n.Resource.Type()).Inc()
+	r.inbox.Add(func(p *pending) { p.nacks = append(p.nacks, n) })
+}
+
+// Progressed takes in that edges connected, disconnected, or have answered a
+// snapshot. It does not block.
+func (r *Reconciler) Progressed() { r.inbox.Add(func(p *pending) { p.progress = true }) }
+
+// Describe returns the state of the rollout as text for people.
+func (r *Reconciler) Describe(ctx context.Context) (string, error) {
+	answer := make(chan string, 1)
+	r.inbox.Add(func(p *pending) { p.describe = append(p.describe, answer) })
+	select {
+	case text := <-answer:
+		return text, nil
+	case <-ctx.Done():
+		return "", fmt.Errorf("describe the rollout: %w", context.Cause(ctx))
+	}
+}
+
+// answer answers calls of Describe.
+func (r *Reconciler) answer(calls []chan<- string) {
+	if len(calls) == 0 {
+		return
+	}
+	text := r.rollout.Describe()
+	for _, answer := range calls {
+		answer <- text
+	}
+}

@@ -1,0 +1,172 @@
+package rollout
+
+import (
+	"reflect"
+	"slices"
+
+	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/gateway/model"
+	"crossway.dev/crossway/pkg/lbsync"
+	"crossway.dev/crossway/pkg/lbsync/envoy"
+)
+
+// translator translates the Model for each pool. It keeps the Envoy resources
+// of each part of a Program, so that only a changed part is translated,
+// validated and marshalled again.
+type translator struct {
+	hosts     *envoy.Cache // of large listeners
+	listeners partCache[listenerKey, lbsync.Listener]
+	clusters  partCache[string, model.Assignment]
+	secrets   partCache[string, model.Secret]
+
+	model   model.Model    // the last one
+	program lbsync.Program // the last one, of the last pool
+}
+
+// listenerKey is one listener in one pool.
+type listenerKey struct {
+	pool    string
+	gateway fleet.ObjectName
+	port    uint16
+}
+
+// partCache keeps the resources of the parts of one kind.
+type partCache[K comparable, T any] struct {
+	entries map[K]*entry[T]
+	key     func(T) K // of a part in a list
+	equal   func(a, b T) bool
+	program func(T) lbsync.Program // a Program of nothing else
+
+	last listEntry[T]
+}
+
+// listEntry keeps the resources of the last list of parts that was asked for.
+// Mostly all pools have the same list, and it does not change between rounds.
+type listEntry[T any] struct {
+	parts     []T
+	resources envoy.Resources
+	used      bool // in this round
+}
+
+type entry[T any] struct {
+	part      T
+	resources envoy.Resources
+	used      bool // in this round
+}
+
+func newTranslator() *translator {
+	return &translator{
+		hosts: new(envoy.Cache),
+		listeners: partCache[listenerKey, lbsync.Listener]{entries: map[listenerKey]*entry[lbsync.Listener]{}, equal: deepEqual[lbsync.Listener],
+			program: func(l lbsync.Listener) lbsync.Program { return lbsync.Program{Listeners: []lbsync.Listener{l}} }},
+		clusters: partCache[string, model.Assignment]{entries: map[string]*entry[model.Assignment]{}, equal: equalAssignments,
+			key:     func(a model.Assignment) string { return a.Key },
+			program: func(a model.Assignment) lbsync.Program { return lbsync.Program{Assignments: []model.Assignment{a}} }},
+		secrets: partCache[string, model.Secret]{entries: map[string]*entry[model.Secret]{}, equal: deepEqual[model.Secret],
+			key:     func(s model.Secret) string { return s.Name },
+			program: func(s model.Secret) lbsync.Program { return lbsync.Program{Secrets: []model.Secret{s}} }},
+	}
+}
+
+// resources returns the resources of one pool. Call sweep after the last pool
+// of a round.
+func (t *translator) resources(m model.Model, pool lbsync.PoolRef) envoy.Resources {
+	listeners := lbsync.ListenersIn(m, pool)
+	var out envoy.Resources
+	for _, l := range listeners {
+		if isLarge(&l.Listener) { // envoy.Cache compares its hosts one by one
+			out.Append(t.hosts.Translate(t.listeners.program(l)))
+			continue
+		}
+		out.Append(t.listeners.get(listenerKey{pool.Pool, l.Gateway, l.Port}, l))
+	}
+	if !model.SameSlice(t.model.Assignments, m.Assignments) || !model.SameSlice(t.model.Secrets, m.Secrets) || !lbsync.UseAlike(t.program.Listeners, listeners) {
+		t.program = lbsync.ProgramFor(m, pool)
+	}
+	t.model, t.program.Listeners = m, listeners
+	out.Append(t.clusters.getAll(t.program.Assignments))
+	out.Append(t.secrets.getAll(t.program.Secrets))
+	return out
+}
+
+// sweep ends a round: it drops what no pool asked for in it.
+func (t *translator) sweep() {
+	t.hosts.Sweep()
+	t.listeners.sweep()
+	t.clusters.sweep()
+	t.secrets.sweep()
+}
+
+// isLarge reports whether a listener has too many hosts to compare them twice.
+func isLarge(l *model.Listener) bool {
+	return slices.ContainsFunc(l.Chains, func(c model.Chain) bool { return len(c.Hosts) >= 50 })
+}
+
+// getAll returns the resources of a list of parts.
+func (c *partCache[K, T]) getAll(parts []T) envoy.Resources {
+	if len(parts) == 0 {
+		return envoy.Resources{}
+	}
+	if equalLists(c.last.parts, parts, c.equal) {
+		c.last.parts, c.last.used = parts, true
+		return c.last.resources
+	}
+	c.markUsed()
+	c.last = listEntry[T]{parts: parts, used: true}
+	for _, part := range parts {
+		c.last.resources.Append(c.get(c.key(part), part))
+	}
+	return c.last.resources
+}
+
+// markUsed marks the parts of the last list as used if the list was.
+func (c *partCache[K, T]) markUsed() {
+	if c.last.used {
+		for _, part := range c.last.parts {
+			c.entries[c.key(part)].used = true
+		}
+	}
+}
+
+// get returns the resources of one part.
+func (c *partCache[K, T]) get(key K, part T) envoy.Resources {
+	cached := c.entries[key]
+	if cached == nil || !c.equal(cached.part, part) {
+		cached = &entry[T]{part: part, resources: envoy.Translate(c.program(part))}
+		c.entries[key] = cached
+	}
+	cached.used = true
+	return cached.resources
+}
+
+// sweep drops the parts that no pool has asked for since the last sweep.
+func (c *partCache[K, T]) sweep() {
+	if c.markUsed(); !c.last.used {
+		c.last = listEntry[T]{}
+	}
+	c.last.used = false
+	for key, cached := range c.entries {
+		if !cached.used {
+			delete(c.entries, key)
+		}
+		cached.used = false
+	}
+}
+
+func deepEqual[T any](a, b T) bool { return reflect.DeepEqual(a, b) }
+
+// equalLists compares element by element, unless it is the same slice.
+func equalLists[T any](a, b []T, equal func(a, b T) bool) bool {
+	return model.SameSlice(a, b) || slices.EqualFunc(a, b, equal)
+}
+
+// equalAssignments is reflect.DeepEqual, but fast where Build reused slices.
+func equalAssignments(a, b model.Assignment) bool {
+	return a.Key == b.Key && a.Route == b.Route && a.Protocol == b.Protocol && a.Timeout == b.Timeout &&
+		equalBackends(a.Backends, b.Backends) && equalBackends(a.Fallback, b.Fallback) &&
+		(a.Policy == b.Policy || reflect.DeepEqual(a.Policy, b.Policy))
+}
+
+func equalBackends(a, b []model.WeightedBackend) bool {
+	return model.SameSlice(a, b) || len(a) == len(b) && reflect.DeepEqual(a, b)
+}
