@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"k8s.io/utils/ptr"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"crossway.dev/crossway/pkg/condition"
@@ -138,7 +139,7 @@ func (b *build) listenersFor(r *routeResult, p *gatewayState, ref *gatewayv1.Par
 	}
 	switch {
 	case selected == 0:
-		return nil, new(condition.RouteNoMatchingParent(p.name, string(value(ref.SectionName)), value(ref.Port)))
+		return nil, new(condition.RouteNoMatchingParent(p.name, string(ptr.Deref(ref.SectionName, "")), ptr.Deref(ref.Port, 0)))
 	case found == 0:
 		return nil, new(condition.RouteNotAllowed(p.name, r.ref.Kind, r.ref.Name.Namespace))
 	case len(listeners) == 0:

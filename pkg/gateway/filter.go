@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/net/http/httpguts"
+	"k8s.io/utils/ptr"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"crossway.dev/crossway/pkg/gateway/model"
@@ -120,7 +122,7 @@ func planHeaderList(field string, given []gatewayv1.HTTPHeader) ([]model.Header,
 		if fault := headerFault(header.Name); fault != "" {
 			return nil, field + ": " + fault
 		}
-		if !printable(header.Value) || len(header.Value) > 4096 {
+		if !httpguts.ValidHeaderFieldValue(header.Value) || len(header.Value) > 4096 {
 			return nil, fmt.Sprintf("%s: the value of header %q has control characters or more than 4096 bytes", field, header.Name)
 		}
 		// The first of several names that differ by case alone counts (apis/v1 HTTPHeader).
@@ -135,7 +137,7 @@ func headerFault(name string) string {
 	if slices.Contains(fixedHeaders, name) || strings.HasPrefix(name, ":") {
 		return fmt.Sprintf("header %q cannot be changed; to change the host use filter URLRewrite", name)
 	}
-	if !token(name) || len(name) > 256 {
+	if !httpguts.ValidHeaderFieldName(name) || len(name) > 256 {
 		return fmt.Sprintf("header %q has characters that no header name may have (RFC 9110, token)", shortened(name))
 	}
 	return ""
@@ -145,7 +147,7 @@ var redirectCodes = []int{301, 302, 303, 307, 308} // RFC 9110 section 15.4
 
 func planRedirect(filter *gatewayv1.HTTPRequestRedirectFilter, matches []matchPlan) (*model.Redirect, string) {
 	redirect := &model.Redirect{
-		Scheme: value(filter.Scheme), Hostname: strings.ToLower(string(value(filter.Hostname))), StatusCode: 302,
+		Scheme: ptr.Deref(filter.Scheme, ""), Hostname: strings.ToLower(string(ptr.Deref(filter.Hostname, ""))), StatusCode: 302,
 	}
 	if redirect.Scheme != "" && redirect.Scheme != "http" && redirect.Scheme != "https" {
 		return nil, fmt.Sprintf("scheme %q is not supported; use http or https", shortened(redirect.Scheme))
@@ -171,7 +173,7 @@ func planRedirect(filter *gatewayv1.HTTPRequestRedirectFilter, matches []matchPl
 }
 
 func planRewrite(filter *gatewayv1.HTTPURLRewriteFilter, matches []matchPlan) (*model.Rewrite, string) {
-	rewrite := &model.Rewrite{Hostname: strings.ToLower(string(value(filter.Hostname)))}
+	rewrite := &model.Rewrite{Hostname: strings.ToLower(string(ptr.Deref(filter.Hostname, "")))}
 	if filter.Hostname != nil && !validPreciseHostname(rewrite.Hostname) {
 		return nil, fmt.Sprintf("hostname %q is not a DNS name", shortened(rewrite.Hostname))
 	}
@@ -199,7 +201,7 @@ func planPathChange(modifier *gatewayv1.HTTPPathModifier, matches []matchPlan) (
 		return nil, fmt.Sprintf("path modifier %q is not supported or has no content; use ReplaceFullPath or ReplacePrefixMatch", modifier.Type)
 	}
 	for _, path := range []*string{change.Full, change.Prefix} {
-		if path != nil && (!printable(*path) || strings.ContainsAny(*path, "?# ") || len(*path) > 1024 || *path != "" && (*path)[0] != '/') {
+		if path != nil && (!httpguts.ValidHeaderFieldValue(*path) || strings.ContainsAny(*path, "?# ") || len(*path) > 1024 || *path != "" && (*path)[0] != '/') {
 			return nil, fmt.Sprintf("path %q cannot be sent; begin it with / and leave out ?, # and blanks", shortened(*path))
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"k8s.io/utils/ptr"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"crossway.dev/crossway/pkg/condition"
@@ -48,7 +49,7 @@ func planRule(route *gatewayv1.HTTPRoute, index int) rulePlan {
 	plan := rulePlan{}
 	plan.base.Origin = model.Origin{
 		Route:      fleet.RouteRef{Kind: condition.HTTPRoute, Name: fleet.ObjectName{Namespace: route.Namespace, Name: route.Name}},
-		Generation: route.Generation, Rule: index, Name: string(value(rule.Name)),
+		Generation: route.Generation, Rule: index, Name: string(ptr.Deref(rule.Name, "")),
 	}
 	var matchFault string
 	plan.matches, matchFault = planMatches(rule.Matches)
@@ -90,7 +91,7 @@ func planTimeouts(timeouts *gatewayv1.HTTPRouteTimeouts, rule *model.Rule) (faul
 	if rule.BackendTimeout, fault = duration("timeouts.backendRequest", timeouts.BackendRequest); fault != "" {
 		return fault
 	}
-	if whole, each := value(rule.Timeout), value(rule.BackendTimeout); whole > 0 && each > whole {
+	if whole, each := ptr.Deref(rule.Timeout, 0), ptr.Deref(rule.BackendTimeout, 0); whole > 0 && each > whole {
 		return fmt.Sprintf("timeouts.backendRequest %s is longer than timeouts.request %s; make it shorter", each, whole)
 	}
 	return ""

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/utils/ptr"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	corev1 "k8s.io/api/core/v1"
@@ -86,7 +87,7 @@ func (x *index) addGrants(in Input) {
 				x.grants[grant{
 					fromGroup: string(from.Group), fromKind: string(from.Kind), fromNamespace: string(from.Namespace),
 					toGroup: string(to.Group), toKind: string(to.Kind),
-					to: fleet.ObjectName{Namespace: in.Grants[i].Namespace, Name: string(value(to.Name))},
+					to: fleet.ObjectName{Namespace: in.Grants[i].Namespace, Name: string(ptr.Deref(to.Name, ""))},
 				}] = true
 			}
 		}

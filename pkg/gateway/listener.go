@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/utils/ptr"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"crossway.dev/crossway/api/v1alpha1"
@@ -242,7 +243,7 @@ func (b *build) readCertificates(gateway *gatewayv1.Gateway, l *listener) {
 			name.Namespace = string(*ref.Namespace)
 		}
 		if ref.Group != nil && *ref.Group != corev1.GroupName || ref.Kind != nil && *ref.Kind != "Secret" {
-			refuse(condition.ListenerInvalidCertificate(fmt.Sprintf("certificateRefs[%d] names a %s; use a Secret", i, value(ref.Kind))))
+			refuse(condition.ListenerInvalidCertificate(fmt.Sprintf("certificateRefs[%d] names a %s; use a Secret", i, ptr.Deref(ref.Kind, ""))))
 			continue
 		}
 		if !b.index.permitted(condition.Gateway, gateway.Namespace, corev1.GroupName, "Secret", name) {

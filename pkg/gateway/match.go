@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/net/http/httpguts"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"crossway.dev/crossway/pkg/gateway/model"
@@ -35,7 +36,7 @@ func planMatch(given *gatewayv1.HTTPRouteMatch) (match model.Match, fault string
 	}
 	if given.Method != nil {
 		match.Method = string(*given.Method)
-		if !token(match.Method) {
+		if !httpguts.ValidHeaderFieldName(match.Method) {
 			return match, fmt.Sprintf("method %q is not one of HTTP", shortened(match.Method))
 		}
 		if match.Method == string(gatewayv1.HTTPMethodConnect) {
@@ -75,12 +76,12 @@ func planMatch(given *gatewayv1.HTTPRouteMatch) (match model.Match, fault string
 // withValue adds a match, unless its name was there before: the first of
 // several counts (apis/v1 HTTPRouteMatch).
 func withValue(matches []model.ValueMatch, kind string, match model.ValueMatch) ([]model.ValueMatch, string) {
-	if !token(match.Name) || len(match.Name) > 256 {
+	if !httpguts.ValidHeaderFieldName(match.Name) || len(match.Name) > 256 {
 		return matches, fmt.Sprintf("%q has characters that no name may have (RFC 9110, token)", shortened(match.Name))
 	}
 	switch kind {
 	case string(gatewayv1.HeaderMatchExact):
-		if !printable(match.Value) {
+		if !httpguts.ValidHeaderFieldValue(match.Value) {
 			return matches, fmt.Sprintf("%q: the value has control characters", match.Name)
 		}
 	case string(gatewayv1.HeaderMatchRegularExpression):
@@ -131,7 +132,7 @@ func pathFault(path string) string {
 		return fmt.Sprintf("path %q does not begin with /", shortened(path))
 	case len(path) > 1024:
 		return "path is longer than 1024 characters"
-	case strings.ContainsAny(path, "?#") || !printable(path) || strings.Contains(path, " "):
+	case strings.ContainsAny(path, "?#") || !httpguts.ValidHeaderFieldValue(path) || strings.Contains(path, " "):
 		return fmt.Sprintf("path %q has characters that no path may have", shortened(path))
 	case strings.Contains(path, "//") || strings.Contains(path+"/", "/./") || strings.Contains(path+"/", "/../") ||
 		strings.Contains(lower, "%2f"):
@@ -139,28 +140,6 @@ func pathFault(path string) string {
 	default:
 		return ""
 	}
-}
-
-// token says whether a name is a token of RFC 9110, as header names are.
-func token(name string) bool {
-	for i := range len(name) {
-		c := name[i]
-		letter := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
-		if !letter && !strings.ContainsRune("!#$%&'*+-.^_`|~", rune(c)) {
-			return false
-		}
-	}
-	return name != ""
-}
-
-// printable says whether a value has no control characters but tabs (RFC 9110, field-value).
-func printable(text string) bool {
-	for i := range len(text) {
-		if c := text[i]; c < ' ' && c != '\t' || c == 0x7f {
-			return false
-		}
-	}
-	return true
 }
 
 func ruleOrder(a, b *model.Rule) int { return matchOrder(&a.Match, &b.Match) }

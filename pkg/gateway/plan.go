@@ -68,13 +68,6 @@ func (r reference) backend() (fleet.Backend, bool) {
 
 func empty(c model.HeaderChanges) bool { return len(c.Set)+len(c.Add)+len(c.Remove) == 0 }
 
-func value[T any](p *T) (zero T) {
-	if p == nil {
-		return zero
-	}
-	return *p
-}
-
 func duration(field string, given *gatewayv1.Duration) (*time.Duration, string) {
 	if given == nil {
 		return nil, ""

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/net/http/httpguts"
 	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
 
 	"crossway.dev/crossway/api/v1alpha1"
@@ -120,7 +121,7 @@ func healthCheck(given *v1alpha1.HealthCheck) (*model.HealthCheck, string) {
 	if given.HTTP == nil {
 		return check, ""
 	}
-	if check.Path = cmp.Or(given.HTTP.Path, "/"); check.Path[0] != '/' || !printable(check.Path) {
+	if check.Path = cmp.Or(given.HTTP.Path, "/"); check.Path[0] != '/' || !httpguts.ValidHeaderFieldValue(check.Path) {
 		return nil, fmt.Sprintf("healthCheck.http.path %q does not begin with / or has control characters", shortened(check.Path))
 	}
 	return check, ""

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"regexp/syntax"
 	"unicode/utf8"
+
+	"crossway.dev/crossway/pkg/condition"
 )
 
 // maxRegexSize bounds our estimate of RE2's program size. Edges accept
@@ -56,14 +58,4 @@ func programSize(program *syntax.Prog) int {
 }
 
 // shortened keeps a message readable.
-func shortened(text string) string {
-	const most = 64
-	if len(text) <= most {
-		return text
-	}
-	end := most
-	for !utf8.RuneStart(text[end]) {
-		end--
-	}
-	return text[:end] + "..."
-}
+func shortened(text string) string { return condition.Shortened(text, 64) }

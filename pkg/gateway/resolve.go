@@ -12,6 +12,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/utils/ptr"
 
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/condition"
@@ -105,7 +106,7 @@ func (b *build) resolveBackends(r *routeResult, plan *rulePlan) []model.Target {
 	}
 	targets := make([]model.Target, 0, len(groups)+1)
 	for _, g := range groups {
-		g.timeout = value(plan.base.BackendTimeout)
+		g.timeout = ptr.Deref(plan.base.BackendTimeout, 0)
 		target := model.Target{Assignment: r.assignment(g), Weight: g.weight}
 		if g.plan != nil {
 			target.Request, target.Response = g.plan.request, g.plan.response
@@ -151,7 +152,7 @@ func addToGroup(groups []*clusterGroup, plan *backendPlan, r resolvedBackend) []
 // settings, but for a health check, which a cluster may have for some of its
 // backends.
 func fit(x, y *model.ClusterPolicy) bool {
-	a, b := value(x), value(y)
+	a, b := ptr.Deref(x, model.ClusterPolicy{}), ptr.Deref(y, model.ClusterPolicy{})
 	if a.HealthCheck == nil || b.HealthCheck == nil {
 		a.HealthCheck, b.HealthCheck = nil, nil
 	}
@@ -207,7 +208,7 @@ func (b *build) resolveMirrors(r *routeResult, plan *rulePlan) []model.Mirror {
 			continue
 		}
 		resolved.backend.Weight = 1
-		g := &clusterGroup{protocol: resolved.protocol, policy: resolved.policy, timeout: value(plan.base.BackendTimeout),
+		g := &clusterGroup{protocol: resolved.protocol, policy: resolved.policy, timeout: ptr.Deref(plan.base.BackendTimeout, 0),
 			backends: []model.WeightedBackend{resolved.backend}, weight: 1}
 		mirrors = append(mirrors, model.Mirror{Assignment: r.assignment(g), Numerator: mirror.numerator, Denominator: mirror.denominator})
 	}
@@ -341,7 +342,7 @@ func (b *build) resolveImport(backend fleet.Backend, port int32) (resolvedBacken
 		if policy := b.policies[backend.Name]; policy != nil {
 			r.policy = policy.cluster
 		}
-		return r.withProtocol(value(p.AppProtocol))
+		return r.withProtocol(ptr.Deref(p.AppProtocol, ""))
 	}
 	if port == 0 {
 		return resolvedBackend{}, new(condition.BackendPortMissing(backend, offered))
@@ -368,7 +369,7 @@ func (b *build) resolveService(backend fleet.Backend, port int32) (resolvedBacke
 		}
 		if offered = append(offered, p.Port); p.Port == port {
 			r := resolvedBackend{backend: model.WeightedBackend{Backend: backend, Port: p.Port, PortName: p.Name}}
-			return r.withProtocol(value(p.AppProtocol))
+			return r.withProtocol(ptr.Deref(p.AppProtocol, ""))
 		}
 	}
 	if port == 0 {

@@ -14,7 +14,7 @@ import (
 
 // lastReports keeps the last reports.
 type lastReports struct {
-	deaf
+	noReporter
 	reports []condition.Report
 	calls   int
 }
@@ -35,13 +35,12 @@ func (l *lastReports) programmed() string {
 func TestProgressRunsNoBuild(t *testing.T) {
 	e := &edges{published: map[string]envoy.Resources{}, generation: map[string]uint64{}, connected: 1}
 	reporter := &lastReports{}
-	r := New(Options{Publisher: e, Assigner: e, Reporter: reporter, Keeper: NewKeeper(nil, nil, nil)})
+	r := New(Options{Publisher: e, Assigner: e, Reporter: reporter, PoolStatus: NewPoolStatusWriter(nil, nil, nil)})
 	in := inputOf(3)
-	r.feeds = []feed{{read: func(_ context.Context, _ client.Reader, into *gateway.Input) error {
+	r.watchKinds([]watchedKind{{rolledOut: true, list: func(_ context.Context, _ client.Reader, into *gateway.Input) error {
 		*into = in
 		return nil
-	}}}
-	r.mailbox = newMailbox(1)
+	}}})
 	pass := func(wantBuilds uint64, wantCalls int, want string) {
 		t.Helper()
 		if _, err := r.pass(t.Context()); err != nil {
@@ -64,6 +63,6 @@ func TestProgressRunsNoBuild(t *testing.T) {
 	pass(1, 3, "True all 4 connected edges serve this generation")
 	e.connected = 0
 	pass(1, 4, `False no edge of EdgePools "eu", "us" is connected; start Envoys there (chart edge) and look at EdgePool status`)
-	r.mailbox.put(func(b *mailbox) { b.stale[0] = true })
+	r.inbox.Add(func(p *pending) { p.stale[0] = true })
 	pass(2, 5, `False no edge of EdgePools "eu", "us" is connected; start Envoys there (chart edge) and look at EdgePool status`)
 }
