@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"crossway.dev/crossway/internal/lab"
+	"crossway.dev/crossway/internal/lab/kubelet"
 )
 
 // fleet is the one lab that the tests of this package share.
@@ -20,7 +21,7 @@ var fleet *lab.Lab
 
 func TestMain(m *testing.M) {
 	lab.Enter(lab.Entry{Build: []string{"echo"}})
-	cfg := lab.Config{LogDir: os.Getenv("LAB_LOG_DIR")}
+	cfg := lab.Config{LogDir: os.Getenv("LAB_LOG_DIR"), Images: kubelet.Images{"none": {}}}
 	if os.Getenv(childVariable) != "" {
 		cfg.Members = lab.Members[:1]
 	}
@@ -70,7 +71,7 @@ func apply(t *testing.T, c *lab.Cluster, namespace, manifests string) {
 	}
 }
 
-// eventually waits for a condition, asking often, and tells what it saw last.
+// eventually waits for a condition, and prints what it saw last.
 func eventually(t *testing.T, ctx context.Context, what string, is func() (bool, string)) {
 	t.Helper()
 	for {
@@ -170,8 +171,8 @@ spec:
 	}
 	for _, name := range []string{"db-0", "db-1"} {
 		eventually(t, within(t, 5*time.Second), name+" says its name", func() (bool, string) {
-			said, err := c.Logs(t.Context(), "statefulset", name, "db")
-			return said == name+"\n", fmt.Sprint(said, err)
+			output, err := c.Logs(t.Context(), "statefulset", name, "db")
+			return output == name+"\n", fmt.Sprint(output, err)
 		})
 	}
 }
@@ -190,12 +191,12 @@ spec:
 `)
 	eventually(t, within(t, 20*time.Second), "the pod succeeds", func() (bool, string) {
 		p, err := c.Client.CoreV1().Pods("account").Get(t.Context(), "whoami", metav1.GetOptions{})
-		said, _ := c.Logs(t.Context(), "account", "whoami", "whoami")
-		return err == nil && p.Status.Phase == v1.PodSucceeded, fmt.Sprint(err, p.Status.Phase, said)
+		output, _ := c.Logs(t.Context(), "account", "whoami", "whoami")
+		return err == nil && p.Status.Phase == v1.PodSucceeded, fmt.Sprint(err, p.Status.Phase, output)
 	})
-	said, err := c.Logs(t.Context(), "account", "whoami", "whoami")
-	if err != nil || strings.TrimSpace(said) != "system:serviceaccount:account:default" {
-		t.Errorf("the API server saw %q, %v", said, err)
+	output, err := c.Logs(t.Context(), "account", "whoami", "whoami")
+	if err != nil || strings.TrimSpace(output) != "system:serviceaccount:account:default" {
+		t.Errorf("the API server saw %q, %v", output, err)
 	}
 }
 
@@ -242,9 +243,9 @@ spec: {selector: {app: worker}, ports: [{port: 80}]}
 		e := slices.Items[0].Endpoints[0].Conditions
 		return *e.Terminating && *e.Serving && !*e.Ready, fmt.Sprint(e)
 	})
-	said, err := io.ReadAll(logs)
-	if err != nil || string(said) != "started\npreStop\nTERM\n" {
-		t.Errorf("the pod said %q (%v)", said, err)
+	output, err := io.ReadAll(logs)
+	if err != nil || string(output) != "started\npreStop\nTERM\n" {
+		t.Errorf("the pod said %q (%v)", output, err)
 	}
 	if err := c.AwaitPods(within(t, 10*time.Second), "graceful", "app=worker", 0); err != nil {
 		t.Fatal(err)
