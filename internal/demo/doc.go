@@ -1,4 +1,4 @@
-// Package demo tells Crossway's story on a running fleet and measures it: one
+// Package demo shows Crossway on a running fleet and measures it: one
 // step after another on the lab, each with what was expected and what was
 // seen, everything counted outside of Crossway. Figures and their bounds are
 // one table (Bounds); the demo has passed when every bound holds.

@@ -17,7 +17,7 @@ type Bound struct {
 	Figure string
 	Low    []float64
 	High   []float64
-	What   string // what it counts, in words
+	What   string // what it counts
 }
 
 // enough is the least number of requests behind a count of failures.
@@ -92,7 +92,7 @@ func (b Bound) Holds(values []float64) bool {
 	return true
 }
 
-// Expected gives the bound in words: "= 0", "<= 2", "9..11 0..0.2".
+// Expected gives the bound as text: "= 0", "<= 2", "9..11 0..0.2".
 func (b Bound) Expected() string {
 	parts := make([]string, len(b.Low))
 	for i := range b.Low {

@@ -22,16 +22,16 @@ func passed(t *testing.T, f Figures) bool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var told struct {
+	var result struct {
 		Passed bool `json:"passed"`
 	}
-	if err := json.Unmarshal(out, &told); err != nil {
+	if err := json.Unmarshal(out, &result); err != nil {
 		t.Fatal(err)
 	}
-	if told.Passed != (len(Judge(f)) == 0) {
-		t.Fatalf("out/demo.json says passed=%v, the exit status says %v", told.Passed, Judge(f))
+	if result.Passed != (len(Judge(f)) == 0) {
+		t.Fatalf("out/demo.json says passed=%v, the exit status says %v", result.Passed, Judge(f))
 	}
-	return told.Passed
+	return result.Passed
 }
 
 // Each figure, moved just past either end of its bound, turns the verdict.

@@ -100,7 +100,7 @@ func (s *Story) stats(ctx context.Context, e Edge, filter string) (map[string]st
 	return out, nil
 }
 
-// changes are the statistics by which an Envoy tells that a resource was
+// changes are the statistics by which an Envoy shows that a resource was
 // changed: what lds and cds added, modified and removed, and for each other
 // resource its version and how often it was updated.
 const changes = `((cluster|listener)_(added|modified|removed)|listener_in_place_updated|update_success|config_reload|\.version)$`
@@ -129,7 +129,7 @@ func (s *Story) Resources(ctx context.Context) (map[string]string, error) {
 		}
 	}
 	if len(out) == 0 {
-		return nil, fmt.Errorf("the edges tell nothing of their resources")
+		return nil, fmt.Errorf("the edges have no statistics of their resources")
 	}
 	return out, nil
 }

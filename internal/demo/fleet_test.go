@@ -13,6 +13,6 @@ func TestChangedResources(t *testing.T) {
 		t.Errorf("changed %q, want %q", got, want)
 	}
 	if got := ChangedResources(before, before); len(got) != 0 {
-		t.Errorf("nothing changed, and %q is told", got)
+		t.Errorf("nothing changed, and %q is reported", got)
 	}
 }

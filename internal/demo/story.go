@@ -171,7 +171,7 @@ func (s *Story) httpClient(region, host string) *http.Client {
 	return load.Client(s.Lab.Dialer(region), &tls.Config{RootCAs: s.roots, ServerName: host, MinVersion: tls.VersionTLS12})
 }
 
-// Await sends one request a time until one is as told.
+// Await sends one request a time until one is as expected.
 func (s *Story) Await(ctx context.Context, config load.Config, what string, is func(load.Sample) bool) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()

@@ -24,7 +24,7 @@ var ours = []struct{ image, name, pkg string }{
 	{"crossway/echo", "echo", "./internal/lab/echo/cmd/echo"},
 }
 
-// binVariable tells the program inside where Build put the programs.
+// binVariable is the directory in which Build put the programs, for the program inside.
 const binVariable = "CROSSWAY_LAB_BIN"
 
 // Build builds the project's own programs, all or those that are named

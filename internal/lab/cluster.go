@@ -33,9 +33,9 @@ type Cluster struct {
 	// REST is the administrator's configuration, over the control link: it
 	// works also while the cluster is cut off.
 	REST *rest.Config
-	// Client speaks for REST.
+	// Client is a client of REST.
 	Client kubernetes.Interface
-	// Kubeconfig is a file that says the same.
+	// Kubeconfig is a file with the same configuration.
 	Kubeconfig           string
 	PodCIDR, ServiceCIDR string
 	// NodeAddress is the address of the cluster's first node on the backbone.
@@ -177,10 +177,10 @@ func (c *Cluster) Kubectl(ctx context.Context, stdin []byte, args ...string) (st
 	cmd := exec.CommandContext(ctx, c.kubectl, append([]string{"--kubeconfig=" + c.Kubeconfig}, args...)...)
 	cmd.Env = append(os.Environ(), "HOME="+stateDir) // its discovery cache dies with the lab
 	cmd.Stdin = bytes.NewReader(stdin)
-	var out, said bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &said
+	var out, errOut bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errOut
 	if err := cmd.Run(); err != nil {
-		return out.String(), fmt.Errorf("cluster %s: kubectl %s: %w: %s", c.Name, strings.Join(args, " "), err, strings.TrimSpace(said.String()))
+		return out.String(), fmt.Errorf("cluster %s: kubectl %s: %w: %s", c.Name, strings.Join(args, " "), err, strings.TrimSpace(errOut.String()))
 	}
 	return out.String(), nil
 }
@@ -251,7 +251,7 @@ func readyPods(pods []v1.Pod) (int, string) {
 	return ready, strings.Join(text, "; ")
 }
 
-// Logs is what a container has said so far, over all its restarts.
+// Logs is what a container has written so far, over all its restarts.
 func (c *Cluster) Logs(ctx context.Context, namespace, pod, container string) (string, error) {
 	stream, err := c.Client.CoreV1().Pods(namespace).GetLogs(pod, &v1.PodLogOptions{Container: container}).Stream(ctx)
 	if err != nil {

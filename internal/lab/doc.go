@@ -20,6 +20,6 @@
 //		fleet.Cut("us-west")                               // its packets vanish
 //	}
 //
-// The rooms: install finds the programs, process runs them, network makes
+// The packages: install finds the programs, process runs them, network makes
 // nodes, regions and links, controlplane starts API servers, kubelet runs pods.
 package lab

@@ -68,7 +68,7 @@ func Enter(e Entry) {
 	os.Exit(code)
 }
 
-// Inside tells whether Enter has been passed.
+// Inside reports whether Enter has been passed.
 func Inside() bool { return os.Getpid() != 1 && insideMark() }
 
 func insideMark() bool {

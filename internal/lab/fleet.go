@@ -276,11 +276,11 @@ func (l *Lab) chart(ctx context.Context, c *Cluster, r release) error {
 		args = append(args, "--values", file)
 	}
 	cmd := exec.CommandContext(ctx, l.Programs.Helm, args...)
-	var said bytes.Buffer
-	cmd.Stderr = &said
+	var output bytes.Buffer
+	cmd.Stderr = &output
 	manifests, err := cmd.Output()
 	if err != nil {
-		return fmt.Errorf("render charts/%s: %w: %s", r.chart, err, strings.TrimSpace(said.String()))
+		return fmt.Errorf("render charts/%s: %w: %s", r.chart, err, strings.TrimSpace(output.String()))
 	}
 	if err := c.createNamespace(ctx, System); err != nil {
 		return err
@@ -292,8 +292,8 @@ func (c *Cluster) createNamespace(ctx context.Context, name string) error {
 	return c.Apply(ctx, []byte("apiVersion: v1\nkind: Namespace\nmetadata: {name: "+name+"}\n"))
 }
 
-// rolledOut waits for a Deployment of Crossway; where it waits in vain, it
-// says what its pods say.
+// rolledOut waits for a Deployment of Crossway; its error has the state
+// and logs of the pods.
 func (l *Lab) rolledOut(ctx context.Context, c *Cluster, deployment string) error {
 	_, err := c.Kubectl(ctx, nil, "rollout", "status", "-n", System, "deployment/"+deployment, "--timeout=60s")
 	if err == nil {

@@ -67,8 +67,8 @@ func TestPodSpec(t *testing.T) {
 	apply(t, c, "spec", mostOfASpec)
 	want := "first\nsecond\nhelloswordfishseen\nliteral-value swordfish hello all us-east 64 all\ndeep\n"
 	eventually(t, within(t, 20*time.Second), "the pod has spoken", func() (bool, string) {
-		said, err := c.Logs(t.Context(), "spec", "all", "main")
-		return said == want, fmt.Sprint(said, err)
+		output, err := c.Logs(t.Context(), "spec", "all", "main")
+		return output == want, fmt.Sprint(output, err)
 	})
 	if pod := get(t, "spec", "all"); ready(pod) {
 		t.Error("ready although its probe fails")

@@ -55,7 +55,7 @@ func update(ctx context.Context, c client.Client, o *discoveryv1.EndpointSlice) 
 	return err
 }
 
-// bare measures single writes until a watch of the bare namespace tells.
+// bare measures single writes until a watch of the bare namespace has them.
 func (b *Bench) bare(ctx context.Context, c client.WithWatch, list client.ObjectList, write func(turn int) (client.Object, error)) ([]time.Duration, error) {
 	if _, err := write(0); err != nil {
 		return nil, err
@@ -125,7 +125,7 @@ func next(ctx context.Context, w watch.Interface) (watch.Event, error) {
 	}
 }
 
-// drain takes what the watch tells of the state before.
+// drain reads the events of the state before.
 func drain(ctx context.Context, w watch.Interface) error {
 	for {
 		select {

@@ -48,7 +48,7 @@ type Bench struct {
 }
 
 // New prepares a fleet that was just installed (see LabConfig, LabInstall); it
-// tells on out what it does. The fleet is followed until ctx ends.
+// writes to out what it does. The fleet is followed until ctx ends.
 func New(ctx context.Context, fleet *lab.Lab, out io.Writer) (*Bench, error) {
 	b := &Bench{fleet: fleet, out: out}
 	var err error
@@ -88,7 +88,7 @@ func New(ctx context.Context, fleet *lab.Lab, out io.Writer) (*Bench, error) {
 	return b, err
 }
 
-// clientOf speaks without any limit of its own.
+// clientOf returns a client without rate limit.
 func clientOf(config *rest.Config) (client.WithWatch, error) {
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, gatewayv1.Install, mcsv1beta1.Install, v1alpha1.AddToScheme} {

@@ -50,7 +50,7 @@ func (b *Bench) burst(ctx context.Context, size int, f Figures) error {
 	return b.clear(ctx, all, size)
 }
 
-// costed does something and tells what it cost all programs together.
+// costed does something and returns what it cost all programs together.
 func (b *Bench) costed(ctx context.Context, what string, f Figures, do func() error) error {
 	both := []*lab.Cluster{b.fleet.Hub, b.fleet.Members[realMember]}
 	before := cpuByProgram()

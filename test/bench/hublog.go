@@ -31,23 +31,23 @@ func ParseLine(line []byte) (e Event, ok bool) {
 	if !found || !(bytes.Contains(text, []byte(`"pushed"`)) || bytes.Contains(text, []byte(`"acked"`)) || bytes.Contains(text, []byte(`"edge connected"`))) {
 		return Event{}, false
 	}
-	var said struct {
+	var entry struct {
 		Time      time.Time `json:"time"`
 		Msg       string    `json:"msg"`
 		Node      string    `json:"node"`
 		Type      string    `json:"type"`
 		Resources []string  `json:"resources"`
 	}
-	if err := json.Unmarshal(text, &said); err != nil || said.Time.IsZero() {
+	if err := json.Unmarshal(text, &entry); err != nil || entry.Time.IsZero() {
 		return Event{}, false
 	}
-	switch said.Msg {
+	switch entry.Msg {
 	case "pushed", "acked", "edge connected":
 	default:
 		return Event{}, false
 	}
-	e = Event{At: said.Time, What: said.Msg, Node: said.Node, Type: said.Type, Versions: make(map[string]string, len(said.Resources))}
-	for _, r := range said.Resources {
+	e = Event{At: entry.Time, What: entry.Msg, Node: entry.Node, Type: entry.Type, Versions: make(map[string]string, len(entry.Resources))}
+	for _, r := range entry.Resources {
 		name, version, _ := strings.Cut(r, " ")
 		e.Versions[name] = version
 	}
@@ -192,7 +192,7 @@ type sending struct {
 	at      time.Time
 }
 
-// See takes in an event and tells whether all edges have ACKed what they were
+// See adds an event and reports whether all edges have ACKed what they were
 // sent first after Began. Lines of one response may stand in either order: two
 // goroutines of the hub write them.
 func (p *Passage) See(e Event) bool {
@@ -218,16 +218,16 @@ func (p *Passage) note(e Event, version string) {
 		if p.acks[e.Node] == nil {
 			p.acks[e.Node] = map[string]time.Time{}
 		}
-		if _, told := p.acks[e.Node][version]; !told {
+		if _, ok := p.acks[e.Node][version]; !ok {
 			p.acks[e.Node][version] = e.At
 		}
 	}
-	if at, told := p.acks[e.Node][p.pushed[e.Node].version]; told {
+	if at, ok := p.acks[e.Node][p.pushed[e.Node].version]; ok {
 		p.acked[e.Node] = at
 	}
 }
 
-// Done tells whether all edges have ACKed.
+// Done reports whether all edges have ACKed.
 func (p *Passage) Done() bool { return len(p.acked) == p.Edges }
 
 // ToPush is from Began until the response to the last edge left.

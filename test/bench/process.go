@@ -18,7 +18,7 @@ import (
 // ticks a second of /proc/<pid>/stat: USER_HZ, 100 on every Linux that Go runs on.
 const ticks = 100
 
-// process is a running hub, as the kernel tells of it.
+// process is a running hub as /proc shows it.
 type process struct {
 	pid   int
 	began time.Time // to 10 ms, rounded down: never after the process began

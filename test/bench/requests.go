@@ -61,7 +61,7 @@ func since(before, now map[string]int) string {
 }
 
 // calm is how many writes of two clusters in calmSpan are none to wait for:
-// MemberClusters tell their numbers all the time.
+// MemberClusters report their numbers all the time.
 const (
 	calm     = 5
 	calmSpan = 2 * time.Second

@@ -141,7 +141,7 @@ func TestChartsAreAccepted(t *testing.T) {
 		{"member-agent", "replicas=2,hub.kubeconfigSecret=other,podAnnotations.a=b,nodeSelector.a=b,tolerations[0].operator=Exists,extraArgs={--x},imagePullSecrets[0].name=p,personas.create=false"},
 		{"edge", ""},
 		{"edge", "hostNetwork=false,regionNodeSelector=false,concurrency=2,metrics.enabled=false,drain.announceSeconds=0,certificateSecret=other,nodeSelector.a=b,tolerations[0].operator=Exists,extraArgs={--x},podAnnotations.a=b,rollout.maxSurge=50%,imagePullSecrets[0].name=p"},
-		// The words that YAML 1.1 takes for booleans and numbers are names here.
+		// What YAML 1.1 takes for booleans and numbers are names here.
 		{"edge", "pool=no,region=on,zone=y"},
 	} {
 		t.Run(c.chart+" "+c.values, func(t *testing.T) {

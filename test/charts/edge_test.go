@@ -160,7 +160,7 @@ func TestEdgeIsNotReadyWithoutHub(t *testing.T) {
 		out, _ := e.command(t.Context(), "ask", "GET", "/server_info").Output()
 		return strings.Contains(string(out), "INITIALIZING")
 	})
-	// Unless told not to, Envoy gives up waiting for clusters after 15 s and for
+	// By default, Envoy gives up waiting for clusters after 15 s and for
 	// listeners after 15 more.
 	for end := time.Now().Add(32 * time.Second); time.Now().Before(end); time.Sleep(time.Second) {
 		if err := e.command(t.Context(), "ready").Run(); err == nil {

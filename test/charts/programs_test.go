@@ -39,7 +39,7 @@ func (p *program) Write(line []byte) (int, error) {
 	return p.log.Write(line)
 }
 
-func (p *program) said() string {
+func (p *program) output() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.log.String()
@@ -84,19 +84,19 @@ func launch(t *testing.T, chart, values, pkg string, files map[string]string, mo
 	return p
 }
 
-// stop ends the program as a kubelet does, and reads what it said meanwhile.
+// stop ends the program as a kubelet does, and reads its output meanwhile.
 func (p *program) stop() {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	if err := p.cmd.Wait(); err != nil {
 		p.t.Errorf("%s ended with %v", filepath.Base(p.cmd.Path), err)
 	}
-	for line := range strings.Lines(p.said()) {
+	for line := range strings.Lines(p.output()) {
 		if strings.Contains(strings.ToLower(line), "forbidden") {
 			p.t.Errorf("%s lacks a right: %s", filepath.Base(p.cmd.Path), line)
 		}
 	}
 	if p.t.Failed() {
-		p.t.Log(p.said())
+		p.t.Log(p.output())
 	}
 }
 

@@ -309,10 +309,10 @@ func TestNoChartAsksForEverything(t *testing.T) {
 			o.SetKind("ClusterRole")
 			into(t, o, &role)
 			for _, rule := range role.Rules {
-				said := fmt.Sprint(rule.Verbs, rule.APIGroups, rule.Resources)
+				what := fmt.Sprint(rule.Verbs, rule.APIGroups, rule.Resources)
 				for _, word := range []string{"*", "escalate", "bind", "impersonate"} {
-					if strings.Contains(strings.NewReplacer("rolebindings", "").Replace(said), word) {
-						t.Errorf("charts/%s: role %s has %s: %s", chart, o.GetName(), word, said)
+					if strings.Contains(strings.NewReplacer("rolebindings", "").Replace(what), word) {
+						t.Errorf("charts/%s: role %s has %s: %s", chart, o.GetName(), word, what)
 					}
 				}
 			}

@@ -42,7 +42,7 @@ metadata: {name: awake, namespace: shop}
 		return slices.ContainsFunc(now, func(line string) bool { return strings.Contains(line, "/awake.shop ") }), strings.Join(now, "\n")
 	})
 	eventually(t, "the hub's verdict on the new export, in the member", func() (bool, string) {
-		lines := told(t, object{"us-west", "serviceexport", "shop", "awake"})
+		lines := conditionsOf(t, object{"us-west", "serviceexport", "shop", "awake"})
 		return slices.ContainsFunc(lines, func(l string) bool { return strings.HasPrefix(l, "Ready=True") }), strings.Join(lines, "\n")
 	})
 	after := pushed(t, "member-us-west")

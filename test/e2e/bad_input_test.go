@@ -15,18 +15,18 @@ import (
 	"crossway.dev/crossway/internal/lab/load"
 )
 
-// mistake is one thing that a user gets wrong, and what he is told.
+// mistake is one thing that a user gets wrong, and what the status reports.
 type mistake struct {
 	name    string
 	cluster string // where it is applied
 	what    string
 	on      object // that says so
 	verdict string
-	words   []string // which object, what is wrong, what to do
+	message []string // which object, what is wrong, what to do
 }
 
 // backend is a route at the shared Gateway, same port and hostname as the
-// loaded neighbour, with a backendRef as told.
+// loaded neighbour, with the given backendRef.
 func backend(name, reference string) string {
 	return fmt.Sprintf(`
 apiVersion: gateway.networking.k8s.io/v1
@@ -100,16 +100,16 @@ metadata: {name: %s, namespace: shop}
 `, name)
 }
 
-// Each mistake is told on the object that has it: which object, what is wrong,
+// Each mistake is reported on the object that has it: which object, what is wrong,
 // what to do. A neighbour on the same Gateway, port and hostname loses nothing
 // meanwhile, and with all mistakes in place a new route still arrives.
-func TestMistakesAreToldAndHurtNobody(t *testing.T) {
+func TestMistakesAreReportedAndHurtNobody(t *testing.T) {
 	loaded(t, story.Client("us", "store.example.com", 100), 1000, func() {
 		for _, m := range mistakes {
 			apply(t, clusterNamed(t, m.cluster), m.what)
 		}
 		for _, m := range mistakes {
-			t.Run(m.name, func(t *testing.T) { says(t, m.on, m.verdict, m.words...) })
+			t.Run(m.name, func(t *testing.T) { says(t, m.on, m.verdict, m.message...) })
 		}
 		t.Run("certificates", certificates)
 		apply(t, story.Lab.Hub, routeTo("shop", "later", "later.example.com", "store", 8080))
@@ -148,7 +148,7 @@ func certificates(t *testing.T) {
 	for name, word := range map[string]string{"not-one": "is not a PEM certificate chain", "mismatched": "do not make a pair", "missing": "there is no Secret"} {
 		says(t, shared, "ResolvedRefs=False InvalidCertificateRef", `"infra/`+name+`"`, word)
 	}
-	t.Log(strings.Join(told(t, shared), "\n"))
+	t.Log(strings.Join(conditionsOf(t, shared), "\n"))
 }
 
 // secretData is a Secret's data, base64.
@@ -202,7 +202,7 @@ func TestForeignEndpointsReachNoEnvoy(t *testing.T) {
 	for _, on := range []object{{"us-west", "serviceexport", "shop", "smuggled"}, {"hub", "memberexport", "member-us-west", "smuggled.shop"}} {
 		says(t, on, "EndpointsAdmitted=False EndpointsRefused", "10.2.77.77", "203.0.113.77", "2001:db8::77", `spec.endpointCIDRs of MemberCluster "us-west"`)
 	}
-	t.Log(strings.Join(told(t, object{"us-west", "serviceexport", "shop", "smuggled"}), "\n"))
+	t.Log(strings.Join(conditionsOf(t, object{"us-west", "serviceexport", "shop", "smuggled"}), "\n"))
 	config := story.Client("us", "smuggled.example.com", 50)
 	check(t, story.Await(t.Context(), config, "the good endpoint", func(s load.Sample) bool { return s.Status == 200 }))
 	lossless(t, load.Run(t.Context(), config, 100))

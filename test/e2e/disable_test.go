@@ -84,7 +84,7 @@ func installHub(ctx context.Context, disabled string) error {
 // lasts 15 s, and without a leader exports are not merged.
 func awaitLeader(ctx context.Context) error {
 	holder := ""
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
+	for deadline := time.Now().Add(timeout); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
 		pods, err := story.Lab.Hub.Client.CoreV1().Pods(lab.System).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=crossway-hub"})
 		if err != nil {
 			return err

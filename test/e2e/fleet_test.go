@@ -14,20 +14,20 @@ import (
 	"crossway.dev/crossway/internal/lab/load"
 )
 
-// patience is for what takes a moment: the demo alone judges how long.
-const patience = 45 * time.Second
+// timeout of eventually. How fast something is, the demo judges.
+const timeout = 45 * time.Second
 
-// eventually asks again and again until something is so.
+// eventually asks until the answer is yes.
 func eventually(t *testing.T, what string, ask func() (ok bool, seen string)) {
 	t.Helper()
 	seen := ""
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
+	for deadline := time.Now().Add(timeout); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
 		var ok bool
 		if ok, seen = ask(); ok {
 			return
 		}
 	}
-	t.Fatalf("waited %s for %s; last seen:\n%s", patience, what, seen)
+	t.Fatalf("waited %s for %s; last seen:\n%s", timeout, what, seen)
 }
 
 func check(t *testing.T, err error) {
@@ -75,9 +75,9 @@ type object struct{ Cluster, Kind, Namespace, Name string }
 
 func (o object) String() string { return o.Cluster + ": " + o.Kind + " " + o.Namespace + "/" + o.Name }
 
-// told are the conditions of an object, wherever in its status they are, as
+// conditionsOf returns the conditions of an object, wherever in its status they are, as
 // lines "Type=Status Reason: message".
-func told(t *testing.T, o object) []string {
+func conditionsOf(t *testing.T, o object) []string {
 	t.Helper()
 	c := clusterNamed(t, o.Cluster)
 	out, err := c.Kubectl(t.Context(), nil, "get", o.Kind, "-n", o.Namespace, o.Name, "-o", "json")
@@ -108,23 +108,23 @@ func conditionsIn(value any) (lines []string) {
 }
 
 // says waits until an object has a condition that begins like verdict and whose
-// message has all words.
-func says(t *testing.T, o object, verdict string, words ...string) {
+// message has all parts.
+func says(t *testing.T, o object, verdict string, parts ...string) {
 	t.Helper()
-	eventually(t, fmt.Sprintf("%s to say %s with %q", o, verdict, words), func() (bool, string) {
-		lines := told(t, o)
+	eventually(t, fmt.Sprintf("%s to say %s with %q", o, verdict, parts), func() (bool, string) {
+		lines := conditionsOf(t, o)
 		return slices.ContainsFunc(lines, func(line string) bool {
-			return strings.HasPrefix(line, verdict) && !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(line, w) })
+			return strings.HasPrefix(line, verdict) && !slices.ContainsFunc(parts, func(p string) bool { return !strings.Contains(line, p) })
 		}), strings.Join(lines, "\n")
 	})
 }
 
 // loaded runs a story while a neighbour is loaded, and sees that the neighbour lost nothing.
-func loaded(t *testing.T, config load.Config, fewest int, tell func()) {
+func loaded(t *testing.T, config load.Config, fewest int, act func()) {
 	t.Helper()
 	recorder := load.Start(t.Context(), config)
 	defer recorder.Stop()
-	tell()
+	act()
 	for len(recorder.Samples()) < fewest && t.Context().Err() == nil {
 		time.Sleep(100 * time.Millisecond)
 	}
@@ -155,7 +155,7 @@ func lastSeconds(samples []load.Sample, seconds int) []load.Sample {
 	return load.Between(samples, last.Add(-time.Duration(seconds)*time.Second), last)
 }
 
-// awaitPart waits until, over two seconds, the part that clusters answer is as told.
+// awaitPart waits until, over two seconds, the part that clusters answer is as expected.
 func awaitPart(t *testing.T, recorder *load.Recorder, what string, is func(part float64) bool, clusters ...string) {
 	t.Helper()
 	eventually(t, what, func() (bool, string) {

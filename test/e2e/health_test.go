@@ -59,7 +59,7 @@ func TestDeadClusterOfAWholeBackend(t *testing.T) {
 
 // The same where the dead backend has nearly all of the weight and header changes of its own, also with hardly a client:
 // a try that fails is followed by others until the backend's weight has moved, and ejections that end are no second loss.
-// Lone clients tell by luck, so there are several, each of an import of its own.
+// A lone client decides by luck, so there are several, each of an import of its own.
 func TestDeadClusterOfNearlyAll(t *testing.T) {
 	for _, c := range []struct {
 		name     string

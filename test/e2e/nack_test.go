@@ -49,10 +49,10 @@ spec:
     filters: [{type: ResponseHeaderModifier, responseHeaderModifier: {set: [{name: X-Version, value: %s}]}}]
 `
 
-// One Envoy has a lower RE2 limit than the hub assumes, and refuses a route in
-// earnest. The route says so in Envoy's words, is left out, and its neighbours
-// on the same Gateway, port and hostname go on changing; the verdict outlives
-// the hub, and mending the route ends it.
+// One Envoy has a lower RE2 limit than the hub assumes, and really refuses a
+// route. The route says so with the message of Envoy, is left out, and its neighbours
+// on the same Gateway, port and hostname go on changing; the verdict stays when
+// the hub restarts, and mending the route ends it.
 func TestRefusalByAnEdgeIsTheRoutesOwn(t *testing.T) {
 	loaded(t, story.Client("eu", "store.example.com", 60), 1000, func() {
 		strict := strictEdge(t)
@@ -60,7 +60,7 @@ func TestRefusalByAnEdgeIsTheRoutesOwn(t *testing.T) {
 		heavy := object{"hub", "httproute", "shop", "heavy"}
 		apply(t, story.Lab.Hub, fmt.Sprintf(heavyRoute, "/heavy/[a-z]{150}"))
 		says(t, heavy, "Accepted=False RefusedByEdge", "an edge refused this generation of the route", "/heavy/[a-z]{150}")
-		t.Log(strings.Join(told(t, heavy), "\n"))
+		t.Log(strings.Join(conditionsOf(t, heavy), "\n"))
 		if after := metric(t, "crossway_xds_nacks_total"); after <= before {
 			t.Errorf("the refusal is not counted: %v, then %v", before, after)
 		}

@@ -53,7 +53,7 @@ type Cluster struct {
 	// REST is the administrator's configuration (group system:masters), with
 	// no client-side rate limit.
 	REST *rest.Config
-	// Kubeconfig is a file that says the same.
+	// Kubeconfig is a file with the same configuration.
 	Kubeconfig string
 
 	APIServer, ControllerManager *process.Process

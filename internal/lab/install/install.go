@@ -129,12 +129,12 @@ func (i *installer) lock(ctx context.Context) (func(), error) {
 	if err != nil {
 		return nil, err
 	}
-	for told := false; ; told = true {
+	for printed := false; ; printed = true {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {
 			return func() { f.Close() }, nil
 		}
-		if !told {
+		if !printed {
 			fmt.Fprintln(i.progress, "waiting for another run that installs programs ...")
 		}
 		select {
@@ -145,7 +145,7 @@ func (i *installer) lock(ctx context.Context) (func(), error) {
 	}
 }
 
-// step runs one slow act and tells that it began and how long it took.
+// step runs a slow act, and prints that it began and how long it took.
 func (i *installer) step(what string, act func() error) error {
 	begin := time.Now()
 	fmt.Fprintf(i.progress, "%s ...\n", what)
@@ -186,7 +186,7 @@ func exists(path string) bool {
 	return err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0
 }
 
-// run runs a command and returns what it said where it fails.
+// run runs a command; its error has the command's output.
 func run(ctx context.Context, dir string, env []string, command ...string) error {
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	cmd.Dir, cmd.Env = dir, append(os.Environ(), env...)

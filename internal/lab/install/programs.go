@@ -125,8 +125,8 @@ func (i *installer) envoy(ctx context.Context) (string, error) {
 		return out, nil
 	}
 	if path, err := exec.LookPath("envoy"); err == nil {
-		said, err := exec.CommandContext(ctx, path, "--version").Output()
-		if err == nil && strings.Contains(string(said), "/"+EnvoyVersion+"/") {
+		output, err := exec.CommandContext(ctx, path, "--version").Output()
+		if err == nil && strings.Contains(string(output), "/"+EnvoyVersion+"/") {
 			return path, nil
 		}
 	}
@@ -195,7 +195,7 @@ func command(name string) func(context.Context) bool {
 	}
 }
 
-// compiles tells whether the C compiler finds the C library's headers.
+// compiles reports whether the C compiler finds the C library's headers.
 func compiles(ctx context.Context) bool {
 	cmd := exec.CommandContext(ctx, "gcc", "-E", "-x", "c", "-")
 	cmd.Stdin = strings.NewReader("#include <stdlib.h>\n")

@@ -161,15 +161,15 @@ func TestLog(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var said []string
+	var output []string
 	for line := range strings.Lines(string(data)) {
 		stamp, text, _ := strings.Cut(line, " ")
 		if _, err := time.Parse(time.RFC3339Nano, stamp); err != nil {
 			t.Error(err)
 		}
-		said = append(said, text)
+		output = append(output, text)
 	}
-	if got := strings.Join(said, ""); got != "one\ntwo\nthree\n" {
+	if got := strings.Join(output, ""); got != "one\ntwo\nthree\n" {
 		t.Errorf("%q", got)
 	}
 	now := time.Date(2026, 1, 1, 0, 0, 10, 500, time.UTC)

@@ -18,11 +18,11 @@ import (
 	"crossway.dev/crossway/internal/lab/network"
 )
 
-// eager is how often a container is probed that has not been ready yet.
-const eager = 100 * time.Millisecond
+// startProbeInterval is how often a container is probed that has not been ready yet.
+const startProbeInterval = 100 * time.Millisecond
 
-// tellAfter is how many probes fail in a row before the pod's message says why.
-const tellAfter = 50
+// failuresBeforeMessage is how many probes fail in a row before the pod's message says why.
+const failuresBeforeMessage = 50
 
 // probe keeps c.ready true to the container's readiness probe until ctx ends.
 func (c *container) probe(ctx context.Context) {
@@ -50,7 +50,7 @@ func (c *container) probe(ctx context.Context) {
 		if failed++; err == nil {
 			failed = 0
 		}
-		if failed == tellAfter {
+		if failed == failuresBeforeMessage {
 			c.w.explain("Unhealthy", fmt.Sprintf("readiness probe of %s: %v", c.spec.Name, err))
 		}
 		if (!ready && inARow >= max(1, p.SuccessThreshold)) || (ready && inARow >= max(1, p.FailureThreshold)) {
@@ -60,7 +60,7 @@ func (c *container) probe(ctx context.Context) {
 		}
 		pause := time.Duration(max(1, p.PeriodSeconds)) * time.Second
 		if !ready {
-			pause = eager
+			pause = startProbeInterval
 		}
 		if !sleep(ctx, pause) {
 			return
@@ -85,7 +85,7 @@ func (c *container) accepts(ctx context.Context) bool {
 			continue
 		}
 		for c.dial(ctx, c.w.address(), intstr.FromInt32(p.ContainerPort)) != nil {
-			if !sleep(ctx, eager/5) {
+			if !sleep(ctx, startProbeInterval/5) {
 				return false
 			}
 		}

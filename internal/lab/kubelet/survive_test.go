@@ -146,7 +146,7 @@ func TestGuard(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	if err := (&sandboxed{}).exec(t.Context(), execution{}); err == nil {
-		t.Error("a command without words must be an error")
+		t.Error("an empty command must be an error")
 	}
 }
 
@@ -161,7 +161,7 @@ func TestSidecarIsReported(t *testing.T) {
 }
 
 // A node without pod network takes pods with hostNetwork only, however few
-// pods it has; a pod that only such nodes may take is told so.
+// pods it has; a pod that only such nodes may take has that in its reason.
 func TestSchedulerLeavesNodesWithoutPodNetwork(t *testing.T) {
 	client := fake.NewClientset()
 	var nodes []*v1.Node

@@ -17,7 +17,7 @@ func Failed(samples []Sample) int {
 	return len(samples) - Count(samples, func(s Sample) bool { return s.Status == http.StatusOK })
 }
 
-// Count counts the samples that are as told.
+// Count counts the samples for which is returns true.
 func Count(samples []Sample, is func(Sample) bool) int {
 	n := 0
 	for _, s := range samples {
@@ -53,7 +53,7 @@ func Part(samples []Sample, clusters ...string) float64 {
 }
 
 // SettledAfter is how long after begin the first window of one second starts
-// from which every window of the next hold is as told. Windows start every
+// from which every window of the next hold is good. Windows start every
 // 100 ms. False where none is: the samples end too early, or never settle.
 func SettledAfter(samples []Sample, begin time.Time, hold time.Duration, good func(window []Sample) bool) (time.Duration, bool) {
 	const window, step = time.Second, 100 * time.Millisecond
@@ -77,8 +77,8 @@ func SettledAfter(samples []Sample, begin time.Time, hold time.Duration, good fu
 	return 0, false
 }
 
-// FirstSpan is how long after begin the first span starts that as a whole is
-// as told. Spans start every 100 ms. False where none is before the samples end.
+// FirstSpan is how long after begin the first span starts that is
+// good as a whole. Spans start every 100 ms. False where none is before the samples end.
 func FirstSpan(samples []Sample, begin time.Time, span time.Duration, good func(span []Sample) bool) (time.Duration, bool) {
 	samples = sorted(samples)
 	if len(samples) == 0 {

@@ -211,14 +211,14 @@ func (n *Network) plug(node *Node, bridge, outer, inner string, address netip.Pr
 	return node.handle.LinkSetUp(link)
 }
 
-// connect tells every node, and the lab itself, who is where: permanent
+// connect gives every node, and the lab itself, the addresses of all: permanent
 // neighbours and the routes to pods and gateway addresses.
 func (n *Network) connect() error {
-	if err := n.know(n.root, "backbone", netip.Addr{}); err != nil {
+	if err := n.addNeighbours(n.root, "backbone", netip.Addr{}); err != nil {
 		return err
 	}
 	for _, node := range n.Nodes {
-		if err := n.know(node.handle, "eth0", node.Address); err != nil {
+		if err := n.addNeighbours(node.handle, "eth0", node.Address); err != nil {
 			return fmt.Errorf("routes of %s: %w", node.Name, err)
 		}
 		if !node.spec.Services.IsValid() {
@@ -235,7 +235,7 @@ func (n *Network) connect() error {
 	return nil
 }
 
-func (n *Network) know(h *netlink.Handle, device string, self netip.Addr) error {
+func (n *Network) addNeighbours(h *netlink.Handle, device string, self netip.Addr) error {
 	link, err := h.LinkByName(device)
 	if err != nil {
 		return err

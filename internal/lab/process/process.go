@@ -52,8 +52,8 @@ type Process struct {
 	asked atomic.Bool // to end
 }
 
-// NewGroup returns an empty Group; Close ends it. Where unexpected is not nil,
-// it hears of each process that ends although nobody has asked it to.
+// NewGroup returns an empty Group; Close ends it. unexpected, if
+// not nil, is called for each process that ends without having been asked to.
 func NewGroup(unexpected func(*Process)) *Group {
 	g := &Group{unexpected: unexpected, requests: make(chan request)}
 	go g.fork()
@@ -163,7 +163,7 @@ func (p *Process) Stop(grace time.Duration) {
 // Done is closed when the process has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
-// Err tells why an ended process ended, with the last lines of its log.
+// Err is why an ended process ended, with the last lines of its log.
 func (p *Process) Err() error {
 	data, _ := os.ReadFile(p.log)
 	lines := strings.Split(strings.TrimSpace(string(data)), "\n")

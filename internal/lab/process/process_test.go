@@ -46,7 +46,7 @@ func TestGroup(t *testing.T) {
 	}
 }
 
-// A process does not outlive its owner that is killed.
+// A process ends with its owner that is killed.
 func TestOwnerKilled(t *testing.T) {
 	if os.Getenv("PROCESS_TEST_OWNER") != "" {
 		p, err := NewGroup(nil).Start(Spec{Args: []string{"sleep", "1000"}})

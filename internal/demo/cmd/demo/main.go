@@ -1,4 +1,4 @@
-// Command demo starts a whole fleet on this machine, tells Crossway's story on
+// Command demo starts a whole fleet on this machine, shows Crossway on
 // it with measured figures, and writes them to a file. Its exit status is 0
 // exactly when every bound holds.
 package main
@@ -22,7 +22,7 @@ import (
 
 func main() {
 	out := flag.String("out", "out/demo.json", "file for the figures")
-	only := flag.String("steps", "", "comma list of steps to tell; empty: the whole story (only the whole story can pass)")
+	only := flag.String("steps", "", "comma list of steps to run; empty: the whole story (only the whole story can pass)")
 	logs := flag.String("logs", "", "directory to keep the logs of all programs in; empty: they go with the lab")
 	hub := flag.String("hub-values", "", "YAML values for charts/hub, for instance 'logLevel: debug'")
 	flag.Parse()
