@@ -23,6 +23,7 @@ type routeResult struct {
 	rules        []model.Rule // in the order in which they are tried
 	assignments  []model.Assignment
 	unresolved   []condition.Condition // what references are wrong, in spec order
+	policies     []fleet.ObjectRef     // that act on its backends
 	attachPoints []attachPoint
 	report       objectReport
 	ours         bool // a parent is, or was, a Gateway of ours

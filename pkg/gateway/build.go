@@ -13,19 +13,20 @@ import (
 
 // build is one Build on its way.
 type build struct {
-	in       Input
-	last     *Memo // of the last Build; never nil
-	same     bool  // all inputs but routes are the same objects as in last
-	memo     *Memo // of this Build
-	index    *index
-	cached   map[routeSource]*routeResult // of the last Build
-	model    model.Model
-	reports  []*objectReport
-	parents  map[fleet.ObjectName]*gatewayState // Gateways of ours
-	policies map[fleet.ServiceName]*policy      // in force
-	secrets  map[fleet.ObjectName]string        // certificateFault of each Secret looked at
-	shared   map[fleet.RouteRef]bool            // routes that have a host together with another one
-	shadows  []shadow
+	in            Input
+	last          *Memo // of the last Build; never nil
+	same          bool  // all inputs but routes are the same objects as in last
+	memo          *Memo // of this Build
+	index         *index
+	cached        map[routeSource]*routeResult // of the last Build
+	model         model.Model
+	reports       []*objectReport
+	policyReports []*objectReport                    // for reportPolicies
+	parents       map[fleet.ObjectName]*gatewayState // Gateways of ours
+	policies      map[fleet.ServiceName]*policy      // in force
+	secrets       map[fleet.ObjectName]string        // certificateFault of each Secret looked at
+	shared        map[fleet.RouteRef]bool            // routes that have a host together with another one
+	shadows       []shadow
 }
 
 // Build says what a snapshot means: what all edges serve, and all that Report
@@ -72,6 +73,7 @@ func (b *build) buildAll() {
 		b.serve(p)
 		b.reportGateway(p)
 	}
+	b.reportPolicies()
 	b.addSecrets()
 	b.reportShadows()
 	b.sort()

@@ -137,10 +137,11 @@ func (b *build) patch() (Result, bool) {
 }
 
 // patchable says whether a route that came to r and now comes to other changes
-// nothing but its own rules, the contents of its assignments and its report.
+// nothing but its own rules, the contents of its assignments and its report: no
+// Gateway's report, and no policy's, whose ancestors may depend on its routes.
 func (r *routeResult) patchable(other *routeResult) bool {
 	sameKeys := slices.EqualFunc(r.assignments, other.assignments, func(x, y model.Assignment) bool { return x.Key == y.Key })
-	return r.ours == other.ours && slices.Equal(r.attachPoints, other.attachPoints) && sameKeys &&
+	return r.ours == other.ours && slices.Equal(r.policies, other.policies) && slices.Equal(r.attachPoints, other.attachPoints) && sameKeys &&
 		(len(r.attachPoints) == 0 || len(r.rules) > 0 && slices.Equal(r.plan.hosts, other.plan.hosts))
 }
 

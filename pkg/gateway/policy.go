@@ -23,7 +23,7 @@ type policy struct {
 }
 
 // judgePolicies finds the policy in force for each import, the oldest of
-// several (GEP-713), and reports on all. Run it before routes are resolved.
+// several (GEP-713), and prepares the reports on all. It runs before routes are resolved.
 func (b *build) judgePolicies() {
 	b.policies = make(map[fleet.ServiceName]*policy, len(b.in.Policies))
 	for _, given := range sortedByAge(b.in.Policies) {
@@ -37,13 +37,19 @@ func (b *build) judgePolicies() {
 				Conditions: []condition.Condition{b.judgeTarget(given, string(target.Group), string(target.Kind), name)},
 			})
 		}
-		b.reports = append(b.reports, report)
+		b.policyReports = append(b.policyReports, report)
 	}
 	for _, p := range b.policies {
 		b.model.Imports = append(b.model.Imports, p.imports)
 	}
 	slices.SortFunc(b.model.Imports, func(a, b model.ImportPolicy) int { return a.Backend.Compare(b.Backend) })
 }
+
+// reportPolicies reports on policies once all routes are attached: the ancestors
+// of a policy may depend on which routes use it (routeResult.policies) and on
+// the Gateways that these are attached to. BackendPolicy's ancestors are its
+// targets, whatever routes there are.
+func (b *build) reportPolicies() { b.reports = append(b.reports, b.policyReports...) }
 
 // judgeTarget puts a policy in force for one target, or says why not.
 func (b *build) judgeTarget(given *v1alpha1.BackendPolicy, group, kind string, target fleet.ObjectName) condition.Condition {

@@ -62,3 +62,28 @@ func TestBackendsWithDifferentPoliciesAreApart(t *testing.T) {
 		t.Errorf("a health check beside none: %d groups", n)
 	}
 }
+
+// A route that begins to use a policy is not patched: the policy's ancestors,
+// which are reported after all routes are attached, may be others then.
+func TestRouteChangesAncestors(t *testing.T) {
+	w := newWorld(t)
+	w.add(baseObjects + "---\n" + `kind: BackendPolicy
+metadata: {name: store, namespace: shop}
+spec: {targetRefs: [{group: multicluster.x-k8s.io, kind: ServiceImport, name: store}], capacity: {maxRatePerEndpoint: 5}}
+---
+kind: HTTPRoute
+metadata: {name: store, namespace: shop}
+spec:
+  parentRefs: [{name: shared, namespace: infra}]
+  rules: [{backendRefs: [{group: multicluster.x-k8s.io, kind: ServiceImport, name: store, port: 8080}]}]
+`)
+	last := Build(w.in)
+	using := last.Memo.results[0]
+	if len(using.policies) != 1 || using.policies[0].String() != "BackendPolicy shop/store" {
+		t.Fatalf("policies %v", using.policies)
+	}
+	other := *using
+	if other.policies = nil; !using.patchable(using) || using.patchable(&other) {
+		t.Error("a route's policies do not decide whether it is patched")
+	}
+}

@@ -93,6 +93,7 @@ func (b *build) resolveBackends(r *routeResult, plan *rulePlan) []model.Target {
 			unusable += backend.weight
 			continue
 		}
+		r.uses(resolved.from)
 		if plan.fault != "" {
 			continue
 		}
@@ -196,6 +197,13 @@ func (g *clusterGroup) setFallback(groups []*clusterGroup) {
 	}
 }
 
+// uses notes the policy that acts on a backend.
+func (r *routeResult) uses(policy fleet.ObjectRef) {
+	if policy != (fleet.ObjectRef{}) && !slices.Contains(r.policies, policy) {
+		r.policies = append(r.policies, policy)
+	}
+}
+
 func (b *build) resolveMirrors(r *routeResult, plan *rulePlan) []model.Mirror {
 	var mirrors []model.Mirror
 	for _, mirror := range plan.mirrors {
@@ -204,6 +212,7 @@ func (b *build) resolveMirrors(r *routeResult, plan *rulePlan) []model.Mirror {
 			r.unresolved = append(r.unresolved, *wrong)
 			continue
 		}
+		r.uses(resolved.from)
 		if plan.fault != "" || mirror.numerator == 0 {
 			continue
 		}
@@ -289,6 +298,7 @@ type resolvedBackend struct {
 	backend  model.WeightedBackend // without weight
 	protocol model.BackendProtocol
 	policy   *model.ClusterPolicy
+	from     fleet.ObjectRef // the policy in force; zero: none
 }
 
 // resolve finds what a backendRef of a route stands for, or says what is wrong. Whether a thing exists is said only to who may name it.
@@ -340,7 +350,7 @@ func (b *build) resolveImport(backend fleet.Backend, port int32) (resolvedBacken
 		r := resolvedBackend{backend: model.WeightedBackend{Backend: backend, Port: p.Port, PortName: p.Name}}
 		r.backend.Clusters = offeredBy(found, p)
 		if policy := b.policies[backend.Name]; policy != nil {
-			r.policy = policy.cluster
+			r.policy, r.from = policy.cluster, fleet.ObjectRef{Kind: condition.BackendPolicy, Name: policy.winner}
 		}
 		return r.withProtocol(ptr.Deref(p.AppProtocol, ""))
 	}
