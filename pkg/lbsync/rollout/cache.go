@@ -37,7 +37,8 @@ type partCache[K comparable, T any] struct {
 	equal   func(a, b T) bool
 	program func(T) lbsync.Program // a Program of nothing else
 
-	last listEntry[T]
+	last    listEntry[T]
+	changed bool // get was called in this round
 }
 
 // listEntry keeps the resources of the last list of parts that was asked for.
@@ -130,6 +131,7 @@ func (c *partCache[K, T]) markUsed() {
 
 // get returns the resources of one part.
 func (c *partCache[K, T]) get(key K, part T) envoy.Resources {
+	c.changed = true
 	cached := c.entries[key]
 	if cached == nil || !c.equal(cached.part, part) {
 		cached = &entry[T]{part: part, resources: envoy.Translate(c.program(part))}
@@ -141,6 +143,11 @@ func (c *partCache[K, T]) get(key K, part T) envoy.Resources {
 
 // sweep drops the parts that no pool has asked for since the last sweep.
 func (c *partCache[K, T]) sweep() {
+	if c.last.used && !c.changed && len(c.entries) == len(c.last.parts) { // every pool has the last list, as in the last round
+		c.last.used = false
+		return
+	}
+	c.changed = false
 	if c.markUsed(); !c.last.used {
 		c.last = listEntry[T]{}
 	}
