@@ -80,7 +80,7 @@ func (s store) Get(_ context.Context, _ client.ObjectKey, into client.Object, _ 
 }
 
 // BenchmarkPass1000 is all that the hub does for one changed route of 1000 on
-// one Gateway in two pools, from the event to the push and the verdicts.
+// one Gateway in two pools, from the event to the snapshots and the reports.
 func BenchmarkPass1000(b *testing.B) {
 	const n = 1000
 	in := inputOf(n)

@@ -209,12 +209,12 @@ func (h *hub) apply(text string) {
 		if o.GetNamespace() != h.name {
 			h.Cleanup(func() { _ = h.api.Delete(context.Background(), o) })
 		}
-		h.seen(o)
+		h.awaitCaches(o)
 	}
 }
 
-// seen waits until the caches have what is stored of an object.
-func (h *hub) seen(o client.Object) {
+// awaitCaches waits until the caches have what is stored of an object.
+func (h *hub) awaitCaches(o client.Object) {
 	h.Helper()
 	typed, err := h.scheme.New(o.GetObjectKind().GroupVersionKind())
 	h.must(err)
@@ -267,8 +267,8 @@ func (h *hub) routeRef(name string) fleet.RouteRef {
 	return fleet.RouteRef{Kind: condition.HTTPRoute, Name: fleet.ObjectName{Namespace: h.name, Name: name}}
 }
 
-// verdict is a condition of the loop's last reports, like "True Accepted".
-func (h *hub) verdict(kind condition.Kind, name, conditionType string) string {
+// conditionOf is a condition of the loop's last reports, like "True Accepted".
+func (h *hub) conditionOf(kind condition.Kind, name, conditionType string) string {
 	h.reports.mu.Lock()
 	defer h.reports.mu.Unlock()
 	for _, r := range h.reports.last {

@@ -67,7 +67,7 @@ func newLoop(t *testing.T) loop {
 	return l
 }
 
-// event is a change of the kind, seen by the loop before event returns.
+// event is a change of the kind. The loop has it before event returns.
 func (l loop) event() { l.add(func(p *pending) { p.stale[0] = true }) }
 
 func (l loop) add(change func(*pending)) {

@@ -14,7 +14,7 @@ func newMetrics() metrics {
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14),
 		}),
 		nacks: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "crossway_gateway_nacks_total", Help: "Resources that an edge refused, by type; the route or Gateway says it in its status.",
+			Name: "crossway_gateway_nacks_total", Help: "Resources that an edge NACKed, by type; the status of the route or Gateway says why.",
 		}, []string{"type"}),
 	}
 }

@@ -72,22 +72,22 @@ func TestGatewayIsProgrammed(t *testing.T) {
 		t.Fatalf("allocations %+v", given)
 	}
 
-	h.seen(h.pool())
+	h.awaitCaches(h.pool())
 	h.pass()
 	if n := len(h.edges.published[h.name].Listeners); n != 1 {
 		t.Errorf("%d listeners, want 1", n)
 	}
-	if got := h.verdict(condition.Gateway, "shared", "Programmed"); got != "False Pending" {
+	if got := h.conditionOf(condition.Gateway, "shared", "Programmed"); got != "False Pending" {
 		t.Errorf("Programmed without an edge: %s", got)
 	}
 	h.edges.connected, h.edges.lag = 2, 1
 	h.pass()
-	if got := h.verdict(condition.Gateway, "shared", "Programmed"); got != "False Pending" {
+	if got := h.conditionOf(condition.Gateway, "shared", "Programmed"); got != "False Pending" {
 		t.Errorf("Programmed while edges have not answered: %s", got)
 	}
 	h.edges.lag = 0
 	h.pass()
-	if got := h.verdict(condition.Gateway, "shared", "Programmed"); got != "True Programmed" {
+	if got := h.conditionOf(condition.Gateway, "shared", "Programmed"); got != "True Programmed" {
 		t.Errorf("Programmed once edges have answered: %s", got)
 	}
 	if got := h.pool().Status; got.Edges != 2 || got.Conditions[0].Status != metav1.ConditionTrue {
@@ -103,7 +103,7 @@ func TestGatewayIsProgrammed(t *testing.T) {
 	h.edges.connected = 0
 	h.start()
 	h.pass()
-	if got := h.verdict(condition.Gateway, "shared", "Programmed"); got != "True Programmed" {
+	if got := h.conditionOf(condition.Gateway, "shared", "Programmed"); got != "True Programmed" {
 		t.Errorf("Programmed after a restart: %s", got)
 	}
 	if again := h.pool().Status.Allocations; len(again) != 1 || again[0] != given[0] {
@@ -113,7 +113,7 @@ func TestGatewayIsProgrammed(t *testing.T) {
 	gateway := &gatewayv1.Gateway{ObjectMeta: metav1.ObjectMeta{Namespace: h.name, Name: "shared"}}
 	h.must(h.api.Delete(t.Context(), gateway))
 	gateway.SetGroupVersionKind(schema.GroupVersion(gatewayv1.GroupVersion).WithKind("Gateway"))
-	h.seen(gateway)
+	h.awaitCaches(gateway)
 	h.pass()
 	if left := h.pool().Status.Allocations; len(left) != 0 {
 		t.Errorf("allocations of a Gateway that is gone: %+v", left)
@@ -126,12 +126,12 @@ func (h *hub) allocated() {
 	h.start()
 	h.apply(fleetOfOne)
 	h.pass()
-	h.seen(h.pool())
+	h.awaitCaches(h.pool())
 	h.edges.connected = 1
 	h.pass()
 }
 
-// An edge refuses what the hub found good: the route that changed is left out
+// An edge NACKs a route that the hub accepts: the route that changed is left out
 // and says so, also after a restart of the hub, until it changes; its
 // neighbour's next change arrives.
 func TestRefusedRoute(t *testing.T) {
@@ -152,7 +152,7 @@ func TestRefusedRoute(t *testing.T) {
 	if bytes.Contains(left.Body.Value, []byte("too(big")) || !bytes.Contains(left.Body.Value, []byte("/a[0-9]+")) {
 		t.Errorf("a bad route still there, or its neighbour gone: %q", left.Body.Value)
 	}
-	if a, b := h.verdict(condition.HTTPRoute, "a", "Accepted"), h.verdict(condition.HTTPRoute, "b", "Accepted"); a != "True Accepted" || b != "False RefusedByEdge" {
+	if a, b := h.conditionOf(condition.HTTPRoute, "a", "Accepted"), h.conditionOf(condition.HTTPRoute, "b", "Accepted"); a != "True Accepted" || b != "False RefusedByEdge" {
 		t.Errorf("a is %s, b is %s", a, b)
 	}
 
@@ -162,23 +162,23 @@ func TestRefusedRoute(t *testing.T) {
 		t.Error("the neighbour's next change does not arrive")
 	}
 
-	h.await("b's status says it", func() bool { _, refused := storedRejection(h.adaptedRoute("b")); return refused })
+	h.await("b's status has the rejection", func() bool { _, rejected := storedRejection(h.adaptedRoute("b")); return rejected })
 	h.start()
 	h.pass()
 	if bytes.Contains(h.edges.route(h.name, h.table()).Body.Value, []byte("too(big")) {
-		t.Error("a restart brings the refused route back")
+		t.Error("a restart brings the rejected route back")
 	}
 	h.apply(routeTo("b", "/repaired[0-9]+"))
 	h.pass()
 	if !bytes.Contains(h.edges.route(h.name, h.table()).Body.Value, []byte("/repaired")) {
 		t.Error("the repaired route stays out")
 	}
-	if b := h.verdict(condition.HTTPRoute, "b", "Accepted"); b != "True Accepted" {
+	if b := h.conditionOf(condition.HTTPRoute, "b", "Accepted"); b != "True Accepted" {
 		t.Errorf("repaired b is %s", b)
 	}
 }
 
-// Three routes come at once, one is refused, and the edge does not say why: in
+// Three routes come at once, the edge NACKs one of them and does not say why: in
 // the end only that one is left out.
 func TestNeighboursOfARefusedRoute(t *testing.T) {
 	h := newHub(t)
@@ -201,7 +201,7 @@ func TestNeighboursOfARefusedRoute(t *testing.T) {
 		}
 	}
 	for name, want := range map[string]string{"a": "True Accepted", "b": "False RefusedByEdge", "c": "True Accepted"} {
-		if got := h.verdict(condition.HTTPRoute, name, "Accepted"); got != want {
+		if got := h.conditionOf(condition.HTTPRoute, name, "Accepted"); got != want {
 			t.Errorf("%s is %s, want %s", name, got, want)
 		}
 	}
@@ -210,22 +210,22 @@ func TestNeighboursOfARefusedRoute(t *testing.T) {
 	}
 }
 
-// refuse writes into a route's status that an edge refused it.
-func (h *hub) refuse(name string) *gatewayv1.HTTPRoute {
+// reject writes into a route's status that an edge rejected it.
+func (h *hub) reject(name string) *gatewayv1.HTTPRoute {
 	h.Helper()
 	var route *gatewayv1.HTTPRoute
 	h.must(retry.RetryOnConflict(retry.DefaultBackoff, func() error { // the status writer is at work, too
 		route = h.storedRoute(name)
-		verdict := condition.RouteRefusedByEdge("no")
+		rejection := condition.RouteRefusedByEdge("no")
 		for i := range route.Status.Parents[0].Conditions {
-			if c := &route.Status.Parents[0].Conditions[i]; c.Type == verdict.Type {
-				c.Status, c.Reason, c.Message = verdict.Status, verdict.Reason, verdict.Message
+			if c := &route.Status.Parents[0].Conditions[i]; c.Type == rejection.Type {
+				c.Status, c.Reason, c.Message = rejection.Status, rejection.Reason, rejection.Message
 			}
 		}
 		return h.api.Status().Update(h.Context(), route)
 	}))
 	route.SetGroupVersionKind(schema.GroupVersion(gatewayv1.GroupVersion).WithKind("HTTPRoute"))
-	h.seen(route)
+	h.awaitCaches(route)
 	return route
 }
 
@@ -264,18 +264,18 @@ func TestOneRouteIsRead(t *testing.T) {
 	read("c", "/first", "/changed", "/new")
 
 	h.await("b's status", func() bool { return isAccepted(h.adaptedRoute("b")) })
-	refused := h.refuse("b") // by another replica's edge
+	rejected := h.reject("b") // by another replica's edge
 	read("b", "/first", "/new")
 
-	h.must(h.api.Delete(t.Context(), refused)) // what comes next is another route, and nothing is said against it
+	h.must(h.api.Delete(t.Context(), rejected)) // the next b is another object, without a rejection
 	h.apply(routeTo("b", "/second"))
 	read("b", "/first", "/second", "/new")
 	h.await("b's status", func() bool { return isAccepted(h.adaptedRoute("b")) })
-	h.refuse("b") // which was meant for the other one
+	h.reject("b") // which was meant for the other one
 	read("b", "/first", "/second", "/new")
 
-	h.must(h.api.Delete(t.Context(), refused))
-	h.seen(refused)
+	h.must(h.api.Delete(t.Context(), rejected))
+	h.awaitCaches(rejected)
 	read("b", "/first", "/new")
 	if now, _ := findRoute(h.loop.input.Routes, h.routeRef("a")); now != a || h.loop.input.Routes[now] != first {
 		t.Error("a is another object")
@@ -311,7 +311,7 @@ func TestRecreatedRouteIsNotRejected(t *testing.T) {
 			_, err := h.loop.pass(t.Context())
 			h.must(err)
 		}
-		if b, gateway := h.verdict(condition.HTTPRoute, "b", "Accepted"), h.verdict(condition.Gateway, "shared", "Programmed"); b != want || strings.Contains(gateway, "Refused") {
+		if b, gateway := h.conditionOf(condition.HTTPRoute, "b", "Accepted"), h.conditionOf(condition.Gateway, "shared", "Programmed"); b != want || strings.Contains(gateway, "Refused") {
 			t.Errorf("b is %s, want %s; the Gateway is %s", b, want, gateway)
 		}
 	}
@@ -339,7 +339,7 @@ func TestRouteLeaves(t *testing.T) {
 	route.Spec.ParentRefs[0].Name = "somebody-elses"
 	h.must(h.api.Update(t.Context(), route))
 	route.SetGroupVersionKind(schema.GroupVersion(gatewayv1.GroupVersion).WithKind("HTTPRoute"))
-	h.seen(route)
+	h.awaitCaches(route)
 	h.pass()
 	h.await("our parent is gone", func() bool { return len(h.storedRoute("a").Status.Parents) == 0 })
 }
@@ -397,8 +397,8 @@ func (l *rechecks) Recheck(kind condition.Kind, name fleet.ObjectName) {
 	l.rechecked = append(l.rechecked, string(kind)+" "+name.String())
 }
 
-// An object that comes may be another of the same name, of which the same is to be said: it is looked at again.
-func TestComesAgain(t *testing.T) {
+// A new object may replace one of the same name and have the same report: it is checked again.
+func TestNewObjectsAreRechecked(t *testing.T) {
 	recorded := &rechecks{}
 	r := New(Options{Reporter: recorded})
 	for i, f := range r.kinds {

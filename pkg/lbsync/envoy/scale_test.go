@@ -79,7 +79,7 @@ func startHub(t *testing.T) (*server.Server, <-chan ack) {
 					acks <- ack{typeURL, r.Name, r.Version}
 				}
 			},
-			Nacked: func(_ server.Edge, r server.Nack) { t.Errorf("refused: %v", r) },
+			Nacked: func(_ server.Edge, r server.Nack) { t.Errorf("NACK: %v", r) },
 		}})
 	ca, err := registration.NewEdgeCA(time.Now(), rand.Reader)
 	must(err)

@@ -6,9 +6,8 @@
 // It is pure. A Rollout is a value that one goroutine owns; its methods return
 // what the owner should hand over, and do no I/O.
 //
-// Objects are told apart by UID and generation, not by name alone, so nothing
-// that an edge said about a deleted route is held against the next one of its
-// name.
+// Objects are identified by UID and generation, not by name alone, so a NACK
+// about a deleted route never counts for a new route of the same name.
 //
 // # NACKs
 //

@@ -165,7 +165,7 @@ func (h history) standing() []Nack {
 // it returns those of all its routes that the message quotes. definite: each of
 // them is at fault, and not just one of them.
 //
-// acceptedBeforeStart takes the place of the ACKed version while none is known.
+// acceptedBeforeStart takes the place of the ACKed version while there is none.
 // quoted returns which routes have a value that the message quotes.
 func (h history) candidates(n Nack, acceptedBeforeStart routeVersions, quoted func(message string) map[fleet.RouteRef]bool) (found []fleet.RouteRef, definite bool) {
 	versions := h.versions[n.Resource]

@@ -16,7 +16,6 @@ import (
 const (
 	listenerType = "type.googleapis.com/envoy.config.listener.v3.Listener"
 	routeType    = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
-	clusterType  = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
 	secretType   = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
 )
 
@@ -165,6 +164,29 @@ func TestNackInOnePool(t *testing.T) {
 			t.Errorf("no longer there in %s: %+v", pool.Pool, rejections)
 		}
 		r.Publish(m, pools)
+	}
+}
+
+// A TCP route is part of its listener: a NACK of the listener rejects the route.
+func TestNackOfATCPRoute(t *testing.T) {
+	r := New()
+	r.SetObject(sharedGateway, Object{ObjectVersion: ObjectVersion{UID: "g", Generation: 1}})
+	route := fleet.RouteRef{Kind: "TCPRoute", Name: storyRef("a").Name}
+	for generation := range int64(2) {
+		r.SetObject(route, Object{ObjectVersion: ObjectVersion{UID: "a", Generation: generation + 1}})
+		changes := r.Publish(model.Model{Listeners: []model.Listener{{Gateway: sharedGateway.Name, Port: 5432, Protocol: model.TCP,
+			Addresses: []model.Address{{Pool: "us", Address: netip.MustParseAddr("198.18.1.1")}},
+			Chains: []model.Chain{{Name: "tcp", TCP: &model.L4Forward{Origin: model.Origin{Route: route},
+				Targets: []model.L4Target{{Assignment: string('a' + rune(generation)), Weight: 1}}}}}}}}, []lbsync.PoolRef{{Pool: "us"}})
+		listener := changes.Snapshots[0].Resources.Listeners[0]
+		if generation == 0 {
+			r.Ack(idOf(&listener), listener.Version)
+			continue
+		}
+		rejected := r.Nack(Nack{idOf(&listener), listener.Version, "no"}).Rejected
+		if len(rejected) != 1 || rejected[0].Ref != route || rejected[0].Generation != 2 {
+			t.Errorf("rejected %+v", rejected)
+		}
 	}
 }
 

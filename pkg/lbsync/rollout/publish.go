@@ -31,8 +31,8 @@ type Changes struct {
 	Faults []envoy.Fault
 }
 
-// Publish makes the Model the one that the edges of these pools get, and
-// returns what changed.
+// Publish sets the Model that the edges of these pools should get, and returns
+// what changed.
 func (r *Rollout) Publish(m model.Model, pools []lbsync.PoolRef) Changes {
 	var changes Changes
 	changes.Assignments = !r.published || !equalLists(r.model.Assignments, m.Assignments, equalAssignments) || !reflect.DeepEqual(r.model.Imports, m.Imports)

@@ -32,7 +32,7 @@ func (s State) String() string {
 	return [...]string{"Served", "Suspected", "Readmitted", "Rejected"}[s]
 }
 
-// quarantined is what is known about one version of a route.
+// quarantined is the State of one version of a route.
 type quarantined struct {
 	object   ObjectVersion
 	state    State

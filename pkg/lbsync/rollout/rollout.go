@@ -25,7 +25,8 @@ type Object struct {
 	Message  string
 }
 
-// Rollout is all that is known of what the edges should get and have answered.
+// Rollout is the state between a Model and the edges: what they should get and
+// what they have answered.
 type Rollout struct {
 	translator *translator
 	model      model.Model
