@@ -29,8 +29,9 @@ var mayImport = map[string][]string{
 	"pkg/serviceimport":  {"pkg/fleet", "pkg/serviceexport", "pkg/condition", "api/v1alpha1"},
 	"pkg/registration":   {"pkg/fleet", "pkg/condition", "api/v1alpha1"},
 	"pkg/gateway":        {"pkg/fleet", "pkg/gateway/model", "pkg/condition", "api/v1alpha1"},
-	"pkg/lbsync":         {"pkg/fleet", "pkg/gateway/model"},
-	"pkg/lbsync/envoy":   {"pkg/fleet", "pkg/gateway/model", "pkg/lbsync"},
+	"pkg/lbsync":         {"pkg/fleet", "pkg/gateway/model", "pkg/lbsync/traffic"},
+	"pkg/lbsync/traffic": {"pkg/fleet", "pkg/gateway/model"},
+	"pkg/lbsync/envoy":   {"pkg/fleet", "pkg/gateway/model", "pkg/lbsync", "pkg/lbsync/traffic"},
 	"pkg/lbsync/rollout": {"pkg/fleet", "pkg/gateway/model", "pkg/lbsync", "pkg/lbsync/envoy"},
 }
 
@@ -43,7 +44,7 @@ var ioPackages = map[string][]string{
 	"pkg/serviceimport/agent": {"pkg/registration"},
 	"pkg/registration/hub":    nil,
 	"pkg/gateway/reconciler":  {"pkg/lbsync", "pkg/lbsync/rollout"},
-	"pkg/lbsync/endpoints":    {"pkg/lbsync/envoy", "pkg/registration"},
+	"pkg/lbsync/endpoints":    {"pkg/lbsync/envoy", "pkg/lbsync/traffic", "pkg/registration"},
 	"pkg/lbsync/server":       nil,
 	"pkg/condition/writer":    nil,
 	"pkg/apply":               nil,

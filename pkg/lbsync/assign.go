@@ -8,10 +8,11 @@ import (
 
 	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/gateway/model"
+	"crossway.dev/crossway/pkg/lbsync/traffic"
 )
 
-// Part is one member's part of one backend, as its EndpointSlices say, the backend's port resolved and only admitted
-// addresses left.
+// Part is one member's part of one backend, as its EndpointSlices say. The port is that of the backend, and the
+// endpoints are admitted ones only.
 type Part struct {
 	Backend   fleet.Backend
 	Cluster   fleet.ClusterName
@@ -19,35 +20,28 @@ type Part struct {
 	Endpoints []fleet.Endpoint
 }
 
-// BackendShares is where one region's requests for one backend go.
-type BackendShares struct {
-	Backend fleet.Backend
-	RegionShares
-}
-
 // AssignInput is all that one load assignment of one region depends on.
 type AssignInput struct {
 	Assignment model.Assignment
 	// Region that the load assignment is for.
 	Region string
-	// Parts of the assignment's backends and fallback; others are ignored. A backend that is there twice, with two ports, has
-	// its parts in Ports instead.
+	// Parts returns the parts of one of the assignment's backends, also of its fallback.
 	Parts func(b model.WeightedBackend) []Part
 	// Shares of Region, by backend. A Service of the hub's own cluster needs none.
-	Shares []BackendShares
+	Shares []traffic.BackendShares
 }
 
 // LoadAssignment says which addresses answer for one assignment in one region, and in which proportion.
 type LoadAssignment struct {
 	Key string
-	// Localities sorted by backend, cluster, and then those of the fallback; no address is in two.
+	// Localities are sorted by backend and cluster, the fallback's after the others; no address is in two.
 	Localities []Locality
-	// Drop is the part of Whole that is answered 503: backends without any endpoint keep their weight.
+	// Drop is the part of traffic.TotalParts that is answered 503: backends without any endpoint keep their weight.
 	Drop uint32
 	// Shares that it was made with, sorted by backend: its version carries them.
-	Shares []BackendShares
-	// Overlaps are the backends that have an address in common with one before them in order. Their part of the
-	// requests goes to the same addresses, but load reports count it for the other backend.
+	Shares []traffic.BackendShares
+	// Overlaps are the backends that have an address in common with an earlier one. Their part of the requests goes to
+	// the same addresses, but load reports count it for the other backend.
 	Overlaps []fleet.Backend
 }
 
@@ -56,9 +50,10 @@ type Locality struct {
 	Backend fleet.Backend
 	Cluster fleet.ClusterName
 	Place   fleet.Place
-	// Weight is at least 1; all together sum to Whole and one for each refuge. A refuge is a member without a share:
-	// Envoy moves requests of unhealthy localities only to localities that have a weight. Where there are spares, for
-	// the case that all others are dead, theirs is 1 and all other weights are spareScale times as much.
+	// Weight is at least 1; all weights sum to traffic.TotalParts and 1 for each refuge. A refuge is a member without a
+	// share: Envoy moves requests of unhealthy localities only to localities that have a weight. Spares answer while all
+	// others are dead. Where there are spares, their weight is 1 and all other weights are multiplied by
+	// spareWeightFactor.
 	Weight    uint32
 	Endpoints []netip.AddrPort // sorted
 	Unchecked bool             // of a backend that the assignment's health check is not for
@@ -75,22 +70,22 @@ func (l Locality) SubZone() string {
 
 // ParseSubZone reads what SubZone wrote; ok is false for anything else.
 func ParseSubZone(s string) (cluster fleet.ClusterName, backend fleet.Backend, ok bool) {
-	words := strings.Split(s, "/")
+	elements := strings.Split(s, "/")
 	kind := fleet.Import
-	if len(words) == 4 && words[1] == "svc" {
-		kind, words = fleet.Service, append(words[:1:1], words[2:]...)
+	if len(elements) == 4 && elements[1] == "svc" {
+		kind, elements = fleet.Service, append(elements[:1:1], elements[2:]...)
 	}
-	if len(words) != 3 || slices.Contains(words, "") {
+	if len(elements) != 3 || slices.Contains(elements, "") {
 		return "", fleet.Backend{}, false
 	}
-	return fleet.ClusterName(words[0]), fleet.Backend{Kind: kind, Name: fleet.ServiceName{Namespace: words[1], Name: words[2]}}, true
+	return fleet.ClusterName(elements[0]), fleet.Backend{Kind: kind, Name: fleet.ServiceName{Namespace: elements[1], Name: elements[2]}}, true
 }
 
-// Usable gives the endpoints of one part that take new requests: the ready ones, and where there is none those that
-// terminate but still serve, as kube-proxy does (KEP-1669). The others are left out rather than marked as draining:
-// requests in flight finish in both cases, but Envoy counts draining hosts as a loss of the locality's health, and
-// would move part of its share elsewhere during every rolling update.
-func Usable(endpoints []fleet.Endpoint) []fleet.Endpoint {
+// UsableEndpoints returns the endpoints of one part that take new requests: the ready ones, and where none is ready those
+// that terminate but still serve, as kube-proxy does (KEP-1669). The others are left out rather than marked as draining.
+// Requests in flight finish in both cases, but Envoy counts draining hosts as a loss of the locality's health, and would
+// move part of its share elsewhere during every rolling update.
+func UsableEndpoints(endpoints []fleet.Endpoint) []fleet.Endpoint {
 	for _, state := range []fleet.EndpointState{fleet.Ready, fleet.Draining} {
 		usable := slices.DeleteFunc(slices.Clone(endpoints), func(e fleet.Endpoint) bool { return e.State != state })
 		if len(usable) > 0 {
@@ -101,8 +96,8 @@ func Usable(endpoints []fleet.Endpoint) []fleet.Endpoint {
 	return nil
 }
 
-// ReadyIn counts the ready endpoints of a part: what Split calls n.
-func ReadyIn(endpoints []fleet.Endpoint) int {
+// CountReady counts the ready endpoints of a part: traffic.Capacity.Ready.
+func CountReady(endpoints []fleet.Endpoint) int {
 	n := 0
 	for _, e := range endpoints {
 		if e.State == fleet.Ready {
@@ -112,110 +107,96 @@ func ReadyIn(endpoints []fleet.Endpoint) int {
 	return n
 }
 
-// Assign joins one assignment with the endpoints and the shares of one region. What backends that are down leave goes to
-// the assignment's other backends and its fallback; as long as none is down, the fallback stands by.
+// Assign joins one assignment with the endpoints and the shares of one region. The weight of backends that are down goes
+// to the assignment's other backends and its fallback. As long as none is down, the fallback's localities are spares.
 func Assign(in AssignInput) LoadAssignment {
-	own, fallback := in.gatherAll()
+	own, fallback := in.resolve()
 	out := LoadAssignment{Key: in.Assignment.Key, Shares: own.shares}
 	if total := own.total(); total > 0 {
-		out.Drop = uint32(own.dropped/total*Whole + 0.5)
+		out.Drop = uint32(own.dropped/total*traffic.TotalParts + 0.5)
 	}
-	toUp, toDown, toFallback := Takeover(own.up, own.down, fallback.up)
-	own.scale(toUp, toDown)
-	for _, p := range fallback.portions {
-		p.fallback, p.spare = true, toFallback == 0
-		if p.spare && p.part == 0 || own.down > 0 && p.down {
+	upFactor, downFactor, fallbackFactor := traffic.FailoverFactors(own.up, own.down, fallback.up)
+	own.scale(upFactor, downFactor)
+	for _, l := range fallback.localities {
+		l.fallback, l.spare = true, fallbackFactor == 0
+		if l.spare && l.requests == 0 || own.down > 0 && l.down {
 			continue
 		}
-		p.part *= toFallback
-		own.portions = append(own.portions, p)
+		l.requests *= fallbackFactor
+		own.localities = append(own.localities, l)
 	}
-	out.merge(own.portions)
+	out.merge(own.localities)
 	return out
 }
 
-// Demanded gives the part of an assignment's requests that is each backend's demand: by weight. Those that took over
-// from backends that are down have that, too, for it lasts; and those that are down keep their own.
-func Demanded(in AssignInput) map[fleet.Backend]float64 {
-	own, fallback := in.gatherAll()
-	toUp, _, toFallback := Takeover(own.up, own.down, fallback.up)
+// DemandFractions returns the part of an assignment's requests that is each backend's demand: by weight, and with the
+// demand that it took over from backends that are down. A backend that is down keeps its own part as well, so that its
+// demand is known when it returns.
+func DemandFractions(in AssignInput) map[fleet.Backend]float64 {
+	own, fallback := in.resolve()
+	upFactor, _, fallbackFactor := traffic.FailoverFactors(own.up, own.down, fallback.up)
 	out, total := map[fleet.Backend]float64{}, own.total()
 	for _, b := range own.backends {
 		factor := 1.0
 		if b.state == up {
-			factor = toUp
+			factor = upFactor
 		}
 		out[b.Backend] += b.weight * factor / total
 	}
 	for _, b := range fallback.backends {
-		if b.state == up && toFallback > 0 {
-			out[b.Backend] += b.weight * toFallback / total
+		if b.state == up && fallbackFactor > 0 {
+			out[b.Backend] += b.weight * fallbackFactor / total
 		}
 	}
 	return out
 }
 
-// triedOfDown bounds what a small backend that is down keeps.
-const triedOfDown = 0.1
-
-// Takeover says what the weights of an assignment's backends are multiplied by, given the sums of weights of those that
-// are up and down, and of the fallback that is up: 1 % of them all (of the weight of those down 10 % at most) tries who
-// is down, and the others take over the rest in proportion.
-func Takeover(up, down, fallback float64) (toUp, toDown, toFallback float64) {
-	if down <= 0 || up+fallback <= 0 {
-		return 1, 1, 0
-	}
-	tries := min(down*triedOfDown, (up+down+fallback)*probeShare)
-	more := (down - tries) / (up + fallback)
-	return 1 + more, tries / down, more
-}
-
-// portion is a locality and its part of the requests. A spare has none, and gets those that nobody else answers.
-type portion struct {
+// weightedLocality is a locality and its part of the requests. A spare gets only the requests that nobody else answers.
+type weightedLocality struct {
 	Locality
-	part            float64
+	requests        float64 // in the unit of the backends' weights
 	fallback, spare bool
 	down            bool // of a backend that is down
 }
 
-// state of a backend in a region.
-type state int
+// backendState of a backend in a region.
+type backendState int
 
 const (
-	up    state = iota
-	down        // it has endpoints, and all its members are dead
-	empty       // it has no endpoint
+	up    backendState = iota
+	down               // it has endpoints, and all its members are dead
+	empty              // it has no endpoint
 )
 
-// weighted is a backend of an assignment with its weight.
-type weighted struct {
+// resolvedBackend is a backend of an assignment with its weight.
+type resolvedBackend struct {
 	fleet.Backend
 	weight float64
-	state  state
+	state  backendState
 }
 
-// gathered is what a list of backends comes to: their sums of weights by state, and the portions of those with
-// endpoints, which sum to their weights.
-type gathered struct {
-	backends          []weighted
-	portions          []portion
+// resolvedList is a list of backends with their endpoints: the sums of weights by state, and the localities of all
+// backends with endpoints, whose requests sum to these backends' weights.
+type resolvedList struct {
+	backends          []resolvedBackend
+	localities        []weightedLocality
 	up, down, dropped float64
-	shares            []BackendShares
+	shares            []traffic.BackendShares
 }
 
-func (g *gathered) total() float64 { return g.up + g.down + g.dropped }
+func (l *resolvedList) total() float64 { return l.up + l.down + l.dropped }
 
-// gatherAll gathers an assignment's own backends and its fallback; where Kubernetes says that there is nobody, that is
-// an answer, and there is no fallback.
-func (in AssignInput) gatherAll() (own, fallback gathered) {
-	own = in.gather(in.Assignment.Backends)
-	if len(own.portions) > 0 {
-		fallback = in.gather(in.Assignment.Fallback)
+// resolve resolves an assignment's own backends and its fallback. An assignment without any endpoint of its own has no
+// fallback: 503 is the right answer for a Service without endpoints.
+func (in AssignInput) resolve() (own, fallback resolvedList) {
+	own = in.resolveList(in.Assignment.Backends)
+	if len(own.localities) > 0 {
+		fallback = in.resolveList(in.Assignment.Fallback)
 	}
 	return own, fallback
 }
 
-func (in AssignInput) gather(list []model.WeightedBackend) (out gathered) {
+func (in AssignInput) resolveList(list []model.WeightedBackend) (out resolvedList) {
 	backends := slices.Clone(list)
 	slices.SortStableFunc(backends, func(a, b model.WeightedBackend) int {
 		return cmp.Or(a.Backend.Compare(b.Backend), cmp.Compare(a.Port, b.Port))
@@ -224,12 +205,12 @@ func (in AssignInput) gather(list []model.WeightedBackend) (out gathered) {
 		if b.Weight == 0 {
 			continue
 		}
-		localities, parts := in.localitiesOf(b)
+		localities, fractions := in.localitiesOf(b)
 		shares, found := in.sharesOf(b.Backend)
-		if found && !slices.ContainsFunc(out.shares, shares.sameBackend) {
+		if found && !slices.ContainsFunc(out.shares, func(s traffic.BackendShares) bool { return s.Backend == b.Backend }) {
 			out.shares = append(out.shares, shares)
 		}
-		one := weighted{Backend: b.Backend, weight: float64(b.Weight)}
+		one := resolvedBackend{Backend: b.Backend, weight: float64(b.Weight)}
 		switch alive := func(l Locality) bool { return !slices.Contains(shares.Dead, l.Cluster) }; {
 		case len(localities) == 0:
 			one.state = empty
@@ -242,43 +223,42 @@ func (in AssignInput) gather(list []model.WeightedBackend) (out gathered) {
 		}
 		out.backends = append(out.backends, one)
 		for i, l := range localities {
-			out.portions = append(out.portions, portion{Locality: l, part: one.weight * parts[i], down: one.state == down})
+			out.localities = append(out.localities, weightedLocality{Locality: l, requests: one.weight * fractions[i], down: one.state == down})
 		}
 	}
 	return out
 }
 
-func (g *gathered) scale(toUp, toDown float64) {
-	for i := range g.portions {
-		if g.portions[i].down {
-			g.portions[i].part *= toDown
+func (l *resolvedList) scale(upFactor, downFactor float64) {
+	for i := range l.localities {
+		if l.localities[i].down {
+			l.localities[i].requests *= downFactor
 		} else {
-			g.portions[i].part *= toUp
+			l.localities[i].requests *= upFactor
 		}
 	}
 }
 
-func (s BackendShares) sameBackend(other BackendShares) bool { return s.Backend == other.Backend }
-
-func (in AssignInput) sharesOf(b fleet.Backend) (BackendShares, bool) {
-	k := slices.IndexFunc(in.Shares, func(s BackendShares) bool { return s.Backend == b })
+func (in AssignInput) sharesOf(b fleet.Backend) (traffic.BackendShares, bool) {
+	k := slices.IndexFunc(in.Shares, func(s traffic.BackendShares) bool { return s.Backend == b })
 	if k < 0 {
-		return BackendShares{}, false
+		return traffic.BackendShares{}, false
 	}
 	return in.Shares[k], true
 }
 
-// localitiesOf lists the members that can answer for b, sorted by cluster, and which fraction of b's requests each gets.
+// localitiesOf lists the members that can answer for b, sorted by cluster, and the fraction of b's requests that each
+// gets.
 func (in AssignInput) localitiesOf(b model.WeightedBackend) ([]Locality, []float64) {
 	parts := slices.Clone(in.Parts(b))
 	slices.SortStableFunc(parts, func(a, b Part) int { return cmp.Compare(a.Cluster, b.Cluster) })
-	ready := slices.ContainsFunc(parts, func(p Part) bool { return offers(b, p.Cluster) && ReadyIn(p.Endpoints) > 0 })
+	ready := slices.ContainsFunc(parts, func(p Part) bool { return hasPort(b, p.Cluster) && CountReady(p.Endpoints) > 0 })
 	var localities []Locality
-	var counts, near []float64
+	var all, inRegion []float64
 	for _, p := range parts {
-		usable := Usable(p.Endpoints)
-		// While any member is ready, one whose endpoints all terminate gets nothing new.
-		if !offers(b, p.Cluster) || len(usable) == 0 || ready && usable[0].State != fleet.Ready {
+		usable := UsableEndpoints(p.Endpoints)
+		// While any member is ready, a member whose endpoints all terminate gets nothing new.
+		if !hasPort(b, p.Cluster) || len(usable) == 0 || ready && usable[0].State != fleet.Ready {
 			continue
 		}
 		l := Locality{Backend: b.Backend, Cluster: p.Cluster, Place: p.Place, Unchecked: b.Unchecked}
@@ -286,28 +266,28 @@ func (in AssignInput) localitiesOf(b model.WeightedBackend) ([]Locality, []float
 			l.Endpoints = append(l.Endpoints, netip.AddrPortFrom(e.Address, uint16(e.Port)))
 		}
 		localities = append(localities, l)
-		counts = append(counts, float64(len(usable)))
-		near = append(near, 0)
+		all = append(all, float64(len(usable)))
+		inRegion = append(inRegion, 0)
 		if p.Place.Region == in.Region {
-			near[len(near)-1] = float64(len(usable))
+			inRegion[len(inRegion)-1] = float64(len(usable))
 		}
 	}
 	shares, _ := in.sharesOf(b.Backend)
-	given := make([]float64, len(localities))
+	byShare := make([]float64, len(localities))
 	for i, l := range localities {
-		given[i] = float64(shares.Of(l.Cluster))
+		byShare[i] = float64(shares.PartsOf(l.Cluster))
 	}
-	// Shares that name none of the members that can answer (they are older than the endpoints, or the clusters that
-	// have a share lack the port): those of the region by endpoints, or else all by endpoints.
-	for _, f := range [][]float64{given, near, counts} {
-		if sum := sumOf(f); sum > 0 {
-			for i := range f {
-				f[i] /= sum
+	// The shares may name none of the members that can answer: they are older than the endpoints, or the clusters that
+	// have a share lack the port. Then the members of the region count by endpoints, or else all members.
+	for _, fractions := range [][]float64{byShare, inRegion, all} {
+		if sum := sumOf(fractions); sum > 0 {
+			for i := range fractions {
+				fractions[i] /= sum
 			}
-			return localities, f
+			return localities, fractions
 		}
 	}
-	return localities, counts
+	return localities, all
 }
 
 func sumOf(f []float64) float64 {
@@ -318,66 +298,66 @@ func sumOf(f []float64) float64 {
 	return sum
 }
 
-// spareScale multiplies all weights but those of spares, which are 1, so that a refuge (1 of Whole) is still
-// preferred to spares by far. The sum stays below 2^32, which is what Envoy takes.
-const spareScale = 4000
+// hasPort says whether a cluster has the backend's port.
+func hasPort(b model.WeightedBackend, cluster fleet.ClusterName) bool {
+	return b.Clusters == nil || slices.Contains(b.Clusters, cluster)
+}
 
-// merge gives every address to the first locality that has it, together with the part of the requests that the other
-// locality meant for it, joins localities of the same name, and sets the weights.
-func (a *LoadAssignment) merge(portions []portion) {
+// spareWeightFactor multiplies all weights but those of spares, which are 1, so that a refuge (1 of TotalParts) is still
+// preferred to spares by far. The sum stays below 2^32, which is Envoy's limit.
+const spareWeightFactor = 4000
+
+// merge gives every address to the first locality that has it, together with the requests that the other locality meant
+// for it. It joins localities of the same name, and sets the weights.
+func (a *LoadAssignment) merge(localities []weightedLocality) {
 	type key struct {
 		backend fleet.Backend
 		cluster fleet.ClusterName
 	}
-	byName, owner := map[key]int{}, map[netip.AddrPort]int{}
-	var kept []portion
-	for _, p := range portions {
-		name := key{p.Backend, p.Cluster}
-		k, known := byName[name]
-		if !known {
-			k = len(kept)
-			byName[name] = k
-			kept = append(kept, p)
-			kept[k].part, kept[k].Endpoints = 0, nil
+	index, owner := map[key]int{}, map[netip.AddrPort]int{}
+	var merged []weightedLocality
+	for _, l := range localities {
+		name := key{l.Backend, l.Cluster}
+		k, ok := index[name]
+		if !ok {
+			k = len(merged)
+			index[name] = k
+			merged = append(merged, l)
+			merged[k].requests, merged[k].Endpoints = 0, nil
 		}
-		each := p.part / float64(len(p.Endpoints))
-		for _, e := range p.Endpoints {
+		each := l.requests / float64(len(l.Endpoints))
+		for _, e := range l.Endpoints {
 			if first, taken := owner[e]; taken {
-				kept[first].part += each
-				if first != k && !p.fallback && !slices.Contains(a.Overlaps, p.Backend) {
-					a.Overlaps = append(a.Overlaps, p.Backend)
+				merged[first].requests += each
+				if first != k && !l.fallback && !slices.Contains(a.Overlaps, l.Backend) {
+					a.Overlaps = append(a.Overlaps, l.Backend)
 				}
 				continue
 			}
 			owner[e] = k
-			kept[k].part += each
-			kept[k].Endpoints = append(kept[k].Endpoints, e)
+			merged[k].requests += each
+			merged[k].Endpoints = append(merged[k].Endpoints, e)
 		}
 	}
-	kept = slices.DeleteFunc(kept, func(p portion) bool { return len(p.Endpoints) == 0 })
-	for _, p := range weighed(kept) {
-		slices.SortFunc(p.Endpoints, netip.AddrPort.Compare)
-		a.Localities = append(a.Localities, p.Locality)
+	merged = slices.DeleteFunc(merged, func(l weightedLocality) bool { return len(l.Endpoints) == 0 })
+	setWeights(merged)
+	for _, l := range merged {
+		slices.SortFunc(l.Endpoints, netip.AddrPort.Compare)
+		a.Localities = append(a.Localities, l.Locality)
 	}
 }
 
-// weighed sets the weights of portions. A weight is at least 1.
-func weighed(portions []portion) []portion {
-	fractions := make([]float64, len(portions))
-	for i, p := range portions {
-		fractions[i] = p.part
+// setWeights sets the localities' weights from their requests.
+func setWeights(localities []weightedLocality) {
+	requests := make([]float64, len(localities))
+	for i, l := range localities {
+		requests[i] = l.requests
 	}
-	spares := slices.ContainsFunc(portions, func(p portion) bool { return p.spare })
-	for i, n := range wholeParts(fractions) {
-		p := &portions[i]
-		if p.Weight = max(n, 1); spares && !p.spare {
-			p.Weight *= spareScale
+	spares := slices.ContainsFunc(localities, func(l weightedLocality) bool { return l.spare })
+	for i, n := range traffic.RoundToParts(requests) {
+		l := &localities[i]
+		if l.Weight = max(n, 1); spares && !l.spare {
+			l.Weight *= spareWeightFactor
 		}
 	}
-	return portions
-}
-
-// offers says whether a cluster has the backend's port.
-func offers(b model.WeightedBackend, cluster fleet.ClusterName) bool {
-	return b.Clusters == nil || slices.Contains(b.Clusters, cluster)
 }

@@ -15,6 +15,7 @@ import (
 
 	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/gateway/model"
+	"crossway.dev/crossway/pkg/lbsync/traffic"
 )
 
 // The stories of Assign. Input lines are
@@ -25,7 +26,7 @@ import (
 //	share blue us-west 600000 [dead]        of region us
 func TestAssignStories(t *testing.T) {
 	datadriven.RunTest(t, "testdata/assign.txt", func(t *testing.T, d *datadriven.TestData) string {
-		in, parts := readAssign(t, d)
+		in, parts := parseAssign(t, d)
 		out := Assign(in)
 		for _, b := range in.Assignment.Backends {
 			for _, p := range parts[b.Backend] {
@@ -51,17 +52,17 @@ func backendNamed(name string) fleet.Backend {
 	return fleet.Backend{Kind: kind, Name: fleet.ServiceName{Namespace: "shop", Name: name}}
 }
 
-func readAssign(t *testing.T, d *datadriven.TestData) (AssignInput, map[fleet.Backend][]Part) {
+func parseAssign(t *testing.T, d *datadriven.TestData) (AssignInput, map[fleet.Backend][]Part) {
 	in := AssignInput{Assignment: model.Assignment{Key: "k"}, Region: "us"}
 	parts := map[fleet.Backend][]Part{}
 	for line := range strings.Lines(d.Input) {
-		w := strings.Fields(line)
-		b := backendNamed(w[1])
-		switch w[0] {
+		fields := strings.Fields(line)
+		b := backendNamed(fields[1])
+		switch fields[0] {
 		case "backend", "fallback":
-			weight, _ := strconv.Atoi(w[2])
+			weight, _ := strconv.Atoi(fields[2])
 			backend := model.WeightedBackend{Backend: b, Port: 80, Weight: uint32(weight)}
-			for _, option := range w[3:] {
+			for _, option := range fields[3:] {
 				if option == "unchecked" {
 					backend.Unchecked = true
 					continue
@@ -70,14 +71,14 @@ func readAssign(t *testing.T, d *datadriven.TestData) (AssignInput, map[fleet.Ba
 					backend.Clusters = append(backend.Clusters, fleet.ClusterName(c))
 				}
 			}
-			if w[0] == "fallback" {
+			if fields[0] == "fallback" {
 				in.Assignment.Fallback = append(in.Assignment.Fallback, backend)
 				continue
 			}
 			in.Assignment.Backends = append(in.Assignment.Backends, backend)
 		case "part":
-			p := Part{Backend: b, Cluster: fleet.ClusterName(w[2]), Place: fleet.Place{Region: w[3]}}
-			for _, address := range w[4:] {
+			p := Part{Backend: b, Cluster: fleet.ClusterName(fields[2]), Place: fleet.Place{Region: fields[3]}}
+			for _, address := range fields[4:] {
 				state := fleet.Ready
 				switch address[len(address)-1] {
 				case '~':
@@ -89,26 +90,26 @@ func readAssign(t *testing.T, d *datadriven.TestData) (AssignInput, map[fleet.Ba
 			}
 			parts[b] = append(parts[b], p)
 		case "share":
-			n, _ := strconv.Atoi(w[3])
-			in.share(b, Share{Cluster: fleet.ClusterName(w[2]), Parts: uint32(n)}, len(w) > 4)
+			n, _ := strconv.Atoi(fields[3])
+			in.addShare(b, traffic.Share{Cluster: fleet.ClusterName(fields[2]), Parts: uint32(n)}, len(fields) > 4)
 		default:
-			t.Fatalf("unknown word %q", w[0])
+			t.Fatalf("unknown line %q", fields[0])
 		}
 	}
 	in.Parts = func(b model.WeightedBackend) []Part { return parts[b.Backend] }
 	return in, parts
 }
 
-func (in *AssignInput) share(b fleet.Backend, s Share, dead bool) {
-	k := slices.IndexFunc(in.Shares, func(s BackendShares) bool { return s.Backend == b })
+func (in *AssignInput) addShare(b fleet.Backend, s traffic.Share, dead bool) {
+	k := slices.IndexFunc(in.Shares, func(s traffic.BackendShares) bool { return s.Backend == b })
 	if k < 0 {
 		k = len(in.Shares)
-		in.Shares = append(in.Shares, BackendShares{Backend: b, RegionShares: RegionShares{Region: "us"}})
+		in.Shares = append(in.Shares, traffic.BackendShares{Backend: b, RegionShares: traffic.RegionShares{Region: "us"}})
 	}
-	of := &in.Shares[k]
-	of.Shares = append(of.Shares, s)
+	shares := &in.Shares[k]
+	shares.Shares = append(shares.Shares, s)
 	if dead {
-		of.Dead = append(of.Dead, s.Cluster)
+		shares.Dead = append(shares.Dead, s.Cluster)
 	}
 }
 
@@ -157,19 +158,19 @@ func drawAssign(t *rapid.T) (AssignInput, map[fleet.Backend][]Part) {
 	for i := range rapid.IntRange(1, 3).Draw(t, "backends") {
 		b := backendNamed(fmt.Sprint("web", i))
 		in.Assignment.Backends = append(in.Assignment.Backends, model.WeightedBackend{Backend: b, Port: 80, Weight: rapid.Uint32Range(1, 100).Draw(t, "weight")})
-		var capacities []Capacity
+		var capacities []traffic.Capacity
 		for k := range rapid.IntRange(0, 3).Draw(t, "members") {
-			p := Part{Backend: b, Cluster: fleet.ClusterName(fmt.Sprint("c", k)), Place: fleet.Place{Region: rapid.SampledFrom(regionNames).Draw(t, "region")}}
+			p := Part{Backend: b, Cluster: fleet.ClusterName(fmt.Sprint("c", k)), Place: fleet.Place{Region: rapid.SampledFrom([]string{"ap", "eu", "sa", "us"}).Draw(t, "region")}}
 			for range rapid.IntRange(0, 4).Draw(t, "endpoints") {
 				p.Endpoints = append(p.Endpoints, fleet.Endpoint{Cluster: p.Cluster, Port: 80,
 					Address: netip.AddrFrom4([4]byte{10, byte(k), 0, rapid.Byte().Draw(t, "host") % 8}),
 					State:   rapid.SampledFrom([]fleet.EndpointState{fleet.Ready, fleet.Ready, fleet.Draining, fleet.NotReady}).Draw(t, "state")})
 			}
 			parts[b] = append(parts[b], p)
-			capacities = append(capacities, Capacity{Cluster: p.Cluster, Region: p.Place.Region, Ready: ReadyIn(p.Endpoints), Scaler: 1})
+			capacities = append(capacities, traffic.Capacity{Cluster: p.Cluster, Region: p.Place.Region, Ready: CountReady(p.Endpoints), Scaler: 1})
 		}
-		shares := Split(SplitInput{Members: capacities, Regions: []RegionDemand{{Region: "us", Demand: 1}}})
-		in.Shares = append(in.Shares, BackendShares{Backend: b, RegionShares: shares[0]})
+		shares := traffic.Split(traffic.SplitInput{Members: capacities, Regions: []traffic.RegionDemand{{Region: "us", Demand: 1}}})
+		in.Shares = append(in.Shares, traffic.BackendShares{Backend: b, RegionShares: shares[0]})
 	}
 	in.Parts = func(b model.WeightedBackend) []Part { return parts[b.Backend] }
 	return in, parts
@@ -196,11 +197,11 @@ func TestAssignLaws(t *testing.T) {
 				t.Fatalf("locality %v", l)
 			}
 		}
-		if len(a.Localities) > 0 && (sum < Whole || sum > Whole+refuges) {
+		if len(a.Localities) > 0 && (sum < traffic.TotalParts || sum > traffic.TotalParts+refuges) {
 			t.Fatalf("weights sum to %d with %d refuges", sum, refuges)
 		}
-		if len(a.Localities) == 0 && a.Drop != Whole {
-			t.Fatalf("nobody answers, but only %d dropped", a.Drop)
+		if len(a.Localities) == 0 && a.Drop != traffic.TotalParts {
+			t.Fatalf("no locality, but only %d dropped", a.Drop)
 		}
 		other := in
 		other.Assignment.Backends = rapid.Permutation(in.Assignment.Backends).Draw(t, "backends")
@@ -236,9 +237,9 @@ func drawFallback(t *rapid.T) (AssignInput, map[fleet.Backend][]Part) {
 	return in, parts
 }
 
-// A fallback changes nothing between the others while none of their backends is down, and gets far less than each of
-// them. It never takes more addresses or weight than Envoy does, nor changes what is dropped or learned. Where somebody
-// is down, the parts still sum to Whole.
+// A fallback changes no proportion of the own backends while none of them is down, and gets far less than each of them.
+// Addresses and weights stay within Envoy's limits, and what is dropped or learned stays the same. Where a backend is
+// down, the weights still sum to traffic.TotalParts.
 func TestFallbackLaws(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		in, _ := drawFallback(t)
@@ -269,8 +270,8 @@ func TestFallbackLaws(t *testing.T) {
 		if got.Drop != want.Drop || !reflect.DeepEqual(got.Shares, want.Shares) {
 			t.Fatalf("a fallback changes what is dropped or learned: %v %v", got, want)
 		}
-		if b := in.gather(in.Assignment.Backends); b.down > 0 && b.up+in.gather(in.Assignment.Fallback).up > 0 {
-			if sum < Whole || sum > Whole+uint64(len(got.Localities)) {
+		if b := in.resolveList(in.Assignment.Backends); b.down > 0 && b.up+in.resolveList(in.Assignment.Fallback).up > 0 {
+			if sum < traffic.TotalParts || sum > traffic.TotalParts+uint64(len(got.Localities)) {
 				t.Fatalf("weights sum to %d", sum)
 			}
 			return
@@ -280,7 +281,7 @@ func TestFallbackLaws(t *testing.T) {
 		}
 		for i := range own {
 			if len(spares) > 0 {
-				own[i].Weight /= spareScale
+				own[i].Weight /= spareWeightFactor
 			}
 		}
 		for _, l := range spares {
@@ -294,8 +295,9 @@ func TestFallbackLaws(t *testing.T) {
 	})
 }
 
-// What Assign sends to a backend that is up is what Demanded says, but for rounding; whoever is down keeps its own demand.
-func TestDemandedIsWhatIsSent(t *testing.T) {
+// What Assign sends to a backend that is up is what DemandFractions says, but for rounding; a backend that is down keeps
+// its own demand.
+func TestDemandFractionsAreWhatIsSent(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		in, parts := drawFallback(t)
 		for i := range in.Shares {
@@ -310,101 +312,30 @@ func TestDemandedIsWhatIsSent(t *testing.T) {
 				}
 			}
 		}
-		a, demanded := Assign(in), Demanded(in)
+		a, demand := Assign(in), DemandFractions(in)
 		sent, spares := map[fleet.Backend]float64{}, false
 		for _, l := range a.Localities {
-			sent[l.Backend] += float64(l.Weight) / Whole * (1 - float64(a.Drop)/Whole)
-			spares = spares || l.Weight > 2*Whole
+			sent[l.Backend] += float64(l.Weight) / traffic.TotalParts * (1 - float64(a.Drop)/traffic.TotalParts)
+			spares = spares || l.Weight > 2*traffic.TotalParts
 		}
 		if spares || len(a.Localities) == 0 {
 			return // the fallback has nothing
 		}
-		own, fallback := in.gatherAll()
+		own, fallback := in.resolve()
 		for _, b := range slices.Concat(own.backends, fallback.backends) {
-			if b.state == up && math.Abs(sent[b.Backend]-demanded[b.Backend]) > 1e-4 {
-				t.Fatalf("%s is sent %v and has a demand of %v", b.Backend, sent[b.Backend], demanded[b.Backend])
+			if b.state == up && math.Abs(sent[b.Backend]-demand[b.Backend]) > 1e-4 {
+				t.Fatalf("%s is sent %v and has a demand of %v", b.Backend, sent[b.Backend], demand[b.Backend])
 			}
 		}
 		for _, b := range fallback.backends {
-			if b.state != up && demanded[b.Backend] > 0 {
-				t.Fatalf("%s cannot take over and has a demand", b.Backend)
+			if b.state != up && demand[b.Backend] > 0 {
+				t.Fatalf("%s cannot take over but has a demand", b.Backend)
 			}
 		}
 		for _, b := range own.backends {
-			if want := b.weight / (own.up + own.down + own.dropped); b.state != up && math.Abs(demanded[b.Backend]-want) > 1e-9 {
-				t.Fatalf("%s has a demand of %v, want its own %v", b.Backend, demanded[b.Backend], want)
+			if want := b.weight / (own.up + own.down + own.dropped); b.state != up && math.Abs(demand[b.Backend]-want) > 1e-9 {
+				t.Fatalf("%s has a demand of %v, want its own %v", b.Backend, demand[b.Backend], want)
 			}
 		}
 	})
-}
-
-// Nothing is lost by a takeover, who is down keeps a small probe, and the others their proportions.
-func TestTakeoverLaws(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		weight := rapid.OneOf(rapid.Just(0.0), rapid.Float64Range(1, 1e6))
-		up, down, fallback := weight.Draw(t, "up"), weight.Draw(t, "down"), weight.Draw(t, "fallback")
-		toUp, toDown, toFallback := Takeover(up, down, fallback)
-		if got, want := up*toUp+down*toDown+fallback*toFallback, up+down; math.Abs(got-want) > want*1e-9 {
-			t.Fatalf("%v of %v is sent", got, want)
-		}
-		if down == 0 || up+fallback == 0 {
-			if toUp != 1 || toDown != 1 || toFallback != 0 {
-				t.Fatal("nobody is down, or nobody is up, and weights move")
-			}
-			return
-		}
-		if probe := down * toDown; probe <= 0 || probe > down/10*(1+1e-9) || probe > (up+down+fallback)/100*(1+1e-9) {
-			t.Fatalf("a probe of %v", probe)
-		}
-		if math.Abs(toUp-1-toFallback) > 1e-9*toUp {
-			t.Fatalf("those that were there get %v more, the fallback %v", toUp-1, toFallback)
-		}
-	})
-}
-
-func TestVersionRoundTrip(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		in, _ := drawAssign(t)
-		for i := range in.Shares {
-			in.Shares[i].Region, in.Shares[i].Overflow = "", 0
-			if rapid.Bool().Draw(t, "dead") {
-				in.Shares[i].Dead = []fleet.ClusterName{"c2"}
-			}
-			if rapid.Bool().Draw(t, "fails") {
-				in.Shares[i].HeldOut = []fleet.ClusterName{"c1", fleet.ClusterName("x" + rapid.String().Draw(t, "name"))}
-			}
-			in.Shares[i].Backend.Name.Name += rapid.String().Draw(t, "name")
-		}
-		version := Version("h1", in.Shares)
-		hash, shares, ok := ParseVersion(version)
-		if !ok || hash != "h1" || !reflect.DeepEqual(shares, sortedShares(in.Shares)) {
-			t.Fatalf("%s\ngave %v %v\nnot %v", version, ok, shares, in.Shares)
-		}
-	})
-}
-
-func FuzzParseVersion(f *testing.F) {
-	f.Add("h;ServiceImport/shop/web=us-west:666667,eu-west:333333!us-west")
-	f.Add("h;ServiceImport/shop/web=us-west:1000000*us-west")
-	f.Add("h;Service/shop/web=!a*a,b")
-	f.Add("h;Service/shop/web=")
-	f.Add("h;Service/shop/web=a:01000000")      // two spellings of one number
-	f.Add("h;Service/shop/web=;Service/a/web=") // not in order
-	f.Add("h;ServiceImport/shop/web=!a,b;;")
-	f.Fuzz(func(t *testing.T, s string) {
-		hash, shares, ok := ParseVersion(s)
-		if ok && Version(hash, shares) != s {
-			t.Errorf("%q reads back as %q", s, Version(hash, shares))
-		}
-	})
-}
-
-func TestSharesAreLearnedFromMostEdges(t *testing.T) {
-	version := func(west uint32) string {
-		return Version("h", []BackendShares{{Backend: backendNamed("web"), RegionShares: RegionShares{Shares: []Share{{"eu-west", Whole - west}, {"us-west", west}}}}})
-	}
-	got := Learned("us", []string{version(1), "rubbish", version(2), version(2), "h;ServiceImport/a/b=c:7"})
-	if len(got) != 1 || got[0].Region != "us" || got[0].Of("us-west") != 2 {
-		t.Errorf("%v", got)
-	}
 }

@@ -6,7 +6,7 @@ import (
 
 	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/gateway/model"
-	"crossway.dev/crossway/pkg/lbsync"
+	"crossway.dev/crossway/pkg/lbsync/traffic"
 )
 
 const (
@@ -21,18 +21,18 @@ type flow struct {
 	policy   model.ImportPolicy
 	users    map[string]bool // keys of the assignments that use it
 	regions  map[string]*regionFlow
-	shares   []lbsync.RegionShares // in force, by region
-	members  []lbsync.Capacity     // that the shares were last divided over
-	moved    time.Time             // when they last moved
-	waiting  time.Time             // since when a small move has been worth it; zero: none is
-	due      bool                  // something was heard since the last division
+	shares   []traffic.RegionShares // in force, by region
+	members  []traffic.Capacity     // that the shares were last divided over
+	moved    time.Time              // when they last moved
+	waiting  time.Time              // since when a small move has been worth it; zero: none is
+	due      bool                   // something was heard since the last division
 	overflow overflow
 }
 
 // regionFlow is the part of one region's edges.
 type regionFlow struct {
-	demand lbsync.Demand
-	health lbsync.Health
+	demand traffic.Demand
+	health traffic.Health
 	// learned is when the region's shares were learned from an edge; zero: they are the hub's own.
 	learned time.Time
 	// counted: since then all its edges have reported what they count themselves.
@@ -49,7 +49,7 @@ type regionFlow struct {
 // division is what the shares of a flow are made from.
 type division struct {
 	now     time.Time
-	members []lbsync.Capacity
+	members []traffic.Capacity
 	regions []regionView
 }
 
@@ -73,22 +73,22 @@ func (f *flow) region(name string) *regionFlow {
 }
 
 // sharesOf gives the shares in force in a region.
-func (f *flow) sharesOf(region string) lbsync.RegionShares {
-	k := slices.IndexFunc(f.shares, func(r lbsync.RegionShares) bool { return r.Region == region })
+func (f *flow) sharesOf(region string) traffic.RegionShares {
+	k := slices.IndexFunc(f.shares, func(r traffic.RegionShares) bool { return r.Region == region })
 	if k < 0 {
-		return lbsync.RegionShares{Region: region}
+		return traffic.RegionShares{Region: region}
 	}
 	return f.shares[k]
 }
 
 // has says whether a cluster has a part of the flow's backend: edges may name any.
 func (f *flow) has(cluster fleet.ClusterName) bool {
-	return slices.ContainsFunc(f.members, func(m lbsync.Capacity) bool { return m.Cluster == cluster })
+	return slices.ContainsFunc(f.members, func(m traffic.Capacity) bool { return m.Cluster == cluster })
 }
 
 // learn takes over the shares that an edge of a region holds, unless the hub has its own or learned them already. It
 // says whether the shares in force changed.
-func (f *flow) learn(held lbsync.RegionShares, now time.Time) (changed bool) {
+func (f *flow) learn(held traffic.RegionShares, now time.Time) (changed bool) {
 	r := f.region(held.Region)
 	if r.heard || !r.learned.IsZero() {
 		return false
@@ -96,10 +96,10 @@ func (f *flow) learn(held lbsync.RegionShares, now time.Time) (changed bool) {
 	r.learned, r.counted, f.due = now, false, true
 	for _, c := range slices.Concat(held.HeldOut, held.Dead) {
 		if f.has(c) {
-			r.health.Hold(c, slices.Contains(held.Dead, c), now)
+			r.health.HoldOut(c, slices.Contains(held.Dead, c), now)
 		}
 	}
-	k := slices.IndexFunc(f.shares, func(s lbsync.RegionShares) bool { return s.Region == held.Region })
+	k := slices.IndexFunc(f.shares, func(s traffic.RegionShares) bool { return s.Region == held.Region })
 	if k < 0 {
 		return false
 	}
@@ -112,21 +112,21 @@ func (f *flow) learn(held lbsync.RegionShares, now time.Time) (changed bool) {
 	return true
 }
 
-// divide brings the shares up to date and says whether they changed. Counting noise moves nothing (lbsync.Move); what
+// divide brings the shares up to date and says whether they changed. Counting noise moves nothing (traffic.Move); what
 // was learned stays until every edge of its region has reported, but for members that can take nothing any more.
 func (f *flow) divide(d division) (changed bool) {
-	in := lbsync.SplitInput{Members: d.members, Rate: f.policy.Rate, Mode: f.policy.Mode}
-	move := lbsync.Move{Old: f.shares, Demand: map[string]float64{}, Members: d.members}
+	in := traffic.SplitInput{Members: d.members, Rate: f.policy.Rate, Mode: f.policy.Mode}
+	move := traffic.Move{Old: f.shares, Demand: map[string]float64{}, Members: d.members}
 	settled := true
 	for _, v := range d.regions {
 		r := f.region(v.name)
 		settled = settled && (r.learned.IsZero() || r.demand.Settled(v.edges, r.learned, d.now))
 		move.Learned = move.Learned || !r.learned.IsZero()
 		move.Demand[v.name] = r.demand.Rate()
-		in.Regions = append(in.Regions, lbsync.RegionDemand{Region: v.name, Demand: r.demand.Rate(), Nearest: v.nearest,
+		in.Regions = append(in.Regions, traffic.RegionDemand{Region: v.name, Demand: r.demand.Rate(), Nearest: v.nearest,
 			HeldOut: r.health.HeldOut(), Dead: r.health.Dead()})
 	}
-	move.New = lbsync.Split(in)
+	move.New = traffic.Split(in)
 	if !settled {
 		move.New = f.keepLearned(move.New, d.members)
 	}
@@ -152,9 +152,9 @@ func (f *flow) divide(d division) (changed bool) {
 }
 
 // holdBack says that a move is not worth publishing, or is small and may still be noise.
-func (f *flow) holdBack(move lbsync.Move, now time.Time) bool {
+func (f *flow) holdBack(move traffic.Move, now time.Time) bool {
 	switch {
-	case !move.Worth():
+	case !move.Significant():
 		f.waiting = time.Time{}
 		return true
 	case !move.Small():
@@ -163,11 +163,11 @@ func (f *flow) holdBack(move lbsync.Move, now time.Time) bool {
 		f.waiting = now
 	}
 	f.due = true
-	return now.Sub(f.waiting) < lbsync.Patience
+	return now.Sub(f.waiting) < traffic.SmallMoveDelay
 }
 
 // keepLearned replaces fresh shares by the learned ones in force, where there are.
-func (f *flow) keepLearned(fresh []lbsync.RegionShares, members []lbsync.Capacity) []lbsync.RegionShares {
+func (f *flow) keepLearned(fresh []traffic.RegionShares, members []traffic.Capacity) []traffic.RegionShares {
 	out := slices.Clone(fresh)
 	for i, s := range out {
 		if f.region(s.Region).learned.IsZero() {
@@ -182,12 +182,12 @@ func (f *flow) keepLearned(fresh []lbsync.RegionShares, members []lbsync.Capacit
 
 // withoutLost takes the part of members that can take nothing any more (no ready endpoint, or drained) and gives it to
 // the others in proportion; a probe of a held-out member that is lost goes with it.
-func withoutLost(r lbsync.RegionShares, members []lbsync.Capacity) lbsync.RegionShares {
+func withoutLost(r traffic.RegionShares, members []traffic.Capacity) traffic.RegionShares {
 	able := func(c fleet.ClusterName) bool {
-		return slices.ContainsFunc(members, func(m lbsync.Capacity) bool { return m.Cluster == c && m.Ready > 0 && m.Scaler > 0 })
+		return slices.ContainsFunc(members, func(m traffic.Capacity) bool { return m.Cluster == c && m.Ready > 0 && m.Scaler > 0 })
 	}
 	unable := func(c fleet.ClusterName) bool { return !able(c) }
-	out := lbsync.RegionShares{Region: r.Region, Overflow: r.Overflow,
+	out := traffic.RegionShares{Region: r.Region, Overflow: r.Overflow,
 		HeldOut: slices.DeleteFunc(slices.Clone(r.HeldOut), unable), Dead: slices.DeleteFunc(slices.Clone(r.Dead), unable)}
 	left := uint64(0)
 	for _, s := range r.Shares {
@@ -199,9 +199,9 @@ func withoutLost(r lbsync.RegionShares, members []lbsync.Capacity) lbsync.Region
 	if len(out.Shares) == len(r.Shares) || left == 0 {
 		return out
 	}
-	rest := uint64(lbsync.Whole)
+	rest := uint64(traffic.TotalParts)
 	for i := range out.Shares {
-		out.Shares[i].Parts = uint32(uint64(out.Shares[i].Parts) * lbsync.Whole / left)
+		out.Shares[i].Parts = uint32(uint64(out.Shares[i].Parts) * traffic.TotalParts / left)
 		rest -= uint64(out.Shares[i].Parts)
 	}
 	out.Shares[0].Parts += uint32(rest)
@@ -209,6 +209,6 @@ func withoutLost(r lbsync.RegionShares, members []lbsync.Capacity) lbsync.Region
 }
 
 // sameShares ignores Overflow, which no edge sees.
-func sameShares(a, b lbsync.RegionShares) bool {
+func sameShares(a, b traffic.RegionShares) bool {
 	return a.Region == b.Region && slices.Equal(a.Shares, b.Shares) && slices.Equal(a.HeldOut, b.HeldOut) && slices.Equal(a.Dead, b.Dead)
 }

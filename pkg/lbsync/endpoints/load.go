@@ -7,6 +7,7 @@ import (
 
 	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/lbsync"
+	"crossway.dev/crossway/pkg/lbsync/traffic"
 )
 
 // Load is what one edge counted for one assignment in an interval.
@@ -18,7 +19,7 @@ type Load struct {
 	Localities []LocalityLoad
 }
 
-// LocalityLoad is one locality's part of a Load; see lbsync.Sample for what Envoy counts where.
+// LocalityLoad is one locality's part of a Load; see traffic.Sample for what Envoy counts where.
 type LocalityLoad struct {
 	SubZone                   string
 	Issued, Succeeded, Failed uint64
@@ -37,12 +38,12 @@ type tally struct {
 	interval          time.Duration
 	issued            float64
 	succeeded, failed uint64
-	outcomes          map[fleet.ClusterName]*outcome
+	outcomes          map[fleet.ClusterName]*memberLoad
 }
 
 // outcome is an Outcome in the making.
-type outcome struct {
-	lbsync.Outcome
+type memberLoad struct {
+	traffic.MemberSample
 	issued uint64
 }
 
@@ -102,7 +103,7 @@ func (w *world) tally(tallies map[*flow]*tally, a *assigned, region string, load
 		dead = dead || f != nil && len(f.sharesOf(region).Dead) > 0
 	}
 	if dead && total > 0 {
-		for backend, part := range lbsync.Demanded(w.input(a, region)) {
+		for backend, part := range lbsync.DemandFractions(w.input(a, region)) {
 			w.count(tallies, backend, load.Interval, total*part)
 		}
 		return
@@ -130,11 +131,11 @@ func (t *tally) add(cluster fleet.ClusterName, l LocalityLoad) {
 	t.succeeded += l.Succeeded
 	t.failed += l.Failed
 	if t.outcomes == nil {
-		t.outcomes = map[fleet.ClusterName]*outcome{}
+		t.outcomes = map[fleet.ClusterName]*memberLoad{}
 	}
 	o := t.outcomes[cluster]
 	if o == nil {
-		o = &outcome{}
+		o = &memberLoad{}
 		t.outcomes[cluster] = o
 	}
 	o.Succeeded += l.Succeeded
@@ -150,7 +151,7 @@ func (f *flow) hear(h heard, t *tally, changes map[change]int) {
 	r := f.region(h.edge.Region)
 	key := h.edge.key()
 	known := r.reach(key, t)
-	f.changed(r, r.health.Expire(h.at, f.sharesOf(h.edge.Region).Down()), changes)
+	f.changed(r, r.health.RetryUntried(h.at, f.sharesOf(h.edge.Region).Down()), changes)
 	if t.issued == 0 && t.succeeded+t.failed == 0 && f.policy.Rate == 0 && r.demand.Rate() == 0 && !r.waits() {
 		return
 	}
@@ -165,10 +166,10 @@ func (f *flow) hear(h heard, t *tally, changes map[change]int) {
 	for _, m := range f.members {
 		unserved = unserved && m.Ready == 0
 	}
-	r.demand.Observe(lbsync.Sample{Edge: key, End: h.at, Interval: t.interval, Issued: uint64(issued),
+	r.demand.Observe(traffic.Sample{Edge: key, End: h.at, Interval: t.interval, Issued: uint64(issued),
 		Succeeded: t.succeeded, Failed: t.failed, Unserved: unserved})
 	if issued > 0 {
-		for _, silent := range r.health.Suspects(key) {
+		for _, silent := range r.health.FailingMembers(key) {
 			t.add(silent, LocalityLoad{})
 		}
 	}
@@ -177,7 +178,7 @@ func (f *flow) hear(h heard, t *tally, changes map[change]int) {
 			continue // answers or dead connections: the next report tells
 		}
 		o.Edge, o.Cluster, o.At = key, cluster, h.at
-		if r.health.Observe(o.Outcome) {
+		if r.health.Observe(o.MemberSample) {
 			f.changed(r, []fleet.ClusterName{cluster}, changes)
 		}
 	}

@@ -19,6 +19,7 @@ import (
 	"crossway.dev/crossway/pkg/gateway/model"
 	"crossway.dev/crossway/pkg/lbsync"
 	"crossway.dev/crossway/pkg/lbsync/envoy"
+	"crossway.dev/crossway/pkg/lbsync/traffic"
 )
 
 const (
@@ -179,8 +180,8 @@ func (w *world) forget(now time.Time) {
 		delete(w.edges, key)
 		for _, f := range w.flows {
 			if r := f.regions[e.Region]; r != nil {
-				r.demand.Forget(key)
-				r.health.Forget(key)
+				r.demand.ForgetEdge(key)
+				r.health.ForgetEdge(key)
 				delete(r.carry, key)
 				delete(r.open, key)
 				f.due = true
@@ -251,7 +252,7 @@ func (l *Loop) InitialVersions(edge Edge, versions map[string]string) {
 	slices.Sort(known)
 	d := newDirty()
 	now := l.config.Clock.Now()
-	for _, s := range lbsync.Learned(edge.Region, known) {
+	for _, s := range traffic.LearnShares(edge.Region, known) {
 		if f := l.world.flows[s.Backend]; f != nil && s.Backend.Kind == fleet.Import && f.learn(s.RegionShares, now) {
 			d.flow(f)
 		}

@@ -14,6 +14,7 @@ import (
 	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/gateway/model"
 	"crossway.dev/crossway/pkg/lbsync"
+	"crossway.dev/crossway/pkg/lbsync/traffic"
 )
 
 // A changed slice costs exactly the assignments that use its service, in every pool, and nothing where its addresses
@@ -397,20 +398,20 @@ func TestSmallMovesWait(t *testing.T) {
 	f.policy.Rate, f.policy.Mode = 10, model.Waterfall
 	d := division{
 		now:     time.Unix(1_000_000, 0),
-		members: []lbsync.Capacity{{Cluster: "eu-west", Region: "eu", Ready: 2, Scaler: 1}, {Cluster: "us-west", Region: "us", Ready: 2, Scaler: 1}},
+		members: []traffic.Capacity{{Cluster: "eu-west", Region: "eu", Ready: 2, Scaler: 1}, {Cluster: "us-west", Region: "us", Ready: 2, Scaler: 1}},
 		regions: []regionView{{name: "us", edges: []string{"a", "b"}}},
 	}
 	second := func(a, b uint64) bool {
 		d.now = d.now.Add(time.Second)
 		for edge, n := range map[string]uint64{"a": a, "b": b} {
-			f.region("us").demand.Observe(lbsync.Sample{Edge: edge, End: d.now, Interval: time.Second, Issued: n, Succeeded: n})
+			f.region("us").demand.Observe(traffic.Sample{Edge: edge, End: d.now, Interval: time.Second, Issued: n, Succeeded: n})
 		}
 		return f.divide(d)
 	}
 	for range 15 {
 		second(15, 15)
 	}
-	if got := f.sharesOf("us").Of("us-west"); got != 666_667 {
+	if got := f.sharesOf("us").PartsOf("us-west"); got != 666_667 {
 		t.Fatalf("at 30 rps us-west has %d parts", got)
 	}
 	moves := 0

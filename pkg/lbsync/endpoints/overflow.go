@@ -6,7 +6,7 @@ import (
 
 	"crossway.dev/crossway/pkg/condition"
 	"crossway.dev/crossway/pkg/fleet"
-	"crossway.dev/crossway/pkg/lbsync"
+	"crossway.dev/crossway/pkg/lbsync/traffic"
 )
 
 const (
@@ -26,7 +26,7 @@ type overflow struct {
 	ended   time.Time
 }
 
-func (o *overflow) note(m lbsync.Move, now time.Time) {
+func (o *overflow) note(m traffic.Move, now time.Time) {
 	var regions []string
 	for _, s := range m.New {
 		if s.Overflow > 0 && m.Demand[s.Region] > 0 {

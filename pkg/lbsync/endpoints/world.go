@@ -16,6 +16,7 @@ import (
 	"crossway.dev/crossway/pkg/gateway/model"
 	"crossway.dev/crossway/pkg/lbsync"
 	"crossway.dev/crossway/pkg/lbsync/envoy"
+	"crossway.dev/crossway/pkg/lbsync/traffic"
 )
 
 // world is all that the Loop knows. It has no lock, clock or goroutine of its own: time is an argument, and what its
@@ -137,7 +138,7 @@ func (w *world) retry(f *flow, cluster fleet.ClusterName) (changed bool) {
 		return false
 	}
 	for _, r := range f.regions {
-		changed = r.health.Retry(cluster) || changed
+		changed = r.health.Readmit(cluster) || changed
 	}
 	return changed
 }
@@ -323,14 +324,14 @@ func (w *world) divide(d dirty, now time.Time) {
 }
 
 // capacities lists the members that have a part of a backend, by name.
-func (w *world) capacities(backend fleet.Backend) []lbsync.Capacity {
-	var out []lbsync.Capacity
+func (w *world) capacities(backend fleet.Backend) []traffic.Capacity {
+	var out []traffic.Capacity
 	for _, cluster := range w.store.clusters(backend) {
 		m := w.members[cluster]
 		if m == nil || !w.wanted(backend, cluster) {
 			continue
 		}
-		out = append(out, lbsync.Capacity{Cluster: cluster, Region: m.place.Region, Ready: w.store.parts[backend][cluster].ready(m.admit), Scaler: m.scaler})
+		out = append(out, traffic.Capacity{Cluster: cluster, Region: m.place.Region, Ready: w.store.parts[backend][cluster].ready(m.admit), Scaler: m.scaler})
 	}
 	return out
 }
@@ -357,7 +358,7 @@ func (w *world) input(a *assigned, region string) lbsync.AssignInput {
 	in := lbsync.AssignInput{Assignment: a.Assignment, Region: region, Parts: w.partsOf}
 	for _, b := range a.all() {
 		if f := w.flows[b.Backend]; f != nil && f.shares != nil && b.Backend.Kind == fleet.Import {
-			in.Shares = append(in.Shares, lbsync.BackendShares{Backend: b.Backend, RegionShares: f.sharesOf(region)})
+			in.Shares = append(in.Shares, traffic.BackendShares{Backend: b.Backend, RegionShares: f.sharesOf(region)})
 		}
 	}
 	return in

@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"crossway.dev/crossway/pkg/lbsync"
+	"crossway.dev/crossway/pkg/lbsync/traffic"
 )
 
 // dropCategory names the requests answered 503 in Envoy's statistics and load reports: their backend has no ready
@@ -28,7 +29,7 @@ func LoadAssignment(a lbsync.LoadAssignment) (Resource, error) {
 			DropPercentage: &typev3.FractionalPercent{Numerator: a.Drop, Denominator: typev3.FractionalPercent_MILLION}}}}
 	}
 	r, err := pack(a.Key, out)
-	r.Version = lbsync.Version(r.Version, a.Shares)
+	r.Version = traffic.Version(r.Version, a.Shares)
 	return r, err
 }
 

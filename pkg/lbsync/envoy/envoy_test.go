@@ -22,6 +22,7 @@ import (
 	"crossway.dev/crossway/pkg/gateway/model"
 	"crossway.dev/crossway/pkg/lbsync"
 	"crossway.dev/crossway/pkg/lbsync/envoy"
+	"crossway.dev/crossway/pkg/lbsync/traffic"
 )
 
 var rewrite = flag.Bool("rewrite", false, "rewrite the goldens")
@@ -127,17 +128,17 @@ func TestLoadAssignmentGolden(t *testing.T) {
 	a := lbsync.LoadAssignment{Key: "shop/store/6b2f", Drop: 300_000,
 		Localities: []lbsync.Locality{
 			{Backend: importNamed("store"), Cluster: "eu-west", Place: fleet.Place{Region: "eu"}, Weight: 1, Endpoints: addresses("10.3.0.1:80")},
-			{Backend: importNamed("store"), Cluster: "us-west", Place: fleet.Place{Region: "us", Zone: "us-a"}, Weight: lbsync.Whole, Endpoints: addresses("10.1.0.1:80", "[fd00::1]:80")},
+			{Backend: importNamed("store"), Cluster: "us-west", Place: fleet.Place{Region: "us", Zone: "us-a"}, Weight: traffic.TotalParts, Endpoints: addresses("10.1.0.1:80", "[fd00::1]:80")},
 		},
-		Shares: []lbsync.BackendShares{{Backend: importNamed("store"), RegionShares: lbsync.RegionShares{Region: "us", Shares: []lbsync.Share{{Cluster: "us-west", Parts: lbsync.Whole}}}}},
+		Shares: []traffic.BackendShares{{Backend: importNamed("store"), RegionShares: traffic.RegionShares{Region: "us", Shares: []traffic.Share{{Cluster: "us-west", Parts: traffic.TotalParts}}}}},
 	}
 	r, err := envoy.LoadAssignment(a)
 	if err != nil {
 		t.Fatal(err)
 	}
 	golden(t, "assignment", r)
-	hash, shares, ok := lbsync.ParseVersion(r.Version)
-	if !ok || hash == "" || shares[0].Of("us-west") != lbsync.Whole {
+	hash, shares, ok := traffic.ParseVersion(r.Version)
+	if !ok || hash == "" || shares[0].PartsOf("us-west") != traffic.TotalParts {
 		t.Errorf("version %s: %v", r.Version, shares)
 	}
 }

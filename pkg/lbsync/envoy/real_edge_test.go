@@ -30,6 +30,7 @@ import (
 	"crossway.dev/crossway/pkg/gateway/model"
 	"crossway.dev/crossway/pkg/lbsync"
 	"crossway.dev/crossway/pkg/lbsync/envoy"
+	"crossway.dev/crossway/pkg/lbsync/traffic"
 )
 
 // edge is a real Envoy that gets its configuration from an xDS server in this process.
@@ -242,7 +243,7 @@ func importNamed(name string) fleet.Backend {
 func serve(key string, address netip.AddrPort) (model.Assignment, lbsync.LoadAssignment) {
 	return model.Assignment{Key: key, Backends: []model.WeightedBackend{{Backend: importNamed(key), Port: 80, Weight: 1}}},
 		lbsync.LoadAssignment{Key: key, Localities: []lbsync.Locality{{Backend: importNamed(key), Cluster: "us-west",
-			Place: fleet.Place{Region: "us"}, Weight: lbsync.Whole, Endpoints: []netip.AddrPort{address}}}}
+			Place: fleet.Place{Region: "us"}, Weight: traffic.TotalParts, Endpoints: []netip.AddrPort{address}}}}
 }
 
 func freePort(t *testing.T) uint16 {

@@ -17,6 +17,7 @@ import (
 	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/gateway/model"
 	"crossway.dev/crossway/pkg/lbsync"
+	"crossway.dev/crossway/pkg/lbsync/traffic"
 )
 
 // locality is one member's part of import store, answered at one address.
@@ -54,13 +55,13 @@ func TestSharesAndFailureOnARealEnvoy(t *testing.T) {
 	}{
 		{"two thirds and one third, exactly", []lbsync.Locality{locality("a", 333_333, east), locality("b", 666_667, west)}, 0, "GET",
 			map[string]int{"200 west": 200, "200 east": 100}},
-		{"a refuge beside all of the shares gets nothing", []lbsync.Locality{locality("a", 1, east), locality("b", lbsync.Whole, west)}, 0, "GET",
+		{"a refuge beside all of the shares gets nothing", []lbsync.Locality{locality("a", 1, east), locality("b", traffic.TotalParts, west)}, 0, "GET",
 			map[string]int{"200 west": 300}},
 		{"half is dead", []lbsync.Locality{locality("a", 500_000, dead), locality("b", 500_000, west)}, 0, "POST",
 			map[string]int{"200 west": 300}},
-		{"all that has a share is dead", []lbsync.Locality{locality("a", 1, east), locality("b", lbsync.Whole, dead)}, 0, "GET",
+		{"all that has a share is dead", []lbsync.Locality{locality("a", 1, east), locality("b", traffic.TotalParts, dead)}, 0, "GET",
 			map[string]int{"200 east": 300}},
-		{"no backend is left", nil, lbsync.Whole, "GET", map[string]int{"503 unconditional": 300}},
+		{"no backend is left", nil, traffic.TotalParts, "GET", map[string]int{"503 unconditional": 300}},
 	} {
 		e.apply(p, lbsync.LoadAssignment{Key: "store", Localities: c.localities, Drop: c.drop})
 		got := counted(t, port, c.method, 300)
@@ -286,7 +287,7 @@ func TestOneOfTwoIsCheckedOnARealEnvoy(t *testing.T) {
 	a.Backends = append([]model.WeightedBackend{{Backend: importNamed("plain"), Port: 80, Weight: 1, Unchecked: true}}, a.Backends...)
 	load.Localities[0].Weight /= 2
 	load.Localities = append(load.Localities, lbsync.Locality{Backend: importNamed("plain"), Cluster: "us-west", Unchecked: true,
-		Weight: lbsync.Whole / 2, Endpoints: []netip.AddrPort{netip.MustParseAddrPort(plain.Listener.Addr().String())}})
+		Weight: traffic.TotalParts / 2, Endpoints: []netip.AddrPort{netip.MustParseAddrPort(plain.Listener.Addr().String())}})
 	port := freePort(t)
 	e.apply(lbsync.Program{Assignments: []model.Assignment{a}, Listeners: []lbsync.Listener{
 		httpListener(port, model.VirtualHost{Hostname: "*", Rules: []model.Rule{{Match: prefix("/"), Forward: to("store")}}})}}, load)

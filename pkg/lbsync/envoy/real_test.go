@@ -19,6 +19,7 @@ import (
 	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/gateway/model"
 	"crossway.dev/crossway/pkg/lbsync"
+	"crossway.dev/crossway/pkg/lbsync/traffic"
 )
 
 func TestRulesOnARealEnvoy(t *testing.T) {
@@ -26,7 +27,7 @@ func TestRulesOnARealEnvoy(t *testing.T) {
 	blue, blueLoad := serve("blue", backend(t, "blue"))
 	green, greenLoad := serve("green", backend(t, "green"))
 	gone, goneLoad := serve("gone", netip.MustParseAddrPort("127.0.0.1:1"))
-	goneLoad.Localities, goneLoad.Drop = nil, lbsync.Whole
+	goneLoad.Localities, goneLoad.Drop = nil, traffic.TotalParts
 	origin := func(n int) model.Origin {
 		return model.Origin{Route: fleet.RouteRef{Kind: "HTTPRoute", Name: fleet.ObjectName{Namespace: "site", Name: "home"}}, Rule: n}
 	}

@@ -19,6 +19,7 @@ import (
 	"crossway.dev/crossway/pkg/lbsync"
 	"crossway.dev/crossway/pkg/lbsync/envoy"
 	"crossway.dev/crossway/pkg/lbsync/server"
+	"crossway.dev/crossway/pkg/lbsync/traffic"
 	"crossway.dev/crossway/pkg/registration"
 )
 
@@ -153,7 +154,7 @@ func routeChanges(t *testing.T, extra ...model.VirtualHost) (cold time.Duration,
 	have := map[string]string{}
 	var loads []server.Resource
 	for _, a := range p.Assignments {
-		r, err := envoy.LoadAssignment(lbsync.LoadAssignment{Key: a.Key, Localities: []lbsync.Locality{locality("us", lbsync.Whole, netip.MustParseAddrPort("127.0.0.1:1"))}})
+		r, err := envoy.LoadAssignment(lbsync.LoadAssignment{Key: a.Key, Localities: []lbsync.Locality{locality("us", traffic.TotalParts, netip.MustParseAddrPort("127.0.0.1:1"))}})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,4 +1,4 @@
-package lbsync
+package traffic
 
 import (
 	"fmt"
@@ -15,7 +15,7 @@ import (
 
 var regionNames = []string{"ap", "eu", "sa", "us"}
 
-// drawFleet draws a world of up to four regions and eight members.
+// drawFleet draws up to four regions and eight members.
 func drawFleet(t *rapid.T) SplitInput {
 	in := SplitInput{
 		Rate: rapid.SampledFrom([]float64{0, 1, 7, 10}).Draw(t, "rate"),
@@ -42,7 +42,7 @@ func drawFleet(t *rapid.T) SplitInput {
 func drawHeldOut(t *rapid.T, in *SplitInput) {
 	for i := range in.Regions {
 		for _, m := range in.Members {
-			if rapid.IntRange(0, 3).Draw(t, "fails") == 0 {
+			if rapid.IntRange(0, 3).Draw(t, "held out") == 0 {
 				in.Regions[i].HeldOut = append(in.Regions[i].HeldOut, m.Cluster)
 			}
 		}
@@ -50,16 +50,16 @@ func drawHeldOut(t *rapid.T, in *SplitInput) {
 }
 
 // solve gives the exact fractions, before rounding, as requests per second by region and cluster.
-func solve(in SplitInput) *world {
-	w := readWorld(in)
-	w.place()
-	return w
+func solve(in SplitInput) *solver {
+	s := newSolver(in)
+	s.place()
+	return s
 }
 
 // load is what each member receives, in requests per second.
-func (w *world) load() []float64 {
-	load := make([]float64, len(w.members))
-	for _, r := range w.regions {
+func (s *solver) load() []float64 {
+	load := make([]float64, len(s.members))
+	for _, r := range s.regions {
 		for i, f := range r.placed {
 			load[i] += f * r.demand
 		}
@@ -86,21 +86,21 @@ func TestDemandIsConserved(t *testing.T) {
 			for _, s := range r.Shares {
 				sum += s.Parts
 			}
-			if ready && sum != Whole || !ready && sum != 0 {
+			if ready && sum != TotalParts || !ready && sum != 0 {
 				t.Fatalf("shares of %s sum to %d", r.Region, sum)
 			}
 		}
 	})
 }
 
-// capacities gives each member's capacity and whether the world has room for all demand.
-func capacities(in SplitInput, w *world) (capacity []float64, room bool) {
+// capacities returns each member's capacity and whether all demand fits into them.
+func capacities(in SplitInput, s *solver) (capacity []float64, fits bool) {
 	demand, total := 0.0, 0.0
-	for _, m := range w.members {
+	for _, m := range s.members {
 		capacity = append(capacity, float64(m.Ready)*in.Rate*m.Scaler)
 		total += capacity[len(capacity)-1]
 	}
-	for _, r := range w.regions {
+	for _, r := range s.regions {
 		demand += r.demand
 	}
 	return capacity, demand <= total
@@ -123,47 +123,47 @@ func TestNoNumberBreaksTheSum(t *testing.T) {
 			for _, s := range r.Shares {
 				sum += s.Parts
 			}
-			if sum != Whole {
+			if sum != TotalParts {
 				t.Fatalf("%s: %v", r.Region, r.Shares)
 			}
 		}
 	})
 }
 
-func TestNobodyAboveCapacityWhileTheWorldHasRoom(t *testing.T) {
+func TestNoMemberAboveCapacityWhileDemandFits(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		in := drawFleet(t)
 		in.Rate = max(in.Rate, 1)
-		w := solve(in)
-		capacity, room := capacities(in, w)
-		if !room {
-			t.Skip("the world is full")
+		s := solve(in)
+		capacity, fits := capacities(in, s)
+		if !fits {
+			t.Skip("demand exceeds capacity")
 		}
-		for i, load := range w.load() {
+		for i, load := range s.load() {
 			if load > capacity[i]*(1+1e-6) {
-				t.Fatalf("%s gets %v, capacity %v", w.members[i].Cluster, load, capacity[i])
+				t.Fatalf("%s gets %v, capacity %v", s.members[i].Cluster, load, capacity[i])
 			}
 		}
 	})
 }
 
-func TestARankIsUntouchedWhileTheOneBeforeHasRoom(t *testing.T) {
+func TestARankIsUnusedWhileAnEarlierOneHasCapacity(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		in := drawFleet(t)
 		in.Rate = max(in.Rate, 1)
-		w := solve(in)
-		capacity, room := capacities(in, w)
-		load := w.load()
-		for _, r := range w.regions {
+		s := solve(in)
+		capacity, fits := capacities(in, s)
+		load := s.load()
+		for _, r := range s.regions {
 			for k, rank := range r.ranks {
 				used := slices.ContainsFunc(rank, func(i int) bool { return r.placed[i] > 1e-9 })
-				if r.blind || !room || !used {
+				if r.noCapacity || !fits || !used {
 					continue
 				}
 				for _, before := range r.ranks[:k] {
 					for _, i := range before {
 						if load[i] < capacity[i]*(1-1e-6) {
-							t.Fatalf("%s uses rank %d although %s has room: %v of %v", r.name, k, w.members[i].Cluster, load[i], capacity[i])
+							t.Fatalf("%s uses rank %d although %s has capacity: %v of %v", r.name, k, s.members[i].Cluster, load[i], capacity[i])
 						}
 					}
 				}
@@ -223,10 +223,10 @@ func TestAMemberSplitIntoZonesChangesNothing(t *testing.T) {
 	})
 }
 
-func byCluster(w *world) map[[2]string]float64 {
+func byCluster(s *solver) map[[2]string]float64 {
 	out := map[[2]string]float64{}
-	for _, r := range w.regions {
-		for i, m := range w.members {
+	for _, r := range s.regions {
+		for i, m := range s.members {
 			out[[2]string{r.name, string(m.Cluster)}] = r.placed[i]
 		}
 	}
@@ -238,9 +238,9 @@ func byCluster(w *world) map[[2]string]float64 {
 func TestSharesAreContinuous(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		in := drawFleet(t)
-		// With every scaler 0 the scalers count as 1 (step 4), which is a jump on purpose: somebody keeps capacity.
+		// With every scaler 0 the scalers count as 1 (step 4), which is a jump on purpose: one member keeps capacity.
 		in.Members = append(in.Members, Capacity{Cluster: "anchor", Region: "us", Ready: 1, Scaler: 0.3})
-		// Nothing flows in a region without demand, so there the place of its first request may jump.
+		// A region without demand sends nothing, so the shares of its first request may jump.
 		in.Regions = slices.DeleteFunc(in.Regions, func(r RegionDemand) bool { return r.Demand == 0 })
 		if len(in.Regions) == 0 {
 			t.Skip("no demand")

@@ -1,4 +1,4 @@
-package lbsync
+package traffic
 
 import (
 	"fmt"
@@ -35,22 +35,22 @@ func readSplit(t *testing.T, d *datadriven.TestData) SplitInput {
 		}
 	}
 	for line := range strings.Lines(d.Input) {
-		words := strings.Fields(line)
+		fields := strings.Fields(line)
 		options := map[string]string{}
-		for _, w := range words[3:] {
-			key, value, _ := strings.Cut(w, "=")
+		for _, option := range fields[3:] {
+			key, value, _ := strings.Cut(option, "=")
 			options[key] = value
 		}
-		switch words[0] {
+		switch fields[0] {
 		case "member":
-			m := Capacity{Cluster: fleet.ClusterName(words[1]), Region: words[2], Scaler: 1}
+			m := Capacity{Cluster: fleet.ClusterName(fields[1]), Region: fields[2], Scaler: 1}
 			m.Ready, _ = strconv.Atoi(options["ready"])
 			if s, ok := options["scaler"]; ok {
 				m.Scaler = number(t, s)
 			}
 			in.Members = append(in.Members, m)
 		case "demand":
-			r := RegionDemand{Region: words[1], Demand: number(t, words[2])}
+			r := RegionDemand{Region: fields[1], Demand: number(t, fields[2])}
 			for n := range strings.SplitSeq(options["nearest"], ",") {
 				r.Nearest = append(r.Nearest, n)
 			}
@@ -62,7 +62,7 @@ func readSplit(t *testing.T, d *datadriven.TestData) SplitInput {
 			}
 			in.Regions = append(in.Regions, r)
 		default:
-			t.Fatalf("unknown word %q", words[0])
+			t.Fatalf("unknown line %q", fields[0])
 		}
 	}
 	return in
@@ -88,7 +88,7 @@ func describeShares(t *testing.T, in SplitInput) string {
 		for _, s := range r.Shares {
 			sum += s.Parts
 			if demand[r.Region] > 0 {
-				fmt.Fprintf(&b, " %s %.4g", s.Cluster, demand[r.Region]*float64(s.Parts)/Whole)
+				fmt.Fprintf(&b, " %s %.4g", s.Cluster, demand[r.Region]*float64(s.Parts)/TotalParts)
 			} else {
 				fmt.Fprintf(&b, " %s %d ppm", s.Cluster, s.Parts)
 			}
@@ -96,7 +96,7 @@ func describeShares(t *testing.T, in SplitInput) string {
 		switch {
 		case sum == 0:
 			b.WriteString(" nobody")
-		case sum != Whole:
+		case sum != TotalParts:
 			t.Errorf("parts of %s sum to %d", r.Region, sum)
 		}
 		if r.Overflow > 0 {

@@ -1,4 +1,4 @@
-package lbsync
+package traffic
 
 import (
 	"cmp"
@@ -12,8 +12,14 @@ import (
 	"crossway.dev/crossway/pkg/fleet"
 )
 
-// Version is a load assignment's version on the wire: the hash of its content, and the shares in force, so that a hub
-// that has just started learns them from the versions its edges name. It reads
+// BackendShares is where one region's requests for one backend go.
+type BackendShares struct {
+	Backend fleet.Backend
+	RegionShares
+}
+
+// Version is a load assignment's version on the wire: the hash of its content, and the shares in force. A hub that has
+// just started learns the shares from the versions that its edges report. It reads
 //
 //	<hash>;ServiceImport/shop/web=us-west:666667,eu-west:333333!us-west*us-west
 //
@@ -37,11 +43,11 @@ func (s BackendShares) text() string {
 	for _, share := range s.Shares {
 		shares = append(shares, url.QueryEscape(string(share.Cluster))+":"+strconv.FormatUint(uint64(share.Parts), 10))
 	}
-	return strings.Join(shares, ",") + marked("!", s.HeldOut) + marked("*", s.Dead)
+	return strings.Join(shares, ",") + withMark("!", s.HeldOut) + withMark("*", s.Dead)
 }
 
-// marked lists names behind a mark; nothing where there are none.
-func marked(mark string, names []fleet.ClusterName) string {
+// withMark lists names after a mark; nothing where there are none.
+func withMark(mark string, names []fleet.ClusterName) string {
 	if len(names) == 0 {
 		return ""
 	}
@@ -52,7 +58,7 @@ func marked(mark string, names []fleet.ClusterName) string {
 	return mark + strings.Join(escaped, ",")
 }
 
-// ParseVersion gives back what Version was made from; ok is false for a string that it did not make. The strings come
+// ParseVersion returns what Version was made from; ok is false for a string that Version did not make. The strings come
 // from edges, so anything may be in them. Region and Overflow are not carried.
 func ParseVersion(version string) (hash string, shares []BackendShares, ok bool) {
 	groups := strings.Split(version, ";")
@@ -75,27 +81,27 @@ func ParseVersion(version string) (hash string, shares []BackendShares, ok bool)
 
 func parseShares(group string) (BackendShares, bool) {
 	var s BackendShares
-	name, rest, found := strings.Cut(group, "=")
-	words := strings.Split(name, "/")
-	if !found || len(words) != 3 {
+	name, value, found := strings.Cut(group, "=")
+	elements := strings.Split(name, "/")
+	if !found || len(elements) != 3 {
 		return s, false
 	}
-	for i, w := range words {
-		plain, err := url.QueryUnescape(w)
+	for i, e := range elements {
+		plain, err := url.QueryUnescape(e)
 		if err != nil {
 			return s, false
 		}
-		words[i] = plain
+		elements[i] = plain
 	}
-	s.Backend = fleet.Backend{Kind: fleet.BackendKind(words[0]), Name: fleet.ServiceName{Namespace: words[1], Name: words[2]}}
-	rest, dead, hasDead := strings.Cut(rest, "*")
-	shares, held, hasHeld := strings.Cut(rest, "!")
+	s.Backend = fleet.Backend{Kind: fleet.BackendKind(elements[0]), Name: fleet.ServiceName{Namespace: elements[1], Name: elements[2]}}
+	value, dead, hasDead := strings.Cut(value, "*")
+	shares, heldOut, hasHeldOut := strings.Cut(value, "!")
 	sum := uint64(0)
-	for part := range strings.SplitSeq(shares, ",") {
+	for share := range strings.SplitSeq(shares, ",") {
 		if shares == "" {
 			break
 		}
-		cluster, number, _ := strings.Cut(part, ":")
+		cluster, number, _ := strings.Cut(share, ":")
 		plain, err := url.QueryUnescape(cluster)
 		parts, err2 := strconv.ParseUint(number, 10, 32)
 		if err != nil || err2 != nil {
@@ -105,20 +111,20 @@ func parseShares(group string) (BackendShares, bool) {
 		s.Shares = append(s.Shares, Share{Cluster: fleet.ClusterName(plain), Parts: uint32(parts)})
 	}
 	ok, ok2 := true, true
-	if hasHeld {
-		s.HeldOut, ok = parseClusters(held)
+	if hasHeldOut {
+		s.HeldOut, ok = parseClusters(heldOut)
 	}
 	if hasDead {
 		s.Dead, ok2 = parseClusters(dead)
 	}
 	sorted := slices.IsSortedFunc(s.Shares, func(a, b Share) int { return cmp.Compare(a.Cluster, b.Cluster) })
-	return s, ok && ok2 && sorted && (sum == Whole || len(s.Shares) == 0)
+	return s, ok && ok2 && sorted && (sum == TotalParts || len(s.Shares) == 0)
 }
 
-// parseClusters reads names that are sorted.
+// parseClusters reads names; ok is false where they are not sorted.
 func parseClusters(text string) (names []fleet.ClusterName, ok bool) {
-	for part := range strings.SplitSeq(text, ",") {
-		plain, err := url.QueryUnescape(part)
+	for name := range strings.SplitSeq(text, ",") {
+		plain, err := url.QueryUnescape(name)
 		if err != nil {
 			return nil, false
 		}
@@ -127,11 +133,11 @@ func parseClusters(text string) (names []fleet.ClusterName, ok bool) {
 	return names, slices.IsSorted(names)
 }
 
-// Learned gives the shares in force in one region, from the versions that its edges have. Where edges differ, because
-// one missed the last move, what most of them have counts, then the first by text.
-func Learned(region string, versions []string) []BackendShares {
+// LearnShares returns the shares in force in one region, from the versions that its edges have. Where edges differ,
+// because one missed the last move, the shares of most edges count, then the first by text.
+func LearnShares(region string, versions []string) []BackendShares {
 	votes := map[fleet.Backend]map[string]int{}
-	read := map[string]BackendShares{}
+	parsed := map[string]BackendShares{}
 	for _, version := range versions {
 		_, shares, ok := ParseVersion(version)
 		if !ok {
@@ -143,13 +149,13 @@ func Learned(region string, versions []string) []BackendShares {
 				votes[s.Backend] = map[string]int{}
 			}
 			votes[s.Backend][s.text()]++
-			read[s.Backend.String()+" "+s.text()] = s
+			parsed[s.Backend.String()+" "+s.text()] = s
 		}
 	}
 	var out []BackendShares
 	for backend, texts := range votes {
 		winner := slices.MinFunc(slices.Sorted(maps.Keys(texts)), func(a, b string) int { return cmp.Compare(texts[b], texts[a]) })
-		out = append(out, read[backend.String()+" "+winner])
+		out = append(out, parsed[backend.String()+" "+winner])
 	}
 	return sortedShares(out)
 }

@@ -1,0 +1,215 @@
+package traffic
+
+import (
+	"math"
+	"slices"
+	"time"
+)
+
+const (
+	// demandWindow is what the estimate averages over. It is long enough that the reports of a constant demand move no
+	// share, and short enough that a fall is seen within three windows of "a few seconds" (3 x 3 s).
+	demandWindow = 6 * time.Second
+	// minReportedTime is what each edge must have reported before an estimate may replace learned shares.
+	minReportedTime = 4 * time.Second
+	// maxSettleWait is how long learned shares wait for an edge that does not report.
+	maxSettleWait = 5 * time.Second
+	// riseSigmas is by how many standard deviations of counting (the square root of the expected count) a report
+	// must exceed the estimate to count at once.
+	riseSigmas = 2.5
+	// goneTimeout is for how long nothing may be counted for an import that failed before its demand counts as gone. It
+	// is longer than a few ejection times, after which an Envoy with clients would have tried, and failed, again.
+	goneTimeout = time.Minute
+)
+
+// Sample is what one edge counted for one import since its last report, summed over all assignments and members.
+type Sample struct {
+	Edge string
+	// End is when the report arrived; it covers the Interval before.
+	End      time.Time
+	Interval time.Duration
+	// Issued counts requests sent to an endpoint. A failed connection is Failed without being Issued, and a request
+	// that found no healthy endpoint is counted nowhere (Envoy's load reports).
+	Issued, Succeeded, Failed uint64
+	// Unserved: the import had no ready endpoint anywhere, so that Issued says nothing.
+	Unserved bool
+}
+
+func (s Sample) start() time.Time { return s.End.Add(-s.Interval) }
+
+// Demand estimates what the clients of one region send for one import, in requests per second. It rises at once when a
+// report exceeds what counting noise explains, falls to the measured rate within three windows, and keeps its value
+// while every request fails. The zero value has no samples. Edges report at different times.
+type Demand struct {
+	samples     map[string][]Sample // by edge, oldest first, within demandWindow
+	firstReport map[string]time.Time
+	// resetAt: reports that began before it are not averaged. riseOnly: until every edge has reported a whole interval
+	// after resetAt, the estimate is the maximum that was counted.
+	resetAt      time.Time
+	riseOnly     bool
+	estimate     float64
+	allFailing   bool
+	lastActivity time.Time // when anything was last counted
+}
+
+// Observe adds one edge's report; reports of one edge come in order of time.
+func (d *Demand) Observe(s Sample) {
+	if s.Interval <= 0 {
+		return
+	}
+	if d.samples == nil {
+		d.samples, d.firstReport = map[string][]Sample{}, map[string]time.Time{}
+	}
+	if _, ok := d.firstReport[s.Edge]; !ok {
+		d.firstReport[s.Edge] = s.start()
+	}
+	if s.Issued+s.Succeeded+s.Failed > 0 || s.Unserved {
+		d.lastActivity = s.End
+	}
+	history := append(d.samples[s.Edge], s)
+	for len(history) > 1 && history[1].start().Before(s.End.Add(-demandWindow)) {
+		history = history[1:]
+	}
+	d.samples[s.Edge] = slices.Clone(history)
+	d.update(s.End)
+}
+
+// ForgetEdge removes an edge that is gone; its clients are counted where they reconnect.
+func (d *Demand) ForgetEdge(edge string) {
+	delete(d.samples, edge)
+	delete(d.firstReport, edge)
+}
+
+// Rate is the estimate in requests per second.
+func (d *Demand) Rate() float64 { return d.estimate }
+
+// Settled says whether the estimate may replace shares that were learned from the edges at learnedAt: every edge has
+// reported for long enough that constant demand changes nothing, or the wait for it is over.
+func (d *Demand) Settled(edges []string, learnedAt, now time.Time) bool {
+	for _, edge := range edges {
+		first, reported := d.firstReport[edge]
+		if !reported && now.Sub(learnedAt) < maxSettleWait {
+			return false
+		}
+		if reported && d.latest(edge).End.Sub(first) < minReportedTime {
+			return false
+		}
+	}
+	return true
+}
+
+func (d *Demand) latest(edge string) Sample {
+	history := d.samples[edge]
+	if len(history) == 0 {
+		return Sample{}
+	}
+	return history[len(history)-1]
+}
+
+func (d *Demand) update(now time.Time) {
+	mean, current := d.mean(now), d.current(now)
+	rises := current > d.estimate+riseSigmas*math.Sqrt(d.estimate)+1
+	d.allFailing = d.failing(now)
+	if d.allFailing { // fewer requests are counted than clients send, so only a clear rise says something
+		if rises {
+			d.estimate = current
+		}
+		d.riseOnly, d.resetAt = true, now
+		return
+	}
+	if !d.riseOnly && rises {
+		d.riseOnly, d.resetAt = true, now
+	}
+	if d.riseOnly && !d.allBeganAfterReset(now) {
+		d.estimate = max(d.estimate, current)
+		return
+	}
+	if d.riseOnly { // every edge has reported a whole interval: the mean is right from now on
+		d.riseOnly = false
+		mean = d.mean(now)
+	}
+	d.estimate = mean
+}
+
+// reportingEdges lists the edges that report, sorted. An edge that missed two reports is gone or stuck, and its clients
+// with it.
+func (d *Demand) reportingEdges(now time.Time) []string {
+	var edges []string
+	for edge := range d.samples {
+		if s := d.latest(edge); now.Sub(s.End) < 2*s.Interval+s.Interval/2 {
+			edges = append(edges, edge)
+		}
+	}
+	slices.Sort(edges)
+	return edges
+}
+
+// current is the sum of each edge's last report.
+func (d *Demand) current(now time.Time) float64 {
+	sum := 0.0
+	for _, edge := range d.reportingEdges(now) {
+		s := d.latest(edge)
+		sum += float64(s.Issued) / s.Interval.Seconds()
+	}
+	return sum
+}
+
+// mean is the sum of each edge's average over the window, no older than resetAt.
+func (d *Demand) mean(now time.Time) float64 {
+	sum := 0.0
+	for _, edge := range d.reportingEdges(now) {
+		issued, covered := 0.0, 0.0
+		for _, s := range d.samples[edge] {
+			if d.beganAfterReset(s) && s.informative() {
+				issued += float64(s.Issued)
+				covered += s.Interval.Seconds()
+			}
+		}
+		if covered > 0 {
+			sum += issued / covered
+		}
+	}
+	return sum
+}
+
+// informative is false for a report with failures alone: requests that found every endpoint ejected are missing in it.
+func (s Sample) informative() bool { return s.Succeeded > 0 || s.Failed == 0 }
+
+// beganAfterReset says whether a report began after resetAt. It tolerates a twentieth of the interval, for clocks and
+// queues.
+func (d *Demand) beganAfterReset(s Sample) bool {
+	return !s.start().Before(d.resetAt.Add(-s.Interval / 20))
+}
+
+func (d *Demand) allBeganAfterReset(now time.Time) bool {
+	for _, edge := range d.reportingEdges(now) {
+		if !d.beganAfterReset(d.latest(edge)) {
+			return false
+		}
+	}
+	return true
+}
+
+// failing says that nothing succeeds: all that was last counted for the import were failures. It ends with a success,
+// with requests that are merely slow, or after goneTimeout without a request.
+func (d *Demand) failing(now time.Time) bool {
+	var failed, issued, succeeded uint64
+	unserved := false
+	for _, edge := range d.reportingEdges(now) {
+		s := d.latest(edge)
+		failed += s.Failed
+		issued += s.Issued
+		succeeded += s.Succeeded
+		unserved = unserved || s.Unserved
+	}
+	switch {
+	case unserved:
+		return true
+	case succeeded > 0:
+		return false
+	case failed > 0:
+		return true
+	default:
+		return d.allFailing && issued == 0 && now.Sub(d.lastActivity) < goneTimeout
+	}
+}
