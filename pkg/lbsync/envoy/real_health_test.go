@@ -26,12 +26,12 @@ func locality(cluster string, weight uint32, address netip.AddrPort) lbsync.Loca
 		Weight: weight, Endpoints: []netip.AddrPort{address}}
 }
 
-// counted sends n requests one after the other and counts the answers by their first words.
+// counted sends n requests one after the other and counts the answers by their first fields.
 func counted(t *testing.T, port uint16, method string, n int) map[string]int {
 	answers := map[string]int{}
 	for range n {
-		words := strings.Fields(ask(t, port, method, "a.example", "/", ""))
-		answers[strings.Join(words[:min(2, len(words))], " ")]++
+		fields := strings.Fields(ask(t, port, method, "a.example", "/", ""))
+		answers[strings.Join(fields[:min(2, len(fields))], " ")]++
 	}
 	return answers
 }

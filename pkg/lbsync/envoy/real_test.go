@@ -117,13 +117,13 @@ func TestRulesOnARealEnvoy(t *testing.T) {
 			t.Errorf("%s %s%s [%s]\n got %s\nwant %s", c.method, c.host, c.path, c.header, got, c.want)
 		}
 	}
-	for _, words := range [][]string{
+	for _, fields := range [][]string{
 		{`"path":"/exact"`, `"route":"site/home/0/0"`, `"assignment":"green"`, `"member":"us-west/shop/green"`, `"reason":"via_upstream"`},
 		{`"path":"/gone"`, `"route":"site/home/18/0"`, `"assignment":"gone"`, `"flags":"UDO"`, `"reason":"unconditional_drop_overload"`},
 	} {
-		e.wait(fmt.Sprint("access log ", words), func() bool {
+		e.wait(fmt.Sprint("access log ", fields), func() bool {
 			for line := range strings.Lines(e.log()) {
-				if !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(line, w) }) {
+				if !slices.ContainsFunc(fields, func(w string) bool { return !strings.Contains(line, w) }) {
 					return true
 				}
 			}
