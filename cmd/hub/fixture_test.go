@@ -51,6 +51,11 @@ func until(t testing.TB, what string, met func() bool) {
 	}
 }
 
+// pairOf is the certificate in a kubernetes.io/tls Secret.
+func pairOf(s corev1.Secret) registration.Pair {
+	return registration.Pair{Certificate: s.Data[corev1.TLSCertKey], Key: s.Data[corev1.TLSPrivateKeyKey]}
+}
+
 var built sync.Once
 
 // hubBinary is the hub, built once for all tests.
@@ -147,7 +152,7 @@ func (f *world) startEdge(ctx context.Context) {
 	}
 	var ca corev1.Secret
 	check(f.t, f.Get(ctx, client.ObjectKey{Namespace: "crossway-system", Name: registration.EdgeCASecret}, &ca))
-	issuer := registration.Issuer{CA: pairOf(&ca), Now: time.Now(), Random: rand.Reader}
+	issuer := registration.Issuer{CA: pairOf(ca), Now: time.Now(), Random: rand.Reader}
 	pair, err := registration.NewEdgeCertificate(issuer, registration.EdgeIdentity{Pool: "us", Region: "us", Zone: "us-a"}, time.Hour)
 	check(f.t, err)
 	config := f.bootstrap(write("tls.crt", pair.Certificate), write("tls.key", pair.Key), write("ca.crt", issuer.CA.Certificate))

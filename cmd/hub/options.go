@@ -4,15 +4,16 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/netip"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/util/validation"
+
 	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/program"
 )
 
 // Options are the flags of the hub. There is no file and no environment beside them.
@@ -27,8 +28,9 @@ type Options struct {
 	Region      string
 	Zone        string
 	HubCIDRs    string
-	LogLevel    string
-	Disable     string
+	DebugAddr   string
+
+	faults faults // of a build for tests
 }
 
 // Bind declares the flags.
@@ -44,11 +46,12 @@ func (o *Options) Bind(f *flag.FlagSet) {
 	f.StringVar(&o.Zone, "zone", "", "zone of the hub's own cluster")
 	f.StringVar(&o.HubCIDRs, "hub-cidrs", "", "pod and Service CIDRs of the hub's own cluster, separated by commas: no member may announce "+
 		"an address in them, and no endpoint of a Service of the hub is outside of them")
-	f.StringVar(&o.LogLevel, "log-level", "info", "debug, info, warn or error")
-	f.StringVar(&o.Disable, "disable", "", "for tests alone, costs requests: mechanisms to switch off, separated by commas: "+strings.Join(disablable, ", "))
+	f.StringVar(&o.DebugAddr, "debug-address", "", "loopback address of profiles (/debug/pprof) and text dumps of the hub's state, like 127.0.0.1:6060; "+
+		"they have no authentication, so reach them by kubectl port-forward; empty: none")
+	o.faults.bind(f)
 }
 
-// Validate gives all faults together.
+// Validate returns all faults together.
 func (o *Options) Validate() error {
 	var faults []error
 	check := func(ok bool, format string, args ...any) {
@@ -56,26 +59,28 @@ func (o *Options) Validate() error {
 			faults = append(faults, fmt.Errorf(format, args...))
 		}
 	}
-	check(label.MatchString(o.Namespace), "--namespace %q is not the name of a namespace", o.Namespace)
-	check(o.Region == "" || label.MatchString(o.Region), "--region %q: use 1 to 63 lower case letters, digits and '-'", o.Region)
-	check(o.Zone == "" || label.MatchString(o.Zone), "--zone %q: use 1 to 63 lower case letters, digits and '-'", o.Zone)
+	check(isLabel(o.Namespace), "--namespace %q is not the name of a namespace", o.Namespace)
+	check(o.Region == "" || isLabel(o.Region), "--region %q: use 1 to 63 lower case letters, digits and '-'", o.Region)
+	check(o.Zone == "" || isLabel(o.Zone), "--zone %q: use 1 to 63 lower case letters, digits and '-'", o.Zone)
 	check(len(o.xdsNames()) > 0, "--xds-names is empty: name at least one DNS name or address that edges dial")
 	for _, name := range o.xdsNames() {
-		check(net.ParseIP(name) != nil || len(name) <= 253 && hostname.MatchString(name), "--xds-names: %q is neither a DNS name nor an address", name)
+		check(net.ParseIP(name) != nil || isDNSName(name), "--xds-names: %q is neither a DNS name nor an address", name)
 	}
 	faults = append(faults, addressFault("--xds-addr", o.XDSAddr, false), addressFault("--metrics-addr", o.MetricsAddr, true), addressFault("--health-addr", o.HealthAddr, true))
 	_, err := o.hubCIDRs()
-	faults = append(faults, err)
-	_, err = o.logLevel()
-	faults = append(faults, err)
-	faults = append(faults, o.disableFaults()...)
+	faults = append(faults, err, o.faults.validate())
+	if o.DebugAddr != "" {
+		faults = append(faults, program.CheckDebugAddress("--debug-address", o.DebugAddr))
+	}
 	return errors.Join(faults...)
 }
 
-var (
-	label    = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
-	hostname = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$`)
-)
+func isLabel(s string) bool { return len(validation.IsDNS1123Label(s)) == 0 }
+
+// isDNSName is IsDNS1123Subdomain, which does not limit the labels.
+func isDNSName(s string) bool {
+	return len(validation.IsDNS1123Subdomain(s)) == 0 && !slices.ContainsFunc(strings.Split(s, "."), func(l string) bool { return !isLabel(l) })
+}
 
 func addressFault(flag, address string, canBeOff bool) error {
 	if canBeOff && address == "0" {
@@ -115,14 +120,6 @@ func (o *Options) hubCIDRs() ([]netip.Prefix, error) {
 		out = append(out, cidr.Masked())
 	}
 	return out, errors.Join(faults...)
-}
-
-func (o *Options) logLevel() (slog.Level, error) {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(o.LogLevel)); err != nil {
-		return level, fmt.Errorf("--log-level %q: use debug, info, warn or error", o.LogLevel)
-	}
-	return level, nil
 }
 
 func (o *Options) place() fleet.Place { return fleet.Place{Region: o.Region, Zone: o.Zone} }

@@ -17,36 +17,50 @@ func parse(t *testing.T, args ...string) Options {
 	return o
 }
 
-// What the chart renders is good; each fault is told, all of them together.
+// What the chart renders is valid. Validate returns all faults together.
 func TestOptions(t *testing.T) {
 	chart := []string{"--xds-addr=:18000", "--xds-names=crossway-hub.crossway-system.svc,10.0.0.7", "--metrics-addr=:8080", "--health-addr=:8081",
-		"--leader-elect", "--namespace=crossway-system", "--region=", "--zone=", "--hub-cidrs=", "--log-level=info"}
+		"--leader-elect", "--namespace=crossway-system", "--region=", "--zone=", "--hub-cidrs="}
 	good := parse(t, chart...)
 	check(t, good.Validate())
 
 	bad := parse(t, append(chart, "--namespace=Not_One", "--region=US", "--zone=-a", "--xds-names=a_b,ok.example.com", "--xds-addr=18000",
-		"--metrics-addr=:http", "--health-addr=:99999", "--hub-cidrs=10.0.0.0/8,10.1.0.0", "--log-level=loud", "--disable=all")...)
+		"--metrics-addr=:http", "--health-addr=:99999", "--hub-cidrs=10.0.0.0/8,10.1.0.0", "--debug-address=:6060")...)
 	err := bad.Validate()
 	if err == nil {
 		t.Fatal("no fault found")
 	}
 	for _, want := range []string{`--namespace "Not_One"`, `--region "US"`, `--zone "-a"`, `--xds-names: "a_b"`, `--xds-addr "18000"`, `--metrics-addr ":http"`,
-		`--health-addr ":99999"`, `--hub-cidrs: "10.1.0.0"`, `--log-level "loud"`, `--disable: there is no mechanism "all"`} {
+		`--health-addr ":99999"`, `--hub-cidrs: "10.1.0.0"`, `--debug-address ":6060" is not a loopback address`} {
 		if !strings.Contains(err.Error(), want) {
-			t.Errorf("%s is not told in:\n%s", want, err)
+			t.Errorf("%s is not in:\n%s", want, err)
 		}
 	}
-	if n := strings.Count(err.Error(), "\n") + 1; n != 10 {
-		t.Errorf("%d faults told, want 10:\n%s", n, err)
+	if n := strings.Count(err.Error(), "\n") + 1; n != 9 {
+		t.Errorf("%d faults, want 9:\n%s", n, err)
 	}
 	if none := parse(t); none.Validate() == nil || !strings.Contains(none.Validate().Error(), "--xds-names is empty") {
 		t.Error("a hub whose certificate names nothing is accepted")
 	}
 }
 
-// Arguments that are no flags are a mistake, not ignored.
+// Arguments that are not flags are an error.
 func TestUnknownArgument(t *testing.T) {
 	if err := run(t.Context(), []string{"--xds-names=hub", "serve"}, io.Discard); err == nil || !strings.Contains(err.Error(), `"serve"`) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// --debug-address takes loopback addresses only, and is off by default.
+func TestDebugAddress(t *testing.T) {
+	for address, ok := range map[string]bool{"": true, "127.0.0.1:6060": true, "[::1]:6060": true, "localhost:6060": true,
+		":6060": false, "0.0.0.0:6060": false, "10.0.0.1:6060": false, "hub.example.com:6060": false, "127.0.0.1": false} {
+		o := parse(t, "--xds-names=hub", "--debug-address="+address)
+		if err := o.Validate(); (err == nil) != ok {
+			t.Errorf("%q: %v", address, err)
+		}
+	}
+	if o := parse(t); o.DebugAddr != "" {
+		t.Errorf("by default %q", o.DebugAddr)
 	}
 }

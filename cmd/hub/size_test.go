@@ -180,7 +180,7 @@ func (f *world) startFakeEdge() *fakeEdge {
 	t := f.t
 	var ca corev1.Secret
 	check(t, f.Get(t.Context(), client.ObjectKey{Namespace: "crossway-system", Name: registration.EdgeCASecret}, &ca))
-	pair, err := registration.NewEdgeCertificate(registration.Issuer{CA: pairOf(&ca), Now: time.Now(), Random: rand.Reader},
+	pair, err := registration.NewEdgeCertificate(registration.Issuer{CA: pairOf(ca), Now: time.Now(), Random: rand.Reader},
 		registration.EdgeIdentity{Pool: "us", Region: "us", Zone: "us-a"}, time.Hour)
 	check(t, err)
 	certificate, err := tls.X509KeyPair(pair.Certificate, pair.Key)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -25,12 +26,13 @@ import (
 	"crossway.dev/crossway/pkg/lbsync/endpoints"
 	"crossway.dev/crossway/pkg/lbsync/server"
 	"crossway.dev/crossway/pkg/program"
+	"crossway.dev/crossway/pkg/registration"
 	registrationhub "crossway.dev/crossway/pkg/registration/hub"
 	importagent "crossway.dev/crossway/pkg/serviceimport/agent"
 	importhub "crossway.dev/crossway/pkg/serviceimport/hub"
 )
 
-// wire joins the rooms of the hub in the order in which data flows.
+// wire connects the parts of the hub, in the order in which data flows.
 func wire(ctx context.Context, o Options, cluster *rest.Config) (manager.Manager, error) {
 	log := ctrl.Log.WithName("hub")
 	cidrs, err := o.hubCIDRs()
@@ -52,36 +54,41 @@ func wire(ctx context.Context, o Options, cluster *rest.Config) (manager.Manager
 		return nil, fmt.Errorf("make the manager: %w", err)
 	}
 
-	// Verdicts: one writer, a source for each producer of condition types.
+	// Statuses: one writer, with a source for each producer of condition types.
 	statuses := writer.New(writer.Options{Client: mgr.GetClient(), Live: mgr.GetAPIReader()})
-	gatewayVerdicts := statuses.Source("gateway", gateway.ConditionTypes()...)
-	overflowVerdicts := statuses.Source("endpoints", condition.TypeOverflowing)
+	gatewayReports := statuses.Source("gateway", gateway.ConditionTypes()...)
+	overflowReports := statuses.Source("endpoints", condition.TypeOverflowing)
 
-	// Edges: the server is told who calls; whom it tells is set once those exist.
-	var told server.Observer
-	xds := server.New(server.Config{Identify: identify, Authorize: authorize(mgr.GetCache()), Observer: later(&told), WarmTimeout: o.warmTimeout(), Log: log.WithName("xds")})
-	out := publisher{Server: xds, withoutRetries: o.disabled(disableRetries)}
+	// Edges: the xDS server, whose observer is set below.
+	xds := server.New(o.faults.config(server.Config{Authorize: authorize(mgr.GetCache()), Log: log.WithName("xds")}))
 
-	// The fast stream: slices and load reports -> load assignments.
-	loop := endpoints.New(endpoints.Config{Cache: mgr.GetCache(), Publisher: out, Reporter: overflowVerdicts,
+	// Slices and load reports -> load assignments (frequent).
+	loop := endpoints.New(endpoints.Config{Cache: mgr.GetCache(), Publisher: loadAssignments{xds}, Reporter: overflowReports,
 		Hub: endpoints.Hub{Place: o.place(), CIDRs: cidrs}, Log: log.WithName("endpoints")})
-	out.poolRemoved = loop.PoolRemoved
 
-	// The rare stream: objects -> Build -> everything else.
+	// Objects -> Build -> everything else (rare).
 	poolStatus := reconciler.NewPoolStatusWriter(mgr.GetClient(), mgr.GetAPIReader(), nil)
-	gateways := reconciler.New(reconciler.Options{Cache: mgr.GetCache(), Publisher: out, Assigner: o.assigner(loop), Reporter: gatewayVerdicts,
-		PoolStatus: poolStatus, Events: mgr.GetEventRecorder("crossway-hub"), Elected: mgr.Elected(), CRDVersion: crdVersion(ctx, mgr)})
-	told = o.observer(observer(gateways, loop))
+	gateways := reconciler.New(reconciler.Options{Cache: mgr.GetCache(), Publisher: o.faults.publisher(snapshots{xds, loop}),
+		Assigner: o.faults.assigner(loop), Reporter: gatewayReports, PoolStatus: poolStatus,
+		Events: mgr.GetEventRecorder("crossway-hub"), Elected: mgr.Elected(), CRDVersion: crdVersion(ctx, mgr)})
+	xds.Observe(o.faults.observer(observer(gateways, loop)))
 
-	// The way out: mutual TLS, once there is something to serve.
-	certificates := newServing(mgr.GetCache(), o.Namespace, log.WithName("certificates"))
-	edges := &listener{address: o.XDSAddr, xds: xds, serving: certificates, cache: mgr.GetCache(), built: gateways.Built(), log: log, up: make(chan struct{})}
-	sign := &signer{client: mgr.GetClient(), live: mgr.GetAPIReader(), namespace: o.Namespace, names: o.xdsNames(), log: log.WithName("certificates")}
+	// Mutual TLS, once there is something to serve.
+	edges := server.NewListener(server.ListenerConfig{Server: xds, Address: o.XDSAddr, Informers: mgr.GetCache(),
+		Secret: types.NamespacedName{Namespace: o.Namespace, Name: registration.XDSSecret}, Ready: gateways.Built(), Log: log})
+	signer := &registrationhub.Signer{Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Namespace: o.Namespace, Names: o.xdsNames(), Log: log.WithName("certificates")}
 
-	// The way in: what reconciles every object once at the start waits until edges have what they need.
-	members := afterwards{gateways.Built(), func() error { return wireMembers(mgr, cidrs) }}
+	// Controllers that reconcile every object once at the start wait until edges have what they need.
+	members := afterBuilt{gateways.Built(), func() error { return wireMembers(mgr, cidrs) }}
 
-	for _, r := range []manager.Runnable{statuses, loop, poolStatus, gateways, sign, edges, members} {
+	runnables := []manager.Runnable{statuses, loop, poolStatus, gateways, signer, edges, members}
+	if o.DebugAddr != "" {
+		runnables = append(runnables, program.Debug{Address: o.DebugAddr, Log: log.WithName("debug"), Dumps: map[string]program.Dump{
+			"rollout": gateways.Describe,
+			"edges":   func(context.Context) (string, error) { return xds.Describe(), nil },
+		}})
+	}
+	for _, r := range runnables {
 		if err := mgr.Add(r); err != nil {
 			return nil, fmt.Errorf("add %T: %w", r, err)
 		}
@@ -90,27 +97,27 @@ func wire(ctx context.Context, o Options, cluster *rest.Config) (manager.Manager
 	for _, c := range [][]prometheus.Collector{statuses.Collectors(), xds.Collectors(), gateways.Collectors()} {
 		metrics.Registry.MustRegister(c...)
 	}
-	return mgr, checks(mgr, edges)
+	return mgr, addChecks(mgr, edges.Serving())
 }
 
-// afterwards is a Runnable of every replica that does its work once something has happened.
-type afterwards struct {
-	happened <-chan struct{}
-	work     func() error
+// afterBuilt is a Runnable of every replica that starts something after the first Build.
+type afterBuilt struct {
+	built <-chan struct{}
+	start func() error
 }
 
-func (afterwards) NeedLeaderElection() bool { return false }
+func (afterBuilt) NeedLeaderElection() bool { return false }
 
-func (a afterwards) Start(ctx context.Context) error {
+func (a afterBuilt) Start(ctx context.Context) error {
 	select {
-	case <-a.happened:
-		return a.work()
+	case <-a.built:
+		return a.start()
 	case <-ctx.Done():
 		return nil
 	}
 }
 
-// wireMembers joins who the members are, and MemberExports -> FleetServices -> ServiceImports of the hub's own
+// wireMembers adds the controllers of members: their registration, and MemberExports -> FleetServices -> ServiceImports of the hub's own
 // cluster. reserved are the hub's own ranges.
 func wireMembers(mgr manager.Manager, reserved []netip.Prefix) error {
 	registrar, err := registrationhub.NewRegistrar(mgr, reserved)
@@ -133,11 +140,11 @@ func wireMembers(mgr manager.Manager, reserved []netip.Prefix) error {
 	return nil
 }
 
-// checks are /healthz, the process answers, and /readyz, edges can connect.
-func checks(mgr manager.Manager, edges *listener) error {
+// addChecks adds /healthz, the process responds, and /readyz, edges can connect.
+func addChecks(mgr manager.Manager, serving <-chan struct{}) error {
 	ready := func(*http.Request) error {
 		select {
-		case <-edges.up:
+		case <-serving:
 			return nil
 		default:
 			return errors.New("the first Build is not published yet, or there is no xDS serving certificate")
@@ -146,8 +153,8 @@ func checks(mgr manager.Manager, edges *listener) error {
 	return errors.Join(mgr.AddHealthzCheck("ping", healthz.Ping), mgr.AddReadyzCheck("edges", ready))
 }
 
-// crdVersion is the version of the Gateway API's CRDs, read once: who upgrades them restarts the hub. Without the right
-// to read it, it is not judged.
+// crdVersion is the version of the Gateway API's CRDs, read once: restart the hub after an upgrade of them. Empty if the
+// hub may not read it; it is not checked then.
 func crdVersion(ctx context.Context, mgr manager.Manager) string {
 	crd := &metav1.PartialObjectMetadata{TypeMeta: metav1.TypeMeta{APIVersion: "apiextensions.k8s.io/v1", Kind: "CustomResourceDefinition"}}
 	if err := mgr.GetAPIReader().Get(ctx, client.ObjectKey{Name: "gateways.gateway.networking.k8s.io"}, crd); err != nil {

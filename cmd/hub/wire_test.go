@@ -7,26 +7,26 @@ import (
 	"time"
 )
 
-// What waits for the first Build begins after it, tells its error, and is not begun by a hub that ends before.
-func TestAfterwards(t *testing.T) {
-	happened, worked := make(chan struct{}), make(chan struct{})
+// afterBuilt starts its work after the first Build and returns its error. A hub that ends before starts nothing.
+func TestAfterBuilt(t *testing.T) {
+	built, started := make(chan struct{}), make(chan struct{})
 	broken := errors.New("broken")
-	a := afterwards{happened, func() error { close(worked); return broken }}
+	a := afterBuilt{built, func() error { close(started); return broken }}
 	ended := make(chan error)
 	go func() { ended <- a.Start(t.Context()) }()
 	select {
-	case <-worked:
-		t.Fatal("begun too early")
+	case <-started:
+		t.Fatal("started too early")
 	case <-time.After(20 * time.Millisecond):
 	}
-	close(happened)
+	close(built)
 	if err := <-ended; !errors.Is(err, broken) {
 		t.Error(err)
 	}
-	over, cancel := context.WithCancel(t.Context())
+	done, cancel := context.WithCancel(t.Context())
 	cancel()
-	never := afterwards{make(chan struct{}), func() error { return broken }}
-	if err := never.Start(over); err != nil {
+	never := afterBuilt{make(chan struct{}), func() error { return broken }}
+	if err := never.Start(done); err != nil {
 		t.Error(err)
 	}
 }

@@ -19,20 +19,21 @@ const module = "crossway.dev/crossway/"
 // mayImport lists the pure packages and which packages of ours each may import.
 // A rule is about the package itself, not about the packages below it.
 var mayImport = map[string][]string{
-	"api/v1alpha1":       {},
-	"pkg/fleet":          {},
-	"pkg/batch":          {},
-	"pkg/gateway/model":  {"pkg/fleet"},
-	"pkg/condition":      {"pkg/fleet"},
-	"pkg/serviceexport":  {"pkg/fleet", "pkg/condition", "api/v1alpha1"},
-	"pkg/membership":     {"pkg/fleet", "pkg/condition", "api/v1alpha1"},
-	"pkg/serviceimport":  {"pkg/fleet", "pkg/serviceexport", "pkg/condition", "api/v1alpha1"},
-	"pkg/registration":   {"pkg/fleet", "pkg/condition", "api/v1alpha1"},
-	"pkg/gateway":        {"pkg/fleet", "pkg/gateway/model", "pkg/condition", "api/v1alpha1"},
-	"pkg/lbsync":         {"pkg/fleet", "pkg/gateway/model", "pkg/lbsync/traffic"},
-	"pkg/lbsync/traffic": {"pkg/fleet", "pkg/gateway/model"},
-	"pkg/lbsync/envoy":   {"pkg/fleet", "pkg/gateway/model", "pkg/lbsync", "pkg/lbsync/traffic"},
-	"pkg/lbsync/rollout": {"pkg/fleet", "pkg/gateway/model", "pkg/lbsync", "pkg/lbsync/envoy"},
+	"api/v1alpha1":            {},
+	"pkg/fleet":               {},
+	"pkg/batch":               {},
+	"pkg/gateway/model":       {"pkg/fleet"},
+	"pkg/condition":           {"pkg/fleet"},
+	"pkg/serviceexport":       {"pkg/fleet", "pkg/condition", "api/v1alpha1"},
+	"pkg/membership":          {"pkg/fleet", "pkg/condition", "api/v1alpha1"},
+	"pkg/serviceimport":       {"pkg/fleet", "pkg/serviceexport", "pkg/condition", "api/v1alpha1"},
+	"pkg/registration":        {"pkg/fleet", "pkg/condition", "api/v1alpha1"},
+	"pkg/gateway":             {"pkg/fleet", "pkg/gateway/model", "pkg/condition", "api/v1alpha1"},
+	"pkg/lbsync":              {"pkg/fleet", "pkg/gateway/model", "pkg/lbsync/traffic"},
+	"pkg/lbsync/traffic":      {"pkg/fleet", "pkg/gateway/model"},
+	"pkg/lbsync/envoy":        {"pkg/fleet", "pkg/gateway/model", "pkg/lbsync", "pkg/lbsync/traffic"},
+	"pkg/lbsync/server/delta": {},
+	"pkg/lbsync/rollout":      {"pkg/fleet", "pkg/gateway/model", "pkg/lbsync", "pkg/lbsync/envoy"},
 }
 
 // ioPackages lists the packages that do I/O: controllers, servers, clients. Each
@@ -45,7 +46,7 @@ var ioPackages = map[string][]string{
 	"pkg/registration/hub":    nil,
 	"pkg/gateway/reconciler":  {"pkg/lbsync", "pkg/lbsync/rollout"},
 	"pkg/lbsync/endpoints":    {"pkg/lbsync/envoy", "pkg/lbsync/traffic", "pkg/registration"},
-	"pkg/lbsync/server":       nil,
+	"pkg/lbsync/server":       {"pkg/lbsync/server/delta", "pkg/registration"},
 	"pkg/condition/writer":    nil,
 	"pkg/apply":               nil,
 	"pkg/program":             nil,
@@ -62,8 +63,12 @@ var neverInPure = []string{
 	"google.golang.org/grpc", "github.com/hashicorp", "math/rand", "math/rand/v2",
 }
 
-// protobuf lists modules that only pkg/lbsync/envoy may import among pure packages.
-var protobuf = []string{"google.golang.org/protobuf", "github.com/envoyproxy", "github.com/cncf"}
+// protobuf lists modules that, among pure packages, only those of mayImportProtobuf
+// may import.
+var protobuf = []string{"google.golang.org/protobuf", "google.golang.org/genproto", "github.com/envoyproxy", "github.com/cncf"}
+
+// mayImportProtobuf lists the pure packages that make Envoy's messages.
+var mayImportProtobuf = []string{"pkg/lbsync/envoy", "pkg/lbsync/server/delta"}
 
 type listed struct {
 	ImportPath string
@@ -115,8 +120,8 @@ func violations(pkg string, imports []string) []string {
 			wrong = append(wrong, path+" (product code never imports test fixtures)")
 		case !isOurs && isPure && under(path, neverInPure):
 			wrong = append(wrong, path+" (a pure package does no I/O; the packages below it do)")
-		case !isOurs && isPure && pkg != "pkg/lbsync/envoy" && under(path, protobuf):
-			wrong = append(wrong, path+" (protobuf only in pkg/lbsync/envoy)")
+		case !isOurs && isPure && !slices.Contains(mayImportProtobuf, pkg) && under(path, protobuf):
+			wrong = append(wrong, path+" (protobuf only in the packages of mayImportProtobuf)")
 		}
 	}
 	return wrong

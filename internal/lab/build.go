@@ -24,6 +24,10 @@ var ours = []struct{ image, name, pkg string }{
 	{"crossway/echo", "echo", "./internal/lab/echo/cmd/echo"},
 }
 
+// hubFaults is the hub with the build tag faults: tests switch its mechanisms
+// off with --disable.
+const hubFaults = "hub-faults"
+
 // binVariable is the directory in which Build put the programs, for the program inside.
 const binVariable = "CROSSWAY_LAB_BIN"
 
@@ -57,15 +61,41 @@ func Build(ctx context.Context, progress io.Writer, race bool, only ...string) (
 	return dir, nil
 }
 
+// buildHubFaults builds the program hubFaults beside the others.
+func buildHubFaults(ctx context.Context, dir string, race bool) error {
+	args := []string{"build", "-tags=faults", "-o", filepath.Join(dir, hubFaults)}
+	if race {
+		args = append(args, "-race")
+	}
+	root, err := install.ModuleRoot()
+	if err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, "go", append(args, "./cmd/hub")...)
+	cmd.Dir = root
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, out)
+	}
+	return nil
+}
+
 // ourImages are the images of the programs that were built.
 func ourImages() kubelet.Images {
 	images := kubelet.Images{}
 	dir := os.Getenv(binVariable)
 	for _, o := range ours {
 		file := filepath.Join(dir, o.name)
-		if _, err := os.Stat(file); dir != "" && err == nil {
+		if dir != "" && exists(file) {
 			images[o.image] = kubelet.Program(file)
 		}
 	}
+	if file := filepath.Join(dir, hubFaults); dir != "" && exists(file) {
+		images["crossway/"+hubFaults] = kubelet.Program(file)
+	}
 	return images
+}
+
+func exists(file string) bool {
+	_, err := os.Stat(file)
+	return err == nil
 }

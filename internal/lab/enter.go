@@ -24,6 +24,8 @@ type Entry struct {
 	// race detector. They become the images crossway/<name>.
 	Build []string
 	Race  bool
+	// HubFaults also builds the image crossway/hub-faults, the hub with --disable.
+	HubFaults bool
 	// Prepare, where set, does what else needs the machine's network.
 	Prepare func(ctx context.Context, progress io.Writer) error
 }
@@ -82,6 +84,9 @@ func enter(e Entry) (int, error) {
 		return 0, err
 	}
 	bin, err := Build(ctx, os.Stderr, e.Race, e.Build...)
+	if err == nil && e.HubFaults {
+		err = buildHubFaults(ctx, bin, e.Race)
+	}
 	if err != nil {
 		return 0, err
 	}

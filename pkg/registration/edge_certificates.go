@@ -24,6 +24,8 @@ const (
 	EdgeCASecret = "crossway-edge-ca"
 	// XDSSecret holds the hub's xDS serving certificate: tls.crt, tls.key, ca.crt.
 	XDSSecret = "crossway-xds"
+	// CAKey is the key of the CA's certificate in XDSSecret.
+	CAKey = "ca.crt"
 
 	// EdgeCALife and ServerLife are how long the CA's and the serving certificate are valid.
 	EdgeCALife = 10 * 365 * 24 * time.Hour

@@ -66,7 +66,7 @@ func with(t *testing.T, disabled string) {
 func installHub(ctx context.Context, disabled string) error {
 	values := ""
 	if disabled != "" {
-		values = fmt.Sprintf("extraArgs: [--disable=%s]\n", disabled)
+		values = fmt.Sprintf("image: {repository: crossway/hub-faults}\nextraArgs: [--disable=%s]\n", disabled)
 	}
 	if err := story.Lab.InstallHub(ctx, values); err != nil {
 		return err

@@ -15,7 +15,7 @@ import (
 var story *demo.Story
 
 func TestMain(m *testing.M) {
-	lab.Enter(lab.Entry{Race: true})
+	lab.Enter(lab.Entry{Race: true, HubFaults: true})
 	code, err := run(m)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "e2e:", err)

@@ -68,20 +68,15 @@ func startHub(t *testing.T) (*server.Server, <-chan ack) {
 		}
 	}
 	acks := make(chan ack, 1<<16)
-	hub := server.New(server.Config{
-		Identify: func(c *x509.Certificate) (server.Identity, error) {
-			id, err := registration.EdgeIdentityOf(c)
-			return server.Identity(id), err
+	hub := server.New(server.Config{Authorize: func(registration.EdgeIdentity) error { return nil }})
+	hub.Observe(server.Observer{
+		Acked: func(_ server.Edge, typeURL string, list []server.NameVersion) {
+			for _, r := range list {
+				acks <- ack{typeURL, r.Name, r.Version}
+			}
 		},
-		Authorize: func(server.Identity) error { return nil },
-		Observer: server.Observer{
-			Acked: func(_ server.Edge, typeURL string, list []server.NameVersion) {
-				for _, r := range list {
-					acks <- ack{typeURL, r.Name, r.Version}
-				}
-			},
-			Nacked: func(_ server.Edge, r server.Nack) { t.Errorf("NACK: %v", r) },
-		}})
+		Nacked: func(_ server.Edge, n server.Nack) { t.Errorf("NACK: %v", n) },
+	})
 	ca, err := registration.NewEdgeCA(time.Now(), rand.Reader)
 	must(err)
 	issuer := registration.Issuer{CA: ca, Now: time.Now(), Random: rand.Reader}

@@ -44,10 +44,10 @@ func TestRefusedCertificates(t *testing.T) {
 		message     string
 	}{
 		{"nobody", nil, codes.Unavailable, ""},
-		{"a stranger", []tls.Certificate{strange(t, otherCA, uri)}, codes.Unavailable, ""},
-		{"a member", []tls.Certificate{strange(t, h.ca)}, codes.PermissionDenied, "no edge's"},
-		{"two edges in one", []tls.Certificate{strange(t, h.ca, uri, strings.Replace(uri, "/us/", "/eu/", 1))}, codes.PermissionDenied, "no edge's"},
-		{"another trust domain", []tls.Certificate{strange(t, h.ca, strings.Replace(uri, "crossway", "evil", 1))}, codes.PermissionDenied, "no edge's"},
+		{"a stranger", []tls.Certificate{certificateWith(t, otherCA, uri)}, codes.Unavailable, ""},
+		{"a member", []tls.Certificate{certificateWith(t, h.ca)}, codes.PermissionDenied, "no edge's"},
+		{"two edges in one", []tls.Certificate{certificateWith(t, h.ca, uri, strings.Replace(uri, "/us/", "/eu/", 1))}, codes.PermissionDenied, "no edge's"},
+		{"another trust domain", []tls.Certificate{certificateWith(t, h.ca, strings.Replace(uri, "crossway", "evil", 1))}, codes.PermissionDenied, "no edge's"},
 		{"an edge of another region", []tls.Certificate{h.certificate(elsewhere)}, codes.PermissionDenied, `EdgePool "public-us" is in region "us"`},
 		{"an edge of no pool", []tls.Certificate{h.certificate(nowhere)}, codes.PermissionDenied, "unknown"},
 	} {
@@ -63,17 +63,17 @@ func TestRefusedCertificates(t *testing.T) {
 			check("load", reportsLoad(connection))
 		})
 	}
-	if n := h.heard("connected"); n != 0 {
+	if n := h.count("connected"); n != 0 {
 		t.Errorf("%d of them connected", n)
 	}
-	if n := h.heard("envoy-x of"); n != 0 {
+	if n := h.count("envoy-x of"); n != 0 {
 		t.Errorf("%d of their load reports counted", n)
 	}
 }
 
 // asksForAll asks for every resource by name and tells why it got none.
 func asksForAll(connection *grpc.ClientConn) error {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	stream, err := discovery.NewAggregatedDiscoveryServiceClient(connection).DeltaAggregatedResources(ctx)
 	if err != nil {
@@ -94,7 +94,7 @@ func asksForAll(connection *grpc.ClientConn) error {
 }
 
 func reportsLoad(connection *grpc.ClientConn) error {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	stream, err := loadstats.NewLoadReportingServiceClient(connection).StreamLoadStats(ctx)
 	if err != nil {
@@ -121,14 +121,14 @@ func TestReauthorize(t *testing.T) {
 	h.regions[pool] = "eu"
 	h.mu.Unlock()
 	h.Reauthorize()
-	timeout := time.AfterFunc(patience, e.cancel)
-	defer timeout.Stop()
+	timer := time.AfterFunc(timeout, e.cancel)
+	defer timer.Stop()
 	_, err := e.stream.Recv()
 	if s := status.Convert(err); s.Code() != codes.PermissionDenied || !strings.Contains(s.Message(), `is in region "eu"`) {
 		t.Errorf("the stream ended with %v, want PermissionDenied", err)
 	}
-	h.hears("disconnected envoy-0")
-	if n := len(h.Applied(pool)); n != 0 {
+	h.waitFor("disconnected envoy-0")
+	if n := len(h.Edges(pool)); n != 0 {
 		t.Errorf("%d edges connected, want none", n)
 	}
 }
@@ -139,17 +139,17 @@ func TestCertificateEnds(t *testing.T) {
 	h.UpdateLoadAssignments(pool, nil, nil)
 	h.SetResources(pool, snapshot(1, "Cluster a@1"))
 	end := time.Now().Add(2 * time.Second).Truncate(time.Second) // as certificates say it
-	connection := h.dial(ending(t, end, h.ca, usEdge.String()))
+	connection := h.dial(certificateUntil(t, end, h.ca, usEdge.String()))
 	e := open(t, connection, "envoy-0")
 	e.asks(resourcev3.ClusterType, nil)
 	e.takes("Cluster a@1")
-	timeout := time.AfterFunc(patience, e.cancel)
-	defer timeout.Stop()
+	timer := time.AfterFunc(timeout, e.cancel)
+	defer timer.Stop()
 	_, err := e.stream.Recv()
 	if s := status.Convert(err); s.Code() != codes.Unavailable || time.Now().Before(end) {
 		t.Errorf("the stream ended %s after its certificate with %v", time.Since(end), err)
 	}
-	h.hears("disconnected envoy-0")
+	h.waitFor("disconnected envoy-0")
 	if s := status.Convert(asksForAll(connection)); s.Code() != codes.Unavailable {
 		t.Errorf("the next stream ended with %v, want Unavailable", s)
 	}
@@ -159,7 +159,7 @@ func TestCertificateEnds(t *testing.T) {
 // may have counts already.
 func TestLoadReports(t *testing.T) {
 	h := newHub(t, server.Config{ReportInterval: 250 * time.Millisecond})
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	stream, err := loadstats.NewLoadReportingServiceClient(h.dial(h.certificate(usEdge))).StreamLoadStats(ctx)
 	check(t, err)
@@ -179,10 +179,10 @@ func TestLoadReports(t *testing.T) {
 	if !r.SendAllClusters || r.LoadReportingInterval.AsDuration() != 250*time.Millisecond {
 		t.Errorf("the edge was told %v, want all clusters each 250 ms", r)
 	}
-	h.hears("envoy-0 of us sent {Clusters:[{Cluster:a Assignment:shop/a Interval:1s Dropped:3 Drops:[{Category:empty Requests:2}] " +
+	h.waitFor("envoy-0 of us sent {Clusters:[{Cluster:a Assignment:shop/a Interval:1s Dropped:3 Drops:[{Category:empty Requests:2}] " +
 		"Localities:[{Region:us Zone:us-a SubZone:us-west/shop/a Issued:10 Success:8 Error:1 InProgress:4}]}]}")
 	check(t, stream.Send(&loadstats.LoadStatsRequest{}))
-	h.hears("envoy-0 of us sent {Clusters:[]}") // no traffic is a report too
+	h.waitFor("envoy-0 of us sent {Clusters:[]}") // no traffic is a report too
 }
 
 func TestMetrics(t *testing.T) {

@@ -22,12 +22,12 @@ func TestRefusedBatch(t *testing.T) {
 			e := running(h)
 			h.SetResources(pool, snapshot(2, test.kind+" a@1 b@1 bad@1 worse@1"))
 			e.nack(e.gets(test.kind+" a@1 b@1 bad@1 worse@1"), test.message)
-			h.hears("envoy-0 acked " + test.kind + " a 1")
-			h.hears("envoy-0 acked " + test.kind + " b 1")
-			h.hears("envoy-0 nacked " + test.kind + " bad 1: " + test.message)
-			h.hears("envoy-0 nacked " + test.kind + " worse 1: " + test.message)
+			h.waitFor("envoy-0 acked " + test.kind + " a 1")
+			h.waitFor("envoy-0 acked " + test.kind + " b 1")
+			h.waitFor("envoy-0 nacked " + test.kind + " bad 1: " + test.message)
+			h.waitFor("envoy-0 nacked " + test.kind + " worse 1: " + test.message)
 			e.getsNothing()
-			if n := h.heard("envoy-0 nacked"); n != 2 {
+			if n := h.count("envoy-0 nacked"); n != 2 {
 				t.Errorf("%d resources were refused, want 2", n)
 			}
 			if got := h.generation("envoy-0"); got != 1 {
@@ -35,7 +35,7 @@ func TestRefusedBatch(t *testing.T) {
 			}
 			h.SetResources(pool, snapshot(3, test.kind+" a@1 b@1 bad@2"))
 			e.takes(test.kind + " bad@2")
-			h.hears("envoy-0 acked " + test.kind + " bad 2")
+			h.waitFor("envoy-0 acked " + test.kind + " bad 2")
 			if got := h.generation("envoy-0"); got != 3 {
 				t.Errorf("applied %d, want 3", got)
 			}
@@ -64,9 +64,9 @@ func TestRefusedBatchWithoutNames(t *testing.T) {
 	if want := []string{"Cluster a@1", "Cluster b@1", "Cluster bad@1"}; !slices.Equal(alone, want) {
 		t.Fatalf("got %q, want %q", alone, want)
 	}
-	h.hears("envoy-0 acked Cluster a 1")
-	h.hears("envoy-0 acked Cluster b 1")
-	h.hears("envoy-0 nacked Cluster bad 1: Proto constraint validation failed")
+	h.waitFor("envoy-0 acked Cluster a 1")
+	h.waitFor("envoy-0 acked Cluster b 1")
+	h.waitFor("envoy-0 nacked Cluster bad 1: Proto constraint validation failed")
 	e.getsNothing()
 }
 
@@ -78,11 +78,11 @@ func TestRefusedRoute(t *testing.T) {
 	e := running(h, "Route r@1 q@1")
 	h.SetResources(pool, snapshot(2, "Route r@2 q@1"))
 	e.nack(e.gets("RouteConfiguration r@2"), "regex too big")
-	h.hears("envoy-0 nacked RouteConfiguration r 2: regex too big")
+	h.waitFor("envoy-0 nacked RouteConfiguration r 2: regex too big")
 	h.SetResources(pool, snapshot(3, "Route r@2 q@2"))
 	e.takes("RouteConfiguration q@2")
 	e.getsNothing()
-	state := h.Applied(pool)[0]
+	state := h.Edges(pool)[0]
 	if len(state.Nacks) != 1 || state.Nacks[0].Name != "r" || state.Generation != 1 || state.Answered != 3 {
 		t.Errorf("state %+v, want r refused, generation 1 and 3 answered", state)
 	}
@@ -112,7 +112,7 @@ func TestFalseAck(t *testing.T) {
 	e.ack(second)
 	e.subscribes(resourcev3.SecretType, "s")
 	e.getsNothing()
-	if n := h.heard("envoy-0 acked Secret"); n != 0 {
+	if n := h.count("envoy-0 acked Secret"); n != 0 {
 		t.Error("the second answer was taken for an ACK")
 	}
 	if got := h.generation("envoy-0"); got != 0 {
@@ -128,21 +128,21 @@ func TestRefusalOutlivesTheStream(t *testing.T) {
 	e := running(h, "Cluster a@1", "Secret s@1")
 	h.SetResources(pool, snapshot(2, "Cluster a@1", "Secret s@2"))
 	e.nack(e.gets("Secret s@2"), "key mismatch")
-	h.hears("envoy-0 nacked Secret s 2: key mismatch")
+	h.waitFor("envoy-0 nacked Secret s 2: key mismatch")
 
 	again := h.connect("envoy-0") // the old stream is not known to be dead
 	again.asks(resourcev3.ClusterType, versions{"a": "1"})
 	again.takes("Cluster")
 	again.asks(resourcev3.SecretType, versions{"s": "1"}, "s")
 	again.getsNothing()
-	if n := h.heard("envoy-0 nacked Secret s 2"); n != 2 {
+	if n := h.count("envoy-0 nacked Secret s 2"); n != 2 {
 		t.Errorf("the refusal was told %d times, want again for the new stream", n)
 	}
 
 	e.cancel()
 	again.cancel()
-	for h.heard("disconnected envoy-0") < 2 {
-		h.hears("disconnected envoy-0")
+	for h.count("disconnected envoy-0") < 2 {
+		h.waitFor("disconnected envoy-0")
 	}
 	third := h.connect("envoy-0")
 	third.asks(resourcev3.ClusterType, versions{"a": "1"})

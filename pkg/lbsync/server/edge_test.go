@@ -36,10 +36,10 @@ const pool = "public-us"
 
 var usEdge = registration.EdgeIdentity{Pool: pool, Region: "us", Zone: "us-a"}
 
-// patience is how long a test waits for what must come.
-const patience = 10 * time.Second
+// timeout is the longest that a test waits for anything.
+const timeout = 10 * time.Second
 
-// hub is a server on loopback, with what its observer was told.
+// hub is a Server on loopback and the events that its observer was notified of.
 type hub struct {
 	*server.Server
 	t       testing.TB
@@ -49,9 +49,9 @@ type hub struct {
 
 	mu      sync.Mutex
 	regions map[string]string // by pool: what the EdgePools say
-	onAck   func()            // instead of telling, if set
+	onAck   func()            // instead of an event, if set
 	onAcked func(typeName, name string)
-	told    []string
+	events  []string
 	changed *sync.Cond
 }
 
@@ -59,21 +59,17 @@ func newHub(t testing.TB, config server.Config) *hub {
 	t.Helper()
 	ca, err := registration.NewEdgeCA(time.Now(), rand.Reader)
 	check(t, err)
-	h := newSilentHub(t, ca, config)
+	h := newIdleHub(t, ca, config)
 	h.listen("127.0.0.1:0")
 	return h
 }
 
-// newSilentHub does not listen yet.
-func newSilentHub(t testing.TB, ca registration.Pair, config server.Config) *hub {
+// newIdleHub does not listen yet.
+func newIdleHub(t testing.TB, ca registration.Pair, config server.Config) *hub {
 	t.Helper()
 	h := &hub{t: t, ca: ca, regions: map[string]string{pool: "us"}}
 	h.changed = sync.NewCond(&h.mu)
-	config.Identify = func(c *x509.Certificate) (server.Identity, error) {
-		id, err := registration.EdgeIdentityOf(c)
-		return server.Identity(id), err
-	}
-	config.Authorize = func(id server.Identity) error {
+	config.Authorize = func(id registration.EdgeIdentity) error {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		if h.regions[id.Pool] != id.Region {
@@ -81,9 +77,8 @@ func newSilentHub(t testing.TB, ca registration.Pair, config server.Config) *hub
 		}
 		return nil
 	}
-	h.observe(&config.Observer)
 	h.Server = server.New(config)
-
+	h.Observe(h.observer())
 	return h
 }
 
@@ -103,14 +98,12 @@ func (h *hub) listen(address string) {
 	h.t.Cleanup(g.Stop)
 }
 
-// observe writes what the server tells into h.told, a line each.
-func (h *hub) observe(o *server.Observer) {
-	o.Connected = func(e server.Edge) { h.tell("connected %s", e.Node) }
-	o.Disconnected = func(e server.Edge) { h.tell("disconnected %s", e.Node) }
-	if o.InitialVersions == nil {
-		o.InitialVersions = func(e server.Edge, typeURL string, versions map[string]string) {
-			h.tell("%s holds %s %v", e.Node, short(typeURL), versions)
-		}
+// observer records events, a line each.
+func (h *hub) observer() (o server.Observer) {
+	o.Connected = func(e server.Edge) { h.record("connected %s", e.Node) }
+	o.Disconnected = func(e server.Edge) { h.record("disconnected %s", e.Node) }
+	o.InitialVersions = func(e server.Edge, typeURL string, versions map[string]string) {
+		h.record("%s has %s %v", e.Node, short(typeURL), versions)
 	}
 	o.Acked = func(e server.Edge, typeURL string, list []server.NameVersion) {
 		if h.onAck != nil {
@@ -118,48 +111,49 @@ func (h *hub) observe(o *server.Observer) {
 			return
 		}
 		for _, r := range list {
-			h.tell("%s acked %s %s %s", e.Node, short(typeURL), r.Name, r.Version)
+			h.record("%s acked %s %s %s", e.Node, short(typeURL), r.Name, r.Version)
 			if h.onAcked != nil {
 				h.onAcked(short(typeURL), r.Name)
 			}
 		}
 	}
 	o.Nacked = func(e server.Edge, r server.Nack) {
-		h.tell("%s nacked %s %s %s: %s", e.Node, short(r.TypeURL), r.Name, r.Version, r.Message)
+		h.record("%s nacked %s %s %s: %s", e.Node, short(r.TypeURL), r.Name, r.Version, r.Message)
 	}
-	o.Load = func(e server.Edge, r server.LoadReport) { h.tell("%s of %s sent %+v", e.Node, e.Identity.Region, r) }
+	o.Load = func(e server.Edge, r server.LoadReport) { h.record("%s of %s sent %+v", e.Node, e.Identity.Region, r) }
+	return o
 }
 
 func short(typeURL string) string { return typeURL[strings.LastIndex(typeURL, ".")+1:] }
 
-func (h *hub) tell(format string, args ...any) {
+func (h *hub) record(format string, args ...any) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.told = append(h.told, fmt.Sprintf(format, args...))
+	h.events = append(h.events, fmt.Sprintf(format, args...))
 	h.changed.Broadcast()
 }
 
-// hears waits until the observer was told a line.
-func (h *hub) hears(line string) {
+// waitFor waits until an event was recorded.
+func (h *hub) waitFor(line string) {
 	h.t.Helper()
-	timeout := time.AfterFunc(patience, func() { h.tell("(time is up)") })
-	defer timeout.Stop()
+	timer := time.AfterFunc(timeout, func() { h.record("(time is up)") })
+	defer timer.Stop()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for !slices.Contains(h.told, line) {
-		if slices.Contains(h.told, "(time is up)") {
-			h.t.Fatalf("the observer was not told %q but:\n%s", line, strings.Join(h.told, "\n"))
+	for !slices.Contains(h.events, line) {
+		if slices.Contains(h.events, "(time is up)") {
+			h.t.Fatalf("no event %q but:\n%s", line, strings.Join(h.events, "\n"))
 		}
 		h.changed.Wait()
 	}
 }
 
-// heard counts the lines with a prefix.
-func (h *hub) heard(prefix string) int {
+// count is the number of events with a prefix.
+func (h *hub) count(prefix string) int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	n := 0
-	for _, line := range h.told {
+	for _, line := range h.events {
 		if strings.HasPrefix(line, prefix) {
 			n++
 		}
@@ -187,14 +181,14 @@ func (h *hub) certificate(id registration.EdgeIdentity) tls.Certificate {
 	return certificate
 }
 
-// strange signs a client certificate with URIs that no edge's has, by ca.
-func strange(t testing.TB, ca registration.Pair, uris ...string) tls.Certificate {
+// certificateWith is a client certificate with any URIs, signed by ca.
+func certificateWith(t testing.TB, ca registration.Pair, uris ...string) tls.Certificate {
 	t.Helper()
-	return ending(t, time.Now().Add(time.Hour), ca, uris...)
+	return certificateUntil(t, time.Now().Add(time.Hour), ca, uris...)
 }
 
-// ending is strange's certificate with an end, to a second.
-func ending(t testing.TB, end time.Time, ca registration.Pair, uris ...string) tls.Certificate {
+// certificateUntil is certificateWith with an expiry, to a second.
+func certificateUntil(t testing.TB, end time.Time, ca registration.Pair, uris ...string) tls.Certificate {
 	t.Helper()
 	issuer, err := tls.X509KeyPair(ca.Certificate, ca.Key)
 	check(t, err)
@@ -225,7 +219,7 @@ func (h *hub) dial(certificate ...tls.Certificate) *grpc.ClientConn {
 	return connection
 }
 
-// edge is a delta client that says and reads what the test tells it to.
+// edge is a delta client that the test controls.
 type edge struct {
 	t      testing.TB
 	node   string
@@ -257,10 +251,10 @@ func (e *edge) send(r *discovery.DeltaDiscoveryRequest) {
 
 type versions map[string]string
 
-// asks is the first request of a type: for all where it names none.
-func (e *edge) asks(typeURL string, holds versions, names ...string) {
+// asks is the first request of a type: a wildcard if it names none.
+func (e *edge) asks(typeURL string, has versions, names ...string) {
 	e.t.Helper()
-	e.send(&discovery.DeltaDiscoveryRequest{TypeUrl: typeURL, InitialResourceVersions: holds, ResourceNamesSubscribe: names})
+	e.send(&discovery.DeltaDiscoveryRequest{TypeUrl: typeURL, InitialResourceVersions: has, ResourceNamesSubscribe: names})
 }
 
 func (e *edge) subscribes(typeURL string, names ...string) {
@@ -285,11 +279,11 @@ func (e *edge) nack(r *discovery.DeltaDiscoveryResponse, message string) {
 
 func (e *edge) receives() *discovery.DeltaDiscoveryResponse {
 	e.t.Helper()
-	timeout := time.AfterFunc(patience, e.cancel)
-	defer timeout.Stop()
+	timer := time.AfterFunc(timeout, e.cancel)
+	defer timer.Stop()
 	r, err := e.stream.Recv()
 	if err != nil {
-		e.t.Fatalf("nothing came: %v", err)
+		e.t.Fatalf("no response: %v", err)
 	}
 	return r
 }
@@ -385,10 +379,10 @@ func snapshot(generation uint64, lines ...string) server.Snapshot {
 	return s
 }
 
-// generation is what the edge applied wholly.
+// generation is the last one that the edge applied completely.
 func (h *hub) generation(node string) uint64 {
 	h.t.Helper()
-	for _, state := range h.Applied(pool) {
+	for _, state := range h.Edges(pool) {
 		if state.Edge.Node == node {
 			return state.Generation
 		}

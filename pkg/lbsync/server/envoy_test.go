@@ -84,7 +84,7 @@ func (p *proxy) publish(t *testing.T) time.Duration {
 	begin := time.Now()
 	p.SetResources(pool, p.wanted)
 	p.until(t, "the snapshot is applied", func() bool {
-		states := p.Applied(pool)
+		states := p.Edges(pool)
 		return len(states) == 1 && states[0].Generation == p.wanted.Generation
 	})
 	return time.Since(begin)
@@ -92,7 +92,7 @@ func (p *proxy) publish(t *testing.T) time.Duration {
 
 func (p *proxy) until(t *testing.T, what string, met func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(3 * patience); !met(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(3 * timeout); !met(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("never came: %s", what)
 		}
@@ -112,7 +112,7 @@ func (p *proxy) changedAssignments(t *testing.T, port int) {
 		for got := ""; got != "ClusterLoadAssignment "+name; {
 			select {
 			case got = <-p.acked:
-			case <-time.After(patience):
+			case <-time.After(timeout):
 				t.Fatalf("no ACK of %s", name)
 			}
 		}
@@ -186,13 +186,13 @@ func (p *proxy) refusedCluster(t *testing.T) {
 	p.wanted.Clusters = append(slices.Clone(good.Clusters), clusterOf(t, "neighbour", time.Second), bad)
 	p.UpdateLoadAssignments(pool, []server.Resource{assignmentOf(t, "neighbour")}, nil)
 	p.SetResources(pool, p.wanted)
-	p.until(t, "a NACK of the cluster", func() bool { return p.heard("envoy-0 nacked Cluster bad") == 1 })
+	p.until(t, "a NACK of the cluster", func() bool { return p.count("envoy-0 nacked Cluster bad") == 1 })
 	for got := ""; got != "Cluster neighbour"; got = <-p.acked {
 	}
-	if n := p.heard("envoy-0 nacked"); n != 1 {
+	if n := p.count("envoy-0 nacked"); n != 1 {
 		t.Errorf("%d refusals, want 1", n)
 	}
-	t.Log(p.Applied(pool)[0].Nacks)
+	t.Log(p.Edges(pool)[0].Nacks)
 	p.wanted = good
 	p.publish(t)
 }
@@ -205,8 +205,8 @@ func (p *proxy) refusedRoute(t *testing.T) {
 	p.wanted.Listeners = append(slices.Clone(good.Listeners), listenerOf(t, "second", second))
 	p.wanted.Routes = []server.Resource{good.Routes[0], routeOf(t, "second", "^/(foo|bar|baz)/[a-z0-9-]{1,63}$", "c0")}
 	p.SetResources(pool, p.wanted)
-	p.until(t, "a NACK of the route", func() bool { return p.heard("envoy-0 nacked RouteConfiguration second") == 1 })
-	t.Log(p.Applied(pool)[0].Nacks)
+	p.until(t, "a NACK of the route", func() bool { return p.count("envoy-0 nacked RouteConfiguration second") == 1 })
+	t.Log(p.Edges(pool)[0].Nacks)
 
 	for len(p.acked) > 0 {
 		<-p.acked
@@ -218,7 +218,7 @@ func (p *proxy) refusedRoute(t *testing.T) {
 	if body := p.get(t, "/b"); body != "/b" {
 		t.Errorf("the neighbour answers %q", body)
 	}
-	if n := p.heard("envoy-0 nacked RouteConfiguration"); n != 1 {
+	if n := p.count("envoy-0 nacked RouteConfiguration"); n != 1 {
 		t.Errorf("the bad route was sent %d times", n)
 	}
 	p.wanted = good
@@ -230,7 +230,7 @@ func (p *proxy) loadReport(t *testing.T) {
 		p.get(t, "/load")
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		return slices.ContainsFunc(p.told, func(line string) bool {
+		return slices.ContainsFunc(p.events, func(line string) bool {
 			return strings.HasPrefix(line, "envoy-0 of us sent") && strings.Contains(line, "SubZone:us-west/shop/c0 Issued:")
 		})
 	})
@@ -241,16 +241,16 @@ func (p *proxy) loadReport(t *testing.T) {
 func (p *proxy) hubAway(t *testing.T) {
 	before := p.counters(t)
 	p.stop()
-	p.until(t, "the edge is gone", func() bool { return len(p.Applied(pool)) == 0 })
+	p.until(t, "the edge is gone", func() bool { return len(p.Edges(pool)) == 0 })
 	time.Sleep(time.Second)
 	if body := p.get(t, "/alone"); body != "/alone" {
 		t.Errorf("without a hub got %q", body)
 	}
-	next := newSilentHub(t, p.ca, server.Config{})
+	next := newIdleHub(t, p.ca, server.Config{})
 	next.UpdateLoadAssignments(pool, nil, nil)
 	begin := time.Now()
 	next.listen(p.address)
-	p.until(t, "the edge is back", func() bool { return next.heard("connected envoy-0") == 1 })
+	p.until(t, "the edge is back", func() bool { return next.count("connected envoy-0") == 1 })
 	back := time.Since(begin)
 	t.Logf("the edge is back %s after the hub", back)
 	if back > time.Second {
@@ -258,11 +258,11 @@ func (p *proxy) hubAway(t *testing.T) {
 	}
 	next.SetResources(pool, p.wanted)
 	p.until(t, "the snapshot counts as applied", func() bool {
-		states := next.Applied(pool)
+		states := next.Edges(pool)
 		return len(states) == 1 && states[0].Generation == p.wanted.Generation
 	})
 	t.Logf("all known again %s after the hub", time.Since(begin))
-	if n := next.heard("envoy-0 acked"); n != 0 {
+	if n := next.count("envoy-0 acked"); n != 0 {
 		t.Errorf("%d resources were sent again", n)
 	}
 	if changed := p.counters(t).since(before); len(changed) > 0 {
@@ -270,7 +270,7 @@ func (p *proxy) hubAway(t *testing.T) {
 	}
 	// The new hub's fast path works.
 	next.UpdateLoadAssignments(pool, []server.Resource{assignmentOf(t, "c1")}, nil)
-	p.until(t, "an ACK", func() bool { return next.heard("envoy-0 acked ClusterLoadAssignment c1") == 1 })
+	p.until(t, "an ACK", func() bool { return next.count("envoy-0 acked ClusterLoadAssignment c1") == 1 })
 }
 
 // counters are Envoy's counters of what it was sent, by name, but for the empty

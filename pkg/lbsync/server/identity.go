@@ -8,15 +8,85 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
+
+	"crossway.dev/crossway/pkg/registration"
 )
 
-// Identity is who an edge is: its client certificate says so, and nothing else.
-// Its fields are those of registration.EdgeIdentity, to convert from.
-type Identity struct{ Pool, Region, Zone string }
+// session is one open stream of either service.
+type session struct {
+	identity registration.EdgeIdentity
+	number   uint64
+	// revoked (one place) ends the stream.
+	revoked chan error
+}
 
-// leafOf is the verified client certificate of a stream. The node in a stream's
-// messages is never asked who it is.
-func leafOf(ctx context.Context) (*x509.Certificate, error) {
+// openSession authenticates and authorizes the caller of a stream. The session is
+// registered before it is authorized, so that Reauthorize misses none.
+func (s *Server) openSession(ctx context.Context, service string) (*session, error) {
+	identity, err := identify(ctx)
+	if err != nil {
+		s.logRejected(service, err)
+		return nil, err
+	}
+	s.mu.Lock()
+	s.streams++
+	open := &session{identity: identity, number: s.streams, revoked: make(chan error, 1)}
+	s.sessions[open] = struct{}{}
+	s.mu.Unlock()
+	if err := s.authorize(identity); err != nil {
+		s.closeSession(open)
+		s.logRejected(service, err)
+		return nil, err
+	}
+	return open, nil
+}
+
+func (s *Server) closeSession(open *session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.sessions, open)
+}
+
+func (s *Server) logRejected(service string, err error) {
+	s.metrics.rejectedStreams.WithLabelValues(service).Inc()
+	s.config.Log.Info("rejected a stream", "service", service, "reason", status.Convert(err).Message())
+}
+
+// Reauthorize asks Config.Authorize again about every open stream and ends those
+// that it rejects now. Call it after EdgePools changed.
+func (s *Server) Reauthorize() {
+	s.mu.Lock()
+	open := make([]*session, 0, len(s.sessions))
+	for one := range s.sessions {
+		open = append(open, one)
+	}
+	s.mu.Unlock()
+	for _, one := range open {
+		if err := s.authorize(one.identity); err != nil {
+			select {
+			case one.revoked <- err:
+			default:
+			}
+		}
+	}
+}
+
+// identify reads who calls from the client certificate. The node in a stream's
+// messages is never taken for an identity.
+func identify(ctx context.Context) (registration.EdgeIdentity, error) {
+	leaf, err := clientCertificate(ctx)
+	if err != nil {
+		return registration.EdgeIdentity{}, err
+	}
+	id, err := registration.EdgeIdentityOf(leaf)
+	if err != nil {
+		return registration.EdgeIdentity{}, status.Errorf(codes.PermissionDenied, "this certificate is no edge's: %v", err)
+	}
+	return id, nil
+}
+
+// clientCertificate is the verified client certificate of a stream.
+func clientCertificate(ctx context.Context) (*x509.Certificate, error) {
 	p, ok := peer.FromContext(ctx)
 	if !ok {
 		return nil, status.Error(codes.Unauthenticated, "no peer")
@@ -28,20 +98,7 @@ func leafOf(ctx context.Context) (*x509.Certificate, error) {
 	return info.State.VerifiedChains[0][0], nil
 }
 
-// identify reads the identity of the caller of a stream.
-func (s *Server) identify(ctx context.Context) (Identity, error) {
-	leaf, err := leafOf(ctx)
-	if err != nil {
-		return Identity{}, err
-	}
-	id, err := s.config.Identify(leaf)
-	if err != nil {
-		return Identity{}, status.Errorf(codes.PermissionDenied, "this certificate is no edge's: %v", err)
-	}
-	return id, nil
-}
-
-func (s *Server) authorize(id Identity) error {
+func (s *Server) authorize(id registration.EdgeIdentity) error {
 	if err := s.config.Authorize(id); err != nil {
 		return status.Errorf(codes.PermissionDenied, "edge of pool %q, region %q, zone %q: %v", id.Pool, id.Region, id.Zone, err)
 	}

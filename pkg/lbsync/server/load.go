@@ -9,7 +9,39 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
-// loadServer keeps the service's method off Server's.
+// LoadReport is what one edge sent and counted. It has only clusters that the edge
+// has, with or without traffic.
+type LoadReport struct{ Clusters []ClusterLoad }
+
+// ClusterLoad is one cluster's part of a LoadReport.
+type ClusterLoad struct {
+	// Cluster is its name, Assignment its EDS service name (or empty).
+	Cluster, Assignment string
+	// Interval is the time in which the requests were counted: the divisor.
+	Interval time.Duration
+	// Dropped counts the requests answered 503 without an endpoint being asked.
+	// Drops are those of them that have a category (drop_overloads), by category.
+	Dropped uint64
+	Drops   []Drop
+	// Localities have at least one request each.
+	Localities []LocalityLoad
+}
+
+// Drop counts the dropped requests of one category.
+type Drop struct {
+	Category string
+	Requests uint64
+}
+
+// LocalityLoad counts the requests to one locality. A failed connect is an Error
+// that was not Issued. Requests that found no healthy endpoint are not counted
+// anywhere: while all endpoints are down there is no demand to be seen.
+type LocalityLoad struct {
+	Region, Zone, SubZone              string
+	Issued, Success, Error, InProgress uint64
+}
+
+// loadServer keeps the service's method out of Server's.
 type loadServer struct {
 	loadstats.UnimplementedLoadReportingServiceServer
 	*Server
@@ -17,19 +49,19 @@ type loadServer struct {
 
 func (s *Server) loadReporting() loadstats.LoadReportingServiceServer { return loadServer{Server: s} }
 
-// StreamLoadStats takes the load reports of one edge. It is called by gRPC.
+// StreamLoadStats receives the load reports of one edge. It is called by gRPC.
 func (l loadServer) StreamLoadStats(g loadstats.LoadReportingService_StreamLoadStatsServer) error {
-	open, err := l.admit(g.Context(), "load")
+	open, err := l.openSession(g.Context(), "load")
 	if err != nil {
 		return err
 	}
-	defer l.leave(open)
+	defer l.closeSession(open)
 	ended := make(chan error, 1)
 	go func() { ended <- l.collect(g, open) }()
 	select {
 	case err = <-ended:
 	case err = <-open.revoked:
-		l.refuse("load", err)
+		l.logRejected("load", err)
 	case <-g.Context().Done():
 		err = status.FromContextError(g.Context().Err()).Err()
 	}
@@ -41,8 +73,8 @@ func (l loadServer) collect(g loadstats.LoadReportingService_StreamLoadStatsServ
 	if err != nil {
 		return err
 	}
-	// Which place the load is for says the certificate; the node's locality,
-	// which the edge may choose, is not read.
+	// The load counts for the place in the certificate. The node's locality is not
+	// read, because the edge may choose it.
 	edge := Edge{Node: first.GetNode().GetId(), Identity: open.identity, Stream: open.number}
 	err = g.Send(&loadstats.LoadStatsResponse{
 		SendAllClusters: true, LoadReportingInterval: durationpb.New(l.config.ReportInterval),
@@ -65,8 +97,8 @@ func (l loadServer) collect(g loadstats.LoadReportingService_StreamLoadStatsServ
 
 func (l loadServer) report(edge Edge, r *loadstats.LoadStatsRequest) {
 	l.metrics.loadReports.WithLabelValues(edge.Identity.Pool).Inc()
-	if l.config.Observer.Load != nil {
-		l.config.Observer.Load(edge, loadReport(r))
+	if l.observer.Load != nil {
+		l.observer.Load(edge, loadReport(r))
 	}
 }
 

@@ -3,10 +3,10 @@ package server
 import "github.com/prometheus/client_golang/prometheus"
 
 type metrics struct {
-	connected                   *prometheus.GaugeVec
-	pushes, acks, nacks         *prometheus.CounterVec
-	loadReports, refusedStreams *prometheus.CounterVec
-	pushToAck                   *prometheus.HistogramVec
+	connected                    *prometheus.GaugeVec
+	pushes, acks, nacks          *prometheus.CounterVec
+	loadReports, rejectedStreams *prometheus.CounterVec
+	pushToAck                    *prometheus.HistogramVec
 }
 
 func newMetrics() metrics {
@@ -17,11 +17,11 @@ func newMetrics() metrics {
 		connected: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "crossway_xds_connected_edges", Help: "Edges with an open configuration stream, by pool.",
 		}, []string{"pool"}),
-		pushes:         counter("crossway_xds_pushes_total", "Responses sent to edges, by resource type.", "type"),
-		acks:           counter("crossway_xds_acks_total", "Responses that an edge accepted, by resource type.", "type"),
-		nacks:          counter("crossway_xds_nacks_total", "Responses that an edge refused, by resource type.", "type"),
-		loadReports:    counter("crossway_xds_load_reports_total", "Load reports received, by pool.", "pool"),
-		refusedStreams: counter("crossway_xds_refused_streams_total", "Streams refused or ended for what the client certificate says, by service.", "service"),
+		pushes:          counter("crossway_xds_pushes_total", "Responses sent to edges, by resource type.", "type"),
+		acks:            counter("crossway_xds_acks_total", "Responses that an edge ACKed, by resource type.", "type"),
+		nacks:           counter("crossway_xds_nacks_total", "Responses that an edge NACKed, by resource type.", "type"),
+		loadReports:     counter("crossway_xds_load_reports_total", "Load reports received, by pool.", "pool"),
+		rejectedStreams: counter("crossway_xds_refused_streams_total", "Streams rejected or ended because of their client certificate, by service.", "service"),
 		pushToAck: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "crossway_xds_push_to_ack_seconds", Help: "Time from sending a response to the edge's answer, by resource type.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16),
@@ -32,5 +32,5 @@ func newMetrics() metrics {
 // Collectors are the server's metrics, for the caller to register.
 func (s *Server) Collectors() []prometheus.Collector {
 	m := s.metrics
-	return []prometheus.Collector{m.connected, m.pushes, m.acks, m.nacks, m.loadReports, m.refusedStreams, m.pushToAck}
+	return []prometheus.Collector{m.connected, m.pushes, m.acks, m.nacks, m.loadReports, m.rejectedStreams, m.pushToAck}
 }

@@ -64,7 +64,7 @@ func TestFreshEdge(t *testing.T) {
 		t.Errorf("generation %d applied before the last ACK", got)
 	}
 	e.takes("RouteConfiguration r@1")
-	h.hears("envoy-0 acked RouteConfiguration r 1")
+	h.waitFor("envoy-0 acked RouteConfiguration r 1")
 	if got := h.generation("envoy-0"); got != 1 {
 		t.Errorf("generation %d applied after the last ACK, want 1", got)
 	}
@@ -80,7 +80,7 @@ func TestNothingBeforeTheFirstSnapshot(t *testing.T) {
 	e.asks(resourcev3.ListenerType, versions{"l": "1"})
 	e.asks(resourcev3.RouteType, versions{"r": "1"}, "r")
 	e.asks(resourcev3.SecretType, nil, "s")
-	h.hears("envoy-0 holds Secret map[]")
+	h.waitFor("envoy-0 has Secret map[]")
 
 	h.SetResources(pool, snapshot(1, "Cluster a@1 new@1", "Listener l@1", "Route r@1"))
 	for _, want := range []string{"Cluster", "Listener", "Secret -s"} {
@@ -115,7 +115,7 @@ func TestReconnect(t *testing.T) {
 	e.asks(resourcev3.RouteType, versions{"r": "1"}, "r")
 	e.asks(resourcev3.SecretType, versions{"s": "1"}, "s")
 	e.getsNothing()
-	h.hears("envoy-0 holds ClusterLoadAssignment map[a:1 b:1]")
+	h.waitFor("envoy-0 has ClusterLoadAssignment map[a:1 b:1]")
 	if got := h.generation("envoy-0"); got != 4 {
 		t.Errorf("applied generation %d without any push, want 4", got)
 	}

@@ -1,7 +1,8 @@
-package main
+package hub
 
 import (
 	"context"
+	"crypto/tls"
 	"testing"
 
 	"github.com/go-logr/logr"
@@ -10,34 +11,35 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"crossway.dev/crossway/internal/lab/envtestkit"
+	"crossway.dev/crossway/internal/testkit"
 	"crossway.dev/crossway/pkg/registration"
 )
 
-// The leader makes what is missing, once; a serving certificate that lacks a name is signed anew by the same CA; a CA
-// that does not parse is told, never replaced: every edge's certificate hangs on it.
+// The leader makes what is missing, once. A serving certificate that lacks a name is signed anew by the same CA. A CA
+// that does not parse is an error and is never replaced, because it signed every edge's certificate.
 func TestSigner(t *testing.T) {
-	c, err := client.New(envtestkit.Config(t), client.Options{Scheme: newScheme()})
-	check(t, err)
+	c, err := client.New(envtestkit.Config(t), client.Options{})
+	testkit.Must(t, err)
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "signer-"}}
-	check(t, c.Create(t.Context(), namespace))
-	s := &signer{client: c, live: c, namespace: namespace.Name, names: []string{"hub.example.com"}, log: logr.Discard()}
+	testkit.Must(t, c.Create(t.Context(), namespace))
+	s := &Signer{Client: c, Live: c, Namespace: namespace.Name, Names: []string{"hub.example.com"}, Log: logr.Discard()}
 	read := func(name string) (corev1.Secret, string) {
 		var secret corev1.Secret
-		check(t, c.Get(context.Background(), client.ObjectKey{Namespace: namespace.Name, Name: name}, &secret))
+		testkit.Must(t, c.Get(context.Background(), client.ObjectKey{Namespace: namespace.Name, Name: name}, &secret))
 		return secret, secret.ResourceVersion
 	}
-	check(t, s.ensure(t.Context()))
+	testkit.Must(t, s.ensure(t.Context()))
 	ca, caVersion := read(registration.EdgeCASecret)
 	server, version := read(registration.XDSSecret)
-	if _, err := tlsOf(&server); err != nil || string(server.Data["ca.crt"]) != string(ca.Data["tls.crt"]) {
+	if _, err := tls.X509KeyPair(server.Data["tls.crt"], server.Data["tls.key"]); err != nil || string(server.Data["ca.crt"]) != string(ca.Data["tls.crt"]) {
 		t.Errorf("the serving certificate is not usable: %v", err)
 	}
-	check(t, s.ensure(t.Context()))
+	testkit.Must(t, s.ensure(t.Context()))
 	if _, again := read(registration.XDSSecret); again != version {
 		t.Error("a good certificate was made anew")
 	}
-	s.names = []string{"hub.example.com", "10.0.0.1"}
-	check(t, s.ensure(t.Context()))
+	s.Names = []string{"hub.example.com", "10.0.0.1"}
+	testkit.Must(t, s.ensure(t.Context()))
 	if _, again := read(registration.XDSSecret); again == version {
 		t.Error("a certificate without one of the names was kept")
 	}
@@ -45,7 +47,7 @@ func TestSigner(t *testing.T) {
 		t.Error("the CA was written again")
 	}
 	ca.Data["tls.crt"] = []byte("not a certificate")
-	check(t, c.Update(t.Context(), &ca))
+	testkit.Must(t, c.Update(t.Context(), &ca))
 	_, caVersion = read(registration.EdgeCASecret)
 	if s.ensure(t.Context()) == nil {
 		t.Error("a CA that is none passes")

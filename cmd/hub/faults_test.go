@@ -1,0 +1,71 @@
+//go:build faults
+
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"crossway.dev/crossway/pkg/gateway/model"
+	"crossway.dev/crossway/pkg/lbsync/envoy"
+	"crossway.dev/crossway/pkg/lbsync/server"
+)
+
+type assigner struct{ rates []float64 }
+
+func (a *assigner) SetAssignments(_ []model.Assignment, imports []model.ImportPolicy) {
+	for _, i := range imports {
+		a.rates = append(a.rates, i.Rate)
+	}
+}
+
+// Each mechanism can be switched off, and a misspelt one is an error.
+func TestFaultsFlag(t *testing.T) {
+	f := faults{disable: "overflow,kept-shares"}
+	if !f.disabled(disableOverflow) || !f.disabled(disableKeptShares) || f.disabled(disableRetries) || f.config(server.Config{}).WarmTimeout != 0 {
+		t.Errorf("--disable=%s switches the wrong things off", f.disable)
+	}
+	f = faults{disable: "make-before-break"}
+	if timeout := f.config(server.Config{}).WarmTimeout; timeout <= 0 || timeout > time.Microsecond {
+		t.Errorf("routes wait %s for their clusters", timeout)
+	}
+	wrong := faults{disable: "overflow,retrys"}
+	if err := wrong.validate(); err == nil || !strings.Contains(err.Error(), `"retrys"; there are overflow, retries`) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestFaultsSwitchMechanismsOff(t *testing.T) {
+	given := []model.ImportPolicy{{Rate: 10}}
+	var got assigner
+	withoutRates{&got}.SetAssignments(nil, given)
+	if len(got.rates) != 1 || got.rates[0] != 0 || given[0].Rate != 10 {
+		t.Errorf("rates %v from %v", got.rates, given)
+	}
+
+	var versions map[string]string
+	observer := withoutAssignmentVersions(server.Observer{InitialVersions: func(_ server.Edge, _ string, v map[string]string) { versions = v }})
+	observer.InitialVersions(server.Edge{}, "another type", map[string]string{"a": "1"})
+	if len(versions) != 1 {
+		t.Error("versions of other types are hidden, too")
+	}
+	observer.InitialVersions(server.Edge{}, resourcev3.EndpointType, map[string]string{"a": "1"})
+	if versions != nil {
+		t.Errorf("versions of load assignments are not hidden: %v", versions)
+	}
+
+	body, err := anypb.New(&routev3.RouteConfiguration{VirtualHosts: []*routev3.VirtualHost{{Routes: []*routev3.Route{{
+		Action: &routev3.Route_Route{Route: &routev3.RouteAction{RetryPolicy: &routev3.RetryPolicy{RetryOn: "reset"}}}}}}}})
+	check(t, err)
+	var after routev3.RouteConfiguration
+	changed := withoutRetries([]envoy.Resource{{Name: "r", Version: "v", Body: body}})[0]
+	check(t, changed.Body.UnmarshalTo(&after))
+	if after.VirtualHosts[0].Routes[0].GetRoute().RetryPolicy != nil || changed.Version == "v" {
+		t.Errorf("version %q still retries: %v", changed.Version, &after)
+	}
+}

@@ -1,0 +1,53 @@
+// Package delta is the state of the delta xDS protocol as plain values: the
+// resources that the edges of a pool should have, what each edge has been sent
+// and has applied, and which response is to be sent next. It is named after the
+// protocol variant, as go-control-plane names its own.
+//
+// The package is pure. It has no lock, no clock and no connection: the caller
+// serializes calls for one Pool and its Streams, passes the time, receives the
+// requests and sends the responses (package server does all of that). It knows a
+// resource as a name, a version and bytes; protobuf messages are used only for
+// the requests and responses of the protocol.
+//
+// What is sent, and when, follows from how Envoy 1.40 behaves:
+//
+//   - No change waits for the ACK of the one before. A Stream has one entry per
+//     resource and sends its newest version, so that a slow edge costs no queue
+//     and delays no other.
+//   - Routes, scopes, assignments and secrets travel one per response: from a
+//     response with one bad resource Envoy leaves out an unpredictable part of
+//     the good ones. Clusters and listeners are batched: Envoy keeps the good
+//     ones of a NACKed response. The bad ones are found by the names in Envoy's
+//     message, otherwise each is sent again alone.
+//   - A new or changed cluster warms until its load assignment arrives again.
+//     Envoy does not ask for an assignment that it has, so it is re-sent.
+//   - Envoy ACKs clusters once they are warm. Routes and listeners wait for that
+//     (at most the warm timeout). Clusters are removed after the routes and
+//     listeners that used them were ACKed (make before break).
+//   - Envoy ignores removed_resources for assignments: none are sent for them.
+//   - A NACKed resource is not sent again before its content changes, and the
+//     first answer to a content counts: Envoy ACKs a bad secret on the second
+//     try.
+//   - Before the first SetResources of a pool its edges get no response at all:
+//     an empty one would delete their configuration.
+//
+// # States of one resource on one edge
+//
+// An entry has up to three versions: sent, applied and NACKed.
+//
+//	not sent       sent != desired     queued, until Next sends it
+//	in flight      sent == desired     applied != desired, no answer yet
+//	applied        applied == desired  the edge ACKed it, or held it when it connected
+//	NACKed         nack == desired     not sent again; the applied version stays in force
+//	to be removed  nothing is desired  removed_resources for the types that Envoy
+//	                                   subscribes to by wildcard, forgotten for the others
+//
+// Example:
+//
+//	pool := delta.NewPool()
+//	pool.UpdateLoadAssignments(assignments, nil)
+//	pool.SetResources(delta.Snapshot{Generation: 1, Clusters: clusters, Listeners: listeners})
+//	stream := pool.Open("envoy-0", 5*time.Second)
+//	received := stream.Receive(kind, request)
+//	response, wait := stream.Next(now)
+package delta

@@ -1,0 +1,279 @@
+package delta
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"time"
+
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+)
+
+// Stream is the state of one edge's ADS stream. Its size is that of what the edge
+// has subscribed to.
+type Stream struct {
+	pool  *Pool
+	node  string
+	kinds [kinds]subscription
+	nonce uint64
+	// generation is the last snapshot that the edge applied completely, answered
+	// the last one of which it ACKed or NACKed everything.
+	generation, answered uint64
+	// nacked are entries that may have a NACK; no other entry has one.
+	nacked map[resourceKey]struct{}
+	// reconnected says that the edge's process had resources before this stream.
+	reconnected bool
+
+	warmTimeout time.Duration
+	// warmWaitSince is when routes or listeners began to wait for warming clusters.
+	warmWaitSince time.Time
+	// assignmentsFirst alternates, so that neither assignments nor the rest starve.
+	assignmentsFirst bool
+}
+
+// subscription is what a Stream has of one kind.
+type subscription struct {
+	started, wildcard bool
+	// mustRespond says that a response must be sent even if it is empty: Envoy
+	// waits for the first response to a wildcard subscription.
+	mustRespond bool
+	entries     map[string]*entry
+	queue       queue
+	// unknownNames were subscribed to and do not exist. The edge has yet to be
+	// answered that they do not.
+	unknownNames map[string]struct{}
+	// notApplied are desired resources that the edge has not applied (always empty
+	// for assignments). toRemove are those that it has and should not have (always
+	// empty for kinds subscribed to by name, which Envoy drops by itself).
+	notApplied, toRemove map[string]struct{}
+	inFlight             map[string]response
+}
+
+// entry is one resource on one edge. A version is empty where there is none.
+type entry struct {
+	// subscribed: by name. unanswered: and nothing was sent yet.
+	subscribed, unanswered bool
+	// sent is the last version that was sent, applied the one in force on the edge.
+	sent, applied string
+	// nack is the edge's last one.
+	nack Nack
+	// warmTimedOut is the version for which routes no longer wait.
+	warmTimedOut string
+	// sendAlone: it goes into a response of its own, to find out whether it was
+	// the bad one of a NACKed batch.
+	sendAlone bool
+}
+
+// response is one that the edge has not answered yet.
+type response struct {
+	sentAt time.Time
+	items  []item
+}
+
+// item is a resource in a response. A removal has no version.
+type item struct {
+	name, version string
+	entry         *entry
+}
+
+// maxInFlight bounds the unanswered responses of a kind. An edge that is so far
+// behind is stuck, and gets the newest of everything once it reads again.
+const maxInFlight = 1024
+
+// Open adds a stream of an edge. node is the label that the edge gives itself.
+// Routes and listeners wait at most warmTimeout for clusters to warm.
+func (p *Pool) Open(node string, warmTimeout time.Duration) *Stream {
+	s := &Stream{pool: p, node: node, warmTimeout: warmTimeout, nacked: map[resourceKey]struct{}{}}
+	for k := range s.kinds {
+		s.kinds[k] = subscription{
+			entries: map[string]*entry{}, queue: queue{queued: map[string]struct{}{}}, unknownNames: map[string]struct{}{},
+			notApplied: map[string]struct{}{}, toRemove: map[string]struct{}{}, inFlight: map[string]response{},
+		}
+	}
+	p.streams[s] = struct{}{}
+	return s
+}
+
+// Started says whether the edge has sent its first request of a kind.
+func (s *Stream) Started(k Kind) bool { return s.kinds[k].started }
+
+// Progress is what the edge has done with its pool's snapshots.
+func (s *Stream) Progress() Progress {
+	progress := Progress{Generation: s.generation, Answered: s.answered}
+	for key, nack := range s.currentNacks() {
+		if s.pool.kinds[key.kind].resources[key.name].version() == nack.Version {
+			progress.Nacks = append(progress.Nacks, nack)
+		}
+	}
+	slices.SortFunc(progress.Nacks, func(a, b Nack) int { return cmp.Compare(a.TypeURL+a.Name, b.TypeURL+b.Name) })
+	return progress
+}
+
+// reconcile compares what the edge has of one resource with what it should have,
+// and queues the difference. It is called after every change of either.
+func (s *Stream) reconcile(k Kind, name string) {
+	sub := &s.kinds[k]
+	if !sub.started || !s.pool.kinds[k].ready {
+		return
+	}
+	want, desired := s.pool.desired(k, name)
+	e := sub.entries[name]
+	if e == nil && desired && sub.wildcard {
+		e = &entry{}
+		sub.entries[name] = e
+	}
+	if k != assignments {
+		setMember(sub.notApplied, name, desired && (e == nil || e.applied != want.version()))
+	}
+	if e == nil {
+		return
+	}
+	remove := k.wildcard() && !desired && (e.sent != "" || e.applied != "")
+	setMember(sub.toRemove, name, remove)
+	switch {
+	case desired && sub.due(e, want.version()):
+		sub.queue.add(name)
+	case !desired && e.unanswered && k != assignments:
+		e.unanswered = false
+		sub.unknownNames[name] = struct{}{}
+	case !desired && !remove && !e.subscribed:
+		delete(sub.entries, name)
+	}
+}
+
+func setMember(set map[string]struct{}, name string, in bool) {
+	if in {
+		set[name] = struct{}{}
+	} else {
+		delete(set, name)
+	}
+}
+
+// due says whether the edge should be sent this version.
+func (sub *subscription) due(e *entry, version string) bool {
+	return (sub.wildcard || e.subscribed) && e.sent != version && e.nack.Version != version
+}
+
+func (s *Stream) reconcileAll(k Kind) {
+	names := slices.Collect(maps.Keys(s.kinds[k].entries))
+	for name := range s.pool.kinds[k].resources {
+		if s.kinds[k].entries[name] == nil {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		s.reconcile(k, name)
+	}
+}
+
+// subscribe processes what a request subscribes to and unsubscribes from, and in
+// the first request of a kind the versions that the edge has.
+func (s *Stream) subscribe(k Kind, r *discovery.DeltaDiscoveryRequest) {
+	sub := &s.kinds[k]
+	first := !sub.started
+	if first {
+		sub.started = true
+		for name, version := range r.InitialResourceVersions {
+			sub.entries[name] = &entry{sent: version, applied: version}
+		}
+		if k.wildcard() && len(r.ResourceNamesSubscribe) == 0 {
+			sub.wildcard, sub.mustRespond = true, true
+		}
+	}
+	for _, name := range r.ResourceNamesSubscribe {
+		if name == "*" {
+			sub.wildcard, sub.mustRespond = true, true
+			continue
+		}
+		e := sub.entries[name]
+		if e == nil {
+			e = &entry{}
+			sub.entries[name] = e
+		}
+		e.subscribed = true
+		// A repeated subscription must be answered, even if it was before.
+		if _, has := r.InitialResourceVersions[name]; !first || !has {
+			e.sent, e.unanswered = "", true
+		}
+	}
+	for _, name := range r.ResourceNamesUnsubscribe {
+		s.unsubscribe(k, name)
+	}
+	if first {
+		s.takeOverNacks(k)
+		s.reconcileAll(k)
+		return
+	}
+	for _, name := range r.ResourceNamesSubscribe {
+		if name == "*" {
+			s.reconcileAll(k)
+			continue
+		}
+		s.reconcile(k, name)
+	}
+}
+
+func (s *Stream) unsubscribe(k Kind, name string) {
+	sub := &s.kinds[k]
+	if name == "*" {
+		sub.wildcard = false
+		return
+	}
+	if sub.wildcard {
+		return
+	}
+	delete(sub.entries, name)
+	delete(sub.unknownNames, name)
+	delete(sub.toRemove, name)
+	s.reconcile(k, name)
+}
+
+// appliedAll says whether the edge has applied everything of a kind.
+func (s *Stream) appliedAll(k Kind) bool {
+	sub := &s.kinds[k]
+	if !sub.started {
+		return len(s.pool.kinds[k].resources) == 0
+	}
+	// Clusters to be removed do not count: nothing uses them.
+	return !sub.mustRespond && len(sub.notApplied) == 0 && (k == clusters || len(sub.toRemove) == 0)
+}
+
+// answeredAll says whether the edge has applied or NACKed everything of a kind.
+func (s *Stream) answeredAll(k Kind) bool {
+	sub := &s.kinds[k]
+	if !sub.started || sub.mustRespond || k != clusters && len(sub.toRemove) > 0 {
+		return false
+	}
+	for name := range sub.notApplied {
+		e := sub.entries[name]
+		if e == nil || e.nack.Version != s.pool.kinds[k].resources[name].version() {
+			return false
+		}
+	}
+	return true
+}
+
+// updateProgress notes whether the edge has applied, or at least answered, the
+// whole snapshot, and returns whether that is new.
+func (s *Stream) updateProgress() bool {
+	current := s.pool.generation
+	if !s.pool.kinds[clusters].ready || s.generation == current || !s.kinds[clusters].started || !s.kinds[listeners].started {
+		return false
+	}
+	applied, answered := true, true
+	for _, k := range []Kind{clusters, secrets, listeners, routes, scopes} {
+		if !s.appliedAll(k) {
+			applied = false
+			answered = answered && s.answeredAll(k)
+		}
+	}
+	changed := applied || answered && s.answered != current
+	if applied {
+		s.generation = current
+	}
+	if answered {
+		s.answered = current
+	}
+	return changed
+}
