@@ -34,7 +34,8 @@ race: ## all tests but the end-to-end ones, with the race detector, real API ser
 	@echo "go test -race, all but e2e (compiling takes some minutes the first time) ..."
 	@programs=$$(go run ./internal/lab/install/cmd/lab-install); eval "$$programs"; \
 	export KUBEBUILDER_ASSETS ENVOY HELM; \
-	go test -race -timeout 20m $$(go list ./... | grep -v /test/e2e)
+	go test -race -timeout 20m $$(go list ./... | grep -v /test/e2e); \
+	go test -race -tags faults -run Fault ./cmd/hub
 
 e2e: install ## every claim of the demo, in the lab, with binaries built with the race detector
 	go test -count=1 -timeout 30m -v ./test/e2e
@@ -52,7 +53,9 @@ conformance-core: install ## the core tests of that suite (out/conformance-core.
 lint: $(TOOLS)/golangci-lint ## gofmt, go vet, golangci-lint, shellcheck
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "run make fmt:"; gofmt -l $$(git ls-files '*.go'); exit 1; }
 	go vet ./...
+	go vet -tags faults ./cmd/hub
 	$(TOOLS)/golangci-lint run ./...
+	$(TOOLS)/golangci-lint run --build-tags faults ./cmd/hub
 	@command -v shellcheck >/dev/null || hack/install-debian.sh shellcheck
 	shellcheck hack/*.sh .ci/run
 

@@ -137,9 +137,9 @@ func TestPanicStaysWithItsPod(t *testing.T) {
 }
 
 func TestGuard(t *testing.T) {
+	count := func(m map[string]int) { m["a"]++ }
 	err := guard(func() error {
-		var m map[string]int
-		m["a"]++
+		count(nil)
 		return nil
 	})
 	if err == nil || !strings.Contains(err.Error(), "nil map") {
