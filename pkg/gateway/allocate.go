@@ -9,12 +9,12 @@ import (
 	"crossway.dev/crossway/pkg/fleet"
 )
 
-// Allocate gives each Gateway of ours one address in every EdgePool that it
-// lives in, and returns copies of the pools whose status.allocations changed,
-// by name. What is allocated stays while its Gateway exists, wherever that
-// moves, and while a block of the pool has it; a Gateway that is gone gives its
-// addresses back, and one whose address no block has any more gets another. No
-// address is given twice, also where the blocks of two pools overlap.
+// Allocate allocates one address to each Gateway of ours in every EdgePool that
+// serves it. It returns copies of the pools whose status.allocations changed, by
+// name. A Gateway keeps its address as long as it exists and a block of the pool
+// contains the address, even if the pool no longer serves the Gateway. The
+// addresses of a deleted Gateway are free again. No address is allocated twice,
+// also where the blocks of two pools overlap.
 func Allocate(in Input) []v1alpha1.EdgePool {
 	b := &build{in: in, index: &index{}}
 	b.index.addClasses(in)
@@ -46,7 +46,7 @@ func Allocate(in Input) []v1alpha1.EdgePool {
 	return result
 }
 
-// allocate adds what Gateways lack, the oldest first.
+// allocate adds the missing allocations, the oldest Gateway first.
 func (b *build) allocate(pools []*v1alpha1.EdgePool, changed map[string]bool) {
 	taken := map[netip.Addr]bool{}
 	for _, pool := range pools {
@@ -57,8 +57,8 @@ func (b *build) allocate(pools []*v1alpha1.EdgePool, changed map[string]bool) {
 		if class == nil {
 			continue
 		}
-		parameters, fault := b.gatewayParameters(gateway, class)
-		if fault != "" {
+		parameters, problem := b.gatewayParameters(gateway, class)
+		if problem != "" {
 			continue
 		}
 		name := fleet.ObjectName{Namespace: gateway.Namespace, Name: gateway.Name}
@@ -69,7 +69,7 @@ func (b *build) allocate(pools []*v1alpha1.EdgePool, changed map[string]bool) {
 			}
 			address := firstFree(pool, taken)
 			if !address.IsValid() {
-				continue // the Gateway's Programmed says so
+				continue // the Gateway's condition Programmed reports it
 			}
 			taken[address], changed[pool.Name] = true, true
 			pool.Status.Allocations = append(pool.Status.Allocations, v1alpha1.AddressAllocation{
@@ -84,7 +84,7 @@ func (b *build) allocate(pools []*v1alpha1.EdgePool, changed map[string]bool) {
 	}
 }
 
-// hasAddress says whether a block of the pool has an address: edges hold no other.
+// hasAddress says whether a block of the pool contains an address. Edges serve no other.
 func hasAddress(pool *v1alpha1.EdgePool, text string) bool {
 	address, err := netip.ParseAddr(text)
 	return err == nil && slices.ContainsFunc(pool.Spec.Addresses, func(block v1alpha1.AddressBlock) bool {
@@ -113,14 +113,14 @@ func addTaken(pool *v1alpha1.EdgePool, taken map[netip.Addr]bool) {
 	}
 }
 
-// firstFree is the lowest address of a pool's blocks, in their order, that
-// nobody has; the zero Addr where there is none. Network and broadcast
-// addresses of IPv4 blocks of four and more addresses are not given.
+// firstFree is the lowest free address of the first block of a pool that has
+// one; the zero Addr if none has. Network and broadcast addresses of IPv4 blocks
+// of four and more addresses are never allocated.
 func firstFree(pool *v1alpha1.EdgePool, taken map[netip.Addr]bool) netip.Addr {
 	for _, block := range pool.Spec.Addresses {
 		prefix, err := netip.ParsePrefix(block.CIDR)
 		if err != nil {
-			continue // the API server lets none through
+			continue // the CRD's schema rejects it
 		}
 		prefix = prefix.Masked()
 		ends := prefix.Addr().Is4() && prefix.Bits() <= 30

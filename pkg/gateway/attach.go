@@ -9,20 +9,20 @@ import (
 	"crossway.dev/crossway/pkg/gateway/model"
 )
 
-// route is a Route on its way through a Build.
+// route is a Route during one Build.
 type route struct {
 	*routeResult
 	emitted bool // its assignments are in the Model
 }
 
-// routeResult is what a Route came to. Nobody changes it once evaluate returns: a
-// Memo may keep it.
+// routeResult is the result of evaluating a Route. It is immutable once evaluate
+// returns, because a Memo may keep it.
 type routeResult struct {
 	ref          fleet.RouteRef
 	plan         *routePlan
-	rules        []model.Rule // in the order in which they are tried
+	rules        []model.Rule // in precedence order
 	assignments  []model.Assignment
-	unresolved   []condition.Condition // what references are wrong, in spec order
+	unresolved   []condition.Condition // one for each invalid reference, in spec order
 	policies     []fleet.ObjectRef     // that act on its backends
 	attachPoints []attachPoint
 	report       objectReport
@@ -33,8 +33,8 @@ type routeResult struct {
 type attachPoint struct {
 	gateway  fleet.ObjectName
 	listener int  // in spec.listeners
-	served   bool // it has the route's hosts
-	accepted bool // it counts the route
+	served   bool // the listener serves the route's hosts
+	accepted bool // the listener counts the route in attachedRoutes
 }
 
 // attachment is a route on one host of a listener.
@@ -43,8 +43,8 @@ type attachment struct {
 	route *route
 }
 
-// attach attaches a route to the listeners that it may have, and reports on it
-// where one of its parents is, or was, a Gateway of ours.
+// attach attaches a route to the listeners of its attach points, and reports on
+// the route if one of its parents is, or was, a Gateway of ours.
 func (b *build) attach(result *routeResult) {
 	r := &route{routeResult: result}
 	for _, p := range r.attachPoints {
@@ -61,8 +61,8 @@ func (b *build) attach(result *routeResult) {
 	}
 }
 
-// evaluate makes a route's result: what it says, resolved, and where it attaches
-// among the Gateways that were read.
+// evaluate computes a route's result: its plan, its resolved rules and its attach
+// points on the Gateways that were read.
 func (b *build) evaluate(object *Route) *routeResult {
 	r := &routeResult{ref: object.Ref}
 	r.report.Ref = condition.Ref{Kind: r.ref.Kind, Name: r.ref.Name, Generation: object.Generation}
@@ -79,13 +79,14 @@ func (b *build) evaluate(object *Route) *routeResult {
 		}
 		r.report.Parents = append(r.report.Parents, condition.ParentReport{
 			ParentRef:  copyParentRef(ref),
-			Conditions: b.judgeParent(r, p, ref),
+			Conditions: b.evaluateParent(r, p, ref),
 		})
 	}
 	r.ours = len(r.report.Parents) > 0 || object.HasOurStatus()
 	return r
 }
 
+// parentOf is the Gateway of ours that a parentRef names, or nil.
 func (b *build) parentOf(object *Route, ref *gatewayv1.ParentReference) *gatewayState {
 	if ref.Group != nil && *ref.Group != gatewayv1.GroupName || ref.Kind != nil && *ref.Kind != gatewayv1.Kind(condition.Gateway) {
 		return nil
@@ -97,13 +98,14 @@ func (b *build) parentOf(object *Route, ref *gatewayv1.ParentReference) *gateway
 	return b.parents[name]
 }
 
-// judgeParent finds the route's attachPoints at one parent and says how that went. A
-// route that is attached but invalid is answered 500, so it keeps its hosts.
-func (b *build) judgeParent(r *routeResult, p *gatewayState, ref *gatewayv1.ParentReference) []condition.Condition {
+// evaluateParent adds the route's attach points at one parent and returns the
+// route's conditions towards it. A route with unsupported values still serves its
+// hosts: its requests are answered 500.
+func (b *build) evaluateParent(r *routeResult, p *gatewayState, ref *gatewayv1.ParentReference) []condition.Condition {
 	listeners, accepted := b.listenersFor(r, p, ref)
 	if accepted == nil {
 		accepted = r.refusal(b.index.nacks)
-		serve := accepted == nil || accepted.Reason == string(gatewayv1.RouteReasonUnsupportedValue) && r.plan.fault == ""
+		serve := accepted == nil || accepted.Reason == string(gatewayv1.RouteReasonUnsupportedValue) && r.plan.problem == ""
 		for _, l := range listeners {
 			r.attachPoints = append(r.attachPoints, attachPoint{gateway: p.name, listener: l, served: serve, accepted: accepted == nil})
 		}
@@ -120,10 +122,11 @@ func (b *build) judgeParent(r *routeResult, p *gatewayState, ref *gatewayv1.Pare
 	return append(conditions, r.resolved())
 }
 
-// listenersFor are the indices of those of a parent that a parentRef selects, that let the
-// route in and have a hostname in common with it; or what is in the way.
+// listenersFor are the indices of the parent's listeners that a parentRef selects,
+// that allow the route and that have a hostname in common with it. If there are
+// none, it returns the condition that says why.
 func (b *build) listenersFor(r *routeResult, p *gatewayState, ref *gatewayv1.ParentReference) ([]int, *condition.Condition) {
-	var selected, found int
+	var selected, allowed int
 	var listeners []int
 	for i, l := range p.listeners {
 		if ref.SectionName != nil && *ref.SectionName != "" && *ref.SectionName != l.spec.Name || ref.Port != nil && *ref.Port != l.spec.Port {
@@ -133,7 +136,7 @@ func (b *build) listenersFor(r *routeResult, p *gatewayState, ref *gatewayv1.Par
 		if !l.allows(b.index, p.name.Namespace, r.ref) {
 			continue
 		}
-		found++
+		allowed++
 		if l.shares(r.plan.hosts) {
 			listeners = append(listeners, i)
 		}
@@ -141,7 +144,7 @@ func (b *build) listenersFor(r *routeResult, p *gatewayState, ref *gatewayv1.Par
 	switch {
 	case selected == 0:
 		return nil, new(condition.RouteNoMatchingParent(p.name, string(ptr.Deref(ref.SectionName, "")), ptr.Deref(ref.Port, 0)))
-	case found == 0:
+	case allowed == 0:
 		return nil, new(condition.RouteNotAllowed(p.name, r.ref.Kind, r.ref.Name.Namespace))
 	case len(listeners) == 0:
 		return nil, new(condition.RouteNoMatchingHostname(p.name, r.plan.hosts))
@@ -150,6 +153,7 @@ func (b *build) listenersFor(r *routeResult, p *gatewayState, ref *gatewayv1.Par
 	}
 }
 
+// shares says whether the listener's hostname overlaps with one of the hosts.
 func (l *listener) shares(hosts []string) bool {
 	for _, host := range hosts {
 		if l.host != "" && intersection(l.host, host) != "" {
@@ -159,7 +163,7 @@ func (l *listener) shares(hosts []string) bool {
 	return false
 }
 
-// attach puts the route on every host that it has in common with the listener.
+// attach attaches the route to every host that it has in common with the listener.
 func (l *listener) attach(r *route) {
 	for _, host := range r.plan.hosts {
 		if common := intersection(l.host, host); common != "" {
@@ -168,7 +172,8 @@ func (l *listener) attach(r *route) {
 	}
 }
 
-// count counts the route, once.
+// count counts the route in attachedRoutes. A route counts once, however many of
+// its parentRefs select the listener.
 func (l *listener) count(r *route) {
 	if l.lastCounted != r {
 		l.lastCounted = r
@@ -176,13 +181,14 @@ func (l *listener) count(r *route) {
 	}
 }
 
-// refusal says why a route that could be attached is not accepted, or nil.
+// refusal is the condition of a route that matches a listener but is not accepted;
+// nil if it is accepted.
 func (r *routeResult) refusal(nacks map[condition.Ref]string) *condition.Condition {
-	if message, refused := nacks[r.report.Ref]; refused {
+	if message, found := nacks[r.report.Ref]; found {
 		return new(condition.RouteRefusedByEdge(message))
 	}
-	if r.plan.fault != "" {
-		return new(condition.RouteUnsupportedValue(r.plan.fault))
+	if r.plan.problem != "" {
+		return new(condition.RouteUnsupportedValue(r.plan.problem))
 	}
 	if dropped := r.dropped(); len(dropped) > 0 && len(dropped) == len(r.plan.rules) {
 		return new(condition.RouteUnsupportedValue(dropped[0]))
@@ -190,31 +196,22 @@ func (r *routeResult) refusal(nacks map[condition.Ref]string) *condition.Conditi
 	return nil
 }
 
-// dropped says what is wrong with each rule that is not valid.
+// dropped are the problems of the rules that are not valid.
 func (r *routeResult) dropped() []string {
-	var faults []string
+	var problems []string
 	for i := range r.plan.rules {
-		if fault := r.plan.rules[i].fault; fault != "" {
-			faults = append(faults, fault)
+		if problem := r.plan.rules[i].problem; problem != "" {
+			problems = append(problems, problem)
 		}
 	}
-	return faults
+	return problems
 }
 
+// copyParentRef shares no memory with the parentRef.
 func copyParentRef(ref *gatewayv1.ParentReference) condition.ParentRef {
-	port := (*int32)(nil)
-	if ref.Port != nil {
-		port = new(*ref.Port)
-	}
+	ref = ref.DeepCopy()
 	return condition.ParentRef{
-		Group: copyString(ref.Group), Kind: copyString(ref.Kind), Namespace: copyString(ref.Namespace),
-		Name: string(ref.Name), SectionName: copyString(ref.SectionName), Port: port,
+		Group: (*string)(ref.Group), Kind: (*string)(ref.Kind), Namespace: (*string)(ref.Namespace),
+		Name: string(ref.Name), SectionName: (*string)(ref.SectionName), Port: ref.Port,
 	}
-}
-
-func copyString[S ~string](p *S) *string {
-	if p == nil {
-		return nil
-	}
-	return new(string(*p))
 }

@@ -11,11 +11,11 @@ import (
 	"crossway.dev/crossway/pkg/gateway/model"
 )
 
-// build is one Build on its way.
+// build is the state of one Build.
 type build struct {
 	in            Input
 	last          *Memo // of the last Build; never nil
-	same          bool  // all inputs but routes are the same objects as in last
+	same          bool  // all inputs except routes are the same objects as in last
 	memo          *Memo // of this Build
 	index         *index
 	cached        map[routeSource]*routeResult // of the last Build
@@ -24,13 +24,13 @@ type build struct {
 	policyReports []*objectReport                    // for reportPolicies
 	parents       map[fleet.ObjectName]*gatewayState // Gateways of ours
 	policies      map[fleet.ServiceName]*policy      // in force
-	secrets       map[fleet.ObjectName]string        // certificateFault of each Secret looked at
-	shared        map[fleet.RouteRef]bool            // routes that have a host together with another one
+	secrets       map[fleet.ObjectName]string        // certificateProblem of each Secret checked
+	shared        map[fleet.RouteRef]bool            // routes that share a host with another route
 	shadows       []shadow
 }
 
-// Build says what a snapshot means: what all edges serve, and all that Report
-// needs to know.
+// Build translates a snapshot of objects into the Model that all edges serve.
+// Its Result also has all that Report needs.
 func Build(in Input) Result {
 	b := &build{in: in, last: in.Memo}
 	if b.last == nil {
@@ -53,15 +53,15 @@ func Build(in Input) Result {
 	return result
 }
 
-// buildAll builds everything.
+// buildAll builds the whole Model and all reports.
 func (b *build) buildAll() {
 	in := &b.in
 	b.parents = make(map[fleet.ObjectName]*gatewayState, len(in.Gateways))
 	b.secrets, b.shared = map[fleet.ObjectName]string{}, map[fleet.RouteRef]bool{}
 	b.reports = make([]*objectReport, 0, len(in.GatewayClasses)+len(in.Gateways)+len(in.Routes)+len(in.Policies))
 	b.model.Assignments = make([]model.Assignment, 0, len(in.Routes))
-	b.judgeClasses()
-	b.judgePolicies()
+	b.reportClasses()
+	b.evaluatePolicies()
 	for _, gateway := range sortedByAge(in.Gateways) {
 		b.readGateway(gateway)
 	}
@@ -88,8 +88,8 @@ func (b *build) sort() {
 	slices.SortFunc(b.reports, func(x, y *objectReport) int { return x.Ref.Object().Compare(y.Ref.Object()) })
 }
 
-// sorted is a copy in order, in which what ties stays as it was. Large values
-// are moved once only.
+// sorted is a stably sorted copy. It sorts pointers, so that large values are
+// copied only once.
 func sorted[T any](values []T, compare func(x, y *T) int) []T {
 	if len(values) == 0 {
 		return nil
@@ -106,8 +106,8 @@ func sorted[T any](values []T, compare func(x, y *T) int) []T {
 	return result
 }
 
-// sortedByAge points at objects, the oldest first, then by namespace and name:
-// the order in which the Gateway API lets one win over another.
+// sortedByAge are pointers to objects, the oldest first, then by namespace and
+// name: the Gateway API's order for conflicts.
 func sortedByAge[T any, O interface {
 	*T
 	metav1.Object
@@ -123,7 +123,7 @@ func sortedByAge[T any, O interface {
 	return sorted
 }
 
-// age orders objects.
+// age is the sort key of sortedByAge.
 type age struct {
 	created int64
 	name    fleet.ObjectName
@@ -136,8 +136,8 @@ func ageOf(o metav1.Object) age {
 
 func (r *Route) age() age { return age{created: r.Created.Unix(), name: r.Ref.Name, kind: r.Ref.Kind} }
 
-// byAge is the order of sortedByAge, as indices. Of two routes of one age and
-// name, the kind decides.
+// byAge are the objects' indices in the order of sortedByAge. Two routes of the
+// same age and name are ordered by kind.
 func byAge[T any](objects []*T, of func(*T) age) []int {
 	ages, order := make([]age, len(objects)), make([]int, len(objects))
 	for i, object := range objects {

@@ -16,12 +16,12 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// minRSABits is the least that Envoy takes.
+// minRSABits is the shortest RSA key that Envoy accepts.
 const minRSABits = 2048
 
-// certificateFault says why Envoy would refuse a Secret's certificate, or "".
-// An expired certificate is served: that is for its owner to judge.
-func certificateFault(secret *corev1.Secret) string {
+// certificateProblem says why Envoy would reject a Secret's certificate, or "".
+// An expired certificate is served: whether to replace it is its owner's decision.
+func certificateProblem(secret *corev1.Secret) string {
 	name := secret.Namespace + "/" + secret.Name
 	chain, key := secret.Data[corev1.TLSCertKey], secret.Data[corev1.TLSPrivateKeyKey]
 	if len(chain) == 0 || len(key) == 0 {
@@ -43,7 +43,8 @@ func certificateFault(secret *corev1.Secret) string {
 	return ""
 }
 
-// checkChain parses every block: Envoy refuses a chain for one bad block at its end.
+// checkChain parses every block, because Envoy rejects a chain if only its last
+// block is bad.
 func checkChain(chain []byte) error {
 	certificates := 0
 	for rest := chain; ; certificates++ {

@@ -19,16 +19,16 @@ import (
 )
 
 // addSecret puts a certificate of a kind into a story.
-func (w *world) addSecret(name, kind string) {
+func (f *fixture) addSecret(name, kind string) {
 	n := objectName(name)
-	secret := corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: n.Namespace, Name: n.Name, Generation: 1}, Type: corev1.SecretTypeTLS, Data: certificate(w.t, kind)}
-	for i := range w.in.Secrets {
-		if w.in.Secrets[i].Namespace == n.Namespace && w.in.Secrets[i].Name == n.Name {
-			w.in.Secrets[i] = secret
+	secret := corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: n.Namespace, Name: n.Name, Generation: 1}, Type: corev1.SecretTypeTLS, Data: certificate(f.t, kind)}
+	for i := range f.in.Secrets {
+		if f.in.Secrets[i].Namespace == n.Namespace && f.in.Secrets[i].Name == n.Name {
+			f.in.Secrets[i] = secret
 			return
 		}
 	}
-	w.in.Secrets = append(w.in.Secrets, secret)
+	f.in.Secrets = append(f.in.Secrets, secret)
 }
 
 var (
@@ -66,7 +66,7 @@ func newCertificate(t testing.TB, kind string) map[string][]byte {
 		private = pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: []byte("secret")})
 	case "no-key":
 		private = nil
-	case "text-otherInputs":
+	case "text-around":
 		chain = append([]byte("Subject: me\n"), chain...)
 	}
 	return map[string][]byte{corev1.TLSCertKey: chain, corev1.TLSPrivateKeyKey: private}

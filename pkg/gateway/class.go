@@ -14,10 +14,10 @@ import (
 	"crossway.dev/crossway/pkg/fleet"
 )
 
-// supportedVersion is the Gateway API release line that we are made for.
+// supportedVersion is the prefix of the supported Gateway API releases.
 const supportedVersion = "v1.6."
 
-// supportedFeatures are the Gateway API features that we claim, by name.
+// supportedFeatures are the Gateway API features that GatewayClasses report, by name.
 func supportedFeatures() []string {
 	claimed := []features.FeatureName{
 		features.SupportGateway,
@@ -58,15 +58,15 @@ func supportedFeatures() []string {
 	return names
 }
 
-func (b *build) judgeClasses() {
+func (b *build) reportClasses() {
 	for _, class := range b.index.classes {
-		verdict := condition.ClassAccepted()
-		if _, fault := b.classParameters(class); fault != "" {
-			verdict = condition.ClassInvalidParameters(fault)
+		accepted := condition.ClassAccepted()
+		if _, problem := b.classParameters(class); problem != "" {
+			accepted = condition.ClassInvalidParameters(problem)
 		}
 		report := &objectReport{Report: condition.Report{
 			Ref:        condition.Ref{Kind: condition.GatewayClass, Name: fleet.ObjectName{Name: class.Name}, Generation: class.Generation},
-			Conditions: []condition.Condition{verdict},
+			Conditions: []condition.Condition{accepted},
 			Features:   supportedFeatures(),
 		}}
 		switch installed := b.in.CRDVersion; {
@@ -80,7 +80,7 @@ func (b *build) judgeClasses() {
 	}
 }
 
-// classParameters says what kind of Gateways a class gives, or what is wrong.
+// classParameters are the parameters of a class, or the problem with them.
 func (b *build) classParameters(class *gatewayv1.GatewayClass) (v1alpha1.GatewayParametersSpec, string) {
 	ref := class.Spec.ParametersRef
 	if ref == nil {
@@ -92,11 +92,12 @@ func (b *build) classParameters(class *gatewayv1.GatewayClass) (v1alpha1.Gateway
 	return b.parametersAt(string(ref.Group), string(ref.Kind), fleet.ObjectName{Namespace: string(*ref.Namespace), Name: ref.Name})
 }
 
-// gatewayParameters are those of a Gateway's class, unless it names its own.
+// gatewayParameters are the parameters that a Gateway names, or else its class's;
+// or the problem with them.
 func (b *build) gatewayParameters(gateway *gatewayv1.Gateway, class *gatewayv1.GatewayClass) (v1alpha1.GatewayParametersSpec, string) {
-	parameters, fault := b.classParameters(class)
-	if fault != "" {
-		return parameters, fmt.Sprintf("GatewayClass %q is not accepted: %s", class.Name, fault)
+	parameters, problem := b.classParameters(class)
+	if problem != "" {
+		return parameters, fmt.Sprintf("GatewayClass %q is not accepted: %s", class.Name, problem)
 	}
 	if gateway.Spec.Infrastructure == nil || gateway.Spec.Infrastructure.ParametersRef == nil {
 		return parameters, ""
@@ -122,7 +123,7 @@ func (b *build) parametersAt(group, kind string, name fleet.ObjectName) (v1alpha
 	return spec, ""
 }
 
-// servedBy says whether Gateways with these parameters live on the edges of a pool.
+// servedBy says whether the edges of a pool serve Gateways with these parameters.
 func servedBy(parameters v1alpha1.GatewayParametersSpec, pool *v1alpha1.EdgePool) bool {
 	return parameters.Exposure == cmp.Or(pool.Spec.Exposure, v1alpha1.External) &&
 		(parameters.Scope == v1alpha1.Global || parameters.Region == pool.Spec.Region)

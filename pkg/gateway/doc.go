@@ -1,39 +1,40 @@
-// Package gateway says what a set of Gateway API objects means. Build takes a
-// snapshot of objects and returns the Model that all edges serve together with
-// a verdict for every object that it judged; Allocate gives Gateways their
-// addresses. Both are pure.
+// Package gateway translates Gateway API objects into the Model that edges serve.
+// Build takes a snapshot of objects and returns the Model. Report returns the
+// conditions of every object. Allocate allocates addresses to Gateways. All three
+// are pure functions.
 //
-// It never sees an endpoint, a share or an Envoy, holds no client, clock or
-// log, and never changes its input. A user's mistake is a verdict, never an
-// error: a bad rule, route, listener, certificate or policy spoils itself and
-// nothing beside it.
+// The package has no endpoints, traffic shares or Envoy configuration, and no
+// client, clock or log. It never changes its input. A user's mistake is a
+// condition, never an error: an invalid rule, route, listener, certificate or
+// policy affects no other object.
 //
-// Where only a few routes changed, and only what is their own, Build replaces
-// their parts in its last Result (patch.go); the Memo has that. The result is
-// the same as without.
+// If only a few routes changed, Build replaces their parts in its last Result,
+// which the Memo carries (incremental.go). The result is the same as that of a
+// full Build.
 //
 // Choices that the Gateway API leaves to its implementations:
 //
-//   - A rule with a value that we refuse is dropped as GEP-1364 allows (the
-//     route stays Accepted, with PartiallyInvalid), but what its valid matches
-//     meet is answered 500 rather than left to a wider rule: a filter is never
-//     skipped. A route of which no rule is left is Accepted=False, answered
-//     patchable.
+//   - A rule with an unsupported value is dropped as GEP-1364 allows (the route
+//     stays Accepted, with PartiallyInvalid). Requests that its valid matches
+//     select are answered 500 and do not fall through to a wider rule: a filter
+//     is never skipped. A route without a valid rule is Accepted=False; its
+//     requests are answered 500, too.
 //   - A regular expression for the path comes after exact paths and before
 //     prefixes, the longest first.
-//   - A ServiceImport may be named without a port where it has exactly one.
+//   - A backendRef to a ServiceImport needs no port if the import has exactly one.
 //   - The rules of one host never fall through to those of a wider host.
-//   - timeouts.request and timeouts.backendRequest count for the whole exchange,
-//     a WebSocket's too. No timeout makes an upload longer than 5 minutes.
-//   - Requests for a dead backend go to the others of its rule that speak the
-//     same protocol, with the header changes of the one they were meant for.
-//   - A match that an older route has on the same host never applies, and the
-//     younger route says so (condition Shadowed).
-//   - A Gateway that an edge refused stays in the Model and says so: an edge
-//     keeps the last listener that it accepted. A refused route is left out.
+//   - timeouts.request and timeouts.backendRequest limit the whole exchange, also
+//     of a WebSocket. No timeout makes an upload longer than 5 minutes.
+//   - Requests for a dead backend go to the rule's other backends of the same
+//     protocol, with the header changes of the dead backend.
+//   - A match that an older route has on the same host never applies. The younger
+//     route reports it (condition Shadowed).
+//   - A Gateway that an edge rejected (NACK) stays in the Model, because an edge
+//     keeps the last listener that it accepted; its status reports the NACK. A
+//     rejected route is left out of the Model.
 //
 // Example:
 //
 //	result := gateway.Build(gateway.Input{Gateways: gateways, Routes: routes, Imports: imports, Memo: last.Memo})
-//	// result.Model to lbsync.Program, result.Reports to condition/writer
+//	// result.Model goes to lbsync.Program, Report(result, progress) to condition/writer
 package gateway

@@ -13,8 +13,8 @@ import (
 	"crossway.dev/crossway/pkg/gateway/model"
 )
 
-// planFilters reads the filters of a rule into its plan. A filter that is not
-// supported is the fault: it is never skipped.
+// planFilters reads the filters of a rule into its plan and returns the first
+// problem, or "". An unsupported filter is a problem: it is never skipped.
 func planFilters(namespace string, rule *gatewayv1.HTTPRouteRule, plan *rulePlan) string {
 	seen := map[gatewayv1.HTTPRouteFilterType]bool{}
 	for i := range rule.Filters {
@@ -23,8 +23,8 @@ func planFilters(namespace string, rule *gatewayv1.HTTPRouteRule, plan *rulePlan
 			return fmt.Sprintf("filters[%d]: filter %s is there twice; merge the two", i, filter.Type)
 		}
 		seen[filter.Type] = true
-		if fault := planFilter(namespace, filter, plan); fault != "" {
-			return fmt.Sprintf("filters[%d]: %s", i, fault)
+		if problem := planFilter(namespace, filter, plan); problem != "" {
+			return fmt.Sprintf("filters[%d]: %s", i, problem)
 		}
 	}
 	if plan.base.Redirect == nil {
@@ -41,22 +41,22 @@ func planFilters(namespace string, rule *gatewayv1.HTTPRouteRule, plan *rulePlan
 	return ""
 }
 
-func planFilter(namespace string, filter *gatewayv1.HTTPRouteFilter, plan *rulePlan) (fault string) {
+func planFilter(namespace string, filter *gatewayv1.HTTPRouteFilter, plan *rulePlan) (problem string) {
 	switch {
 	case filter.Type == gatewayv1.HTTPRouteFilterRequestHeaderModifier && filter.RequestHeaderModifier != nil:
-		plan.base.Request, fault = planHeaders(filter.RequestHeaderModifier)
+		plan.base.Request, problem = planHeaders(filter.RequestHeaderModifier)
 	case filter.Type == gatewayv1.HTTPRouteFilterResponseHeaderModifier && filter.ResponseHeaderModifier != nil:
-		plan.base.Response, fault = planHeaders(filter.ResponseHeaderModifier)
+		plan.base.Response, problem = planHeaders(filter.ResponseHeaderModifier)
 	case filter.Type == gatewayv1.HTTPRouteFilterRequestRedirect && filter.RequestRedirect != nil:
-		plan.base.Redirect, fault = planRedirect(filter.RequestRedirect, plan.matches)
+		plan.base.Redirect, problem = planRedirect(filter.RequestRedirect, plan.matches)
 	case filter.Type == gatewayv1.HTTPRouteFilterURLRewrite && filter.URLRewrite != nil:
-		plan.base.Rewrite, fault = planRewrite(filter.URLRewrite, plan.matches)
+		plan.base.Rewrite, problem = planRewrite(filter.URLRewrite, plan.matches)
 	case filter.Type == gatewayv1.HTTPRouteFilterRequestMirror && filter.RequestMirror != nil:
-		fault = planMirror(namespace, filter.RequestMirror, plan)
+		problem = planMirror(namespace, filter.RequestMirror, plan)
 	default:
 		return unusableFilter(filter.Type, filtersOfRules)
 	}
-	return fault
+	return problem
 }
 
 var (
@@ -64,7 +64,7 @@ var (
 	filtersOfRules    = append(slices.Clip(filtersOfBackends), gatewayv1.HTTPRouteFilterRequestMirror, gatewayv1.HTTPRouteFilterRequestRedirect, gatewayv1.HTTPRouteFilterURLRewrite)
 )
 
-// unusableFilter says why a filter is refused where only some are supported.
+// unusableFilter says why a filter is not one of the supported ones.
 func unusableFilter(kind gatewayv1.HTTPRouteFilterType, supported []gatewayv1.HTTPRouteFilterType) string {
 	if slices.Contains(supported, kind) {
 		return fmt.Sprintf("filter %s has no content; give it some, or remove it", kind)
@@ -72,43 +72,43 @@ func unusableFilter(kind gatewayv1.HTTPRouteFilterType, supported []gatewayv1.HT
 	return fmt.Sprintf("filter %q is not supported here; remove it (supported: %v)", kind, supported)
 }
 
-// planBackendFilters reads the filters of a backendRef: header modifiers, and nothing else.
-func planBackendFilters(filters []gatewayv1.HTTPRouteFilter, backend *backendPlan) (fault string) {
+// planBackendFilters reads the filters of a backendRef: only header modifiers.
+func planBackendFilters(filters []gatewayv1.HTTPRouteFilter, backend *backendPlan) (problem string) {
 	seen := map[gatewayv1.HTTPRouteFilterType]bool{}
 	for i := range filters {
 		filter := &filters[i]
 		switch {
 		case seen[filter.Type]:
-			fault = fmt.Sprintf("filter %s is there twice; merge the two", filter.Type)
+			problem = fmt.Sprintf("filter %s is there twice; merge the two", filter.Type)
 		case filter.Type == gatewayv1.HTTPRouteFilterRequestHeaderModifier && filter.RequestHeaderModifier != nil:
-			backend.request, fault = planHeaders(filter.RequestHeaderModifier)
+			backend.request, problem = planHeaders(filter.RequestHeaderModifier)
 		case filter.Type == gatewayv1.HTTPRouteFilterResponseHeaderModifier && filter.ResponseHeaderModifier != nil:
-			backend.response, fault = planHeaders(filter.ResponseHeaderModifier)
+			backend.response, problem = planHeaders(filter.ResponseHeaderModifier)
 		default:
-			fault = unusableFilter(filter.Type, filtersOfBackends)
+			problem = unusableFilter(filter.Type, filtersOfBackends)
 		}
-		if fault != "" {
-			return fmt.Sprintf("filters[%d]: %s", i, fault)
+		if problem != "" {
+			return fmt.Sprintf("filters[%d]: %s", i, problem)
 		}
 		seen[filter.Type] = true
 	}
 	return ""
 }
 
-// fixedHeaders frame a message or say whom it is for. An edge computes them.
+// fixedHeaders are the headers that edges compute: they frame a message or route it.
 var fixedHeaders = []string{"connection", "content-length", "host", "transfer-encoding", "upgrade"}
 
-func planHeaders(filter *gatewayv1.HTTPHeaderFilter) (changes model.HeaderChanges, fault string) {
-	if changes.Set, fault = planHeaderList("set", filter.Set); fault != "" {
-		return changes, fault
+func planHeaders(filter *gatewayv1.HTTPHeaderFilter) (changes model.HeaderChanges, problem string) {
+	if changes.Set, problem = planHeaderList("set", filter.Set); problem != "" {
+		return changes, problem
 	}
-	if changes.Add, fault = planHeaderList("add", filter.Add); fault != "" {
-		return changes, fault
+	if changes.Add, problem = planHeaderList("add", filter.Add); problem != "" {
+		return changes, problem
 	}
 	for _, given := range filter.Remove {
 		name := strings.ToLower(given)
-		if fault := headerFault(name); fault != "" {
-			return changes, "remove: " + fault
+		if problem := headerProblem(name); problem != "" {
+			return changes, "remove: " + problem
 		}
 		changes.Remove = append(changes.Remove, name)
 	}
@@ -119,13 +119,13 @@ func planHeaderList(field string, given []gatewayv1.HTTPHeader) ([]model.Header,
 	var headers []model.Header
 	for i := range given {
 		header := model.Header{Name: strings.ToLower(string(given[i].Name)), Value: given[i].Value}
-		if fault := headerFault(header.Name); fault != "" {
-			return nil, field + ": " + fault
+		if problem := headerProblem(header.Name); problem != "" {
+			return nil, field + ": " + problem
 		}
 		if !httpguts.ValidHeaderFieldValue(header.Value) || len(header.Value) > 4096 {
 			return nil, fmt.Sprintf("%s: the value of header %q has control characters or more than 4096 bytes", field, header.Name)
 		}
-		// The first of several names that differ by case alone counts (apis/v1 HTTPHeader).
+		// Of several names that differ only by case, the first counts (apis/v1 HTTPHeader).
 		if !slices.ContainsFunc(headers, func(h model.Header) bool { return h.Name == header.Name }) {
 			headers = append(headers, header)
 		}
@@ -133,7 +133,7 @@ func planHeaderList(field string, given []gatewayv1.HTTPHeader) ([]model.Header,
 	return headers, ""
 }
 
-func headerFault(name string) string {
+func headerProblem(name string) string {
 	if slices.Contains(fixedHeaders, name) || strings.HasPrefix(name, ":") {
 		return fmt.Sprintf("header %q cannot be changed; to change the host use filter URLRewrite", name)
 	}
@@ -167,9 +167,9 @@ func planRedirect(filter *gatewayv1.HTTPRequestRedirectFilter, matches []matchPl
 	if !slices.Contains(redirectCodes, redirect.StatusCode) {
 		return nil, fmt.Sprintf("status code %d is not supported; use 301, 302, 303, 307 or 308", redirect.StatusCode)
 	}
-	var fault string
-	redirect.Path, fault = planPathChange(filter.Path, matches)
-	return redirect, fault
+	var problem string
+	redirect.Path, problem = planPathChange(filter.Path, matches)
+	return redirect, problem
 }
 
 func planRewrite(filter *gatewayv1.HTTPURLRewriteFilter, matches []matchPlan) (*model.Rewrite, string) {
@@ -177,9 +177,9 @@ func planRewrite(filter *gatewayv1.HTTPURLRewriteFilter, matches []matchPlan) (*
 	if filter.Hostname != nil && !validPreciseHostname(rewrite.Hostname) {
 		return nil, fmt.Sprintf("hostname %q is not a DNS name", shortened(rewrite.Hostname))
 	}
-	var fault string
-	rewrite.Path, fault = planPathChange(filter.Path, matches)
-	return rewrite, fault
+	var problem string
+	rewrite.Path, problem = planPathChange(filter.Path, matches)
+	return rewrite, problem
 }
 
 func planPathChange(modifier *gatewayv1.HTTPPathModifier, matches []matchPlan) (*model.PathChange, string) {

@@ -5,16 +5,16 @@ import (
 	"strings"
 )
 
-// anyHost is how a host without a name is written in the Model.
+// anyHost is the Model's host that matches every name.
 const anyHost = "*"
 
-// validHostname accepts a DNS name in lower case, or one below a leading "*.",
+// validHostname accepts a DNS name in lower case, optionally with a leading "*.",
 // as the API server does (apis/v1 Hostname).
 func validHostname(name string) bool {
 	return validPreciseHostname(strings.TrimPrefix(name, "*."))
 }
 
-// validPreciseHostname accepts a DNS name in lower case (RFC 1123, 253 characters), which an IP address is not.
+// validPreciseHostname accepts a DNS name in lower case (RFC 1123, 253 characters).
 func validPreciseHostname(name string) bool {
 	if name == "" || len(name) > 253 {
 		return false
@@ -30,11 +30,11 @@ func validPreciseHostname(name string) bool {
 		}
 	}
 	_, err := netip.ParseAddr(name)
-	return err != nil // an IP address is no hostname (apis/v1 Hostname)
+	return err != nil // an IP address is not a hostname (apis/v1 Hostname)
 }
 
-// covers says whether every name of host is also one of wide; both as in the
-// Model. A wildcard covers any number of labels, but not the bare domain.
+// covers says whether every name that host matches is also matched by wide; both
+// as in the Model. A wildcard covers any number of labels, but not the bare domain.
 func covers(wide, host string) bool {
 	if wide == anyHost || wide == host {
 		return true
@@ -43,7 +43,7 @@ func covers(wide, host string) bool {
 	return wildcard && len(host) > len(suffix) && strings.HasSuffix(host, suffix)
 }
 
-// intersection is the narrower of two hosts, or "" where they have no name in common.
+// intersection is the narrower of two hosts, or "" if they have no name in common.
 func intersection(a, b string) string {
 	switch {
 	case covers(a, b):

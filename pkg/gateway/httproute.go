@@ -13,10 +13,10 @@ import (
 	"crossway.dev/crossway/pkg/gateway/model"
 )
 
-// httpRoute is the source of a Route.
+// httpRoute is the routeSource of HTTPRoutes.
 type httpRoute struct{ *gatewayv1.HTTPRoute }
 
-// FromHTTPRoute is the adapter of HTTPRoutes.
+// FromHTTPRoute makes a Route of an HTTPRoute.
 func FromHTTPRoute(o *gatewayv1.HTTPRoute) *Route {
 	return newRoute(condition.HTTPRoute, o, o.Spec.ParentRefs, o.Status.RouteStatus, httpRoute{o})
 }
@@ -29,12 +29,12 @@ func (route httpRoute) plan() *routePlan {
 	for _, given := range route.Spec.Hostnames {
 		host := strings.ToLower(string(given))
 		if !validHostname(host) {
-			plan.fault = fmt.Sprintf("spec.hostnames: %q is not a hostname; use a DNS name like shop.example.com or *.example.com", shortened(string(given)))
+			plan.problem = fmt.Sprintf("spec.hostnames: %q is not a hostname; use a DNS name like shop.example.com or *.example.com", shortened(string(given)))
 		}
 		plan.hosts = append(plan.hosts, host)
 	}
 	if scope := route.Spec.UseDefaultGateways; scope != "" && scope != gatewayv1.GatewayDefaultScopeNone {
-		plan.fault = "spec.useDefaultGateways is not supported; name the Gateway in parentRefs"
+		plan.problem = "spec.useDefaultGateways is not supported; name the Gateway in parentRefs"
 	}
 	plan.rules = make([]rulePlan, len(route.Spec.Rules))
 	for i := range route.Spec.Rules {
@@ -43,7 +43,7 @@ func (route httpRoute) plan() *routePlan {
 	return plan
 }
 
-// planRule reads one rule. The first thing that is wrong with it is its fault.
+// planRule reads one rule, with the first problem that it has.
 func planRule(route *gatewayv1.HTTPRoute, index int) rulePlan {
 	rule := &route.Spec.Rules[index]
 	plan := rulePlan{}
@@ -51,21 +51,21 @@ func planRule(route *gatewayv1.HTTPRoute, index int) rulePlan {
 		Route:      fleet.RouteRef{Kind: condition.HTTPRoute, Name: fleet.ObjectName{Namespace: route.Namespace, Name: route.Name}},
 		Generation: route.Generation, Rule: index, Name: string(ptr.Deref(rule.Name, "")),
 	}
-	var matchFault string
-	plan.matches, matchFault = planMatches(rule.Matches)
-	plan.fault = cmp.Or(
-		matchFault,
+	var matchProblem string
+	plan.matches, matchProblem = planMatches(rule.Matches)
+	plan.problem = cmp.Or(
+		matchProblem,
 		planTimeouts(rule.Timeouts, &plan.base),
 		unsupportedField(rule),
 		planFilters(route.Namespace, rule, &plan),
 		planBackends(route.Namespace, rule, &plan),
 	)
-	if plan.fault != "" {
+	if plan.problem != "" {
 		place := fmt.Sprintf("rules[%d]", index)
 		if plan.base.Origin.Name != "" {
 			place += fmt.Sprintf(" (%s)", plan.base.Origin.Name)
 		}
-		plan.fault = place + ": " + plan.fault
+		plan.problem = place + ": " + plan.problem
 	}
 	return plan
 }
@@ -81,15 +81,15 @@ func unsupportedField(rule *gatewayv1.HTTPRouteRule) string {
 	}
 }
 
-func planTimeouts(timeouts *gatewayv1.HTTPRouteTimeouts, rule *model.Rule) (fault string) {
+func planTimeouts(timeouts *gatewayv1.HTTPRouteTimeouts, rule *model.Rule) (problem string) {
 	if timeouts == nil {
 		return ""
 	}
-	if rule.Timeout, fault = duration("timeouts.request", timeouts.Request); fault != "" {
-		return fault
+	if rule.Timeout, problem = timeout("timeouts.request", timeouts.Request); problem != "" {
+		return problem
 	}
-	if rule.BackendTimeout, fault = duration("timeouts.backendRequest", timeouts.BackendRequest); fault != "" {
-		return fault
+	if rule.BackendTimeout, problem = timeout("timeouts.backendRequest", timeouts.BackendRequest); problem != "" {
+		return problem
 	}
 	if whole, each := ptr.Deref(rule.Timeout, 0), ptr.Deref(rule.BackendTimeout, 0); whole > 0 && each > whole {
 		return fmt.Sprintf("timeouts.backendRequest %s is longer than timeouts.request %s; make it shorter", each, whole)
@@ -97,8 +97,8 @@ func planTimeouts(timeouts *gatewayv1.HTTPRouteTimeouts, rule *model.Rule) (faul
 	return ""
 }
 
-// maxWeight is the API server's limit for a backendRef's weight. Sixteen of
-// them stay far below the 2^32 that Envoy takes for a sum.
+// maxWeight is the API server's limit for a backendRef's weight. The sum of
+// sixteen of them stays far below 2^32, Envoy's limit for the sum.
 const maxWeight = 1_000_000
 
 func planBackends(namespace string, rule *gatewayv1.HTTPRouteRule, plan *rulePlan) string {
@@ -120,8 +120,8 @@ func planBackends(namespace string, rule *gatewayv1.HTTPRouteRule, plan *rulePla
 			return "the sum of all weights is more than 4294967295; make them smaller"
 		}
 		backend := backendPlan{ref: referenceTo(namespace, &ref.BackendObjectReference), weight: uint32(weight)}
-		if fault := planBackendFilters(ref.Filters, &backend); fault != "" {
-			return fmt.Sprintf("backendRefs[%d]: %s", i, fault)
+		if problem := planBackendFilters(ref.Filters, &backend); problem != "" {
+			return fmt.Sprintf("backendRefs[%d]: %s", i, problem)
 		}
 		plan.backends = append(plan.backends, backend)
 	}

@@ -12,11 +12,11 @@ import (
 	"crossway.dev/crossway/pkg/gateway/model"
 )
 
-// This file makes Build incremental; without it, Build has the same Result. It
-// rests on one invariant: nobody changes a slice, a map or a Route that was in
-// an Input. So what is in the same memory as before is the same.
+// This file makes Build incremental. Without it, Build has the same Result. It
+// relies on one invariant: a slice, a map or a Route that was in an Input is
+// never changed. So a value in the same memory as before has the same content.
 
-// patching switches patch off where false, to measure what it is worth.
+// patching enables patch. Tests set it to false to measure the difference.
 var patching = true
 
 // Memo carries the results of one Build to the next. The result of a route is
@@ -27,25 +27,25 @@ var patching = true
 type Memo struct {
 	otherInputs Input              // all but Routes and Memo
 	routes      []*Route           // Input.Routes
-	results     []*routeResult     // what each of routes came to
-	secrets     map[memoKey]string // certificateFault of those that count
+	results     []*routeResult     // of routes, in the same order
+	secrets     map[memoKey]string // certificateProblem of Secrets that listeners use
 
-	// What a patch needs.
+	// The rest is for patch.
 	index    *index // of otherInputs
 	parents  map[fleet.ObjectName]*gatewayState
 	policies map[fleet.ServiceName]*policy
-	shared   map[fleet.RouteRef]bool // routes that have a host together with another one
+	shared   map[fleet.RouteRef]bool // routes that share a host with another route
 	result   Result                  // without Memo
 }
 
-// memoKey is one version of an object that an API server has stored.
+// memoKey identifies one version of an object in an API server.
 type memoKey struct {
 	uid     types.UID
 	version string
 }
 
-// sameOtherInputs says whether two snapshots have the same lists in the same memory
-// of all that a route is judged by. Nobody changes a list that was in an Input.
+// sameOtherInputs says whether two snapshots have the same lists, in the same
+// memory, of everything that a route's result depends on.
 func sameOtherInputs(a, b *Input) bool {
 	return model.SameSlice(a.GatewayClasses, b.GatewayClasses) && model.SameSlice(a.Gateways, b.Gateways) && model.SameSlice(a.Parameters, b.Parameters) &&
 		model.SameSlice(a.Grants, b.Grants) && model.SameSlice(a.Namespaces, b.Namespaces) && model.SameSlice(a.Secrets, b.Secrets) &&
@@ -53,7 +53,7 @@ func sameOtherInputs(a, b *Input) bool {
 		model.SameSlice(a.Policies, b.Policies) && slices.Equal(a.Nacks, b.Nacks)
 }
 
-// cached are the results of the last Build by route.
+// cached are the Memo's results by the object of their route.
 func (m *Memo) cached() map[routeSource]*routeResult {
 	cached := make(map[routeSource]*routeResult, len(m.routes))
 	for i, route := range m.routes {
@@ -62,7 +62,8 @@ func (m *Memo) cached() map[routeSource]*routeResult {
 	return cached
 }
 
-// evaluateRoutes judges the routes that are new, or all where anything otherInputs them is.
+// evaluateRoutes evaluates the routes that are new or changed, or all routes if
+// another input changed.
 func (b *build) evaluateRoutes() []*routeResult {
 	b.cached = b.last.cached()
 	all := make([]*routeResult, len(b.in.Routes))
@@ -83,29 +84,29 @@ func (b *build) planOf(route *Route) *routePlan {
 	return route.source.plan()
 }
 
-// faultOf is certificateFault, remembered. A Secret that no API server has
-// stored is looked at each time.
-func (b *build) faultOf(secret *corev1.Secret) string {
+// cachedCertificateProblem is certificateProblem, cached in the Memo. A Secret
+// without UID or resourceVersion is checked each time.
+func (b *build) cachedCertificateProblem(secret *corev1.Secret) string {
 	if secret.UID == "" || secret.ResourceVersion == "" {
-		return certificateFault(secret)
+		return certificateProblem(secret)
 	}
 	key := memoKey{uid: secret.UID, version: secret.ResourceVersion}
-	fault, found := b.last.secrets[key]
+	problem, found := b.last.secrets[key]
 	if !found {
-		fault = certificateFault(secret)
+		problem = certificateProblem(secret)
 	}
-	b.memo.secrets[key] = fault
-	return fault
+	b.memo.secrets[key] = problem
+	return problem
 }
 
-// maxPatchedRoutes is how many changed routes are patched at once: each looks at
-// all hosts.
+// maxPatchedRoutes is the largest number of changed routes that are patched: each
+// patch searches all hosts.
 const maxPatchedRoutes = 16
 
-// patch is the last Result with a few routes' own parts replaced, or false
-// where more than that may be different. So one changed route costs itself and
-// not all the others. What did not change is in the same memory as before, and
-// nothing that the last Result has is changed.
+// patch is the last Result with the parts of a few changed routes replaced, or
+// false if other parts may differ, too. So the cost of a changed route does not
+// depend on the number of routes. Unchanged parts stay in the same memory, and
+// the last Result is not modified.
 func (b *build) patch() (Result, bool) {
 	last, in := b.last, &b.in
 	if !patching || !b.same || len(last.routes) != len(in.Routes) || !model.SameSlice(last.otherInputs.Pools, in.Pools) ||
@@ -136,17 +137,17 @@ func (b *build) patch() (Result, bool) {
 	return result, true
 }
 
-// patchable says whether a route that came to r and now comes to other changes
-// nothing but its own rules, the contents of its assignments and its report: no
-// Gateway's report, and no policy's, whose ancestors may depend on its routes.
+// patchable says whether a route whose result was r and is now other changes only
+// its own rules, the contents of its assignments and its report. The reports of
+// Gateways and of policies, whose ancestors may depend on routes, stay the same.
 func (r *routeResult) patchable(other *routeResult) bool {
 	sameKeys := slices.EqualFunc(r.assignments, other.assignments, func(x, y model.Assignment) bool { return x.Key == y.Key })
 	return r.ours == other.ours && slices.Equal(r.policies, other.policies) && slices.Equal(r.attachPoints, other.attachPoints) && sameKeys &&
 		(len(r.attachPoints) == 0 || len(r.rules) > 0 && slices.Equal(r.plan.hosts, other.plan.hosts))
 }
 
-// replace puts next in the place of old, and says whether everything was where
-// it is looked for.
+// replace replaces the parts of old by those of next, and says whether it found
+// all of them.
 func (r *Result) replace(old, next *routeResult) bool {
 	if len(old.rules) > 0 && replaceRules(&r.Model, old.rules, next.rules) {
 		for i := range next.assignments {
@@ -165,8 +166,8 @@ func (r *Result) replace(old, next *routeResult) bool {
 	return found
 }
 
-// replaceRules replaces rules on all hosts that have them and no others, and
-// says whether there is one.
+// replaceRules replaces rules on all hosts that have exactly these rules, and
+// says whether it found such a host.
 func replaceRules(m *model.Model, old, next []model.Rule) (found bool) {
 	for i, listener := range m.Listeners {
 		for j, chain := range listener.Chains {
@@ -182,7 +183,8 @@ func replaceRules(m *model.Model, old, next []model.Rule) (found bool) {
 	return found
 }
 
-// replacedHosts is a copy of hosts with other rules, or nil where none has them.
+// replacedHosts is a copy of hosts with old rules replaced by next, or nil if no
+// host has exactly the old rules.
 func replacedHosts(hosts []model.VirtualHost, old, next []model.Rule) (replaced []model.VirtualHost) {
 	for i := range hosts {
 		if !model.SameSlice(hosts[i].Rules, old) {
@@ -196,7 +198,8 @@ func replacedHosts(hosts []model.VirtualHost, old, next []model.Rule) (replaced 
 	return replaced
 }
 
-// replaceAssignment keeps the list where the assignment says what it said.
+// replaceAssignment replaces an assignment, and says whether it found it. If the
+// two are equal, the list stays in the same memory.
 func replaceAssignment(m *model.Model, old, next *model.Assignment) (found bool) {
 	at, found := slices.BinarySearchFunc(m.Assignments, next.Key, func(x model.Assignment, key string) int { return strings.Compare(x.Key, key) })
 	if found && !reflect.DeepEqual(old, next) {
@@ -205,7 +208,7 @@ func replaceAssignment(m *model.Model, old, next *model.Assignment) (found bool)
 	return found
 }
 
-// replaced is a copy of a list in which one element is another.
+// replaced is a copy of a list with one element replaced.
 func replaced[T any](list []T, at int, element T) []T {
 	list = slices.Clone(list)
 	list[at] = element

@@ -12,8 +12,8 @@ import (
 	"crossway.dev/crossway/pkg/fleet"
 )
 
-// index finds the objects of an Input by what others call them. Nobody changes
-// it once it is made: a Memo may keep it.
+// index finds the objects of an Input by the names that references use. It is
+// immutable once built, because a Memo may keep it.
 type index struct {
 	classes        map[string]*gatewayv1.GatewayClass // of ours
 	parameters     map[fleet.ObjectName]*v1alpha1.GatewayParameters
@@ -26,7 +26,7 @@ type index struct {
 	nacks          map[condition.Ref]string
 }
 
-// grant is one pair of a ReferenceGrant's from and to; an empty name is any.
+// grant is one pair of a ReferenceGrant's from and to. An empty name is any name.
 type grant struct {
 	fromGroup, fromKind, fromNamespace string
 	toGroup, toKind                    string
@@ -65,7 +65,7 @@ func indexOf(in Input) *index {
 	return x
 }
 
-// addClasses adds all that says where a Gateway lives.
+// addClasses adds the objects that decide which EdgePools serve a Gateway.
 func (x *index) addClasses(in Input) {
 	x.classes = make(map[string]*gatewayv1.GatewayClass, len(in.GatewayClasses))
 	x.parameters = make(map[fleet.ObjectName]*v1alpha1.GatewayParameters, len(in.Parameters))
@@ -94,7 +94,8 @@ func (x *index) addGrants(in Input) {
 	}
 }
 
-// addNacks keeps, of several for one object, the least message: any one, but always the same.
+// addNacks keeps one message for each object, the smallest, so that equal inputs
+// give equal results.
 func (x *index) addNacks(nacks []Nack) {
 	for _, nack := range nacks {
 		if old, found := x.nacks[nack.Ref]; !found || nack.Message < old {
@@ -103,8 +104,8 @@ func (x *index) addNacks(nacks []Nack) {
 	}
 }
 
-// permitted says whether an object of a kind and namespace may name another
-// (ReferenceGrant, GEP-709). Inside one namespace everything may.
+// permitted says whether objects of a kind and namespace may refer to an object
+// (ReferenceGrant, GEP-709). References within one namespace need no grant.
 func (x *index) permitted(fromKind condition.Kind, fromNamespace, toGroup, toKind string, to fleet.ObjectName) bool {
 	if fromNamespace == to.Namespace {
 		return true

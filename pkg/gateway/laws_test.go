@@ -262,7 +262,7 @@ func TestModelIsSound(t *testing.T) {
 		}
 		secrets := map[string]bool{}
 		for _, s := range m.Secrets {
-			must(t, certificateFault(&corev1.Secret{Data: map[string][]byte{"tls.crt": s.Certificate, "tls.key": s.PrivateKey}}) == "", "secret %s", s.Name)
+			must(t, certificateProblem(&corev1.Secret{Data: map[string][]byte{"tls.crt": s.Certificate, "tls.key": s.PrivateKey}}) == "", "secret %s", s.Name)
 			secrets[s.Name] = true
 		}
 		ports := map[string]bool{}
@@ -311,7 +311,7 @@ func checkRule(t *rapid.T, r *model.Rule, keys map[string]bool) {
 	}
 	must(t, actions == 1, "%d actions in %+v", actions, r.Origin)
 	if r.Match.Path.Kind == model.PathRegex {
-		must(t, regexFault(r.Match.Path.Value) == "", "regex in %+v", r.Origin)
+		must(t, regexProblem(r.Match.Path.Value) == "", "regex in %+v", r.Origin)
 	} else {
 		must(t, strings.HasPrefix(r.Match.Path.Value, "/") && !strings.ContainsAny(r.Match.Path.Value, "?#\n"), "path in %+v", r.Origin)
 	}

@@ -17,26 +17,26 @@ import (
 	"crossway.dev/crossway/pkg/gateway/model"
 )
 
-// gatewayState is a Gateway of ours on its way through a Build.
+// gatewayState is a Gateway of ours during one Build.
 type gatewayState struct {
 	object     *gatewayv1.Gateway
 	name       fleet.ObjectName
 	parameters v1alpha1.GatewayParametersSpec
-	refusal    *condition.Condition // Accepted=False for the whole Gateway; nothing of it is served
-	addresses  []model.Address      // that EdgePools hold for it
+	refusal    *condition.Condition // Accepted=False for the whole Gateway, which is not served; nil: accepted
+	addresses  []model.Address      // allocated to it, by pool
 	listeners  []*listener          // in spec order
 
-	// What its report needs beside the progress of edges.
+	// The parts of its report that do not depend on the progress of edges.
 	accepted     condition.Condition
-	unprogrammed *condition.Condition // Programmed=False, however far edges are
-	pools        []string             // EdgePools that it lives in, sorted
+	unprogrammed *condition.Condition // Programmed=False whatever the progress; nil: the progress decides
+	pools        []string             // EdgePools that serve it, sorted
 }
 
-// listener is a Gateway API listener on its way through a Build.
+// listener is a Gateway API listener during one Build.
 type listener struct {
 	spec     *gatewayv1.Listener
 	port     uint16
-	protocol model.Protocol // empty: none that we speak
+	protocol model.Protocol // empty: not supported
 	host     string         // as in the Model; empty: not a hostname
 	kinds    []string       // route kinds that may attach
 	from     gatewayv1.FromNamespaces
@@ -49,16 +49,17 @@ type listener struct {
 	overlaps   []string             // listeners with overlapping hostnames, HTTPS
 
 	attachments []attachment
-	attached    int32  // accepted routes
-	lastCounted *route // the route that was counted last
+	attached    int32  // number of accepted routes
+	lastCounted *route // so that count counts a route once
 }
 
-// broken says that nothing is served on the listener.
+// broken says that the listener is not served.
 func (l *listener) broken() bool {
 	return l.unaccepted != nil || l.conflict != nil || l.protocol == model.HTTPS && len(l.secrets) == 0
 }
 
-// ownsHostname says that the listener stands for its hostname on its port, broken or not.
+// ownsHostname says that the listener takes part in conflicts about its hostname
+// and port, broken or not.
 func (l *listener) ownsHostname() bool { return l.protocol != "" && l.host != "" && l.port != 0 }
 
 func (b *build) readGateway(gateway *gatewayv1.Gateway) {
@@ -69,7 +70,7 @@ func (b *build) readGateway(gateway *gatewayv1.Gateway) {
 	}
 	p := &gatewayState{object: gateway, name: fleet.ObjectName{Namespace: gateway.Namespace, Name: gateway.Name}}
 	b.parents[p.name] = p
-	p.refusal = b.judgeGateway(p, class)
+	p.refusal = b.evaluateGateway(p, class)
 	p.addresses = b.addressesOf(p)
 	frontendTLS := hasFrontendValidation(gateway)
 	for i := range gateway.Spec.Listeners {
@@ -78,12 +79,13 @@ func (b *build) readGateway(gateway *gatewayv1.Gateway) {
 	findConflicts(p.listeners)
 }
 
-// judgeGateway says why a whole Gateway is not served, or nil.
-func (b *build) judgeGateway(p *gatewayState, class *gatewayv1.GatewayClass) *condition.Condition {
+// evaluateGateway is the condition Accepted=False of a Gateway that is not served
+// as a whole, or nil.
+func (b *build) evaluateGateway(p *gatewayState, class *gatewayv1.GatewayClass) *condition.Condition {
 	spec := &p.object.Spec
-	var fault string
-	if p.parameters, fault = b.gatewayParameters(p.object, class); fault != "" {
-		return new(condition.GatewayInvalidParameters(fault))
+	var problem string
+	if p.parameters, problem = b.gatewayParameters(p.object, class); problem != "" {
+		return new(condition.GatewayInvalidParameters(problem))
 	}
 	for _, address := range spec.Addresses {
 		kind := gatewayv1.IPAddressType
@@ -103,8 +105,9 @@ func (b *build) judgeGateway(p *gatewayState, class *gatewayv1.GatewayClass) *co
 	return nil
 }
 
-// hasFrontendValidation says whether clients are to be asked for certificates,
-// which we cannot do: no HTTPS listener may then be served without it.
+// hasFrontendValidation says whether the Gateway asks for client certificates,
+// which are not supported. Its HTTPS listeners are then not served, because
+// serving them without client certificates would be unsafe.
 func hasFrontendValidation(gateway *gatewayv1.Gateway) bool {
 	return gateway.Spec.TLS != nil && gateway.Spec.TLS.Frontend != nil
 }
@@ -128,8 +131,8 @@ func (b *build) readListener(gateway *gatewayv1.Gateway, spec *gatewayv1.Listene
 		l.unaccepted = new(condition.ListenerUnsupportedProtocol(string(spec.Protocol)))
 		return l
 	}
-	if fault := l.fault(frontendTLS); fault != "" {
-		l.unaccepted = new(condition.ListenerUnsupportedValue(fault))
+	if problem := l.problem(frontendTLS); problem != "" {
+		l.unaccepted = new(condition.ListenerUnsupportedValue(problem))
 	}
 	l.readAllowed(spec.AllowedRoutes)
 	if l.protocol == model.HTTPS && spec.TLS != nil {
@@ -138,8 +141,8 @@ func (b *build) readListener(gateway *gatewayv1.Gateway, spec *gatewayv1.Listene
 	return l
 }
 
-// fault says which value of a listener is refused, or "".
-func (l *listener) fault(frontendTLS bool) string {
+// problem says which value of a listener is not supported, or "".
+func (l *listener) problem(frontendTLS bool) string {
 	tls := l.spec.TLS
 	switch {
 	case l.port == 0:
@@ -206,8 +209,8 @@ func (l *listener) readAllowed(allowed *gatewayv1.AllowedRoutes) {
 	}
 }
 
-// allows says whether a route may attach to the listener of a Gateway in
-// namespace own, by its kind and namespace.
+// allows says whether allowedRoutes of a listener, of a Gateway in namespace own,
+// allow a route by its kind and namespace.
 func (l *listener) allows(x *index, own string, route fleet.RouteRef) bool {
 	if !slices.Contains(l.kinds, string(route.Kind)) {
 		return false
@@ -225,8 +228,8 @@ func (l *listener) allows(x *index, own string, route fleet.RouteRef) bool {
 	}
 }
 
-// readCertificates keeps those that an edge can use. The listener is served
-// with these; the first that it cannot use is said.
+// readCertificates reads the certificates that an edge can use: the listener is
+// served with them. The first one that it cannot use is reported.
 func (b *build) readCertificates(gateway *gatewayv1.Gateway, l *listener) {
 	refuse := func(c condition.Condition) {
 		if l.unresolved == nil || l.unresolved.Reason == string(gatewayv1.ListenerReasonInvalidRouteKinds) {
@@ -250,8 +253,8 @@ func (b *build) readCertificates(gateway *gatewayv1.Gateway, l *listener) {
 			refuse(condition.ListenerCertificateNotPermitted(name, gateway.Namespace))
 			continue
 		}
-		if fault := b.certificateFault(name); fault != "" {
-			refuse(condition.ListenerInvalidCertificate(fault))
+		if problem := b.secretProblem(name); problem != "" {
+			refuse(condition.ListenerInvalidCertificate(problem))
 			continue
 		}
 		if !slices.Contains(l.secrets, name.String()) {
@@ -260,21 +263,21 @@ func (b *build) readCertificates(gateway *gatewayv1.Gateway, l *listener) {
 	}
 }
 
-func (b *build) certificateFault(name fleet.ObjectName) string {
-	if fault, found := b.secrets[name]; found {
-		return fault
+func (b *build) secretProblem(name fleet.ObjectName) string {
+	if problem, found := b.secrets[name]; found {
+		return problem
 	}
-	fault := fmt.Sprintf("there is no Secret %q of type kubernetes.io/tls; create it, of that type, with tls.crt and tls.key", name)
+	problem := fmt.Sprintf("there is no Secret %q of type kubernetes.io/tls; create it, of that type, with tls.crt and tls.key", name)
 	if secret := b.index.secrets[name]; secret != nil {
-		fault = b.faultOf(secret)
+		problem = b.cachedCertificateProblem(secret)
 	}
-	b.secrets[name] = fault
-	return fault
+	b.secrets[name] = problem
+	return problem
 }
 
-// findConflicts marks listeners that cannot be distinguished, all of them: none
-// is picked as the winner (apis/v1 GatewaySpec.Listeners). HTTPS listeners
-// whose hostnames overlap can be distinguished, but are marked, too.
+// findConflicts marks all listeners that cannot be distinguished: there is no
+// winner (apis/v1 GatewaySpec.Listeners). It also records which HTTPS listeners
+// have overlapping hostnames: they are distinct, and their reports name each other.
 func findConflicts(listeners []*listener) {
 	type key struct {
 		port     uint16

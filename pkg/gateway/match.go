@@ -12,27 +12,27 @@ import (
 	"crossway.dev/crossway/pkg/gateway/model"
 )
 
-// planMatches reads a rule's matches; a rule without any matches every path.
-// An invalid match is left out and is the fault.
-func planMatches(given []gatewayv1.HTTPRouteMatch) (plans []matchPlan, fault string) {
+// planMatches reads a rule's matches. A rule without matches matches every path.
+// An invalid match is left out, and the first one's problem is returned.
+func planMatches(given []gatewayv1.HTTPRouteMatch) (plans []matchPlan, problem string) {
 	if len(given) == 0 {
 		return []matchPlan{{match: model.Match{Path: model.PathMatch{Kind: model.PathPrefix, Value: "/"}}}}, ""
 	}
 	plans = make([]matchPlan, 0, len(given))
 	for i := range given {
-		match, wrong := planMatch(&given[i])
-		if wrong != "" {
-			fault = cmp.Or(fault, fmt.Sprintf("matches[%d]: %s", i, wrong))
+		match, matchProblem := planMatch(&given[i])
+		if matchProblem != "" {
+			problem = cmp.Or(problem, fmt.Sprintf("matches[%d]: %s", i, matchProblem))
 			continue
 		}
 		plans = append(plans, matchPlan{index: i, match: match})
 	}
-	return plans, fault
+	return plans, problem
 }
 
-func planMatch(given *gatewayv1.HTTPRouteMatch) (match model.Match, fault string) {
-	if match.Path, fault = planPath(given.Path); fault != "" {
-		return match, fault
+func planMatch(given *gatewayv1.HTTPRouteMatch) (match model.Match, problem string) {
+	if match.Path, problem = planPath(given.Path); problem != "" {
+		return match, problem
 	}
 	if given.Method != nil {
 		match.Method = string(*given.Method)
@@ -56,8 +56,8 @@ func planMatch(given *gatewayv1.HTTPRouteMatch) (match model.Match, fault string
 		if strings.Contains(name, "_") { // lbsync/envoy: HeadersWithUnderscoresAction
 			return match, fmt.Sprintf("header %q has an underscore: edges refuse such requests, as Envoy's guide for edges asks; use '-'", shortened(name))
 		}
-		if match.Headers, fault = withValue(match.Headers, kind, model.ValueMatch{Name: name, Value: header.Value}); fault != "" {
-			return match, "header " + fault
+		if match.Headers, problem = withValue(match.Headers, kind, model.ValueMatch{Name: name, Value: header.Value}); problem != "" {
+			return match, "header " + problem
 		}
 	}
 	for i := range given.QueryParams {
@@ -66,15 +66,15 @@ func planMatch(given *gatewayv1.HTTPRouteMatch) (match model.Match, fault string
 		if param.Type != nil {
 			kind = string(*param.Type)
 		}
-		if match.Query, fault = withValue(match.Query, kind, model.ValueMatch{Name: string(param.Name), Value: param.Value}); fault != "" {
-			return match, "query parameter " + fault
+		if match.Query, problem = withValue(match.Query, kind, model.ValueMatch{Name: string(param.Name), Value: param.Value}); problem != "" {
+			return match, "query parameter " + problem
 		}
 	}
 	return match, ""
 }
 
-// withValue adds a match, unless its name was there before: the first of
-// several counts (apis/v1 HTTPRouteMatch).
+// withValue adds a match, unless there is one of that name already: of several,
+// the first counts (apis/v1 HTTPRouteMatch).
 func withValue(matches []model.ValueMatch, kind string, match model.ValueMatch) ([]model.ValueMatch, string) {
 	if !httpguts.ValidHeaderFieldName(match.Name) || len(match.Name) > 256 {
 		return matches, fmt.Sprintf("%q has characters that no name may have (RFC 9110, token)", shortened(match.Name))
@@ -85,8 +85,8 @@ func withValue(matches []model.ValueMatch, kind string, match model.ValueMatch) 
 			return matches, fmt.Sprintf("%q: the value has control characters", match.Name)
 		}
 	case string(gatewayv1.HeaderMatchRegularExpression):
-		if fault := regexFault(match.Value); fault != "" {
-			return matches, fmt.Sprintf("%q: %s", match.Name, fault)
+		if problem := regexProblem(match.Value); problem != "" {
+			return matches, fmt.Sprintf("%q: %s", match.Name, problem)
 		}
 		match.Regex = true
 	default:
@@ -108,25 +108,25 @@ func planPath(given *gatewayv1.HTTPPathMatch) (model.PathMatch, string) {
 	}
 	switch kind {
 	case gatewayv1.PathMatchExact:
-		return model.PathMatch{Kind: model.PathExact, Value: path}, pathFault(path)
+		return model.PathMatch{Kind: model.PathExact, Value: path}, pathProblem(path)
 	case gatewayv1.PathMatchPathPrefix:
-		fault := pathFault(path)
+		problem := pathProblem(path)
 		if trimmed := strings.TrimRight(path, "/"); trimmed != "" {
 			path = trimmed // a trailing slash is ignored (apis/v1 PathMatchPathPrefix)
 		} else {
 			path = "/"
 		}
-		return model.PathMatch{Kind: model.PathPrefix, Value: path}, fault
+		return model.PathMatch{Kind: model.PathPrefix, Value: path}, problem
 	case gatewayv1.PathMatchRegularExpression:
-		return model.PathMatch{Kind: model.PathRegex, Value: path}, regexFault(path)
+		return model.PathMatch{Kind: model.PathRegex, Value: path}, regexProblem(path)
 	default:
 		return model.PathMatch{}, fmt.Sprintf("path match type %q is not supported; use Exact, PathPrefix or RegularExpression", kind)
 	}
 }
 
-// pathFault says why no normalised request path can have this value. Edges
-// normalise paths, so one with "//" or "/../" would never match.
-func pathFault(path string) string {
+// pathProblem says why no normalised request path can have this value, or "".
+// Edges normalise paths, so a path with "//" or "/../" would never match.
+func pathProblem(path string) string {
 	switch lower := strings.ToLower(path); {
 	case !strings.HasPrefix(path, "/"):
 		return fmt.Sprintf("path %q does not begin with /", shortened(path))
@@ -144,9 +144,9 @@ func pathFault(path string) string {
 
 func ruleOrder(a, b *model.Rule) int { return matchOrder(&a.Match, &b.Match) }
 
-// matchOrder compares two matches by the Gateway API's precedence, the first
-// to be tried being the lesser (apis/v1 HTTPRouteRule.Matches). What ties is
-// ordered by route and place, the order in which rules are put together.
+// matchOrder compares two matches by the Gateway API's precedence: the match that
+// is tried first is the lesser (apis/v1 HTTPRouteRule.Matches). Equal matches keep
+// the order in which rules are collected: by route, then by position.
 func matchOrder(a, b *model.Match) int {
 	rank := func(kind model.PathKind) int {
 		switch kind {

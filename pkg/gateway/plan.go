@@ -11,17 +11,17 @@ import (
 	"crossway.dev/crossway/pkg/gateway/model"
 )
 
-// routePlan is what a route says by itself, before any reference is resolved.
-// It is a function of the route alone, so a Memo may keep it.
+// routePlan is a route's spec in the Model's terms, before references are
+// resolved. It is a function of the route alone, so a Memo may keep it.
 type routePlan struct {
-	hosts []string // as in the Model; "*" alone where the route names none
-	fault string   // makes the whole route invalid
-	rules []rulePlan
+	hosts   []string // as in the Model; "*" alone where the route names none
+	problem string   // makes the whole route invalid
+	rules   []rulePlan
 }
 
 // rulePlan is one rule of a route.
 type rulePlan struct {
-	fault    string     // the rule has a value that is refused; its matches answer 500
+	problem  string     // the rule has a value that is refused; its matches answer 500
 	base     model.Rule // all but Origin.Match, Match, Forward, Respond and Mirrors
 	matches  []matchPlan
 	backends []backendPlan
@@ -40,7 +40,7 @@ type backendPlan struct {
 	response model.HeaderChanges
 }
 
-// own says whether the backend needs a Target for itself.
+// hasFilters says whether the backend changes headers and so needs its own Target.
 func (b *backendPlan) hasFilters() bool { return !empty(b.request) || !empty(b.response) }
 
 type mirrorPlan struct {
@@ -68,12 +68,20 @@ func (r reference) backend() (fleet.Backend, bool) {
 
 func empty(c model.HeaderChanges) bool { return len(c.Set)+len(c.Add)+len(c.Remove) == 0 }
 
-func duration(field string, given *gatewayv1.Duration) (*time.Duration, string) {
+// duration parses a GEP-2257 duration, and says whether it is valid and at least
+// minimum.
+func duration(text gatewayv1.Duration, minimum time.Duration) (time.Duration, bool) {
+	parsed, err := time.ParseDuration(string(text))
+	return parsed, err == nil && parsed >= minimum
+}
+
+// timeout reads a timeout of a route; nil: not set.
+func timeout(field string, given *gatewayv1.Duration) (*time.Duration, string) {
 	if given == nil {
 		return nil, ""
 	}
-	parsed, err := time.ParseDuration(string(*given))
-	if err != nil || parsed < 0 {
+	parsed, ok := duration(*given, 0)
+	if !ok {
 		return nil, fmt.Sprintf("%s: %q is not a duration; use one like 10s (GEP-2257)", field, shortened(string(*given)))
 	}
 	return &parsed, ""

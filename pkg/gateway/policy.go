@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"golang.org/x/net/http/httpguts"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
 
 	"crossway.dev/crossway/api/v1alpha1"
@@ -19,12 +20,13 @@ import (
 type policy struct {
 	winner  fleet.ObjectName
 	imports model.ImportPolicy
-	cluster *model.ClusterPolicy // nil: nothing that an Envoy cluster has otherwise
+	cluster *model.ClusterPolicy // nil: the Envoy cluster has default settings
 }
 
-// judgePolicies finds the policy in force for each import, the oldest of
-// several (GEP-713), and prepares the reports on all. It runs before routes are resolved.
-func (b *build) judgePolicies() {
+// evaluatePolicies finds the policy in force for each import, the oldest of
+// several (GEP-713), and prepares the reports on all policies. It runs before
+// routes are resolved.
+func (b *build) evaluatePolicies() {
 	b.policies = make(map[fleet.ServiceName]*policy, len(b.in.Policies))
 	for _, given := range sortedByAge(b.in.Policies) {
 		report := &objectReport{Report: condition.Report{Ref: condition.Ref{
@@ -34,7 +36,7 @@ func (b *build) judgePolicies() {
 			name := fleet.ObjectName{Namespace: given.Namespace, Name: string(target.Name)}
 			report.Ancestors = append(report.Ancestors, condition.AncestorReport{
 				Group: string(target.Group), Kind: string(target.Kind), Name: name,
-				Conditions: []condition.Condition{b.judgeTarget(given, string(target.Group), string(target.Kind), name)},
+				Conditions: []condition.Condition{b.evaluateTarget(given, string(target.Group), string(target.Kind), name)},
 			})
 		}
 		b.policyReports = append(b.policyReports, report)
@@ -47,18 +49,19 @@ func (b *build) judgePolicies() {
 
 // reportPolicies reports on policies once all routes are attached: the ancestors
 // of a policy may depend on which routes use it (routeResult.policies) and on
-// the Gateways that these are attached to. BackendPolicy's ancestors are its
-// targets, whatever routes there are.
+// the Gateways of these routes. The ancestors of a BackendPolicy are its targets
+// and depend on no route.
 func (b *build) reportPolicies() { b.reports = append(b.reports, b.policyReports...) }
 
-// judgeTarget puts a policy in force for one target, or says why not.
-func (b *build) judgeTarget(given *v1alpha1.BackendPolicy, group, kind string, target fleet.ObjectName) condition.Condition {
+// evaluateTarget puts a policy in force for one target, or not, and returns the
+// condition that says so.
+func (b *build) evaluateTarget(given *v1alpha1.BackendPolicy, group, kind string, target fleet.ObjectName) condition.Condition {
 	if group != mcsv1beta1.GroupName || kind != string(fleet.Import) {
 		return condition.PolicyInvalid(fmt.Sprintf("targetRefs names %s %q of group %q; use ServiceImport of group %s", kind, target.Name, group, mcsv1beta1.GroupName))
 	}
-	next, fault := policyFor(given, target)
-	if fault != "" {
-		return condition.PolicyInvalid(fault)
+	next, problem := policyFor(given, target)
+	if problem != "" {
+		return condition.PolicyInvalid(problem)
 	}
 	if b.index.imports[target] == nil {
 		return condition.PolicyTargetNotFound(target)
@@ -89,17 +92,17 @@ func policyFor(given *v1alpha1.BackendPolicy, target fleet.ObjectName) (*policy,
 	default:
 		return nil, fmt.Sprintf("distribution.mode %q is not supported; use Waterfall or Spray", mode)
 	}
-	cluster, fault := clusterPolicy(given)
+	cluster, problem := clusterPolicy(given)
 	if cluster != (model.ClusterPolicy{}) {
 		p.cluster = &cluster
 	}
-	return p, fault
+	return p, problem
 }
 
 // clusterPolicy reads the settings of an Envoy cluster.
-func clusterPolicy(given *v1alpha1.BackendPolicy) (cluster model.ClusterPolicy, fault string) {
-	cluster.HealthCheck, fault = healthCheck(given.Spec.HealthCheck)
-	return cluster, fault
+func clusterPolicy(given *v1alpha1.BackendPolicy) (cluster model.ClusterPolicy, problem string) {
+	cluster.HealthCheck, problem = healthCheck(given.Spec.HealthCheck)
+	return cluster, problem
 }
 
 func healthCheck(given *v1alpha1.HealthCheck) (*model.HealthCheck, string) {
@@ -108,16 +111,17 @@ func healthCheck(given *v1alpha1.HealthCheck) (*model.HealthCheck, string) {
 	}
 	check := &model.HealthCheck{}
 	for _, field := range []struct {
-		name, given, standard string
-		least                 time.Duration
-		to                    *time.Duration
+		name                string
+		given, defaultValue gatewayv1.Duration
+		minimum             time.Duration
+		to                  *time.Duration
 	}{
-		{"interval", string(given.Interval), "5s", time.Second, &check.Interval},
-		{"timeout", string(given.Timeout), "1s", 10 * time.Millisecond, &check.Timeout},
+		{"interval", given.Interval, "5s", time.Second, &check.Interval},
+		{"timeout", given.Timeout, "1s", 10 * time.Millisecond, &check.Timeout},
 	} {
-		parsed, err := time.ParseDuration(cmp.Or(field.given, field.standard))
-		if err != nil || parsed < field.least {
-			return nil, fmt.Sprintf("healthCheck.%s %q is not a duration of at least %s", field.name, shortened(field.given), field.least)
+		parsed, ok := duration(cmp.Or(field.given, field.defaultValue), field.minimum)
+		if !ok {
+			return nil, fmt.Sprintf("healthCheck.%s %q is not a duration of at least %s", field.name, shortened(string(field.given)), field.minimum)
 		}
 		*field.to = parsed
 	}

@@ -66,8 +66,8 @@ func TestBackendsWithDifferentPoliciesAreApart(t *testing.T) {
 // A route that begins to use a policy is not patched: the policy's ancestors,
 // which are reported after all routes are attached, may be others then.
 func TestRouteChangesAncestors(t *testing.T) {
-	w := newWorld(t)
-	w.add(baseObjects + "---\n" + `kind: BackendPolicy
+	f := newFixture(t)
+	f.add(baseObjects + "---\n" + `kind: BackendPolicy
 metadata: {name: store, namespace: shop}
 spec: {targetRefs: [{group: multicluster.x-k8s.io, kind: ServiceImport, name: store}], capacity: {maxRatePerEndpoint: 5}}
 ---
@@ -77,7 +77,7 @@ spec:
   parentRefs: [{name: shared, namespace: infra}]
   rules: [{backendRefs: [{group: multicluster.x-k8s.io, kind: ServiceImport, name: store, port: 8080}]}]
 `)
-	last := Build(w.in)
+	last := Build(f.in)
 	using := last.Memo.results[0]
 	if len(using.policies) != 1 || using.policies[0].String() != "BackendPolicy shop/store" {
 		t.Fatalf("policies %v", using.policies)

@@ -8,16 +8,16 @@ import (
 	"crossway.dev/crossway/pkg/condition"
 )
 
-// maxRegexSize bounds our estimate of RE2's program size. Edges accept
-// programs up to 100,000 (re2.max_program_size.error_level in their bootstrap,
-// whose default is 100); Go's own count was measured at down to 0.4 of RE2's, and a
-// class beyond ASCII takes RE2 about ten instructions a range, so a third of
-// that limit keeps a safe distance.
+// maxRegexSize is the largest accepted estimate of RE2's program size. Edges
+// accept programs up to 100,000 (re2.max_program_size.error_level in their
+// bootstrap; its default is 100). Go's own count was measured at down to 0.4 of
+// RE2's, and a character class beyond ASCII takes RE2 about ten instructions for
+// each range. A third of the edges' limit is therefore safe.
 const maxRegexSize = 33_000
 
-// regexFault says why Envoy would refuse a pattern, or "". Go's syntax is
-// RE2's but for \C, which Go lacks.
-func regexFault(pattern string) string {
+// regexProblem says why Envoy would reject a pattern, or "". Go's syntax is RE2's
+// without \C.
+func regexProblem(pattern string) string {
 	if pattern == "" {
 		return "the regular expression is empty"
 	}
@@ -57,5 +57,5 @@ func programSize(program *syntax.Prog) int {
 	return size
 }
 
-// shortened keeps a message readable.
+// shortened is a user's text, cut so that a message stays readable.
 func shortened(text string) string { return condition.Shortened(text, 64) }

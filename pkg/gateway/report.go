@@ -12,7 +12,7 @@ import (
 	"crossway.dev/crossway/pkg/gateway/model"
 )
 
-// ConditionTypes are the types of all conditions that Build may report.
+// ConditionTypes are the types of all conditions that Report may return.
 func ConditionTypes() []string {
 	return []string{
 		string(gatewayv1.GatewayConditionAccepted), string(gatewayv1.GatewayConditionProgrammed), string(gatewayv1.ListenerConditionResolvedRefs),
@@ -21,16 +21,16 @@ func ConditionTypes() []string {
 	}
 }
 
-// objectReport is the report on one object. That on a Gateway of ours depends
-// on the progress of edges, too, and is made by Report.
+// objectReport is the report on one object. The report on a Gateway of ours also
+// depends on the progress of edges; Report completes it.
 type objectReport struct {
 	condition.Report
 	gateway *gatewayState
 }
 
-// Report gives the verdict on every object that has a status of ours, by kind,
-// then name. How far edges are changes nothing in the Model, so that it is
-// needed here alone. Reports share memory with the Result: do not change them.
+// Report returns the conditions of every object whose status Crossway writes, by
+// kind, then name. The progress of edges does not change the Model, so only Report
+// needs it. Reports share memory with the Result: do not change them.
 func Report(result Result, progress Progress) []condition.Report {
 	reports := make([]condition.Report, len(result.reports))
 	for i, r := range result.reports {
@@ -45,13 +45,13 @@ func Report(result Result, progress Progress) []condition.Report {
 // reportGateway prepares the report on a Gateway.
 func (b *build) reportGateway(p *gatewayState) {
 	ref := condition.Ref{Kind: condition.Gateway, Name: p.name, Generation: p.object.Generation}
-	p.accepted = p.judgeAccepted()
+	p.accepted = p.evaluateAccepted()
 	p.pools = b.poolsOf(p)
 	p.unprogrammed = b.unprogrammed(p, ref)
 	b.reports = append(b.reports, &objectReport{Report: condition.Report{Ref: ref}, gateway: p})
 }
 
-// report says how a Gateway and its listeners are.
+// report is the report on a Gateway and its listeners.
 func (p *gatewayState) report(ref condition.Ref, progress Programming, followed bool) condition.Report {
 	programmed := p.programmed(progress)
 	report := condition.Report{Ref: ref, Conditions: []condition.Condition{p.accepted, programmed}}
@@ -78,12 +78,12 @@ func (p *gatewayState) statusAddresses(progress Programming, followed bool) []st
 	return addresses
 }
 
-// reportMissingClass tells a Gateway that was ours, for it has an address, that
-// its class is gone and nothing of it is served.
+// reportMissingClass reports on a Gateway whose class does not exist. Only a
+// Gateway that was ours is reported on: it has an address in an EdgePool.
 func (b *build) reportMissingClass(gateway *gatewayv1.Gateway) {
 	class, name := string(gateway.Spec.GatewayClassName), fleet.ObjectName{Namespace: gateway.Namespace, Name: gateway.Name}
 	if slices.ContainsFunc(b.in.GatewayClasses, func(c gatewayv1.GatewayClass) bool { return c.Name == class }) {
-		return // somebody else's now
+		return // the class is now another controller's
 	}
 	for i := range b.in.Pools {
 		if slices.ContainsFunc(b.in.Pools[i].Status.Allocations, func(a v1alpha1.AddressAllocation) bool { return allocationOwner(a) == name }) {
@@ -96,7 +96,7 @@ func (b *build) reportMissingClass(gateway *gatewayv1.Gateway) {
 	}
 }
 
-func (p *gatewayState) judgeAccepted() condition.Condition {
+func (p *gatewayState) evaluateAccepted() condition.Condition {
 	if p.refusal != nil {
 		return *p.refusal
 	}
@@ -115,15 +115,16 @@ func (p *gatewayState) judgeAccepted() condition.Condition {
 	return condition.GatewayAccepted(notes...)
 }
 
-// invalid says that the listener itself is, whatever it refers to.
+// invalid says that the listener itself is invalid, whatever it refers to.
 func (l *listener) invalid() bool { return l.unaccepted != nil || l.conflict != nil }
 
-// unprogrammed says why a Gateway is not programmed however far edges are, or nil.
+// unprogrammed is the condition of a Gateway that is not programmed whatever the
+// progress of edges, or nil.
 func (b *build) unprogrammed(p *gatewayState, ref condition.Ref) *condition.Condition {
 	if p.accepted.Status != "True" {
 		return new(condition.GatewayNotProgrammed())
 	}
-	if message, refused := b.index.nacks[ref]; refused {
+	if message, found := b.index.nacks[ref]; found {
 		return new(condition.GatewayRefusedByEdge(message))
 	}
 	if len(p.addresses) == 0 {
@@ -132,7 +133,7 @@ func (b *build) unprogrammed(p *gatewayState, ref condition.Ref) *condition.Cond
 	return nil
 }
 
-// programmed says how far the edges in the Gateway's pools are.
+// programmed is the Gateway's condition Programmed.
 func (p *gatewayState) programmed(progress Programming) condition.Condition {
 	switch {
 	case p.unprogrammed != nil:
@@ -152,14 +153,14 @@ func (p *gatewayState) programmed(progress Programming) condition.Condition {
 	}
 }
 
-// poolsWithoutAddress names the EdgePools of a Gateway that had no address left for it.
+// poolsWithoutAddress are the Gateway's EdgePools that had no free address for it.
 func (p *gatewayState) poolsWithoutAddress() []string {
 	return slices.DeleteFunc(slices.Clone(p.pools), func(pool string) bool {
 		return slices.ContainsFunc(p.addresses, func(a model.Address) bool { return a.Pool == pool })
 	})
 }
 
-// poolsOf names the EdgePools that a Gateway lives in.
+// poolsOf are the EdgePools that serve a Gateway, sorted.
 func (b *build) poolsOf(p *gatewayState) []string {
 	var pools []string
 	for i := range b.in.Pools {
@@ -188,7 +189,7 @@ func (b *build) whyNoAddress(p *gatewayState) string {
 	return fmt.Sprintf("EdgePools %q have no free address; add a block to spec.addresses of one", p.pools)
 }
 
-// report says how one listener is.
+// report is the report on one listener.
 func (l *listener) report(p *gatewayState, programmed condition.Condition) condition.ListenerReport {
 	report := condition.ListenerReport{Name: string(l.spec.Name), SupportedKinds: l.kinds, AttachedRoutes: l.attached}
 	accepted, conflicted := condition.ListenerAccepted(), condition.ListenerNoConflicts()

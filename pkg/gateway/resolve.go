@@ -20,7 +20,8 @@ import (
 	"crossway.dev/crossway/pkg/gateway/model"
 )
 
-// internalServerError is what requests for a backend that cannot be used get (HTTPRoute, backendRefs).
+// internalServerError is the response to requests for an unusable backend (apis/v1
+// HTTPRouteRule.BackendRefs).
 const internalServerError = 500
 
 // resolveRoute turns a route's plan into rules and assignments.
@@ -33,14 +34,14 @@ func (b *build) resolveRoute(r *routeResult) {
 	for i := range r.plan.rules {
 		plan := &r.plan.rules[i]
 		base := plan.base
-		if plan.fault != "" {
-			// Fail closed: what the rule matches must not reach a wider one.
+		if plan.problem != "" {
+			// Fail closed: requests of this rule must not fall through to a wider one.
 			base = model.Rule{Origin: plan.base.Origin, Respond: &model.Respond{StatusCode: internalServerError}}
 		}
 		targets := b.resolveBackends(r, plan)
 		mirrors := b.resolveMirrors(r, plan)
 		switch {
-		case plan.fault != "" || base.Redirect != nil:
+		case plan.problem != "" || base.Redirect != nil:
 		case len(targets) == 0 || len(targets) == 1 && targets[0].Assignment == "":
 			base.Respond = &model.Respond{StatusCode: internalServerError}
 		default:
@@ -57,7 +58,8 @@ func (b *build) resolveRoute(r *routeResult) {
 	}
 }
 
-// resolved is the route's ResolvedRefs: the first that is wrong, and how many more.
+// resolved is the route's condition ResolvedRefs: the first invalid reference, and
+// the number of others.
 func (r *routeResult) resolved() condition.Condition {
 	if len(r.unresolved) == 0 {
 		return condition.RouteResolved()
@@ -69,9 +71,9 @@ func (r *routeResult) resolved() condition.Condition {
 	return first
 }
 
-// clusterGroup are backends that one Target stands for.
+// clusterGroup is a group of backends that share one assignment.
 type clusterGroup struct {
-	plan     *backendPlan // set where it is for this one alone
+	plan     *backendPlan // the backend with filters that has the group alone; else nil
 	protocol model.BackendProtocol
 	policy   *model.ClusterPolicy
 	timeout  time.Duration // of each try
@@ -80,27 +82,27 @@ type clusterGroup struct {
 	weight   uint32
 }
 
-// resolveBackends gives the targets of a rule. Backends that need nothing of
-// their own share one; the part of those that cannot be used comes last.
+// resolveBackends are the targets of a rule. Backends without filters share a
+// target if their settings allow it. The share of unusable backends comes last.
 func (b *build) resolveBackends(r *routeResult, plan *rulePlan) []model.Target {
 	var groups []*clusterGroup
 	unusable := uint32(0)
 	for i := range plan.backends {
 		backend := &plan.backends[i]
-		resolved, wrong := b.resolve(r.ref, backend.ref)
-		if wrong != nil {
-			r.unresolved = append(r.unresolved, *wrong)
+		resolved, problem := b.resolve(r.ref, backend.ref)
+		if problem != nil {
+			r.unresolved = append(r.unresolved, *problem)
 			unusable += backend.weight
 			continue
 		}
 		r.uses(resolved.from)
-		if plan.fault != "" {
+		if plan.problem != "" {
 			continue
 		}
 		resolved.backend.Weight = backend.weight
 		groups = addToGroup(groups, backend, resolved)
 	}
-	// Nothing is sent where there is no weight, and an assignment needs one.
+	// A group without weight gets no requests, and an assignment needs a weight.
 	groups = slices.DeleteFunc(groups, func(g *clusterGroup) bool { return g.weight == 0 })
 	for _, g := range groups {
 		g.setFallback(groups)
@@ -118,14 +120,15 @@ func (b *build) resolveBackends(r *routeResult, plan *rulePlan) []model.Target {
 		targets = append(targets, model.Target{Weight: unusable})
 	}
 	if len(targets) == 1 {
-		targets[0].Weight = 1 // so that weights within one assignment never change the rule
+		targets[0].Weight = 1 // so that a changed weight within one assignment never changes the rule
 	}
 	return targets
 }
 
-// addToGroup adds a backend to the first group that it fits into. Two ports of
-// one backend do not fit, nor do an import and a Service of one name: they may
-// have endpoints in common, and Envoy would drop these from one of the two.
+// addToGroup adds a backend to the first group that it fits into, or to a new one.
+// Two ports of one backend do not fit together, nor do an import and a Service of
+// the same name: they may have endpoints in common, and Envoy would drop these
+// from one of the two.
 func addToGroup(groups []*clusterGroup, plan *backendPlan, r resolvedBackend) []*clusterGroup {
 	if plan.hasFilters() {
 		return append(groups, &clusterGroup{plan: plan, protocol: r.protocol, policy: r.policy, backends: []model.WeightedBackend{r.backend}, weight: plan.weight})
@@ -149,9 +152,9 @@ func addToGroup(groups []*clusterGroup, plan *backendPlan, r resolvedBackend) []
 	return append(groups, &clusterGroup{protocol: r.protocol, policy: r.policy, backends: []model.WeightedBackend{r.backend}, weight: plan.weight})
 }
 
-// fit says whether backends with these policies may be in one cluster: with equal
-// settings, but for a health check, which a cluster may have for some of its
-// backends.
+// fit says whether backends with these policies may be in one cluster. Their
+// settings must be equal, except that a cluster may have a health check for only
+// some of its backends.
 func fit(x, y *model.ClusterPolicy) bool {
 	a, b := ptr.Deref(x, model.ClusterPolicy{}), ptr.Deref(y, model.ClusterPolicy{})
 	if a.HealthCheck == nil || b.HealthCheck == nil {
@@ -160,8 +163,8 @@ func fit(x, y *model.ClusterPolicy) bool {
 	return reflect.DeepEqual(a, b)
 }
 
-// add puts a backend beside others, so that its part moves to them when it
-// fails. One with a health check and one without fit together.
+// add adds a backend to a group with others, which take over its share when it
+// fails. In a group with a health check, backends without one are Unchecked.
 func (g *clusterGroup) add(r resolvedBackend) {
 	if g.policy.Check() == nil && r.policy.Check() != nil {
 		g.policy = r.policy
@@ -173,10 +176,11 @@ func (g *clusterGroup) add(r resolvedBackend) {
 	g.backends = append(g.backends, r.backend)
 }
 
-// setFallback lets the backends of a rule's other groups take over where g's are
-// dead: Envoy moves nothing from one cluster to another. A cluster speaks one
-// protocol, and what has the name of one of g's backends may be the same pods.
-// They are not probed: a health check is one for the whole assignment.
+// setFallback makes the backends of the rule's other groups the fallback of g,
+// because Envoy moves no requests from one cluster to another. Groups of another
+// protocol are left out: a cluster has one protocol. So are backends with the name
+// of one of g's backends, which may be the same pods. A fallback backend is
+// Unchecked if g has a health check: an assignment has only one health check.
 func (g *clusterGroup) setFallback(groups []*clusterGroup) {
 	for _, other := range groups {
 		if other == g || other.protocol != g.protocol {
@@ -197,7 +201,7 @@ func (g *clusterGroup) setFallback(groups []*clusterGroup) {
 	}
 }
 
-// uses notes the policy that acts on a backend.
+// uses records the policy that acts on a backend.
 func (r *routeResult) uses(policy fleet.ObjectRef) {
 	if policy != (fleet.ObjectRef{}) && !slices.Contains(r.policies, policy) {
 		r.policies = append(r.policies, policy)
@@ -207,13 +211,13 @@ func (r *routeResult) uses(policy fleet.ObjectRef) {
 func (b *build) resolveMirrors(r *routeResult, plan *rulePlan) []model.Mirror {
 	var mirrors []model.Mirror
 	for _, mirror := range plan.mirrors {
-		resolved, wrong := b.resolve(r.ref, mirror.ref)
-		if wrong != nil {
-			r.unresolved = append(r.unresolved, *wrong)
+		resolved, problem := b.resolve(r.ref, mirror.ref)
+		if problem != nil {
+			r.unresolved = append(r.unresolved, *problem)
 			continue
 		}
 		r.uses(resolved.from)
-		if plan.fault != "" || mirror.numerator == 0 {
+		if plan.problem != "" || mirror.numerator == 0 {
 			continue
 		}
 		resolved.backend.Weight = 1
@@ -224,13 +228,14 @@ func (b *build) resolveMirrors(r *routeResult, plan *rulePlan) []model.Mirror {
 	return mirrors
 }
 
-// assignment gives the key of the route's assignment for a group, the same for
-// equal backends with equal weights, fallback and timeout. Of equal backends
-// with others each gets its ordinal.
+// assignment adds the route's assignment for a group and returns its key. Groups
+// with equal backends, weights, fallback and timeout share an assignment. Groups
+// with equal backends but other weights, fallback or timeout are told apart by an
+// ordinal.
 func (r *routeResult) assignment(g *clusterGroup) string {
 	slices.SortFunc(g.backends, backendOrder)
 	slices.SortFunc(g.fallback, backendOrder)
-	if len(g.backends) == 1 && len(g.fallback) == 0 { // its weight means nothing
+	if len(g.backends) == 1 && len(g.fallback) == 0 { // a single weight has no effect
 		g.backends[0].Weight = 1
 	}
 	ordinal := 0
@@ -261,8 +266,9 @@ func sameBackend(x, y model.WeightedBackend) bool { return x.Backend == y.Backen
 
 func sameWeighted(x, y model.WeightedBackend) bool { return sameBackend(x, y) && x.Weight == y.Weight }
 
-// Longest namespace/name that goes into a key as it is; the hash, the ordinal
-// and two marks fit behind it within 200 characters.
+// maxKeyRoute is the length of the longest namespace/name that a key contains
+// unabridged. The hash, the ordinal and two separators fit behind it within 200
+// characters.
 const (
 	maxKeyRoute = 180
 	hashBytes   = 5
@@ -270,7 +276,7 @@ const (
 
 func assignmentKey(route fleet.RouteRef, backends []model.WeightedBackend) string {
 	text := make([]byte, 0, 256)
-	if route.Kind != condition.HTTPRoute { // whose keys were without a kind when it was the only one
+	if route.Kind != condition.HTTPRoute { // keys of HTTPRoutes never had a kind, and must stay the same
 		text = append(append(text, route.Kind...), '\n')
 	}
 	for i := range backends {
@@ -293,7 +299,7 @@ func hashed(text []byte) string {
 	return hex.EncodeToString(sum[:hashBytes])
 }
 
-// resolvedBackend is what a reference stands for.
+// resolvedBackend is a resolved backendRef.
 type resolvedBackend struct {
 	backend  model.WeightedBackend // without weight
 	protocol model.BackendProtocol
@@ -301,7 +307,9 @@ type resolvedBackend struct {
 	from     fleet.ObjectRef // the policy in force; zero: none
 }
 
-// resolve finds what a backendRef of a route stands for, or says what is wrong. Whether a thing exists is said only to who may name it.
+// resolve resolves a backendRef of a route, or returns the condition that says why
+// it cannot. Whether the object exists is reported only if the route may refer to
+// it.
 func (b *build) resolve(route fleet.RouteRef, ref reference) (resolvedBackend, *condition.Condition) {
 	backend, ok := ref.backend()
 	if !ok {
@@ -316,8 +324,8 @@ func (b *build) resolve(route fleet.RouteRef, ref reference) (resolvedBackend, *
 	return b.resolveImport(backend, ref.port)
 }
 
-// offeredBy lists who exports a port, sorted and never nil: endpoints of other
-// clusters count for nothing, whatever they pushed to the hub.
+// offeredBy are the clusters that export a port, sorted and never nil. Endpoints
+// of other clusters are ignored, whatever they pushed to the hub.
 func offeredBy(imported *v1alpha1.FleetService, port *v1alpha1.FleetServicePort) []fleet.ClusterName {
 	clusters := []fleet.ClusterName{}
 	for _, c := range imported.Spec.Clusters {
@@ -388,8 +396,8 @@ func (b *build) resolveService(backend fleet.Backend, port int32) (resolvedBacke
 	return resolvedBackend{}, new(condition.BackendPortNotFound(backend, port, offered))
 }
 
-// withProtocol fills in what an appProtocol stands for (GEP-1911). An edge speaks
-// HTTP in the clear to backends; it upgrades to WebSocket with all of them.
+// withProtocol sets the protocol of an appProtocol (GEP-1911). Edges use HTTP
+// without TLS to backends, and allow WebSocket upgrades to all of them.
 func (r resolvedBackend) withProtocol(appProtocol string) (resolvedBackend, *condition.Condition) {
 	switch appProtocol {
 	case "", "http", "kubernetes.io/ws":

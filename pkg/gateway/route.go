@@ -14,8 +14,8 @@ import (
 	"crossway.dev/crossway/pkg/gateway/model"
 )
 
-// Route is a route of any kind, in the form that Build works on. The adapter of
-// its kind makes it. Nobody changes it, nor the object that it was made of.
+// Route is a route of any kind, in the form that Build uses. The adapter of its
+// kind makes it. It is immutable, and so is the object that it was made of.
 type Route struct {
 	Ref        fleet.RouteRef
 	UID        types.UID
@@ -27,14 +27,14 @@ type Route struct {
 	source routeSource
 }
 
-// routeSource is the object that a Route was made of. Its identity (==) stands
-// for one version of the object: the Memo keeps results by it.
+// routeSource is the object that a Route was made of. Its identity (==) is that of
+// one version of the object: the Memo uses it as a key.
 type routeSource interface {
 	// plan reads the object's spec. It is a function of the object alone.
 	plan() *routePlan
 }
 
-// newRoute makes a Route of what all kinds of routes have.
+// newRoute makes a Route from the fields that all kinds of routes have.
 func newRoute(kind fleet.Kind, o metav1.Object, parentRefs []gatewayv1.ParentReference, status gatewayv1.RouteStatus, source routeSource) *Route {
 	return &Route{
 		Ref: fleet.RouteRef{Kind: kind, Name: fleet.ObjectName{Namespace: o.GetNamespace(), Name: o.GetName()}},
@@ -43,26 +43,26 @@ func newRoute(kind fleet.Kind, o metav1.Object, parentRefs []gatewayv1.ParentRef
 	}
 }
 
-// HasOurStatus says whether the route's status has an entry of this controller.
+// HasOurStatus says whether the route's status has an entry of our controller.
 func (r *Route) HasOurStatus() bool {
 	return slices.ContainsFunc(r.Status, func(p gatewayv1.RouteParentStatus) bool { return p.ControllerName == v1alpha1.GatewayController })
 }
 
-// RouteObject is an object that is a route.
+// RouteObject is the Kubernetes object of a route.
 type RouteObject interface {
 	metav1.Object
 	runtime.Object
 }
 
-// RouteList is a list of such objects.
+// RouteList is a list of RouteObjects.
 type RouteList interface {
 	metav1.ListInterface
 	runtime.Object
 }
 
-// RouteKind is a kind of route that Build takes. Every part that depends on the
-// kind of a route reads this table: which listeners it may attach to, what is
-// watched and read, and how it becomes a Route.
+// RouteKind is a kind of route that Build supports. The table of RouteKinds
+// decides which listeners a route may attach to, which kinds are watched and read,
+// and how an object becomes a Route.
 type RouteKind struct {
 	Kind fleet.Kind
 	// Object and List are empty; their copies are read into.
@@ -79,11 +79,11 @@ var routeKinds = []RouteKind{
 	NewRouteKind(condition.HTTPRoute, &gatewayv1.HTTPRouteList{}, FromHTTPRoute, model.HTTP, model.HTTPS),
 }
 
-// RouteKinds are all kinds of routes that Build takes.
+// RouteKinds are all kinds of routes that Build supports.
 func RouteKinds() []RouteKind { return slices.Clone(routeKinds) }
 
-// NewRouteKind makes a line of the table. Protocols are those of the listeners
-// that routes of this kind may attach to.
+// NewRouteKind makes a RouteKind. Routes of this kind may attach to listeners of
+// the protocols.
 func NewRouteKind[T any, O interface {
 	*T
 	RouteObject

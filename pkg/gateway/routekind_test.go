@@ -22,17 +22,17 @@ func withPingRoutes(t *testing.T) {
 // twoKinds is a fleet with an HTTPRoute and a PingRoute of one name, with the
 // same parent and backends, that take the same requests.
 func twoKinds(t *testing.T) Input {
-	w := newWorld(t)
-	w.add(baseObjects)
-	w.add(`
+	f := newFixture(t)
+	f.add(baseObjects)
+	f.add(`
 kind: HTTPRoute
 metadata: {name: store, namespace: shop, creationTimestamp: "2026-05-01T00:00:00Z"}
 spec:
   parentRefs: [{name: shared, namespace: infra}]
   rules: [{matches: [{path: {type: Exact, value: /ping}, method: GET}], backendRefs: [{name: store, port: 80}]}]
 `)
-	w.in.Routes = append(w.in.Routes, pingOf(w.in.Routes[0]))
-	return w.in
+	f.in.Routes = append(f.in.Routes, pingOf(f.in.Routes[0]))
+	return f.in
 }
 
 // pingOf is a PingRoute of the same name, age, parents and backends as an HTTPRoute.
@@ -53,10 +53,10 @@ func pingOf(route *Route) *Route {
 // A listener takes the kinds of routes that fit its protocol and that it allows.
 func TestListenersKnowRouteKindsFromTheTable(t *testing.T) {
 	withPingRoutes(t)
-	w := newWorld(t)
-	w.add(baseObjects)
-	w.addSecret("infra/shop", "good")
-	w.add(`
+	f := newFixture(t)
+	f.add(baseObjects)
+	f.addSecret("infra/shop", "good")
+	f.add(`
 kind: Gateway
 metadata: {name: shared, namespace: infra}
 spec:
@@ -76,8 +76,8 @@ kind: HTTPRoute
 metadata: {name: secure, namespace: shop}
 spec: {parentRefs: [{name: shared, namespace: infra, sectionName: tls}], rules: [{backendRefs: [{name: store, port: 80}]}]}
 `)
-	w.in.Routes = append(w.in.Routes, pingOf(w.in.Routes[0]), pingOf(w.in.Routes[1]))
-	got := describeReports(Report(Build(w.in), nil), "", "")
+	f.in.Routes = append(f.in.Routes, pingOf(f.in.Routes[0]), pingOf(f.in.Routes[1]))
+	got := describeReports(Report(Build(f.in), nil), "", "")
 	for _, want := range []string{
 		"listener any [HTTPRoute PingRoute] attached=2\n", "listener ping [PingRoute] attached=1\n", "listener http [HTTPRoute] attached=1\n",
 		"listener tls [HTTPRoute] attached=2\n", "listener wrong [] attached=0\n",

@@ -13,7 +13,7 @@ import (
 	"crossway.dev/crossway/pkg/gateway/model"
 )
 
-// serve puts a Gateway into the Model, one Listener for each of its ports.
+// serve adds a Gateway to the Model, one Listener for each of its ports.
 func (b *build) serve(p *gatewayState) {
 	if p.refusal != nil {
 		return
@@ -27,7 +27,7 @@ func (b *build) serve(p *gatewayState) {
 	for port, listeners := range byPort {
 		protocol := listeners[0].protocol
 		if slices.ContainsFunc(listeners, func(l *listener) bool { return l.protocol != protocol }) {
-			continue // a port has one protocol, and none is picked as the winner
+			continue // a port has one protocol, and a conflict has no winner
 		}
 		served := model.Listener{Gateway: p.name, Port: port, Protocol: protocol, Addresses: p.addresses}
 		if protocol == model.HTTP {
@@ -50,9 +50,9 @@ func (b *build) plainChain(gateway fleet.ObjectName, listeners []*listener) mode
 	return chain
 }
 
-// secureChains gives each hostname of an HTTPS port its chain. A hostname
-// whose listeners are broken gets one that closes every connection, so that
-// its clients never reach a wider chain.
+// secureChains are the chains of an HTTPS port, one for each hostname. The chain
+// of a hostname whose listeners are broken closes every connection, so that its
+// clients never reach a wider chain.
 func (b *build) secureChains(gateway fleet.ObjectName, listeners []*listener) []model.Chain {
 	owners := ownersOf(listeners)
 	all := slices.Sorted(maps.Keys(owners))
@@ -82,8 +82,8 @@ func (b *build) secureChains(gateway fleet.ObjectName, listeners []*listener) []
 	return chains
 }
 
-// ownersOf gives each hostname of a port its listener. Where several claim
-// one, all are broken and any stands for it.
+// ownersOf are the listeners of a port by hostname. If several listeners have one
+// hostname, all of them are broken, and any of them owns it.
 func ownersOf(listeners []*listener) map[string]*listener {
 	owners := make(map[string]*listener, len(listeners))
 	for _, l := range listeners {
@@ -94,8 +94,8 @@ func ownersOf(listeners []*listener) map[string]*listener {
 	return owners
 }
 
-// collectHosts adds the hosts of a listener, its own one also without routes.
-// A host belongs to the most specific listener that covers it and to no other
+// collectHosts adds the hosts of a listener. The listener's own host is added even
+// without routes. A host belongs only to the most specific listener that covers it
 // (listener isolation, GEP-1713 and apis/v1 GatewaySpec.Listeners).
 func collectHosts(l *listener, owners map[string]*listener, hosts map[string][]*route) {
 	if _, found := hosts[l.host]; !found {
@@ -108,7 +108,7 @@ func collectHosts(l *listener, owners map[string]*listener, hosts map[string][]*
 		if ownerOf(a.host, owners) != l {
 			continue
 		}
-		routes := hosts[a.host] // once, however many parentRefs and hostnames lead here
+		routes := hosts[a.host] // a route is added once, however many of its parentRefs and hostnames match
 		if len(routes) == 0 || routes[len(routes)-1] != a.route {
 			hosts[a.host] = append(routes, a.route)
 		}
@@ -123,8 +123,8 @@ func ownerOf(host string, owners map[string]*listener) (owner *listener) {
 	return owner
 }
 
-// virtualHosts merges the rules of all routes of each host. Routes come by
-// age, so what ties stays in the order that the Gateway API wants.
+// virtualHosts merges the rules of all routes of each host. Routes are in order of
+// age, so equal matches stay in the Gateway API's order.
 func (b *build) virtualHosts(gateway fleet.ObjectName, hosts map[string][]*route) []model.VirtualHost {
 	served := make([]model.VirtualHost, 0, len(hosts))
 	for host, routes := range hosts {
@@ -148,7 +148,7 @@ func (b *build) virtualHosts(gateway fleet.ObjectName, hosts map[string][]*route
 	return served
 }
 
-// emit puts a route's assignments into the Model, once.
+// emit adds a route's assignments to the Model, once.
 func (b *build) emit(r *route) {
 	if !r.emitted {
 		r.emitted = true
@@ -156,7 +156,7 @@ func (b *build) emit(r *route) {
 	}
 }
 
-// addSecrets puts into the Model the certificates that its chains name.
+// addSecrets adds the certificates that chains name to the Model.
 func (b *build) addSecrets() {
 	used := map[string]bool{}
 	for i := range b.model.Listeners {
@@ -175,7 +175,7 @@ func (b *build) addSecrets() {
 	}
 }
 
-// addressesOf are what EdgePools hold for a Gateway, by pool.
+// addressesOf are the addresses allocated to a Gateway, by pool.
 func (b *build) addressesOf(p *gatewayState) []model.Address {
 	var addresses []model.Address
 	for i := range b.in.Pools {

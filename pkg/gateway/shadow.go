@@ -11,8 +11,8 @@ import (
 	"crossway.dev/crossway/pkg/gateway/model"
 )
 
-// shadow is a match of a route that never applies on a host, because a route
-// that comes before has the same.
+// shadow is a match of a route that never applies on a host, because a route that
+// comes earlier has the same match.
 type shadow struct {
 	gateway fleet.ObjectName
 	host    string
@@ -20,8 +20,8 @@ type shadow struct {
 	by      fleet.RouteRef
 }
 
-// findShadows finds the rules of a host that never apply, in the order in
-// which they are tried. A route that repeats itself harms nobody.
+// findShadows are the rules of a host that never apply, in precedence order. A
+// match that a route repeats itself is not reported.
 func findShadows(gateway fleet.ObjectName, host model.VirtualHost) []shadow {
 	var shadows []shadow
 	first := make(map[string]fleet.RouteRef, len(host.Rules))
@@ -39,7 +39,7 @@ func findShadows(gateway fleet.ObjectName, host model.VirtualHost) []shadow {
 	return shadows
 }
 
-// matchKey is equal for matches that the same requests meet.
+// matchKey is equal for matches that select the same requests.
 func matchKey(m *model.Match) string {
 	var key strings.Builder
 	fmt.Fprintf(&key, "%s %q %q", m.Path.Kind, m.Path.Value, m.Method)
@@ -52,8 +52,8 @@ func matchKey(m *model.Match) string {
 	return key.String()
 }
 
-// reportShadows tells routes which of their matches never apply, towards the
-// parents where that is so.
+// reportShadows adds the condition Shadowed to the reports on routes, for each
+// parent at which a match never applies.
 func (b *build) reportShadows() {
 	slices.SortFunc(b.shadows, func(x, y shadow) int {
 		return cmp.Or(x.origin.Route.Compare(y.origin.Route), x.gateway.Compare(y.gateway),

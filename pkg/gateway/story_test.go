@@ -25,8 +25,8 @@ import (
 // kind= and name= pick. Every story begins with class "crossway".
 func TestStories(t *testing.T) {
 	datadriven.Walk(t, "testdata/stories", func(t *testing.T, path string) {
-		world := newWorld(t)
-		datadriven.RunTest(t, path, world.run)
+		f := newFixture(t)
+		datadriven.RunTest(t, path, f.run)
 	})
 }
 
@@ -69,20 +69,20 @@ metadata: {name: store, namespace: shop}
 spec: {ports: [{name: web, port: 80}]}
 `
 
-// world is the Input of a story.
-type world struct {
+// fixture is the Input of a story.
+type fixture struct {
 	t        *testing.T
 	in       Input
 	progress Progress
 }
 
-func newWorld(t *testing.T) *world {
-	w := &world{t: t, progress: Progress{}}
-	w.add(`{kind: GatewayClass, metadata: {name: crossway}, spec: {controllerName: crossway.dev/gateway}}`)
-	return w
+func newFixture(t *testing.T) *fixture {
+	f := &fixture{t: t, progress: Progress{}}
+	f.add(`{kind: GatewayClass, metadata: {name: crossway}, spec: {controllerName: crossway.dev/gateway}}`)
+	return f
 }
 
-func (w *world) run(t *testing.T, d *datadriven.TestData) string {
+func (f *fixture) run(t *testing.T, d *datadriven.TestData) string {
 	arg := func(key string) string {
 		var v string
 		if d.HasArg(key) {
@@ -92,27 +92,27 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 	}
 	switch d.Cmd {
 	case "add":
-		w.add(d.Input)
+		f.add(d.Input)
 		return ""
 	case "base":
-		w.add(baseObjects)
+		f.add(baseObjects)
 		return ""
 	case "secret": // secret name=infra/shop kind=good
-		w.addSecret(arg("name"), arg("kind"))
+		f.addSecret(arg("name"), arg("kind"))
 		return ""
 	case "certificate": // whether a Secret is refused, and why
 		secret := corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "infra", Name: "cert"}, Data: certificate(t, arg("kind"))}
-		if fault := certificateFault(&secret); fault != "" {
-			return fault + "\n"
+		if problem := certificateProblem(&secret); problem != "" {
+			return problem + "\n"
 		}
 		return "ok\n"
 	case "remove": // remove kind=HTTPRoute name=shop/store
-		w.remove(arg("kind"), arg("name"))
+		f.remove(arg("kind"), arg("name"))
 		return ""
 	case "nack": // nack kind=HTTPRoute name=shop/store generation=1
 		var generation int64
 		d.ScanArgs(t, "generation", &generation)
-		w.in.Nacks = append(w.in.Nacks, Nack{Ref: condition.Ref{Kind: condition.Kind(arg("kind")), Name: objectName(arg("name")), Generation: generation}, Message: d.Input})
+		f.in.Nacks = append(f.in.Nacks, Nack{Ref: condition.Ref{Kind: condition.Kind(arg("kind")), Name: objectName(arg("name")), Generation: generation}, Message: d.Input})
 		return ""
 	case "programmed": // programmed gateway=infra/shared generation=1 connected=2 acked=2 unserved=eu
 		var p Programming
@@ -122,60 +122,60 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 		if unserved := arg("unserved"); unserved != "" {
 			p.Unserved = []string{unserved}
 		}
-		w.progress[objectName(arg("gateway"))] = p
+		f.progress[objectName(arg("gateway"))] = p
 		return ""
 	case "crds":
-		w.in.CRDVersion = arg("version")
+		f.in.CRDVersion = arg("version")
 		return ""
 	case "allocate":
-		return w.allocate()
+		return f.allocate()
 	case "rule": // whether one rule of a route is refused, and why
-		return w.judgeRule(d.Input)
+		return f.ruleProblem(d.Input)
 	case "build":
-		return model.Describe(Build(w.in).Model)
+		return model.Describe(Build(f.in).Model)
 	case "status":
-		return describeReports(Report(Build(w.in), w.progress), arg("kind"), arg("name"))
+		return describeReports(Report(Build(f.in), f.progress), arg("kind"), arg("name"))
 	default:
 		t.Fatalf("unknown command %q", d.Cmd)
 		return ""
 	}
 }
 
-func (w *world) add(text string) {
+func (f *fixture) add(text string) {
 	for _, document := range strings.Split(strings.TrimSpace(text), "\n---\n") {
 		var kind metav1.TypeMeta
 		if err := yaml.Unmarshal([]byte(document), &kind); err != nil {
-			w.t.Fatalf("%v in:\n%s", err, document)
+			f.t.Fatalf("%v in:\n%s", err, document)
 		}
 		switch kind.Kind {
 		case "GatewayClass":
-			addTo(w.t, &w.in.GatewayClasses, document)
+			addTo(f.t, &f.in.GatewayClasses, document)
 		case "Gateway":
-			addTo(w.t, &w.in.Gateways, document)
+			addTo(f.t, &f.in.Gateways, document)
 		case "GatewayParameters":
-			addTo(w.t, &w.in.Parameters, document)
+			addTo(f.t, &f.in.Parameters, document)
 		case "HTTPRoute":
-			routes := objectsOf(w.in.Routes)
-			addTo(w.t, &routes, document)
-			w.in.Routes = adapted(routes)
+			routes := objectsOf(f.in.Routes)
+			addTo(f.t, &routes, document)
+			f.in.Routes = adapted(routes)
 		case "ReferenceGrant":
-			addTo(w.t, &w.in.Grants, document)
+			addTo(f.t, &f.in.Grants, document)
 		case "Namespace":
-			addTo(w.t, &w.in.Namespaces, document)
+			addTo(f.t, &f.in.Namespaces, document)
 		case "Secret":
-			addTo(w.t, &w.in.Secrets, document)
+			addTo(f.t, &f.in.Secrets, document)
 		case "FleetService":
-			addTo(w.t, &w.in.Imports, document)
+			addTo(f.t, &f.in.Imports, document)
 		case "ServiceImport":
-			addTo(w.t, &w.in.ServiceImports, document)
+			addTo(f.t, &f.in.ServiceImports, document)
 		case "Service":
-			addTo(w.t, &w.in.Services, document)
+			addTo(f.t, &f.in.Services, document)
 		case "BackendPolicy":
-			addTo(w.t, &w.in.Policies, document)
+			addTo(f.t, &f.in.Policies, document)
 		case "EdgePool":
-			addTo(w.t, &w.in.Pools, document)
+			addTo(f.t, &f.in.Pools, document)
 		default:
-			w.t.Fatalf("unknown kind %q", kind.Kind)
+			f.t.Fatalf("unknown kind %q", kind.Kind)
 		}
 	}
 }
@@ -208,24 +208,24 @@ func objectsOf(routes []*Route) (objects []gatewayv1.HTTPRoute) {
 	return objects
 }
 
-func (w *world) remove(kind, name string) {
+func (f *fixture) remove(kind, name string) {
 	switch kind {
 	case "GatewayClass":
-		w.in.GatewayClasses = without[gatewayv1.GatewayClass](w.in.GatewayClasses, "/"+name)
+		f.in.GatewayClasses = without[gatewayv1.GatewayClass](f.in.GatewayClasses, "/"+name)
 	case "Gateway":
-		w.in.Gateways = without[gatewayv1.Gateway](w.in.Gateways, name)
+		f.in.Gateways = without[gatewayv1.Gateway](f.in.Gateways, name)
 	case "HTTPRoute":
-		w.in.Routes = adapted(without[gatewayv1.HTTPRoute](objectsOf(w.in.Routes), name))
+		f.in.Routes = adapted(without[gatewayv1.HTTPRoute](objectsOf(f.in.Routes), name))
 	case "ReferenceGrant":
-		w.in.Grants = without[gatewayv1beta1.ReferenceGrant](w.in.Grants, name)
+		f.in.Grants = without[gatewayv1beta1.ReferenceGrant](f.in.Grants, name)
 	case "Secret":
-		w.in.Secrets = without[corev1.Secret](w.in.Secrets, name)
+		f.in.Secrets = without[corev1.Secret](f.in.Secrets, name)
 	case "FleetService":
-		w.in.Imports = without[v1alpha1.FleetService](w.in.Imports, name)
+		f.in.Imports = without[v1alpha1.FleetService](f.in.Imports, name)
 	case "ServiceImport":
-		w.in.ServiceImports = without[mcsv1beta1.ServiceImport](w.in.ServiceImports, name)
+		f.in.ServiceImports = without[mcsv1beta1.ServiceImport](f.in.ServiceImports, name)
 	default:
-		w.t.Fatalf("cannot remove a %q", kind)
+		f.t.Fatalf("cannot remove a %q", kind)
 	}
 }
 
@@ -250,17 +250,17 @@ func objectName(text string) fleet.ObjectName {
 }
 
 // allocate records what Allocate gives, as the hub does.
-func (w *world) allocate() string {
+func (f *fixture) allocate() string {
 	var out bytes.Buffer
-	for _, pool := range Allocate(w.in) {
+	for _, pool := range Allocate(f.in) {
 		fmt.Fprintf(&out, "%s:", pool.Name)
 		for _, a := range pool.Status.Allocations {
 			fmt.Fprintf(&out, " %s/%s=%s", a.Gateway.Namespace, a.Gateway.Name, a.Address)
 		}
 		fmt.Fprintln(&out)
-		for i := range w.in.Pools {
-			if w.in.Pools[i].Name == pool.Name {
-				w.in.Pools[i] = pool
+		for i := range f.in.Pools {
+			if f.in.Pools[i].Name == pool.Name {
+				f.in.Pools[i] = pool
 			}
 		}
 	}
@@ -270,17 +270,17 @@ func (w *world) allocate() string {
 	return out.String()
 }
 
-func (w *world) judgeRule(text string) string {
+func (f *fixture) ruleProblem(text string) string {
 	rule := gatewayv1.HTTPRouteRule{BackendRefs: []gatewayv1.HTTPBackendRef{{BackendRef: gatewayv1.BackendRef{
 		BackendObjectReference: gatewayv1.BackendObjectReference{Name: "store", Port: new(gatewayv1.PortNumber(80))},
 	}}}}
 	if err := yaml.UnmarshalStrict([]byte(text), &rule); err != nil {
-		w.t.Fatalf("%v in:\n%s", err, text)
+		f.t.Fatalf("%v in:\n%s", err, text)
 	}
 	route := gatewayv1.HTTPRoute{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "judged"}}
 	route.Spec.Rules = []gatewayv1.HTTPRouteRule{rule}
-	if fault := (httpRoute{&route}).plan().rules[0].fault; fault != "" {
-		return strings.TrimPrefix(fault, "rules[0]: ") + "\n"
+	if problem := (httpRoute{&route}).plan().rules[0].problem; problem != "" {
+		return strings.TrimPrefix(problem, "rules[0]: ") + "\n"
 	}
 	return "ok\n"
 }

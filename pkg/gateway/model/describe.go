@@ -6,7 +6,8 @@ import (
 	"strings"
 )
 
-// Describe is a Model in lines of text, for people: a Secret is its name alone.
+// Describe is a Model as lines of text, for people. Of a Secret it has only the
+// name.
 func Describe(m Model) string {
 	var out strings.Builder
 	for _, l := range m.Listeners {

@@ -1,10 +1,10 @@
-// Package model is what a Gateway API configuration means, said without
-// Kubernetes and without Envoy: listeners, hosts, rules in the order in which
-// they match, and the assignments that rules send requests to. It is plain
-// data and a leaf; gateway.Build makes it and lbsync.Program reads it.
+// Package model is the configuration of edges in terms of neither Kubernetes nor
+// Envoy: listeners, hosts, rules in precedence order, and the assignments that
+// rules send requests to. It is plain data. gateway.Build makes it, and
+// lbsync.Program reads it.
 //
-// It never holds an endpoint or a share: those meet an Assignment in
-// lbsync.Assign, so an endpoint that changes never needs a Build.
+// It has no endpoints and no traffic shares: lbsync.Assign adds these to
+// Assignments, so a changed endpoint never needs a Build.
 //
 // Example: a route sending all of store.example.com to the import shop/store:
 //

@@ -7,7 +7,7 @@ import (
 	"crossway.dev/crossway/pkg/fleet"
 )
 
-// Model is everything that all edges of the fleet are to serve. Every slice is
+// Model is the configuration that all edges of the fleet serve. Every slice is
 // sorted by its key, so equal configurations are deeply equal.
 type Model struct {
 	Listeners   []Listener     // by Gateway, then Port
@@ -16,7 +16,7 @@ type Model struct {
 	Imports     []ImportPolicy // by Backend; how requests for each import are distributed
 }
 
-// Protocol is what a Listener speaks to clients.
+// Protocol is the protocol between clients and a Listener.
 type Protocol string
 
 const (
@@ -27,8 +27,8 @@ const (
 	UDP   Protocol = "UDP"
 )
 
-// Listener is one port of one Gateway, on the Gateway's address in every pool
-// that it is exposed in. Gateway API listeners of one port are merged into it.
+// Listener is one port of one Gateway, on the Gateway's address in every EdgePool
+// that serves it. It merges the Gateway API listeners of the port.
 type Listener struct {
 	Gateway   fleet.ObjectName
 	Port      uint16
@@ -39,7 +39,7 @@ type Listener struct {
 	UDP *L4Forward
 }
 
-// Address is where one EdgePool serves the Gateway.
+// Address is the Gateway's address in one EdgePool.
 type Address struct {
 	Pool    string
 	Address netip.Addr
@@ -49,23 +49,24 @@ type Address struct {
 // TCP port. It either serves HTTP (Hosts, Misdirected) or forwards TCP, unless
 // it rejects all connections.
 type Chain struct {
-	// Name is unique within the listener: the Gateway API listener's name
-	// (the first of them in an HTTP chain, which merges all of the port).
+	// Name is unique within the listener: the name of the Gateway API listener. An
+	// HTTP chain merges all listeners of the port and has the name of the first.
 	Name string
 	// ServerName is the SNI that selects the chain: exact, "*.example.com", or
 	// empty for any. Always empty in an HTTP chain.
 	ServerName string
-	// Secrets names what certificates the chain serves; empty in an HTTP chain.
+	// Secrets are the names of the chain's certificates; empty in an HTTP chain.
 	Secrets []string
-	// Reject closes every connection: the listener is broken, and its server
-	// name must not fall through into a wider chain (fail closed).
+	// Reject closes every connection: the listener is broken, and connections for
+	// its server name must not fall through to a wider chain (fail closed).
 	Reject bool
-	// Hosts are the virtual hosts, by Hostname. The host of a listener without
-	// routes is present without rules, so that it answers 404 and no wider
-	// host takes its requests (listener isolation).
+	// Hosts are the virtual hosts, by Hostname. A listener without routes has a host
+	// without rules, so that its requests are answered 404 and do not fall through
+	// to a wider host (listener isolation).
 	Hosts []VirtualHost
-	// Misdirected are hostnames answered 421: other chains of this port serve
-	// them (RFC 9110 section 15.5.20). Sorted; "*" for all that Hosts lack.
+	// Misdirected are the hostnames that are answered 421, because other chains of
+	// this port serve them (RFC 9110 section 15.5.20). Sorted; "*" is every hostname
+	// that is not in Hosts.
 	Misdirected []string
 	// TCP forwards connections. Nil: the chain serves HTTP. With Secrets, TLS ends
 	// at the edge; without, its bytes are passed on.
@@ -78,14 +79,14 @@ type L4Forward struct {
 	Targets []L4Target // sum of weights > 0
 }
 
-// L4Target is an assignment with its part. An empty Assignment is the part of
-// backends that cannot be used: its connections are closed.
+// L4Target is an assignment with its weight. An empty Assignment stands for
+// unusable backends: their connections are closed.
 type L4Target struct {
 	Assignment string
 	Weight     uint32
 }
 
-// VirtualHost is one hostname and its rules in the order in which they are tried.
+// VirtualHost is one hostname and its rules in precedence order.
 type VirtualHost struct {
 	Hostname string // lower case; exact, "*.example.com" (any number of labels), or "*"
 	Rules    []Rule // in Gateway API precedence; no match is 404
@@ -100,7 +101,7 @@ func RouteName(route fleet.RouteRef) string {
 	return route.String()
 }
 
-// Origin says which rule of which route something comes from.
+// Origin is the match of a route that a Rule was made of.
 type Origin struct {
 	Route      fleet.RouteRef
 	Generation int64
@@ -109,7 +110,7 @@ type Origin struct {
 	Match      int    // index in spec.rules[].matches
 }
 
-// Rule is one match and what happens to the requests that meet it. Exactly one
+// Rule is one match and the action for the requests that it selects. Exactly one
 // of Forward, Redirect and Respond is set.
 type Rule struct {
 	Origin   Origin
@@ -123,10 +124,10 @@ type Rule struct {
 	Rewrite        *Rewrite
 	Mirrors        []Mirror
 	Timeout        *time.Duration // whole request; nil: none, 0: none
-	BackendTimeout *time.Duration // each try; nil or 0: none. Its assignments have it, too
+	BackendTimeout *time.Duration // each try; nil or 0: none. Also Timeout of the rule's assignments
 }
 
-// PathKind is how a path is compared.
+// PathKind is the way in which a path is compared.
 type PathKind string
 
 const (
@@ -149,7 +150,7 @@ type ValueMatch struct {
 	Regex bool
 }
 
-// Match is met when all its parts are.
+// Match selects the requests that satisfy all its parts.
 type Match struct {
 	Path    PathMatch
 	Method  string // empty: any
@@ -157,15 +158,15 @@ type Match struct {
 	Query   []ValueMatch
 }
 
-// Forward sends requests to Targets in proportion to their weights. One target
-// is the common case: backends that need nothing of their own share one
-// assignment, in which weights are exact and follow health.
+// Forward sends requests to Targets in proportion to their weights. One target is
+// the common case: backends without filters share one assignment, in which
+// weights are exact and follow health.
 type Forward struct {
 	Targets []Target // sum of weights > 0
 }
 
-// Target is an assignment with its part of a rule's requests. An empty
-// Assignment is the part of backends that cannot be used: it is answered 500.
+// Target is an assignment with its weight among a rule's targets. An empty
+// Assignment stands for unusable backends: their requests are answered 500.
 type Target struct {
 	Assignment string
 	Weight     uint32
@@ -173,7 +174,7 @@ type Target struct {
 	Response   HeaderChanges
 }
 
-// Redirect answers with a Location. Empty fields keep the request's own.
+// Redirect is a response with a Location. Empty fields keep the request's values.
 type Redirect struct {
 	Scheme     string
 	Hostname   string
@@ -182,13 +183,13 @@ type Redirect struct {
 	StatusCode int // 301, 302, 303, 307, 308
 }
 
-// Respond answers by itself.
+// Respond is a fixed response.
 type Respond struct {
 	StatusCode int
 	Body       string
 }
 
-// Rewrite changes the request that is sent on.
+// Rewrite changes the request that is forwarded.
 type Rewrite struct {
 	Hostname string
 	Path     *PathChange
@@ -213,14 +214,14 @@ type Header struct {
 	Value string
 }
 
-// Mirror sends a copy of Numerator in Denominator requests and ignores its answer.
+// Mirror sends a copy of Numerator of Denominator requests and ignores the response.
 type Mirror struct {
 	Assignment  string
 	Numerator   uint32
 	Denominator uint32
 }
 
-// BackendProtocol is what a backend's port speaks.
+// BackendProtocol is the protocol of a backend's port.
 type BackendProtocol string
 
 const (
@@ -228,25 +229,24 @@ const (
 	H2C   BackendProtocol = "H2C" // HTTP/2 without TLS by prior knowledge
 )
 
-// Assignment is a set of backends that one Envoy cluster answers for. Its Key
-// depends on the route and on which backends there are, never on weights: a
-// changed weight is an endpoint update, changed backends are a new assignment,
-// so that requests never meet the wrong backends half way (make before break).
+// Assignment is the set of backends of one Envoy cluster. Its Key depends on the
+// route and its backends, never on weights. A changed weight is an endpoint
+// update. Changed backends are a new assignment, so that requests never reach the
+// wrong backends during a change (make before break).
 type Assignment struct {
 	Key      string // at most 200 characters, [a-z0-9./-]
 	Route    fleet.RouteRef
 	Backends []WeightedBackend // in order of Backend, Port; weights sum > 0
-	// Fallback are the backends of the rule's other targets, in the same order,
-	// which take over from those of Backends that are dead, in proportion to all
-	// weights. None has the name of one of Backends. Like weights, they are a
-	// matter of endpoints.
+	// Fallback are the backends of the rule's other targets, in the same order. They
+	// take over from dead Backends, in proportion to all weights. None has the name
+	// of one of Backends. A changed Fallback is an endpoint update.
 	Fallback []WeightedBackend
 	Protocol BackendProtocol
 	Timeout  time.Duration  // of each try; 0: none
 	Policy   *ClusterPolicy // nil: none
 }
 
-// WeightedBackend is one backend's part of an assignment.
+// WeightedBackend is one backend of an assignment.
 type WeightedBackend struct {
 	Backend  fleet.Backend
 	Port     int32  // of the import or Service
@@ -258,13 +258,13 @@ type WeightedBackend struct {
 }
 
 // ClusterPolicy are the settings of an Envoy cluster that policies may change.
-// It goes from the reader of a policy to the cluster as one value: what is
-// between them compares it whole, and knows none of its fields but HealthCheck.
+// It is passed from the reader of a policy to the cluster as one value. The code
+// between them compares it as a whole and uses no field except HealthCheck.
 type ClusterPolicy struct {
-	HealthCheck *HealthCheck // of those backends that are not Unchecked; nil: none
+	HealthCheck *HealthCheck // of the backends that are not Unchecked; nil: none
 }
 
-// Check is the HealthCheck; nil where there is no policy or none in it.
+// Check is the HealthCheck; nil if there is no policy or it has none.
 func (p *ClusterPolicy) Check() *HealthCheck {
 	if p == nil {
 		return nil
@@ -279,12 +279,12 @@ type HealthCheck struct {
 	Path     string // HTTP GET, healthy on 200; empty: TCP connect
 }
 
-// Mode is how demand meets capacity.
+// Mode is the way in which requests are distributed among clusters.
 type Mode string
 
 const (
 	Waterfall Mode = "Waterfall" // nearest region first, overflow to the next
-	Spray     Mode = "Spray"     // all members of the world in proportion to capacity
+	Spray     Mode = "Spray"     // all members of the fleet in proportion to capacity
 )
 
 // ImportPolicy is the policy of one import. Imports without a policy have no rate
@@ -293,21 +293,21 @@ type ImportPolicy struct {
 	Backend fleet.Backend
 	Rate    float64 // requests per second that one endpoint takes; 0: no limit
 	Mode    Mode
-	// Policy is the BackendPolicy that sets this, at Generation. Its status reports when
-	// the import overflows.
+	// Policy is the BackendPolicy of these settings, at Generation. Its status reports
+	// when the import overflows.
 	Policy     fleet.ObjectName
 	Generation int64
 }
 
-// Secret is a certificate with its key. It redacts itself when printed.
+// Secret is a certificate with its key. Printing it does not show the key.
 type Secret struct {
 	Name        string // "namespace/name"
 	Certificate []byte // PEM chain
 	PrivateKey  []byte // PEM
 }
 
-// String hides the key.
+// String omits the key.
 func (s Secret) String() string { return "Secret " + s.Name + " [redacted]" }
 
-// GoString hides the key from %#v, too.
+// GoString omits the key for %#v.
 func (s Secret) GoString() string { return s.String() }

@@ -1,8 +1,8 @@
 package model
 
-// SameSlice says whether two slices are one: of the same length and in the same
-// memory, or both empty. Nobody changes a slice that is in a Model, or that a
-// Model was made of, so that one slice is one content.
+// SameSlice says whether two slices have the same length and the same memory, or
+// are both empty. Slices in a Model, and slices that a Model was made of, are
+// never changed, so the same slice has the same content.
 func SameSlice[T any](a, b []T) bool {
 	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
 }
