@@ -29,8 +29,8 @@ import (
 
 func TestMain(m *testing.M) { envtestkit.Main(m) }
 
-// patience is how long a test waits for what must come.
-const patience = 20 * time.Second
+// timeout is how long a test waits for a state.
+const timeout = 20 * time.Second
 
 func check(t testing.TB, err error) {
 	t.Helper()
@@ -39,14 +39,14 @@ func check(t testing.TB, err error) {
 	}
 }
 
-// until waits for a state of the world outside of the test's process.
+// until waits for a state outside of the test's process.
 func until(t testing.TB, what string, met func() bool) {
 	t.Helper()
 	began := time.Now()
 	defer func() { t.Logf("%s: after %s", what, time.Since(began).Round(time.Millisecond)) }()
-	for end := time.Now().Add(patience); !met(); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(timeout); !met(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("%s: not within %s", what, patience)
+			t.Fatalf("%s: not within %s", what, timeout)
 		}
 	}
 }

@@ -60,7 +60,7 @@ func TestSize(t *testing.T) {
 	f.startHub()
 	until(t, "ready", f.ready)
 	edge := f.startFakeEdge()
-	for edge.count(resourcev3.EndpointType) < *imports { // all exports are new: each is merged, written and told
+	for edge.count(resourcev3.EndpointType) < *imports { // all exports are new: each is merged, written and reported
 		time.Sleep(10 * time.Millisecond)
 	}
 	t.Logf("first start: %s until all is there; %s", time.Since(began), f.memory())

@@ -230,7 +230,7 @@ func (b *build) resolveMirrors(r *routeResult, plan *rulePlan) []model.Mirror {
 
 // assignment adds the route's assignment for a group and returns its key. Groups
 // with equal backends, weights, fallback and timeout share an assignment. Groups
-// with equal backends but other weights, fallback or timeout are told apart by an
+// with equal backends but other weights, fallback or timeout have keys with an
 // ordinal.
 func (r *routeResult) assignment(g *clusterGroup) string {
 	slices.SortFunc(g.backends, backendOrder)

@@ -22,7 +22,7 @@ func isTrue(kind string) condition.Condition {
 // Gateway and GatewayClass pass the API server's schema with everything set,
 // and listeners follow the spec: those that left it leave the status.
 func TestGateway(t *testing.T) {
-	r := newRoom(t)
+	r := newFixture(t)
 	class := &gatewayv1.GatewayClass{ObjectMeta: metav1.ObjectMeta{Name: r.namespace}, Spec: gatewayv1.GatewayClassSpec{ControllerName: v1alpha1.GatewayController}}
 	r.must(r.api.Create(t.Context(), class))
 	gateway := &gatewayv1.Gateway{
@@ -68,8 +68,8 @@ func TestGateway(t *testing.T) {
 	}
 }
 
-// Two rooms speak about one policy, each in its own condition type; neither
-// takes the other's away, also when only one of them has spoken so far.
+// Two sources report on one policy, each in its own condition type; neither
+// removes the other's, also when only one of them has reported so far.
 func TestTwoSources(t *testing.T) {
 	build := &Source{name: "build", types: map[string]bool{"Accepted": true}}
 	load := &Source{name: "load", types: map[string]bool{"Overflowing": true}}
@@ -118,8 +118,8 @@ func TestLongMessage(t *testing.T) {
 	}
 }
 
-// A status that another room writes is not the writer's to touch: the Keeper
-// alone writes an EdgePool's.
+// The writer writes no status that another package writes: that of an EdgePool
+// is the PoolStatusWriter's.
 func TestKinds(t *testing.T) {
 	for _, kind := range []condition.Kind{condition.GatewayClass, condition.Gateway, condition.HTTPRoute, condition.BackendPolicy} {
 		if _, err := newObject(kind); err != nil {

@@ -28,9 +28,9 @@ func TestMain(m *testing.M) { envtestkit.Main(m) }
 
 var noon = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 
-// room is a namespace on the API server, a Writer on a hand-moved clock, and
+// fixture is a namespace on the API server, a Writer on a hand-moved clock, and
 // the source of Build's conditions.
-type room struct {
+type fixture struct {
 	*testing.T
 	api       client.WithWatch
 	namespace string
@@ -39,7 +39,7 @@ type room struct {
 	source    *Source
 }
 
-func newRoom(t *testing.T) room {
+func newFixture(t *testing.T) fixture {
 	t.Helper()
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, gatewayv1.Install, v1alpha1.AddToScheme} {
@@ -55,13 +55,13 @@ func newRoom(t *testing.T) room {
 	if err := api.Create(t.Context(), namespace); err != nil {
 		t.Fatal(err)
 	}
-	r := room{T: t, api: api, namespace: namespace.Name, clock: clocktesting.NewFakePassiveClock(noon)}
+	r := fixture{T: t, api: api, namespace: namespace.Name, clock: clocktesting.NewFakePassiveClock(noon)}
 	r.writer = New(Options{Client: api, Clock: r.clock})
 	r.source = r.writer.Source("gateway", "Accepted", "Programmed", "ResolvedRefs", "PartiallyInvalid")
 	return r
 }
 
-func (r room) must(err error) {
+func (r fixture) must(err error) {
 	r.Helper()
 	if err != nil {
 		r.Fatal(err)
@@ -69,7 +69,7 @@ func (r room) must(err error) {
 }
 
 // route creates a route with one parentRef to each Gateway named.
-func (r room) route(name string, gateways ...string) *gatewayv1.HTTPRoute {
+func (r fixture) route(name string, gateways ...string) *gatewayv1.HTTPRoute {
 	r.Helper()
 	route := &gatewayv1.HTTPRoute{ObjectMeta: metav1.ObjectMeta{Namespace: r.namespace, Name: name}}
 	for _, g := range gateways {
@@ -79,12 +79,12 @@ func (r room) route(name string, gateways ...string) *gatewayv1.HTTPRoute {
 	return route
 }
 
-func (r room) ref(kind condition.Kind, name string, generation int64) condition.Ref {
+func (r fixture) ref(kind condition.Kind, name string, generation int64) condition.Ref {
 	return condition.Ref{Kind: kind, Name: fleet.ObjectName{Namespace: r.namespace, Name: name}, Generation: generation}
 }
 
 // accepted is a report that one parent accepts the route, with this message.
-func (r room) accepted(name string, generation int64, gateway, message string) condition.Report {
+func (r fixture) accepted(name string, generation int64, gateway, message string) condition.Report {
 	return condition.Report{
 		Ref: r.ref(condition.HTTPRoute, name, generation),
 		Parents: []condition.ParentReport{{
@@ -94,7 +94,7 @@ func (r room) accepted(name string, generation int64, gateway, message string) c
 	}
 }
 
-func (r room) write(reports ...condition.Report) {
+func (r fixture) write(reports ...condition.Report) {
 	r.Helper()
 	r.source.Report(reports)
 	for _, report := range reports {
@@ -102,7 +102,7 @@ func (r room) write(reports ...condition.Report) {
 	}
 }
 
-func (r room) stored(name string) *gatewayv1.HTTPRoute {
+func (r fixture) stored(name string) *gatewayv1.HTTPRoute {
 	r.Helper()
 	route := &gatewayv1.HTTPRoute{}
 	r.must(r.api.Get(r.Context(), client.ObjectKey{Namespace: r.namespace, Name: name}, route))
@@ -130,7 +130,7 @@ func expect(t *testing.T, got, want string) {
 
 // foreign adds another controller's parent status, and a condition of a third
 // party to ours.
-func (r room) foreign(name string) {
+func (r fixture) foreign(name string) {
 	r.Helper()
 	route := r.stored(name)
 	other := metav1.Condition{Type: "Accepted", Status: "True", Reason: "Accepted", Message: "other's", LastTransitionTime: metav1.NewTime(noon)}
@@ -150,7 +150,7 @@ func (r room) foreign(name string) {
 // A route with two owners: each keeps its own, and lastTransitionTime moves
 // only with the status, not with the message or the generation.
 func TestOthersAreKept(t *testing.T) {
-	r := newRoom(t)
+	r := newFixture(t)
 	r.route("web", "ours", "theirs")
 	r.write(r.accepted("web", 1, "ours", "first"))
 	r.foreign("web")
@@ -179,7 +179,7 @@ func TestOthersAreKept(t *testing.T) {
 
 // A condition type that its source no longer reports goes away.
 func TestTypesComeAndGo(t *testing.T) {
-	r := newRoom(t)
+	r := newFixture(t)
 	r.route("web", "ours")
 	report := r.accepted("web", 1, "ours", "")
 	report.Parents[0].Conditions = append(report.Parents[0].Conditions,
@@ -195,7 +195,7 @@ func TestTypesComeAndGo(t *testing.T) {
 // Saying the same again writes nothing, also for a Writer that has just
 // started; a status that somebody took away is written again on Recheck.
 func TestEqualIsNotWritten(t *testing.T) {
-	r := newRoom(t)
+	r := newFixture(t)
 	r.route("web", "ours")
 	r.write(r.accepted("web", 1, "ours", "same"))
 	before := r.stored("web").ResourceVersion
@@ -221,7 +221,7 @@ func TestEqualIsNotWritten(t *testing.T) {
 // A replica that is behind does not overwrite the verdict on a newer spec, and
 // an object made again under its name does not get its predecessor's.
 func TestOlderGenerationIsSkipped(t *testing.T) {
-	r := newRoom(t)
+	r := newFixture(t)
 	r.route("web", "ours")
 	route := r.stored("web")
 	route.Spec.Hostnames = []gatewayv1.Hostname{"a.example.com"}
@@ -236,7 +236,7 @@ func TestOlderGenerationIsSkipped(t *testing.T) {
 // The cache is behind another controller's write: the update is refused, and
 // the second try starts from what is really stored.
 func TestConflict(t *testing.T) {
-	r := newRoom(t)
+	r := newFixture(t)
 	stale := r.route("web", "ours", "theirs").DeepCopy()
 	r.foreign("web")
 	behind := interceptor.NewClient(r.api, interceptor.Funcs{
@@ -258,7 +258,7 @@ func TestConflict(t *testing.T) {
 
 // An object that is gone is forgotten, and so is one that is not reported.
 func TestForgotten(t *testing.T) {
-	r := newRoom(t)
+	r := newFixture(t)
 	r.write(r.accepted("nowhere", 1, "ours", ""))
 	if n := len(r.writer.wanted); n != 0 {
 		t.Errorf("%d objects remembered after one was gone", n)
@@ -273,7 +273,7 @@ func TestForgotten(t *testing.T) {
 // Before it leads, a replica queues nothing; once it leads it writes the last
 // that was wanted, at once.
 func TestLeaderOnly(t *testing.T) {
-	r := newRoom(t)
+	r := newFixture(t)
 	r.route("web", "ours")
 	r.source.Report([]condition.Report{r.accepted("web", 1, "ours", "old")})
 	r.source.Report([]condition.Report{r.accepted("web", 1, "ours", "last")})

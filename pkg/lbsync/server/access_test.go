@@ -177,7 +177,7 @@ func TestLoadReports(t *testing.T) {
 	r, err := stream.Recv()
 	check(t, err)
 	if !r.SendAllClusters || r.LoadReportingInterval.AsDuration() != 250*time.Millisecond {
-		t.Errorf("the edge was told %v, want all clusters each 250 ms", r)
+		t.Errorf("the answer is %v, want all clusters each 250 ms", r)
 	}
 	h.waitFor("envoy-0 of us sent {Clusters:[{Cluster:a Assignment:shop/a Interval:1s Dropped:3 Drops:[{Category:empty Requests:2}] " +
 		"Localities:[{Region:us Zone:us-a SubZone:us-west/shop/a Issued:10 Success:8 Error:1 InProgress:4}]}]}")

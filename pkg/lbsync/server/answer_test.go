@@ -136,7 +136,7 @@ func TestRefusalOutlivesTheStream(t *testing.T) {
 	again.asks(resourcev3.SecretType, versions{"s": "1"}, "s")
 	again.getsNothing()
 	if n := h.count("envoy-0 nacked Secret s 2"); n != 2 {
-		t.Errorf("the refusal was told %d times, want again for the new stream", n)
+		t.Errorf("the NACK was observed %d times, want 2: again for the new stream", n)
 	}
 
 	e.cancel()

@@ -275,7 +275,7 @@ func (p *proxy) hubAway(t *testing.T) {
 
 // counters are Envoy's counters of what it was sent, by name, but for the empty
 // answers to the two wildcards, and that to the draining listener whose route it
-// never accepted: it asks again, and is told that there is none.
+// never accepted: it asks again, and the answer is that there is none.
 type counters map[string]string
 
 func (p *proxy) counters(t *testing.T) counters {

@@ -276,7 +276,7 @@ func TestReleasedAssignments(t *testing.T) {
 	e.getsNothing()
 }
 
-// All pools of a region are told all its assignments. An edge gets those that
+// All pools of a region have all its load assignments. An edge gets those that
 // clusters of its own pool use, whatever it asks for or says that it holds.
 func TestAssignmentsOfOtherPlaces(t *testing.T) {
 	h := newHub(t, server.Config{})
