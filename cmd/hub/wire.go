@@ -64,6 +64,7 @@ func wire(ctx context.Context, o Options, cluster *rest.Config) (manager.Manager
 
 	// Slices and load reports -> load assignments (frequent).
 	loop := endpoints.New(endpoints.Config{Cache: mgr.GetCache(), Publisher: loadAssignments{xds}, Reporter: overflowReports,
+		Events: mgr.GetEventRecorder("crossway-hub"), Elected: mgr.Elected(),
 		Hub: endpoints.Hub{Place: o.place(), CIDRs: cidrs}, Log: log.WithName("endpoints")})
 
 	// Objects -> Build -> everything else (rare).
@@ -84,8 +85,9 @@ func wire(ctx context.Context, o Options, cluster *rest.Config) (manager.Manager
 	runnables := []manager.Runnable{statuses, loop, poolStatus, gateways, signer, edges, members}
 	if o.DebugAddr != "" {
 		runnables = append(runnables, program.Debug{Address: o.DebugAddr, Log: log.WithName("debug"), Dumps: map[string]program.Dump{
-			"rollout": gateways.Describe,
-			"edges":   func(context.Context) (string, error) { return xds.Describe(), nil },
+			"rollout":   gateways.Describe,
+			"endpoints": func(context.Context) (string, error) { return loop.DebugText(), nil },
+			"edges":     func(context.Context) (string, error) { return xds.Describe(), nil },
 		}})
 	}
 	for _, r := range runnables {

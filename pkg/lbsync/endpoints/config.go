@@ -2,35 +2,39 @@ package endpoints
 
 import (
 	"context"
-	"net/netip"
 
 	"github.com/go-logr/logr"
+	"k8s.io/client-go/tools/events"
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"crossway.dev/crossway/pkg/condition"
-	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/lbsync/endpoints/state"
 	"crossway.dev/crossway/pkg/lbsync/envoy"
 )
 
-// Config is what a Loop is made from. Only Log, Clock and Reporter may be left out.
+// What cmd/hub hands to the Loop.
+type (
+	Hub          = state.Hub
+	Edge         = state.Edge
+	Load         = state.Load
+	LocalityLoad = state.LocalityLoad
+)
+
+// Config is what a Loop is made from. Log, Clock, Reporter, Events and Elected are optional.
 type Config struct {
 	Cache     Informers
 	Publisher Publisher
-	// Reporter is told when an import begins or ends to overflow.
+	// Reporter gets the condition Overflowing of BackendPolicies.
 	Reporter Reporter
-	Hub      Hub
-	Clock    clock.WithTicker
-	Log      logr.Logger
-}
-
-// Hub is the hub's own cluster, for Services of it that routes name.
-type Hub struct {
-	Place fleet.Place
-	// CIDRs of its pods and Services: a member may announce nothing in them, and nothing outside of them is an endpoint
-	// of a Service of the hub. Empty: any address that is not link-local or otherwise special.
-	CIDRs []netip.Prefix
+	// Events get an Event on a MemberCluster that is held out, or no longer is. They are emitted once Elected is closed;
+	// nil: on every replica.
+	Events  events.EventRecorder
+	Elected <-chan struct{}
+	Hub     Hub
+	Clock   clock.WithTicker
+	Log     logr.Logger
 }
 
 // Informers is the part of a controller-runtime cache that is used.
@@ -43,12 +47,7 @@ type Publisher interface {
 	UpdateLoadAssignments(pool string, changed []envoy.Resource, removed []string)
 }
 
-// Reporter takes the condition Overflowing of BackendPolicies; it must not block.
+// Reporter takes conditions of BackendPolicies; it must not block.
 type Reporter interface {
 	Report(reports []condition.Report)
 }
-
-// Edge is one connected Envoy. Region and Pool are proven by its certificate, Node is the name that it gives itself.
-type Edge struct{ Pool, Region, Node string }
-
-func (e Edge) key() string { return e.Pool + "/" + e.Node }

@@ -1,26 +1,27 @@
-// Package endpoints turns EndpointSlices and load reports into load assignments: slices, members, pools and shares ->
-// lbsync.Assign -> the edges. It is the fast stream of the hub, and a Build is never part of it.
+// Package endpoints publishes load assignments: EndpointSlices, members, pools and load reports -> state -> lbsync.Assign
+// -> the edges. It is the path from an endpoint to Envoy, and a Build is never part of it.
 //
-// It owns the compact copy of all slices, the index from a slice to the assignments that use it, the demand, failures
-// and shares of every import, and the condition Overflowing. It never reads a route, never changes an object but
-// through its Reporter, and never trusts what a slice says of its origin: the namespace alone names the cluster.
+// The package does the I/O: it watches objects, collects changes, encodes load assignments on all processors, hands them
+// to the Publisher, and writes metrics, logs and Events. What it knows of the fleet is in package state, which is pure.
+// It never reads a route, changes no object but through its Reporter, and never trusts what a slice says of its origin:
+// the namespace alone names the cluster.
 //
 // # One changed slice
 //
 // A slice event costs the assignments that use its service, once per region, at any fleet size: the first event goes
-// out at once, those that follow within 10 ms together.
+// out at once, later ones within 10 ms together.
 //
 // # Shares are soft state
 //
-// The version of a load assignment carries its shares, so a hub that has just started learns from the edges that come
-// back which are in force (InitialVersions), and keeps them until every connected edge of the region has reported its load. Until
-// then only a member that lost its last endpoint, or was drained, moves.
+// The version of a load assignment carries its shares. A hub that has just started learns from its edges which shares are
+// in force (InitialVersions), and keeps them until every connected edge of the region has reported its load. Until then
+// only members move that lost their last endpoint or were drained.
 //
 // # Backends that share addresses
 //
-// Envoy drops the second of two equal addresses in one cluster, so where two backends of an assignment select the same
-// pods, the first in the order of the assignment keeps them and the other has no endpoint there. The metric
-// crossway_assignment_overlapping_backends counts them by assignment's route.
+// Envoy drops the second of two equal addresses in one cluster. Where two backends of an assignment select the same pods,
+// the first in the order of the assignment keeps them and the other has no endpoint there. The metric
+// crossway_assignment_overlapping_backends counts such backends by the assignment's route.
 //
 // # Example
 //

@@ -18,27 +18,28 @@ import (
 	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/gateway/model"
 	"crossway.dev/crossway/pkg/lbsync/envoy"
+	"crossway.dev/crossway/pkg/lbsync/traffic"
 )
 
-// fixture is a Loop without informers or goroutines: what comes in is put, passes are called. The edges hold what was
-// published last.
+// fixture is a Loop without informers and goroutines: tests add objects and call passes. The edges have what was published
+// last.
 type fixture struct {
 	*Loop
-	t     testing.TB
-	clock *clocktesting.FakeClock
-	edges *held
-	said  []condition.Report
+	t       testing.TB
+	clock   *clocktesting.FakeClock
+	edges   *fakeEdges
+	reports []condition.Report
 }
 
-// held is a Publisher that keeps what each pool has, and what the last calls changed.
-type held struct {
+// fakeEdges is a Publisher that keeps what each pool has, and what the last calls changed.
+type fakeEdges struct {
 	mu      sync.Mutex
 	pools   map[string]map[string]envoy.Resource
 	changed []string // pool:key
 	calls   int
 }
 
-func (h *held) UpdateLoadAssignments(pool string, changed []envoy.Resource, removed []string) {
+func (h *fakeEdges) UpdateLoadAssignments(pool string, changed []envoy.Resource, removed []string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.calls++
@@ -54,7 +55,7 @@ func (h *held) UpdateLoadAssignments(pool string, changed []envoy.Resource, remo
 	}
 }
 
-func (h *held) take() string {
+func (h *fakeEdges) takeChanged() string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	slices.Sort(h.changed)
@@ -63,7 +64,7 @@ func (h *held) take() string {
 	return out
 }
 
-func (h *held) versions(pool string) map[string]string {
+func (h *fakeEdges) versions(pool string) map[string]string {
 	out := map[string]string{}
 	for name, r := range h.pools[pool] {
 		out[name] = r.Version
@@ -71,12 +72,12 @@ func (h *held) versions(pool string) map[string]string {
 	return out
 }
 
-func (f *fixture) Report(reports []condition.Report) { f.said = reports }
+func (f *fixture) Report(reports []condition.Report) { f.reports = reports }
 
 // newFixture has pools us (nearest eu) and eu, members us-west, us-east in us and eu-west in eu, with the ranges
 // 10.1, 10.2 and 10.3.
 func newFixture(t testing.TB) *fixture {
-	f := &fixture{t: t, clock: clocktesting.NewFakeClock(time.Unix(1_800_000_000, 0)), edges: &held{pools: map[string]map[string]envoy.Resource{}}}
+	f := &fixture{t: t, clock: clocktesting.NewFakeClock(time.Unix(1_800_000_000, 0)), edges: &fakeEdges{pools: map[string]map[string]envoy.Resource{}}}
 	f.Loop = New(Config{Publisher: f.edges, Reporter: f, Clock: f.clock, Hub: Hub{Place: fleet.Place{Region: "us", Zone: "us-h"}}})
 	f.pool("us", "us", "eu")
 	f.pool("eu", "eu", "us")
@@ -91,13 +92,13 @@ func (f *fixture) run() { f.pass() }
 
 func (f *fixture) pool(name, region string, nearest ...string) {
 	p := &v1alpha1.EdgePool{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.EdgePoolSpec{Region: region, Nearest: nearest}}
-	f.intake.poolHandler().OnAdd(p, false)
+	f.inbox.poolHandler().OnAdd(p, false)
 }
 
 func (f *fixture) member(name, region, cidr string, scaler int32) {
 	m := &v1alpha1.MemberCluster{ObjectMeta: metav1.ObjectMeta{Name: name}}
 	m.Spec = v1alpha1.MemberClusterSpec{Accepted: true, Region: region, Zone: region + "-a", EndpointCIDRs: []string{cidr}, Capacity: v1alpha1.MemberCapacity{Scaler: &scaler}}
-	f.intake.memberHandler().OnAdd(m, false)
+	f.inbox.memberHandler().OnAdd(m, false)
 }
 
 // memberSlice is a slice as an agent pushes it, port 8080 named http.
@@ -114,7 +115,7 @@ func memberSlice(cluster, service string, addresses ...string) *discoveryv1.Endp
 	return s
 }
 
-func (f *fixture) slice(s *discoveryv1.EndpointSlice) { f.intake.sliceHandler().OnAdd(s, false) }
+func (f *fixture) slice(s *discoveryv1.EndpointSlice) { f.inbox.sliceHandler().OnAdd(s, false) }
 
 // import2 has two pods in each of us-west and eu-west.
 func (f *fixture) import2(service string, n int) {
@@ -160,4 +161,15 @@ func (f *fixture) report(edge Edge, key, service string, served map[string]uint6
 func (f *fixture) shares(pool, key string) string {
 	_, shares, _ := strings.Cut(f.edges.pools[pool][key].Version, ";")
 	return shares
+}
+
+// heldOut lists the members of an import that are held out in region us.
+func (f *fixture) heldOut(service string) []traffic.HeldOutMember {
+	b, _ := f.state.Backend(backend(service))
+	for _, r := range b.Regions {
+		if r.Region == "us" {
+			return r.HeldOut
+		}
+	}
+	return nil
 }

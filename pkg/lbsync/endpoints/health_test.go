@@ -15,11 +15,11 @@ import (
 	"crossway.dev/crossway/pkg/gateway/model"
 )
 
-// heardFrom connects an edge of us, which holds what is said of it, and which the hub listens to from now on.
-func (f *fixture) heardFrom(holds map[string]string) Edge {
+// connect connects an edge of us that has some versions already.
+func (f *fixture) connect(versions map[string]string) Edge {
 	edge := Edge{Pool: "us", Region: "us", Node: "one"}
 	f.Connected(edge)
-	f.InitialVersions(edge, holds)
+	f.InitialVersions(edge, versions)
 	return edge
 }
 
@@ -29,8 +29,8 @@ func failing(t *testing.T) (f *fixture, edge Edge, fail func()) {
 	f = newFixture(t)
 	f.import2("web", 1)
 	f.SetAssignments([]model.Assignment{assignmentOf("a", "web")}, nil)
-	edge = f.heardFrom(nil)
-	f.report(edge, "a", "web", map[string]uint64{"us-west": 1}) // of an edge's first report it is not known what failed how
+	edge = f.connect(nil)
+	f.report(edge, "a", "web", map[string]uint64{"us-west": 1}) // the first report of an edge does not say how requests failed
 	return f, edge, func() {
 		f.clock.Step(time.Second)
 		f.ObserveLoad(edge, []Load{{Assignment: "a", Interval: time.Second, Localities: []LocalityLoad{
@@ -44,8 +44,8 @@ const (
 	atHome  = "ServiceImport/shop/web=us-west:1000000"
 )
 
-// A member whose requests all fail for two reports is held out, tried with 1 %, and back with the first success. A
-// changed slice of it is another reason to try.
+// A member whose requests all fail for two reports is held out, probed with 1 %, and readmitted with the first success, or
+// when its slice changes.
 func TestHeldOut(t *testing.T) {
 	f, edge, fail := failing(t)
 	fail()
@@ -71,8 +71,8 @@ func TestHeldOut(t *testing.T) {
 	}
 }
 
-// Where no request has tried who is held out for half a minute, all do. A stream that is open there tries nothing.
-func TestUntried(t *testing.T) {
+// A held-out member that had no request for half a minute gets its share back. An open stream is no request.
+func TestUntriedMemberIsRetried(t *testing.T) {
 	f, edge, fail := failing(t)
 	fail()
 	fail()
@@ -94,55 +94,55 @@ func TestUntried(t *testing.T) {
 	}
 }
 
-// An agent that is heard of again after a silence is a reason to try.
-func TestHeardOfAgain(t *testing.T) {
+// A member is readmitted when its agent reconnects after a silence.
+func TestAgentReconnects(t *testing.T) {
 	f, _, fail := failing(t)
-	heard := func(status metav1.ConditionStatus) {
-		m := f.world.objects["us-west"].DeepCopy()
+	reachable := func(status metav1.ConditionStatus) {
+		m := f.state.MemberCluster("us-west").DeepCopy()
 		m.Status.Conditions = []metav1.Condition{{Type: condition.MemberReachableType, Status: status}}
-		f.intake.memberHandler().OnUpdate(m, m)
+		f.inbox.memberHandler().OnUpdate(m, m)
 		f.run()
 	}
-	heard(metav1.ConditionTrue)
+	reachable(metav1.ConditionTrue)
 	fail()
 	fail()
-	heard(metav1.ConditionTrue)
-	heard(metav1.ConditionFalse)
+	reachable(metav1.ConditionTrue)
+	reachable(metav1.ConditionFalse)
 	if got := f.shares("us", "a"); got != heldOut {
 		t.Errorf("its agent is silent: %s", got)
 	}
-	heard(metav1.ConditionTrue)
+	reachable(metav1.ConditionTrue)
 	if got := f.shares("us", "a"); got != atHome {
-		t.Errorf("its agent is heard of again: %s", got)
+		t.Errorf("its agent reconnected: %s", got)
 	}
-	heard(metav1.ConditionFalse)
-	f.intake.memberHandler().OnDelete(f.world.objects["us-west"])
+	reachable(metav1.ConditionFalse)
+	f.inbox.memberHandler().OnDelete(f.state.MemberCluster("us-west"))
 	f.run()
 	if got := f.shares("us", "a"); got != "ServiceImport/shop/web=eu-west:1000000" {
 		t.Errorf("it is deleted: %s", got)
 	}
 }
 
-// downs are two rules with import web: one assignment with api, and one alone, for which api stands by.
-type downs struct {
+// twoRules are two rules with import web: in assignment "both" beside api, in assignment "own" alone, with api as fallback.
+type twoRules struct {
 	*fixture
 	edge Edge
 }
 
-func startDowns(t *testing.T, holds map[string]string) downs {
+func startTwoRules(t *testing.T, versions map[string]string) twoRules {
 	own := assignmentOf("own", "web")
 	own.Fallback = assignmentOf("", "api").Backends
-	f := downs{fixture: newFixture(t)}
+	f := twoRules{fixture: newFixture(t)}
 	f.import2("web", 1)
 	f.import2("api", 2)
 	f.SetAssignments([]model.Assignment{assignmentOf("both", "api", "web"), own}, nil)
-	f.edge = f.heardFrom(holds)
+	f.edge = f.connect(versions)
 	f.run()
 	return f
 }
 
-// hear is a second in which api answers, and web in some clusters as is said.
-func (f downs) hear(issued, succeeded uint64, clusters ...string) {
+// second is a second in which api answers, and web in some clusters with the given counts.
+func (f twoRules) second(issued, succeeded uint64, clusters ...string) {
 	f.clock.Step(time.Second)
 	var loads []Load
 	for _, key := range []string{"both", "own"} {
@@ -156,7 +156,7 @@ func (f downs) hear(issued, succeeded uint64, clusters ...string) {
 	f.run()
 }
 
-func (f downs) expect(why string, want []string) {
+func (f twoRules) expect(why string, want []string) {
 	f.t.Helper()
 	var got []string
 	for _, key := range []string{"both", "own"} {
@@ -175,88 +175,87 @@ func (f downs) expect(why string, want []string) {
 	}
 }
 
-// An import to which not even connections can be made gives its weight to what else its rule has, until it answers; one
-// that answers errors keeps it. A hub that restarts in between knows.
+// An import to which not even connections can be made gives its weight to the other backends of its rule, until it answers;
+// an import that answers errors keeps it. A hub that restarts meanwhile learns it.
 func TestDownImportGivesItsWeightAway(t *testing.T) {
-	calm := []string{"both eu-west/shop/api=1 us-west/shop/api=500000 eu-west/shop/web=1 us-west/shop/web=500000",
+	healthy := []string{"both eu-west/shop/api=1 us-west/shop/api=500000 eu-west/shop/web=1 us-west/shop/web=500000",
 		"own eu-west/shop/web=4000 us-west/shop/web=4000000000 us-west/shop/api=1"}
 	errors := []string{"both eu-west/shop/api=1 us-west/shop/api=500000 eu-west/shop/web=5000 us-west/shop/web=495000",
 		"own eu-west/shop/web=40000000 us-west/shop/web=3960000000 us-west/shop/api=1"}
 	down := []string{"both eu-west/shop/api=1 us-west/shop/api=990000 eu-west/shop/web=5000 us-west/shop/web=5000",
 		"own eu-west/shop/web=10000 us-west/shop/web=10000 eu-west/shop/api=1 us-west/shop/api=980000"}
-	f := startDowns(t, nil)
-	f.expect("all is well", calm)
+	f := startTwoRules(t, nil)
+	f.expect("all is well", healthy)
 	for range 12 { // a small move waits
-		f.hear(20, 0, "us-west", "eu-west")
+		f.second(20, 0, "us-west", "eu-west")
 	}
 	f.expect("web answers errors", errors)
-	for range 2 { // that it was reached counts once more
-		f.hear(0, 0, "us-west", "eu-west")
+	for range 2 { // the last request that reached it still counts
+		f.second(0, 0, "us-west", "eu-west")
 	}
-	if n := testutil.CollectAndCount(f.Loop, "crossway_import_down"); n != 1 { // us says so; nobody in eu asks
-		t.Errorf("%d regions say that it is down", n)
+	if n := testutil.CollectAndCount(f.Loop, "crossway_import_down"); n != 1 { // only in us: eu has no clients
+		t.Errorf("it is down in %d regions", n)
 	}
 	for range 60 { // one of them is tried more often than the other
 		f.expect("web is dead", down)
-		f.hear(0, 0, "us-west")
+		f.second(0, 0, "us-west")
 	}
-	f = startDowns(t, f.edges.versions("us"))
+	f = startTwoRules(t, f.edges.versions("us"))
 	for range 60 {
 		f.expect("the hub restarted", down)
-		f.hear(0, 0, "us-west")
+		f.second(0, 0, "us-west")
 	}
-	f.hear(20, 1, "us-west", "eu-west")
-	f.expect("web answers", calm)
+	f.second(20, 1, "us-west", "eu-west")
+	f.expect("web answers", healthy)
 	for range 3 {
-		f.hear(0, 0, "us-west", "eu-west")
+		f.second(0, 0, "us-west", "eu-west")
 	}
 	f.expect("web is dead again", down)
-	f = startDowns(t, f.edges.versions("us"))
+	f = startTwoRules(t, f.edges.versions("us"))
 	f.slice(memberSlice("us-west", "web"))
 	f.run()
 	for range 10 {
-		f.hear(0, 0, "eu-west")
+		f.second(0, 0, "eu-west")
 	}
-	f.expect("its part in one member is gone, the other is not heard of", []string{
+	f.expect("its part in one member is gone, the other sends no reports", []string{
 		"both eu-west/shop/api=1 us-west/shop/api=990000 eu-west/shop/web=10000", "own eu-west/shop/web=20000 eu-west/shop/api=1 us-west/shop/api=980000"})
 }
 
-// An error that comes seconds after its request is an answer, too: in its report nothing is issued. While it is awaited
-// other endpoints may refuse connections.
+// An error that comes seconds after its request is an answer, too, and its report has no issued request. Other endpoints
+// may refuse connections meanwhile.
 func TestLateErrorsAreAnswers(t *testing.T) {
-	for why, reports := range map[string][]LocalityLoad{
-		"all answer":      {{Issued: 3, Open: 3}, {Failed: 3}},
-		"all but one do":  {{Issued: 1, Open: 1, Failed: 2}, {Open: 1, Failed: 2}, {Open: 1, Failed: 2}, {Open: 1}, {Failed: 1}},
-		"nobody is asked": {{Issued: 1, Open: 1, Failed: 9}, {Open: 1}, {Failed: 1}, {}},
+	for name, reports := range map[string][]LocalityLoad{
+		"all answer":            {{Issued: 3, Open: 3}, {Failed: 3}},
+		"all but one do":        {{Issued: 1, Open: 1, Failed: 2}, {Open: 1, Failed: 2}, {Open: 1, Failed: 2}, {Open: 1}, {Failed: 1}},
+		"only connections fail": {{Issued: 1, Open: 1, Failed: 9}, {Open: 1}, {Failed: 1}, {}},
 	} {
 		f := newFixture(t)
 		f.import2("web", 1)
 		f.SetAssignments([]model.Assignment{assignmentOf("a", "web")}, nil)
-		edge := f.heardFrom(nil)
-		f.report(edge, "a", "web", map[string]uint64{"us-west": 1}) // its first report says too little
-		health := &f.world.flows[backend("web")].region("us").health
+		edge := f.connect(nil)
+		f.report(edge, "a", "web", map[string]uint64{"us-west": 1}) // the first report does not say how requests failed
 		for second := range 40 {
 			load := reports[second%len(reports)]
 			load.SubZone = "us-west/shop/web"
 			f.clock.Step(time.Second)
 			f.ObserveLoad(edge, []Load{{Assignment: "a", Interval: time.Second, Localities: []LocalityLoad{load}}})
 			f.run()
-			if len(health.Dead()) > 0 {
-				t.Fatalf("%s: dead after %d s", why, second)
+			if h := f.heldOut("web"); len(h) > 0 && h[0].Dead {
+				t.Fatalf("%s: dead after %d s", name, second)
 			}
 		}
-		if len(health.HeldOut()) != 1 {
-			t.Errorf("%s: errors only, and it is not held out", why)
+		if len(f.heldOut("web")) != 1 {
+			t.Errorf("%s: errors only, and it is not held out", name)
 		}
 	}
 }
 
-// Who is held out, but can be reached, does not make an import down when the others lose their endpoints.
+// A held-out member that can be reached does not make an import down when the other members lose their endpoints.
 func TestHeldOutIsNotDown(t *testing.T) {
 	f := newFixture(t)
 	f.import2("web", 1)
 	f.SetAssignments([]model.Assignment{assignmentOf("a", "web")}, nil)
-	f.heardFrom(map[string]string{"a": "h;ServiceImport/shop/web=eu-west:10000,us-west:990000!eu-west"})
+	f.connect(map[string]string{"a": "h;ServiceImport/shop/web=eu-west:10000,us-west:990000!eu-west"})
 	f.slice(memberSlice("us-west", "web"))
 	f.run()
 	if got := f.shares("us", "a"); got != "ServiceImport/shop/web=eu-west:1000000!eu-west" {
@@ -264,7 +263,7 @@ func TestHeldOutIsNotDown(t *testing.T) {
 	}
 }
 
-// In which order an edge's report has its assignments changes nothing: not who answers for whom.
+// The order of the assignments in an edge's report does not matter.
 func TestOrderOfLoads(t *testing.T) {
 	var got []string
 	for range 2 {
@@ -274,7 +273,7 @@ func TestOrderOfLoads(t *testing.T) {
 		own := assignmentOf("own", "web")
 		own.Fallback = assignmentOf("", "api").Backends
 		f.SetAssignments([]model.Assignment{assignmentOf("api", "api"), own}, nil)
-		edge := f.heardFrom(nil)
+		edge := f.connect(nil)
 		loads := []Load{{Assignment: "api", Interval: time.Second},
 			{Assignment: "own", Interval: time.Second, Localities: []LocalityLoad{{SubZone: "us-west/shop/api", Issued: 20, Failed: 20}}}}
 		if got != nil {
@@ -292,8 +291,8 @@ func TestOrderOfLoads(t *testing.T) {
 	}
 }
 
-// What the hub moved from a backend that is down is the others' demand, and overflows where they have no room for it.
-func TestTakeoverIsDemand(t *testing.T) {
+// The weight of a backend that is down is demand of the other backends, and overflows where it exceeds their capacity.
+func TestFailoverIsDemand(t *testing.T) {
 	for _, key := range []string{"both", "own"} {
 		f := newFixture(t)
 		f.import2("web", 1)
@@ -302,7 +301,7 @@ func TestTakeoverIsDemand(t *testing.T) {
 		both.Backends[1].Weight, own.Backends[0].Weight = 9, 9
 		own.Fallback = api.Backends
 		f.SetAssignments([]model.Assignment{api, both, own}, []model.ImportPolicy{rated("api", 10)})
-		edge := f.heardFrom(nil)
+		edge := f.connect(nil)
 		for second := range 20 {
 			f.clock.Step(time.Second)
 			load := Load{Assignment: key, Interval: time.Second, Localities: []LocalityLoad{{SubZone: "us-west/shop/api", Issued: 40, Succeeded: 40}}}
@@ -318,30 +317,30 @@ func TestTakeoverIsDemand(t *testing.T) {
 	}
 }
 
-// So do the fallback, and what its endpoints and shares are.
+// The fallback is published with its endpoints and shares.
 func TestFallbackIsPublished(t *testing.T) {
 	f := newFixture(t)
 	f.import2("web", 1)
 	f.import2("api", 2)
 	a := assignmentOf("a", "web")
 	f.SetAssignments([]model.Assignment{a}, nil)
-	f.edges.take()
+	f.edges.takeChanged()
 	a.Fallback = assignmentOf("", "api").Backends
 	f.SetAssignments([]model.Assignment{a}, nil)
-	if got := f.edges.take(); got != "eu:a us:a" {
+	if got := f.edges.takeChanged(); got != "eu:a us:a" {
 		t.Errorf("published %q", got)
 	}
 	f.slice(memberSlice("us-west", "api", "10.1.2.9"))
 	f.run()
-	if got := f.edges.take(); got != "us:a" { // eu has its own api
+	if got := f.edges.takeChanged(); got != "us:a" { // eu has its own api
 		t.Errorf("published %q", got)
 	}
-	if n := len(f.world.flows[backend("api")].members); n != 2 {
-		t.Errorf("the fallback has shares over %d members", n)
+	if b, _ := f.state.Backend(backend("api")); len(b.Members) != 2 {
+		t.Errorf("the fallback has shares over %d members", len(b.Members))
 	}
 	a.Fallback = nil
 	f.SetAssignments([]model.Assignment{a}, nil)
-	if f.world.flows[backend("api")] != nil {
-		t.Error("what nobody uses is kept")
+	if _, ok := f.state.Backend(backend("api")); ok {
+		t.Error("a backend that no assignment uses is kept")
 	}
 }

@@ -1,16 +1,15 @@
 package endpoints
 
 import (
-	"maps"
-	"slices"
-
 	"github.com/prometheus/client_golang/prometheus"
 
 	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/gateway/model"
+	"crossway.dev/crossway/pkg/lbsync/endpoints/state"
+	"crossway.dev/crossway/pkg/lbsync/traffic"
 )
 
-// maxImports bounds the label sets of a scrape: the first imports by name, of those that have a rate or are asked for.
+// maxImports bounds the label sets of a scrape: the first active imports by name.
 const maxImports = 1000
 
 type metrics struct {
@@ -56,7 +55,7 @@ func (l *Loop) Describe(out chan<- *prometheus.Desc) {
 	l.metrics.passes.Describe(out)
 }
 
-// Collect implements prometheus.Collector. It reads the state in force, so that no event pays for a metric.
+// Collect implements prometheus.Collector. It reads the state when scraped, so that no event pays for a metric.
 func (l *Loop) Collect(out chan<- prometheus.Metric) {
 	l.metrics.published.Collect(out)
 	l.metrics.passes.Collect(out)
@@ -66,13 +65,16 @@ func (l *Loop) Collect(out chan<- prometheus.Metric) {
 	}
 	l.mu.Lock()
 	n := 0
-	for _, backend := range slices.SortedFunc(maps.Keys(l.world.flows), fleet.Backend.Compare) {
-		if f := l.world.flows[backend]; backend.Kind == fleet.Import && f.notable() && n < maxImports {
+	for _, backend := range l.state.Backends() {
+		if backend.Kind != fleet.Import || n >= maxImports {
+			continue
+		}
+		if b, _ := l.state.Backend(backend); active(b) {
 			n++
-			f.collect(gauge)
+			collect(b, gauge)
 		}
 	}
-	for route, overlaps := range l.world.overlaps() {
+	for route, overlaps := range l.overlaps() {
 		gauge(overlapDesc, float64(overlaps), route)
 	}
 	l.mu.Unlock()
@@ -81,49 +83,51 @@ func (l *Loop) Collect(out chan<- prometheus.Metric) {
 	}
 }
 
-// notable flows have a rate, clients, or somebody held out.
-func (f *flow) notable() bool {
-	for _, r := range f.regions {
-		if r.demand.Rate() > 0 || len(r.health.HeldOut()) > 0 {
+// active imports have a rate, clients, or a member that is held out.
+func active(b state.BackendStatus) bool {
+	for _, r := range b.Regions {
+		if r.Demand > 0 || len(r.HeldOut) > 0 {
 			return true
 		}
 	}
-	return f.policy.Rate > 0
+	return b.Rate > 0
 }
 
-func (f *flow) collect(gauge func(d *prometheus.Desc, v float64, labels ...string)) {
-	name := f.backend.Name.String()
-	for region, r := range f.regions {
-		gauge(demandDesc, r.demand.Rate(), name, region)
-		for _, c := range r.health.HeldOut() {
-			gauge(heldOutDesc, 1, name, region, string(c))
+func collect(b state.BackendStatus, gauge func(d *prometheus.Desc, v float64, labels ...string)) {
+	name := b.Backend.Name.String()
+	for _, r := range b.Regions {
+		gauge(demandDesc, r.Demand, name, r.Region)
+		for _, m := range r.HeldOut {
+			gauge(heldOutDesc, 1, name, r.Region, string(m.Cluster))
 		}
-	}
-	for _, r := range f.shares {
 		if r.Down() {
 			gauge(downDesc, 1, name, r.Region)
 		}
 		for _, s := range r.Shares {
-			gauge(shareDesc, float64(s.Parts)/1e6, name, r.Region, string(s.Cluster))
+			gauge(shareDesc, float64(s.Parts)/traffic.TotalParts, name, r.Region, string(s.Cluster))
 		}
 	}
-	for _, m := range f.members {
+	for _, m := range b.Members {
 		gauge(readyDesc, float64(m.Ready), name, string(m.Cluster))
-		if f.policy.Rate > 0 {
-			gauge(capacityDesc, float64(m.Ready)*f.policy.Rate*m.Scaler, name, string(m.Cluster))
+		if b.Rate > 0 {
+			gauge(capacityDesc, float64(m.Ready)*b.Rate*m.Scaler, name, string(m.Cluster))
 		}
 	}
 }
 
-// overlaps counts, by route, the backends that share addresses; equal in every region.
-func (w *world) overlaps() map[string]int {
-	out := map[string]int{}
-	for _, a := range w.assignments {
-		n := 0
-		for _, s := range a.sent {
-			n = max(n, s.overlaps)
+// overlaps counts, by route, the backends that share addresses: the most of any region.
+func (l *Loop) overlaps() map[string]int {
+	byKey := map[string]int{}
+	for _, region := range l.published.regions {
+		for key, a := range region {
+			if a.overlaps > 0 {
+				byKey[key] = max(byKey[key], a.overlaps)
+			}
 		}
-		if n > 0 {
+	}
+	out := map[string]int{}
+	for key, n := range byKey {
+		if a, ok := l.state.Assignment(key); ok {
 			out[model.RouteName(a.Route)] += n
 		}
 	}

@@ -23,8 +23,8 @@ import (
 
 func TestMain(m *testing.M) { envtestkit.Main(m) }
 
-// The Loop on a real API server: it says nothing before it has seen every slice, publishes exactly what a written slice
-// changes, counts a Service of the hub's own cluster, and moves a drained member at once.
+// The Loop on a real API server: it publishes nothing before it has seen every slice, then exactly what a written slice
+// changes; it counts a Service of the hub's own cluster, and moves a drained member at once.
 func TestRealAPIServer(t *testing.T) {
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, v1alpha1.AddToScheme} {
@@ -42,7 +42,7 @@ func TestRealAPIServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	edges := &held{pools: map[string]map[string]envoy.Resource{}}
+	edges := &fakeEdges{pools: map[string]map[string]envoy.Resource{}}
 	loop := New(Config{Cache: caches, Publisher: edges, Hub: Hub{Place: fleet.Place{Region: "us"}, CIDRs: prefixes("10.9.0.0/16")}})
 	ctx, cancel := context.WithCancel(t.Context())
 	t.Cleanup(func() { cancel(); <-loop.ended })
@@ -61,7 +61,7 @@ func TestRealAPIServer(t *testing.T) {
 	go func() { _ = caches.Start(ctx) }()
 	go func() { _ = loop.Start(ctx) }()
 	<-assigned
-	if got := edges.take(); got != "us:a us:b us:c us:hub" {
+	if got := edges.takeChanged(); got != "us:a us:b us:c us:hub" {
 		t.Fatalf("first: %s", got)
 	}
 	if body := string(edges.pools["us"]["hub"].Body.Value); !strings.Contains(body, "10.9.0.1") || strings.Contains(body, "10.1.0.9") {
@@ -88,11 +88,11 @@ func TestRealAPIServer(t *testing.T) {
 }
 
 // await takes what was published until it is want; more, or something else, is an error.
-func (h *held) await(t *testing.T, want string) {
+func (h *fakeEdges) await(t *testing.T, want string) {
 	t.Helper()
 	got := map[string]bool{}
 	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
-		for _, one := range strings.Fields(h.take()) {
+		for _, one := range strings.Fields(h.takeChanged()) {
 			got[one] = true
 		}
 		if len(got) >= len(strings.Fields(want)) {

@@ -60,7 +60,7 @@ func newTranslator() *translator {
 		hosts: new(envoy.Cache),
 		listeners: partCache[listenerKey, lbsync.Listener]{entries: map[listenerKey]*entry[lbsync.Listener]{}, equal: deepEqual[lbsync.Listener],
 			program: func(l lbsync.Listener) lbsync.Program { return lbsync.Program{Listeners: []lbsync.Listener{l}} }},
-		clusters: partCache[string, model.Assignment]{entries: map[string]*entry[model.Assignment]{}, equal: equalAssignments,
+		clusters: partCache[string, model.Assignment]{entries: map[string]*entry[model.Assignment]{}, equal: model.Assignment.Equal,
 			key:     func(a model.Assignment) string { return a.Key },
 			program: func(a model.Assignment) lbsync.Program { return lbsync.Program{Assignments: []model.Assignment{a}} }},
 		secrets: partCache[string, model.Secret]{entries: map[string]*entry[model.Secret]{}, equal: deepEqual[model.Secret],
@@ -165,15 +165,4 @@ func deepEqual[T any](a, b T) bool { return reflect.DeepEqual(a, b) }
 // equalLists compares element by element, unless it is the same slice.
 func equalLists[T any](a, b []T, equal func(a, b T) bool) bool {
 	return model.SameSlice(a, b) || slices.EqualFunc(a, b, equal)
-}
-
-// equalAssignments is reflect.DeepEqual, but fast where Build reused slices.
-func equalAssignments(a, b model.Assignment) bool {
-	return a.Key == b.Key && a.Route == b.Route && a.Protocol == b.Protocol && a.Timeout == b.Timeout &&
-		equalBackends(a.Backends, b.Backends) && equalBackends(a.Fallback, b.Fallback) &&
-		(a.Policy == b.Policy || reflect.DeepEqual(a.Policy, b.Policy))
-}
-
-func equalBackends(a, b []model.WeightedBackend) bool {
-	return model.SameSlice(a, b) || len(a) == len(b) && reflect.DeepEqual(a, b)
 }

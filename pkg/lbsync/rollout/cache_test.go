@@ -102,29 +102,6 @@ func TestCacheChangesNothing(t *testing.T) {
 	}
 }
 
-// A change of any field of an assignment reaches the Envoy cluster and the load assignments.
-func TestEqualAssignmentsComparesEveryField(t *testing.T) {
-	full := func() model.Assignment {
-		backends := func() []model.WeightedBackend { return []model.WeightedBackend{{Port: 80, Weight: 1}} }
-		return model.Assignment{Key: "shop/web", Route: storyRef("web"), Backends: backends(), Fallback: backends(),
-			Protocol: model.HTTP1, Timeout: time.Second, Policy: &model.ClusterPolicy{HealthCheck: &model.HealthCheck{Path: "/healthz"}}}
-	}
-	if !equalAssignments(full(), full()) {
-		t.Error("equal assignments differ")
-	}
-	for i := range reflect.TypeFor[model.Assignment]().NumField() {
-		other := full()
-		field := reflect.ValueOf(&other).Elem().Field(i)
-		if field.IsZero() {
-			t.Fatalf("this test does not set field %d", i)
-		}
-		field.SetZero()
-		if equalAssignments(full(), other) || equalAssignments(other, full()) {
-			t.Errorf("%s is not compared", reflect.TypeFor[model.Assignment]().Field(i).Name)
-		}
-	}
-}
-
 func versions(r envoy.Resources) map[ResourceID]string {
 	out := map[ResourceID]string{}
 	for _, list := range lists(r) {

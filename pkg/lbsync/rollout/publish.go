@@ -35,7 +35,7 @@ type Changes struct {
 // what changed.
 func (r *Rollout) Publish(m model.Model, pools []lbsync.PoolRef) Changes {
 	var changes Changes
-	changes.Assignments = !r.published || !equalLists(r.model.Assignments, m.Assignments, equalAssignments) || !reflect.DeepEqual(r.model.Imports, m.Imports)
+	changes.Assignments = !r.published || !equalLists(r.model.Assignments, m.Assignments, model.Assignment.Equal) || !reflect.DeepEqual(r.model.Imports, m.Imports)
 	r.model = m
 	translated := make([]envoy.Resources, len(pools))
 	for i, pool := range pools {

@@ -1,4 +1,4 @@
-package endpoints
+package state
 
 import (
 	"maps"
@@ -10,21 +10,21 @@ import (
 
 // store is the compact copy of all slices, found by name and by the part that they belong to.
 type store struct {
-	slices map[sliceKey]*slice
+	slices map[SliceKey]*Slice
 	parts  map[fleet.Backend]map[fleet.ClusterName]*part
 }
 
-// part is what one cluster has of one backend, over all its slices.
-type part struct{ slices map[sliceKey]*slice }
+// part is one cluster's part of one backend, over all its slices.
+type part struct{ slices map[SliceKey]*Slice }
 
 func newStore() *store {
-	return &store{slices: map[sliceKey]*slice{}, parts: map[fleet.Backend]map[fleet.ClusterName]*part{}}
+	return &store{slices: map[SliceKey]*Slice{}, parts: map[fleet.Backend]map[fleet.ClusterName]*part{}}
 }
 
 // set replaces a slice, or removes it when nil, and lists the parts that it was and is in.
-func (s *store) set(key sliceKey, now *slice) []partKey {
+func (s *store) set(key SliceKey, after *Slice) []partKey {
 	before := s.slices[key]
-	if before == nil && now == nil {
+	if before == nil && after == nil {
 		return nil
 	}
 	var touched []partKey
@@ -33,11 +33,11 @@ func (s *store) set(key sliceKey, now *slice) []partKey {
 		delete(s.slices, key)
 		touched = append(touched, before.part)
 	}
-	if now != nil {
-		s.slices[key] = now
-		s.at(now.part).slices[key] = now
-		if before == nil || before.part != now.part {
-			touched = append(touched, now.part)
+	if after != nil {
+		s.slices[key] = after
+		s.at(after.part).slices[key] = after
+		if before == nil || before.part != after.part {
+			touched = append(touched, after.part)
 		}
 	}
 	return touched
@@ -50,12 +50,12 @@ func (s *store) at(key partKey) *part {
 		s.parts[key.backend] = clusters
 	}
 	if clusters[key.cluster] == nil {
-		clusters[key.cluster] = &part{slices: map[sliceKey]*slice{}}
+		clusters[key.cluster] = &part{slices: map[SliceKey]*Slice{}}
 	}
 	return clusters[key.cluster]
 }
 
-func (s *store) drop(key partKey, name sliceKey) {
+func (s *store) drop(key partKey, name SliceKey) {
 	clusters := s.parts[key.backend]
 	p := clusters[key.cluster]
 	delete(p.slices, name)
@@ -67,34 +67,34 @@ func (s *store) drop(key partKey, name sliceKey) {
 	}
 }
 
-// clusters lists who has a part of a backend, sorted.
+// clusters lists the clusters that have a part of a backend, sorted.
 func (s *store) clusters(backend fleet.Backend) []fleet.ClusterName {
 	return slices.Sorted(maps.Keys(s.parts[backend]))
 }
 
-// each calls f with every address of the part that admit lets through. Where the part has IPv4 addresses its IPv6 ones
-// are left out: they are the same pods of a dual-stack Service, and would count twice.
-func (p *part) each(admit func(netip.Addr) bool, f func(*slice, address)) {
+// each calls yield with every address of the part that is admitted. Where the part has IPv4 addresses its IPv6 ones are
+// left out: they are the same pods of a dual-stack Service, and would count twice.
+func (p *part) each(admit func(netip.Addr) bool, yield func(*Slice, address)) {
 	if p == nil {
 		return
 	}
-	four := false
+	hasIPv4 := false
 	for _, s := range p.slices {
-		four = four || slices.ContainsFunc(s.endpoints, func(a address) bool { return a.ip.Is4() && admit(a.ip) })
+		hasIPv4 = hasIPv4 || slices.ContainsFunc(s.endpoints, func(a address) bool { return a.ip.Is4() && admit(a.ip) })
 	}
 	for _, s := range p.slices {
 		for _, a := range s.endpoints {
-			if admit(a.ip) && (!four || a.ip.Is4()) {
-				f(s, a)
+			if admit(a.ip) && (!hasIPv4 || a.ip.Is4()) {
+				yield(s, a)
 			}
 		}
 	}
 }
 
-// ready counts the part's ready addresses, each once however many slices it stands in.
+// ready counts the part's ready addresses, each once, whatever number of slices has it.
 func (p *part) ready(admit func(netip.Addr) bool) int {
 	seen := map[netip.Addr]bool{}
-	p.each(admit, func(_ *slice, a address) {
+	p.each(admit, func(_ *Slice, a address) {
 		if a.state == fleet.Ready {
 			seen[a.ip] = true
 		}
@@ -102,10 +102,10 @@ func (p *part) ready(admit func(netip.Addr) bool) int {
 	return len(seen)
 }
 
-// endpoints gives the part's endpoints for a named port, sorted; slices that do not serve the port have none.
+// endpoints returns the part's endpoints for a named port, sorted; slices that do not serve the port have none.
 func (p *part) endpoints(m *member, portName string) []fleet.Endpoint {
 	var out []fleet.Endpoint
-	p.each(m.admit, func(s *slice, a address) {
+	p.each(m.admit, func(s *Slice, a address) {
 		k := slices.IndexFunc(s.ports, func(p slicePort) bool { return p.name.Value() == portName })
 		if k < 0 {
 			return

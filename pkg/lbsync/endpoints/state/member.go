@@ -1,4 +1,4 @@
-package endpoints
+package state
 
 import (
 	"net/netip"
@@ -10,7 +10,7 @@ import (
 	"crossway.dev/crossway/pkg/registration"
 )
 
-// member is what is known of one cluster: the hub's own, or an accepted MemberCluster.
+// member is one cluster: the hub's own, or an accepted MemberCluster.
 type member struct {
 	name   fleet.ClusterName
 	place  fleet.Place
@@ -21,19 +21,19 @@ type member struct {
 
 func (m *member) admit(address netip.Addr) bool { return m.admission.Refuses(address) == "" }
 
-// readMembers makes the members anew from all MemberClusters: whose CIDRs overlap depends on the others.
-func (w *world) readMembers() {
-	own := w.hub.CIDRs
+// readMembers makes all members from all MemberClusters again: which CIDRs count depends on the other members.
+func (s *State) readMembers() {
+	own := s.hub.CIDRs
 	if len(own) == 0 {
 		own = []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)}
 	}
-	w.members = map[fleet.ClusterName]*member{fleet.HubCluster: {name: fleet.HubCluster, place: w.hub.Place, scaler: 1,
+	s.members = map[fleet.ClusterName]*member{fleet.HubCluster: {name: fleet.HubCluster, place: s.hub.Place, scaler: 1,
 		admission: registration.Admission{Cluster: fleet.HubCluster, CIDRs: own}}}
-	all := make([]v1alpha1.MemberCluster, 0, len(w.objects))
-	for _, m := range w.objects {
+	all := make([]v1alpha1.MemberCluster, 0, len(s.objects))
+	for _, m := range s.objects {
 		all = append(all, *m)
 	}
-	admissions := registration.Admissions(all, w.hub.CIDRs)
+	admissions := registration.Admissions(all, s.hub.CIDRs)
 	for _, m := range all {
 		name := fleet.ClusterName(m.Name)
 		admission, accepted := admissions[name]
@@ -41,14 +41,14 @@ func (w *world) readMembers() {
 			continue
 		}
 		scaler := 1.0
-		if s := m.Spec.Capacity.Scaler; s != nil {
-			scaler = float64(*s) / 100
+		if percent := m.Spec.Capacity.Scaler; percent != nil {
+			scaler = float64(*percent) / 100
 		}
-		w.members[name] = &member{name: name, place: fleet.Place{Region: m.Spec.Region, Zone: m.Spec.Zone}, scaler: scaler, admission: admission}
+		s.members[name] = &member{name: name, place: fleet.Place{Region: m.Spec.Region, Zone: m.Spec.Zone}, scaler: scaler, admission: admission}
 	}
 }
 
-// sameMember says that nothing that matters here differs: a status does not.
+// sameMember says whether two versions of a MemberCluster are equal in what counts here. Their status does not count.
 func sameMember(a, b *v1alpha1.MemberCluster) bool {
 	if a == nil || b == nil {
 		return a == b

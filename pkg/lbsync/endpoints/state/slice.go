@@ -1,4 +1,4 @@
-package endpoints
+package state
 
 import (
 	"net/netip"
@@ -6,13 +6,14 @@ import (
 	"unique"
 
 	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/utils/ptr"
 
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/fleet"
 )
 
-// sliceKey is "namespace/name" of an EndpointSlice.
-type sliceKey string
+// SliceKey is "namespace/name" of an EndpointSlice.
+type SliceKey string
 
 // partKey names one cluster's part of one backend.
 type partKey struct {
@@ -20,8 +21,8 @@ type partKey struct {
 	cluster fleet.ClusterName
 }
 
-// slice is what is kept of an EndpointSlice: 40 bytes an endpoint, so that 150,000 of them cost 6 MB.
-type slice struct {
+// Slice is the compact form of an EndpointSlice: 40 bytes for each endpoint, so that 150,000 of them cost 6 MB.
+type Slice struct {
 	part      partKey
 	ports     []slicePort
 	endpoints []address
@@ -33,16 +34,16 @@ type slicePort struct {
 	number int32
 }
 
-// address is one endpoint; those that get no traffic at all are not kept.
+// address is one endpoint that may get requests; others are not kept.
 type address struct {
 	ip    netip.Addr
 	zone  unique.Handle[string]
 	state fleet.EndpointState
 }
 
-// readSlice gives the compact form, or nil for a slice that is nobody's: FQDN, or without the labels that name its
-// service. Only the namespace says which cluster it comes from; no label can claim another.
-func readSlice(s *discoveryv1.EndpointSlice) *slice {
+// ReadSlice returns the compact form, or nil for a slice of FQDNs or without the labels that name its service. Only the
+// namespace says which cluster a slice comes from; no label can claim another.
+func ReadSlice(s *discoveryv1.EndpointSlice) *Slice {
 	if s.AddressType == discoveryv1.AddressTypeFQDN {
 		return nil
 	}
@@ -50,12 +51,12 @@ func readSlice(s *discoveryv1.EndpointSlice) *slice {
 	if !ok {
 		return nil
 	}
-	out := &slice{part: part, endpoints: make([]address, 0, len(s.Endpoints))}
+	out := &Slice{part: part, endpoints: make([]address, 0, len(s.Endpoints))}
 	for _, p := range s.Ports {
 		if p.Port == nil || (p.Protocol != nil && *p.Protocol != "TCP") {
 			continue
 		}
-		out.ports = append(out.ports, slicePort{name: unique.Make(deref(p.Name)), number: *p.Port})
+		out.ports = append(out.ports, slicePort{name: unique.Make(ptr.Deref(p.Name, "")), number: *p.Port})
 	}
 	for i := range s.Endpoints {
 		out.endpoints = appendAddress(out.endpoints, &s.Endpoints[i])
@@ -63,7 +64,7 @@ func readSlice(s *discoveryv1.EndpointSlice) *slice {
 	return out
 }
 
-// partOf says whose part of which service a slice is. A slice in a member's namespace is never one of the hub's own
+// partOf says which cluster's part of which service a slice is. A slice in a member's namespace is never one of the hub's own
 // Services, whatever its labels say.
 func partOf(s *discoveryv1.EndpointSlice) (partKey, bool) {
 	if cluster, ok := strings.CutPrefix(s.Namespace, v1alpha1.MemberNamespacePrefix); ok {
@@ -80,36 +81,26 @@ func appendAddress(to []address, e *discoveryv1.Endpoint) []address {
 	if state == fleet.NotReady || len(e.Addresses) == 0 {
 		return to
 	}
-	// The fields beyond the first address are unused since the API says so (EndpointSlice, addresses).
+	// The API says that only the first address is used (EndpointSlice, addresses).
 	ip, err := netip.ParseAddr(e.Addresses[0])
 	if err != nil {
 		return to
 	}
-	// As it stands: Admission refuses an IPv4 address written as IPv6, here as where the member is told.
-	return append(to, address{ip: ip, zone: unique.Make(deref(e.Zone)), state: state})
+	// The address is not converted: Admission refuses an IPv4 address written as IPv6, here as in the member's conditions.
+	return append(to, address{ip: ip, zone: unique.Make(ptr.Deref(e.Zone, "")), state: state})
 }
 
-// stateOf reads the conditions as their API documentation says: ready nil means true, serving nil means what ready is,
-// terminating nil means false.
+// stateOf reads the conditions as their API documentation says: a missing ready means true, a missing serving the value
+// of ready, a missing terminating false.
 func stateOf(c discoveryv1.EndpointConditions) fleet.EndpointState {
-	ready := c.Ready == nil || *c.Ready
-	serving := ready
-	if c.Serving != nil {
-		serving = *c.Serving
-	}
+	ready := ptr.Deref(c.Ready, true)
+	serving := ptr.Deref(c.Serving, ready)
 	switch {
 	case ready:
 		return fleet.Ready
-	case serving && c.Terminating != nil && *c.Terminating:
+	case serving && ptr.Deref(c.Terminating, false):
 		return fleet.Draining
 	default:
 		return fleet.NotReady
 	}
-}
-
-func deref(s *string) string {
-	if s == nil {
-		return ""
-	}
-	return *s
 }

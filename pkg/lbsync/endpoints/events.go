@@ -1,0 +1,56 @@
+package endpoints
+
+import (
+	corev1 "k8s.io/api/core/v1"
+
+	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/pkg/lbsync/endpoints/state"
+)
+
+// Reasons of Events on MemberClusters.
+const (
+	reasonHeldOut  = "TrafficHeldOut"
+	reasonRestored = "TrafficRestored"
+)
+
+// announce logs which members began or ceased to be held out, and emits Events on their MemberClusters.
+func (l *Loop) announce(events []state.HealthEvent) {
+	for _, e := range events {
+		log := l.config.Log.WithValues("cluster", e.Cluster, "region", e.Region, "imports", e.Imports)
+		switch {
+		case e.Dead:
+			log.Info("cluster held out: connections to it fail")
+			l.emit(e, corev1.EventTypeWarning, reasonHeldOut, "connections from region %q fail for %d imports; "+
+				"all but 1 %% of their requests go to other clusters; check the network path from the edges to this cluster's pods")
+		case e.HeldOut:
+			log.Info("cluster held out: its requests fail")
+			l.emit(e, corev1.EventTypeWarning, reasonHeldOut, "requests from region %q fail for %d imports; "+
+				"all but 1 %% of their requests go to other clusters; check the pods of these services in this cluster")
+		default:
+			log.Info("cluster no longer held out")
+			l.emit(e, corev1.EventTypeNormal, reasonRestored, "requests from region %q for %d imports are sent to this cluster again")
+		}
+	}
+}
+
+// emit emits an Event on a MemberCluster, where this replica leads.
+func (l *Loop) emit(e state.HealthEvent, kind, reason, note string) {
+	member := l.state.MemberCluster(e.Cluster)
+	if l.config.Events == nil || member == nil || !l.leads() {
+		return
+	}
+	object := &corev1.ObjectReference{APIVersion: v1alpha1.GroupVersion.String(), Kind: "MemberCluster", Name: member.Name, UID: member.UID}
+	l.config.Events.Eventf(object, nil, kind, reason, "DivideTraffic", note, e.Region, e.Imports)
+}
+
+func (l *Loop) leads() bool {
+	if l.config.Elected == nil {
+		return true
+	}
+	select {
+	case <-l.config.Elected:
+		return true
+	default:
+		return false
+	}
+}

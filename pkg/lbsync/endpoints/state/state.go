@@ -1,0 +1,360 @@
+package state
+
+import (
+	"cmp"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/meta"
+
+	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/pkg/condition"
+	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/gateway/model"
+	"crossway.dev/crossway/pkg/lbsync"
+	"crossway.dev/crossway/pkg/lbsync/traffic"
+)
+
+// forgetEdgeAfter is how long an edge that disconnected keeps its part of the demand: it may only have lost its stream.
+const forgetEdgeAfter = 10 * time.Second
+
+// Hub is the hub's own cluster, for Services of it that routes name.
+type Hub struct {
+	Place fleet.Place
+	// CIDRs of its pods and Services: a member may announce nothing in them, and nothing outside of them is an endpoint
+	// of a Service of the hub. Empty: any address that is not link-local or otherwise special.
+	CIDRs []netip.Prefix
+}
+
+// Edge is one connected Envoy. Region and Pool are proven by its certificate, Node is the name that it gives itself.
+type Edge struct{ Pool, Region, Node string }
+
+func (e Edge) key() string { return e.Pool + "/" + e.Node }
+
+// Changes are the changes since the last pass; a nil value is a deletion. Only the last version of an object counts,
+// every load report does.
+type Changes struct {
+	Slices  map[SliceKey]*Slice
+	Members map[string]*v1alpha1.MemberCluster
+	Pools   map[string]*v1alpha1.EdgePool
+	Loads   []LoadReport
+}
+
+// NewChanges makes Changes without any change.
+func NewChanges() Changes {
+	return Changes{Slices: map[SliceKey]*Slice{}, Members: map[string]*v1alpha1.MemberCluster{}, Pools: map[string]*v1alpha1.EdgePool{}}
+}
+
+// Empty says whether there is no change.
+func (c Changes) Empty() bool { return len(c.Slices)+len(c.Members)+len(c.Pools)+len(c.Loads) == 0 }
+
+// State is all that the loop knows of the fleet. Make it with New.
+type State struct {
+	hub     Hub
+	store   *store
+	objects map[string]*v1alpha1.MemberCluster
+	members map[fleet.ClusterName]*member
+	pools   map[string]*v1alpha1.EdgePool
+	regions []region // of all pools, by name
+
+	assignments     map[string]*model.Assignment
+	backends        map[fleet.Backend]*backendState
+	policies        []model.ImportPolicy                // in force, whether or not a route uses their imports
+	removedPolicies map[fleet.ObjectName]*removedPolicy // no longer in force
+	edges           map[string]*edgeState
+	dirty           dirty // since the last Update
+}
+
+// region is what the edges of one region have in common.
+type region struct {
+	name    string
+	nearest []string
+	edges   []string // connected, sorted
+}
+
+// edgeState is one Envoy; streams counts its open configuration streams, of which a dead one may linger.
+type edgeState struct {
+	Edge
+	streams          int
+	disconnectedAt   time.Time // when the last stream ended
+	versionsReported bool      // Learn was called for it since it connected
+}
+
+// dirty is what changes touched.
+type dirty struct {
+	assignments map[string]bool        // to be encoded again
+	backends    map[*backendState]bool // whose demand is to be divided again
+}
+
+func newDirty() dirty { return dirty{map[string]bool{}, map[*backendState]bool{}} }
+
+// add marks a backend, and the assignments that use it.
+func (d dirty) add(b *backendState) {
+	if b == nil {
+		return
+	}
+	d.backends[b] = true
+	for key := range b.users {
+		d.assignments[key] = true
+	}
+}
+
+// New makes a State of a fleet without members, pools or routes.
+func New(hub Hub) *State {
+	s := &State{hub: hub, store: newStore(), objects: map[string]*v1alpha1.MemberCluster{}, pools: map[string]*v1alpha1.EdgePool{},
+		assignments: map[string]*model.Assignment{}, backends: map[fleet.Backend]*backendState{}, edges: map[string]*edgeState{},
+		removedPolicies: map[fleet.ObjectName]*removedPolicy{}, dirty: newDirty()}
+	s.readMembers()
+	return s
+}
+
+// Apply takes changes. It returns which members began or ceased to be held out.
+func (s *State) Apply(c Changes) []HealthEvent {
+	health := healthEvents{}
+	for key, slice := range c.Slices {
+		for _, part := range s.store.set(key, slice) {
+			b := s.backends[part.backend]
+			s.dirty.add(b)
+			s.readmit(b, part.cluster, health)
+		}
+	}
+	for _, cluster := range s.reconnected(c.Members) {
+		for _, b := range s.backends {
+			if s.readmit(b, cluster, health) {
+				s.dirty.add(b)
+			}
+		}
+	}
+	if len(c.Members) > 0 && s.applyMembers(c.Members) {
+		s.markAllBackends()
+	}
+	if len(c.Pools) > 0 && s.applyPools(c.Pools) {
+		s.markAllBackends()
+		for key := range s.assignments {
+			s.dirty.assignments[key] = true
+		}
+	}
+	for _, r := range c.Loads {
+		s.observeLoad(r, health)
+	}
+	return health.list()
+}
+
+func (s *State) markAllBackends() {
+	for _, b := range s.backends {
+		s.dirty.add(b)
+	}
+}
+
+// Update divides the demand of the backends that are due, and lists the assignments whose load assignments may have
+// changed since the last Update, sorted.
+func (s *State) Update(now time.Time) (changed []string) {
+	s.forgetEdges(now)
+	for _, b := range s.backends {
+		if b.resplitDue && now.Sub(b.movedAt) >= moveInterval {
+			s.dirty.backends[b] = true
+		}
+	}
+	for b := range s.dirty.backends {
+		if b.resplit(splitContext{now: now, members: s.capacities(b.backend), regions: s.regions}) {
+			s.dirty.add(b)
+		}
+	}
+	changed = s.existing(s.dirty.assignments)
+	s.dirty = newDirty()
+	return changed
+}
+
+// existing lists the keys for which there is an assignment, sorted.
+func (s *State) existing(keys map[string]bool) []string {
+	var out []string
+	for key := range keys {
+		if s.assignments[key] != nil {
+			out = append(out, key)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// forgetEdges removes the edges that disconnected long ago.
+func (s *State) forgetEdges(now time.Time) {
+	for key, e := range s.edges {
+		if e.streams > 0 || now.Sub(e.disconnectedAt) < forgetEdgeAfter {
+			continue
+		}
+		delete(s.edges, key)
+		for _, b := range s.backends {
+			if r := b.regions[e.Region]; r != nil {
+				r.demand.ForgetEdge(key)
+				r.health.ForgetEdge(key)
+				delete(r.fractions, key)
+				delete(r.open, key)
+				b.resplitDue = true
+			}
+		}
+	}
+}
+
+// Connected counts an edge whose configuration stream began, so that shares wait for its first report.
+func (s *State) Connected(edge Edge) {
+	e := s.edges[edge.key()]
+	if e == nil {
+		e = &edgeState{}
+		s.edges[edge.key()] = e
+	}
+	e.Edge = edge
+	e.streams++
+	s.readEdges()
+}
+
+// Disconnected ends what Connected began.
+func (s *State) Disconnected(edge Edge, now time.Time) {
+	if e := s.edges[edge.key()]; e != nil {
+		e.streams--
+		e.disconnectedAt = now
+		e.versionsReported = e.versionsReported && e.streams > 0
+	}
+	s.readEdges()
+}
+
+// Learn takes the versions of load assignments that an edge has, by name. Where the hub has just started, their shares
+// replace its own. It lists the assignments that changed.
+func (s *State) Learn(edge Edge, versions map[string]string, now time.Time) (changed []string) {
+	if e := s.edges[edge.key()]; e != nil {
+		e.versionsReported = true
+	}
+	var ours []string
+	for name, version := range versions {
+		if s.assignments[name] != nil {
+			ours = append(ours, version)
+		}
+	}
+	slices.Sort(ours)
+	learned := newDirty() // of these only the assignments count: learned shares are not divided again
+	for _, shares := range traffic.LearnShares(edge.Region, ours) {
+		if b := s.backends[shares.Backend]; b != nil && shares.Backend.Kind == fleet.Import && b.learn(shares.RegionShares, now) {
+			learned.add(b)
+		}
+	}
+	return s.existing(learned.assignments)
+}
+
+// readmit ends the holding out of a member whose agent reconnected or whose endpoints changed.
+func (s *State) readmit(b *backendState, cluster fleet.ClusterName, health healthEvents) (changed bool) {
+	if b == nil {
+		return false
+	}
+	for name, r := range b.regions {
+		if r.health.Readmit(cluster) {
+			health[HealthEvent{Region: name, Cluster: cluster}]++
+			changed = true
+		}
+	}
+	return changed
+}
+
+// reconnected lists the members whose agents are heard of again after a silence. Where few requests probe such a member,
+// its agent is known to be back long before one of them is answered.
+func (s *State) reconnected(changed map[string]*v1alpha1.MemberCluster) (names []fleet.ClusterName) {
+	for name, m := range changed {
+		old := s.objects[name]
+		if old != nil && m != nil && meta.IsStatusConditionFalse(old.Status.Conditions, condition.MemberReachableType) &&
+			meta.IsStatusConditionTrue(m.Status.Conditions, condition.MemberReachableType) {
+			names = append(names, fleet.ClusterName(name))
+		}
+	}
+	return names
+}
+
+// applyMembers says whether the members changed in what counts here.
+func (s *State) applyMembers(changed map[string]*v1alpha1.MemberCluster) bool {
+	relevant := false
+	for name, m := range changed {
+		relevant = relevant || !sameMember(s.objects[name], m)
+		if m == nil {
+			delete(s.objects, name)
+		} else {
+			s.objects[name] = m
+		}
+	}
+	if relevant {
+		s.readMembers()
+	}
+	return relevant
+}
+
+// applyPools says whether the pools changed in what counts here.
+func (s *State) applyPools(changed map[string]*v1alpha1.EdgePool) bool {
+	relevant := false
+	for name, p := range changed {
+		old := s.pools[name]
+		relevant = relevant || (old == nil) != (p == nil) || p != nil && (old.UID != p.UID || !equality.Semantic.DeepEqual(old.Spec, p.Spec))
+		if p == nil {
+			delete(s.pools, name)
+		} else {
+			s.pools[name] = p
+		}
+	}
+	if relevant {
+		s.readRegions()
+	}
+	return relevant
+}
+
+// readRegions lists the regions of all pools. A region has one order of overflow: where pools of one region list
+// different nearest regions, v1alpha1.NearestOf decides, and the other pools' status says so.
+func (s *State) readRegions() {
+	s.regions = nil
+	for _, p := range s.pools {
+		if slices.ContainsFunc(s.regions, func(r region) bool { return r.name == p.Spec.Region }) {
+			continue
+		}
+		r := region{name: p.Spec.Region}
+		if decides := v1alpha1.NearestOf(maps.Values(s.pools), r.name); decides != nil {
+			r.nearest = decides.Spec.Nearest
+		}
+		s.regions = append(s.regions, r)
+	}
+	slices.SortFunc(s.regions, func(a, b region) int { return cmp.Compare(a.name, b.name) })
+	s.readEdges()
+}
+
+// readEdges sets which edges are connected in each region.
+func (s *State) readEdges() {
+	for i := range s.regions {
+		s.regions[i].edges = nil
+		for key, e := range s.edges {
+			if e.Region == s.regions[i].name && e.streams > 0 {
+				s.regions[i].edges = append(s.regions[i].edges, key)
+			}
+		}
+		slices.Sort(s.regions[i].edges)
+	}
+}
+
+// Regions lists the regions of all pools, sorted.
+func (s *State) Regions() []string {
+	out := make([]string, len(s.regions))
+	for i, r := range s.regions {
+		out[i] = r.name
+	}
+	return out
+}
+
+// Pools lists all pools, sorted by name.
+func (s *State) Pools() []lbsync.PoolRef {
+	out := make([]lbsync.PoolRef, 0, len(s.pools))
+	for _, name := range slices.Sorted(maps.Keys(s.pools)) {
+		out = append(out, lbsync.PoolRef{Pool: name, Region: s.pools[name].Spec.Region})
+	}
+	return out
+}
+
+// MemberCluster returns the object of a member; nil where there is none.
+func (s *State) MemberCluster(name fleet.ClusterName) *v1alpha1.MemberCluster {
+	return s.objects[string(name)]
+}
