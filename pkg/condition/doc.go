@@ -1,6 +1,6 @@
-// Package condition has every condition that Crossway puts on an object, each
-// as a constructor that is named for what it says, and Report, the value in
-// which pure code hands its verdicts to condition/writer.
+// Package condition has a constructor for every condition that Crossway sets on an
+// object, named after what the condition means. It also has Report: the conditions
+// of one object, which pure packages compute and condition/writer writes.
 //
 // A message says which object, what is wrong, and what to do. A condition has
 // no time and no generation: the writer adds both.

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
 
 	"crossway.dev/crossway/pkg/fleet"
@@ -22,48 +21,40 @@ const (
 	MetadataExported  = "MetadataExported"
 )
 
-// ExportTypes are all of them: what Crossway writes on a ServiceExport.
-// Conditions of other types there are somebody else's.
+// ExportTypes are all condition types that Crossway writes on a ServiceExport.
+// Conditions of other types there belong to other controllers.
 var ExportTypes = []string{ExportValid, ExportReady, ExportConflict, EndpointsExported, EndpointsAdmitted, MetadataExported}
 
-// listed is how many names or addresses a message spells out before "and n more".
-const listed = 5
+// maxListed is the number of names or addresses that a message lists before "and n more".
+const maxListed = 5
 
-// ExportIsValid says that the Service of an export is there and can be exported.
+// ExportIsValid says that the Service of an export exists and can be exported.
 func ExportIsValid(service fleet.ServiceName) Condition {
-	return Condition{
-		Type: ExportValid, Status: metav1.ConditionTrue, Reason: string(mcsv1beta1.ServiceExportReasonValid),
-		Message: fmt.Sprintf("Service %q can be exported", service),
-	}
+	return newCondition(ExportValid, true, mcsv1beta1.ServiceExportReasonValid,
+		fmt.Sprintf("Service %q can be exported", service))
 }
 
 // ExportNoService says that an export has no Service.
 func ExportNoService(service fleet.ServiceName) Condition {
-	return Condition{
-		Type: ExportValid, Status: metav1.ConditionFalse, Reason: string(mcsv1beta1.ServiceExportReasonNoService),
-		Message: fmt.Sprintf("Service %q does not exist; create it, or delete this ServiceExport", service),
-	}
+	return newCondition(ExportValid, false, mcsv1beta1.ServiceExportReasonNoService,
+		fmt.Sprintf("Service %q does not exist; create it, or delete this ServiceExport", service))
 }
 
-// ExportInvalidType says that a Service is of a type that no cluster can import.
+// ExportInvalidType says that the Service's type cannot be exported.
 func ExportInvalidType(service fleet.ServiceName, serviceType string) Condition {
-	return Condition{
-		Type: ExportValid, Status: metav1.ConditionFalse, Reason: string(mcsv1beta1.ServiceExportReasonInvalidServiceType),
-		Message: fmt.Sprintf("Service %q has type %s, which cannot be exported; export a Service of type ClusterIP, NodePort or LoadBalancer", service, serviceType),
-	}
+	return newCondition(ExportValid, false, mcsv1beta1.ServiceExportReasonInvalidServiceType,
+		fmt.Sprintf("Service %q has type %s, which cannot be exported; export a Service of type ClusterIP, NodePort or LoadBalancer", service, serviceType))
 }
 
-// ExportAddressTypes says that slices of the Service have addresses that are
-// neither IPv4 nor IPv6, so that none of these leaves the cluster.
+// ExportAddressTypes says that EndpointSlices of the Service have addresses that
+// are neither IPv4 nor IPv6. Their endpoints are not exported.
 func ExportAddressTypes(service fleet.ServiceName, sliceNames []string) Condition {
-	return Condition{
-		Type: EndpointsExported, Status: metav1.ConditionFalse, Reason: "AddressTypeNotSupported",
-		Message: fmt.Sprintf("EndpointSlice %s of Service %q has an addressType other than IPv4 and IPv6, so its endpoints are not exported; give addresses instead of names", andMore(quotedNames(sliceNames)), service),
-	}
+	return newCondition(EndpointsExported, false, "AddressTypeNotSupported",
+		fmt.Sprintf("EndpointSlice %s of Service %q has an addressType other than IPv4 and IPv6, so its endpoints are not exported; give addresses instead of names", andMore(quotedNames(sliceNames)), service))
 }
 
-// ExportMetadataInvalid says which exported labels and annotations, by key, no
-// object can carry; all others are exported.
+// ExportMetadataInvalid names the exported labels and annotations, by key, that
+// are invalid. All others are exported.
 func ExportMetadataInvalid(service fleet.ServiceName, labels, annotations []string) Condition {
 	var parts []string
 	if len(labels) > 0 {
@@ -72,106 +63,84 @@ func ExportMetadataInvalid(service fleet.ServiceName, labels, annotations []stri
 	if len(annotations) > 0 {
 		parts = append(parts, "exportedAnnotations "+andMore(quotedNames(annotations)))
 	}
-	return Condition{
-		Type: MetadataExported, Status: metav1.ConditionFalse, Reason: "InvalidMetadata",
-		Message: fmt.Sprintf("%s of ServiceExport %q are no valid label or annotation, or are reserved, and are not exported; correct or remove them", strings.Join(parts, " and "), service),
-	}
+	return newCondition(MetadataExported, false, "InvalidMetadata",
+		fmt.Sprintf("%s of ServiceExport %q are not valid labels or annotations, or are reserved, and are not exported; correct or remove them", strings.Join(parts, " and "), service))
 }
 
 // ExportNotReady says that an export is not offered because it is not valid.
 func ExportNotReady(service fleet.ServiceName) Condition {
-	return Condition{
-		Type: ExportReady, Status: metav1.ConditionFalse, Reason: string(mcsv1beta1.ServiceExportReasonFailed),
-		Message: fmt.Sprintf("Service %q is not exported; condition Valid says why", service),
-	}
+	return newCondition(ExportReady, false, mcsv1beta1.ServiceExportReasonFailed,
+		fmt.Sprintf("Service %q is not exported; condition Valid says why", service))
 }
 
-// ExportPending says that the hub has not judged an export yet.
+// ExportPending says that the hub has not processed an export yet.
 func ExportPending(service fleet.ServiceName) Condition {
-	return Condition{
-		Type: ExportReady, Status: metav1.ConditionFalse, Reason: string(mcsv1beta1.ServiceExportReasonPending),
-		Message: fmt.Sprintf("Service %q is on its way to the hub, which has not answered yet", service),
-	}
+	return newCondition(ExportReady, false, mcsv1beta1.ServiceExportReasonPending,
+		fmt.Sprintf("Service %q is on its way to the hub, which has not answered yet", service))
 }
 
-// ExportRefused says that the hub's API server does not take the export.
+// ExportRefused says that the hub's API server rejected the export.
 func ExportRefused(service fleet.ServiceName, answer string) Condition {
-	return Condition{
-		Type: ExportReady, Status: metav1.ConditionFalse, Reason: string(mcsv1beta1.ServiceExportReasonFailed),
-		Message: fmt.Sprintf("the hub refuses Service %q: %s; correct the Service or the ServiceExport", service, answer),
-	}
+	return newCondition(ExportReady, false, mcsv1beta1.ServiceExportReasonFailed,
+		fmt.Sprintf("the hub refuses Service %q: %s; correct the Service or the ServiceExport", service, answer))
 }
 
-// ExportForbidden says that this cluster may not export to the hub.
+// ExportForbidden says that this cluster is not allowed to export to the hub.
 func ExportForbidden(cluster fleet.ClusterName, answer string) Condition {
-	return Condition{
-		Type: ExportReady, Status: metav1.ConditionFalse, Reason: string(mcsv1beta1.ServiceExportReasonFailed),
-		Message: fmt.Sprintf("cluster %s may not export to the hub: %s; accept MemberCluster %q there", cluster, answer, cluster),
-	}
+	return newCondition(ExportReady, false, mcsv1beta1.ServiceExportReasonFailed,
+		fmt.Sprintf("cluster %s may not export to the hub: %s; accept MemberCluster %q there", cluster, answer, cluster))
 }
 
-// ExportOffered says that an export is part of an import and to how many other
-// clusters of the fleet.
+// ExportOffered says that an export is part of an import, and how many other
+// clusters of the fleet have that import.
 func ExportOffered(others int) Condition {
 	clusters := "clusters"
 	if others == 1 {
 		clusters = "cluster"
 	}
-	return Condition{
-		Type: ExportReady, Status: metav1.ConditionTrue, Reason: string(mcsv1beta1.ServiceExportReasonExported),
-		Message: fmt.Sprintf("offered to %d other %s", others, clusters),
-	}
+	return newCondition(ExportReady, true, mcsv1beta1.ServiceExportReasonExported,
+		fmt.Sprintf("offered to %d other %s", others, clusters))
 }
 
-// ExportNotAccepted says that a MemberExport is in a namespace that is not
-// an accepted member's, so that it counts for nothing.
+// ExportNotAccepted says that a MemberExport is ignored, because its namespace is
+// not that of an accepted member.
 func ExportNotAccepted(namespace string) Condition {
-	return Condition{
-		Type: ExportReady, Status: metav1.ConditionFalse, Reason: "NotAccepted",
-		Message: fmt.Sprintf("namespace %q is not that of an accepted MemberCluster, so this export is not offered; accept the MemberCluster, or delete this MemberExport", namespace),
-	}
+	return newCondition(ExportReady, false, "NotAccepted",
+		fmt.Sprintf("namespace %q is not that of an accepted MemberCluster, so this export is not offered; accept the MemberCluster, or delete this MemberExport", namespace))
 }
 
 // ExportNoConflicts says that all exports of a service agree.
 func ExportNoConflicts() Condition {
-	return Condition{
-		Type: ExportConflict, Status: metav1.ConditionFalse, Reason: string(mcsv1beta1.ServiceExportReasonNoConflicts),
-		Message: "all exports of this service agree",
-	}
+	return newCondition(ExportConflict, false, mcsv1beta1.ServiceExportReasonNoConflicts,
+		"all exports of this service agree")
 }
 
-// ExportConflicts says what exports of one service disagree about: the reasons
-// of KEP-1645, joined by commas, and one message for each disagreement.
+// ExportConflicts says that exports of one service disagree. It has the reasons of
+// KEP-1645, joined by commas, and one message for each disagreement.
 func ExportConflicts(reasons, messages []string) Condition {
-	return Condition{
-		Type: ExportConflict, Status: metav1.ConditionTrue,
-		Reason: strings.Join(slices.Compact(slices.Clone(reasons)), ","), Message: strings.Join(messages, ". "),
-	}
+	return newCondition(ExportConflict, true, strings.Join(slices.Compact(slices.Clone(reasons)), ","),
+		strings.Join(messages, ". "))
 }
 
 // EndpointsAllAdmitted says that no endpoint of an export was refused.
 func EndpointsAllAdmitted(cluster fleet.ClusterName) Condition {
-	return Condition{
-		Type: EndpointsAdmitted, Status: metav1.ConditionTrue, Reason: "Admitted",
-		Message: fmt.Sprintf("MemberCluster %q may announce every endpoint of this export", cluster),
-	}
+	return newCondition(EndpointsAdmitted, true, "Admitted",
+		fmt.Sprintf("MemberCluster %q may announce every endpoint of this export", cluster))
 }
 
-// EndpointsRefused says which endpoints of an export never reach an edge or
-// another member, and why: refusals are texts like "10.9.0.1 is outside of ...".
+// EndpointsRefused names the endpoints of an export that no edge and no other
+// member uses, and why. Refusals are texts like "10.9.0.1 is outside of ...".
 func EndpointsRefused(cluster fleet.ClusterName, refusals []string) Condition {
-	return Condition{
-		Type: EndpointsAdmitted, Status: metav1.ConditionFalse, Reason: "EndpointsRefused",
-		Message: fmt.Sprintf("%s; refused endpoints get no traffic: correct the EndpointSlice, or spec.endpointCIDRs of MemberCluster %q on the hub", andMore(refusals), cluster),
-	}
+	return newCondition(EndpointsAdmitted, false, "EndpointsRefused",
+		fmt.Sprintf("%s; refused endpoints get no traffic: correct the EndpointSlice, or spec.endpointCIDRs of MemberCluster %q on the hub", andMore(refusals), cluster))
 }
 
-// andMore joins texts and counts those after the first few.
+// andMore joins the first texts and adds the number of the others.
 func andMore(texts []string) string {
-	if len(texts) <= listed {
+	if len(texts) <= maxListed {
 		return strings.Join(texts, ", ")
 	}
-	return fmt.Sprintf("%s and %d more", strings.Join(texts[:listed], ", "), len(texts)-listed)
+	return fmt.Sprintf("%s and %d more", strings.Join(texts[:maxListed], ", "), len(texts)-maxListed)
 }
 
 func quotedNames(names []string) []string {

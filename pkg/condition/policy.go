@@ -10,22 +10,22 @@ import (
 
 // PolicyAccepted says that a policy acts on its target.
 func PolicyAccepted() Condition {
-	return verdict(gatewayv1.PolicyConditionAccepted, true, gatewayv1.PolicyReasonAccepted, "the policy is in force")
+	return newCondition(gatewayv1.PolicyConditionAccepted, true, gatewayv1.PolicyReasonAccepted, "the policy is in force")
 }
 
-// PolicyConflicted names the older policy that has the target already (GEP-713).
+// PolicyConflicted names the older policy for the same target (GEP-713).
 func PolicyConflicted(target, winner fleet.ObjectName) Condition {
-	return verdict(gatewayv1.PolicyConditionAccepted, false, gatewayv1.PolicyReasonConflicted,
+	return newCondition(gatewayv1.PolicyConditionAccepted, false, gatewayv1.PolicyReasonConflicted,
 		fmt.Sprintf("BackendPolicy %q is older and acts on ServiceImport %q already; merge the two, or remove this target", winner, target))
 }
 
-// PolicyTargetNotFound says that a policy has nothing to act on.
+// PolicyTargetNotFound says that a policy's target does not exist.
 func PolicyTargetNotFound(target fleet.ObjectName) Condition {
-	return verdict(gatewayv1.PolicyConditionAccepted, false, gatewayv1.PolicyReasonTargetNotFound,
+	return newCondition(gatewayv1.PolicyConditionAccepted, false, gatewayv1.PolicyReasonTargetNotFound,
 		fmt.Sprintf("ServiceImport %q does not exist; export Service %q from at least one cluster", target, target.Name))
 }
 
-// PolicyInvalid says which value a policy may not have.
-func PolicyInvalid(wrong string) Condition {
-	return verdict(gatewayv1.PolicyConditionAccepted, false, gatewayv1.PolicyReasonInvalid, wrong)
+// PolicyInvalid has the problem with a value of a policy.
+func PolicyInvalid(problem string) Condition {
+	return newCondition(gatewayv1.PolicyConditionAccepted, false, gatewayv1.PolicyReasonInvalid, problem)
 }

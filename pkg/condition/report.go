@@ -6,7 +6,7 @@ import (
 	"crossway.dev/crossway/pkg/fleet"
 )
 
-// Condition is a verdict. The writer adds time and generation.
+// Condition is a status condition without time and generation, which the writer adds.
 type Condition struct {
 	Type    string
 	Status  metav1.ConditionStatus
@@ -14,7 +14,16 @@ type Condition struct {
 	Message string
 }
 
-// Kind names a kind of object that Reports are about.
+// newCondition is a condition with status True if ok, else False.
+func newCondition[T, R ~string](conditionType T, ok bool, reason R, message string) Condition {
+	status := metav1.ConditionFalse
+	if ok {
+		status = metav1.ConditionTrue
+	}
+	return Condition{Type: string(conditionType), Status: status, Reason: string(reason), Message: message}
+}
+
+// Kind is the kind of object of a Report.
 type Kind = fleet.Kind
 
 const (
@@ -31,11 +40,11 @@ type Ref struct {
 	Generation int64
 }
 
-// Object is the object, whatever its generation.
+// Object is the Ref without its generation.
 func (r Ref) Object() fleet.ObjectRef { return fleet.ObjectRef{Kind: r.Kind, Name: r.Name} }
 
-// Report is all that Build has to say about one object. Only the part that
-// fits the kind is set; the writer keeps what other owners wrote beside it.
+// Report is one source's part of the status of one object. Only the fields of the
+// object's kind are set. The writer keeps the parts of other owners.
 type Report struct {
 	Ref        Ref
 	Conditions []Condition      // by Type; on the object itself
@@ -60,7 +69,7 @@ type ParentReport struct {
 	Conditions []Condition
 }
 
-// ParentRef repeats the route's own parentRef, byte for byte as the user gave it.
+// ParentRef is a copy of the route's parentRef, byte for byte.
 type ParentRef struct {
 	Group       *string
 	Kind        *string
@@ -70,7 +79,7 @@ type ParentRef struct {
 	Port        *int32
 }
 
-// AncestorReport is the status of a policy towards one object it acts on.
+// AncestorReport is the status of a policy towards one object that it acts on.
 type AncestorReport struct {
 	Group      string
 	Kind       string

@@ -11,10 +11,10 @@ import (
 
 // RouteAccepted says that a route is attached to its parent.
 func RouteAccepted() Condition {
-	return verdict(gatewayv1.RouteConditionAccepted, true, gatewayv1.RouteReasonAccepted, "the route is attached")
+	return newCondition(gatewayv1.RouteConditionAccepted, true, gatewayv1.RouteReasonAccepted, "the route is attached")
 }
 
-// RouteNoMatchingParent says which listener a parentRef looks for in vain.
+// RouteNoMatchingParent says that no listener matches a parentRef.
 func RouteNoMatchingParent(gateway fleet.ObjectName, section string, port int32) Condition {
 	wanted := make([]string, 0, 2)
 	if section != "" {
@@ -23,57 +23,57 @@ func RouteNoMatchingParent(gateway fleet.ObjectName, section string, port int32)
 	if port != 0 {
 		wanted = append(wanted, fmt.Sprintf("on port %d", port))
 	}
-	return verdict(gatewayv1.RouteConditionAccepted, false, gatewayv1.RouteReasonNoMatchingParent,
+	return newCondition(gatewayv1.RouteConditionAccepted, false, gatewayv1.RouteReasonNoMatchingParent,
 		fmt.Sprintf("Gateway %q has no listener %s; correct sectionName and port of the parentRef", gateway, strings.Join(wanted, " ")))
 }
 
-// RouteNotAllowed says that no listener lets the route in.
+// RouteNotAllowed says that no listener allows the route.
 func RouteNotAllowed(gateway fleet.ObjectName, kind Kind, namespace string) Condition {
-	return verdict(gatewayv1.RouteConditionAccepted, false, gatewayv1.RouteReasonNotAllowedByListeners,
+	return newCondition(gatewayv1.RouteConditionAccepted, false, gatewayv1.RouteReasonNotAllowedByListeners,
 		fmt.Sprintf("no listener of Gateway %q that the parentRef selects allows %ss of namespace %q; ask its owner to change allowedRoutes", gateway, kind, namespace))
 }
 
 // RouteNoMatchingHostname says that route and listeners have no hostname in common.
 func RouteNoMatchingHostname(gateway fleet.ObjectName, hostnames []string) Condition {
-	return verdict(gatewayv1.RouteConditionAccepted, false, gatewayv1.RouteReasonNoMatchingListenerHostname,
+	return newCondition(gatewayv1.RouteConditionAccepted, false, gatewayv1.RouteReasonNoMatchingListenerHostname,
 		fmt.Sprintf("hostnames %s are none that the listeners of Gateway %q serve; change them, or attach to another listener", quoted(hostnames), gateway))
 }
 
-// RouteUnsupportedValue says what makes every rule of a route invalid.
-func RouteUnsupportedValue(wrong string) Condition {
-	return verdict(gatewayv1.RouteConditionAccepted, false, gatewayv1.RouteReasonUnsupportedValue, wrong)
+// RouteUnsupportedValue has the problem that makes a whole route invalid.
+func RouteUnsupportedValue(problem string) Condition {
+	return newCondition(gatewayv1.RouteConditionAccepted, false, gatewayv1.RouteReasonUnsupportedValue, problem)
 }
 
-// RouteRefusedByEdge repeats Envoy's error detail.
+// RouteRefusedByEdge has the error detail of Envoy's NACK.
 func RouteRefusedByEdge(detail string) Condition {
-	return verdict(gatewayv1.RouteConditionAccepted, false, RefusedByEdge,
+	return newCondition(gatewayv1.RouteConditionAccepted, false, RefusedByEdge,
 		"an edge refused this generation of the route, which is left out until it changes: "+detail)
 }
 
-// RoutePartiallyInvalid says which rules are dropped and why (GEP-1364: the
-// message begins with "Dropped Rule").
-func RoutePartiallyInvalid(wrong []string) Condition {
-	return verdict(gatewayv1.RouteConditionPartiallyInvalid, true, gatewayv1.RouteReasonUnsupportedValue,
-		"Dropped Rule: "+strings.Join(wrong, "; ")+"; what their other matches meet is answered 500")
+// RoutePartiallyInvalid has the problems of the rules that are dropped (GEP-1364:
+// the message begins with "Dropped Rule").
+func RoutePartiallyInvalid(problems []string) Condition {
+	return newCondition(gatewayv1.RouteConditionPartiallyInvalid, true, gatewayv1.RouteReasonUnsupportedValue,
+		"Dropped Rule: "+strings.Join(problems, "; ")+"; what their other matches meet is answered 500")
 }
 
-// Shadowed is a condition of ours on a route's parent, set only when True.
+// Shadowed is a condition type on a route's parent. It is set only when True.
 const Shadowed = "Shadowed"
 
-// RouteShadowed says that a match never applies, since a route that comes
-// before (it is older, or first by name) has the same one on the same host.
+// RouteShadowed says that a match never applies, because a route with precedence
+// (it is older, or first by name) has the same match on the same host.
 func RouteShadowed(match string, by fleet.RouteRef, more int) Condition {
 	others := ""
 	if more > 0 {
 		others = fmt.Sprintf(" (and %d more)", more)
 	}
-	return verdict(Shadowed, true, "SameMatch",
+	return newCondition(Shadowed, true, "SameMatch",
 		fmt.Sprintf("%s never applies: %s %q has the same match and comes first; change one of them%s", match, by.Kind, by.Name, others))
 }
 
 // RouteResolved says that every backend of a route can be used.
 func RouteResolved() Condition {
-	return verdict(gatewayv1.RouteConditionResolvedRefs, true, gatewayv1.RouteReasonResolvedRefs, "all references are resolved")
+	return newCondition(gatewayv1.RouteConditionResolvedRefs, true, gatewayv1.RouteReasonResolvedRefs, "all references are resolved")
 }
 
 // BackendNotFound says that a ServiceImport or a Service does not exist.
@@ -82,58 +82,60 @@ func BackendNotFound(backend fleet.Backend) Condition {
 	if backend.Kind == fleet.Import {
 		todo = fmt.Sprintf("export Service %q from at least one cluster", backend.Name.Name)
 	}
-	return verdict(gatewayv1.RouteConditionResolvedRefs, false, gatewayv1.RouteReasonBackendNotFound,
+	return newCondition(gatewayv1.RouteConditionResolvedRefs, false, gatewayv1.RouteReasonBackendNotFound,
 		fmt.Sprintf("%s %q does not exist; %s", backend.Kind, backend.Name, todo))
 }
 
-// BackendNotOfFleet says that a ServiceImport exists that no export stands behind.
+// BackendNotOfFleet says that a ServiceImport exists that Crossway did not make,
+// and that no cluster of the fleet exports its Service.
 func BackendNotOfFleet(name fleet.ServiceName) Condition {
-	return verdict(gatewayv1.RouteConditionResolvedRefs, false, gatewayv1.RouteReasonBackendNotFound,
+	return newCondition(gatewayv1.RouteConditionResolvedRefs, false, gatewayv1.RouteReasonBackendNotFound,
 		fmt.Sprintf("ServiceImport %q was not made by Crossway: no cluster of the fleet exports Service %q; export it from at least one cluster", name, name.Name))
 }
 
-// BackendPortNotFound says which ports there are instead.
+// BackendPortNotFound says that a backend does not have the port, and which it has.
 func BackendPortNotFound(backend fleet.Backend, port int32, offered []int32) Condition {
-	return verdict(gatewayv1.RouteConditionResolvedRefs, false, gatewayv1.RouteReasonBackendNotFound,
+	return newCondition(gatewayv1.RouteConditionResolvedRefs, false, gatewayv1.RouteReasonBackendNotFound,
 		fmt.Sprintf("%s %q has no TCP port %d; it has %s", backend.Kind, backend.Name, port, portList(offered)))
 }
 
 // BackendPortMissing says that a backendRef must name one of several ports.
 func BackendPortMissing(backend fleet.Backend, offered []int32) Condition {
-	return verdict(gatewayv1.RouteConditionResolvedRefs, false, gatewayv1.RouteReasonBackendNotFound,
+	return newCondition(gatewayv1.RouteConditionResolvedRefs, false, gatewayv1.RouteReasonBackendNotFound,
 		fmt.Sprintf("the reference to %s %q needs a port; it has %s", backend.Kind, backend.Name, portList(offered)))
 }
 
-// BackendExternalName says that a Service has no endpoints to send to.
+// BackendExternalName says that a Service is of type ExternalName.
 func BackendExternalName(name fleet.ServiceName) Condition {
-	return verdict(gatewayv1.RouteConditionResolvedRefs, false, gatewayv1.RouteReasonBackendNotFound,
+	return newCondition(gatewayv1.RouteConditionResolvedRefs, false, gatewayv1.RouteReasonBackendNotFound,
 		fmt.Sprintf("Service %q is of type ExternalName and has no endpoints; name a Service with endpoints", name))
 }
 
-// BackendOfMembers says that a Service is in a namespace with the prefix of
-// those where only what members push counts.
+// BackendOfMembers says that a Service is in a namespace that is reserved for what
+// member clusters push.
 func BackendOfMembers(name fleet.ServiceName, prefix string) Condition {
-	return verdict(gatewayv1.RouteConditionResolvedRefs, false, gatewayv1.RouteReasonBackendNotFound,
+	return newCondition(gatewayv1.RouteConditionResolvedRefs, false, gatewayv1.RouteReasonBackendNotFound,
 		fmt.Sprintf("Service %q cannot be used: namespaces %s* are for what member clusters push, so endpoints there are never the hub's own; move the Service",
 			name, prefix))
 }
 
 // BackendNotPermitted says which ReferenceGrant is missing.
 func BackendNotPermitted(backend fleet.Backend, kind Kind, namespace string) Condition {
-	return verdict(gatewayv1.RouteConditionResolvedRefs, false, gatewayv1.RouteReasonRefNotPermitted,
+	return newCondition(gatewayv1.RouteConditionResolvedRefs, false, gatewayv1.RouteReasonRefNotPermitted,
 		fmt.Sprintf("%s %q is in another namespace; add a ReferenceGrant in namespace %q from %ss of namespace %q to it",
 			backend.Kind, backend.Name, backend.Name.Namespace, kind, namespace))
 }
 
 // BackendInvalidKind says which kinds a backendRef may name.
 func BackendInvalidKind(group, kind, name string) Condition {
-	return verdict(gatewayv1.RouteConditionResolvedRefs, false, gatewayv1.RouteReasonInvalidKind,
+	return newCondition(gatewayv1.RouteConditionResolvedRefs, false, gatewayv1.RouteReasonInvalidKind,
 		fmt.Sprintf("backend %q is of kind %q, group %q; use ServiceImport of group multicluster.x-k8s.io, or Service", name, kind, group))
 }
 
-// BackendUnsupportedProtocol says which appProtocols are spoken.
+// BackendUnsupportedProtocol says that a port's appProtocol is not supported, and
+// which are.
 func BackendUnsupportedProtocol(backend fleet.Backend, port int32, appProtocol string) Condition {
-	return verdict(gatewayv1.RouteConditionResolvedRefs, false, gatewayv1.RouteReasonUnsupportedProtocol,
+	return newCondition(gatewayv1.RouteConditionResolvedRefs, false, gatewayv1.RouteReasonUnsupportedProtocol,
 		fmt.Sprintf("port %d of %s %q has appProtocol %q, which is not supported; use http, kubernetes.io/h2c or kubernetes.io/ws, or leave it out",
 			port, backend.Kind, backend.Name, appProtocol))
 }

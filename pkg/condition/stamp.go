@@ -10,11 +10,11 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// maxMessage is the longest message that a metav1.Condition takes, in bytes.
+// maxMessage is the API server's limit for a condition's message, in bytes.
 const maxMessage = 32768
 
-// Set puts a condition into a list that an object stores. The transition time
-// changes with the status only.
+// Set sets a condition in a list of stored conditions. The transition time changes
+// only with the status.
 func Set(list *[]metav1.Condition, c Condition, generation int64, now metav1.Time) {
 	meta.SetStatusCondition(list, metav1.Condition{
 		Type: c.Type, Status: c.Status, Reason: c.Reason, Message: Shortened(c.Message, maxMessage-len(ellipsis)),
@@ -22,19 +22,19 @@ func Set(list *[]metav1.Condition, c Condition, generation int64, now metav1.Tim
 	})
 }
 
-// Stamped gives wanted conditions the form that an object stores: sorted by
-// type, at this generation, and with the transition time of a stored condition
-// of the same type and status, or now for one that is new or changed. It is for
-// objects whose conditions all have one writer: a stored type that is not
-// wanted is left out. The inputs stay as they are.
+// Stamped are the wanted conditions as an object stores them: sorted by type, and
+// with this generation. The transition time is that of a stored condition of the
+// same type and status, or else now. Stored conditions that are not wanted are left
+// out, so Stamped is for objects whose conditions all have one writer. The inputs
+// are not changed.
 func Stamped(stored []metav1.Condition, wanted []Condition, generation int64, now time.Time) []metav1.Condition {
-	precise := metav1.NewTime(now.UTC().Truncate(time.Second)) // as the API stores it
+	transition := metav1.NewTime(now.UTC().Truncate(time.Second)) // as the API stores it
 	stamped := make([]metav1.Condition, 0, len(wanted))
 	for _, w := range wanted {
 		if old := meta.FindStatusCondition(stored, w.Type); old != nil {
 			stamped = append(stamped, *old)
 		}
-		Set(&stamped, w, generation, precise)
+		Set(&stamped, w, generation, transition)
 	}
 	slices.SortFunc(stamped, func(a, b metav1.Condition) int { return strings.Compare(a.Type, b.Type) })
 	return stamped
@@ -42,8 +42,8 @@ func Stamped(stored []metav1.Condition, wanted []Condition, generation int64, no
 
 const ellipsis = "..."
 
-// Shortened is a text cut after the given number of bytes, at the edge of a
-// rune, with "..." in place of the rest.
+// Shortened is a text. One of more than length bytes is cut after at most length
+// bytes, between two runes, and "..." replaces the rest.
 func Shortened(text string, length int) string {
 	if len(text) <= length {
 		return text

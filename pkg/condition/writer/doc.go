@@ -1,15 +1,15 @@
-// Package writer puts Reports into the status of objects. It owns when and how
-// status is written: on the leader only, by read-modify-write, and never twice
-// with the same content. It never decides what a status says.
+// Package writer writes Reports into the status of objects. It decides when and
+// how status is written: only on the leader, by read-modify-write, and never twice
+// with the same content. It never decides the content of a status.
 //
-// What is wanted is kept per object, the latest wins, so a slow API server
-// costs no queue and delays nobody. A replica that does not lead keeps what is
-// wanted and writes it once it leads.
+// The writer keeps the latest Report of each source for each object. So with a slow
+// API server no queue grows and no source is blocked. A replica that does not lead
+// keeps Reports, too, and writes them once it leads.
 //
-// Of a status it changes only its own part: the condition types of the Source
-// that reports, and in lists that several controllers share (RouteStatus.parents,
-// PolicyStatus.ancestors: both listType=atomic, hence read-modify-write) the
-// entries with Crossway's controllerName.
+// The writer changes only its own part of a status: conditions of the types of the
+// Source that reports. In lists that several controllers share (RouteStatus.parents,
+// PolicyStatus.ancestors: both listType=atomic, hence read-modify-write) it changes
+// only the entries with Crossway's controllerName.
 //
 // Example:
 //

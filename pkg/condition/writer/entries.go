@@ -11,7 +11,8 @@ import (
 	"crossway.dev/crossway/pkg/condition"
 )
 
-// entry is what sources report of one parent of a route or one ancestor of a policy.
+// entry is one parent of a route or one ancestor of a policy, with the conditions
+// that sources report for it.
 type entry struct {
 	ref      gatewayv1.ParentReference
 	reported []sourceConditions
@@ -57,14 +58,14 @@ func ourConditions[T any](stored []T, fields func(*T) entryFields) (all []metav1
 	return all
 }
 
-// mergeEntries leaves other controllers' entries where they are and brings ours
-// to what is reported. An entry of ours without conditions is removed.
+// mergeEntries are the stored entries, with ours updated to the reports. Entries of
+// other controllers keep their place. An entry of ours without conditions is removed.
 func mergeEntries[T any](stored []T, reports []sourced, read func(sourced) []entry, fields func(*T) entryFields, now metav1.Time) []T {
 	entries := entriesOf(reports, read)
-	out := []T{} // a required field: never null
+	out := []T{} // never nil: the field is required
 	for _, old := range stored {
 		if f := fields(&old); *f.controller == v1alpha1.GatewayController {
-			mergeConditions(f.conditions, take(&entries, *f.ref, reports), now)
+			mergeConditions(f.conditions, takeReported(&entries, *f.ref, reports), now)
 			if len(*f.conditions) == 0 {
 				continue
 			}
@@ -81,7 +82,8 @@ func mergeEntries[T any](stored []T, reports []sourced, read func(sourced) []ent
 	return out
 }
 
-// entriesOf collects what all sources report of each entry, in order of appearance.
+// entriesOf are the entries of all sources' reports, merged by reference, in order
+// of appearance.
 func entriesOf(reports []sourced, read func(sourced) []entry) []entry {
 	var out []entry
 	for _, r := range reports {
@@ -96,10 +98,10 @@ func entriesOf(reports []sourced, read func(sourced) []entry) []entry {
 	return out
 }
 
-// take removes the entry of a stored reference and gives what is reported of
-// it. A source that reported on the object, but not on this entry, removes its
-// conditions from it.
-func take(entries *[]entry, ref gatewayv1.ParentReference, reports []sourced) []sourceConditions {
+// takeReported removes the entry of a stored reference from entries and returns
+// what all sources report for it. A source that reported on the object but not on
+// this entry is included without conditions, so that its conditions are removed.
+func takeReported(entries *[]entry, ref gatewayv1.ParentReference, reports []sourced) []sourceConditions {
 	var reported []sourceConditions
 	if i := slices.IndexFunc(*entries, func(e entry) bool { return sameReference(e.ref, ref) }); i >= 0 {
 		reported = (*entries)[i].reported
@@ -130,7 +132,7 @@ func ancestorReference(a condition.AncestorReport) gatewayv1.ParentReference {
 	return ref
 }
 
-// sameReference compares with the API server's defaults filled in.
+// sameReference compares references after the API server's defaulting.
 func sameReference(a, b gatewayv1.ParentReference) bool {
 	return ptr.Deref(a.Group, gatewayv1.GroupName) == ptr.Deref(b.Group, gatewayv1.GroupName) &&
 		ptr.Deref(a.Kind, "Gateway") == ptr.Deref(b.Kind, "Gateway") &&

@@ -31,8 +31,8 @@ func gatewayConditions(o *gatewayv1.Gateway) []metav1.Condition {
 	return all
 }
 
-// mergeGateway writes conditions, addresses and listeners. The addresses and
-// the list of listeners are those of the one source that reports Accepted.
+// mergeGateway updates conditions, addresses and listeners. Addresses and listeners
+// come from the source that reports Accepted.
 func mergeGateway(o *gatewayv1.Gateway, reports []sourced, now metav1.Time) {
 	mergeReports(&o.Status.Conditions, reports, now)
 	for _, r := range reports {
@@ -47,8 +47,8 @@ func mergeGateway(o *gatewayv1.Gateway, reports []sourced, now metav1.Time) {
 	}
 }
 
-// mergeListeners gives one status per reported listener, in their order, and
-// keeps the transition times and foreign conditions of those stored.
+// mergeListeners are the statuses of the reported listeners, in their order. They
+// keep the stored transition times and the conditions of other controllers.
 func mergeListeners(stored []gatewayv1.ListenerStatus, r sourced, now metav1.Time) []gatewayv1.ListenerStatus {
 	var out []gatewayv1.ListenerStatus
 	for _, l := range r.report.Listeners {

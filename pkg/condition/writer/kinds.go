@@ -16,12 +16,11 @@ import (
 // statusKind is how the status of one kind of object is read and written.
 type statusKind struct {
 	object     client.Object                               // empty; its copies are read into
-	conditions func(client.Object) []metav1.Condition      // all that are ours to write
-	merge      func(client.Object, []sourced, metav1.Time) // brings the status to the reports
+	conditions func(client.Object) []metav1.Condition      // of our part of the status
+	merge      func(client.Object, []sourced, metav1.Time) // updates the status to the reports
 }
 
-// kinds are all kinds of objects whose status is written here. A route's status
-// is a list of parents, a policy's a list of ancestors.
+// kinds are the kinds of objects whose status the writer writes.
 var kinds = map[condition.Kind]statusKind{
 	condition.GatewayClass:  newKind(classConditions, mergeGatewayClass),
 	condition.Gateway:       newKind(gatewayConditions, mergeGateway),
@@ -40,7 +39,7 @@ func newKind[T any, O interface {
 	}
 }
 
-// routeKind is a kind of route.
+// routeKind is the statusKind of a kind of route, whose status is a list of parents.
 func routeKind[T any, O interface {
 	*T
 	client.Object
@@ -52,7 +51,8 @@ func routeKind[T any, O interface {
 		})
 }
 
-// policyKind is a kind of policy (GEP-713).
+// policyKind is the statusKind of a kind of policy, whose status is a list of
+// ancestors (GEP-713).
 func policyKind[T any, O interface {
 	*T
 	client.Object
@@ -73,10 +73,10 @@ func newObject(kind condition.Kind) (client.Object, error) {
 	return k.object.DeepCopyObject().(client.Object), nil
 }
 
-// apply changes the object's status to what the reports want, and says whether
-// that changed it. Reports of an older generation than what is stored, or of a
-// generation that the object does not have yet (it was deleted and made again),
-// are left out.
+// apply updates the object's status to the reports, and says whether that changed
+// it. It ignores reports of an older generation than the stored conditions', and
+// reports of a generation that the object does not have yet (it was deleted and
+// created again).
 func apply(kind condition.Kind, o client.Object, reports []sourced, now metav1.Time) bool {
 	k := kinds[kind]
 	reports = slices.DeleteFunc(slices.Clone(reports), func(r sourced) bool {
@@ -90,9 +90,9 @@ func apply(kind condition.Kind, o client.Object, reports []sourced, now metav1.T
 	return !equality.Semantic.DeepEqual(before, o)
 }
 
-// newerStored says whether a condition of the source's types was stored from a
-// newer generation of the object than the report's. A stored generation beyond
-// the object's own is nobody's (a restored backup) and does not count.
+// newerStored says whether a stored condition of the source's types is of a newer
+// generation of the object than the report. A stored generation beyond the object's
+// own does not count: it comes from a restored backup.
 func (k statusKind) newerStored(o client.Object, r sourced) bool {
 	return slices.ContainsFunc(k.conditions(o), func(c metav1.Condition) bool {
 		return r.source.types[c.Type] && c.ObservedGeneration > r.report.Ref.Generation && c.ObservedGeneration <= o.GetGeneration()

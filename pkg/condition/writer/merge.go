@@ -19,16 +19,16 @@ func sortSourced(reports []sourced) {
 	slices.SortFunc(reports, func(a, b sourced) int { return cmp.Compare(a.source.name, b.source.name) })
 }
 
-// sourceConditions are what one source reports for one list of conditions. None:
-// the source's conditions are removed from the list.
+// sourceConditions are the conditions that one source reports for one list. If
+// there are none, the source's conditions are removed from the list.
 type sourceConditions struct {
 	source     *Source
 	generation int64
 	conditions []condition.Condition
 }
 
-// mergeConditions brings a list to what sources report. Condition types that
-// are no source's stay as they are.
+// mergeConditions updates a list to the sources' conditions. Conditions of other
+// types stay as they are.
 func mergeConditions(list *[]metav1.Condition, reported []sourceConditions, now metav1.Time) {
 	for _, r := range reported {
 		for _, c := range r.conditions {

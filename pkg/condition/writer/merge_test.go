@@ -19,21 +19,21 @@ func isTrue(kind string) condition.Condition {
 	return condition.Condition{Type: kind, Status: metav1.ConditionTrue, Reason: kind}
 }
 
-// Gateway and GatewayClass pass the API server's schema with everything set,
-// and listeners follow the spec: those that left it leave the status.
+// The statuses of Gateway and GatewayClass pass the API server's schema with every
+// field set. The status of a listener is removed with the listener.
 func TestGateway(t *testing.T) {
-	r := newFixture(t)
-	class := &gatewayv1.GatewayClass{ObjectMeta: metav1.ObjectMeta{Name: r.namespace}, Spec: gatewayv1.GatewayClassSpec{ControllerName: v1alpha1.GatewayController}}
-	r.must(r.api.Create(t.Context(), class))
+	f := newFixture(t)
+	class := &gatewayv1.GatewayClass{ObjectMeta: metav1.ObjectMeta{Name: f.namespace}, Spec: gatewayv1.GatewayClassSpec{ControllerName: v1alpha1.GatewayController}}
+	f.must(f.api.Create(t.Context(), class))
 	gateway := &gatewayv1.Gateway{
-		ObjectMeta: metav1.ObjectMeta{Namespace: r.namespace, Name: "shared"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: f.namespace, Name: "shared"},
 		Spec: gatewayv1.GatewaySpec{GatewayClassName: gatewayv1.ObjectName(class.Name),
 			Listeners: []gatewayv1.Listener{{Name: "a", Port: 80, Protocol: "HTTP"}, {Name: "b", Port: 81, Protocol: "HTTP"}}},
 	}
-	r.must(r.api.Create(t.Context(), gateway))
+	f.must(f.api.Create(t.Context(), gateway))
 
 	report := condition.Report{
-		Ref:        r.ref(condition.Gateway, "shared", 1),
+		Ref:        f.ref(condition.Gateway, "shared", 1),
 		Conditions: []condition.Condition{isTrue("Accepted"), isTrue("Programmed")},
 		Addresses:  []string{"198.18.1.7", "198.18.2.7"},
 		Listeners: []condition.ListenerReport{
@@ -41,14 +41,14 @@ func TestGateway(t *testing.T) {
 			{Name: "b", Conditions: []condition.Condition{isTrue("Accepted")}},
 		},
 	}
-	r.write(report, condition.Report{
+	f.write(report, condition.Report{
 		Ref:        condition.Ref{Kind: condition.GatewayClass, Name: fleet.ObjectName{Name: class.Name}, Generation: 1},
 		Conditions: []condition.Condition{isTrue("Accepted")}, Features: []string{"Gateway", "HTTPRoute"},
 	})
 	report.Listeners = report.Listeners[:1]
-	r.write(report)
+	f.write(report)
 
-	r.must(r.api.Get(t.Context(), client.ObjectKeyFromObject(gateway), gateway))
+	f.must(f.api.Get(t.Context(), client.ObjectKeyFromObject(gateway), gateway))
 	var got []string
 	for _, c := range gateway.Status.Conditions {
 		got = append(got, c.Type+"="+string(c.Status))
@@ -62,18 +62,18 @@ func TestGateway(t *testing.T) {
 	if diff := cmp.Diff([]string{"Accepted=True", "Programmed=True", "IPAddress 198.18.1.7", "IPAddress 198.18.2.7", "a HTTPRoute Accepted"}, got); diff != "" {
 		t.Error(diff)
 	}
-	r.must(r.api.Get(t.Context(), client.ObjectKeyFromObject(class), class))
+	f.must(f.api.Get(t.Context(), client.ObjectKeyFromObject(class), class))
 	if len(class.Status.SupportedFeatures) != 2 || class.Status.Conditions[0].Status != metav1.ConditionTrue {
 		t.Errorf("class status %+v", class.Status)
 	}
 }
 
-// Two sources report on one policy, each in its own condition type; neither
-// removes the other's, also when only one of them has reported so far.
+// Two sources report on one policy, each its own condition type. Neither removes
+// the other's conditions, even if only one of them has reported so far.
 func TestTwoSources(t *testing.T) {
 	build := &Source{name: "build", types: map[string]bool{"Accepted": true}}
 	load := &Source{name: "load", types: map[string]bool{"Overflowing": true}}
-	say := func(s *Source, kind string, names ...string) sourced {
+	report := func(s *Source, kind string, names ...string) sourced {
 		report := condition.Report{Ref: condition.Ref{Kind: condition.BackendPolicy}}
 		for _, name := range names {
 			report.Ancestors = append(report.Ancestors, condition.AncestorReport{Group: "multicluster.x-k8s.io", Kind: "ServiceImport",
@@ -86,10 +86,10 @@ func TestTwoSources(t *testing.T) {
 		reports []sourced
 		want    string
 	}{
-		{[]sourced{say(build, "Accepted", "web", "api"), say(load, "Overflowing", "web")}, "web:Accepted,Overflowing api:Accepted"},
-		{[]sourced{say(load, "Overflowing", "web")}, "web:Accepted,Overflowing api:Accepted"}, // build has just restarted
-		{[]sourced{say(build, "Accepted", "web")}, "web:Accepted,Overflowing"},                // the policy no longer names api
-		{[]sourced{say(build, "Accepted", "web"), say(load, "Overflowing")}, "web:Accepted"},
+		{[]sourced{report(build, "Accepted", "web", "api"), report(load, "Overflowing", "web")}, "web:Accepted,Overflowing api:Accepted"},
+		{[]sourced{report(load, "Overflowing", "web")}, "web:Accepted,Overflowing api:Accepted"}, // build has just restarted
+		{[]sourced{report(build, "Accepted", "web")}, "web:Accepted,Overflowing"},                // the policy no longer names api
+		{[]sourced{report(build, "Accepted", "web"), report(load, "Overflowing")}, "web:Accepted"},
 	} {
 		apply(condition.BackendPolicy, policy, step.reports, metav1.NewTime(noon))
 		var got []string
@@ -118,9 +118,9 @@ func TestLongMessage(t *testing.T) {
 	}
 }
 
-// The writer writes no status that another package writes: that of an EdgePool
-// is the PoolStatusWriter's.
-func TestKinds(t *testing.T) {
+// The writer does not write statuses that have another writer: for instance, only
+// the PoolStatusWriter writes an EdgePool's.
+func TestKindsWithOtherWritersAreRejected(t *testing.T) {
 	for _, kind := range []condition.Kind{condition.GatewayClass, condition.Gateway, condition.HTTPRoute, condition.BackendPolicy} {
 		if _, err := newObject(kind); err != nil {
 			t.Error(err)

@@ -22,16 +22,16 @@ import (
 	"crossway.dev/crossway/pkg/fleet"
 )
 
-// Options are what a Writer works with.
+// Options are the dependencies and settings of a Writer.
 type Options struct {
-	// Client writes status, and reads: from a cache, where it has one.
+	// Client writes status and reads objects, from a cache if it has one.
 	Client client.Client
-	// Live reads past the cache after a conflict. Nil: Client.
+	// Live reads from the API server, after a write or a conflict. Nil: Client.
 	Live client.Reader
-	// Workers is how many statuses are written at the same time. 0: 2, so that
-	// status writes leave the API server to what they report on.
+	// Workers is the number of concurrent status writes. 0: 2, so that status writes
+	// do not slow down the API server.
 	Workers int
-	// Clock gives lastTransitionTime. Nil: the real one.
+	// Clock is the clock of lastTransitionTime. Nil: the real clock.
 	Clock clock.PassiveClock
 }
 
@@ -64,7 +64,7 @@ func New(options Options) *Writer {
 	}
 }
 
-// Collectors are the writer's metrics, for the caller to register.
+// Collectors are the writer's metrics, which the caller registers.
 func (w *Writer) Collectors() []prometheus.Collector {
 	return []prometheus.Collector{w.metrics.writes, w.metrics.conflicts}
 }
@@ -72,7 +72,7 @@ func (w *Writer) Collectors() []prometheus.Collector {
 // NeedLeaderElection says that only the leader writes.
 func (w *Writer) NeedLeaderElection() bool { return true }
 
-// Start writes what is wanted, now and later, until ctx ends.
+// Start writes the reports so far, and later ones, until ctx ends.
 func (w *Writer) Start(ctx context.Context) error {
 	w.mu.Lock()
 	w.running = true
@@ -94,7 +94,7 @@ func (w *Writer) Start(ctx context.Context) error {
 	return nil
 }
 
-// next writes one object; false when the queue is shut down.
+// next writes one object's status. It returns false once the queue is shut down.
 func (w *Writer) next(ctx context.Context) bool {
 	o, shutdown := w.queue.Get()
 	if shutdown {
@@ -111,8 +111,8 @@ func (w *Writer) next(ctx context.Context) bool {
 	return true
 }
 
-// write brings one object's status to what is wanted. It forgets objects that
-// are gone.
+// write updates one object's status to the reports. It forgets objects that do not
+// exist.
 func (w *Writer) write(ctx context.Context, o fleet.ObjectRef) error {
 	var reader client.Reader = w.options.Client
 	result := "unchanged"
@@ -132,12 +132,12 @@ func (w *Writer) write(ctx context.Context, o fleet.ObjectRef) error {
 		if !apply(o.Kind, stored, reports, now) {
 			return nil
 		}
-		// The cache may be behind what we wrote last: read past it next time.
+		// The cache may not have our last write yet: retries read from the API server.
 		reader = w.options.Live
 		if err := w.options.Client.Status().Update(ctx, stored); err != nil {
 			if apierrors.IsConflict(err) {
 				w.metrics.conflicts.WithLabelValues(string(o.Kind)).Inc()
-				return err // as it is: RetryOnConflict does not unwrap
+				return err // not wrapped, because RetryOnConflict does not unwrap
 			}
 			return fmt.Errorf("update status of %s: %w", o, err)
 		}
@@ -159,7 +159,7 @@ func notFound(err error) bool {
 	return errors.As(err, &status) && status.Status().Reason == metav1.StatusReasonNotFound
 }
 
-// reports are what all sources want of an object, by the sources' names.
+// reports are all sources' reports on an object, by the sources' names.
 func (w *Writer) reports(o fleet.ObjectRef) []sourced {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -177,7 +177,7 @@ func (w *Writer) forget(o fleet.ObjectRef) {
 	delete(w.wanted, o)
 }
 
-// Source is one producer of conditions: the only one of its types.
+// Source is the only producer of conditions of its types.
 type Source struct {
 	writer   *Writer
 	name     string
@@ -185,8 +185,8 @@ type Source struct {
 	reported map[fleet.ObjectRef]bool // guarded by writer.mu
 }
 
-// Source makes the handle of a producer of these condition types. A stored
-// condition of one of them is removed when a later report lacks it.
+// Source makes a Source of these condition types. A stored condition of one of them
+// is removed when a later report does not have it.
 func (w *Writer) Source(name string, types ...string) *Source {
 	s := &Source{writer: w, name: name, types: map[string]bool{}, reported: map[fleet.ObjectRef]bool{}}
 	for _, t := range types {
@@ -195,9 +195,9 @@ func (w *Writer) Source(name string, types ...string) *Source {
 	return s
 }
 
-// Report is all that the source has to say now: objects that it reported
-// before and does not now are left as they are and forgotten. It does not
-// block, and keeps the slices of the reports: do not change them afterwards.
+// Report replaces all reports of the source. The status of an object that has no
+// report any more stays as it is, and the object is forgotten. Report does not
+// block. It keeps the slices of the reports: do not change them afterwards.
 func (s *Source) Report(reports []condition.Report) {
 	w := s.writer
 	w.mu.Lock()
@@ -230,16 +230,17 @@ func (s *Source) Report(reports []condition.Report) {
 	s.reported = reported
 }
 
-// sameSlices says of most reports on routes, which Build made once, that they
-// are what they were: nobody changes the slices of a report.
+// sameSlices says whether two reports on a route have the same slices, and so the
+// same content: slices of a report are never changed. It is a fast path for the
+// many routes whose reports Build reuses.
 func sameSlices(a, b condition.Report) bool {
 	return a.Ref == b.Ref && len(a.Parents) > 0 && len(a.Parents) == len(b.Parents) && &a.Parents[0] == &b.Parents[0] &&
 		len(a.Conditions)+len(b.Conditions)+len(a.Listeners)+len(b.Listeners)+len(a.Ancestors)+len(b.Ancestors)+
 			len(a.Addresses)+len(b.Addresses)+len(a.Features)+len(b.Features) == 0
 }
 
-// Recheck compares the object's status with what is wanted again: somebody
-// wrote to it. It does not block.
+// Recheck compares the object's status with the reports again, because another
+// client wrote to it. It does not block.
 func (s *Source) Recheck(kind condition.Kind, name fleet.ObjectName) {
 	w := s.writer
 	w.mu.Lock()

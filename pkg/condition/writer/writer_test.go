@@ -28,8 +28,8 @@ func TestMain(m *testing.M) { envtestkit.Main(m) }
 
 var noon = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 
-// fixture is a namespace on the API server, a Writer on a hand-moved clock, and
-// the source of Build's conditions.
+// fixture is a namespace on the API server, a Writer with a fake clock, and a Source
+// of Build's conditions.
 type fixture struct {
 	*testing.T
 	api       client.WithWatch
@@ -55,38 +55,38 @@ func newFixture(t *testing.T) fixture {
 	if err := api.Create(t.Context(), namespace); err != nil {
 		t.Fatal(err)
 	}
-	r := fixture{T: t, api: api, namespace: namespace.Name, clock: clocktesting.NewFakePassiveClock(noon)}
-	r.writer = New(Options{Client: api, Clock: r.clock})
-	r.source = r.writer.Source("gateway", "Accepted", "Programmed", "ResolvedRefs", "PartiallyInvalid")
-	return r
+	f := fixture{T: t, api: api, namespace: namespace.Name, clock: clocktesting.NewFakePassiveClock(noon)}
+	f.writer = New(Options{Client: api, Clock: f.clock})
+	f.source = f.writer.Source("gateway", "Accepted", "Programmed", "ResolvedRefs", "PartiallyInvalid")
+	return f
 }
 
-func (r fixture) must(err error) {
-	r.Helper()
+func (f fixture) must(err error) {
+	f.Helper()
 	if err != nil {
-		r.Fatal(err)
+		f.Fatal(err)
 	}
 }
 
 // route creates a route with one parentRef to each Gateway named.
-func (r fixture) route(name string, gateways ...string) *gatewayv1.HTTPRoute {
-	r.Helper()
-	route := &gatewayv1.HTTPRoute{ObjectMeta: metav1.ObjectMeta{Namespace: r.namespace, Name: name}}
+func (f fixture) route(name string, gateways ...string) *gatewayv1.HTTPRoute {
+	f.Helper()
+	route := &gatewayv1.HTTPRoute{ObjectMeta: metav1.ObjectMeta{Namespace: f.namespace, Name: name}}
 	for _, g := range gateways {
 		route.Spec.ParentRefs = append(route.Spec.ParentRefs, gatewayv1.ParentReference{Name: gatewayv1.ObjectName(g)})
 	}
-	r.must(r.api.Create(r.Context(), route))
+	f.must(f.api.Create(f.Context(), route))
 	return route
 }
 
-func (r fixture) ref(kind condition.Kind, name string, generation int64) condition.Ref {
-	return condition.Ref{Kind: kind, Name: fleet.ObjectName{Namespace: r.namespace, Name: name}, Generation: generation}
+func (f fixture) ref(kind condition.Kind, name string, generation int64) condition.Ref {
+	return condition.Ref{Kind: kind, Name: fleet.ObjectName{Namespace: f.namespace, Name: name}, Generation: generation}
 }
 
 // accepted is a report that one parent accepts the route, with this message.
-func (r fixture) accepted(name string, generation int64, gateway, message string) condition.Report {
+func (f fixture) accepted(name string, generation int64, gateway, message string) condition.Report {
 	return condition.Report{
-		Ref: r.ref(condition.HTTPRoute, name, generation),
+		Ref: f.ref(condition.HTTPRoute, name, generation),
 		Parents: []condition.ParentReport{{
 			ParentRef:  condition.ParentRef{Name: gateway},
 			Conditions: []condition.Condition{{Type: "Accepted", Status: metav1.ConditionTrue, Reason: "Accepted", Message: message}},
@@ -94,18 +94,18 @@ func (r fixture) accepted(name string, generation int64, gateway, message string
 	}
 }
 
-func (r fixture) write(reports ...condition.Report) {
-	r.Helper()
-	r.source.Report(reports)
+func (f fixture) write(reports ...condition.Report) {
+	f.Helper()
+	f.source.Report(reports)
 	for _, report := range reports {
-		r.must(r.writer.write(r.Context(), report.Ref.Object()))
+		f.must(f.writer.write(f.Context(), report.Ref.Object()))
 	}
 }
 
-func (r fixture) stored(name string) *gatewayv1.HTTPRoute {
-	r.Helper()
+func (f fixture) stored(name string) *gatewayv1.HTTPRoute {
+	f.Helper()
 	route := &gatewayv1.HTTPRoute{}
-	r.must(r.api.Get(r.Context(), client.ObjectKey{Namespace: r.namespace, Name: name}, route))
+	f.must(f.api.Get(f.Context(), client.ObjectKey{Namespace: f.namespace, Name: name}, route))
 	return route
 }
 
@@ -130,9 +130,9 @@ func expect(t *testing.T, got, want string) {
 
 // foreign adds another controller's parent status, and a condition of a third
 // party to ours.
-func (r fixture) foreign(name string) {
-	r.Helper()
-	route := r.stored(name)
+func (f fixture) foreign(name string) {
+	f.Helper()
+	route := f.stored(name)
 	other := metav1.Condition{Type: "Accepted", Status: "True", Reason: "Accepted", Message: "other's", LastTransitionTime: metav1.NewTime(noon)}
 	route.Status.Parents = append([]gatewayv1.RouteParentStatus{
 		{ParentRef: gatewayv1.ParentReference{Name: "theirs"}, ControllerName: "example.com/other", Conditions: []metav1.Condition{other}},
@@ -144,150 +144,150 @@ func (r fixture) foreign(name string) {
 			p.Conditions = append(p.Conditions, audit)
 		}
 	}
-	r.must(r.api.Status().Update(r.Context(), route))
+	f.must(f.api.Status().Update(f.Context(), route))
 }
 
-// A route with two owners: each keeps its own, and lastTransitionTime moves
-// only with the status, not with the message or the generation.
+// Conditions of other controllers on a route are kept. The lastTransitionTime
+// changes only with the status, not with the message or the generation.
 func TestOthersAreKept(t *testing.T) {
-	r := newFixture(t)
-	r.route("web", "ours", "theirs")
-	r.write(r.accepted("web", 1, "ours", "first"))
-	r.foreign("web")
+	f := newFixture(t)
+	f.route("web", "ours", "theirs")
+	f.write(f.accepted("web", 1, "ours", "first"))
+	f.foreign("web")
 
-	r.clock.SetTime(noon.Add(time.Hour))
-	r.write(r.accepted("web", 1, "ours", "second"))
-	expect(t, describe(r.stored("web")), `
+	f.clock.SetTime(noon.Add(time.Hour))
+	f.write(f.accepted("web", 1, "ours", "second"))
+	expect(t, describe(f.stored("web")), `
 		theirs by example.com/other: Accepted=True "other's" generation 0 since 12:00
 		ours by crossway.dev/gateway: Accepted=True "second" generation 1 since 12:00
 		ours by crossway.dev/gateway: Audited=True "third party's" generation 0 since 12:00`)
 
-	refused := r.accepted("web", 1, "ours", "third")
+	refused := f.accepted("web", 1, "ours", "third")
 	refused.Parents[0].Conditions[0].Status = metav1.ConditionFalse
-	r.write(refused)
-	expect(t, describe(r.stored("web")), `
+	f.write(refused)
+	expect(t, describe(f.stored("web")), `
 		theirs by example.com/other: Accepted=True "other's" generation 0 since 12:00
 		ours by crossway.dev/gateway: Accepted=False "third" generation 1 since 13:00
 		ours by crossway.dev/gateway: Audited=True "third party's" generation 0 since 12:00`)
 
-	// The route leaves our Gateway: nothing of ours is left to say there.
-	r.write(condition.Report{Ref: r.ref(condition.HTTPRoute, "web", 1)})
-	expect(t, describe(r.stored("web")), `
+	// The route no longer has our Gateway as parent: our conditions are removed.
+	f.write(condition.Report{Ref: f.ref(condition.HTTPRoute, "web", 1)})
+	expect(t, describe(f.stored("web")), `
 		theirs by example.com/other: Accepted=True "other's" generation 0 since 12:00
 		ours by crossway.dev/gateway: Audited=True "third party's" generation 0 since 12:00`)
 }
 
-// A condition type that its source no longer reports goes away.
-func TestTypesComeAndGo(t *testing.T) {
-	r := newFixture(t)
-	r.route("web", "ours")
-	report := r.accepted("web", 1, "ours", "")
+// A condition that its source no longer reports is removed.
+func TestUnreportedConditionIsRemoved(t *testing.T) {
+	f := newFixture(t)
+	f.route("web", "ours")
+	report := f.accepted("web", 1, "ours", "")
 	report.Parents[0].Conditions = append(report.Parents[0].Conditions,
 		condition.Condition{Type: "PartiallyInvalid", Status: metav1.ConditionTrue, Reason: "UnsupportedValue", Message: "rule 2"})
-	r.write(report)
-	expect(t, describe(r.stored("web")), `
+	f.write(report)
+	expect(t, describe(f.stored("web")), `
 		ours by crossway.dev/gateway: Accepted=True "" generation 1 since 12:00
 		ours by crossway.dev/gateway: PartiallyInvalid=True "rule 2" generation 1 since 12:00`)
-	r.write(r.accepted("web", 1, "ours", ""))
-	expect(t, describe(r.stored("web")), `ours by crossway.dev/gateway: Accepted=True "" generation 1 since 12:00`)
+	f.write(f.accepted("web", 1, "ours", ""))
+	expect(t, describe(f.stored("web")), `ours by crossway.dev/gateway: Accepted=True "" generation 1 since 12:00`)
 }
 
-// Saying the same again writes nothing, also for a Writer that has just
-// started; a status that somebody took away is written again on Recheck.
-func TestEqualIsNotWritten(t *testing.T) {
-	r := newFixture(t)
-	r.route("web", "ours")
-	r.write(r.accepted("web", 1, "ours", "same"))
-	before := r.stored("web").ResourceVersion
+// An equal report writes nothing, also in a Writer that has just started. Recheck
+// queues the object again.
+func TestEqualReportIsNotWritten(t *testing.T) {
+	f := newFixture(t)
+	f.route("web", "ours")
+	f.write(f.accepted("web", 1, "ours", "same"))
+	before := f.stored("web").ResourceVersion
 
-	r.writer = New(Options{Client: r.api, Clock: clocktesting.NewFakePassiveClock(noon.Add(time.Hour))})
-	r.source = r.writer.Source("gateway", "Accepted")
-	r.write(r.accepted("web", 1, "ours", "same"))
-	if after := r.stored("web").ResourceVersion; after != before {
+	f.writer = New(Options{Client: f.api, Clock: clocktesting.NewFakePassiveClock(noon.Add(time.Hour))})
+	f.source = f.writer.Source("gateway", "Accepted")
+	f.write(f.accepted("web", 1, "ours", "same"))
+	if after := f.stored("web").ResourceVersion; after != before {
 		t.Errorf("resourceVersion went from %s to %s though nothing changed", before, after)
 	}
 
-	r.writer.running = true
-	r.source.Report([]condition.Report{r.accepted("web", 1, "ours", "same")})
-	if n := r.writer.queue.Len(); n != 0 {
+	f.writer.running = true
+	f.source.Report([]condition.Report{f.accepted("web", 1, "ours", "same")})
+	if n := f.writer.queue.Len(); n != 0 {
 		t.Errorf("an equal report queued %d objects", n)
 	}
-	r.source.Recheck(condition.HTTPRoute, fleet.ObjectName{Namespace: r.namespace, Name: "web"})
-	if n := r.writer.queue.Len(); n != 1 {
+	f.source.Recheck(condition.HTTPRoute, fleet.ObjectName{Namespace: f.namespace, Name: "web"})
+	if n := f.writer.queue.Len(); n != 1 {
 		t.Errorf("Recheck queued %d objects, want 1", n)
 	}
 }
 
-// A replica that is behind does not overwrite the verdict on a newer spec, and
-// an object made again under its name does not get its predecessor's.
+// A replica that is behind does not overwrite the status of a newer generation. An
+// object that was deleted and created again does not get its predecessor's status.
 func TestOlderGenerationIsSkipped(t *testing.T) {
-	r := newFixture(t)
-	r.route("web", "ours")
-	route := r.stored("web")
+	f := newFixture(t)
+	f.route("web", "ours")
+	route := f.stored("web")
 	route.Spec.Hostnames = []gatewayv1.Hostname{"a.example.com"}
-	r.must(r.api.Update(t.Context(), route))
-	r.write(r.accepted("web", 2, "ours", "of 2"))
-	r.write(r.accepted("web", 1, "ours", "of 1"))
-	expect(t, describe(r.stored("web")), `ours by crossway.dev/gateway: Accepted=True "of 2" generation 2 since 12:00`)
-	r.write(r.accepted("web", 7, "ours", "of 7"))
-	expect(t, describe(r.stored("web")), `ours by crossway.dev/gateway: Accepted=True "of 2" generation 2 since 12:00`)
+	f.must(f.api.Update(t.Context(), route))
+	f.write(f.accepted("web", 2, "ours", "of 2"))
+	f.write(f.accepted("web", 1, "ours", "of 1"))
+	expect(t, describe(f.stored("web")), `ours by crossway.dev/gateway: Accepted=True "of 2" generation 2 since 12:00`)
+	f.write(f.accepted("web", 7, "ours", "of 7"))
+	expect(t, describe(f.stored("web")), `ours by crossway.dev/gateway: Accepted=True "of 2" generation 2 since 12:00`)
 }
 
-// The cache is behind another controller's write: the update is refused, and
-// the second try starts from what is really stored.
+// The cache is behind another controller's write: the update conflicts, and the
+// retry reads the stored object from the API server.
 func TestConflict(t *testing.T) {
-	r := newFixture(t)
-	stale := r.route("web", "ours", "theirs").DeepCopy()
-	r.foreign("web")
-	behind := interceptor.NewClient(r.api, interceptor.Funcs{
+	f := newFixture(t)
+	stale := f.route("web", "ours", "theirs").DeepCopy()
+	f.foreign("web")
+	behind := interceptor.NewClient(f.api, interceptor.Funcs{
 		Get: func(_ context.Context, _ client.WithWatch, _ client.ObjectKey, o client.Object, _ ...client.GetOption) error {
 			stale.DeepCopyInto(o.(*gatewayv1.HTTPRoute))
 			return nil
 		},
 	})
-	r.writer = New(Options{Client: behind, Live: r.api, Clock: r.clock})
-	r.source = r.writer.Source("gateway", "Accepted")
-	r.write(r.accepted("web", 1, "ours", "mine"))
-	expect(t, describe(r.stored("web")), `
+	f.writer = New(Options{Client: behind, Live: f.api, Clock: f.clock})
+	f.source = f.writer.Source("gateway", "Accepted")
+	f.write(f.accepted("web", 1, "ours", "mine"))
+	expect(t, describe(f.stored("web")), `
 		theirs by example.com/other: Accepted=True "other's" generation 0 since 12:00
 		ours by crossway.dev/gateway: Accepted=True "mine" generation 1 since 12:00`)
-	if n := testutil.ToFloat64(r.writer.metrics.conflicts.WithLabelValues("HTTPRoute")); n != 1 {
+	if n := testutil.ToFloat64(f.writer.metrics.conflicts.WithLabelValues("HTTPRoute")); n != 1 {
 		t.Errorf("%v conflicts, want 1", n)
 	}
 }
 
-// An object that is gone is forgotten, and so is one that is not reported.
-func TestForgotten(t *testing.T) {
-	r := newFixture(t)
-	r.write(r.accepted("nowhere", 1, "ours", ""))
-	if n := len(r.writer.wanted); n != 0 {
-		t.Errorf("%d objects remembered after one was gone", n)
+// A deleted object is forgotten, and so is one without a report.
+func TestObjectsAreForgotten(t *testing.T) {
+	f := newFixture(t)
+	f.write(f.accepted("nowhere", 1, "ours", ""))
+	if n := len(f.writer.wanted); n != 0 {
+		t.Errorf("%d objects after the only one was deleted", n)
 	}
-	r.source.Report([]condition.Report{r.accepted("a", 1, "ours", ""), r.accepted("b", 1, "ours", "")})
-	r.source.Report([]condition.Report{r.accepted("b", 1, "ours", "")})
-	if n := len(r.writer.wanted); n != 1 {
-		t.Errorf("%d objects remembered, want only b", n)
+	f.source.Report([]condition.Report{f.accepted("a", 1, "ours", ""), f.accepted("b", 1, "ours", "")})
+	f.source.Report([]condition.Report{f.accepted("b", 1, "ours", "")})
+	if n := len(f.writer.wanted); n != 1 {
+		t.Errorf("%d objects, want only b", n)
 	}
 }
 
-// Before it leads, a replica queues nothing; once it leads it writes the last
-// that was wanted, at once.
+// A replica that does not lead queues nothing. Once it leads, it writes the latest
+// report.
 func TestLeaderOnly(t *testing.T) {
-	r := newFixture(t)
-	r.route("web", "ours")
-	r.source.Report([]condition.Report{r.accepted("web", 1, "ours", "old")})
-	r.source.Report([]condition.Report{r.accepted("web", 1, "ours", "last")})
-	if !r.writer.NeedLeaderElection() || r.writer.queue.Len() != 0 {
+	f := newFixture(t)
+	f.route("web", "ours")
+	f.source.Report([]condition.Report{f.accepted("web", 1, "ours", "old")})
+	f.source.Report([]condition.Report{f.accepted("web", 1, "ours", "last")})
+	if !f.writer.NeedLeaderElection() || f.writer.queue.Len() != 0 {
 		t.Fatal("a replica that does not lead is about to write")
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	stopped := make(chan error)
-	go func() { stopped <- r.writer.Start(ctx) }()
+	go func() { stopped <- f.writer.Start(ctx) }()
 	err := wait.PollUntilContextTimeout(t.Context(), 5*time.Millisecond, 10*time.Second, true, func(context.Context) (bool, error) {
-		return describe(r.stored("web")) != "", nil
+		return describe(f.stored("web")) != "", nil
 	})
 	cancel()
-	r.must(<-stopped)
-	r.must(err)
-	expect(t, describe(r.stored("web")), `ours by crossway.dev/gateway: Accepted=True "last" generation 1 since 12:00`)
+	f.must(<-stopped)
+	f.must(err)
+	expect(t, describe(f.stored("web")), `ours by crossway.dev/gateway: Accepted=True "last" generation 1 since 12:00`)
 }
