@@ -15,7 +15,7 @@ import (
 )
 
 // BenchmarkBuild1000 is one changed route among 1000 on one Gateway, each with
-// its own hostname and import: what a route's change costs in Build.
+// its own hostname and import: the cost of a route's change in Build.
 func BenchmarkBuild1000(b *testing.B) {
 	in := bigInput(1000)
 	in.Memo = Build(in).Memo

@@ -18,7 +18,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// addSecret puts a certificate of a kind into a story.
+// addSecret adds a Secret with a certificate of a kind to a story.
 func (f *fixture) addSecret(name, kind string) {
 	n := objectName(name)
 	secret := corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: n.Namespace, Name: n.Name, Generation: 1}, Type: corev1.SecretTypeTLS, Data: certificate(f.t, kind)}
@@ -36,11 +36,11 @@ var (
 	certificates      = map[string]map[string][]byte{}
 )
 
-// certificate makes the data of a Secret, once for each kind.
+// certificate is the data of a Secret, generated once for each kind.
 func certificate(t testing.TB, kind string) map[string][]byte {
 	certificatesMutex.Lock()
 	defer certificatesMutex.Unlock()
-	if data, made := certificates[kind]; made {
+	if data, found := certificates[kind]; found {
 		return data
 	}
 	data := newCertificate(t, kind)

@@ -7,7 +7,7 @@ import (
 	"crossway.dev/crossway/pkg/condition"
 )
 
-// describeReports says the verdicts on objects of a kind or name; empty: all.
+// describeReports are the reports on objects of a kind or name, as text; empty: all.
 func describeReports(reports []condition.Report, kind, name string) string {
 	var out strings.Builder
 	for _, r := range reports {
@@ -46,7 +46,7 @@ func describeReports(reports []condition.Report, kind, name string) string {
 	return out.String()
 }
 
-// describeConditions leaves out the messages of conditions that are as they should be.
+// describeConditions leaves out the messages of conditions whose reason is their type.
 func describeConditions(out *strings.Builder, indent string, conditions []condition.Condition) {
 	for _, c := range conditions {
 		fmt.Fprintf(out, "%s%s=%s %s", indent, c.Type, c.Status, c.Reason)

@@ -17,9 +17,8 @@ import (
 	"crossway.dev/crossway/pkg/condition"
 )
 
-// Generators of whole snapshots out of few names, so that things meet and
-// clash, with values that the API server would let through and many that it
-// would not.
+// Generators of whole snapshots. They use few names, so that objects refer to each
+// other and conflict. Some values are invalid, also for the API server.
 
 var (
 	genNamespace = rapid.SampledFrom([]string{"a", "b"})
@@ -40,7 +39,7 @@ var (
 	genSecrets   = mostly([]string{"good"}, []string{"mismatch", "garbage", "no-key"})
 )
 
-// mostly draws from good, and now and then from bad.
+// mostly draws from good, and in one of 20 cases from bad.
 func mostly[T any](good, bad []T) *rapid.Generator[T] {
 	return rapid.Custom(func(t *rapid.T) T {
 		if rarely(t) {
@@ -62,7 +61,7 @@ func genMeta(t *rapid.T) metav1.ObjectMeta {
 	}
 }
 
-// genObjects draws objects of different names. UIDs follow names.
+// genObjects draws objects of different names. Their UIDs depend on their names.
 func genObjects[T any, O interface {
 	*T
 	metav1.Object
@@ -296,5 +295,5 @@ func genPool(t *rapid.T) v1alpha1.EdgePool {
 	return pool
 }
 
-// epoch is when the benchmark's objects were made.
+// epoch is the creation time of the benchmark's first object.
 var epoch = time.Unix(1_750_000_000, 0)

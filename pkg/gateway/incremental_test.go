@@ -12,11 +12,11 @@ import (
 	"crossway.dev/crossway/api/v1alpha1"
 )
 
-// Single routes that change are patched into the last Build, one change after
-// the other, and that is the same as building all anew.
+// Along a chain of changes of single routes, each patch of the last Result is the
+// same as a full Build.
 func TestPatchIsBuild(tb *testing.T) {
 	inputs := genInput(tb)
-	patches, rules, assignments := 0, 0, 0 // how many of them have other ones
+	patches, rules, assignments := 0, 0, 0 // of the patches, how many have other rules, and other assignments
 	rapid.Check(tb, func(t *rapid.T) {
 		in := bigInput(6) // every route has its own host
 		for i, route := range in.Routes {
@@ -69,8 +69,8 @@ func same(a, b Result) bool {
 	return reflect.DeepEqual(outcomeOf(a), outcomeOf(b))
 }
 
-// What else goes into a Build ends patching.
-func TestPatchNeedsItsSurroundings(t *testing.T) {
+// A change of any input that is not a route's own leads to a full Build.
+func TestOtherChangesAreNotPatched(t *testing.T) {
 	for name, change := range map[string]func(*Input){
 		"an address": func(in *Input) {
 			pool := *in.Pools[0].DeepCopy()
@@ -95,12 +95,13 @@ func TestPatchNeedsItsSurroundings(t *testing.T) {
 		}
 		in.Memo = last.Memo
 		if !same(whole, Build(in)) {
-			t.Errorf("%s is passed over", name)
+			t.Errorf("%s: the change is ignored", name)
 		}
 	}
 }
 
-// revise changes one route: mostly a little, sometimes so that it moves.
+// revise changes one route: in most cases its matches, weights or filters, in some
+// its hosts, parents or name.
 func revise(t *rapid.T, routes []*Route) {
 	i := rapid.IntRange(0, len(routes)-1).Draw(t, "which")
 	routes[i] = revised(routes[i], func(r *gatewayv1.HTTPRoute) {

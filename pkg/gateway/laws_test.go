@@ -24,7 +24,7 @@ func must(t *rapid.T, same bool, format string, args ...any) {
 	}
 }
 
-// outcome is all that comes of an Input.
+// outcome is the Model and the reports of an Input.
 type outcome struct {
 	Model   model.Model
 	Reports []condition.Report
@@ -34,7 +34,7 @@ func result(in Input) outcome { return outcomeOf(Build(in)) }
 
 func outcomeOf(r Result) outcome { return outcome{r.Model, Report(r, nil)} }
 
-// The same objects in any order give the same result, and stay as they were.
+// The order of objects does not change the result, and Build does not change them.
 func TestOrderNeverMatters(t *testing.T) {
 	inputs := genInput(t)
 	rapid.Check(t, func(t *rapid.T) {
@@ -67,7 +67,8 @@ func shuffle[T any](t *rapid.T, objects []T) {
 	copy(objects, rapid.Permutation(slices.Clone(objects)).Draw(t, "order"))
 }
 
-// What Build reports is of the types that it says: only those are taken back when a later report lacks them.
+// Reports have only conditions of ConditionTypes: the writer removes no others when
+// a later report does not have them.
 func TestConditionTypes(t *testing.T) {
 	inputs := genInput(t)
 	reported := map[string]bool{}
@@ -92,12 +93,12 @@ func TestConditionTypes(t *testing.T) {
 	})
 	for kind := range reported {
 		if !slices.Contains(ConditionTypes(), kind) {
-			t.Errorf("%s is reported and never taken back", kind)
+			t.Errorf("%s is reported and never removed", kind)
 		}
 	}
 }
 
-// What is remembered of certificates counts only for that version of the Secret.
+// The cached result of a certificate check counts only for that version of the Secret.
 func TestMemoOfCertificates(tb *testing.T) {
 	inputs := genInput(tb)
 	rapid.Check(tb, func(t *rapid.T) {
@@ -115,9 +116,9 @@ func TestMemoOfCertificates(tb *testing.T) {
 	})
 }
 
-// What is remembered of routes counts only while all that they are judged by is
-// the same, and serves more than one Build.
-func TestMemoEndsWithItsSurroundings(tb *testing.T) {
+// A Memo's results of routes count only while every other input is the same. A Memo
+// may be used by more than one Build.
+func TestMemoOfRoutes(tb *testing.T) {
 	inputs := genInput(tb)
 	rapid.Check(tb, func(t *rapid.T) {
 		last, other := inputs.Draw(t, "last"), inputs.Draw(t, "other")
@@ -155,9 +156,9 @@ func TestMemoEndsWithItsSurroundings(tb *testing.T) {
 	})
 }
 
-// A rule that goes bad changes no other rule, no other object's verdict, and
+// A rule that becomes invalid changes no other rule, no other object's report and
 // no assignment of another route.
-func TestBadRuleSpoilsItself(t *testing.T) {
+func TestBadRuleAffectsNothingElse(t *testing.T) {
 	inputs := genInput(t)
 	rapid.Check(t, func(t *rapid.T) {
 		in := inputs.Filter(func(in Input) bool {
@@ -195,31 +196,31 @@ func TestBadRuleSpoilsItself(t *testing.T) {
 				}
 			}
 			kept.Secrets, kept.Imports = m.Secrets, m.Imports
-			return ordinals.ReplaceAllString(model.Describe(kept), "$1") // of this route's own, they follow its rules
+			return ordinals.ReplaceAllString(model.Describe(kept), "$1") // the route's ordinals depend on its other rules
 		}
 		must(t, others(good.Model) == others(spoiled.Model), "other rules changed:\n%s\nis now\n%s", others(good.Model), others(spoiled.Model))
-		verdicts := func(reports []condition.Report) string {
+		otherReports := func(reports []condition.Report) string {
 			var kept []condition.Report
 			for _, r := range reports {
 				if r.Ref.Object() != ref {
 					r.Listeners = slices.Clone(r.Listeners)
 					for i := range r.Listeners {
-						r.Listeners[i].AttachedRoutes = 0 // counts only accepted ones
+						r.Listeners[i].AttachedRoutes = 0 // counts only accepted routes
 					}
 					kept = append(kept, r)
 				}
 			}
 			return describeReports(kept, "", "")
 		}
-		must(t, verdicts(Report(good, nil)) == verdicts(Report(spoiled, nil)), "other verdicts changed")
+		must(t, otherReports(Report(good, nil)) == otherReports(Report(spoiled, nil)), "other reports changed")
 	})
 }
 
 var ordinals = regexp.MustCompile(`(/[0-9a-f]{10})-[0-9]+`)
 
-// A certificate that goes bad changes no chain but those that serve it, and
-// turns these into rejecting ones, never into nothing.
-func TestBadCertificateSpoilsItself(t *testing.T) {
+// A certificate that becomes invalid changes only the chains that serve it. These
+// then reject connections, and are never removed.
+func TestBadCertificateAffectsNothingElse(t *testing.T) {
 	inputs := genInput(t)
 	rapid.Check(t, func(t *rapid.T) {
 		in := inputs.Filter(func(in Input) bool { return len(in.Secrets) > 0 }).Draw(t, "in")
@@ -242,8 +243,8 @@ func TestBadCertificateSpoilsItself(t *testing.T) {
 	})
 }
 
-// What Envoy would refuse, or would understand otherwise, is never in a Model.
-func TestModelIsSound(t *testing.T) {
+// A Model has no value that Envoy would reject or would interpret differently.
+func TestModelIsValidForEnvoy(t *testing.T) {
 	inputs := genInput(t)
 	rapid.Check(t, func(t *rapid.T) {
 		m := Build(inputs.Draw(t, "in")).Model
@@ -331,8 +332,8 @@ func checkRule(t *rapid.T, r *model.Rule, keys map[string]bool) {
 	}
 }
 
-// Names at their length limits give keys of at most 200 characters, and
-// different routes different ones.
+// The keys of names at their length limits have at most 200 characters. Different
+// routes have different keys.
 func TestLongNames(t *testing.T) {
 	backends := []model.WeightedBackend{{Backend: fleet.Backend{Kind: fleet.Import, Name: fleet.ServiceName{Namespace: strings.Repeat("n", 63), Name: strings.Repeat("s", 63)}}, Port: 65535}}
 	keys := map[string]bool{}
@@ -345,8 +346,8 @@ func TestLongNames(t *testing.T) {
 	}
 }
 
-// An allocated address never changes hands while its Gateway exists, nobody
-// has two of one pool, and no two Gateways have one.
+// A Gateway keeps an allocated address as long as it exists. It has at most one
+// address of each pool, and no two Gateways have the same address.
 func TestAllocationsAreKept(t *testing.T) {
 	inputs := genInput(t)
 	rapid.Check(t, func(t *rapid.T) {
@@ -371,8 +372,8 @@ func TestAllocationsAreKept(t *testing.T) {
 			}
 			in.Gateways = slices.DeleteFunc(in.Gateways, func(gatewayv1.Gateway) bool { return rapid.IntRange(0, 3).Draw(t, "gone") == 0 })
 			for key := range given {
-				_, holder, _ := strings.Cut(key, " ")
-				if !slices.ContainsFunc(in.Gateways, func(g gatewayv1.Gateway) bool { return g.Namespace+"/"+g.Name == holder }) {
+				_, owner, _ := strings.Cut(key, " ")
+				if !slices.ContainsFunc(in.Gateways, func(g gatewayv1.Gateway) bool { return g.Namespace+"/"+g.Name == owner }) {
 					delete(given, key)
 				}
 			}

@@ -7,7 +7,7 @@ import (
 	"crossway.dev/crossway/pkg/gateway/model"
 )
 
-// fill sets every field below a value to something that depends on n.
+// fill sets every field of a value, recursively, to a value that depends on n.
 func fill(t *testing.T, v reflect.Value, n int) {
 	switch v.Kind() {
 	case reflect.Pointer:
@@ -29,13 +29,13 @@ func fill(t *testing.T, v reflect.Value, n int) {
 		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
 		fill(t, v.Index(0), n)
 	default:
-		t.Fatalf("teach this test a %s", v.Kind())
+		t.Fatalf("fill has no case for kind %s", v.Kind())
 	}
 }
 
-// Backends with different settings never share an Envoy cluster, whatever the
-// setting: no field of ClusterPolicy is forgotten where backends are grouped.
-func TestBackendsWithDifferentPoliciesAreApart(t *testing.T) {
+// Backends with different settings never share an Envoy cluster: grouping compares
+// every field of ClusterPolicy.
+func TestBackendsWithDifferentPoliciesShareNoCluster(t *testing.T) {
 	backend := func(name string, policy *model.ClusterPolicy) resolvedBackend {
 		r := resolvedBackend{protocol: model.HTTP1, policy: policy}
 		r.backend.Backend.Name.Name = name
@@ -63,9 +63,9 @@ func TestBackendsWithDifferentPoliciesAreApart(t *testing.T) {
 	}
 }
 
-// A route that begins to use a policy is not patched: the policy's ancestors,
-// which are reported after all routes are attached, may be others then.
-func TestRouteChangesAncestors(t *testing.T) {
+// A route that starts to use a policy is not patched, because the policy's
+// ancestors, which are reported after all routes are attached, may change.
+func TestRouteWithOtherPoliciesIsNotPatched(t *testing.T) {
 	f := newFixture(t)
 	f.add(baseObjects + "---\n" + `kind: BackendPolicy
 metadata: {name: store, namespace: shop}

@@ -12,8 +12,8 @@ import (
 	"crossway.dev/crossway/pkg/condition"
 )
 
-// What of a valid Gateway has no effect is said in its condition Accepted.
-func TestWhatHasNoEffectIsSaid(t *testing.T) {
+// The condition Accepted of a valid Gateway names its fields without effect.
+func TestFieldsWithoutEffectAreReported(t *testing.T) {
 	given := gatewayv1.Gateway{ObjectMeta: metav1.ObjectMeta{Namespace: "infra", Name: "shared"}, Spec: gatewayv1.GatewaySpec{
 		GatewayClassName: "crossway",
 		Listeners:        []gatewayv1.Listener{{Name: "http", Port: 80, Protocol: gatewayv1.HTTPProtocolType}},
@@ -37,8 +37,9 @@ func TestWhatHasNoEffectIsSaid(t *testing.T) {
 	t.Error("no report on the Gateway")
 }
 
-// A Gateway is programmed by the edges that there are; where it has none, or no address, is said.
-func TestPlacesWithoutService(t *testing.T) {
+// A Gateway is programmed once all connected edges serve it. Its message names
+// EdgePools without a connected edge and EdgePools without a free address.
+func TestPoolsWithoutServiceAreReported(t *testing.T) {
 	pool := func(name, region string, allocated ...v1alpha1.AddressAllocation) v1alpha1.EdgePool {
 		return v1alpha1.EdgePool{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.EdgePoolSpec{Region: region}, Status: v1alpha1.EdgePoolStatus{Allocations: allocated}}
 	}

@@ -50,8 +50,9 @@ func pingOf(route *Route) *Route {
 	return fromPingRoute(ping)
 }
 
-// A listener takes the kinds of routes that fit its protocol and that it allows.
-func TestListenersKnowRouteKindsFromTheTable(t *testing.T) {
+// A listener accepts the kinds of routes that its protocol and its allowedRoutes
+// allow.
+func TestListenersAcceptRouteKinds(t *testing.T) {
 	withPingRoutes(t)
 	f := newFixture(t)
 	f.add(baseObjects)
@@ -92,7 +93,7 @@ spec: {parentRefs: [{name: shared, namespace: infra, sectionName: tls}], rules: 
 	}
 }
 
-// An HTTPRoute's assignment keys name Envoy clusters: none changes with a release.
+// The assignment keys of HTTPRoutes are names of Envoy clusters: no release changes them.
 func TestKeyOfAnHTTPRoute(t *testing.T) {
 	backends := []model.WeightedBackend{
 		{Backend: fleet.Backend{Kind: fleet.Import, Name: fleet.ServiceName{Namespace: "shop", Name: "green"}}, Port: 8080},
@@ -107,9 +108,9 @@ func TestKeyOfAnHTTPRoute(t *testing.T) {
 	}
 }
 
-// Two routes of one name and different kinds have nothing in common: no
-// assignment, no report, no NACK, no memory.
-func TestKindsShareNoIdentity(t *testing.T) {
+// Two routes of one name and different kinds are separate: in assignments, reports,
+// NACKs and the Memo.
+func TestRoutesOfDifferentKindsAreSeparate(t *testing.T) {
 	withPingRoutes(t)
 	in := twoKinds(t)
 	http, ping := in.Routes[0].Ref, in.Routes[1].Ref
@@ -133,14 +134,14 @@ func TestKindsShareNoIdentity(t *testing.T) {
 		t.Errorf("reports\n%s", got)
 	}
 
-	// A NACK of one is no NACK of the other.
+	// A NACK of one route is not a NACK of the other.
 	in.Nacks = []Nack{{Ref: condition.Ref{Kind: ping.Kind, Name: ping.Name, Generation: 1}, Message: "no"}}
 	left := Build(in).Model.Assignments
 	if len(left) != 1 || left[0].Route != http {
 		t.Errorf("left after a NACK: %+v", left)
 	}
 
-	// Nor is what is remembered of one remembered of the other.
+	// The Memo's result of one route is not used for the other.
 	in.Nacks, in.Memo = nil, result.Memo
 	in.Routes = slices.Clone(in.Routes)
 	in.Routes[0] = revised(in.Routes[0], func(r *gatewayv1.HTTPRoute) { r.Spec.Rules[0].BackendRefs[0].Name = "gone" })
@@ -151,8 +152,9 @@ func TestKindsShareNoIdentity(t *testing.T) {
 	}
 }
 
-// Both kinds may have rules on one host, and change one by one.
-func TestKindsArePatchedAlone(t *testing.T) {
+// A changed route of one kind is patched although a route of another kind has the
+// same name.
+func TestRoutesOfDifferentKindsArePatched(t *testing.T) {
 	withPingRoutes(t)
 	in := twoKinds(t)
 	objectOf(in.Routes[0]).Spec.Hostnames = []gatewayv1.Hostname{"store.example.com"} // a host each

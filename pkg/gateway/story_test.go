@@ -20,9 +20,9 @@ import (
 	"crossway.dev/crossway/pkg/gateway/model"
 )
 
-// Stories: `add` takes YAML objects (a later one replaces an earlier one),
-// `remove` takes one away, `build` shows the Model and `status` the verdicts;
-// kind= and name= pick. Every story begins with class "crossway".
+// Stories: `add` adds YAML objects (an object replaces an earlier one of its name),
+// `remove` removes one, `build` prints the Model and `status` the reports, selected
+// by kind= and name=. Every story begins with class "crossway".
 func TestStories(t *testing.T) {
 	datadriven.Walk(t, "testdata/stories", func(t *testing.T, path string) {
 		f := newFixture(t)
@@ -100,7 +100,7 @@ func (f *fixture) run(t *testing.T, d *datadriven.TestData) string {
 	case "secret": // secret name=infra/shop kind=good
 		f.addSecret(arg("name"), arg("kind"))
 		return ""
-	case "certificate": // whether a Secret is refused, and why
+	case "certificate": // prints whether a Secret is valid, and if not, why
 		secret := corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "infra", Name: "cert"}, Data: certificate(t, arg("kind"))}
 		if problem := certificateProblem(&secret); problem != "" {
 			return problem + "\n"
@@ -129,7 +129,7 @@ func (f *fixture) run(t *testing.T, d *datadriven.TestData) string {
 		return ""
 	case "allocate":
 		return f.allocate()
-	case "rule": // whether one rule of a route is refused, and why
+	case "rule": // prints whether one rule of a route is valid, and if not, why
 		return f.ruleProblem(d.Input)
 	case "build":
 		return model.Describe(Build(f.in).Model)
@@ -249,7 +249,7 @@ func objectName(text string) fleet.ObjectName {
 	return fleet.ObjectName{Namespace: namespace, Name: name}
 }
 
-// allocate records what Allocate gives, as the hub does.
+// allocate stores the results of Allocate, as the hub does.
 func (f *fixture) allocate() string {
 	var out bytes.Buffer
 	for _, pool := range Allocate(f.in) {
@@ -277,7 +277,7 @@ func (f *fixture) ruleProblem(text string) string {
 	if err := yaml.UnmarshalStrict([]byte(text), &rule); err != nil {
 		f.t.Fatalf("%v in:\n%s", err, text)
 	}
-	route := gatewayv1.HTTPRoute{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "judged"}}
+	route := gatewayv1.HTTPRoute{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "tested"}}
 	route.Spec.Rules = []gatewayv1.HTTPRouteRule{rule}
 	if problem := (httpRoute{&route}).plan().rules[0].problem; problem != "" {
 		return strings.TrimPrefix(problem, "rules[0]: ") + "\n"
