@@ -46,8 +46,8 @@ func ListenersIn(m model.Model, pool PoolRef) []Listener {
 	return in
 }
 
-// UseAlike says that two lists of listeners use the same assignments and secrets, as far as that is quickly seen: host by
-// host, where most rules are the same memory.
+// UseAlike says that two lists of listeners use the same assignments and secrets. It compares host by host, where most
+// rules are the same slice, and may say false where only the order of hosts differs.
 func UseAlike(a, b []Listener) bool {
 	hosts := func(a, b model.VirtualHost) bool {
 		return model.SameSlice(a.Rules, b.Rules) || maps.Equal(uses(a), uses(b))

@@ -20,15 +20,15 @@ func (l *Loop) announce(events []state.HealthEvent) {
 		switch {
 		case e.Dead:
 			log.Info("cluster held out: connections to it fail")
-			l.emit(e, corev1.EventTypeWarning, reasonHeldOut, "connections from region %q fail for %d imports; "+
+			l.emit(e, corev1.EventTypeWarning, reasonHeldOut, "connections from region %q fail for %d import(s); "+
 				"all but 1 %% of their requests go to other clusters; check the network path from the edges to this cluster's pods")
 		case e.HeldOut:
 			log.Info("cluster held out: its requests fail")
-			l.emit(e, corev1.EventTypeWarning, reasonHeldOut, "requests from region %q fail for %d imports; "+
+			l.emit(e, corev1.EventTypeWarning, reasonHeldOut, "requests from region %q fail for %d import(s); "+
 				"all but 1 %% of their requests go to other clusters; check the pods of these services in this cluster")
 		default:
 			log.Info("cluster no longer held out")
-			l.emit(e, corev1.EventTypeNormal, reasonRestored, "requests from region %q for %d imports are sent to this cluster again")
+			l.emit(e, corev1.EventTypeNormal, reasonRestored, "requests from region %q for %d import(s) are sent to this cluster again")
 		}
 	}
 }

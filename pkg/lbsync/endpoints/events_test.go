@@ -33,11 +33,11 @@ func TestEventsOnHeldOutClusters(t *testing.T) {
 	close(elected)
 	fail()
 	fail()
-	if got := next(); !strings.HasPrefix(got, `Warning TrafficHeldOut requests from region "us" fail for 1 imports; all but 1 %`) {
+	if got := next(); !strings.HasPrefix(got, `Warning TrafficHeldOut requests from region "us" fail for 1 import(s); all but 1 %`) {
 		t.Errorf("held out: %q", got)
 	}
 	readmit("10.1.1.4")
-	if got := next(); got != `Normal TrafficRestored requests from region "us" for 1 imports are sent to this cluster again` {
+	if got := next(); got != `Normal TrafficRestored requests from region "us" for 1 import(s) are sent to this cluster again` {
 		t.Errorf("readmitted: %q", got)
 	}
 }

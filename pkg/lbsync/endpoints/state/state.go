@@ -257,8 +257,8 @@ func (s *State) readmit(b *backendState, cluster fleet.ClusterName, health healt
 	return changed
 }
 
-// reconnected lists the members whose agents are heard of again after a silence. Where few requests probe such a member,
-// its agent is known to be back long before one of them is answered.
+// reconnected lists the members whose agents renew their Lease again after a silence. Where few requests probe such a
+// member, its agent is back long before one of them is answered.
 func (s *State) reconnected(changed map[string]*v1alpha1.MemberCluster) (names []fleet.ClusterName) {
 	for name, m := range changed {
 		old := s.objects[name]

@@ -93,13 +93,13 @@ func (p *part) each(admit func(netip.Addr) bool, yield func(*Slice, address)) {
 
 // ready counts the part's ready addresses, each once, whatever number of slices has it.
 func (p *part) ready(admit func(netip.Addr) bool) int {
-	seen := map[netip.Addr]bool{}
+	addresses := map[netip.Addr]bool{}
 	p.each(admit, func(_ *Slice, a address) {
 		if a.state == fleet.Ready {
-			seen[a.ip] = true
+			addresses[a.ip] = true
 		}
 	})
-	return len(seen)
+	return len(addresses)
 }
 
 // endpoints returns the part's endpoints for a named port, sorted; slices that do not serve the port have none.

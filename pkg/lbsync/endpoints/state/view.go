@@ -44,8 +44,8 @@ func (s *State) Backend(backend fleet.Backend) (status BackendStatus, ok bool) {
 	slices.Sort(names)
 	for _, name := range names {
 		r := RegionStatus{RegionShares: b.sharesOf(name)}
-		if known := b.regions[name]; known != nil {
-			r.Demand, r.HeldOut, r.Learned = known.demand.Rate(), known.health.HeldOutMembers(), !known.learnedAt.IsZero()
+		if reported := b.regions[name]; reported != nil {
+			r.Demand, r.HeldOut, r.Learned = reported.demand.Rate(), reported.health.HeldOutMembers(), !reported.learnedAt.IsZero()
 		}
 		status.Regions = append(status.Regions, r)
 	}
