@@ -58,7 +58,7 @@ type Progress map[fleet.ObjectName]Programming
 type Programming struct {
 	Generation int64 // metadata.generation of the Gateway that Acked is about
 	Connected  int   // edges connected now
-	Acked      int   // of those, edges that have acknowledged all of the Gateway at Generation
+	Acked      int   // connected edges that have acknowledged all of the Gateway at Generation
 	// Unserved are the EdgePools in which the Gateway has an address and no edge is connected, sorted.
 	Unserved []string
 	// Early: the hub has just started, and edges may not have reconnected yet.

@@ -23,7 +23,7 @@ const (
 	HTTP  Protocol = "HTTP"
 	HTTPS Protocol = "HTTPS"
 	TCP   Protocol = "TCP"
-	TLS   Protocol = "TLS" // chains are selected by SNI; those without Secrets pass TLS through
+	TLS   Protocol = "TLS" // chains are selected by SNI; a chain without Secrets passes TLS through
 	UDP   Protocol = "UDP"
 )
 
