@@ -73,16 +73,16 @@ func hubBinary(t testing.TB) string {
 // world is a hub's API server, and the hub and an edge as processes.
 type world struct {
 	client.Client
-	t           testing.TB
-	xds, health string // addresses of the hub
-	hub         *exec.Cmd
-	admin       string // of the Envoy
+	t                  testing.TB
+	xds, health, debug string // addresses of the hub
+	hub                *exec.Cmd
+	admin              string // of the Envoy
 }
 
 func newWorld(t testing.TB) *world {
 	c, err := client.New(envtestkit.Config(t), client.Options{Scheme: newScheme()})
 	check(t, err)
-	f := &world{Client: c, t: t, xds: freeAddress(t), health: freeAddress(t), admin: freeAddress(t)}
+	f := &world{Client: c, t: t, xds: freeAddress(t), health: freeAddress(t), debug: freeAddress(t), admin: freeAddress(t)}
 	for _, name := range []string{"crossway-system", "crossway-fleet", "shop"} {
 		f.make(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}})
 	}
@@ -113,7 +113,7 @@ func (f *world) startHub() {
 	log, err := os.CreateTemp(f.t.TempDir(), "hub-*.log")
 	check(f.t, err)
 	f.hub = exec.Command(path, "--kubeconfig="+envtestkit.Kubeconfig(f.t), "--xds-addr="+f.xds, "--xds-names=127.0.0.1,localhost",
-		"--metrics-addr=0", "--health-addr="+f.health, "--region=us", "--log-level=info")
+		"--metrics-addr=0", "--health-addr="+f.health, "--debug-address="+f.debug, "--region=us", "--log-level=info")
 	f.hub.Stdout, f.hub.Stderr = log, log
 	check(f.t, f.hub.Start())
 	f.t.Cleanup(func() {

@@ -85,9 +85,10 @@ func wire(ctx context.Context, o Options, cluster *rest.Config) (manager.Manager
 	runnables := []manager.Runnable{statuses, loop, poolStatus, gateways, signer, edges, members}
 	if o.DebugAddr != "" {
 		runnables = append(runnables, program.Debug{Address: o.DebugAddr, Log: log.WithName("debug"), Dumps: map[string]program.Dump{
-			"rollout":   gateways.Describe,
-			"endpoints": func(context.Context) (string, error) { return loop.DebugText(), nil },
-			"edges":     func(context.Context) (string, error) { return xds.Describe(), nil },
+			"model":   gateways.DescribeModel,
+			"rollout": gateways.Describe,
+			"state":   func(context.Context) (string, error) { return loop.DebugText(), nil },
+			"edges":   func(context.Context) (string, error) { return xds.Describe(), nil },
 		}})
 	}
 	for _, r := range runnables {

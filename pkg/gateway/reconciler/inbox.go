@@ -7,6 +7,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/sets"
 
 	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/gateway/model"
 	"crossway.dev/crossway/pkg/lbsync/rollout"
 )
 
@@ -21,7 +22,14 @@ type pending struct {
 	acks     []ack
 	nacks    []rollout.Nack
 	progress bool // edges came, went or answered
-	describe []chan<- string
+	describe []description
+}
+
+// description is a call of Describe or DescribeModel: the loop's goroutine sends
+// the text.
+type description struct {
+	text   func() string
+	answer chan<- string
 }
 
 // ack is a version of a resource that an edge has.
@@ -76,8 +84,19 @@ func (r *Reconciler) Progressed() { r.inbox.Add(func(p *pending) { p.progress = 
 
 // Describe returns the state of the rollout as text for people.
 func (r *Reconciler) Describe(ctx context.Context) (string, error) {
+	return r.describe(ctx, r.rollout.Describe)
+}
+
+// DescribeModel returns the last Model as text for people, without the data of
+// Secrets.
+func (r *Reconciler) DescribeModel(ctx context.Context) (string, error) {
+	return r.describe(ctx, func() string { return model.Describe(r.result.Model) })
+}
+
+// describe runs text on the loop's goroutine, which owns what it reads.
+func (r *Reconciler) describe(ctx context.Context, text func() string) (string, error) {
 	answer := make(chan string, 1)
-	r.inbox.Add(func(p *pending) { p.describe = append(p.describe, answer) })
+	r.inbox.Add(func(p *pending) { p.describe = append(p.describe, description{text, answer}) })
 	select {
 	case text := <-answer:
 		return text, nil
@@ -86,13 +105,9 @@ func (r *Reconciler) Describe(ctx context.Context) (string, error) {
 	}
 }
 
-// answer answers calls of Describe.
-func (r *Reconciler) answer(calls []chan<- string) {
-	if len(calls) == 0 {
-		return
-	}
-	text := r.rollout.Describe()
-	for _, answer := range calls {
-		answer <- text
+// answer answers calls of Describe and DescribeModel.
+func (r *Reconciler) answer(calls []description) {
+	for _, c := range calls {
+		c.answer <- c.text()
 	}
 }

@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -61,10 +62,10 @@ func TestStuckEdge(t *testing.T) {
 	}
 }
 
-// BenchmarkSetAssignments is one changed assignment of 10 or 1000 on two edges
+// BenchmarkUpdateLoadAssignments is one changed assignment of 10 or 1000 on two edges
 // that have them all: what the call costs its caller, and how long it takes from
 // the call to the last edge's ACK.
-func BenchmarkSetAssignments(b *testing.B) {
+func BenchmarkUpdateLoadAssignments(b *testing.B) {
 	for _, size := range []int{10, 1000} {
 		all := many(size)
 		changed := func(i int) []server.Resource {
@@ -96,6 +97,7 @@ func BenchmarkSetResources(b *testing.B) {
 	h, acked := benchHub(b, all)
 	routes := many(1000)
 	for i := range b.N {
+		routes = slices.Clone(routes) // a Snapshot is not changed afterwards
 		routes[i%len(all)].Version = fmt.Sprint("v", i)
 		h.SetResources(pool, server.Snapshot{Generation: uint64(i + 2), Clusters: all, Routes: routes})
 		<-acked
