@@ -80,7 +80,7 @@ func observer(gateways *reconciler.Reconciler, loop *endpoints.Loop) server.Obse
 		},
 		Acked: func(_ server.Edge, typeURL string, resources []server.NameVersion) {
 			if typeURL == resourcev3.EndpointType {
-				return // there are thousands, and nobody needs them
+				return // there are thousands, and the reconciler does not use them
 			}
 			versions := make(map[string]string, len(resources))
 			for _, r := range resources {

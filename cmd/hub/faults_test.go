@@ -11,6 +11,7 @@ import (
 	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"crossway.dev/crossway/internal/testkit"
 	"crossway.dev/crossway/pkg/gateway/model"
 	"crossway.dev/crossway/pkg/lbsync/envoy"
 	"crossway.dev/crossway/pkg/lbsync/server"
@@ -61,10 +62,10 @@ func TestFaultsSwitchMechanismsOff(t *testing.T) {
 
 	body, err := anypb.New(&routev3.RouteConfiguration{VirtualHosts: []*routev3.VirtualHost{{Routes: []*routev3.Route{{
 		Action: &routev3.Route_Route{Route: &routev3.RouteAction{RetryPolicy: &routev3.RetryPolicy{RetryOn: "reset"}}}}}}}})
-	check(t, err)
+	testkit.Must(t, err)
 	var after routev3.RouteConfiguration
 	changed := withoutRetries([]envoy.Resource{{Name: "r", Version: "v", Body: body}})[0]
-	check(t, changed.Body.UnmarshalTo(&after))
+	testkit.Must(t, changed.Body.UnmarshalTo(&after))
 	if after.VirtualHosts[0].Routes[0].GetRoute().RetryPolicy != nil || changed.Version == "v" {
 		t.Errorf("version %q still retries: %v", changed.Version, &after)
 	}

@@ -24,32 +24,11 @@ import (
 
 	"crossway.dev/crossway/internal/lab/envtestkit"
 	"crossway.dev/crossway/internal/lab/install"
+	"crossway.dev/crossway/internal/testkit"
 	"crossway.dev/crossway/pkg/registration"
 )
 
 func TestMain(m *testing.M) { envtestkit.Main(m) }
-
-// timeout is how long a test waits for a state.
-const timeout = 20 * time.Second
-
-func check(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-// until waits for a state outside of the test's process.
-func until(t testing.TB, what string, met func() bool) {
-	t.Helper()
-	began := time.Now()
-	defer func() { t.Logf("%s: after %s", what, time.Since(began).Round(time.Millisecond)) }()
-	for end := time.Now().Add(timeout); !met(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("%s: not within %s", what, timeout)
-		}
-	}
-}
 
 // pairOf is the certificate in a kubernetes.io/tls Secret.
 func pairOf(s corev1.Secret) registration.Pair {
@@ -70,8 +49,8 @@ func hubBinary(t testing.TB) string {
 	return path
 }
 
-// world is a hub's API server, and the hub and an edge as processes.
-type world struct {
+// fixture is a hub's API server, and the hub and an edge as processes.
+type fixture struct {
 	client.Client
 	t                  testing.TB
 	xds, health, debug string // addresses of the hub
@@ -79,10 +58,10 @@ type world struct {
 	admin              string // of the Envoy
 }
 
-func newWorld(t testing.TB) *world {
+func newFixture(t testing.TB) *fixture {
 	c, err := client.New(envtestkit.Config(t), client.Options{Scheme: newScheme()})
-	check(t, err)
-	f := &world{Client: c, t: t, xds: freeAddress(t), health: freeAddress(t), debug: freeAddress(t), admin: freeAddress(t)}
+	testkit.Must(t, err)
+	f := &fixture{Client: c, t: t, xds: freeAddress(t), health: freeAddress(t), debug: freeAddress(t), admin: freeAddress(t)}
 	for _, name := range []string{"crossway-system", "crossway-fleet", "shop"} {
 		f.make(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}})
 	}
@@ -91,13 +70,13 @@ func newWorld(t testing.TB) *world {
 
 func freeAddress(t testing.TB) string {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	check(t, err)
+	testkit.Must(t, err)
 	defer l.Close()
 	return l.Addr().String()
 }
 
 // make creates objects; what is there from an earlier test stays.
-func (f *world) make(objects ...client.Object) {
+func (f *fixture) make(objects ...client.Object) {
 	f.t.Helper()
 	for _, o := range objects {
 		if err := f.Create(f.t.Context(), o); err != nil && !apierrors.IsAlreadyExists(err) {
@@ -107,15 +86,15 @@ func (f *world) make(objects ...client.Object) {
 }
 
 // startHub runs the program until the test ends or stopHub.
-func (f *world) startHub() {
+func (f *fixture) startHub() {
 	f.t.Helper()
 	path := hubBinary(f.t)
 	log, err := os.CreateTemp(f.t.TempDir(), "hub-*.log")
-	check(f.t, err)
+	testkit.Must(f.t, err)
 	f.hub = exec.Command(path, "--kubeconfig="+envtestkit.Kubeconfig(f.t), "--xds-addr="+f.xds, "--xds-names=127.0.0.1,localhost",
 		"--metrics-addr=0", "--health-addr="+f.health, "--debug-address="+f.debug, "--region=us", "--log-level=info")
 	f.hub.Stdout, f.hub.Stderr = log, log
-	check(f.t, f.hub.Start())
+	testkit.Must(f.t, f.hub.Start())
 	f.t.Cleanup(func() {
 		f.stopHub()
 		if text, err := os.ReadFile(log.Name()); err == nil && f.t.Failed() {
@@ -125,12 +104,12 @@ func (f *world) startHub() {
 }
 
 // stopHub kills it, as a machine that dies would.
-func (f *world) stopHub() {
+func (f *fixture) stopHub() {
 	_ = f.hub.Process.Kill()
 	_ = f.hub.Wait()
 }
 
-func (f *world) ready() bool {
+func (f *fixture) ready() bool {
 	answer, err := http.Get("http://" + f.health + "/readyz")
 	if err != nil {
 		return false
@@ -140,25 +119,25 @@ func (f *world) ready() bool {
 }
 
 // startEdge runs an Envoy of pool us until the test ends.
-func (f *world) startEdge(ctx context.Context) {
+func (f *fixture) startEdge(ctx context.Context) {
 	f.t.Helper()
 	binary, err := install.Envoy(ctx, os.Stderr)
-	check(f.t, err)
+	testkit.Must(f.t, err)
 	dir := f.t.TempDir()
 	write := func(name string, data []byte) string {
 		path := filepath.Join(dir, name)
-		check(f.t, os.WriteFile(path, data, 0o600))
+		testkit.Must(f.t, os.WriteFile(path, data, 0o600))
 		return path
 	}
 	var ca corev1.Secret
-	check(f.t, f.Get(ctx, client.ObjectKey{Namespace: "crossway-system", Name: registration.EdgeCASecret}, &ca))
+	testkit.Must(f.t, f.Get(ctx, client.ObjectKey{Namespace: "crossway-system", Name: registration.EdgeCASecret}, &ca))
 	issuer := registration.Issuer{CA: pairOf(ca), Now: time.Now(), Random: rand.Reader}
 	pair, err := registration.NewEdgeCertificate(issuer, registration.EdgeIdentity{Pool: "us", Region: "us", Zone: "us-a"}, time.Hour)
-	check(f.t, err)
+	testkit.Must(f.t, err)
 	config := f.bootstrap(write("tls.crt", pair.Certificate), write("tls.key", pair.Key), write("ca.crt", issuer.CA.Certificate))
 	logs := filepath.Join(dir, "envoy.log")
 	envoy := exec.Command(binary, "-c", write("envoy.yaml", []byte(config)), "--disable-hot-restart", "--concurrency", "1", "-l", "info", "--log-path", logs)
-	check(f.t, envoy.Start())
+	testkit.Must(f.t, envoy.Start())
 	f.t.Cleanup(func() {
 		_ = envoy.Process.Kill()
 		_ = envoy.Wait()
@@ -168,7 +147,7 @@ func (f *world) startEdge(ctx context.Context) {
 	})
 }
 
-func (f *world) bootstrap(certificate, key, ca string) string {
+func (f *fixture) bootstrap(certificate, key, ca string) string {
 	socket := func(address string) string {
 		host, port, _ := net.SplitHostPort(address)
 		return fmt.Sprintf("{socket_address: {address: %s, port_value: %s}}", host, port)
@@ -206,7 +185,7 @@ static_resources:
 }
 
 // counters are Envoy's statistics that match a regular expression, as text.
-func (f *world) counters(filter string) string {
+func (f *fixture) counters(filter string) string {
 	answer, err := http.Get("http://" + f.admin + "/stats?filter=" + url.QueryEscape(filter))
 	if err != nil {
 		return err.Error()
@@ -219,14 +198,14 @@ func (f *world) counters(filter string) string {
 // backend is a server on this machine's own address: the API server refuses endpoints on loopback.
 func backend(t testing.TB) (address string, port int32) {
 	addresses, err := net.InterfaceAddrs()
-	check(t, err)
+	testkit.Must(t, err)
 	for _, a := range addresses {
 		ip, _, err := net.ParseCIDR(a.String())
 		if err != nil || ip.To4() == nil || !ip.IsGlobalUnicast() {
 			continue
 		}
 		l, err := net.Listen("tcp4", net.JoinHostPort(ip.String(), "0"))
-		check(t, err)
+		testkit.Must(t, err)
 		s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			fmt.Fprintf(w, "%s for %s", r.URL.Path, r.Host)
 		}))

@@ -9,19 +9,19 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/internal/testkit"
 )
-
-func to[T any](v T) *T { return &v }
 
 // A hub on an empty cluster makes its certificates and serves; a member's export, a Gateway and a route become an
 // answered request through a real Envoy; a changed slice reaches it; killed and started again, the hub sends the Envoy
 // nothing that it has.
 func TestHub(t *testing.T) {
-	f := newWorld(t)
+	f := newFixture(t)
 	address, port := backend(t)
 	f.startHub()
 	f.make(
@@ -29,10 +29,10 @@ func TestHub(t *testing.T) {
 		&v1alpha1.MemberCluster{ObjectMeta: metav1.ObjectMeta{Name: "us-west"}, Spec: v1alpha1.MemberClusterSpec{Accepted: true, Region: "us", Zone: "us-a", EndpointCIDRs: []string{address + "/32"}}},
 		&v1alpha1.GatewayParameters{ObjectMeta: metav1.ObjectMeta{Name: "global", Namespace: "crossway-system"}, Spec: v1alpha1.GatewayParametersSpec{Scope: v1alpha1.Global, Exposure: v1alpha1.External}},
 		&gatewayv1.GatewayClass{ObjectMeta: metav1.ObjectMeta{Name: "crossway-global"}, Spec: gatewayv1.GatewayClassSpec{ControllerName: v1alpha1.GatewayController,
-			ParametersRef: &gatewayv1.ParametersReference{Group: "crossway.dev", Kind: "GatewayParameters", Name: "global", Namespace: to(gatewayv1.Namespace("crossway-system"))}}},
+			ParametersRef: &gatewayv1.ParametersReference{Group: "crossway.dev", Kind: "GatewayParameters", Name: "global", Namespace: ptr.To(gatewayv1.Namespace("crossway-system"))}}},
 	)
-	until(t, "the hub is ready", f.ready)
-	until(t, "the member's namespace", func() bool {
+	testkit.Eventually(t, "the hub is ready", f.ready)
+	testkit.Eventually(t, "the member's namespace", func() bool {
 		return f.Get(t.Context(), client.ObjectKey{Name: "member-us-west"}, &corev1.Namespace{}) == nil
 	})
 	slice := f.export(address, port)
@@ -42,34 +42,34 @@ func TestHub(t *testing.T) {
 	f.startEdge(t.Context())
 
 	var gateway gatewayv1.Gateway
-	until(t, "an answered request", func() bool {
-		check(t, f.Get(t.Context(), client.ObjectKey{Namespace: "shop", Name: "shared"}, &gateway))
+	testkit.Eventually(t, "an answered request", func() bool {
+		testkit.Must(t, f.Get(t.Context(), client.ObjectKey{Namespace: "shop", Name: "shared"}, &gateway))
 		if len(gateway.Status.Addresses) == 0 {
 			return false
 		}
 		status, body := ask(gateway.Status.Addresses[0].Value+":18080", "store.example.com", "/hello")
 		return status == 200 && body == "/hello for store.example.com"
 	})
-	until(t, "the Gateway is programmed", func() bool {
-		check(t, f.Get(t.Context(), client.ObjectKey{Namespace: "shop", Name: "shared"}, &gateway))
+	testkit.Eventually(t, "the Gateway is programmed", func() bool {
+		testkit.Must(t, f.Get(t.Context(), client.ObjectKey{Namespace: "shop", Name: "shared"}, &gateway))
 		return meta.IsStatusConditionTrue(gateway.Status.Conditions, "Programmed")
 	})
 	at := gateway.Status.Addresses[0].Value + ":18080"
 
 	// No endpoint any more: 503; then again.
-	slice.Endpoints[0].Conditions.Ready = to(false)
-	check(t, f.Update(t.Context(), slice))
-	until(t, "503 without an endpoint", func() bool { status, _ := ask(at, "store.example.com", "/"); return status == 503 })
-	slice.Endpoints[0].Conditions.Ready = to(true)
-	check(t, f.Update(t.Context(), slice))
-	until(t, "200 with one", func() bool { status, _ := ask(at, "store.example.com", "/"); return status == 200 })
+	slice.Endpoints[0].Conditions.Ready = ptr.To(false)
+	testkit.Must(t, f.Update(t.Context(), slice))
+	testkit.Eventually(t, "503 without an endpoint", func() bool { status, _ := ask(at, "store.example.com", "/"); return status == 503 })
+	slice.Endpoints[0].Conditions.Ready = ptr.To(true)
+	testkit.Must(t, f.Update(t.Context(), slice))
+	testkit.Eventually(t, "200 with one", func() bool { status, _ := ask(at, "store.example.com", "/"); return status == 200 })
 
 	f.restartChangesNothing(at)
 }
 
-// restartChangesNothing kills the hub, starts it, and counts what the Envoy was sent: a route that was made meanwhile,
-// and nothing else.
-func (f *world) restartChangesNothing(at string) {
+// restartChangesNothing kills the hub and starts it again. The Envoy must be sent nothing but a route that was made
+// after that.
+func (f *fixture) restartChangesNothing(at string) {
 	t := f.t
 	// What changes when an Envoy is sent something new; the answer to a first request for all clusters or listeners is
 	// counted as an update even where it is empty.
@@ -80,7 +80,7 @@ func (f *world) restartChangesNothing(at string) {
 	}
 	before := f.counters(sent)
 	f.startHub()
-	until(t, "the edge is back", func() bool {
+	testkit.Eventually(t, "the edge is back", func() bool {
 		return strings.Contains(f.counters("control_plane.connected_state"), "connected_state: 1")
 	})
 	time.Sleep(7 * time.Second) // as long as learned shares may be kept, and more: nothing may come
@@ -88,10 +88,10 @@ func (f *world) restartChangesNothing(at string) {
 		t.Errorf("the restarted hub sent\n%s\nbefore\n%s", after, before)
 	}
 	f.make(routeTo("late", "late.example.com"))
-	until(t, "a route made after the restart", func() bool { status, _ := ask(at, "late.example.com", "/"); return status == 200 })
+	testkit.Eventually(t, "a route made after the restart", func() bool { status, _ := ask(at, "late.example.com", "/"); return status == 200 })
 }
 
-func (f *world) export(address string, port int32) *discoveryv1.EndpointSlice {
+func (f *fixture) export(address string, port int32) *discoveryv1.EndpointSlice {
 	f.make(&v1alpha1.MemberExport{ObjectMeta: metav1.ObjectMeta{Namespace: "member-us-west", Name: "store.shop"}, Spec: v1alpha1.MemberExportSpec{
 		Service: v1alpha1.ServiceReference{Namespace: "shop", Name: "store"}, ExportedAt: metav1.Now(),
 		ServiceProperties: v1alpha1.ServiceProperties{Type: v1alpha1.ClusterSetIP},
@@ -100,8 +100,8 @@ func (f *world) export(address string, port int32) *discoveryv1.EndpointSlice {
 		ObjectMeta: metav1.ObjectMeta{Namespace: "member-us-west", Name: "store-abc", Labels: map[string]string{
 			v1alpha1.LabelServiceName: "store", v1alpha1.LabelServiceNamespace: "shop", v1alpha1.LabelSourceCluster: "us-west"}},
 		AddressType: discoveryv1.AddressTypeIPv4,
-		Ports:       []discoveryv1.EndpointPort{{Name: to("http"), Port: &port, Protocol: to(corev1.ProtocolTCP)}},
-		Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{address}, Conditions: discoveryv1.EndpointConditions{Ready: to(true)}}},
+		Ports:       []discoveryv1.EndpointPort{{Name: ptr.To("http"), Port: &port, Protocol: ptr.To(corev1.ProtocolTCP)}},
+		Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{address}, Conditions: discoveryv1.EndpointConditions{Ready: ptr.To(true)}}},
 	}
 	f.make(slice)
 	return slice
@@ -112,5 +112,5 @@ func routeTo(name, host string) *gatewayv1.HTTPRoute {
 		CommonRouteSpec: gatewayv1.CommonRouteSpec{ParentRefs: []gatewayv1.ParentReference{{Name: "shared"}}},
 		Hostnames:       []gatewayv1.Hostname{gatewayv1.Hostname(host)},
 		Rules: []gatewayv1.HTTPRouteRule{{BackendRefs: []gatewayv1.HTTPBackendRef{{BackendRef: gatewayv1.BackendRef{BackendObjectReference: gatewayv1.BackendObjectReference{
-			Group: to(gatewayv1.Group("multicluster.x-k8s.io")), Kind: to(gatewayv1.Kind("ServiceImport")), Name: "store", Port: to(gatewayv1.PortNumber(80))}}}}}}}}
+			Group: ptr.To(gatewayv1.Group("multicluster.x-k8s.io")), Kind: ptr.To(gatewayv1.Kind("ServiceImport")), Name: "store", Port: ptr.To(gatewayv1.PortNumber(80))}}}}}}}}
 }

@@ -13,7 +13,7 @@ const name = "crossway-hub"
 
 func main() { program.Main(name, run) }
 
-// run is the program: it ends when ctx does, or with what keeps it from running.
+// run is the program. It ends when ctx does, or with an error.
 func run(ctx context.Context, args []string, stderr io.Writer) error {
 	var options Options
 	if _, err := program.Parse(name, &options, args, stderr); err != nil {

@@ -5,6 +5,8 @@ import (
 	"io"
 	"strings"
 	"testing"
+
+	"crossway.dev/crossway/internal/testkit"
 )
 
 func parse(t *testing.T, args ...string) Options {
@@ -13,7 +15,7 @@ func parse(t *testing.T, args ...string) Options {
 	f := flag.NewFlagSet("hub", flag.ContinueOnError)
 	f.SetOutput(io.Discard)
 	o.Bind(f)
-	check(t, f.Parse(args))
+	testkit.Must(t, f.Parse(args))
 	return o
 }
 
@@ -22,7 +24,7 @@ func TestOptions(t *testing.T) {
 	chart := []string{"--xds-addr=:18000", "--xds-names=crossway-hub.crossway-system.svc,10.0.0.7", "--metrics-addr=:8080", "--health-addr=:8081",
 		"--leader-elect", "--namespace=crossway-system", "--region=", "--zone=", "--hub-cidrs="}
 	good := parse(t, chart...)
-	check(t, good.Validate())
+	testkit.Must(t, good.Validate())
 
 	bad := parse(t, append(chart, "--namespace=Not_One", "--region=US", "--zone=-a", "--xds-names=a_b,ok.example.com", "--xds-addr=18000",
 		"--metrics-addr=:http", "--health-addr=:99999", "--hub-cidrs=10.0.0.0/8,10.1.0.0", "--debug-address=:6060")...)

@@ -24,10 +24,12 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/internal/testkit"
 	"crossway.dev/crossway/pkg/registration"
 )
 
@@ -39,13 +41,13 @@ func TestSize(t *testing.T) {
 	if *imports == 0 {
 		t.Skip("no -imports")
 	}
-	f := newWorld(t)
+	f := newFixture(t)
 	f.make(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "size"}})
 	f.make(&v1alpha1.EdgePool{ObjectMeta: metav1.ObjectMeta{Name: "us"}, Spec: v1alpha1.EdgePoolSpec{Region: "us", Addresses: []v1alpha1.AddressBlock{{CIDR: "127.77.1.0/24"}}}},
 		&v1alpha1.EdgePool{ObjectMeta: metav1.ObjectMeta{Name: "eu"}, Spec: v1alpha1.EdgePoolSpec{Region: "eu", Addresses: []v1alpha1.AddressBlock{{CIDR: "127.77.2.0/24"}}}},
 		&v1alpha1.GatewayParameters{ObjectMeta: metav1.ObjectMeta{Name: "global", Namespace: "crossway-system"}, Spec: v1alpha1.GatewayParametersSpec{Scope: v1alpha1.Global, Exposure: v1alpha1.External}},
 		&gatewayv1.GatewayClass{ObjectMeta: metav1.ObjectMeta{Name: "crossway-global"}, Spec: gatewayv1.GatewayClassSpec{ControllerName: v1alpha1.GatewayController,
-			ParametersRef: &gatewayv1.ParametersReference{Group: "crossway.dev", Kind: "GatewayParameters", Name: "global", Namespace: to(gatewayv1.Namespace("crossway-system"))}}},
+			ParametersRef: &gatewayv1.ParametersReference{Group: "crossway.dev", Kind: "GatewayParameters", Name: "global", Namespace: ptr.To(gatewayv1.Namespace("crossway-system"))}}},
 		&gatewayv1.Gateway{ObjectMeta: metav1.ObjectMeta{Name: "shared", Namespace: "size"}, Spec: gatewayv1.GatewaySpec{GatewayClassName: "crossway-global",
 			Listeners: []gatewayv1.Listener{{Name: "http", Port: 18080, Protocol: gatewayv1.HTTPProtocolType}}}})
 	for i, c := range []string{"c1", "c2", "c3"} {
@@ -58,7 +60,7 @@ func TestSize(t *testing.T) {
 	hubBinary(t)
 	began = time.Now()
 	f.startHub()
-	until(t, "ready", f.ready)
+	testkit.Eventually(t, "ready", f.ready)
 	edge := f.startFakeEdge()
 	for edge.count(resourcev3.EndpointType) < *imports { // all exports are new: each is merged, written and reported
 		time.Sleep(10 * time.Millisecond)
@@ -68,19 +70,19 @@ func TestSize(t *testing.T) {
 	f.stopHub()
 	began = time.Now()
 	f.startHub()
-	until(t, "ready", f.ready)
+	testkit.Eventually(t, "ready", f.ready)
 	t.Logf("ready after %s", time.Since(began))
 	edge = f.startFakeEdge()
-	until(t, "all assignments", func() bool { return edge.count(resourcev3.EndpointType) >= *imports })
+	testkit.Eventually(t, "all assignments", func() bool { return edge.count(resourcev3.EndpointType) >= *imports })
 	t.Logf("restart: %s until a fresh edge has all; %s", time.Since(began), f.memory())
 	time.Sleep(3 * time.Second)
 	var took []time.Duration
 	for i := range 200 {
 		s := changing[i%len(changing)]
-		s.Endpoints[7].Conditions.Ready = to(i/len(changing)%2 == 1)
+		s.Endpoints[7].Conditions.Ready = ptr.To(i/len(changing)%2 == 1)
 		version := edge.seen()
 		begin := time.Now()
-		check(t, f.Update(t.Context(), s))
+		testkit.Must(t, f.Update(t.Context(), s))
 		wrote := time.Since(begin)
 		edge.after(version)
 		took = append(took, time.Since(begin))
@@ -93,7 +95,7 @@ func TestSize(t *testing.T) {
 }
 
 // memory is the hub's, and the processor time that it used, from its process status.
-func (f *world) memory() string {
+func (f *fixture) memory() string {
 	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", f.hub.Process.Pid))
 	stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", f.hub.Process.Pid))
 	var user, system int
@@ -105,7 +107,7 @@ func (f *world) memory() string {
 }
 
 // fill makes n imports with 50 endpoints in each of three clusters and a route; it returns a slice of each.
-func (f *world) fill(n int) []*discoveryv1.EndpointSlice {
+func (f *fixture) fill(n int) []*discoveryv1.EndpointSlice {
 	changing := make([]*discoveryv1.EndpointSlice, n)
 	var group sync.WaitGroup
 	for w := range 8 {
@@ -119,7 +121,7 @@ func (f *world) fill(n int) []*discoveryv1.EndpointSlice {
 	return changing
 }
 
-func (f *world) fillOne(i int) (changing *discoveryv1.EndpointSlice) {
+func (f *fixture) fillOne(i int) (changing *discoveryv1.EndpointSlice) {
 	name := fmt.Sprintf("s%d", i)
 	for c := range 3 {
 		cluster := fmt.Sprintf("c%d", c+1)
@@ -131,11 +133,11 @@ func (f *world) fillOne(i int) (changing *discoveryv1.EndpointSlice) {
 			ObjectMeta: metav1.ObjectMeta{Namespace: "member-" + cluster, Name: name, Labels: map[string]string{
 				v1alpha1.LabelServiceName: name, v1alpha1.LabelServiceNamespace: "size", v1alpha1.LabelSourceCluster: cluster}},
 			AddressType: discoveryv1.AddressTypeIPv4,
-			Ports:       []discoveryv1.EndpointPort{{Name: to("http"), Port: to(int32(8080)), Protocol: to(corev1.ProtocolTCP)}},
+			Ports:       []discoveryv1.EndpointPort{{Name: ptr.To("http"), Port: ptr.To(int32(8080)), Protocol: ptr.To(corev1.ProtocolTCP)}},
 		}
 		for k := range 50 {
-			s.Endpoints = append(s.Endpoints, discoveryv1.Endpoint{Addresses: []string{fmt.Sprintf("10.%d.%d.%d", c+1, i/4, i%4*60+k)}, Zone: to("z" + cluster),
-				Conditions: discoveryv1.EndpointConditions{Ready: to(true), Serving: to(true), Terminating: to(false)}})
+			s.Endpoints = append(s.Endpoints, discoveryv1.Endpoint{Addresses: []string{fmt.Sprintf("10.%d.%d.%d", c+1, i/4, i%4*60+k)}, Zone: ptr.To("z" + cluster),
+				Conditions: discoveryv1.EndpointConditions{Ready: ptr.To(true), Serving: ptr.To(true), Terminating: ptr.To(false)}})
 		}
 		f.make(s)
 		changing = s
@@ -144,7 +146,7 @@ func (f *world) fillOne(i int) (changing *discoveryv1.EndpointSlice) {
 		CommonRouteSpec: gatewayv1.CommonRouteSpec{ParentRefs: []gatewayv1.ParentReference{{Name: "shared"}}},
 		Hostnames:       []gatewayv1.Hostname{gatewayv1.Hostname(name + ".example.com")},
 		Rules: []gatewayv1.HTTPRouteRule{{BackendRefs: []gatewayv1.HTTPBackendRef{{BackendRef: gatewayv1.BackendRef{BackendObjectReference: gatewayv1.BackendObjectReference{
-			Group: to(gatewayv1.Group("multicluster.x-k8s.io")), Kind: to(gatewayv1.Kind("ServiceImport")), Name: gatewayv1.ObjectName(name), Port: to(gatewayv1.PortNumber(80))}}}}}}}})
+			Group: ptr.To(gatewayv1.Group("multicluster.x-k8s.io")), Kind: ptr.To(gatewayv1.Kind("ServiceImport")), Name: gatewayv1.ObjectName(name), Port: ptr.To(gatewayv1.PortNumber(80))}}}}}}}})
 	return changing
 }
 
@@ -176,29 +178,29 @@ func (e *fakeEdge) after(n int) {
 	}
 }
 
-func (f *world) startFakeEdge() *fakeEdge {
+func (f *fixture) startFakeEdge() *fakeEdge {
 	t := f.t
 	var ca corev1.Secret
-	check(t, f.Get(t.Context(), client.ObjectKey{Namespace: "crossway-system", Name: registration.EdgeCASecret}, &ca))
+	testkit.Must(t, f.Get(t.Context(), client.ObjectKey{Namespace: "crossway-system", Name: registration.EdgeCASecret}, &ca))
 	pair, err := registration.NewEdgeCertificate(registration.Issuer{CA: pairOf(ca), Now: time.Now(), Random: rand.Reader},
 		registration.EdgeIdentity{Pool: "us", Region: "us", Zone: "us-a"}, time.Hour)
-	check(t, err)
+	testkit.Must(t, err)
 	certificate, err := tls.X509KeyPair(pair.Certificate, pair.Key)
-	check(t, err)
+	testkit.Must(t, err)
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(ca.Data[corev1.TLSCertKey])
 	connection, err := grpc.NewClient(f.xds, grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{Certificates: []tls.Certificate{certificate}, RootCAs: roots, ServerName: "localhost"})))
-	check(t, err)
+	testkit.Must(t, err)
 	t.Cleanup(func() { connection.Close() })
 	ctx, cancel := context.WithCancel(context.Background())
 	t.Cleanup(cancel)
 	stream, err := discovery.NewAggregatedDiscoveryServiceClient(connection).DeltaAggregatedResources(ctx)
-	check(t, err)
+	testkit.Must(t, err)
 	e := &fakeEdge{names: map[string]map[string]bool{}}
 	e.came = sync.NewCond(&e.mu)
 	node := &core.Node{Id: "fake", Cluster: "us"}
-	check(t, stream.Send(&discovery.DeltaDiscoveryRequest{Node: node, TypeUrl: resourcev3.ClusterType}))
-	check(t, stream.Send(&discovery.DeltaDiscoveryRequest{TypeUrl: resourcev3.ListenerType}))
+	testkit.Must(t, stream.Send(&discovery.DeltaDiscoveryRequest{Node: node, TypeUrl: resourcev3.ClusterType}))
+	testkit.Must(t, stream.Send(&discovery.DeltaDiscoveryRequest{TypeUrl: resourcev3.ListenerType}))
 	go e.receive(stream)
 	return e
 }

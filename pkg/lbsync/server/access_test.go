@@ -71,7 +71,7 @@ func TestRefusedCertificates(t *testing.T) {
 	}
 }
 
-// asksForAll asks for every resource by name and tells why it got none.
+// asksForAll asks for every resource by name and returns why it got none.
 func asksForAll(connection *grpc.ClientConn) error {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()

@@ -48,7 +48,7 @@ type hub struct {
 	ca      registration.Pair
 
 	mu      sync.Mutex
-	regions map[string]string // by pool: what the EdgePools say
+	regions map[string]string // of EdgePools, by pool
 	onAck   func()            // instead of an event, if set
 	onAcked func(typeName, name string)
 	events  []string

@@ -33,7 +33,7 @@ type proxy struct {
 	wanted      server.Snapshot
 }
 
-// TestEnvoy holds the order and the traps against a real Envoy of 1000 clusters.
+// TestEnvoy checks the order of changes against a real Envoy with 1000 clusters.
 // Its steps build on each other.
 func TestEnvoy(t *testing.T) {
 	if testing.Short() {
@@ -94,7 +94,7 @@ func (p *proxy) until(t *testing.T, what string, met func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(3 * timeout); !met(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("never came: %s", what)
+			t.Fatalf("waited too long for: %s", what)
 		}
 	}
 }

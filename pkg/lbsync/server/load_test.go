@@ -127,16 +127,16 @@ func benchHub(b *testing.B, all []server.Resource) (*hub, chan struct{}) {
 		default: // nobody counts
 		}
 	}
-	held, names := versions{}, []string{}
+	current, names := versions{}, []string{}
 	for _, r := range all {
-		held[r.Name], names = r.Version, append(names, r.Name)
+		current[r.Name], names = r.Version, append(names, r.Name)
 	}
 	for _, node := range []string{"one", "two"} {
 		e := h.connect(node)
-		e.asks(resourcev3.ClusterType, held)
+		e.asks(resourcev3.ClusterType, current)
 		e.takes("Cluster")
-		e.asks(resourcev3.EndpointType, held, names...)
-		e.asks(resourcev3.RouteType, held, names...)
+		e.asks(resourcev3.EndpointType, current, names...)
+		e.asks(resourcev3.RouteType, current, names...)
 		e.getsNothing()
 		go func() {
 			for {

@@ -70,7 +70,7 @@ func TestFreshEdge(t *testing.T) {
 	}
 }
 
-// Until the hub knows what a pool should have, silence: an empty answer would
+// Before the first snapshot of a pool there is no response: an empty one would
 // take everything from an edge that works.
 func TestNothingBeforeTheFirstSnapshot(t *testing.T) {
 	h := newHub(t, server.Config{})
@@ -129,7 +129,7 @@ func TestReconnectAfterChanges(t *testing.T) {
 	e := h.connect("envoy-0")
 	e.asks(resourcev3.ClusterType, versions{"a": "1", "b": "1", "old": "1"})
 	cds := e.gets("Cluster new@1")
-	e.getsNothing() // old stays: nobody has said yet what the routes are
+	e.getsNothing() // old stays: the edge has not sent its routes yet
 	e.asks(resourcev3.EndpointType, versions{"a": "1", "b": "1", "old": "1"}, "a", "b", "old")
 	e.asks(resourcev3.ListenerType, versions{"l": "1", "gone": "1"})
 	e.asks(resourcev3.RouteType, versions{"r": "1"}, "r")
@@ -190,7 +190,7 @@ func TestMakeBeforeBreak(t *testing.T) {
 	}
 }
 
-// A cluster that never gets warm delays what may need it, for a time and once.
+// A cluster that never gets warm delays routes once, and at most for the timeout.
 func TestColdClusterDelaysOnce(t *testing.T) {
 	const timeout = time.Second
 	h := newHub(t, server.Config{WarmTimeout: timeout})
@@ -277,7 +277,7 @@ func TestReleasedAssignments(t *testing.T) {
 }
 
 // All pools of a region have all its load assignments. An edge gets those that
-// clusters of its own pool use, whatever it asks for or says that it holds.
+// clusters of its own pool use, whatever it asks for or has.
 func TestAssignmentsOfOtherPlaces(t *testing.T) {
 	h := newHub(t, server.Config{})
 	h.UpdateLoadAssignments(pool, list("own@1 foreign@1"), nil)

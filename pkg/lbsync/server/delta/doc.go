@@ -5,9 +5,9 @@
 //
 // The package is pure. It has no lock, no clock and no connection: the caller
 // serializes calls for one Pool and its Streams, passes the time, receives the
-// requests and sends the responses (package server does all of that). It knows a
-// resource as a name, a version and bytes; protobuf messages are used only for
-// the requests and responses of the protocol.
+// requests and sends the responses (package server does all of that). A resource is a
+// name, a version and bytes; protobuf messages are used only for the requests and
+// responses of the protocol.
 //
 // What is sent, and when, follows from how Envoy 1.40 behaves:
 //
@@ -37,7 +37,7 @@
 //
 //	not sent       sent != desired     queued, until Next sends it
 //	in flight      sent == desired     applied != desired, no answer yet
-//	applied        applied == desired  the edge ACKed it, or held it when it connected
+//	applied        applied == desired  the edge ACKed it, or had it when it connected
 //	NACKed         nack == desired     not sent again; the applied version stays in force
 //	to be removed  nothing is desired  removed_resources for the types that Envoy
 //	                                   subscribes to by wildcard, forgotten for the others

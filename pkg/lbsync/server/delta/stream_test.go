@@ -1,0 +1,125 @@
+package delta
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/protobuf/types/known/anypb"
+)
+
+var noon = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
+
+func resources(versions ...string) (list []Resource) {
+	for _, v := range versions {
+		name, version, _ := strings.Cut(v, "@")
+		list = append(list, Resource{Name: name, Version: version, Body: &anypb.Any{}})
+	}
+	return list
+}
+
+// describe writes a response like "cluster a@1 -b".
+func describe(r *discovery.DeltaDiscoveryResponse) string {
+	if r == nil {
+		return "nothing"
+	}
+	k, _ := KindOf(r.TypeUrl)
+	text := k.String()
+	for _, one := range r.Resources {
+		text += " " + one.Name + "@" + one.Version
+	}
+	for _, name := range r.RemovedResources {
+		text += " -" + name
+	}
+	return text
+}
+
+// edge is a Stream whose responses the test answers.
+type edge struct {
+	*Stream
+	t *testing.T
+}
+
+func newEdge(t *testing.T, p *Pool, warmTimeout time.Duration) edge {
+	e := edge{p.Open("envoy-0", warmTimeout), t}
+	for _, k := range []Kind{clusters, listeners} {
+		e.Receive(k, &discovery.DeltaDiscoveryRequest{})
+	}
+	return e
+}
+
+func (e edge) expect(now time.Time, want string) (*discovery.DeltaDiscoveryResponse, time.Duration) {
+	e.t.Helper()
+	r, wait := e.Next(now)
+	if got := describe(r); got != want {
+		e.t.Fatalf("next is %q, want %q\n%s", got, want, e.Describe())
+	}
+	return r, wait
+}
+
+func (e edge) ack(r *discovery.DeltaDiscoveryResponse) Received {
+	k, _ := KindOf(r.TypeUrl)
+	return e.Receive(k, &discovery.DeltaDiscoveryRequest{ResponseNonce: r.Nonce})
+}
+
+// Listeners wait for clusters that the edge does not ACK, exactly as long as the
+// warm timeout, by the time that the caller passes.
+func TestListenersWaitForClustersUntilTheTimeout(t *testing.T) {
+	p := NewPool()
+	p.UpdateLoadAssignments(nil, nil)
+	p.SetResources(Snapshot{Generation: 1, Clusters: resources("a@1"), Listeners: resources("l@1")})
+	e := newEdge(t, p, 5*time.Second)
+	e.expect(noon, "cluster a@1")
+	if _, wait := e.expect(noon, "nothing"); wait != 5*time.Second {
+		t.Errorf("ask again after %s, want 5 s", wait)
+	}
+	if _, wait := e.expect(noon.Add(4*time.Second), "nothing"); wait != time.Second {
+		t.Errorf("ask again after %s, want 1 s", wait)
+	}
+	e.expect(noon.Add(5*time.Second), "listener l@1")
+}
+
+// A cluster is removed after the listeners that used it were ACKed, and the
+// snapshot counts as applied with that last ACK.
+func TestClusterIsRemovedAfterItsUsers(t *testing.T) {
+	p := NewPool()
+	p.UpdateLoadAssignments(nil, nil)
+	p.SetResources(Snapshot{Generation: 1, Clusters: resources("a@1"), Listeners: resources("l@1")})
+	e := newEdge(t, p, time.Minute)
+	for _, want := range []string{"cluster a@1", "listener l@1"} {
+		r, _ := e.expect(noon, want)
+		e.ack(r)
+	}
+	p.SetResources(Snapshot{Generation: 2, Clusters: resources("b@1"), Listeners: resources("l@2")})
+	r, _ := e.expect(noon, "cluster b@1")
+	e.expect(noon, "nothing")
+	e.ack(r)
+	r, _ = e.expect(noon, "listener l@2")
+	e.expect(noon, "nothing")
+	if received := e.ack(r); !received.Progress || e.Progress().Generation != 2 {
+		t.Errorf("received %+v, progress %+v", received, e.Progress())
+	}
+	e.expect(noon, "cluster -a")
+}
+
+// A NACK is in the progress and in the description until the content changes.
+func TestNackIsDescribed(t *testing.T) {
+	p := NewPool()
+	p.UpdateLoadAssignments(nil, nil)
+	p.SetResources(Snapshot{Generation: 1, Clusters: resources("a@1")})
+	e := newEdge(t, p, time.Minute)
+	r, _ := e.expect(noon, "cluster a@1")
+	received := e.Receive(clusters, &discovery.DeltaDiscoveryRequest{ResponseNonce: r.Nonce, ErrorDetail: &rpcstatus.Status{Message: "no such type"}})
+	if len(received.Nacked) != 1 || !strings.Contains(e.Describe(), "a 1: no such type") {
+		t.Errorf("received %+v\n%s", received, e.Describe())
+	}
+	p.SetResources(Snapshot{Generation: 2, Clusters: resources("a@2")})
+	if strings.Contains(e.Describe(), "NACK") {
+		t.Errorf("the NACK is of the version before:\n%s", e.Describe())
+	}
+	if got := p.Describe(); got != "snapshot 2: 1 cluster 0 assignment 0 secret 0 listener 0 route 0 scope\n" {
+		t.Errorf("got %q", got)
+	}
+}
