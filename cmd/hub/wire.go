@@ -91,16 +91,20 @@ func wire(ctx context.Context, o Options, cluster *rest.Config) (manager.Manager
 			"edges":   func(context.Context) (string, error) { return xds.Describe(), nil },
 		}})
 	}
-	for _, r := range runnables {
-		if err := mgr.Add(r); err != nil {
-			return nil, fmt.Errorf("add %T: %w", r, err)
-		}
-	}
 	metrics.Registry.MustRegister(loop)
 	for _, c := range [][]prometheus.Collector{statuses.Collectors(), xds.Collectors(), gateways.Collectors()} {
 		metrics.Registry.MustRegister(c...)
 	}
-	return mgr, addChecks(mgr, edges.Serving())
+	return mgr, errors.Join(add(mgr, runnables), addChecks(mgr, edges.Serving()))
+}
+
+func add(mgr manager.Manager, runnables []manager.Runnable) error {
+	for _, r := range runnables {
+		if err := mgr.Add(r); err != nil {
+			return fmt.Errorf("add %T: %w", r, err)
+		}
+	}
+	return nil
 }
 
 // afterBuilt is a Runnable of every replica that starts something after the first Build.
