@@ -22,14 +22,21 @@ func lead(t *testing.T, pod string, timeout time.Duration) (time.Duration, bool)
 	lock, err := LeaderElection{Namespace: "default", Name: "election", Pod: pod}.lock(envtestkit.Config(t))
 	testkit.Must(t, err)
 	ctx, kill := context.WithTimeout(t.Context(), timeout)
-	defer kill()
 	began, led := time.Now(), make(chan struct{})
 	elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
 		Lock: lock, LeaseDuration: 15 * time.Second, RenewDeadline: renewDeadline, RetryPeriod: 2 * time.Second,
 		Callbacks: leaderelection.LeaderCallbacks{OnStartedLeading: func(context.Context) { close(led) }, OnStoppedLeading: func() {}},
 	})
 	testkit.Must(t, err)
-	go elector.Run(ctx)
+	done := make(chan struct{})
+	defer func() { // it logs until it ends, and other tests set the logger
+		kill()
+		<-done
+	}()
+	go func() {
+		defer close(done)
+		elector.Run(ctx)
+	}()
 	select {
 	case <-led:
 		return time.Since(began), true
