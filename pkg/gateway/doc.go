@@ -8,9 +8,9 @@
 // condition, never an error: an invalid rule, route, listener, certificate or
 // policy affects no other object.
 //
-// If only a few routes changed, Build replaces their parts in its last Result,
-// which the Memo carries (incremental.go). The result is the same as that of a
-// full Build.
+// Each Build leaves its results in a Memo, which is an input of the next one. If
+// only a few routes changed, Build copies the last Result and replaces what these
+// routes contributed (incremental.go). The Result equals that of a full Build.
 //
 // Choices that the Gateway API leaves to its implementations:
 //
@@ -24,11 +24,12 @@
 //   - A backendRef to a ServiceImport needs no port if the import has exactly one.
 //   - The rules of one host never fall through to those of a wider host.
 //   - timeouts.request and timeouts.backendRequest limit the whole exchange, also
-//     of a WebSocket. No timeout makes an upload longer than 5 minutes.
+//     of a WebSocket. A request must have arrived within 5 minutes, even if its
+//     rule has a longer timeout.
 //   - Requests for a dead backend go to the rule's other backends of the same
 //     protocol, with the header changes of the dead backend.
-//   - A match that an older route has on the same host never applies. The younger
-//     route reports it (condition Shadowed).
+//   - If two routes have the same match on the same host, only the older route's
+//     applies. The younger route reports it (condition Shadowed).
 //   - A Gateway that an edge rejected (NACK) stays in the Model, because an edge
 //     keeps the last listener that it accepted; its status reports the NACK. A
 //     rejected route is left out of the Model.
@@ -36,5 +37,5 @@
 // Example:
 //
 //	result := gateway.Build(gateway.Input{Gateways: gateways, Routes: routes, Imports: imports, Memo: last.Memo})
-//	// result.Model goes to lbsync.Program, Report(result, progress) to condition/writer
+//	// result.Model goes to rollout.Publish, Report(result, progress) to condition/writer
 package gateway

@@ -1,7 +1,7 @@
 // Package model is the configuration of edges in terms of neither Kubernetes nor
 // Envoy: listeners, hosts, rules in precedence order, and the assignments that
 // rules send requests to. It is plain data. gateway.Build makes it, and
-// lbsync.Program reads it.
+// rollout.Publish turns it into Envoy resources.
 //
 // It has no endpoints and no traffic shares: lbsync.Assign adds these to
 // Assignments, so a changed endpoint never needs a Build.

@@ -1,7 +1,8 @@
 // Package rollout brings Models to the edges and works out what their answers
 // mean. Publish turns a Model into the Envoy resources of each EdgePool and
 // returns what changed. ACKs and NACKs give the progress of each Gateway, and
-// the rejections of routes and Gateways that the next Build must leave out.
+// the rejections of routes and Gateways, which are an input of the next Build.
+// Build leaves rejected routes out, and reports rejected Gateways but keeps them.
 //
 // It is pure. A Rollout is a value that one goroutine owns; its methods return
 // what the owner should hand over, and do no I/O.
@@ -15,8 +16,9 @@
 // The candidates are the routes that are new or changed since the last version
 // of the resource that any edge ACKed. If Envoy's message quotes a value of some
 // of them, such as a regular expression, only those are candidates and each is
-// at fault. Without a candidate, the Gateways that the resource serves are
-// rejected until the resource changes.
+// at fault. If no route changed, all routes of the resource are looked at, but
+// only quoted ones count. Without a candidate, the Gateways that the resource
+// serves are rejected until the resource changes.
 //
 // # States of a route
 //
@@ -35,19 +37,21 @@
 //	                          status does not count
 //	any        -> Served      the generation changes
 //
-// Readmitted differs from Served in one respect: the route's status does not
-// count. It may still say what was true of Suspected, or of an older object.
+// Readmitted differs from Served in one respect: a rejection in the route's status
+// has no effect. It may still be there from when the route was Suspected, or be
+// about a deleted object of the same name.
 //
 // Invariants:
 //
 //   - An entry is about one version. It has no effect once the object has another,
 //     and the next Review removes it.
 //   - While a route is Suspected, readmitNext has an entry for the resource that
-//     was NACKed, unless another NACK of that resource ended the search.
+//     was NACKed, so the route is readmitted or rejected some time.
 //   - A NACK of a version with a route in it that is left out now has no effect:
 //     the version without the route gets an answer of its own.
-//   - A version of a resource that was NACKed is not sent again, so its NACK stands
-//     whenever it is published (AttributeAgain).
+//   - An edge is not sent a version again that it NACKed, so it gives no second
+//     answer. When that version is published again, the first NACK is taken in
+//     again (AttributeAgain).
 //
 // Known limits:
 //

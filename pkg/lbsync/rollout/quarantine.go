@@ -190,7 +190,8 @@ func (r *Rollout) suspectedFor(id ResourceID) []fleet.RouteRef {
 }
 
 // Review moves quarantined routes on and returns the rejections that count now,
-// by object. Build must leave these versions out.
+// by object. Build leaves rejected routes out, and reports rejected Gateways but
+// keeps them.
 func (r *Rollout) Review() []Rejection {
 	r.readmit()
 	r.forgetGatewayNacks()

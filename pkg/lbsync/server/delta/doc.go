@@ -11,23 +11,24 @@
 //
 // What is sent, and when, follows from how Envoy 1.40 behaves:
 //
-//   - No change waits for the ACK of the one before. A Stream has one entry per
-//     resource and sends its newest version, so that a slow edge costs no queue
-//     and delays no other.
+//   - No version of a resource waits for the ACK of the version before it. A
+//     Stream has one entry per resource and sends its newest version, so that a
+//     slow edge costs no queue and delays no other.
 //   - Routes, scopes, assignments and secrets travel one per response: from a
 //     response with one bad resource Envoy leaves out an unpredictable part of
 //     the good ones. Clusters and listeners are batched: Envoy keeps the good
 //     ones of a NACKed response. The bad ones are found by the names in Envoy's
 //     message, otherwise each is sent again alone.
-//   - A new or changed cluster warms until its load assignment arrives again.
-//     Envoy does not ask for an assignment that it has, so it is re-sent.
+//   - A new or changed cluster warms until its load assignment arrives. For a new
+//     cluster Envoy asks for the assignment. For a changed one it does not,
+//     because it has subscribed to it already, so it is sent again.
 //   - Envoy ACKs clusters once they are warm. Routes and listeners wait for that
 //     (at most the warm timeout). Clusters are removed after the routes and
 //     listeners that used them were ACKed (make before break).
 //   - Envoy ignores removed_resources for assignments: none are sent for them.
-//   - A NACKed resource is not sent again before its content changes, and the
-//     first answer to a content counts: Envoy ACKs a bad secret on the second
-//     try.
+//   - A NACKed resource is not sent again to that edge before its version changes.
+//     Envoy ACKs a bad secret when it gets it a second time, so a second answer
+//     to the same version would be wrong.
 //   - Before the first SetResources of a pool its edges get no response at all:
 //     an empty one would delete their configuration.
 //
@@ -39,8 +40,8 @@
 //	in flight      sent == desired     applied != desired, no answer yet
 //	applied        applied == desired  the edge ACKed it, or had it when it connected
 //	NACKed         nack == desired     not sent again; the applied version stays in force
-//	to be removed  nothing is desired  removed_resources for the types that Envoy
-//	                                   subscribes to by wildcard, forgotten for the others
+//	to be removed  nothing is desired  clusters, listeners and scopes: named in removed_resources;
+//	                                   other types: nothing is sent, Envoy unsubscribes by name
 //
 // Example:
 //
