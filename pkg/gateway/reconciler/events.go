@@ -1,6 +1,7 @@
 package reconciler
 
 import (
+	"fmt"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -13,7 +14,9 @@ import (
 // maxNoteLength is the API server's limit for the note of an Event, in bytes.
 const maxNoteLength = 1024
 
-// emitEvents emits an Event on each object that an edge has just rejected.
+// emitEvents emits an Event on each object that an edge has just rejected. The
+// generation is in the reference, because client-go counts Events with equal
+// references and reasons as one, whatever their notes (events.getKey).
 func (r *Reconciler) emitEvents(rejected []rollout.Rejection) {
 	if r.options.Events == nil || !r.isLeader() {
 		return
@@ -24,7 +27,8 @@ func (r *Reconciler) emitEvents(rejected []rollout.Rejection) {
 			note = condition.GatewayRefusedByEdge(j.Message).Message
 		}
 		object := &corev1.ObjectReference{APIVersion: gatewayv1.GroupVersion.String(), Kind: string(j.Ref.Kind),
-			Namespace: j.Ref.Name.Namespace, Name: j.Ref.Name.Name, UID: j.UID}
+			Namespace: j.Ref.Name.Namespace, Name: j.Ref.Name.Name, UID: j.UID,
+			FieldPath: fmt.Sprintf("metadata.generation{%d}", j.Generation)}
 		note = strings.ToValidUTF8(note[:min(len(note), maxNoteLength)], "")
 		r.options.Events.Eventf(object, nil, corev1.EventTypeWarning, condition.RefusedByEdge, "Publish", "%s", note)
 	}

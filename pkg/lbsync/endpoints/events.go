@@ -9,8 +9,9 @@ import (
 
 // Reasons of Events on MemberClusters.
 const (
-	reasonHeldOut  = "TrafficHeldOut"
-	reasonRestored = "TrafficRestored"
+	reasonHeldOut     = "TrafficHeldOut"
+	reasonUnreachable = "TrafficUnreachable"
+	reasonRestored    = "TrafficRestored"
 )
 
 // announce logs which members began or ceased to be held out, and emits Events on their MemberClusters.
@@ -20,7 +21,7 @@ func (l *Loop) announce(events []state.HealthEvent) {
 		switch {
 		case e.Dead:
 			log.Info("cluster held out: connections to it fail")
-			l.emit(e, corev1.EventTypeWarning, reasonHeldOut, "connections from region %q fail for %d import(s); "+
+			l.emit(e, corev1.EventTypeWarning, reasonUnreachable, "connections from region %q fail for %d import(s); "+
 				"all but 1 %% of their requests go to other clusters; check the network path from the edges to this cluster's pods")
 		case e.HeldOut:
 			log.Info("cluster held out: its requests fail")
@@ -33,13 +34,15 @@ func (l *Loop) announce(events []state.HealthEvent) {
 	}
 }
 
-// emit emits an Event on a MemberCluster, where this replica leads.
+// emit emits an Event on a MemberCluster, where this replica leads. The region is in the reference, because client-go
+// counts Events with equal references and reasons as one, whatever their notes (events.getKey).
 func (l *Loop) emit(e state.HealthEvent, kind, reason, note string) {
 	member := l.state.MemberCluster(e.Cluster)
 	if l.config.Events == nil || member == nil || !l.leads() {
 		return
 	}
-	object := &corev1.ObjectReference{APIVersion: v1alpha1.GroupVersion.String(), Kind: "MemberCluster", Name: member.Name, UID: member.UID}
+	object := &corev1.ObjectReference{APIVersion: v1alpha1.GroupVersion.String(), Kind: "MemberCluster", Name: member.Name, UID: member.UID,
+		FieldPath: "region{" + e.Region + "}"}
 	l.config.Events.Eventf(object, nil, kind, reason, "DivideTraffic", note, e.Region, e.Imports)
 }
 
