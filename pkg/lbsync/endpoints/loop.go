@@ -71,13 +71,14 @@ func (l *Loop) Start(ctx context.Context) error {
 		began := l.config.Clock.Now()
 		if at, pending := pace.Due(); !pending || at.After(began) {
 			var due <-chan time.Time
-			if pending {
-				due = l.config.Clock.After(at.Sub(began))
+			wake := l.inbox.Wake()
+			if pending { // a signal that comes meanwhile stays set
+				due, wake = l.config.Clock.After(at.Sub(began)), nil
 			}
 			select {
 			case <-ctx.Done():
 				return nil
-			case <-l.inbox.Wake():
+			case <-wake:
 				pace.Event(l.config.Clock.Now())
 				continue
 			case <-due:
