@@ -190,8 +190,10 @@ func (h history) candidates(n Nack, acceptedBeforeStart routeVersions, quoted fu
 	if len(changed) == 0 {
 		found = all
 	}
-	inMessage := quoted(n.Message)
-	found = slices.DeleteFunc(slices.Clone(found), func(ref fleet.RouteRef) bool { return !inMessage[ref] })
+	if len(found) > 0 { // quoted reads every rule of the Model
+		inMessage := quoted(n.Message)
+		found = slices.DeleteFunc(slices.Clone(found), func(ref fleet.RouteRef) bool { return !inMessage[ref] })
+	}
 	if definite = len(found) > 0; !definite {
 		found = changed
 	}

@@ -89,7 +89,9 @@ func (g gatewayRollouts) restore(before map[fleet.ObjectRef]ObjectVersion) {
 // programmed before counts as such even without an edge.
 func (r *Rollout) Progress(edges map[string][]EdgeProgress, reconnecting bool) map[fleet.ObjectName]GatewayProgress {
 	out := make(map[fleet.ObjectName]GatewayProgress, len(r.gateways))
+	sources := r.nackedSources(edges)
 	for name, rollout := range r.gateways {
+		nacked := func(id ResourceID) bool { return slices.Contains(sources[id], gatewayRef(name)) }
 		progress := GatewayProgress{Generation: rollout.object.Generation}
 		for pool, since := range rollout.pools {
 			if len(edges[pool]) == 0 {
@@ -97,7 +99,7 @@ func (r *Rollout) Progress(edges map[string][]EdgeProgress, reconnecting bool) m
 			}
 			for _, edge := range edges[pool] {
 				progress.Connected++
-				if edge.Answered >= since && !r.hasNacked(pool, edge, name) {
+				if edge.Answered >= since && !slices.ContainsFunc(edge.Nacked, nacked) {
 					progress.Acked++
 				}
 			}
@@ -117,15 +119,26 @@ func (r *Rollout) Progress(edges map[string][]EdgeProgress, reconnecting bool) m
 	return out
 }
 
-// hasNacked reports whether an edge of a pool has NACKed a resource that was
-// made of a Gateway: a listener, a RouteConfiguration or a scope.
-func (r *Rollout) hasNacked(pool string, edge EdgeProgress, gateway fleet.ObjectName) bool {
-	return slices.ContainsFunc(edge.Nacked, func(id ResourceID) bool {
-		for resource := range resourcesIn(r.pools[pool].Resources) {
-			if idOf(resource) == id {
-				return slices.Contains(resource.Sources, gatewayRef(gateway))
+// nackedSources returns what each resource that an edge has NACKed was made of:
+// a listener, a RouteConfiguration or a scope counts for its Gateway. The same
+// resource is made of the same Gateway in every pool.
+func (r *Rollout) nackedSources(edges map[string][]EdgeProgress) map[ResourceID][]fleet.ObjectRef {
+	sources := map[ResourceID][]fleet.ObjectRef{}
+	for pool, connected := range edges {
+		wanted := map[ResourceID]bool{}
+		for _, edge := range connected {
+			for _, id := range edge.Nacked {
+				wanted[id] = true
 			}
 		}
-		return false
-	})
+		if len(wanted) == 0 {
+			continue
+		}
+		for resource := range resourcesIn(r.pools[pool].Resources) {
+			if id := idOf(resource); wanted[id] {
+				sources[id] = resource.Sources
+			}
+		}
+	}
+	return sources
 }
