@@ -162,7 +162,8 @@ func (p *Pool) desired(k Kind, name string) (encoded, bool) {
 
 // resolveWithdrawn decides about the withdrawn assignments. One that the snapshot
 // no longer uses is deleted. One that it still uses has no endpoints any more and
-// becomes empty, which is the only way to tell Envoy so. It returns the latter.
+// becomes empty, which is the only way to tell Envoy so. It returns the latter, in
+// order.
 func (p *Pool) resolveWithdrawn() []string {
 	var emptied []string
 	for name := range p.withdrawn {
@@ -174,6 +175,7 @@ func (p *Pool) resolveWithdrawn() []string {
 		}
 	}
 	clear(p.withdrawn)
+	slices.Sort(emptied)
 	return emptied
 }
 

@@ -1,6 +1,7 @@
 package delta
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -189,5 +190,6 @@ func (s *Stream) nacksInForce(k Kind) []Nack {
 			nacks = append(nacks, e.nack)
 		}
 	}
+	slices.SortFunc(nacks, func(a, b Nack) int { return strings.Compare(a.Name, b.Name) })
 	return nacks
 }
