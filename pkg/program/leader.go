@@ -51,3 +51,17 @@ func (l LeaderElection) lock(config *rest.Config) (resourcelock.Interface, error
 	}
 	return lock, nil
 }
+
+// IsLeader returns whether elected, which is a manager's Elected, is closed. Nil
+// is a program without leader election.
+func IsLeader(elected <-chan struct{}) bool {
+	if elected == nil {
+		return true
+	}
+	select {
+	case <-elected:
+		return true
+	default:
+		return false
+	}
+}

@@ -9,6 +9,7 @@ import (
 
 	"crossway.dev/crossway/pkg/condition"
 	"crossway.dev/crossway/pkg/lbsync/rollout"
+	"crossway.dev/crossway/pkg/program"
 )
 
 // maxNoteLength is the API server's limit for the note of an Event, in bytes.
@@ -18,7 +19,7 @@ const maxNoteLength = 1024
 // generation is in the reference, because client-go counts Events with equal
 // references and reasons as one, whatever their notes (events.getKey).
 func (r *Reconciler) emitEvents(rejected []rollout.Rejection) {
-	if r.options.Events == nil || !r.isLeader() {
+	if r.options.Events == nil || !program.IsLeader(r.options.Elected) {
 		return
 	}
 	for _, j := range rejected {
@@ -31,17 +32,5 @@ func (r *Reconciler) emitEvents(rejected []rollout.Rejection) {
 			FieldPath: fmt.Sprintf("metadata.generation{%d}", j.Generation)}
 		note = strings.ToValidUTF8(note[:min(len(note), maxNoteLength)], "")
 		r.options.Events.Eventf(object, nil, corev1.EventTypeWarning, condition.RefusedByEdge, "Publish", "%s", note)
-	}
-}
-
-func (r *Reconciler) isLeader() bool {
-	if r.options.Elected == nil {
-		return true
-	}
-	select {
-	case <-r.options.Elected:
-		return true
-	default:
-		return false
 	}
 }

@@ -5,6 +5,7 @@ import (
 
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/lbsync/endpoints/state"
+	"crossway.dev/crossway/pkg/program"
 )
 
 // Reasons of Events on MemberClusters.
@@ -38,22 +39,10 @@ func (l *Loop) announce(events []state.HealthEvent) {
 // counts Events with equal references and reasons as one, whatever their notes (events.getKey).
 func (l *Loop) emit(e state.HealthEvent, kind, reason, note string) {
 	member := l.state.MemberCluster(e.Cluster)
-	if l.config.Events == nil || member == nil || !l.leads() {
+	if l.config.Events == nil || member == nil || !program.IsLeader(l.config.Elected) {
 		return
 	}
 	object := &corev1.ObjectReference{APIVersion: v1alpha1.GroupVersion.String(), Kind: "MemberCluster", Name: member.Name, UID: member.UID,
 		FieldPath: "region{" + e.Region + "}"}
 	l.config.Events.Eventf(object, nil, kind, reason, "DivideTraffic", note, e.Region, e.Imports)
-}
-
-func (l *Loop) leads() bool {
-	if l.config.Elected == nil {
-		return true
-	}
-	select {
-	case <-l.config.Elected:
-		return true
-	default:
-		return false
-	}
 }
