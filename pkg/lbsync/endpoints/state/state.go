@@ -272,15 +272,7 @@ func (s *State) reconnected(changed map[string]*v1alpha1.MemberCluster) (names [
 
 // applyMembers says whether the members changed in what counts here.
 func (s *State) applyMembers(changed map[string]*v1alpha1.MemberCluster) bool {
-	relevant := false
-	for name, m := range changed {
-		relevant = relevant || !sameMember(s.objects[name], m)
-		if m == nil {
-			delete(s.objects, name)
-		} else {
-			s.objects[name] = m
-		}
-	}
+	relevant := replaceObjects(s.objects, changed, sameMember)
 	if relevant {
 		s.readMembers()
 	}
@@ -289,20 +281,32 @@ func (s *State) applyMembers(changed map[string]*v1alpha1.MemberCluster) bool {
 
 // applyPools says whether the pools changed in what counts here.
 func (s *State) applyPools(changed map[string]*v1alpha1.EdgePool) bool {
-	relevant := false
-	for name, p := range changed {
-		old := s.pools[name]
-		relevant = relevant || (old == nil) != (p == nil) || p != nil && (old.UID != p.UID || !equality.Semantic.DeepEqual(old.Spec, p.Spec))
-		if p == nil {
-			delete(s.pools, name)
-		} else {
-			s.pools[name] = p
-		}
-	}
+	relevant := replaceObjects(s.pools, changed, samePool)
 	if relevant {
 		s.readRegions()
 	}
 	return relevant
+}
+
+// replaceObjects takes over changed objects, where nil is a deleted one, and
+// says whether any of them is not the same as before. same gets nil for none.
+func replaceObjects[T any](objects, changed map[string]*T, same func(a, b *T) bool) (relevant bool) {
+	for name, o := range changed {
+		relevant = relevant || !same(objects[name], o)
+		if o == nil {
+			delete(objects, name)
+		} else {
+			objects[name] = o
+		}
+	}
+	return relevant
+}
+
+func samePool(a, b *v1alpha1.EdgePool) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return a.UID == b.UID && equality.Semantic.DeepEqual(a.Spec, b.Spec)
 }
 
 // readRegions lists the regions of all pools. A region has one order of overflow: where pools of one region list
