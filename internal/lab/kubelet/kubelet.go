@@ -94,6 +94,13 @@ func (k *Kubelet) Run(ctx context.Context) error {
 		return fmt.Errorf("register node %s: %w", k.Name, err)
 	}
 	<-ctx.Done()
+	k.stop()
+	return nil
+}
+
+// stop ends all workers and returns when their processes are gone; no worker
+// starts after that.
+func (k *Kubelet) stop() {
 	k.mu.Lock()
 	k.closed = true
 	for _, w := range k.workers {
@@ -102,7 +109,6 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	k.mu.Unlock()
 	k.running.Wait()
 	k.broadcaster.Shutdown()
-	return nil
 }
 
 // observe starts the worker of a pod of this node, or updates it.

@@ -40,13 +40,7 @@ func start(t *testing.T, client *fake.Clientset) {
 	factory.Start(ctx.Done())
 	t.Cleanup(func() {
 		cancel()
-		k.mu.Lock()
-		for _, w := range k.workers {
-			w.vanish()
-		}
-		k.mu.Unlock()
-		k.running.Wait()
-		k.broadcaster.Shutdown()
+		k.stop()
 	})
 }
 
