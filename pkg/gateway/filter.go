@@ -44,9 +44,9 @@ func planFilters(namespace string, rule *gatewayv1.HTTPRouteRule, plan *rulePlan
 func planFilter(namespace string, filter *gatewayv1.HTTPRouteFilter, plan *rulePlan) (problem string) {
 	switch {
 	case filter.Type == gatewayv1.HTTPRouteFilterRequestHeaderModifier && filter.RequestHeaderModifier != nil:
-		plan.base.Request, problem = planHeaders(filter.RequestHeaderModifier)
+		plan.base.Request, problem = planHeaders(filter.RequestHeaderModifier, requestHeaderProblem)
 	case filter.Type == gatewayv1.HTTPRouteFilterResponseHeaderModifier && filter.ResponseHeaderModifier != nil:
-		plan.base.Response, problem = planHeaders(filter.ResponseHeaderModifier)
+		plan.base.Response, problem = planHeaders(filter.ResponseHeaderModifier, headerProblem)
 	case filter.Type == gatewayv1.HTTPRouteFilterRequestRedirect && filter.RequestRedirect != nil:
 		plan.base.Redirect, problem = planRedirect(filter.RequestRedirect, plan.matches)
 	case filter.Type == gatewayv1.HTTPRouteFilterURLRewrite && filter.URLRewrite != nil:
@@ -81,9 +81,9 @@ func planBackendFilters(filters []gatewayv1.HTTPRouteFilter, backend *backendPla
 		case seen[filter.Type]:
 			problem = fmt.Sprintf("filter %s is there twice; merge the two", filter.Type)
 		case filter.Type == gatewayv1.HTTPRouteFilterRequestHeaderModifier && filter.RequestHeaderModifier != nil:
-			backend.request, problem = planHeaders(filter.RequestHeaderModifier)
+			backend.request, problem = planHeaders(filter.RequestHeaderModifier, requestHeaderProblem)
 		case filter.Type == gatewayv1.HTTPRouteFilterResponseHeaderModifier && filter.ResponseHeaderModifier != nil:
-			backend.response, problem = planHeaders(filter.ResponseHeaderModifier)
+			backend.response, problem = planHeaders(filter.ResponseHeaderModifier, headerProblem)
 		default:
 			problem = unusableFilter(filter.Type, filtersOfBackends)
 		}
@@ -95,19 +95,16 @@ func planBackendFilters(filters []gatewayv1.HTTPRouteFilter, backend *backendPla
 	return ""
 }
 
-// fixedHeaders are the headers that edges compute: they frame a message or route it.
-var fixedHeaders = []string{"connection", "content-length", "host", "transfer-encoding", "upgrade"}
-
-func planHeaders(filter *gatewayv1.HTTPHeaderFilter) (changes model.HeaderChanges, problem string) {
-	if changes.Set, problem = planHeaderList("set", filter.Set); problem != "" {
+func planHeaders(filter *gatewayv1.HTTPHeaderFilter, problemOf func(name string) string) (changes model.HeaderChanges, problem string) {
+	if changes.Set, problem = planHeaderList("set", filter.Set, problemOf); problem != "" {
 		return changes, problem
 	}
-	if changes.Add, problem = planHeaderList("add", filter.Add); problem != "" {
+	if changes.Add, problem = planHeaderList("add", filter.Add, problemOf); problem != "" {
 		return changes, problem
 	}
 	for _, given := range filter.Remove {
 		name := strings.ToLower(given)
-		if problem := headerProblem(name); problem != "" {
+		if problem := problemOf(name); problem != "" {
 			return changes, "remove: " + problem
 		}
 		changes.Remove = append(changes.Remove, name)
@@ -115,11 +112,11 @@ func planHeaders(filter *gatewayv1.HTTPHeaderFilter) (changes model.HeaderChange
 	return changes, ""
 }
 
-func planHeaderList(field string, given []gatewayv1.HTTPHeader) ([]model.Header, string) {
+func planHeaderList(field string, given []gatewayv1.HTTPHeader, problemOf func(name string) string) ([]model.Header, string) {
 	var headers []model.Header
 	for i := range given {
 		header := model.Header{Name: strings.ToLower(string(given[i].Name)), Value: given[i].Value}
-		if problem := headerProblem(header.Name); problem != "" {
+		if problem := problemOf(header.Name); problem != "" {
 			return nil, field + ": " + problem
 		}
 		if !httpguts.ValidHeaderFieldValue(header.Value) || len(header.Value) > 4096 {
@@ -131,16 +128,6 @@ func planHeaderList(field string, given []gatewayv1.HTTPHeader) ([]model.Header,
 		}
 	}
 	return headers, ""
-}
-
-func headerProblem(name string) string {
-	if slices.Contains(fixedHeaders, name) || strings.HasPrefix(name, ":") {
-		return fmt.Sprintf("header %q cannot be changed; to change the host use filter URLRewrite", name)
-	}
-	if !httpguts.ValidHeaderFieldName(name) || len(name) > 256 {
-		return fmt.Sprintf("header %q has characters that no header name may have (RFC 9110, token)", shortened(name))
-	}
-	return ""
 }
 
 var redirectCodes = []int{301, 302, 303, 307, 308} // RFC 9110 section 15.4
@@ -201,8 +188,8 @@ func planPathChange(modifier *gatewayv1.HTTPPathModifier, matches []matchPlan) (
 		return nil, fmt.Sprintf("path modifier %q is not supported or has no content; use ReplaceFullPath or ReplacePrefixMatch", modifier.Type)
 	}
 	for _, path := range []*string{change.Full, change.Prefix} {
-		if path != nil && (!httpguts.ValidHeaderFieldValue(*path) || strings.ContainsAny(*path, "?# ") || len(*path) > 1024 || *path != "" && (*path)[0] != '/') {
-			return nil, fmt.Sprintf("path %q cannot be sent; begin it with / and leave out ?, # and blanks", shortened(*path))
+		if path != nil && (!isVisible(*path) || strings.ContainsAny(*path, "?#") || len(*path) > 1024 || *path != "" && (*path)[0] != '/') {
+			return nil, fmt.Sprintf("path %q cannot be sent; begin it with /, leave out ?, # and blanks, and write other than ASCII as %%XX", shortened(*path))
 		}
 	}
 	return change, ""

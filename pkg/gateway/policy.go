@@ -6,7 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"golang.org/x/net/http/httpguts"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
 
@@ -131,8 +130,8 @@ func healthCheck(given *v1alpha1.HealthCheck) (*model.HealthCheck, string) {
 	if given.HTTP == nil {
 		return check, ""
 	}
-	if check.Path = cmp.Or(given.HTTP.Path, "/"); check.Path[0] != '/' || !httpguts.ValidHeaderFieldValue(check.Path) {
-		return nil, fmt.Sprintf("healthCheck.http.path %q does not begin with / or has control characters", shortened(check.Path))
+	if check.Path = cmp.Or(given.HTTP.Path, "/"); check.Path[0] != '/' || !isVisible(check.Path) {
+		return nil, fmt.Sprintf("healthCheck.http.path %q does not begin with /, or has other characters than visible ASCII", shortened(check.Path))
 	}
 	return check, ""
 }
