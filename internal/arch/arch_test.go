@@ -45,7 +45,7 @@ var ioPackages = map[string][]string{
 	"pkg/serviceimport/hub":   {"pkg/registration"},
 	"pkg/serviceimport/agent": {"pkg/registration"},
 	"pkg/registration/hub":    nil,
-	"pkg/gateway/reconciler":  {"pkg/lbsync", "pkg/lbsync/rollout"},
+	"pkg/gateway/reconciler":  {"pkg/lbsync", "pkg/lbsync/rollout", "pkg/registration", "pkg/serviceimport"},
 	"pkg/lbsync/endpoints":    {"pkg/lbsync", "pkg/lbsync/envoy", "pkg/lbsync/traffic", "pkg/lbsync/endpoints/state"},
 	"pkg/lbsync/server":       {"pkg/lbsync/server/delta", "pkg/registration"},
 	"pkg/condition/writer":    nil,

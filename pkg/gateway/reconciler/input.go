@@ -59,6 +59,7 @@ func listInto[L any, P interface {
 
 // watchedKinds are all kinds that Build reads.
 func watchedKinds() []watchedKind {
+	exported := &imports{}
 	all := []watchedKind{
 		{object: &gatewayv1.GatewayClass{}, affectsBuild: specChanged, reported: condition.GatewayClass,
 			list: listInto(func(in *gateway.Input, l *gatewayv1.GatewayClassList) { in.GatewayClasses = l.Items })},
@@ -72,8 +73,8 @@ func watchedKinds() []watchedKind {
 			list: listInto(func(in *gateway.Input, l *corev1.NamespaceList) { in.Namespaces = l.Items })},
 		{object: &corev1.Secret{}, affectsBuild: secretChanged,
 			list: listInto(func(in *gateway.Input, l *corev1.SecretList) { in.Secrets = l.Items })},
-		{object: &v1alpha1.FleetService{}, affectsBuild: specChanged,
-			list: listInto(func(in *gateway.Input, l *v1alpha1.FleetServiceList) { in.Imports = l.Items })},
+		{object: &v1alpha1.MemberExport{}, affectsBuild: specChanged, list: exported.list},
+		{object: &v1alpha1.MemberCluster{}, affectsBuild: acceptanceChanged, list: exported.list},
 		{object: &mcsv1beta1.ServiceImport{}, affectsBuild: never,
 			list: listInto(func(in *gateway.Input, l *mcsv1beta1.ServiceImportList) { in.ServiceImports = l.Items })},
 		{object: &corev1.Service{}, affectsBuild: serviceChanged,

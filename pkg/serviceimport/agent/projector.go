@@ -35,6 +35,9 @@ import (
 // fieldManager owns what is applied to a ServiceImport.
 const fieldManager = "crossway-imports"
 
+// fleetNamespaceRetry is when a ServiceImport without a FleetService is looked at again while their namespace is not there.
+const fleetNamespaceRetry = 5 * time.Second
+
 // Projector writes one cluster's ServiceImports from the hub's FleetServices.
 type Projector struct {
 	// read-only after NewProjector
@@ -73,7 +76,7 @@ func (p *Projector) Reconcile(ctx context.Context, request reconcile.Request) (r
 		return reconcile.Result{}, nil
 	}
 	if fleetService == nil {
-		return reconcile.Result{}, p.remove(ctx, have)
+		return p.remove(ctx, have)
 	}
 	namespace, err := apply.Found(ctx, p.local, types.NamespacedName{Name: request.Namespace}, &corev1.Namespace{})
 	if err != nil {
@@ -141,15 +144,23 @@ func (p *Projector) fleetService(ctx context.Context, service types.NamespacedNa
 	return fleetService, nil
 }
 
-// remove deletes a ServiceImport of a service that no cluster exports any more.
-func (p *Projector) remove(ctx context.Context, have *mcsv1beta1.ServiceImport) error {
+// remove deletes a ServiceImport of a service that no cluster exports any more. While the FleetServices' namespace is
+// being deleted or made again, a missing FleetService says nothing of exports.
+func (p *Projector) remove(ctx context.Context, have *mcsv1beta1.ServiceImport) (reconcile.Result, error) {
 	if have == nil {
-		return nil
+		return reconcile.Result{}, nil
+	}
+	namespace, err := apply.Found(ctx, p.hub, types.NamespacedName{Name: v1alpha1.FleetNamespace}, &corev1.Namespace{})
+	if err != nil {
+		return reconcile.Result{}, fmt.Errorf("read Namespace %s: %w", v1alpha1.FleetNamespace, err)
+	}
+	if namespace == nil || namespace.DeletionTimestamp != nil {
+		return reconcile.Result{RequeueAfter: fleetNamespaceRetry}, nil
 	}
 	if err := apply.Remove(ctx, p.local, have); err != nil {
-		return fmt.Errorf("delete ServiceImport %s/%s: %w", have.Namespace, have.Name, err)
+		return reconcile.Result{}, fmt.Errorf("delete ServiceImport %s/%s: %w", have.Namespace, have.Name, err)
 	}
-	return nil
+	return reconcile.Result{}, nil
 }
 
 // reportNotOurs creates one event on each ServiceImport that somebody else made

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -190,6 +191,13 @@ func (m *Merger) publish(ctx context.Context, service fleet.ServiceName, spec *v
 			return fmt.Errorf("delete FleetService %s: %w", have.Name, err)
 		}
 		return nil
+	}
+	namespace, err := apply.Found(ctx, m.client, types.NamespacedName{Name: v1alpha1.FleetNamespace}, &corev1.Namespace{})
+	if err != nil {
+		return fmt.Errorf("read Namespace %s: %w", v1alpha1.FleetNamespace, err)
+	}
+	if namespace == nil || namespace.DeletionTimestamp != nil {
+		return nil // its arrival brings every key back
 	}
 	name := spec.Service.ObjectName()
 	want := &v1alpha1.FleetService{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.FleetNamespace, Name: name}, Spec: *spec.DeepCopy()}

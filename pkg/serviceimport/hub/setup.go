@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -12,6 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
@@ -51,10 +53,13 @@ func (m *Merger) SetupWithManager(mgr ctrl.Manager) error {
 	if err := Index(context.Background(), mgr.GetFieldIndexer()); err != nil {
 		return err
 	}
-	if err := m.controller(mgr, "import", program.Workers).Complete(m); err != nil {
+	err := m.controller(mgr, "import", program.Workers).
+		Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(m.fleetNamespaceChanged), builder.WithPredicates(fleetNamespace)).
+		Complete(m)
+	if err != nil {
 		return fmt.Errorf("controller of imports: %w", err)
 	}
-	err := m.controller(mgr, "export-status", program.StatusWorkers).
+	err = m.controller(mgr, "export-status", program.StatusWorkers).
 		Watches(&discoveryv1.EndpointSlice{}, handler.EnqueueRequestsFromMapFunc(requestsOfSlice)).
 		Complete(reconcile.Func(m.ReconcileStatus))
 	if err != nil {
@@ -79,6 +84,27 @@ var membershipChanged = predicate.Funcs{UpdateFunc: func(u event.UpdateEvent) bo
 		registration.Accepted(before) != registration.Accepted(after) ||
 		!registration.AcceptedAt(before).Equal(registration.AcceptedAt(after))
 }}
+
+// fleetNamespace lets through when crossway-fleet appears and when its deletion begins.
+var fleetNamespace = predicate.And(
+	predicate.NewPredicateFuncs(func(o client.Object) bool { return o.GetName() == v1alpha1.FleetNamespace }),
+	predicate.Funcs{
+		UpdateFunc: func(u event.UpdateEvent) bool {
+			return (u.ObjectOld.GetDeletionTimestamp() == nil) != (u.ObjectNew.GetDeletionTimestamp() == nil)
+		},
+		DeleteFunc: func(event.DeleteEvent) bool { return false },
+	})
+
+// fleetNamespaceChanged has all FleetServices written again once their namespace is there: a namespace that is being
+// deleted takes none.
+func (m *Merger) fleetNamespaceChanged(ctx context.Context, o client.Object) []reconcile.Request {
+	if o.GetDeletionTimestamp() == nil {
+		return m.everyService(ctx, o)
+	}
+	log.FromContext(ctx).Info("a namespace is being deleted that Crossway makes again; until then members read nothing of it, and routes are "+
+		"served as before. If this takes long, the namespace's status says what holds it", "namespace", o.GetName())
+	return nil
+}
 
 func serviceOfExport(e *v1alpha1.MemberExport) fleet.ServiceName {
 	return fleet.ServiceName(e.Spec.Service)

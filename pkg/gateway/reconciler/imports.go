@@ -1,0 +1,123 @@
+package reconciler
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/gateway"
+	"crossway.dev/crossway/pkg/registration"
+	"crossway.dev/crossway/pkg/serviceimport"
+)
+
+// imports merges what members export. Stored FleetServices are not read: they are derived from the same exports for
+// others to read, and whoever deletes one, their namespace or their CRD must take no route's backend away.
+type imports struct {
+	merged map[fleet.ServiceName]mergedImport
+}
+
+// mergedImport is a merge and what it was made from.
+type mergedImport struct {
+	versions []exportVersion
+	service  v1alpha1.FleetService
+}
+
+// exportVersion is one state of an export that counts.
+type exportVersion struct {
+	cluster    fleet.ClusterName
+	uid        types.UID
+	generation int64
+	acceptedAt time.Time
+}
+
+// list sets the imports of the Input. While they are the same, so is the slice.
+func (x *imports) list(ctx context.Context, reader client.Reader, in *gateway.Input) error {
+	var members v1alpha1.MemberClusterList
+	var exports v1alpha1.MemberExportList
+	for _, list := range []client.ObjectList{&members, &exports} {
+		if err := reader.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
+			return err
+		}
+	}
+	byService := exportsByService(members.Items, exports.Items)
+	next := make(map[fleet.ServiceName]mergedImport, len(byService))
+	changed := len(byService) != len(x.merged)
+	for service, exports := range byService {
+		last, known := x.merged[service]
+		now := mergedOf(exports, last)
+		next[service] = now
+		changed = changed || !known || !equality.Semantic.DeepEqual(last.service.Spec, now.service.Spec)
+	}
+	x.merged = next
+	if changed {
+		in.Imports = make([]v1alpha1.FleetService, 0, len(next))
+		for _, service := range slices.SortedFunc(maps.Keys(next), fleet.ServiceName.Compare) {
+			in.Imports = append(in.Imports, next[service].service)
+		}
+	}
+	return nil
+}
+
+// countedExport is an export of an accepted member.
+type countedExport struct {
+	exportVersion
+	object *v1alpha1.MemberExport
+}
+
+// exportsByService are the exports of accepted members, sorted by member. The namespace alone says whose an export is.
+func exportsByService(members []v1alpha1.MemberCluster, exports []v1alpha1.MemberExport) map[fleet.ServiceName][]countedExport {
+	accepted := map[string]time.Time{}
+	for i := range members {
+		if registration.Accepted(&members[i]) {
+			accepted[members[i].Name] = registration.AcceptedAt(&members[i])
+		}
+	}
+	byService := map[fleet.ServiceName][]countedExport{}
+	for i := range exports {
+		e := &exports[i]
+		cluster, inMember := strings.CutPrefix(e.Namespace, v1alpha1.MemberNamespacePrefix)
+		acceptedAt, counts := accepted[cluster]
+		if !inMember || !counts || e.DeletionTimestamp != nil {
+			continue
+		}
+		service := fleet.ServiceName(e.Spec.Service)
+		byService[service] = append(byService[service], countedExport{exportVersion{fleet.ClusterName(cluster), e.UID, e.Generation, acceptedAt}, e})
+	}
+	for _, exports := range byService {
+		slices.SortFunc(exports, func(a, b countedExport) int { return cmp.Compare(a.cluster, b.cluster) })
+	}
+	return byService
+}
+
+// mergedOf merges the exports of one service, unless the last merge was of the same.
+func mergedOf(exports []countedExport, last mergedImport) mergedImport {
+	versions := make([]exportVersion, len(exports))
+	merging := make([]serviceimport.Export, len(exports))
+	for i, e := range exports {
+		versions[i] = e.exportVersion
+		merging[i] = serviceimport.Export{Cluster: e.cluster, AcceptedAt: e.acceptedAt, Spec: e.object.Spec}
+	}
+	if slices.Equal(versions, last.versions) {
+		return last
+	}
+	spec := serviceimport.Merge(merging).Import
+	return mergedImport{versions, v1alpha1.FleetService{
+		ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.FleetNamespace, Name: spec.Service.ObjectName()}, Spec: *spec,
+	}}
+}
+
+// acceptanceChanged ignores all but what a merge depends on: most updates of a MemberCluster are numbers and times.
+func acceptanceChanged(before, after client.Object) bool {
+	old, next := before.(*v1alpha1.MemberCluster), after.(*v1alpha1.MemberCluster)
+	return registration.Accepted(old) != registration.Accepted(next) || !registration.AcceptedAt(old).Equal(registration.AcceptedAt(next))
+}

@@ -1,0 +1,71 @@
+package reconciler
+
+import (
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/pkg/condition"
+	"crossway.dev/crossway/pkg/gateway/model"
+)
+
+const exportingMember = `
+apiVersion: crossway.dev/v1alpha1
+kind: MemberCluster
+metadata: {name: NAME}
+spec: {accepted: true, region: us, endpointCIDRs: [10.1.0.0/16]}`
+
+const exportOfStore = `
+apiVersion: crossway.dev/v1alpha1
+kind: MemberExport
+metadata: {name: store.NAME, namespace: member-NAME}
+spec: {service: {name: store, namespace: NAME}, exportedAt: "2026-01-01T00:00:00Z", type: ClusterSetIP, ports: [{name: web, port: 80, protocol: TCP}]}`
+
+// Routes are served from what members export. There is no FleetService in this
+// test, as after somebody deleted them all, and the route has its backend; only
+// the withdrawal of the export takes it away.
+func TestImportsComeFromExports(t *testing.T) {
+	h := newHub(t)
+	h.start()
+	h.must(h.api.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "member-" + h.name}}))
+	h.apply(fleetOfOne)
+	h.apply(exportingMember)
+	h.apply(exportOfStore)
+	h.apply(strings.ReplaceAll(routeTo("a", "/a"), "{name: store, port: 80}", "{group: multicluster.x-k8s.io, kind: ServiceImport, name: store, port: 80}"))
+	h.pass()
+	if got := h.conditionOf(condition.HTTPRoute, "a", "ResolvedRefs"); got != "True ResolvedRefs" {
+		t.Errorf("with an export: %s", got)
+	}
+	before := h.loop.input.Imports
+	h.pass()
+	if !model.SameSlice(before, h.loop.input.Imports) {
+		t.Error("equal exports made other imports, so that every route is built again")
+	}
+
+	member := &v1alpha1.MemberCluster{}
+	h.must(h.api.Get(t.Context(), client.ObjectKey{Name: h.name}, member))
+	for _, accepted := range []bool{false, true} {
+		member.Spec.Accepted = accepted
+		h.must(h.api.Update(t.Context(), member))
+		member.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("MemberCluster"))
+		h.awaitCaches(member)
+		h.pass()
+		want := map[bool]string{true: "True ResolvedRefs", false: "False BackendNotFound"}[accepted]
+		if got := h.conditionOf(condition.HTTPRoute, "a", "ResolvedRefs"); got != want {
+			t.Errorf("accepted %v: %s, want %s", accepted, got, want)
+		}
+	}
+
+	export := &v1alpha1.MemberExport{ObjectMeta: metav1.ObjectMeta{Namespace: "member-" + h.name, Name: "store." + h.name}}
+	h.must(h.api.Delete(t.Context(), export))
+	export.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("MemberExport"))
+	h.awaitCaches(export)
+	h.pass()
+	if got := h.conditionOf(condition.HTTPRoute, "a", "ResolvedRefs"); got != "False BackendNotFound" {
+		t.Errorf("without an export: %s", got)
+	}
+}
