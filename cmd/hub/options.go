@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -66,7 +65,8 @@ func (o *Options) Validate() error {
 	for _, name := range o.xdsNames() {
 		check(net.ParseIP(name) != nil || isDNSName(name), "--xds-names: %q is neither a DNS name nor an address", name)
 	}
-	faults = append(faults, addressFault("--xds-addr", o.XDSAddr, false), addressFault("--metrics-addr", o.MetricsAddr, true), addressFault("--health-addr", o.HealthAddr, true))
+	faults = append(faults, program.CheckAddress("--xds-addr", o.XDSAddr),
+		optionalAddressFault("--metrics-addr", o.MetricsAddr), optionalAddressFault("--health-addr", o.HealthAddr))
 	_, err := o.hubCIDRs()
 	faults = append(faults, err, o.faults.validate())
 	if o.DebugAddr != "" {
@@ -82,18 +82,12 @@ func isDNSName(s string) bool {
 	return len(validation.IsDNS1123Subdomain(s)) == 0 && !slices.ContainsFunc(strings.Split(s, "."), func(l string) bool { return !isLabel(l) })
 }
 
-func addressFault(flag, address string, canBeOff bool) error {
-	if canBeOff && address == "0" {
+// optionalAddressFault is the fault of an address that may be "0", for off.
+func optionalAddressFault(flag, address string) error {
+	if address == "0" {
 		return nil
 	}
-	_, port, err := net.SplitHostPort(address)
-	if err != nil {
-		return fmt.Errorf("%s %q is not host:port, like :8080", flag, address)
-	}
-	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n > 65535 {
-		return fmt.Errorf("%s %q: port %q is not a number from 0 to 65535", flag, address, port)
-	}
-	return nil
+	return program.CheckAddress(flag, address)
 }
 
 func list(text string) []string {

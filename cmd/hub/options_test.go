@@ -56,7 +56,7 @@ func TestUnknownArgument(t *testing.T) {
 // --debug-address takes loopback addresses only, and is off by default.
 func TestDebugAddress(t *testing.T) {
 	for address, ok := range map[string]bool{"": true, "127.0.0.1:6060": true, "[::1]:6060": true, "localhost:6060": true,
-		":6060": false, "0.0.0.0:6060": false, "10.0.0.1:6060": false, "hub.example.com:6060": false, "127.0.0.1": false} {
+		":6060": false, "0.0.0.0:6060": false, "10.0.0.1:6060": false, "hub.example.com:6060": false, "127.0.0.1": false, "127.0.0.1:x": false, "127.0.0.1:": false, "[::1]:65536": false} {
 		o := parse(t, "--xds-names=hub", "--debug-address="+address)
 		if err := o.Validate(); (err == nil) != ok {
 			t.Errorf("%q: %v", address, err)

@@ -85,10 +85,10 @@ func wire(ctx context.Context, o Options, cluster *rest.Config) (manager.Manager
 	runnables := []manager.Runnable{statuses, loop, poolStatus, gateways, signer, edges, members}
 	if o.DebugAddr != "" {
 		runnables = append(runnables, program.Debug{Address: o.DebugAddr, Log: log.WithName("debug"), Dumps: map[string]program.Dump{
-			"model":   gateways.DescribeModel,
-			"rollout": gateways.Describe,
-			"state":   func(context.Context) (string, error) { return loop.DebugText(), nil },
-			"edges":   func(context.Context) (string, error) { return xds.Describe(), nil },
+			"model":   gateways.DumpModel,
+			"rollout": gateways.DumpRollout,
+			"state":   func(context.Context) (any, error) { return loop.Dump(), nil },
+			"edges":   func(context.Context) (any, error) { return xds.Describe(), nil },
 		}})
 	}
 	metrics.Registry.MustRegister(loop)

@@ -57,8 +57,8 @@ func TestOrderNeverMatters(t *testing.T) {
 		shuffle(t, other.Pools)
 		shuffle(t, other.Nacks)
 		second := result(other)
-		must(t, reflect.DeepEqual(first, second), "order matters:\n%s%s\nor\n%s%s", model.Describe(first.Model), describeReports(first.Reports, "", ""),
-			model.Describe(second.Model), describeReports(second.Reports, "", ""))
+		must(t, reflect.DeepEqual(first, second), "order matters:\n%s%s\nor\n%s%s", describeModel(first.Model), describeReports(first.Reports, "", ""),
+			describeModel(second.Model), describeReports(second.Reports, "", ""))
 		must(t, reflect.DeepEqual(Allocate(in), Allocate(other)), "order matters to Allocate")
 	})
 }
@@ -196,7 +196,7 @@ func TestBadRuleAffectsNothingElse(t *testing.T) {
 				}
 			}
 			kept.Secrets, kept.Imports = m.Secrets, m.Imports
-			return ordinals.ReplaceAllString(model.Describe(kept), "$1") // the route's ordinals depend on its other rules
+			return ordinals.ReplaceAllString(describeModel(kept), "$1") // the route's ordinals depend on its other rules
 		}
 		must(t, others(good.Model) == others(spoiled.Model), "other rules changed:\n%s\nis now\n%s", others(good.Model), others(spoiled.Model))
 		otherReports := func(reports []condition.Report) string {

@@ -164,6 +164,6 @@ func TestRoutesOfDifferentKindsArePatched(t *testing.T) {
 	patched := Build(in)
 	in.Memo = nil
 	if whole := Build(in); !same(whole, patched) || same(whole, last) {
-		t.Errorf("patched:\n%s\nwhole:\n%s", model.Describe(patched.Model), model.Describe(whole.Model))
+		t.Errorf("patched:\n%s\nwhole:\n%s", describeModel(patched.Model), describeModel(whole.Model))
 	}
 }

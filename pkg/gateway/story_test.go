@@ -132,7 +132,7 @@ func (f *fixture) run(t *testing.T, d *datadriven.TestData) string {
 	case "rule": // prints whether one rule of a route is valid, and if not, why
 		return f.ruleProblem(d.Input)
 	case "build":
-		return model.Describe(Build(f.in).Model)
+		return describeModel(Build(f.in).Model)
 	case "status":
 		return describeReports(Report(Build(f.in), f.progress), arg("kind"), arg("name"))
 	default:

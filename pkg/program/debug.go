@@ -2,6 +2,7 @@ package program
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,17 +12,20 @@ import (
 	"net/http/pprof"
 	"net/netip"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/go-logr/logr"
+	"sigs.k8s.io/yaml"
 )
 
 // dumpTimeout is how long a dump may take.
 const dumpTimeout = 10 * time.Second
 
-// Dump returns a part of a program's state as text for people. It never contains
-// the data of a Secret.
-type Dump func(context.Context) (string, error)
+// Dump returns a part of a program's state: a text for people, or a value that is
+// written as YAML. It never contains the data of a Secret.
+type Dump func(context.Context) (any, error)
 
 // Debug serves the profiles of net/http/pprof at /debug/pprof/ and each of Dumps
 // at /debug/<name>. It is a manager's Runnable on every replica.
@@ -32,17 +36,34 @@ type Debug struct {
 	Log     logr.Logger
 }
 
+// CheckAddress returns an error unless the address, which is the value of a flag,
+// is host:port or :port.
+func CheckAddress(flag, address string) error {
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return fmt.Errorf("%s %q is not host:port, like :8080", flag, address)
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return fmt.Errorf("%s %q: port %q is not a number from 0 to 65535", flag, address, port)
+	}
+	return nil
+}
+
 // CheckDebugAddress returns an error unless the address, which is the value of a
 // flag, is on the loopback interface.
 func CheckDebugAddress(flag, address string) error {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return fmt.Errorf("%s %q is not host:port, like 127.0.0.1:6060", flag, address)
+	if err := CheckAddress(flag, address); err != nil {
+		return err
 	}
-	if ip, err := netip.ParseAddr(host); host == "localhost" || err == nil && ip.IsLoopback() {
+	if host, _, _ := net.SplitHostPort(address); isLoopback(host) {
 		return nil
 	}
 	return fmt.Errorf("%s %q is not a loopback address: profiles and dumps have no authentication; use 127.0.0.1 and kubectl port-forward", flag, address)
+}
+
+func isLoopback(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.IsLoopback()
 }
 
 // NeedLeaderElection says that every replica serves.
@@ -63,7 +84,9 @@ func (d Debug) Start(ctx context.Context) error {
 	return nil
 }
 
-// Handler serves the profiles, the dumps, and a list of both at /debug/.
+// Handler serves the profiles, the dumps, and a list of both at /debug/. It
+// answers only requests that name the loopback interface: a page in a browser,
+// whose own name may resolve to 127.0.0.1 (DNS rebinding), sends that name.
 func (d Debug) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
@@ -80,14 +103,65 @@ func (d Debug) Handler() http.Handler {
 		mux.HandleFunc("GET /debug/"+name, func(w http.ResponseWriter, r *http.Request) {
 			ctx, cancel := context.WithTimeout(r.Context(), dumpTimeout)
 			defer cancel()
-			text, err := dump(ctx)
+			value, err := dump(ctx)
 			if err != nil {
 				http.Error(w, err.Error(), http.StatusServiceUnavailable)
 				return
 			}
 			w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-			_, _ = io.WriteString(w, text)
+			if text, ok := value.(string); ok {
+				_, _ = io.WriteString(w, text)
+				return
+			}
+			text, err := asYAML(value)
+			if err != nil {
+				http.Error(w, err.Error(), http.StatusInternalServerError)
+				return
+			}
+			_, _ = w.Write(text)
 		})
 	}
-	return mux
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host, _, err := net.SplitHostPort(r.Host)
+		if err != nil { // without a port
+			host = strings.Trim(r.Host, "[]")
+		}
+		if !isLoopback(host) {
+			http.Error(w, fmt.Sprintf("host %q is not a loopback address", host), http.StatusMisdirectedRequest)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
+}
+
+// asYAML is a value as YAML, without empty fields.
+func asYAML(value any) ([]byte, error) {
+	text, err := json.Marshal(value)
+	if err != nil {
+		return nil, err
+	}
+	var tree any
+	if err := json.Unmarshal(text, &tree); err != nil {
+		return nil, err
+	}
+	return yaml.Marshal(withoutEmpty(tree))
+}
+
+// withoutEmpty removes null, "" and empty objects from the objects in a tree.
+func withoutEmpty(tree any) any {
+	switch t := tree.(type) {
+	case map[string]any:
+		maps.DeleteFunc(t, func(name string, value any) bool {
+			t[name] = withoutEmpty(value)
+			return t[name] == nil || t[name] == ""
+		})
+		if len(t) == 0 {
+			return nil
+		}
+	case []any:
+		for i := range t {
+			t[i] = withoutEmpty(t[i])
+		}
+	}
+	return tree
 }

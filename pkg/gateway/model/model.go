@@ -299,7 +299,7 @@ type ImportPolicy struct {
 	Generation int64
 }
 
-// Secret is a certificate with its key. Printing it does not show the key.
+// Secret is a certificate with its key. Printing or encoding it does not show the key.
 type Secret struct {
 	Name        string // "namespace/name"
 	Certificate []byte // PEM chain
@@ -311,3 +311,6 @@ func (s Secret) String() string { return "Secret " + s.Name + " [redacted]" }
 
 // GoString omits the key for %#v.
 func (s Secret) GoString() string { return s.String() }
+
+// MarshalText omits the key for JSON and YAML.
+func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }

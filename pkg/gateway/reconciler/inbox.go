@@ -7,7 +7,6 @@ import (
 	"k8s.io/apimachinery/pkg/util/sets"
 
 	"crossway.dev/crossway/pkg/fleet"
-	"crossway.dev/crossway/pkg/gateway/model"
 	"crossway.dev/crossway/pkg/lbsync/rollout"
 )
 
@@ -22,14 +21,7 @@ type pending struct {
 	acks     []ack
 	nacks    []rollout.Nack
 	progress bool // edges came, went or answered
-	describe []description
-}
-
-// description is a call of Describe or DescribeModel: the loop's goroutine sends
-// the text.
-type description struct {
-	text   func() string
-	answer chan<- string
+	dumps    []func()
 }
 
 // ack is a version of a resource that an edge has.
@@ -82,32 +74,24 @@ func (r *Reconciler) Nacked(typeURL, name, version, message string) {
 // snapshot. It does not block.
 func (r *Reconciler) Progressed() { r.inbox.Add(func(p *pending) { p.progress = true }) }
 
-// Describe returns the state of the rollout as text for people.
-func (r *Reconciler) Describe(ctx context.Context) (string, error) {
-	return r.describe(ctx, r.rollout.Describe)
+// DumpRollout returns the state of the rollout as text for people.
+func (r *Reconciler) DumpRollout(ctx context.Context) (any, error) {
+	return r.dump(ctx, func() any { return r.rollout.Describe() })
 }
 
-// DescribeModel returns the last Model as text for people, without the data of
-// Secrets.
-func (r *Reconciler) DescribeModel(ctx context.Context) (string, error) {
-	return r.describe(ctx, func() string { return model.Describe(r.result.Model) })
+// DumpModel returns the last Model.
+func (r *Reconciler) DumpModel(ctx context.Context) (any, error) {
+	return r.dump(ctx, func() any { return r.result.Model })
 }
 
-// describe runs text on the loop's goroutine, which owns what it reads.
-func (r *Reconciler) describe(ctx context.Context, text func() string) (string, error) {
-	answer := make(chan string, 1)
-	r.inbox.Add(func(p *pending) { p.describe = append(p.describe, description{text, answer}) })
+// dump calls read on the loop's goroutine, which owns what it reads.
+func (r *Reconciler) dump(ctx context.Context, read func() any) (any, error) {
+	answer := make(chan any, 1)
+	r.inbox.Add(func(p *pending) { p.dumps = append(p.dumps, func() { answer <- read() }) })
 	select {
-	case text := <-answer:
-		return text, nil
+	case value := <-answer:
+		return value, nil
 	case <-ctx.Done():
-		return "", fmt.Errorf("describe the rollout: %w", context.Cause(ctx))
-	}
-}
-
-// answer answers calls of Describe and DescribeModel.
-func (r *Reconciler) answer(calls []description) {
-	for _, c := range calls {
-		c.answer <- c.text()
+		return nil, fmt.Errorf("dump the state of the reconciler: %w", context.Cause(ctx))
 	}
 }

@@ -195,7 +195,9 @@ func (r *Reconciler) pacedPass(ctx context.Context, pace *batch.Pace) {
 func (r *Reconciler) pass(ctx context.Context) (built bool, err error) {
 	began := r.options.Clock.Now()
 	p := r.inbox.Drain()
-	r.answer(p.describe)
+	for _, dump := range p.dumps {
+		dump()
+	}
 	r.takeAnswers(ctx, p) // first, because they are about what was published before
 	changed, err := r.gather(ctx, p)
 	if err != nil {

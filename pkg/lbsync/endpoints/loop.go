@@ -196,9 +196,9 @@ func (l *Loop) InitialVersions(edge Edge, versions map[string]string) {
 	l.publish(l.state.Learn(edge, versions, l.config.Clock.Now()), nil)
 }
 
-// DebugText writes the state as text, for people.
-func (l *Loop) DebugText() string {
+// Dump is the state, for people.
+func (l *Loop) Dump() state.Dump {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.state.Describe()
+	return l.state.Dump()
 }

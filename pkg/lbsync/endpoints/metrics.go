@@ -9,7 +9,7 @@ import (
 	"crossway.dev/crossway/pkg/lbsync/traffic"
 )
 
-// maxImports bounds the label sets of a scrape: the first active imports by name.
+// maxImports bounds the label sets of a scrape: the first imports by name that are active.
 const maxImports = 1000
 
 type metrics struct {
@@ -66,13 +66,12 @@ func (l *Loop) Collect(out chan<- prometheus.Metric) {
 	l.mu.Lock()
 	n := 0
 	for _, backend := range l.state.Backends() {
-		if backend.Kind != fleet.Import || n >= maxImports {
+		if backend.Kind != fleet.Import || n >= maxImports || !l.state.Active(backend) {
 			continue
 		}
-		if b, _ := l.state.Backend(backend); active(b) {
-			n++
-			collect(b, gauge)
-		}
+		n++
+		b, _ := l.state.Backend(backend)
+		collect(b, gauge)
 	}
 	for route, overlaps := range l.overlaps() {
 		gauge(overlapDesc, float64(overlaps), route)
@@ -81,16 +80,6 @@ func (l *Loop) Collect(out chan<- prometheus.Metric) {
 	for _, m := range collected { // out may block
 		out <- m
 	}
-}
-
-// active imports have a rate, clients, or a member that is held out.
-func active(b state.BackendStatus) bool {
-	for _, r := range b.Regions {
-		if r.Demand > 0 || len(r.HeldOut) > 0 {
-			return true
-		}
-	}
-	return b.Rate > 0
 }
 
 func collect(b state.BackendStatus, gauge func(d *prometheus.Desc, v float64, labels ...string)) {

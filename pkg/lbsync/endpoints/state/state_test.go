@@ -3,17 +3,18 @@ package state
 import (
 	"reflect"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
 	discoveryv1 "k8s.io/api/discovery/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/gateway/model"
+	"crossway.dev/crossway/pkg/lbsync/traffic"
 )
 
 var start = time.Unix(1_800_000_000, 0)
@@ -146,8 +147,9 @@ func TestHealthEvents(t *testing.T) {
 	if want := []HealthEvent{{Region: "us", Cluster: "us-west", HeldOut: true, Imports: 1}}; !reflect.DeepEqual(got, want) {
 		t.Fatalf("all requests fail: %+v", got)
 	}
-	if s.Update(now); !strings.Contains(s.Describe(), "held out: us-west until 2027-01-15T08:00:34Z") {
-		t.Error(s.Describe())
+	s.Update(now)
+	if web, _ := s.Backend(importNamed("web")); len(web.Regions[1].HeldOut) != 1 || web.Regions[1].HeldOut[0].Cluster != "us-west" || !web.Regions[1].HeldOut[0].RetryAt.Equal(start.Add(34*time.Second)) {
+		t.Errorf("%+v", web)
 	}
 	c := NewChanges()
 	c.Slices["us-west/web"] = ReadSlice(sliceOf("us-west", "web", "10.1.0.9"))
@@ -156,7 +158,8 @@ func TestHealthEvents(t *testing.T) {
 	}
 }
 
-func TestDescribe(t *testing.T) {
+// A dump has what people ask for: where edges and members are, and where requests go.
+func TestDump(t *testing.T) {
 	s := newFleet()
 	edge := Edge{Pool: "us", Region: "us", Node: "one"}
 	s.Connected(edge)
@@ -167,26 +170,22 @@ func TestDescribe(t *testing.T) {
 		second(s, now, 0, 30)
 		s.Update(now)
 	}
-	want := `region eu: nearest [], 0 edges connected
-region us: nearest [eu], 1 edges connected
-member eu-west: region "eu", zone "", scaler 1.00
-member hub: region "", zone "", scaler 1.00
-member us-west: region "us", zone "", scaler 1.00
-3 assignments, 2 backends
-
-ServiceImport shop/api
-  member eu-west: region "eu", 2 ready
-  member us-west: region "us", 2 ready
-  region eu: demand 0.0 requests/s, shares eu-west 100.00 %
-  region us: demand 0.0 requests/s, shares us-west 100.00 %
-
-ServiceImport shop/web, 10 requests/s per endpoint
-  member eu-west: region "eu", 2 ready, capacity 20 requests/s
-  member us-west: region "us", 2 ready, capacity 20 requests/s
-  region eu: demand 0.0 requests/s, shares eu-west 100.00 %
-  region us: demand 30.0 requests/s, shares eu-west 33.33 % us-west 66.67 %, overflow 33.33 %
-`
-	if got := s.Describe(); got != want {
-		t.Errorf("got:\n%s\nwant:\n%s", got, want)
+	all := uint32(traffic.TotalParts)
+	members := []traffic.Capacity{{Cluster: "eu-west", Region: "eu", Ready: 2, Scaler: 1}, {Cluster: "us-west", Region: "us", Ready: 2, Scaler: 1}}
+	inEU := RegionStatus{RegionShares: traffic.RegionShares{Region: "eu", Shares: []traffic.Share{{Cluster: "eu-west", Parts: all}}}}
+	inUS := RegionStatus{RegionShares: traffic.RegionShares{Region: "us", Shares: []traffic.Share{{Cluster: "us-west", Parts: all}}}}
+	spilling := RegionStatus{Demand: 30, RegionShares: traffic.RegionShares{Region: "us", Overflow: all / 3,
+		Shares: []traffic.Share{{Cluster: "eu-west", Parts: all / 3}, {Cluster: "us-west", Parts: all - all/3}}}}
+	want := Dump{
+		Regions:     map[string]RegionDump{"eu": {}, "us": {Nearest: []string{"eu"}, Edges: []string{"us/one"}}},
+		Members:     map[fleet.ClusterName]MemberDump{"hub": {Scaler: 1}, "eu-west": {fleet.Place{Region: "eu"}, 1}, "us-west": {fleet.Place{Region: "us"}, 1}},
+		Assignments: 3,
+		Backends: []BackendStatus{
+			{Backend: importNamed("api"), Members: members, Regions: []RegionStatus{inEU, inUS}},
+			{Backend: importNamed("web"), Rate: 10, Members: members, Regions: []RegionStatus{inEU, spilling}},
+		},
+	}
+	if got := s.Dump(); !apiequality.Semantic.DeepEqual(got, want) {
+		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
 }

@@ -1,11 +1,8 @@
 package state
 
 import (
-	"fmt"
 	"maps"
 	"slices"
-	"strings"
-	"time"
 
 	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/lbsync/traffic"
@@ -26,6 +23,20 @@ type RegionStatus struct {
 	// Learned: the shares were learned from an edge after a restart, and are kept until all edges have reported.
 	Learned bool
 	traffic.RegionShares
+}
+
+// Active says whether a backend in use has a rate, clients, or a member that is held out.
+func (s *State) Active(backend fleet.Backend) bool {
+	b := s.backends[backend]
+	if b == nil {
+		return false
+	}
+	for _, r := range b.regions {
+		if r.demand.Rate() > 0 || len(r.health.HeldOut()) > 0 {
+			return true
+		}
+	}
+	return b.policy.Rate > 0
 }
 
 // Backend returns the status of one backend; ok is false where no assignment uses it.
@@ -57,58 +68,38 @@ func (s *State) Backends() []fleet.Backend {
 	return slices.SortedFunc(maps.Keys(s.backends), fleet.Backend.Compare)
 }
 
-// Describe writes the state as text, for people.
-func (s *State) Describe() string {
-	var out strings.Builder
-	for _, r := range s.regions {
-		fmt.Fprintf(&out, "region %s: nearest %v, %d edges connected\n", r.name, r.nearest, len(r.edges))
-	}
-	for _, cluster := range slices.Sorted(maps.Keys(s.members)) {
-		m := s.members[cluster]
-		fmt.Fprintf(&out, "member %s: region %q, zone %q, scaler %.2f\n", cluster, m.place.Region, m.place.Zone, m.scaler)
-	}
-	fmt.Fprintf(&out, "%d assignments, %d backends\n", len(s.assignments), len(s.backends))
-	for _, backend := range s.Backends() {
-		status, _ := s.Backend(backend)
-		status.describe(&out)
-	}
-	return out.String()
+// Dump is the state as people see it: no endpoint has its address in it.
+type Dump struct {
+	Regions     map[string]RegionDump
+	Members     map[fleet.ClusterName]MemberDump
+	Assignments int // their number
+	Backends    []BackendStatus
 }
 
-func (b BackendStatus) describe(out *strings.Builder) {
-	fmt.Fprintf(out, "\n%s", b.Backend)
-	if b.Rate > 0 {
-		fmt.Fprintf(out, ", %g requests/s per endpoint", b.Rate)
+// RegionDump is one region of the EdgePools.
+type RegionDump struct {
+	Nearest []string // other regions, in the order of overflow
+	Edges   []string // connected
+}
+
+// MemberDump is one cluster.
+type MemberDump struct {
+	fleet.Place
+	Scaler float64 // 0 (drained) to 1
+}
+
+// Dump returns the state as people see it.
+func (s *State) Dump() Dump {
+	d := Dump{Regions: map[string]RegionDump{}, Members: map[fleet.ClusterName]MemberDump{}, Assignments: len(s.assignments)}
+	for _, r := range s.regions {
+		d.Regions[r.name] = RegionDump{Nearest: r.nearest, Edges: r.edges}
 	}
-	fmt.Fprintln(out)
-	for _, m := range b.Members {
-		fmt.Fprintf(out, "  member %s: region %q, %d ready", m.Cluster, m.Region, m.Ready)
-		if b.Rate > 0 {
-			fmt.Fprintf(out, ", capacity %g requests/s", float64(m.Ready)*b.Rate*m.Scaler)
-		}
-		fmt.Fprintln(out)
+	for name, m := range s.members {
+		d.Members[name] = MemberDump{Place: m.place, Scaler: m.scaler}
 	}
-	for _, r := range b.Regions {
-		fmt.Fprintf(out, "  region %s: demand %.1f requests/s, shares", r.Region, r.Demand)
-		if len(r.Shares) == 0 {
-			fmt.Fprint(out, " none")
-		}
-		for _, s := range r.Shares {
-			fmt.Fprintf(out, " %s %.2f %%", s.Cluster, float64(s.Parts)*100/traffic.TotalParts)
-		}
-		if r.Overflow > 0 {
-			fmt.Fprintf(out, ", overflow %.2f %%", float64(r.Overflow)*100/traffic.TotalParts)
-		}
-		if r.Learned {
-			fmt.Fprint(out, ", learned from edges")
-		}
-		fmt.Fprintln(out)
-		for _, m := range r.HeldOut {
-			fmt.Fprintf(out, "    held out: %s until %s", m.Cluster, m.RetryAt.UTC().Format(time.RFC3339))
-			if m.Dead {
-				fmt.Fprint(out, ", dead: not even connections can be made")
-			}
-			fmt.Fprintln(out)
-		}
+	for _, backend := range s.Backends() {
+		status, _ := s.Backend(backend)
+		d.Backends = append(d.Backends, status)
 	}
+	return d
 }

@@ -1,14 +1,16 @@
-package model
+package gateway
 
 import (
 	"cmp"
 	"fmt"
 	"strings"
+
+	"crossway.dev/crossway/pkg/gateway/model"
 )
 
-// Describe is a Model as lines of text, for people. Of a Secret it has only the
-// name.
-func Describe(m Model) string {
+// describeModel is a Model as lines of text, for stories. Of a Secret it has only
+// the name.
+func describeModel(m model.Model) string {
 	var out strings.Builder
 	for _, l := range m.Listeners {
 		fmt.Fprintf(&out, "%s :%d %s%s\n", l.Gateway, l.Port, l.Protocol, describeAddresses(l.Addresses))
@@ -41,7 +43,7 @@ func Describe(m Model) string {
 	return out.String()
 }
 
-func describeBackends(out *strings.Builder, mark string, backends []WeightedBackend) {
+func describeBackends(out *strings.Builder, mark string, backends []model.WeightedBackend) {
 	for _, b := range backends {
 		fmt.Fprintf(out, "%s%s:%d(%s)", mark, b.Backend, b.Port, b.PortName)
 		if b.Clusters != nil {
@@ -54,7 +56,7 @@ func describeBackends(out *strings.Builder, mark string, backends []WeightedBack
 	}
 }
 
-func describeAddresses(addresses []Address) string {
+func describeAddresses(addresses []model.Address) string {
 	var out strings.Builder
 	for _, a := range addresses {
 		fmt.Fprintf(&out, " %s=%s", a.Pool, a.Address)
@@ -62,7 +64,7 @@ func describeAddresses(addresses []Address) string {
 	return out.String()
 }
 
-func describeChain(out *strings.Builder, c Chain) {
+func describeChain(out *strings.Builder, c model.Chain) {
 	indent := "  "
 	if c.ServerName != "" || c.Secrets != nil || c.Reject || c.TCP != nil {
 		fmt.Fprintf(out, "  chain %s sni=%q", c.Name, c.ServerName)
@@ -87,20 +89,20 @@ func describeChain(out *strings.Builder, c Chain) {
 	}
 }
 
-func describeL4(out *strings.Builder, what string, f *L4Forward) {
+func describeL4(out *strings.Builder, what string, f *model.L4Forward) {
 	if f == nil {
 		return
 	}
-	fmt.Fprintf(out, "%s (%s.%d)", what, RouteName(f.Origin.Route), f.Origin.Rule)
+	fmt.Fprintf(out, "%s (%s.%d)", what, model.RouteName(f.Origin.Route), f.Origin.Rule)
 	for _, t := range f.Targets {
 		fmt.Fprintf(out, " -> %s x%d", cmp.Or(t.Assignment, "closed"), t.Weight)
 	}
 	out.WriteString("\n")
 }
 
-func describeRule(r *Rule) string {
+func describeRule(r *model.Rule) string {
 	var out strings.Builder
-	fmt.Fprintf(&out, "%s %s", map[PathKind]string{PathExact: "=", PathPrefix: "^", PathRegex: "~"}[r.Match.Path.Kind], r.Match.Path.Value)
+	fmt.Fprintf(&out, "%s %s", map[model.PathKind]string{model.PathExact: "=", model.PathPrefix: "^", model.PathRegex: "~"}[r.Match.Path.Kind], r.Match.Path.Value)
 	if r.Match.Method != "" {
 		fmt.Fprintf(&out, " %s", r.Match.Method)
 	}
@@ -110,7 +112,7 @@ func describeRule(r *Rule) string {
 	for _, q := range r.Match.Query {
 		fmt.Fprintf(&out, " ?%s", describeValue(q))
 	}
-	fmt.Fprintf(&out, " (%s.%d.%d)", RouteName(r.Origin.Route), r.Origin.Rule, r.Origin.Match)
+	fmt.Fprintf(&out, " (%s.%d.%d)", model.RouteName(r.Origin.Route), r.Origin.Rule, r.Origin.Match)
 	switch {
 	case r.Forward != nil:
 		for _, t := range r.Forward.Targets {
@@ -141,21 +143,21 @@ func describeRule(r *Rule) string {
 	return out.String()
 }
 
-func describeValue(v ValueMatch) string {
+func describeValue(v model.ValueMatch) string {
 	if v.Regex {
 		return v.Name + "~" + v.Value
 	}
 	return v.Name + "=" + v.Value
 }
 
-func describeHeaders(what string, c HeaderChanges) string {
+func describeHeaders(what string, c model.HeaderChanges) string {
 	if len(c.Set)+len(c.Add)+len(c.Remove) == 0 {
 		return ""
 	}
 	return fmt.Sprintf(" %s{set %v add %v remove %v}", what, c.Set, c.Add, c.Remove)
 }
 
-func describePath(p *PathChange) string {
+func describePath(p *model.PathChange) string {
 	switch {
 	case p == nil:
 		return ""
