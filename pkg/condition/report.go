@@ -2,6 +2,7 @@ package condition
 
 import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"crossway.dev/crossway/pkg/fleet"
 )
@@ -50,8 +51,7 @@ type Report struct {
 	Conditions []Condition      // by Type; on the object itself
 	Addresses  []string         // Gateway: status.addresses, sorted by pool
 	Listeners  []ListenerReport // Gateway: in spec order
-	Parents    []ParentReport   // routes: one per parentRef of ours, in spec order
-	Ancestors  []AncestorReport // BackendPolicy: one per target
+	Parents    []ParentReport   // routes: one per parentRef of ours, in spec order; policies: one per ancestor
 	Features   []string         // GatewayClass: status.supportedFeatures, sorted
 }
 
@@ -63,26 +63,19 @@ type ListenerReport struct {
 	Conditions     []Condition
 }
 
-// ParentReport is the status of a route towards one parentRef.
+// ParentReport is the status of a route towards one parentRef, of which ParentRef
+// is a copy, byte for byte; or of a policy towards one object that it acts on
+// (AncestorRef).
 type ParentReport struct {
-	ParentRef  ParentRef
+	ParentRef  gatewayv1.ParentReference
 	Conditions []Condition
 }
 
-// ParentRef is a copy of the route's parentRef, byte for byte.
-type ParentRef struct {
-	Group       *string
-	Kind        *string
-	Namespace   *string
-	Name        string
-	SectionName *string
-	Port        *int32
-}
-
-// AncestorReport is the status of a policy towards one object that it acts on.
-type AncestorReport struct {
-	Group      string
-	Kind       string
-	Name       fleet.ObjectName
-	Conditions []Condition
+// AncestorRef refers to an object that a policy acts on.
+func AncestorRef(group, kind string, name fleet.ObjectName) gatewayv1.ParentReference {
+	ref := gatewayv1.ParentReference{Group: new(gatewayv1.Group(group)), Kind: new(gatewayv1.Kind(kind)), Name: gatewayv1.ObjectName(name.Name)}
+	if name.Namespace != "" {
+		ref.Namespace = new(gatewayv1.Namespace(name.Namespace))
+	}
+	return ref
 }

@@ -78,7 +78,7 @@ func (b *build) evaluate(object *Route) *routeResult {
 			r.report.Parents = make([]condition.ParentReport, 0, len(object.ParentRefs))
 		}
 		r.report.Parents = append(r.report.Parents, condition.ParentReport{
-			ParentRef:  copyParentRef(ref),
+			ParentRef:  *ref.DeepCopy(),
 			Conditions: b.evaluateParent(r, p, ref),
 		})
 	}
@@ -205,13 +205,4 @@ func (r *routeResult) dropped() []string {
 		}
 	}
 	return problems
-}
-
-// copyParentRef shares no memory with the parentRef.
-func copyParentRef(ref *gatewayv1.ParentReference) condition.ParentRef {
-	ref = ref.DeepCopy()
-	return condition.ParentRef{
-		Group: (*string)(ref.Group), Kind: (*string)(ref.Kind), Namespace: (*string)(ref.Namespace),
-		Name: string(ref.Name), SectionName: (*string)(ref.SectionName), Port: ref.Port,
-	}
 }

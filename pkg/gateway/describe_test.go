@@ -25,6 +25,11 @@ func describeReports(reports []condition.Report, kind, name string) string {
 			describeConditions(&out, "    ", l.Conditions)
 		}
 		for _, p := range r.Parents {
+			if r.Ref.Kind == condition.BackendPolicy {
+				fmt.Fprintf(&out, "  ancestor %s %s/%s\n", *p.ParentRef.Kind, *p.ParentRef.Namespace, p.ParentRef.Name)
+				describeConditions(&out, "    ", p.Conditions)
+				continue
+			}
 			fmt.Fprintf(&out, "  parent %s", p.ParentRef.Name)
 			if p.ParentRef.SectionName != nil {
 				fmt.Fprintf(&out, " section %s", *p.ParentRef.SectionName)
@@ -34,10 +39,6 @@ func describeReports(reports []condition.Report, kind, name string) string {
 			}
 			out.WriteString("\n")
 			describeConditions(&out, "    ", p.Conditions)
-		}
-		for _, a := range r.Ancestors {
-			fmt.Fprintf(&out, "  ancestor %s %s\n", a.Kind, a.Name)
-			describeConditions(&out, "    ", a.Conditions)
 		}
 	}
 	if out.Len() == 0 {

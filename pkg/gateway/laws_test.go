@@ -83,9 +83,6 @@ func TestConditionTypes(t *testing.T) {
 			for _, p := range r.Parents {
 				all = append(all, p.Conditions...)
 			}
-			for _, a := range r.Ancestors {
-				all = append(all, a.Conditions...)
-			}
 			for _, c := range all {
 				reported[c.Type] = true
 			}

@@ -33,8 +33,8 @@ func (b *build) evaluatePolicies() {
 		}}}
 		for _, target := range given.Spec.TargetRefs {
 			name := fleet.ObjectName{Namespace: given.Namespace, Name: string(target.Name)}
-			report.Ancestors = append(report.Ancestors, condition.AncestorReport{
-				Group: string(target.Group), Kind: string(target.Kind), Name: name,
+			report.Parents = append(report.Parents, condition.ParentReport{
+				ParentRef:  condition.AncestorRef(string(target.Group), string(target.Kind), name),
 				Conditions: []condition.Condition{b.evaluateTarget(given, string(target.Group), string(target.Kind), name)},
 			})
 		}

@@ -8,7 +8,6 @@ import (
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"crossway.dev/crossway/api/v1alpha1"
-	"crossway.dev/crossway/pkg/condition"
 )
 
 // entry is one parent of a route or one ancestor of a policy, with the conditions
@@ -33,21 +32,6 @@ func ancestorFields(a *gatewayv1.PolicyAncestorStatus) entryFields {
 	return entryFields{&a.AncestorRef, &a.ControllerName, &a.Conditions}
 }
 
-// parentsOf and ancestorsOf are the entries of one source's report.
-func parentsOf(r sourced) (entries []entry) {
-	for _, p := range r.report.Parents {
-		entries = append(entries, entry{parentReference(p.ParentRef), []sourceConditions{{r.source, r.report.Ref.Generation, p.Conditions}}})
-	}
-	return entries
-}
-
-func ancestorsOf(r sourced) (entries []entry) {
-	for _, a := range r.report.Ancestors {
-		entries = append(entries, entry{ancestorReference(a), []sourceConditions{{r.source, r.report.Ref.Generation, a.Conditions}}})
-	}
-	return entries
-}
-
 // ourConditions are the conditions of this controller's entries.
 func ourConditions[T any](stored []T, fields func(*T) entryFields) (all []metav1.Condition) {
 	for i := range stored {
@@ -60,8 +44,8 @@ func ourConditions[T any](stored []T, fields func(*T) entryFields) (all []metav1
 
 // mergeEntries are the stored entries, with ours updated to the reports. Entries of
 // other controllers keep their place. An entry of ours without conditions is removed.
-func mergeEntries[T any](stored []T, reports []sourced, read func(sourced) []entry, fields func(*T) entryFields, now metav1.Time) []T {
-	entries := entriesOf(reports, read)
+func mergeEntries[T any](stored []T, reports []sourced, fields func(*T) entryFields, now metav1.Time) []T {
+	entries := entriesOf(reports)
 	out := []T{} // never nil: the field is required
 	for _, old := range stored {
 		if f := fields(&old); *f.controller == v1alpha1.GatewayController {
@@ -84,15 +68,16 @@ func mergeEntries[T any](stored []T, reports []sourced, read func(sourced) []ent
 
 // entriesOf are the entries of all sources' reports, merged by reference, in order
 // of appearance.
-func entriesOf(reports []sourced, read func(sourced) []entry) []entry {
+func entriesOf(reports []sourced) []entry {
 	var out []entry
 	for _, r := range reports {
-		for _, e := range read(r) {
-			if i := slices.IndexFunc(out, func(o entry) bool { return sameReference(o.ref, e.ref) }); i >= 0 {
-				out[i].reported = append(out[i].reported, e.reported...)
-				continue
+		for _, p := range r.report.Parents {
+			i := slices.IndexFunc(out, func(o entry) bool { return sameReference(o.ref, p.ParentRef) })
+			if i < 0 {
+				i = len(out)
+				out = append(out, entry{ref: p.ParentRef})
 			}
-			out = append(out, e)
+			out[i].reported = append(out[i].reported, sourceConditions{r.source, r.report.Ref.Generation, p.Conditions})
 		}
 	}
 	return out
@@ -113,23 +98,6 @@ func takeReported(entries *[]entry, ref gatewayv1.ParentReference, reports []sou
 		}
 	}
 	return reported
-}
-
-func parentReference(p condition.ParentRef) gatewayv1.ParentReference {
-	return gatewayv1.ParentReference{
-		Group: (*gatewayv1.Group)(p.Group), Kind: (*gatewayv1.Kind)(p.Kind), Namespace: (*gatewayv1.Namespace)(p.Namespace),
-		Name: gatewayv1.ObjectName(p.Name), SectionName: (*gatewayv1.SectionName)(p.SectionName), Port: p.Port,
-	}
-}
-
-func ancestorReference(a condition.AncestorReport) gatewayv1.ParentReference {
-	ref := gatewayv1.ParentReference{
-		Group: new(gatewayv1.Group(a.Group)), Kind: new(gatewayv1.Kind(a.Kind)), Name: gatewayv1.ObjectName(a.Name.Name),
-	}
-	if a.Name.Namespace != "" {
-		ref.Namespace = new(gatewayv1.Namespace(a.Name.Namespace))
-	}
-	return ref
 }
 
 // sameReference compares references after the API server's defaulting.

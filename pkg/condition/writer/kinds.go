@@ -47,7 +47,7 @@ func routeKind[T any, O interface {
 	return newKind(
 		func(o O) []metav1.Condition { return ourConditions(status(o).Parents, parentFields) },
 		func(o O, reports []sourced, now metav1.Time) {
-			status(o).Parents = mergeEntries(status(o).Parents, reports, parentsOf, parentFields, now)
+			status(o).Parents = mergeEntries(status(o).Parents, reports, parentFields, now)
 		})
 }
 
@@ -60,7 +60,7 @@ func policyKind[T any, O interface {
 	return newKind(
 		func(o O) []metav1.Condition { return ourConditions(status(o).Ancestors, ancestorFields) },
 		func(o O, reports []sourced, now metav1.Time) {
-			status(o).Ancestors = mergeEntries(status(o).Ancestors, reports, ancestorsOf, ancestorFields, now)
+			status(o).Ancestors = mergeEntries(status(o).Ancestors, reports, ancestorFields, now)
 		})
 }
 

@@ -76,8 +76,8 @@ func TestTwoSources(t *testing.T) {
 	report := func(s *Source, kind string, names ...string) sourced {
 		report := condition.Report{Ref: condition.Ref{Kind: condition.BackendPolicy}}
 		for _, name := range names {
-			report.Ancestors = append(report.Ancestors, condition.AncestorReport{Group: "multicluster.x-k8s.io", Kind: "ServiceImport",
-				Name: fleet.ObjectName{Namespace: "shop", Name: name}, Conditions: []condition.Condition{isTrue(kind)}})
+			ref := condition.AncestorRef("multicluster.x-k8s.io", "ServiceImport", fleet.ObjectName{Namespace: "shop", Name: name})
+			report.Parents = append(report.Parents, condition.ParentReport{ParentRef: ref, Conditions: []condition.Condition{isTrue(kind)}})
 		}
 		return sourced{s, report}
 	}

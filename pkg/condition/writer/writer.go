@@ -235,7 +235,7 @@ func (s *Source) Report(reports []condition.Report) {
 // many routes whose reports Build reuses.
 func sameSlices(a, b condition.Report) bool {
 	return a.Ref == b.Ref && len(a.Parents) > 0 && len(a.Parents) == len(b.Parents) && &a.Parents[0] == &b.Parents[0] &&
-		len(a.Conditions)+len(b.Conditions)+len(a.Listeners)+len(b.Listeners)+len(a.Ancestors)+len(b.Ancestors)+
+		len(a.Conditions)+len(b.Conditions)+len(a.Listeners)+len(b.Listeners)+
 			len(a.Addresses)+len(b.Addresses)+len(a.Features)+len(b.Features) == 0
 }
 

@@ -88,7 +88,7 @@ func (f fixture) accepted(name string, generation int64, gateway, message string
 	return condition.Report{
 		Ref: f.ref(condition.HTTPRoute, name, generation),
 		Parents: []condition.ParentReport{{
-			ParentRef:  condition.ParentRef{Name: gateway},
+			ParentRef:  gatewayv1.ParentReference{Name: gatewayv1.ObjectName(gateway)},
 			Conditions: []condition.Condition{{Type: "Accepted", Status: metav1.ConditionTrue, Reason: "Accepted", Message: message}},
 		}},
 	}

@@ -137,7 +137,7 @@ func TestOverflow(t *testing.T) {
 	if a, b := f.shares("us", "a"), f.shares("us", "b"); a != twoThirds || b != twoThirds {
 		t.Fatalf("shares %s, %s", a, b)
 	}
-	if len(f.reports) != 1 || f.reports[0].Ancestors[0].Conditions[0].Status != metav1.ConditionTrue || f.reports[0].Ref.Name.Name != "web-policy" {
+	if len(f.reports) != 1 || f.reports[0].Parents[0].Conditions[0].Status != metav1.ConditionTrue || f.reports[0].Ref.Name.Name != "web-policy" {
 		t.Errorf("reported %+v", f.reports)
 	}
 	f.edges.takeChanged()
@@ -153,7 +153,7 @@ func TestOverflow(t *testing.T) {
 		f.clock.Step(time.Second)
 		f.report(edge, "a", "web", map[string]uint64{"us-west": 10})
 		f.run()
-		if status := f.reports[0].Ancestors[0].Conditions[0].Status; i == 25 && status != metav1.ConditionTrue || i == 59 && status != metav1.ConditionFalse {
+		if status := f.reports[0].Parents[0].Conditions[0].Status; i == 25 && status != metav1.ConditionTrue || i == 59 && status != metav1.ConditionFalse {
 			t.Errorf("after %d s without overflow: Overflowing %s", i+1, status)
 		}
 	}
@@ -172,8 +172,8 @@ func TestOverflowEndsWithItsImport(t *testing.T) {
 		out := ""
 		for _, r := range f.reports {
 			out += fmt.Sprint(r.Ref.Name.Name, r.Ref.Generation)
-			for _, a := range r.Ancestors {
-				out += fmt.Sprint(" ", a.Name.Name, "=", a.Conditions[0].Status)
+			for _, a := range r.Parents {
+				out += fmt.Sprint(" ", a.ParentRef.Name, "=", a.Conditions[0].Status)
 			}
 		}
 		return out

@@ -72,8 +72,8 @@ func (s *State) OverflowReports(now time.Time) []condition.Report {
 		if b != nil && b.overflow.active(now) {
 			one = condition.Overflowing(p.Backend.Name)
 		}
-		reports[ref].Ancestors = append(reports[ref].Ancestors, condition.AncestorReport{
-			Group: "multicluster.x-k8s.io", Kind: string(fleet.Import), Name: p.Backend.Name, Conditions: []condition.Condition{one}})
+		reports[ref].Parents = append(reports[ref].Parents, condition.ParentReport{
+			ParentRef: condition.AncestorRef("multicluster.x-k8s.io", string(fleet.Import), p.Backend.Name), Conditions: []condition.Condition{one}})
 	}
 	for name, r := range s.removedPolicies {
 		if r.reportedSince.IsZero() {
