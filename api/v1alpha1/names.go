@@ -1,6 +1,9 @@
 package v1alpha1
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // Names that agents, hub and edges agree on.
 const (
@@ -49,6 +52,13 @@ const (
 // its agent may write to.
 func MemberNamespace[Name ~string](cluster Name) string {
 	return MemberNamespacePrefix + string(cluster)
+}
+
+// MemberOfNamespace is the reverse of MemberNamespace; ok is false for a
+// namespace that is no member's.
+func MemberOfNamespace(namespace string) (cluster string, ok bool) {
+	cluster, ok = strings.CutPrefix(namespace, MemberNamespacePrefix)
+	return cluster, ok && cluster != ""
 }
 
 // ObjectName is the name of a service's MemberExport and FleetService,

@@ -12,14 +12,19 @@ import (
 )
 
 // Object applies object without its status as manager, and takes over fields
-// that others wrote. Afterwards object is what the API server stored.
+// that others wrote. Afterwards object is what the API server stored. An error
+// wraps the API server's answer once.
 func Object(ctx context.Context, c client.Client, manager string, object client.Object, options ...client.PatchOption) error {
 	body, err := bodyOf(c, object)
 	if err != nil {
 		return err
 	}
 	delete(body, "status")
-	return c.Patch(ctx, object, patch(body), append(options, client.FieldOwner(manager), client.ForceOwnership)...)
+	key := client.ObjectKeyFromObject(object)
+	if err := c.Patch(ctx, object, patch(body), append(options, client.FieldOwner(manager), client.ForceOwnership)...); err != nil {
+		return fmt.Errorf("apply %s %s: %w", body["kind"], key, err)
+	}
+	return nil
 }
 
 // bodyOf returns object as a request has it: with its kind, and without the

@@ -5,15 +5,15 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"sync"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -35,16 +35,9 @@ type Registrar struct {
 	reserved []netip.Prefix
 	now      func() time.Time
 
-	mu         sync.Mutex
-	applied    map[string]appliedMember // guarded by mu; by MemberCluster
-	fleetReady bool                     // guarded by mu: crossway-fleet has its Role and binding
-}
-
-// appliedMember is what the Registrar wrote for one member since it started.
-type appliedMember struct {
-	uid        types.UID
-	generation int64     // of the MemberCluster when the Role and binding were applied; 0: apply them again
-	statusAt   time.Time // when the status was written
+	// statusAt is when the status of each MemberCluster was last written. Only
+	// Reconcile uses it, which runs for one key at a time.
+	statusAt map[string]time.Time
 }
 
 // NewRegistrar makes a Registrar of the hub's own cluster. reserved are the
@@ -54,143 +47,105 @@ func NewRegistrar(c cluster.Cluster, reserved []netip.Prefix) (*Registrar, error
 	if err != nil {
 		return nil, err
 	}
-	return &Registrar{client: waiting, reserved: reserved, now: time.Now, applied: map[string]appliedMember{}}, nil
+	return &Registrar{client: waiting, reserved: reserved, now: time.Now, statusAt: map[string]time.Time{}}, nil
 }
 
 // Reconcile writes one MemberCluster's objects and status. The key is its name.
 func (r *Registrar) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
-	if err := r.ensureFleetNamespace(ctx); err != nil {
+	if _, err := r.ensureObjects(ctx, registration.FleetObjects()); err != nil {
 		return reconcile.Result{}, err
 	}
-	var member v1alpha1.MemberCluster
-	if err := r.client.Get(ctx, types.NamespacedName{Name: request.Name}, &member); apierrors.IsNotFound(err) {
-		return reconcile.Result{}, r.removeMember(ctx, fleet.ClusterName(request.Name))
-	} else if err != nil {
-		return reconcile.Result{}, fmt.Errorf("read MemberCluster %s: %w", request.Name, err)
-	}
-	state, err := r.ensureMember(ctx, &member)
+	member, err := apply.Found(ctx, r.client, types.NamespacedName{Name: request.Name}, &v1alpha1.MemberCluster{})
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	return r.report(ctx, &member, state)
+	if member == nil {
+		return reconcile.Result{}, r.removeMember(ctx, request.Name)
+	}
+	state := registration.NamespaceOurs
+	if objects := registration.Objects(fleet.ClusterName(member.Name)); registration.Accepted(member) {
+		state, err = r.ensureObjects(ctx, objects)
+	} else {
+		err = r.removeBinding(ctx, &objects.Binding)
+	}
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	return r.report(ctx, member, state)
 }
 
-// ensureFleetNamespace makes crossway-fleet readable by all members, once after
-// each start and whenever something of it was deleted.
-func (r *Registrar) ensureFleetNamespace(ctx context.Context) error {
-	r.mu.Lock()
-	ready := r.fleetReady
-	r.mu.Unlock()
-	if ready {
-		return nil
-	}
-	objects := registration.FleetObjects()
-	state, err := r.ensureNamespace(ctx, &objects.Namespace, false)
-	if err != nil || state == registration.NamespaceTerminating { // its end brings a key back
-		return err
-	}
-	r.setFleetReady(true) // before the writes, so that a deletion meanwhile resets it
-	if err := r.applyRole(ctx, objects); err != nil {
-		r.setFleetReady(false)
-		return err
-	}
-	return nil
-}
-
-func (r *Registrar) setFleetReady(ready bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.fleetReady = ready
-}
-
-// ensureMember makes the namespace, Role and binding of an accepted member, and
-// deletes the binding of a member that is not accepted.
-func (r *Registrar) ensureMember(ctx context.Context, member *v1alpha1.MemberCluster) (registration.NamespaceState, error) {
-	objects := registration.Objects(fleet.ClusterName(member.Name))
-	if !registration.Accepted(member) {
-		r.setApplied(member.Name, func(m *appliedMember) { m.uid, m.generation = "", 0 })
-		if err := r.client.Delete(ctx, objects.Binding.DeepCopy(), client.DisableReadYourWritesConsistency); client.IgnoreNotFound(err) != nil {
-			return registration.NamespaceOurs, fmt.Errorf("delete RoleBinding %s/%s: %w", objects.Binding.Namespace, objects.Binding.Name, err)
-		}
-		return registration.NamespaceOurs, nil
-	}
-	state, err := r.ensureNamespace(ctx, &objects.Namespace, true)
-	if err != nil || state != registration.NamespaceOurs {
-		return state, err
-	}
-	if m := r.appliedFor(member.Name); m.uid == member.UID && m.generation == member.Generation {
-		return state, nil
-	}
-	r.setApplied(member.Name, func(m *appliedMember) { m.uid, m.generation = member.UID, member.Generation }) // before the writes, as above
-	if err := r.applyRole(ctx, objects); err != nil {
-		r.setApplied(member.Name, func(m *appliedMember) { m.generation = 0 })
-		return state, err
-	}
-	return state, nil
-}
-
-// ensureNamespace creates a namespace that does not exist. An existing one is
-// used as it is: if ownLabel is set, it must have the label of want.
-func (r *Registrar) ensureNamespace(ctx context.Context, want *corev1.Namespace, ownLabel bool) (registration.NamespaceState, error) {
-	var have corev1.Namespace
-	err := r.client.Get(ctx, client.ObjectKeyFromObject(want), &have)
+// ensureObjects makes a namespace that does not exist, and in it the Role and
+// the binding. An existing namespace is used as it is, if it has the label of a
+// member's.
+func (r *Registrar) ensureObjects(ctx context.Context, want registration.MemberObjects) (registration.NamespaceState, error) {
+	namespace, err := apply.Found(ctx, r.client, types.NamespacedName{Name: want.Namespace.Name}, &corev1.Namespace{})
 	switch {
-	case apierrors.IsNotFound(err):
-		if err := r.client.Create(ctx, want.DeepCopy()); err != nil {
-			return registration.NamespaceOurs, fmt.Errorf("create Namespace %s: %w", want.Name, err)
-		}
-		r.setApplied(want.Labels[v1alpha1.LabelMember], func(m *appliedMember) { m.generation = 0 }) // the Role was deleted with the old namespace
-		return registration.NamespaceOurs, nil
 	case err != nil:
-		return registration.NamespaceOurs, fmt.Errorf("read Namespace %s: %w", want.Name, err)
-	case have.DeletionTimestamp != nil:
+		return registration.NamespaceOurs, err
+	case namespace == nil:
+		if err := r.client.Create(ctx, want.Namespace.DeepCopy()); err != nil {
+			return registration.NamespaceOurs, fmt.Errorf("create Namespace %s: %w", want.Namespace.Name, err)
+		}
+	case namespace.DeletionTimestamp != nil: // its end brings a key back
 		return registration.NamespaceTerminating, nil
-	case ownLabel && have.Labels[v1alpha1.LabelMember] != want.Labels[v1alpha1.LabelMember]:
+	case !hasLabels(namespace, want.Namespace.Labels):
 		return registration.NamespaceTaken, nil
 	}
-	return registration.NamespaceOurs, nil
+	if err := r.ensureRole(ctx, &want.Role); err != nil {
+		return registration.NamespaceOurs, err
+	}
+	return registration.NamespaceOurs, r.ensureBinding(ctx, &want.Binding)
 }
 
-// applyRole writes a Role and its binding. The Role that a binding refers to
-// cannot be changed, so a binding to another Role is replaced.
-func (r *Registrar) applyRole(ctx context.Context, objects registration.MemberObjects) error {
-	if err := apply.Object(ctx, r.client, v1alpha1.HubFieldManager, &objects.Role, client.DisableReadYourWritesConsistency); err != nil {
-		return fmt.Errorf("apply Role in %s: %w", objects.Role.Namespace, err)
+func (r *Registrar) ensureRole(ctx context.Context, want *rbacv1.Role) error {
+	have, err := apply.Found(ctx, r.client, client.ObjectKeyFromObject(want), &rbacv1.Role{})
+	if err != nil || have != nil && hasLabels(have, want.Labels) && apiequality.Semantic.DeepEqual(have.Rules, want.Rules) {
+		return err
 	}
-	if err := apply.Object(ctx, r.client, v1alpha1.HubFieldManager, objects.Binding.DeepCopy(), client.DisableReadYourWritesConsistency); err == nil {
+	return apply.Object(ctx, r.client, v1alpha1.HubFieldManager, want)
+}
+
+// ensureBinding writes a binding. The Role that a binding refers to cannot be
+// changed, so a binding to another Role is replaced.
+func (r *Registrar) ensureBinding(ctx context.Context, want *rbacv1.RoleBinding) error {
+	have, err := apply.Found(ctx, r.client, client.ObjectKeyFromObject(want), &rbacv1.RoleBinding{})
+	switch {
+	case err != nil:
+		return err
+	case have == nil:
+	case have.RoleRef != want.RoleRef:
+		if err := apply.Remove(ctx, r.client, have); err != nil {
+			return err
+		}
+	case hasLabels(have, want.Labels) && apiequality.Semantic.DeepEqual(have.Subjects, want.Subjects):
 		return nil
-	} else if !apierrors.IsInvalid(err) {
-		return fmt.Errorf("apply RoleBinding in %s: %w", objects.Binding.Namespace, err)
 	}
-	if err := r.client.Delete(ctx, objects.Binding.DeepCopy(), client.DisableReadYourWritesConsistency); client.IgnoreNotFound(err) != nil {
-		return fmt.Errorf("delete RoleBinding in %s: %w", objects.Binding.Namespace, err)
+	return apply.Object(ctx, r.client, v1alpha1.HubFieldManager, want)
+}
+
+// hasLabels tells whether an object has all these labels. Others may add more.
+func hasLabels(have client.Object, want map[string]string) bool {
+	return labels.SelectorFromSet(want).Matches(labels.Set(have.GetLabels()))
+}
+
+// removeBinding takes away the access of a member that is not accepted.
+func (r *Registrar) removeBinding(ctx context.Context, binding *rbacv1.RoleBinding) error {
+	have, err := apply.Found(ctx, r.client, client.ObjectKeyFromObject(binding), &rbacv1.RoleBinding{})
+	if err != nil || have == nil {
+		return err
 	}
-	if err := apply.Object(ctx, r.client, v1alpha1.HubFieldManager, &objects.Binding, client.DisableReadYourWritesConsistency); err != nil {
-		return fmt.Errorf("apply RoleBinding in %s: %w", objects.Binding.Namespace, err)
-	}
-	return nil
+	return apply.Remove(ctx, r.client, have)
 }
 
 // removeMember deletes the namespace of a MemberCluster that was deleted, if it
 // was made for that MemberCluster.
-func (r *Registrar) removeMember(ctx context.Context, name fleet.ClusterName) error {
-	r.mu.Lock()
-	delete(r.applied, string(name))
-	r.mu.Unlock()
-	var namespace corev1.Namespace
-	if err := r.client.Get(ctx, types.NamespacedName{Name: v1alpha1.MemberNamespace(name)}, &namespace); err != nil {
-		if apierrors.IsNotFound(err) {
-			return nil
-		}
-		return fmt.Errorf("read Namespace %s: %w", v1alpha1.MemberNamespace(name), err)
+func (r *Registrar) removeMember(ctx context.Context, name string) error {
+	delete(r.statusAt, name)
+	namespace, err := apply.Found(ctx, r.client, types.NamespacedName{Name: v1alpha1.MemberNamespace(name)}, &corev1.Namespace{})
+	if err != nil || namespace == nil || namespace.Labels[v1alpha1.LabelMember] != name || namespace.DeletionTimestamp != nil {
+		return err
 	}
-	if namespace.Labels[v1alpha1.LabelMember] != string(name) || namespace.DeletionTimestamp != nil {
-		return nil
-	}
-	if err := apply.Remove(ctx, r.client, &namespace); err != nil {
-		return fmt.Errorf("delete Namespace %s: %w", namespace.Name, err)
-	}
-	return nil
+	return apply.Remove(ctx, r.client, namespace)
 }
 
 // report writes the status: at once if a condition changed, otherwise at most
@@ -203,7 +158,7 @@ func (r *Registrar) report(ctx context.Context, member *v1alpha1.MemberCluster, 
 	wanted := v1alpha1.MemberClusterStatus{
 		Conditions: condition.Stamped(member.Status.Conditions, registration.Conditions(facts), member.Generation, facts.Now),
 	}
-	due := r.appliedFor(member.Name).statusAt.Add(registration.StatusInterval)
+	due := r.statusAt[member.Name].Add(registration.StatusInterval)
 	if apply.SameConditions(member.Status.Conditions, wanted.Conditions) && facts.Now.Before(due) {
 		return reconcile.Result{RequeueAfter: sooner(due.Sub(facts.Now), untilSilent(facts))}, nil
 	}
@@ -220,7 +175,7 @@ func (r *Registrar) report(ctx context.Context, member *v1alpha1.MemberCluster, 
 			return reconcile.Result{}, err
 		}
 	}
-	r.setApplied(member.Name, func(m *appliedMember) { m.statusAt = facts.Now })
+	r.statusAt[member.Name] = facts.Now
 	return reconcile.Result{RequeueAfter: sooner(registration.StatusInterval, untilSilent(facts))}, nil
 }
 
@@ -233,12 +188,11 @@ func (r *Registrar) facts(ctx context.Context, member *v1alpha1.MemberCluster, s
 		return facts, nil, fmt.Errorf("list MemberClusters: %w", err)
 	}
 	facts.Admission = registration.Admissions(all.Items, r.reserved)[name]
-	var lease coordinationv1.Lease
-	err := r.client.Get(ctx, types.NamespacedName{Namespace: v1alpha1.MemberNamespace(name), Name: v1alpha1.AgentLease}, &lease)
-	if client.IgnoreNotFound(err) != nil {
-		return facts, nil, fmt.Errorf("read Lease of %s: %w", name, err)
+	lease, err := apply.Found(ctx, r.client, types.NamespacedName{Namespace: v1alpha1.MemberNamespace(name), Name: v1alpha1.AgentLease}, &coordinationv1.Lease{})
+	if err != nil {
+		return facts, nil, err
 	}
-	if err == nil && lease.Spec.RenewTime != nil {
+	if lease != nil && lease.Spec.RenewTime != nil {
 		facts.LastRenewal = &lease.Spec.RenewTime.Time
 	}
 	var exports v1alpha1.MemberExportList
@@ -307,21 +261,4 @@ func sooner(a, b time.Duration) time.Duration {
 		return b
 	}
 	return a
-}
-
-func (r *Registrar) appliedFor(member string) appliedMember {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.applied[member]
-}
-
-func (r *Registrar) setApplied(member string, change func(*appliedMember)) {
-	if member == "" {
-		return
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	m := r.applied[member]
-	change(&m)
-	r.applied[member] = m
 }

@@ -191,49 +191,84 @@ func TestAccept(t *testing.T) {
 	f.mayWrite("r-west", true)
 }
 
-// A Role that somebody widened is restored at the next start.
+// A Role that somebody widened is restored.
 func TestRoleIsRestored(t *testing.T) {
 	f := newFixture(t)
 	f.member("w-west", true, "10.1.0.0/16")
 	f.reconcile("w-west")
-	reader, err := client.New(envtestkit.Config(t), client.Options{Scheme: f.scheme})
-	f.Must(err)
 	role := &rbacv1.Role{}
 	key := types.NamespacedName{Namespace: "member-w-west", Name: registration.RoleName}
-	f.Must(reader.Get(t.Context(), key, role))
+	f.Must(f.client.Get(t.Context(), key, role))
 	role.Rules = []rbacv1.PolicyRule{{APIGroups: []string{"*"}, Resources: []string{"*"}, Verbs: []string{"*"}}}
-	f.Must(reader.Update(t.Context(), role))
-	f.restart()
+	f.Must(f.client.Update(t.Context(), role))
 	f.reconcile("w-west")
-	f.Must(reader.Get(t.Context(), key, role))
+	f.Must(f.client.Get(t.Context(), key, role))
 	if len(role.Rules) != len(registration.Objects("w-west").Role.Rules) {
 		t.Errorf("rules %+v", role.Rules)
 	}
 }
 
-// A binding that somebody deleted is made again, that of the fleet's namespace too.
-func TestDeletedBinding(t *testing.T) {
+// A binding that somebody deleted, or gave other subjects or another Role, is made again; that of the fleet's namespace too.
+func TestBindingIsRestored(t *testing.T) {
 	f := newFixture(t)
 	f.member("b-west", true, "10.1.0.0/16")
 	f.reconcile("b-west")
 	f.mayWrite("b-west", true)
-	reader, err := client.New(envtestkit.Config(t), client.Options{Scheme: f.scheme})
-	f.Must(err)
 	for _, namespace := range []string{"member-b-west", v1alpha1.FleetNamespace} {
-		deleted := &rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: registration.RoleName}}
-		f.Must(reader.Delete(t.Context(), deleted))
-		requests := f.registrar.roleChanged(t.Context(), deleted)
-		if !slices.ContainsFunc(requests, func(r reconcile.Request) bool { return r.Name == "b-west" }) {
-			t.Errorf("a deleted binding in %s brings %v", namespace, requests)
+		binding := &rbacv1.RoleBinding{}
+		key := types.NamespacedName{Namespace: namespace, Name: registration.RoleName}
+		f.Must(f.client.Get(t.Context(), key, binding))
+		want := binding.DeepCopy()
+		if requests := f.registrar.membersOfObject(t.Context(), binding); !slices.ContainsFunc(requests, func(r reconcile.Request) bool { return r.Name == "b-west" }) {
+			t.Errorf("a binding in %s brings %v", namespace, requests)
 		}
-		f.reconcile("b-west")
-		f.Must(reader.Get(t.Context(), client.ObjectKeyFromObject(deleted), deleted))
+		for name, change := range map[string]func() error{
+			"deleted": func() error { return f.client.Delete(t.Context(), binding) },
+			"other subjects": func() error {
+				binding.Subjects = []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: "somebody"}}
+				return f.client.Update(t.Context(), binding)
+			},
+			"another Role": func() error {
+				f.Must(f.client.Delete(t.Context(), binding))
+				other := &rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: registration.RoleName}, RoleRef: want.RoleRef, Subjects: want.Subjects}
+				other.RoleRef.Name = "other"
+				return f.client.Create(t.Context(), other)
+			},
+		} {
+			f.Must(change())
+			f.reconcile("b-west")
+			f.Must(f.client.Get(t.Context(), key, binding))
+			if binding.RoleRef != want.RoleRef || !slices.Equal(binding.Subjects, want.Subjects) || binding.Labels[v1alpha1.LabelMember] != want.Labels[v1alpha1.LabelMember] {
+				t.Errorf("%s in %s: %+v", name, namespace, binding)
+			}
+		}
 	}
 	f.mayWrite("b-west", true)
-
 	requests := f.registrar.membersOfNamespace(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: v1alpha1.FleetNamespace}})
-	if !slices.ContainsFunc(requests, func(r reconcile.Request) bool { return r.Name == "b-west" }) || f.registrar.fleetReady {
+	if !slices.ContainsFunc(requests, func(r reconcile.Request) bool { return r.Name == "b-west" }) {
 		t.Errorf("the fleet's namespace goes: %v", requests)
+	}
+}
+
+// Where nothing changed, nothing is written.
+func TestSecondReconcileWritesNothing(t *testing.T) {
+	f := newFixture(t)
+	f.member("n-west", true, "10.1.0.0/16")
+	f.reconcile("n-west")
+	versions := func() (all []string) {
+		for _, namespace := range []string{"member-n-west", v1alpha1.FleetNamespace} {
+			for _, o := range []client.Object{&rbacv1.Role{}, &rbacv1.RoleBinding{}} {
+				f.Must(f.client.Get(t.Context(), types.NamespacedName{Namespace: namespace, Name: registration.RoleName}, o))
+				all = append(all, o.GetResourceVersion())
+			}
+		}
+		return append(all, f.get("n-west").ResourceVersion)
+	}
+	before := versions()
+	f.restart()
+	f.reconcile("n-west")
+	if after := versions(); !slices.Equal(before, after) {
+		t.Errorf("resource versions %v, then %v", before, after)
 	}
 }
 

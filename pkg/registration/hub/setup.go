@@ -3,7 +3,6 @@ package hub
 import (
 	"context"
 	"fmt"
-	"strings"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -41,39 +40,16 @@ func (r *Registrar) SetupWithManager(mgr ctrl.Manager) error {
 	err := ctrl.NewControllerManagedBy(mgr).Named("membercluster").
 		Watches(&v1alpha1.MemberCluster{}, handler.EnqueueRequestsFromMapFunc(r.everyMember), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(r.membersOfNamespace)).
-		Watches(&rbacv1.Role{}, handler.EnqueueRequestsFromMapFunc(r.roleChanged), builder.WithPredicates(updatedOrDeleted)).
-		Watches(&rbacv1.RoleBinding{}, handler.EnqueueRequestsFromMapFunc(r.roleChanged), builder.WithPredicates(updatedOrDeleted)).
-		Watches(&coordinationv1.Lease{}, handler.EnqueueRequestsFromMapFunc(memberOfObject)).
-		Watches(&v1alpha1.MemberExport{}, handler.EnqueueRequestsFromMapFunc(memberOfObject), builder.WithPredicates(refusedEndpointsChanged)).
+		Watches(&rbacv1.Role{}, handler.EnqueueRequestsFromMapFunc(r.membersOfObject)).
+		Watches(&rbacv1.RoleBinding{}, handler.EnqueueRequestsFromMapFunc(r.membersOfObject)).
+		Watches(&coordinationv1.Lease{}, handler.EnqueueRequestsFromMapFunc(r.membersOfObject)).
+		Watches(&v1alpha1.MemberExport{}, handler.EnqueueRequestsFromMapFunc(r.membersOfObject), builder.WithPredicates(refusedEndpointsChanged)).
 		WithOptions(program.ControllerOptions(1)).
 		Complete(r)
 	if err != nil {
 		return fmt.Errorf("controller of members: %w", err)
 	}
 	return nil
-}
-
-// updatedOrDeleted ignores creations: they are our own, or our next apply takes
-// the object over.
-var updatedOrDeleted = predicate.Funcs{CreateFunc: func(event.CreateEvent) bool { return false }}
-
-// roleChanged returns the member whose Role or binding must be applied again.
-func (r *Registrar) roleChanged(ctx context.Context, o client.Object) []reconcile.Request {
-	if o.GetNamespace() == v1alpha1.FleetNamespace {
-		return r.fleetChanged(ctx, o)
-	}
-	requests := memberOfObject(ctx, o)
-	for _, member := range requests {
-		r.setApplied(member.Name, func(m *appliedMember) { m.generation = 0 })
-	}
-	return requests
-}
-
-// fleetChanged has the fleet's namespace, Role and binding made again, by the
-// first of the keys that it returns.
-func (r *Registrar) fleetChanged(ctx context.Context, o client.Object) []reconcile.Request {
-	r.setFleetReady(false)
-	return r.everyMember(ctx, o)
 }
 
 // refusedEndpointsChanged ignores changes of an export that do not change a
@@ -105,23 +81,24 @@ func (r *Registrar) everyMember(ctx context.Context, o client.Object) []reconcil
 	return requests
 }
 
-// membersOfNamespace returns the member whose namespace has this name, whoever
-// made it. For the fleet's namespace it returns all members.
+// membersOfNamespace returns the members that a namespace concerns, whoever made it.
 func (r *Registrar) membersOfNamespace(ctx context.Context, o client.Object) []reconcile.Request {
-	if o.GetName() == v1alpha1.FleetNamespace {
-		return r.fleetChanged(ctx, o)
-	}
-	name, ok := strings.CutPrefix(o.GetName(), v1alpha1.MemberNamespacePrefix)
-	if !ok {
-		return nil
-	}
-	return []reconcile.Request{{NamespacedName: types.NamespacedName{Name: name}}}
+	return r.membersIn(ctx, o.GetName(), o)
 }
 
-func memberOfObject(_ context.Context, o client.Object) []reconcile.Request {
-	name, ok := strings.CutPrefix(o.GetNamespace(), v1alpha1.MemberNamespacePrefix)
-	if !ok {
-		return nil
+// membersOfObject returns the members that an object concerns by its namespace.
+func (r *Registrar) membersOfObject(ctx context.Context, o client.Object) []reconcile.Request {
+	return r.membersIn(ctx, o.GetNamespace(), o)
+}
+
+// membersIn returns the member that a namespace belongs to. The fleet's belongs
+// to all, and the first of their keys has its objects made again.
+func (r *Registrar) membersIn(ctx context.Context, namespace string, o client.Object) []reconcile.Request {
+	if namespace == v1alpha1.FleetNamespace {
+		return r.everyMember(ctx, o)
 	}
-	return []reconcile.Request{{NamespacedName: types.NamespacedName{Name: name}}}
+	if name, ok := v1alpha1.MemberOfNamespace(namespace); ok {
+		return []reconcile.Request{{NamespacedName: types.NamespacedName{Name: name}}}
+	}
+	return nil
 }

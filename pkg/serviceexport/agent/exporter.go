@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -98,14 +99,11 @@ func (e *Exporter) statusDelay(key types.NamespacedName, offer serviceexport.Off
 func (e *Exporter) gather(ctx context.Context, key types.NamespacedName) (serviceexport.Input, error) {
 	in := serviceexport.Input{Cluster: e.cluster}
 	var err error
-	if in.Export, err = apply.Found(ctx, e.member, key, &mcsv1beta1.ServiceExport{}); err != nil {
-		return in, fmt.Errorf("read ServiceExport %s: %w", key, err)
+	if in.Export, err = apply.Found(ctx, e.member, key, &mcsv1beta1.ServiceExport{}); err != nil || in.Export == nil {
+		return in, err
 	}
 	if in.Service, err = apply.Found(ctx, e.member, key, &corev1.Service{}); err != nil {
-		return in, fmt.Errorf("read Service %s: %w", key, err)
-	}
-	if in.Export == nil {
-		return in, nil
+		return in, err
 	}
 	var list discoveryv1.EndpointSliceList
 	if err := e.member.List(ctx, &list, client.InNamespace(key.Namespace), client.MatchingFields{indexService: key.Name}); err != nil {
@@ -120,14 +118,13 @@ func (e *Exporter) gather(ctx context.Context, key types.NamespacedName) (servic
 func (e *Exporter) push(ctx context.Context, service fleet.ServiceName, offer serviceexport.Offer) ([]condition.Condition, error) {
 	key := e.memberExportKey(service)
 	memberExport, err := apply.Found(ctx, e.hub, key, &v1alpha1.MemberExport{})
-	if err != nil {
-		return nil, fmt.Errorf("read MemberExport %s: %w", key, err)
-	}
 	switch {
+	case err != nil:
+		return nil, err
 	case offer.Spec == nil && memberExport == nil:
 		return offer.Conditions, nil
 	case offer.Spec == nil:
-		return offer.Conditions, wrapError(apply.Remove(ctx, e.hub, memberExport), "delete MemberExport %s", key)
+		return offer.Conditions, apply.Remove(ctx, e.hub, memberExport)
 	}
 	conditions := slices.Clone(offer.Conditions)
 	if memberExport == nil || !apiequality.Semantic.DeepEqual(memberExport.Spec, *offer.Spec) {
@@ -146,15 +143,15 @@ func (e *Exporter) push(ctx context.Context, service fleet.ServiceName, offer se
 // pushFailed adds a condition for the hub's answer. An error that the user must
 // correct is not returned: the key is not tried again before something changes.
 func (e *Exporter) pushFailed(service fleet.ServiceName, memberExport *v1alpha1.MemberExport, conditions []condition.Condition, err error) ([]condition.Condition, error) {
-	switch {
-	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err):
-		return append(conditions, condition.ExportRefused(service, err.Error())), nil
-	case apierrors.IsForbidden(err), apierrors.IsNotFound(err):
-		conditions = append(conditions, condition.ExportForbidden(e.cluster, err.Error()))
+	switch answer := errors.Unwrap(err); {
+	case apierrors.IsInvalid(answer), apierrors.IsBadRequest(answer):
+		return append(conditions, condition.ExportRefused(service, answer.Error())), nil
+	case apierrors.IsForbidden(answer), apierrors.IsNotFound(answer):
+		conditions = append(conditions, condition.ExportForbidden(e.cluster, answer.Error()))
 	default: // the hub cannot be reached: its last conditions stay
 		conditions = append(conditions, hubConditions(service, memberExport)...)
 	}
-	return conditions, fmt.Errorf("apply MemberExport of %s: %w", service, err)
+	return conditions, err
 }
 
 // hubConditions returns the conditions that the hub wrote for an export.

@@ -132,8 +132,5 @@ func (h *Heartbeat) Renew(ctx context.Context) error {
 		},
 	}
 	// this program reads no Leases, so it has no cache of them to wait for
-	if err := apply.Object(ctx, h.Hub, v1alpha1.AgentFieldManager, lease, client.DisableReadYourWritesConsistency); err != nil {
-		return fmt.Errorf("renew lease %s/%s: %w", lease.Namespace, lease.Name, err)
-	}
-	return nil
+	return apply.Object(ctx, h.Hub, v1alpha1.AgentFieldManager, lease, client.DisableReadYourWritesConsistency)
 }

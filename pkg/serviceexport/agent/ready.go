@@ -40,7 +40,7 @@ func (e *Exporter) FirstPush(ctx context.Context) error {
 func (e *Exporter) pushed(ctx context.Context, key types.NamespacedName) error {
 	memberExport, err := apply.Found(ctx, e.hub, e.memberExportKey(fleet.ServiceName(key)), &v1alpha1.MemberExport{})
 	if err != nil {
-		return fmt.Errorf("read MemberExport of %s: %w", key, err)
+		return err
 	}
 	if !e.isDone(exportKey(key)) {
 		in, err := e.gather(ctx, key)
@@ -73,7 +73,7 @@ func (e *Exporter) slicePushed(ctx context.Context, hubName string) error {
 	}
 	have, err := apply.Found(ctx, e.hub, client.ObjectKeyFromObject(want), &discoveryv1.EndpointSlice{})
 	if err != nil {
-		return fmt.Errorf("read EndpointSlice %s: %w", hubName, err)
+		return err
 	}
 	if have == nil || !sameSlice(have, want) {
 		return fmt.Errorf("EndpointSlice %s is not on the hub yet", hubName)

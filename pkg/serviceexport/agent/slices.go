@@ -30,7 +30,7 @@ func (e *Exporter) ReconcileSlice(ctx context.Context, request reconcile.Request
 	key := types.NamespacedName{Namespace: v1alpha1.MemberNamespace(e.cluster), Name: request.Name}
 	have, err := apply.Found(ctx, e.hub, key, &discoveryv1.EndpointSlice{})
 	if err != nil {
-		return reconcile.Result{}, fmt.Errorf("read EndpointSlice %s: %w", key, err)
+		return reconcile.Result{}, err
 	}
 	want, owner, err := e.wantedSlice(ctx, request.Name)
 	if err != nil {
@@ -39,12 +39,12 @@ func (e *Exporter) ReconcileSlice(ctx context.Context, request reconcile.Request
 	switch {
 	case want == nil && have == nil:
 	case want == nil:
-		err = wrapError(apply.Remove(ctx, e.hub, have), "delete EndpointSlice %s", key)
+		err = apply.Remove(ctx, e.hub, have)
 	case owner == nil:
 		return reconcile.Result{}, nil
 	case have != nil && have.AddressType != want.AddressType: // cannot be changed, so the slice is replaced
 		if err := apply.Remove(ctx, e.hub, have); err != nil {
-			return reconcile.Result{}, fmt.Errorf("delete EndpointSlice %s: %w", key, err)
+			return reconcile.Result{}, err
 		}
 		err = e.applySlice(ctx, want)
 	case have == nil || !sameSlice(have, want):
@@ -78,7 +78,7 @@ func (e *Exporter) wantedSlice(ctx context.Context, hubName string) (want *disco
 	}
 	owner, err = apply.Found(ctx, e.hub, e.memberExportKey(service), &v1alpha1.MemberExport{})
 	if err != nil {
-		return nil, nil, fmt.Errorf("read MemberExport of %s: %w", service, err)
+		return nil, nil, err
 	}
 	if owner == nil || owner.DeletionTimestamp != nil {
 		return &stripped, nil, nil
@@ -108,13 +108,10 @@ func (e *Exporter) offered(ctx context.Context, service fleet.ServiceName) (bool
 	key := types.NamespacedName(service)
 	export, err := apply.Found(ctx, e.member, key, &mcsv1beta1.ServiceExport{})
 	if export == nil || err != nil {
-		return false, wrapError(err, "read ServiceExport %s", key)
+		return false, err
 	}
 	found, err := apply.Found(ctx, e.member, key, &corev1.Service{})
-	if err != nil {
-		return false, fmt.Errorf("read Service %s: %w", key, err)
-	}
-	return serviceexport.Offered(export, found), nil
+	return serviceexport.Offered(export, found), err
 }
 
 // zonesOf returns the zones of the nodes of those endpoints that have no zone of
@@ -129,7 +126,7 @@ func (e *Exporter) zonesOf(ctx context.Context, slice *discoveryv1.EndpointSlice
 		meta.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Node"))
 		meta, err := apply.Found(ctx, e.member, types.NamespacedName{Name: node}, meta)
 		if err != nil {
-			return nil, fmt.Errorf("read Node %s: %w", node, err)
+			return nil, err
 		}
 		if meta != nil {
 			zones[node] = meta.Labels[corev1.LabelTopologyZone]
@@ -139,15 +136,11 @@ func (e *Exporter) zonesOf(ctx context.Context, slice *discoveryv1.EndpointSlice
 }
 
 func (e *Exporter) applySlice(ctx context.Context, want *discoveryv1.EndpointSlice) error {
-	name := want.Name
-	if err := apply.Object(ctx, e.hub, v1alpha1.AgentFieldManager, want); err != nil {
-		err = fmt.Errorf("apply EndpointSlice %s: %w", name, err)
-		if apierrors.IsInvalid(errors.Unwrap(err)) { // trying again is useless before the slice changes
-			return reconcile.TerminalError(err)
-		}
-		return err
+	err := apply.Object(ctx, e.hub, v1alpha1.AgentFieldManager, want)
+	if apierrors.IsInvalid(err) { // trying again is useless before the slice changes
+		return reconcile.TerminalError(err)
 	}
-	return nil
+	return err
 }
 
 // sameSlice tells whether the hub's slice needs no write. Labels that others
@@ -161,11 +154,4 @@ func sameSlice(have, want *discoveryv1.EndpointSlice) bool {
 	return apiequality.Semantic.DeepEqual(have.Endpoints, want.Endpoints) &&
 		apiequality.Semantic.DeepEqual(have.Ports, want.Ports) &&
 		apiequality.Semantic.DeepEqual(have.OwnerReferences, want.OwnerReferences)
-}
-
-func wrapError(err error, format string, args ...any) error {
-	if err == nil {
-		return nil
-	}
-	return fmt.Errorf(format+": %w", append(args, err)...)
 }

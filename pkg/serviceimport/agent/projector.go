@@ -79,18 +79,15 @@ func (p *Projector) Reconcile(ctx context.Context, request reconcile.Request) (r
 		return p.remove(ctx, have)
 	}
 	namespace, err := apply.Found(ctx, p.local, types.NamespacedName{Name: request.Namespace}, &corev1.Namespace{})
-	if err != nil {
-		return reconcile.Result{}, fmt.Errorf("read Namespace %s: %w", request.Namespace, err)
-	}
-	if namespace == nil || namespace.DeletionTimestamp != nil {
-		return reconcile.Result{}, nil // its arrival brings this key back
+	if err != nil || namespace == nil || namespace.DeletionTimestamp != nil {
+		return reconcile.Result{}, err // the namespace's arrival brings this key back
 	}
 	want := serviceimport.Project(*fleetService).Import
 	if have != nil && sameImport(have, &want) {
 		return reconcile.Result{}, nil
 	}
 	if err := apply.Object(ctx, p.local, fieldManager, &want); err != nil {
-		return reconcile.Result{}, fmt.Errorf("apply ServiceImport %s: %w", request.NamespacedName, err)
+		return reconcile.Result{}, err
 	}
 	p.statusGate.CountWrite(p.now())
 	return reconcile.Result{}, nil
@@ -119,29 +116,18 @@ func (p *Projector) ReconcileStatus(ctx context.Context, request reconcile.Reque
 }
 
 // both reads the FleetService and the ServiceImport of one name; nil: it does
-// not exist.
+// not exist. A FleetService that is being deleted does not count.
 func (p *Projector) both(ctx context.Context, request reconcile.Request) (*v1alpha1.FleetService, *mcsv1beta1.ServiceImport, error) {
-	fleetService, err := p.fleetService(ctx, request.NamespacedName)
+	key := types.NamespacedName{Namespace: v1alpha1.FleetNamespace, Name: v1alpha1.ServiceReference(request.NamespacedName).ObjectName()}
+	fleetService, err := apply.Found(ctx, p.hub, key, &v1alpha1.FleetService{})
 	if err != nil {
 		return nil, nil, err
 	}
-	have, err := apply.Found(ctx, p.local, request.NamespacedName, &mcsv1beta1.ServiceImport{})
-	if err != nil {
-		return nil, nil, fmt.Errorf("read ServiceImport %s: %w", request.NamespacedName, err)
-	}
-	return fleetService, have, nil
-}
-
-func (p *Projector) fleetService(ctx context.Context, service types.NamespacedName) (*v1alpha1.FleetService, error) {
-	key := types.NamespacedName{Namespace: v1alpha1.FleetNamespace, Name: v1alpha1.ServiceReference(service).ObjectName()}
-	fleetService, err := apply.Found(ctx, p.hub, key, &v1alpha1.FleetService{})
-	if err != nil {
-		return nil, fmt.Errorf("read FleetService %s: %w", key, err)
-	}
 	if fleetService != nil && fleetService.DeletionTimestamp != nil {
-		return nil, nil
+		fleetService = nil
 	}
-	return fleetService, nil
+	have, err := apply.Found(ctx, p.local, request.NamespacedName, &mcsv1beta1.ServiceImport{})
+	return fleetService, have, err
 }
 
 // remove deletes a ServiceImport of a service that no cluster exports any more. While the FleetServices' namespace is
@@ -152,15 +138,12 @@ func (p *Projector) remove(ctx context.Context, have *mcsv1beta1.ServiceImport) 
 	}
 	namespace, err := apply.Found(ctx, p.hub, types.NamespacedName{Name: v1alpha1.FleetNamespace}, &corev1.Namespace{})
 	if err != nil {
-		return reconcile.Result{}, fmt.Errorf("read Namespace %s: %w", v1alpha1.FleetNamespace, err)
+		return reconcile.Result{}, err
 	}
 	if namespace == nil || namespace.DeletionTimestamp != nil {
 		return reconcile.Result{RequeueAfter: fleetNamespaceRetry}, nil
 	}
-	if err := apply.Remove(ctx, p.local, have); err != nil {
-		return reconcile.Result{}, fmt.Errorf("delete ServiceImport %s/%s: %w", have.Namespace, have.Name, err)
-	}
-	return reconcile.Result{}, nil
+	return reconcile.Result{}, apply.Remove(ctx, p.local, have)
 }
 
 // reportNotOurs creates one event on each ServiceImport that somebody else made

@@ -133,10 +133,7 @@ func (m *Merger) members(ctx context.Context) (members, error) {
 
 // of returns the accepted member whose namespace an export is in.
 func (m members) of(e *v1alpha1.MemberExport) (v1alpha1.MemberCluster, bool) {
-	name, ok := strings.CutPrefix(e.Namespace, v1alpha1.MemberNamespacePrefix)
-	if !ok {
-		return v1alpha1.MemberCluster{}, false
-	}
+	name, _ := v1alpha1.MemberOfNamespace(e.Namespace)
 	member, ok := m.byName[fleet.ClusterName(name)]
 	return member, ok
 }
@@ -152,11 +149,12 @@ func (m *Merger) exports(ctx context.Context, service fleet.ServiceName) ([]v1al
 	}
 	var exports []v1alpha1.MemberExport
 	for i := range list.Items {
-		var e v1alpha1.MemberExport
-		if err := m.client.Get(ctx, client.ObjectKeyFromObject(&list.Items[i]), &e); client.IgnoreNotFound(err) != nil {
-			return nil, fmt.Errorf("read MemberExport %s/%s: %w", list.Items[i].Namespace, list.Items[i].Name, err)
-		} else if err == nil && e.DeletionTimestamp == nil {
-			exports = append(exports, e)
+		e, err := apply.Found(ctx, m.client, client.ObjectKeyFromObject(&list.Items[i]), &v1alpha1.MemberExport{})
+		if err != nil {
+			return nil, err
+		}
+		if e != nil && e.DeletionTimestamp == nil {
+			exports = append(exports, *e)
 		}
 	}
 	slices.SortFunc(exports, func(a, b v1alpha1.MemberExport) int { return strings.Compare(a.Namespace, b.Namespace) })
@@ -166,11 +164,7 @@ func (m *Merger) exports(ctx context.Context, service fleet.ServiceName) ([]v1al
 // fleetService reads a service's FleetService; nil: there is none.
 func (m *Merger) fleetService(ctx context.Context, service fleet.ServiceName) (*v1alpha1.FleetService, error) {
 	key := types.NamespacedName{Namespace: v1alpha1.FleetNamespace, Name: v1alpha1.ServiceReference(service).ObjectName()}
-	have, err := apply.Found(ctx, m.client, key, &v1alpha1.FleetService{})
-	if err != nil {
-		return nil, fmt.Errorf("read FleetService %s: %w", key, err)
-	}
-	return have, nil
+	return apply.Found(ctx, m.client, key, &v1alpha1.FleetService{})
 }
 
 func published(have *v1alpha1.FleetService, want *v1alpha1.FleetServiceSpec) bool {
@@ -187,22 +181,15 @@ func (m *Merger) publish(ctx context.Context, service fleet.ServiceName, spec *v
 		return err
 	}
 	if spec == nil {
-		if err := apply.Remove(ctx, m.client, have); err != nil {
-			return fmt.Errorf("delete FleetService %s: %w", have.Name, err)
-		}
-		return nil
+		return apply.Remove(ctx, m.client, have)
 	}
 	namespace, err := apply.Found(ctx, m.client, types.NamespacedName{Name: v1alpha1.FleetNamespace}, &corev1.Namespace{})
-	if err != nil {
-		return fmt.Errorf("read Namespace %s: %w", v1alpha1.FleetNamespace, err)
+	if err != nil || namespace == nil || namespace.DeletionTimestamp != nil {
+		return err // the namespace's arrival brings every key back
 	}
-	if namespace == nil || namespace.DeletionTimestamp != nil {
-		return nil // its arrival brings every key back
-	}
-	name := spec.Service.ObjectName()
-	want := &v1alpha1.FleetService{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.FleetNamespace, Name: name}, Spec: *spec.DeepCopy()}
+	want := &v1alpha1.FleetService{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.FleetNamespace, Name: spec.Service.ObjectName()}, Spec: *spec.DeepCopy()}
 	if err := apply.Object(ctx, m.client, v1alpha1.HubFieldManager, want); err != nil {
-		return fmt.Errorf("apply FleetService %s: %w", name, err)
+		return err
 	}
 	m.statusGate.CountWrite(m.now())
 	return nil

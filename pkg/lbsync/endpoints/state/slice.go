@@ -2,7 +2,6 @@ package state
 
 import (
 	"net/netip"
-	"strings"
 	"unique"
 
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -67,10 +66,10 @@ func ReadSlice(s *discoveryv1.EndpointSlice) *Slice {
 // partOf says which cluster's part of which service a slice is. A slice in a member's namespace is never one of the hub's own
 // Services, whatever its labels say.
 func partOf(s *discoveryv1.EndpointSlice) (partKey, bool) {
-	if cluster, ok := strings.CutPrefix(s.Namespace, v1alpha1.MemberNamespacePrefix); ok {
+	if cluster, ok := v1alpha1.MemberOfNamespace(s.Namespace); ok {
 		name := fleet.ServiceName{Namespace: s.Labels[v1alpha1.LabelServiceNamespace], Name: s.Labels[v1alpha1.LabelServiceName]}
 		key := partKey{fleet.Backend{Kind: fleet.Import, Name: name}, fleet.ClusterName(cluster)}
-		return key, name.Namespace != "" && name.Name != "" && cluster != ""
+		return key, name.Namespace != "" && name.Name != ""
 	}
 	name := fleet.ServiceName{Namespace: s.Namespace, Name: s.Labels[discoveryv1.LabelServiceName]}
 	return partKey{fleet.Backend{Kind: fleet.Service, Name: name}, fleet.HubCluster}, name.Name != ""
