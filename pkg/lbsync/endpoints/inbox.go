@@ -3,7 +3,6 @@ package endpoints
 import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	toolscache "k8s.io/client-go/tools/cache"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/batch"
@@ -26,47 +25,32 @@ func (in inbox) addReport(r state.LoadReport) {
 	})
 }
 
-// handler adds the objects of one informer.
-func handler[T client.Object](in inbox, add func(changes *state.Changes, object T, deleted bool)) toolscache.ResourceEventHandler {
+// handler adds the objects of one informer; nil is a deleted one.
+func handler[T any](in inbox, set func(changes *state.Changes, name toolscache.ObjectName, object *T)) toolscache.ResourceEventHandler {
+	changed := func(o any, object *T) {
+		if name, err := toolscache.DeletionHandlingObjectToName(o); err == nil {
+			in.Add(func(c *state.Changes) { set(c, name, object) })
+		}
+	}
 	return toolscache.ResourceEventHandlerFuncs{
-		AddFunc:    func(o any) { in.Add(func(c *state.Changes) { add(c, o.(T), false) }) },
-		UpdateFunc: func(_, o any) { in.Add(func(c *state.Changes) { add(c, o.(T), false) }) },
-		DeleteFunc: func(o any) {
-			if deleted, ok := o.(toolscache.DeletedFinalStateUnknown); ok {
-				o = deleted.Obj
-			}
-			in.Add(func(c *state.Changes) { add(c, o.(T), true) })
-		},
+		AddFunc:    func(o any) { changed(o, o.(*T)) },
+		UpdateFunc: func(_, o any) { changed(o, o.(*T)) },
+		DeleteFunc: func(o any) { changed(o, nil) },
 	}
 }
 
 func (in inbox) sliceHandler() toolscache.ResourceEventHandler {
-	return handler(in, func(c *state.Changes, s *discoveryv1.EndpointSlice, deleted bool) {
-		key := state.SliceKey(s.Namespace + "/" + s.Name)
-		if deleted {
-			c.Slices[key] = nil
-			return
-		}
-		c.Slices[key] = state.ReadSlice(s)
+	return handler(in, func(c *state.Changes, name toolscache.ObjectName, s *discoveryv1.EndpointSlice) {
+		c.Slices[state.SliceKey(name.String())] = state.ReadSlice(s)
 	})
 }
 
 func (in inbox) memberHandler() toolscache.ResourceEventHandler {
-	return handler(in, func(c *state.Changes, m *v1alpha1.MemberCluster, deleted bool) {
-		name := m.Name
-		if deleted {
-			m = nil
-		}
-		c.Members[name] = m
+	return handler(in, func(c *state.Changes, name toolscache.ObjectName, m *v1alpha1.MemberCluster) {
+		c.Members[name.Name] = m
 	})
 }
 
 func (in inbox) poolHandler() toolscache.ResourceEventHandler {
-	return handler(in, func(c *state.Changes, p *v1alpha1.EdgePool, deleted bool) {
-		name := p.Name
-		if deleted {
-			p = nil
-		}
-		c.Pools[name] = p
-	})
+	return handler(in, func(c *state.Changes, name toolscache.ObjectName, p *v1alpha1.EdgePool) { c.Pools[name.Name] = p })
 }

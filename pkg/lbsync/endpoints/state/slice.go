@@ -40,10 +40,10 @@ type address struct {
 	state fleet.EndpointState
 }
 
-// ReadSlice returns the compact form, or nil for a slice of FQDNs or without the labels that name its service. Only the
-// namespace says which cluster a slice comes from; no label can claim another.
+// ReadSlice returns the compact form, or nil for no slice, a slice of FQDNs, or one without the labels that name its
+// service. Only the namespace says which cluster a slice comes from; no label can claim another.
 func ReadSlice(s *discoveryv1.EndpointSlice) *Slice {
-	if s.AddressType == discoveryv1.AddressTypeFQDN {
+	if s == nil || s.AddressType == discoveryv1.AddressTypeFQDN {
 		return nil
 	}
 	part, ok := partOf(s)
