@@ -57,6 +57,7 @@ func wire(ctx context.Context, o Options, cluster *rest.Config) (manager.Manager
 	// Statuses: one writer, with a source for each producer of condition types.
 	statuses := writer.New(writer.Options{Client: mgr.GetClient(), Live: mgr.GetAPIReader()})
 	gatewayReports := statuses.Source("gateway", gateway.ConditionTypes()...)
+	poolReports := statuses.Source("edgepools", condition.EdgePoolReadyType)
 	overflowReports := statuses.Source("endpoints", condition.TypeOverflowing)
 
 	// Edges: the xDS server, whose observer is set below.
@@ -68,9 +69,8 @@ func wire(ctx context.Context, o Options, cluster *rest.Config) (manager.Manager
 		Hub: endpoints.Hub{Place: o.place(), CIDRs: cidrs}, Log: log.WithName("endpoints")})
 
 	// Objects -> Build -> everything else (rare).
-	poolStatus := reconciler.NewPoolStatusWriter(mgr.GetClient(), mgr.GetAPIReader(), nil)
 	gateways := reconciler.New(reconciler.Options{Cache: mgr.GetCache(), Publisher: o.faults.publisher(snapshots{xds, loop}),
-		Assigner: o.faults.assigner(loop), Reporter: gatewayReports, PoolStatus: poolStatus,
+		Assigner: o.faults.assigner(loop), Reporter: gatewayReports, PoolReporter: poolReports,
 		Events: mgr.GetEventRecorder("crossway-hub"), Elected: mgr.Elected(), CRDVersion: crdVersion(ctx, mgr)})
 	xds.Observe(o.faults.observer(observer(gateways, loop)))
 
@@ -82,7 +82,7 @@ func wire(ctx context.Context, o Options, cluster *rest.Config) (manager.Manager
 	// Controllers that reconcile every object once at the start wait until edges have what they need.
 	members := afterBuilt{gateways.Built(), func() error { return wireMembers(mgr, cidrs) }}
 
-	runnables := []manager.Runnable{statuses, loop, poolStatus, gateways, signer, edges, members}
+	runnables := []manager.Runnable{statuses, loop, gateways, signer, edges, members}
 	if o.DebugAddr != "" {
 		runnables = append(runnables, program.Debug{Address: o.DebugAddr, Log: log.WithName("debug"), Dumps: map[string]program.Dump{
 			"model":   gateways.DumpModel,

@@ -23,7 +23,7 @@ var mayImport = map[string][]string{
 	"pkg/fleet":                  {},
 	"pkg/batch":                  {},
 	"pkg/gateway/model":          {"pkg/fleet"},
-	"pkg/condition":              {"pkg/fleet"},
+	"pkg/condition":              {"pkg/fleet", "api/v1alpha1"},
 	"pkg/serviceexport":          {"pkg/fleet", "pkg/condition", "api/v1alpha1"},
 	"pkg/membership":             {"pkg/fleet", "pkg/condition", "api/v1alpha1"},
 	"pkg/serviceimport":          {"pkg/fleet", "pkg/serviceexport", "pkg/condition", "api/v1alpha1"},

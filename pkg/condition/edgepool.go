@@ -4,12 +4,13 @@ import (
 	"fmt"
 )
 
-const edgePoolReady = "Ready"
+// EdgePoolReadyType is the type of the only condition of an EdgePool.
+const EdgePoolReadyType = "Ready"
 
 // EdgePoolReady says that at least one edge of the pool is connected. Their number
 // is in status.edges.
 func EdgePoolReady() Condition {
-	return newCondition(edgePoolReady, true, "EdgesConnected",
+	return newCondition(EdgePoolReadyType, true, "EdgesConnected",
 		"edges are connected to the hub")
 }
 
@@ -23,6 +24,6 @@ func EdgePoolNearestIgnored(c Condition, region, other string) Condition {
 // EdgePoolNoEdges says that no edge of the pool is connected. Edges that lost the
 // hub may still serve their last configuration.
 func EdgePoolNoEdges(pool string) Condition {
-	return newCondition(edgePoolReady, false, "NoEdges",
+	return newCondition(EdgePoolReadyType, false, "NoEdges",
 		fmt.Sprintf("no edge of EdgePool %q is connected to the hub; install the chart \"edge\" for it, or look at the logs of its pods", pool))
 }

@@ -4,6 +4,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/fleet"
 )
 
@@ -32,6 +33,7 @@ const (
 	Gateway       Kind = "Gateway"
 	HTTPRoute     Kind = "HTTPRoute"
 	BackendPolicy Kind = "BackendPolicy"
+	EdgePool      Kind = "EdgePool"
 )
 
 // Ref is one object at one generation. Namespace is empty for cluster-scoped kinds.
@@ -53,6 +55,15 @@ type Report struct {
 	Listeners  []ListenerReport // Gateway: in spec order
 	Parents    []ParentReport   // routes: one per parentRef of ours, in spec order; policies: one per ancestor
 	Features   []string         // GatewayClass: status.supportedFeatures, sorted
+	Pool       *PoolReport      // EdgePool
+}
+
+// PoolReport is the status of an EdgePool, beside its conditions.
+type PoolReport struct {
+	Edges int32 // connected
+	// Given are the allocations that Allocations were computed from. If others are
+	// stored by now, another computation will follow.
+	Given, Allocations []v1alpha1.AddressAllocation
 }
 
 // ListenerReport is the status of one Gateway API listener.

@@ -26,6 +26,7 @@ var kinds = map[condition.Kind]statusKind{
 	condition.Gateway:       newKind(gatewayConditions, mergeGateway),
 	condition.HTTPRoute:     routeKind(func(o *gatewayv1.HTTPRoute) *gatewayv1.RouteStatus { return &o.Status.RouteStatus }),
 	condition.BackendPolicy: policyKind(func(o *v1alpha1.BackendPolicy) *gatewayv1.PolicyStatus { return &o.Status }),
+	condition.EdgePool:      newKind(poolConditions, mergeEdgePool),
 }
 
 func newKind[T any, O interface {

@@ -119,16 +119,40 @@ func TestLongMessage(t *testing.T) {
 }
 
 // The writer does not write statuses that have another writer: for instance, only
-// the PoolStatusWriter writes an EdgePool's.
+// serviceimport/hub writes a MemberExport's.
 func TestKindsWithOtherWritersAreRejected(t *testing.T) {
-	for _, kind := range []condition.Kind{condition.GatewayClass, condition.Gateway, condition.HTTPRoute, condition.BackendPolicy} {
+	for _, kind := range []condition.Kind{condition.GatewayClass, condition.Gateway, condition.HTTPRoute, condition.BackendPolicy, condition.EdgePool} {
 		if _, err := newObject(kind); err != nil {
 			t.Error(err)
 		}
 	}
-	for _, kind := range []condition.Kind{"EdgePool", "MemberCluster", "MemberExport", "ServiceImport"} {
+	for _, kind := range []condition.Kind{"FleetService", "MemberCluster", "MemberExport", "ServiceImport"} {
 		if o, err := newObject(kind); err == nil {
 			t.Errorf("the writer takes reports on %s, into %T", kind, o)
+		}
+	}
+}
+
+// Allocations that were computed from others than the stored ones are not written: an address could have two owners.
+func TestStaleAllocations(t *testing.T) {
+	allocated := func(names ...string) (all []v1alpha1.AddressAllocation) {
+		for i, name := range names {
+			all = append(all, v1alpha1.AddressAllocation{Gateway: v1alpha1.GatewayReference{Namespace: "shop", Name: name}, Address: fmt.Sprintf("198.18.1.%d", i+1)})
+		}
+		return all
+	}
+	pool := &v1alpha1.EdgePool{}
+	for _, step := range []struct {
+		given, allocations, want []v1alpha1.AddressAllocation
+	}{
+		{nil, allocated("a"), allocated("a")},
+		{nil, allocated("b"), allocated("a")},
+		{allocated("a"), allocated("a", "b"), allocated("a", "b")},
+	} {
+		report := condition.Report{Ref: condition.Ref{Kind: condition.EdgePool}, Pool: &condition.PoolReport{Edges: 2, Given: step.given, Allocations: step.allocations}}
+		apply(condition.EdgePool, pool, []sourced{{&Source{name: "edgepools"}, report}}, metav1.NewTime(noon))
+		if diff := cmp.Diff(step.want, pool.Status.Allocations); diff != "" || pool.Status.Edges != 2 {
+			t.Errorf("%d edges, %s", pool.Status.Edges, diff)
 		}
 	}
 }

@@ -100,7 +100,7 @@ func (w *Writer) next(ctx context.Context) bool {
 	if shutdown {
 		return false
 	}
-	defer w.queue.Done(o)
+	defer w.done(o)
 	if err := w.write(ctx, o); err != nil && ctx.Err() == nil {
 		w.metrics.writes.WithLabelValues(string(o.Kind), "error").Inc()
 		log.FromContext(ctx).Error(err, "could not write a status", "kind", o.Kind, "object", o.Name.String())
@@ -109,6 +109,19 @@ func (w *Writer) next(ctx context.Context) bool {
 	}
 	w.queue.Forget(o)
 	return true
+}
+
+// poolWriteInterval is between two writes of one EdgePool's status: edges that
+// come and go must not cost a write each.
+const poolWriteInterval = 200 * time.Millisecond
+
+// done lets the next write of an object begin.
+func (w *Writer) done(o fleet.ObjectRef) {
+	if o.Kind == condition.EdgePool {
+		time.AfterFunc(poolWriteInterval, func() { w.queue.Done(o) })
+		return
+	}
+	w.queue.Done(o)
 }
 
 // write updates one object's status to the reports. It forgets objects that do not
@@ -234,7 +247,7 @@ func (s *Source) Report(reports []condition.Report) {
 // same content: slices of a report are never changed. It is a fast path for the
 // many routes whose reports Build reuses.
 func sameSlices(a, b condition.Report) bool {
-	return a.Ref == b.Ref && len(a.Parents) > 0 && len(a.Parents) == len(b.Parents) && &a.Parents[0] == &b.Parents[0] &&
+	return a.Ref == b.Ref && a.Pool == b.Pool && len(a.Parents) > 0 && len(a.Parents) == len(b.Parents) && &a.Parents[0] == &b.Parents[0] &&
 		len(a.Conditions)+len(b.Conditions)+len(a.Listeners)+len(b.Listeners)+
 			len(a.Addresses)+len(b.Addresses)+len(a.Features)+len(b.Features) == 0
 }

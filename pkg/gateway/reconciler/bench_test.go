@@ -86,7 +86,7 @@ func BenchmarkPass1000(b *testing.B) {
 	in := inputOf(n)
 	edges := &sink{}
 	source := writer.New(writer.Options{}).Source("gateway", "Accepted")
-	r := New(Options{Publisher: edges, Assigner: edges, Reporter: source, PoolStatus: NewPoolStatusWriter(nil, nil, nil)})
+	r := New(Options{Publisher: edges, Assigner: edges, Reporter: source, PoolReporter: noReporter{}})
 	round := 0
 	r.watchKinds([]watchedKind{{rolledOut: true, list: func(_ context.Context, _ client.Reader, into *gateway.Input) error {
 		*into = in

@@ -9,12 +9,11 @@
 // cache are never changed, so a slice that is the same as before has the same
 // contents, from the cache to the snapshots.
 //
-// Only the leader writes: statuses through condition/writer, the status of
-// EdgePools through the PoolStatusWriter, and Events about NACKs.
+// Only the leader writes: statuses through condition/writer, and Events about NACKs.
 //
 // Example:
 //
-//	r := reconciler.New(reconciler.Options{Cache: manager.GetCache(), Publisher: edges, Assigner: endpoints, Reporter: source, PoolStatus: pools})
+//	r := reconciler.New(reconciler.Options{Cache: manager.GetCache(), Publisher: edges, Assigner: endpoints, Reporter: source, PoolReporter: pools})
 //	_ = manager.Add(r)
 //	observer.Nacked = func(_ server.Edge, n server.Nack) { r.Nacked(n.TypeURL, n.Name, n.Version, n.Message) }
 package reconciler

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -40,7 +42,7 @@ import (
 func TestMain(m *testing.M) { envtestkit.Main(m) }
 
 // hub is a hub without a server: a real API server and its caches, the loop,
-// the two writers of statuses, and edges that the test moves.
+// the writer of statuses, and edges that the test moves.
 type hub struct {
 	*testing.T
 	api       client.Client
@@ -48,8 +50,8 @@ type hub struct {
 	name      string // of the test's namespace, class and pool
 	edges     *edges
 	loop      *Reconciler
-	pools     *PoolStatusWriter
 	reports   *reports
+	pools     *reports
 	stop      func() // ends the caches and the writer
 	namespace *corev1.Namespace
 }
@@ -165,8 +167,8 @@ func (h *hub) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	statuses := writer.New(writer.Options{Client: h.api})
 	h.reports = &reports{Source: statuses.Source("gateway", gateway.ConditionTypes()...)}
-	h.pools = NewPoolStatusWriter(h.api, nil, nil)
-	h.loop = New(Options{Cache: objects, Publisher: h.edges, Assigner: h.edges, Reporter: h.reports, PoolStatus: h.pools})
+	h.pools = &reports{Source: statuses.Source("edgepools", condition.EdgePoolReadyType)}
+	h.loop = New(Options{Cache: objects, Publisher: h.edges, Assigner: h.edges, Reporter: h.reports, PoolReporter: h.pools})
 	h.loop.started = time.Now()
 	var ends sync.WaitGroup
 	ends.Go(func() { _ = objects.Start(ctx) })
@@ -181,13 +183,19 @@ func (h *hub) start() {
 	}
 }
 
-// pass has the loop read everything, and then the PoolStatusWriter write.
+// pass has the loop read everything, and waits until the EdgePools say what it reports.
 func (h *hub) pass() {
 	h.Helper()
 	h.loop.inbox.Add(func(p *pending) { p.staleAll() })
 	_, err := h.loop.pass(h.Context())
 	h.must(err)
-	h.must(h.pools.writeAll(h.Context(), h.pools.last))
+	for _, report := range h.pools.last {
+		h.await("the status of EdgePool "+report.Ref.Name.Name, func() bool {
+			pool := &v1alpha1.EdgePool{}
+			err := h.api.Get(h.Context(), client.ObjectKey{Name: report.Ref.Name.Name}, pool)
+			return apierrors.IsNotFound(err) || pool.Status.Edges == report.Pool.Edges && equality.Semantic.DeepEqual(pool.Status.Allocations, report.Pool.Allocations)
+		})
+	}
 }
 
 // apply creates or replaces YAML objects, in which NAME stands for the test's

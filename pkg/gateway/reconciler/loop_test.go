@@ -57,7 +57,7 @@ func newLoop(t *testing.T) loop {
 		}
 	}}
 	edges := &sink{}
-	r := New(Options{Publisher: edges, Assigner: edges, Reporter: noReporter{}, PoolStatus: NewPoolStatusWriter(nil, nil, l.clock), Clock: l.clock})
+	r := New(Options{Publisher: edges, Assigner: edges, Reporter: noReporter{}, PoolReporter: noReporter{}, Clock: l.clock})
 	r.watchKinds([]watchedKind{kind})
 	l.loop = r
 	ctx, cancel := context.WithCancel(t.Context())

@@ -66,13 +66,14 @@ const (
 	reconnectGrace = 10 * time.Second
 )
 
-// Options are what a Reconciler works with. Cache, Publisher, Assigner, Reporter and PoolStatus must be set.
+// Options are what a Reconciler works with. Cache, Publisher, Assigner and both Reporters must be set.
 type Options struct {
-	Cache      cache.Cache
-	Publisher  Publisher
-	Assigner   Assigner
-	Reporter   Reporter
-	PoolStatus *PoolStatusWriter
+	Cache     cache.Cache
+	Publisher Publisher
+	Assigner  Assigner
+	Reporter  Reporter
+	// PoolReporter takes the reports on EdgePools.
+	PoolReporter Reporter
 	// Events takes an Event for each object that an edge rejects. Nil: none.
 	Events events.EventRecorder
 	// Elected is closed once this replica leads: only the leader emits Events.
@@ -218,7 +219,7 @@ func (r *Reconciler) pass(ctx context.Context) (built bool, err error) {
 	if built {
 		r.metrics.builds.Observe(r.options.Clock.Since(began).Seconds())
 	}
-	r.options.PoolStatus.SetDesired(r.poolStatuses(edges))
+	r.options.PoolReporter.Report(r.poolReports(edges))
 	if r.rollout.HasWork() { // no edge will answer, so nothing else wakes the loop
 		r.Progressed()
 	}
@@ -297,9 +298,8 @@ func (r *Reconciler) edges() map[string][]rollout.EdgeProgress {
 	return edges
 }
 
-// poolStatuses are what the statuses of EdgePools should say.
-func (r *Reconciler) poolStatuses(edges map[string][]rollout.EdgeProgress) map[string]poolStatus {
-	desired := make(map[string]poolStatus, len(r.input.Pools))
+// poolReports are the reports on all EdgePools.
+func (r *Reconciler) poolReports(edges map[string][]rollout.EdgeProgress) []condition.Report {
 	pools := func(yield func(*v1alpha1.EdgePool) bool) {
 		for i := range r.input.Pools {
 			if !yield(&r.input.Pools[i]) {
@@ -307,18 +307,25 @@ func (r *Reconciler) poolStatuses(edges map[string][]rollout.EdgeProgress) map[s
 			}
 		}
 	}
-	for i := range r.input.Pools {
-		p := &r.input.Pools[i]
-		status := poolStatus{given: p.Status.Allocations, allocations: p.Status.Allocations, edges: len(edges[p.Name])}
-		if decides := v1alpha1.NearestOf(pools, p.Spec.Region); len(p.Spec.Nearest) > 0 && !slices.Equal(p.Spec.Nearest, decides.Spec.Nearest) {
-			status.region, status.decides = p.Spec.Region, decides.Name
-		}
-		desired[p.Name] = status
-	}
+	allocated := map[string][]v1alpha1.AddressAllocation{} // where they changed
 	for _, p := range gateway.Allocate(r.input) {
-		status := desired[p.Name]
-		status.allocations = p.Status.Allocations
-		desired[p.Name] = status
+		allocated[p.Name] = p.Status.Allocations
 	}
-	return desired
+	var reports []condition.Report
+	for p := range pools {
+		status := &condition.PoolReport{Edges: int32(len(edges[p.Name])), Given: p.Status.Allocations, Allocations: p.Status.Allocations}
+		if changed, ok := allocated[p.Name]; ok {
+			status.Allocations = changed
+		}
+		ready := condition.EdgePoolReady()
+		if status.Edges == 0 {
+			ready = condition.EdgePoolNoEdges(p.Name)
+		}
+		if decides := v1alpha1.NearestOf(pools, p.Spec.Region); len(p.Spec.Nearest) > 0 && !slices.Equal(p.Spec.Nearest, decides.Spec.Nearest) {
+			ready = condition.EdgePoolNearestIgnored(ready, p.Spec.Region, decides.Name)
+		}
+		ref := condition.Ref{Kind: condition.EdgePool, Name: nameOf(p), Generation: p.Generation}
+		reports = append(reports, condition.Report{Ref: ref, Conditions: []condition.Condition{ready}, Pool: status})
+	}
+	return reports
 }

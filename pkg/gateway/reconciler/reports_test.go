@@ -35,7 +35,7 @@ func (l *lastReports) programmed() string {
 func TestProgressRunsNoBuild(t *testing.T) {
 	e := &edges{published: map[string]envoy.Resources{}, generation: map[string]uint64{}, connected: 1}
 	reporter := &lastReports{}
-	r := New(Options{Publisher: e, Assigner: e, Reporter: reporter, PoolStatus: NewPoolStatusWriter(nil, nil, nil)})
+	r := New(Options{Publisher: e, Assigner: e, Reporter: reporter, PoolReporter: noReporter{}})
 	in := inputOf(3)
 	r.watchKinds([]watchedKind{{rolledOut: true, list: func(_ context.Context, _ client.Reader, into *gateway.Input) error {
 		*into = in
