@@ -3,6 +3,7 @@ package condition
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
@@ -143,10 +144,13 @@ func andMore(texts []string) string {
 	return fmt.Sprintf("%s and %d more", strings.Join(texts[:maxListed], ", "), len(texts)-maxListed)
 }
 
+// quoted is a list of quoted names, like `"a", "b"`.
+func quoted(names []string) string { return strings.Join(quotedNames(names), ", ") }
+
 func quotedNames(names []string) []string {
-	var q []string
-	for _, n := range names {
-		q = append(q, fmt.Sprintf("%q", n))
+	quoted := make([]string, len(names))
+	for i, name := range names {
+		quoted[i] = strconv.Quote(name)
 	}
-	return q
+	return quoted
 }

@@ -208,12 +208,3 @@ func ListenerOverlappingHostnames(others []string) Condition {
 	return newCondition(gatewayv1.ListenerConditionOverlappingTLSConfig, true, gatewayv1.ListenerReasonOverlappingHostnames,
 		fmt.Sprintf("the hostname overlaps with listeners %s; a client that reuses a connection across them is answered 421", quoted(others)))
 }
-
-// quoted is a list of quoted names, like `"a", "b"`.
-func quoted(names []string) string {
-	marked := make([]string, len(names))
-	for i, name := range names {
-		marked[i] = fmt.Sprintf("%q", name)
-	}
-	return strings.Join(marked, ", ")
-}

@@ -27,46 +27,35 @@ type MemberObjects struct {
 // write exports and their slices there and nowhere else, read the status of
 // exports without writing it, and renew its Lease.
 func Objects(cluster fleet.ClusterName) MemberObjects {
-	labels := map[string]string{v1alpha1.LabelMember: string(cluster)}
-	meta := metav1.ObjectMeta{Namespace: v1alpha1.MemberNamespace(cluster), Name: RoleName, Labels: labels}
 	writes := []string{"get", "list", "watch", "create", "update", "patch", "delete"}
-	return MemberObjects{
-		Namespace: corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: v1alpha1.MemberNamespace(cluster), Labels: labels}},
-		Role: rbacv1.Role{
-			ObjectMeta: meta,
-			Rules: []rbacv1.PolicyRule{
-				{APIGroups: []string{v1alpha1.GroupVersion.Group}, Resources: []string{"memberexports"}, Verbs: writes},
-				{APIGroups: []string{v1alpha1.GroupVersion.Group}, Resources: []string{"memberexports/status"}, Verbs: []string{"get"}},
-				{APIGroups: []string{"discovery.k8s.io"}, Resources: []string{"endpointslices"}, Verbs: writes},
-				// create cannot be limited by name (Kubernetes RBAC, "Referring to resources")
-				{APIGroups: []string{"coordination.k8s.io"}, Resources: []string{"leases"}, Verbs: []string{"create"}},
-				{APIGroups: []string{"coordination.k8s.io"}, Resources: []string{"leases"}, ResourceNames: []string{v1alpha1.AgentLease}, Verbs: []string{"get", "update", "patch"}},
-			},
-		},
-		Binding: rbacv1.RoleBinding{
-			ObjectMeta: meta,
-			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: RoleName},
-			Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: User(cluster)}},
-		},
-	}
+	return newObjects(v1alpha1.MemberNamespace(cluster), map[string]string{v1alpha1.LabelMember: string(cluster)},
+		rbacv1.Subject{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: User(cluster)},
+		rbacv1.PolicyRule{APIGroups: []string{v1alpha1.GroupVersion.Group}, Resources: []string{"memberexports"}, Verbs: writes},
+		rbacv1.PolicyRule{APIGroups: []string{v1alpha1.GroupVersion.Group}, Resources: []string{"memberexports/status"}, Verbs: []string{"get"}},
+		rbacv1.PolicyRule{APIGroups: []string{"discovery.k8s.io"}, Resources: []string{"endpointslices"}, Verbs: writes},
+		// create cannot be limited by name (Kubernetes RBAC, "Referring to resources")
+		rbacv1.PolicyRule{APIGroups: []string{"coordination.k8s.io"}, Resources: []string{"leases"}, Verbs: []string{"create"}},
+		rbacv1.PolicyRule{APIGroups: []string{"coordination.k8s.io"}, Resources: []string{"leases"}, ResourceNames: []string{v1alpha1.AgentLease}, Verbs: []string{"get", "update", "patch"}})
 }
 
 // FleetObjects returns what all members together need: the namespace of the
 // FleetServices and a Role to read them.
 func FleetObjects() MemberObjects {
-	meta := metav1.ObjectMeta{Namespace: v1alpha1.FleetNamespace, Name: RoleName}
+	return newObjects(v1alpha1.FleetNamespace, nil,
+		rbacv1.Subject{APIGroup: rbacv1.GroupName, Kind: rbacv1.GroupKind, Name: v1alpha1.MembersGroup},
+		rbacv1.PolicyRule{APIGroups: []string{v1alpha1.GroupVersion.Group}, Resources: []string{"fleetservices"}, Verbs: []string{"get", "list", "watch"}})
+}
+
+// newObjects is a namespace with a Role for one subject.
+func newObjects(namespace string, labels map[string]string, subject rbacv1.Subject, rules ...rbacv1.PolicyRule) MemberObjects {
+	meta := metav1.ObjectMeta{Namespace: namespace, Name: RoleName, Labels: labels}
 	return MemberObjects{
-		Namespace: corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: v1alpha1.FleetNamespace}},
-		Role: rbacv1.Role{
-			ObjectMeta: meta,
-			Rules: []rbacv1.PolicyRule{
-				{APIGroups: []string{v1alpha1.GroupVersion.Group}, Resources: []string{"fleetservices"}, Verbs: []string{"get", "list", "watch"}},
-			},
-		},
+		Namespace: corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace, Labels: labels}},
+		Role:      rbacv1.Role{ObjectMeta: meta, Rules: rules},
 		Binding: rbacv1.RoleBinding{
 			ObjectMeta: meta,
 			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: RoleName},
-			Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.GroupKind, Name: v1alpha1.MembersGroup}},
+			Subjects:   []rbacv1.Subject{subject},
 		},
 	}
 }
