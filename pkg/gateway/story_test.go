@@ -17,7 +17,6 @@ import (
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/condition"
 	"crossway.dev/crossway/pkg/fleet"
-	"crossway.dev/crossway/pkg/gateway/model"
 )
 
 // Stories: `add` adds YAML objects (an object replaces an earlier one of its name),

@@ -147,16 +147,13 @@ func asYAML(value any) ([]byte, error) {
 	return yaml.Marshal(withoutEmpty(tree))
 }
 
-// withoutEmpty removes null, "" and empty objects from the objects in a tree.
+// withoutEmpty removes null and "" from the objects in a tree.
 func withoutEmpty(tree any) any {
 	switch t := tree.(type) {
 	case map[string]any:
-		maps.DeleteFunc(t, func(name string, value any) bool {
-			t[name] = withoutEmpty(value)
-			return t[name] == nil || t[name] == ""
-		})
-		if len(t) == 0 {
-			return nil
+		maps.DeleteFunc(t, func(_ string, value any) bool { return value == nil || value == "" })
+		for name := range t {
+			t[name] = withoutEmpty(t[name])
 		}
 	case []any:
 		for i := range t {

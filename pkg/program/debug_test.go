@@ -30,7 +30,7 @@ func TestDebugServesDumpsAndProfiles(t *testing.T) {
 		"/debug/":                   "/debug/broken\n/debug/state\n/debug/value\n/debug/pprof/\n",
 		"/debug/state":              "all is well\n",
 		"/debug/broken":             "no state yet\n",
-		"/debug/value":              "List:\n- Name: x\nShares:\n  a: 1\n  b: 0\n",
+		"/debug/value":              "Empty: {}\nList:\n- Name: x\nShares:\n  a: 1\n  b: 0\n",
 		"/debug/pprof/heap?debug=1": "heap profile",
 		"/debug/other":              "404",
 	} {
