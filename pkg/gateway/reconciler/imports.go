@@ -5,7 +5,6 @@ import (
 	"context"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -85,7 +84,7 @@ func exportsByService(members []v1alpha1.MemberCluster, exports []v1alpha1.Membe
 	byService := map[fleet.ServiceName][]countedExport{}
 	for i := range exports {
 		e := &exports[i]
-		cluster, inMember := strings.CutPrefix(e.Namespace, v1alpha1.MemberNamespacePrefix)
+		cluster, inMember := v1alpha1.MemberOfNamespace(e.Namespace)
 		acceptedAt, counts := accepted[cluster]
 		if !inMember || !counts || e.DeletionTimestamp != nil {
 			continue
