@@ -5,7 +5,6 @@ import (
 	"time"
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
-	"google.golang.org/grpc/status"
 
 	"crossway.dev/crossway/pkg/lbsync/server/delta"
 )
@@ -14,42 +13,27 @@ type deltaStream = discovery.AggregatedDiscoveryService_DeltaAggregatedResources
 
 // DeltaAggregatedResources serves one edge. It is called by gRPC.
 func (s *Server) DeltaAggregatedResources(g deltaStream) error {
-	open, err := s.openSession(g.Context(), "ads")
-	if err != nil {
-		return err
-	}
-	defer s.closeSession(open)
-	first, err := g.Recv()
-	if err != nil {
-		return err
-	}
-	edge := Edge{Node: first.GetNode().GetId(), Identity: open.identity, Stream: open.number}
-	st := s.pool(open.identity.Pool).open(edge, s.config.WarmTimeout)
-	// Both goroutines end with the stream's context, which ends when this returns:
-	// a Send to a stuck edge ends in no other way.
-	ended := make(chan error, 2)
-	go func() { ended <- s.receive(g, st, first) }()
-	go func() { ended <- s.send(g, st) }()
-	select {
-	case err = <-ended:
-	case err = <-open.revoked:
-		s.logRejected("ads", err)
-	case <-g.Context().Done():
-		err = status.FromContextError(g.Context().Err()).Err()
-	}
-	return err
+	return s.serve(g.Context(), configuration, func(open *session, ended chan<- error) {
+		go func() { ended <- s.receive(g, open, ended) }()
+	})
 }
 
 // send sends the responses that are due until the stream ends.
-func (s *Server) send(g deltaStream, st *stream) error {
+func (s *Server) send(g deltaStream, open *session, st *stream) error {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
+	stuck := open.endAfter(time.Hour, "edge %q has read nothing for %s", st.edge.Node, sendTimeout)
+	stuck.Stop()
+	defer stuck.Stop()
 	for {
-		st.pool.mu.Lock()
+		st.pool.lock()
 		r, wait := st.state.Next(time.Now())
-		st.pool.mu.Unlock()
+		st.pool.unlock()
 		if r != nil {
-			if err := g.Send(r); err != nil {
+			stuck.Reset(sendTimeout)
+			err := g.Send(r)
+			stuck.Stop()
+			if err != nil {
 				return err
 			}
 			s.countSent(st.edge, r)
@@ -87,54 +71,80 @@ func (s *Server) countSent(edge Edge, r *discovery.DeltaDiscoveryResponse) {
 }
 
 // receive processes requests and notifies the observer, all from this goroutine.
-func (s *Server) receive(g deltaStream, st *stream, r *discovery.DeltaDiscoveryRequest) error {
-	edge, observer := st.edge, s.observer
-	log := s.config.Log.WithValues("node", edge.Node, "pool", edge.Identity.Pool, "zone", edge.Identity.Zone, "stream", edge.Stream)
-	connected := s.metrics.connected.WithLabelValues(edge.Identity.Pool)
-	connected.Inc()
-	log.Info("edge connected")
-	if observer.Connected != nil {
-		observer.Connected(edge)
-	}
-	s.notifyProgress(edge.Identity.Pool)
+// The first request says which edge it is; then responses are sent, too.
+func (s *Server) receive(g deltaStream, open *session, ended chan<- error) error {
+	silent := open.endAfter(firstRequestTimeout, "no request within %s", firstRequestTimeout)
+	defer silent.Stop()
+	var st *stream
 	defer func() {
-		st.pool.close(st)
-		connected.Dec()
-		log.Info("edge disconnected")
-		if observer.Disconnected != nil {
-			observer.Disconnected(edge)
+		if st != nil {
+			s.disconnected(st)
 		}
-		s.notifyProgress(edge.Identity.Pool)
 	}()
 	for {
-		if k, ok := delta.KindOf(r.TypeUrl); ok {
-			s.request(st, k, r)
-		}
-		var err error
-		if r, err = g.Recv(); err != nil {
+		var r discovery.DeltaDiscoveryRequest
+		err := open.next(g, &r, func() error {
+			if st == nil {
+				edge, err := s.name(open, r.GetNode().GetId())
+				if err != nil {
+					return err
+				}
+				silent.Stop()
+				st = s.connected(edge, open)
+				go func() { ended <- s.send(g, open, st) }()
+			}
+			if k, ok := delta.KindOf(r.TypeUrl); ok {
+				s.request(open, st, k, &r)
+			}
+			return nil
+		})
+		if err != nil {
 			return err
 		}
 	}
 }
 
-// request processes one request.
-func (s *Server) request(st *stream, k delta.Kind, r *discovery.DeltaDiscoveryRequest) {
-	// Only this goroutine starts a kind, so this read needs no lock.
-	if s.observer.InitialVersions != nil && !st.state.Started(k) {
-		s.observer.InitialVersions(st.edge, k.TypeURL(), r.InitialResourceVersions)
+func (s *Server) connected(edge Edge, open *session) *stream {
+	s.metrics.connected.WithLabelValues(edge.Identity.Pool).Inc()
+	s.limited(open.pool.quota.log).Info("edge connected", "node", edge.Node, "pool", edge.Identity.Pool, "zone", edge.Identity.Zone, "stream", edge.Stream)
+	if s.observer.Connected != nil {
+		s.observer.Connected(edge)
 	}
-	st.pool.mu.Lock()
-	received := st.state.Receive(k, r)
-	st.pool.mu.Unlock()
-	st.changed.Set()
-	s.report(st.edge, k, received, r)
-	if received.Progress {
-		s.notifyProgress(st.edge.Identity.Pool)
+	return open.pool.open(edge, s.config.WarmTimeout)
+}
+
+func (s *Server) disconnected(st *stream) {
+	edge := st.edge
+	st.pool.close(st)
+	s.metrics.connected.WithLabelValues(edge.Identity.Pool).Dec()
+	s.limited(st.pool.quota.log).Info("edge disconnected", "node", edge.Node, "pool", edge.Identity.Pool, "zone", edge.Identity.Zone, "stream", edge.Stream)
+	if s.observer.Disconnected != nil {
+		s.observer.Disconnected(edge)
 	}
 }
 
+// request processes one request.
+func (s *Server) request(open *session, st *stream, k delta.Kind, r *discovery.DeltaDiscoveryRequest) {
+	// Only this goroutine starts a kind, so this read needs no lock.
+	if s.observer.InitialVersions != nil && !st.state.Started(k) {
+		st.pool.lock()
+		known := st.state.Known(k, r.InitialResourceVersions)
+		st.pool.unlock()
+		s.observer.InitialVersions(st.edge, k.TypeURL(), known)
+	}
+	st.pool.lock()
+	began := time.Now()
+	received := st.state.Receive(k, r)
+	st.pool.changed = st.pool.changed || received.Progress
+	open.spent += time.Since(began)
+	st.pool.unlock()
+	st.changed.Set()
+	s.report(st, k, received, r)
+}
+
 // report counts, logs and passes on what a request changed.
-func (s *Server) report(edge Edge, k delta.Kind, received delta.Received, r *discovery.DeltaDiscoveryRequest) {
+func (s *Server) report(st *stream, k delta.Kind, received delta.Received, r *discovery.DeltaDiscoveryRequest) {
+	edge := st.edge
 	if received.Answer {
 		count := s.metrics.acks
 		if r.ErrorDetail != nil {
@@ -150,8 +160,10 @@ func (s *Server) report(edge Edge, k delta.Kind, received delta.Received, r *dis
 		}
 		log.Info("acked", "node", edge.Node, "type", k.String(), "resources", versions)
 	}
-	if r.ErrorDetail != nil {
-		s.config.Log.Info("edge NACKed a response", "node", edge.Node, "pool", edge.Identity.Pool, "type", k.String(), "message", r.ErrorDetail.Message)
+	if received.Answer && r.ErrorDetail != nil {
+		message := r.ErrorDetail.Message
+		s.limited(st.pool.quota.log).Info("edge NACKed a response", "node", edge.Node, "pool", edge.Identity.Pool, "type", k.String(),
+			"message", message[:min(len(message), maxLoggedMessage)])
 	}
 	if len(received.Acked) > 0 && s.observer.Acked != nil {
 		s.observer.Acked(edge, k.TypeURL(), received.Acked)
@@ -162,3 +174,6 @@ func (s *Server) report(edge Edge, k delta.Kind, received delta.Received, r *dis
 		}
 	}
 }
+
+// maxLoggedMessage bounds what a log line has of an edge's words.
+const maxLoggedMessage = 2048

@@ -91,7 +91,7 @@ func (h *hub) listen(address string) {
 	check(h.t, err)
 	g := server.NewGRPCServer(&tls.Config{Certificates: []tls.Certificate{certificate}, ClientCAs: h.roots()})
 	h.Register(g)
-	listener, err := net.Listen("tcp", address)
+	listener, err := server.Listen(h.t.Context(), address)
 	check(h.t, err)
 	h.address, h.stop = listener.Addr().String(), g.Stop
 	go g.Serve(listener)

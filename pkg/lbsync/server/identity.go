@@ -2,54 +2,166 @@ package server
 
 import (
 	"context"
-	"crypto/x509"
+	"strings"
+	"time"
+	"unicode"
 
+	"github.com/go-logr/logr"
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
 	"crossway.dev/crossway/pkg/registration"
 )
 
+// service is what a stream is for.
+type service string
+
+const (
+	configuration service = "ads"
+	load          service = "load"
+)
+
 // session is one open stream of either service.
 type session struct {
-	identity registration.EdgeIdentity
-	number   uint64
-	// revoked (one place) ends the stream.
-	revoked chan error
+	service    service
+	identity   registration.EdgeIdentity
+	number     uint64
+	connection *edgeConnection
+	pool       *pool
+	// cut (one place) ends the stream.
+	cut chan error
+
+	// Of the goroutine that receives:
+	large int           // requests beyond smallRequest
+	spent time.Duration // on the last request
+}
+
+// end ends the stream, for the first reason that is given.
+func (open *session) end(reason error) {
+	select {
+	case open.cut <- reason:
+	default:
+	}
+}
+
+// endAfter ends the stream after a time, unless the timer is stopped.
+func (open *session) endAfter(d time.Duration, format string, args ...any) *time.Timer {
+	return time.AfterFunc(d, func() { open.end(status.Errorf(codes.DeadlineExceeded, format, args...)) })
+}
+
+// serve opens a session for a stream and runs it. run ends with the stream's
+// context, which ends when serve returns: a Send to a stuck edge ends in no other
+// way.
+func (s *Server) serve(ctx context.Context, what service, run func(open *session, ended chan<- error)) error {
+	open, err := s.openSession(ctx, what)
+	if err != nil {
+		s.reject(ctx, what, err)
+		return err
+	}
+	defer s.closeSession(open)
+	ended := make(chan error, 2)
+	run(open, ended)
+	select {
+	case err = <-ended:
+	case err = <-open.cut:
+		s.reject(ctx, what, err)
+	case <-ctx.Done():
+		err = status.FromContextError(ctx.Err()).Err()
+	}
+	return err
 }
 
 // openSession authenticates and authorizes the caller of a stream. The session is
 // registered before it is authorized, so that Reauthorize misses none.
-func (s *Server) openSession(ctx context.Context, service string) (*session, error) {
-	identity, err := identify(ctx)
+func (s *Server) openSession(ctx context.Context, what service) (*session, error) {
+	identity, connection, err := identify(ctx)
 	if err != nil {
-		s.logRejected(service, err)
 		return nil, err
 	}
 	s.mu.Lock()
 	s.streams++
-	open := &session{identity: identity, number: s.streams, revoked: make(chan error, 1)}
+	open := &session{service: what, identity: identity, number: s.streams, connection: connection, cut: make(chan error, 1)}
 	s.sessions[open] = struct{}{}
 	s.mu.Unlock()
-	if err := s.authorize(identity); err != nil {
+	if err = s.authorize(identity); err == nil {
+		err = s.admit(ctx, open)
+	}
+	if err != nil {
 		s.closeSession(open)
-		s.logRejected(service, err)
 		return nil, err
 	}
 	return open, nil
 }
 
-func (s *Server) closeSession(open *session) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.sessions, open)
+// admit waits until the pool may open another stream.
+func (s *Server) admit(ctx context.Context, open *session) error {
+	p := s.pool(open.identity.Pool)
+	if int(p.sessions.Add(1)) > maxStreams(s.config.MaxEdges) {
+		p.sessions.Add(-1)
+		return status.Errorf(codes.ResourceExhausted, "the edges of pool %q have too many streams", p.name)
+	}
+	open.pool = p
+	ctx, cancel := context.WithTimeout(ctx, streamWait)
+	defer cancel()
+	if p.quota.streams.Wait(ctx) != nil {
+		return status.Errorf(codes.ResourceExhausted, "the edges of pool %q open too many streams", p.name)
+	}
+	return nil
 }
 
-func (s *Server) logRejected(service string, err error) {
-	s.metrics.rejectedStreams.WithLabelValues(service).Inc()
-	s.config.Log.Info("rejected a stream", "service", service, "reason", status.Convert(err).Message())
+// name takes the name that an edge gives itself in its first request. A newer
+// stream of an edge ends the older one of the same service, whose connection may
+// be dead without the hub having noticed yet.
+func (s *Server) name(open *session, node string) (Edge, error) {
+	edge := Edge{Node: node, Identity: open.identity, Stream: open.number}
+	printable := strings.IndexFunc(node, func(r rune) bool { return !unicode.IsPrint(r) }) < 0
+	if node == "" || len(node) > maxNodeLength || !printable {
+		return edge, status.Errorf(codes.InvalidArgument, "node.id: use 1 to %d printable characters", maxNodeLength)
+	}
+	older, err := open.pool.claim(open, edge)
+	if err != nil {
+		return edge, err
+	}
+	if older != nil {
+		older.end(status.Errorf(codes.Aborted, "edge %q of zone %q has a newer stream; every edge needs a node.id of its own", node, edge.Identity.Zone))
+	}
+	return edge, nil
+}
+
+// maxNodeLength is as long as the name of a pod.
+const maxNodeLength = 253
+
+func (s *Server) closeSession(open *session) {
+	s.mu.Lock()
+	delete(s.sessions, open)
+	s.mu.Unlock()
+	if open.pool != nil {
+		open.pool.sessions.Add(-1)
+		open.pool.release(open)
+	}
+}
+
+// reject notes that a stream is rejected, and slows its client down.
+func (s *Server) reject(ctx context.Context, what service, err error) {
+	s.metrics.rejectedStreams.WithLabelValues(string(what)).Inc()
+	s.limited(s.rejections).Info("rejected a stream", "service", what, "reason", status.Convert(err).Message())
+	timer := time.NewTimer(refusalDelay)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+// limited is the log for lines that edges cause.
+func (s *Server) limited(limiter *rate.Limiter) logr.Logger {
+	if limiter.Allow() {
+		return s.config.Log
+	}
+	s.metrics.omittedLines.Inc()
+	return logr.Discard()
 }
 
 // Reauthorize asks Config.Authorize again about every open stream and ends those
@@ -63,39 +175,27 @@ func (s *Server) Reauthorize() {
 	s.mu.Unlock()
 	for _, one := range open {
 		if err := s.authorize(one.identity); err != nil {
-			select {
-			case one.revoked <- err:
-			default:
-			}
+			one.end(err)
 		}
 	}
 }
 
 // identify reads who calls from the client certificate. The node in a stream's
 // messages is never taken for an identity.
-func identify(ctx context.Context) (registration.EdgeIdentity, error) {
-	leaf, err := clientCertificate(ctx)
-	if err != nil {
-		return registration.EdgeIdentity{}, err
-	}
-	id, err := registration.EdgeIdentityOf(leaf)
-	if err != nil {
-		return registration.EdgeIdentity{}, status.Errorf(codes.PermissionDenied, "this certificate is no edge's: %v", err)
-	}
-	return id, nil
-}
-
-// clientCertificate is the verified client certificate of a stream.
-func clientCertificate(ctx context.Context) (*x509.Certificate, error) {
+func identify(ctx context.Context) (registration.EdgeIdentity, *edgeConnection, error) {
 	p, ok := peer.FromContext(ctx)
 	if !ok {
-		return nil, status.Error(codes.Unauthenticated, "no peer")
+		return registration.EdgeIdentity{}, nil, status.Error(codes.Unauthenticated, "no peer")
 	}
-	info, ok := p.AuthInfo.(credentials.TLSInfo)
-	if !ok || len(info.State.VerifiedChains) == 0 {
-		return nil, status.Error(codes.Unauthenticated, "an edge must present a client certificate of the hub's edge CA")
+	auth, ok := p.AuthInfo.(edgeAuth)
+	if !ok || len(auth.State.VerifiedChains) == 0 {
+		return registration.EdgeIdentity{}, nil, status.Error(codes.Unauthenticated, "an edge must present a client certificate of the hub's edge CA")
 	}
-	return info.State.VerifiedChains[0][0], nil
+	id, err := registration.EdgeIdentityOf(auth.State.VerifiedChains[0][0])
+	if err != nil {
+		return id, nil, status.Errorf(codes.PermissionDenied, "this certificate is no edge's: %v", err)
+	}
+	return id, auth.connection, nil
 }
 
 func (s *Server) authorize(id registration.EdgeIdentity) error {

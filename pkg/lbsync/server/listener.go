@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 
 	"github.com/go-logr/logr"
 	"google.golang.org/grpc"
@@ -65,9 +64,9 @@ func (l *Listener) Start(ctx context.Context) error {
 			return nil
 		}
 	}
-	socket, err := (&net.ListenConfig{}).Listen(ctx, "tcp", l.config.Address)
+	socket, err := Listen(ctx, l.config.Address)
 	if err != nil {
-		return fmt.Errorf("serve edges: %w", err)
+		return err
 	}
 	g := NewGRPCServer(l.certificates.config())
 	l.config.Server.Register(g)

@@ -5,7 +5,7 @@ import (
 
 	endpoint "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	loadstats "github.com/envoyproxy/go-control-plane/envoy/service/load_stats/v3"
-	"google.golang.org/grpc/status"
+	"golang.org/x/time/rate"
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
@@ -51,47 +51,44 @@ func (s *Server) loadReporting() loadstats.LoadReportingServiceServer { return l
 
 // StreamLoadStats receives the load reports of one edge. It is called by gRPC.
 func (l loadServer) StreamLoadStats(g loadstats.LoadReportingService_StreamLoadStatsServer) error {
-	open, err := l.openSession(g.Context(), "load")
-	if err != nil {
-		return err
-	}
-	defer l.closeSession(open)
-	ended := make(chan error, 1)
-	go func() { ended <- l.collect(g, open) }()
-	select {
-	case err = <-ended:
-	case err = <-open.revoked:
-		l.logRejected("load", err)
-	case <-g.Context().Done():
-		err = status.FromContextError(g.Context().Err()).Err()
-	}
-	return err
+	return l.serve(g.Context(), load, func(open *session, ended chan<- error) {
+		go func() { ended <- l.collect(g, open) }()
+	})
 }
 
 func (l loadServer) collect(g loadstats.LoadReportingService_StreamLoadStatsServer, open *session) error {
-	first, err := g.Recv()
-	if err != nil {
-		return err
-	}
-	// The load counts for the place in the certificate. The node's locality is not
-	// read, because the edge may choose it.
-	edge := Edge{Node: first.GetNode().GetId(), Identity: open.identity, Stream: open.number}
-	err = g.Send(&loadstats.LoadStatsResponse{
-		SendAllClusters: true, LoadReportingInterval: durationpb.New(l.config.ReportInterval),
-	})
-	if err != nil {
-		return err
-	}
-	// After a reconnect the first message may have counts already.
-	if len(first.ClusterStats) > 0 {
-		l.report(edge, first)
-	}
+	silent := open.endAfter(firstRequestTimeout, "no report within %s", firstRequestTimeout)
+	defer silent.Stop()
+	// More reports than were asked for wait.
+	reports := rate.NewLimiter(rate.Every(l.config.ReportInterval*2/3), 5)
+	var edge Edge
 	for {
-		r, err := g.Recv()
+		var r loadstats.LoadStatsRequest
+		err := open.next(g, &r, func() (err error) {
+			if edge.Stream != 0 {
+				l.report(edge, &r)
+				return nil
+			}
+			// The load counts for the place in the certificate. The node's locality is not
+			// read, because the edge may choose it.
+			if edge, err = l.name(open, r.GetNode().GetId()); err != nil {
+				return err
+			}
+			silent.Stop()
+			// After a reconnect the first message may have counts already.
+			if len(r.ClusterStats) > 0 {
+				l.report(edge, &r)
+			}
+			return g.Send(&loadstats.LoadStatsResponse{
+				SendAllClusters: true, LoadReportingInterval: durationpb.New(l.config.ReportInterval),
+			})
+		})
 		if err != nil {
 			return err
 		}
-		l.report(edge, r)
+		if err := reports.Wait(g.Context()); err != nil {
+			return err
+		}
 	}
 }
 

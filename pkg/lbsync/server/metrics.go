@@ -7,6 +7,7 @@ type metrics struct {
 	pushes, acks, nacks          *prometheus.CounterVec
 	loadReports, rejectedStreams *prometheus.CounterVec
 	pushToAck                    *prometheus.HistogramVec
+	omittedLines                 prometheus.Counter
 }
 
 func newMetrics() metrics {
@@ -21,7 +22,10 @@ func newMetrics() metrics {
 		acks:            counter("crossway_xds_acks_total", "Responses that an edge ACKed, by resource type.", "type"),
 		nacks:           counter("crossway_xds_nacks_total", "Responses that an edge NACKed, by resource type.", "type"),
 		loadReports:     counter("crossway_xds_load_reports_total", "Load reports received, by pool.", "pool"),
-		rejectedStreams: counter("crossway_xds_refused_streams_total", "Streams rejected or ended because of their client certificate, by service.", "service"),
+		rejectedStreams: counter("crossway_xds_refused_streams_total", "Streams rejected, or ended by the hub, by service; the log says why.", "service"),
+		omittedLines: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "crossway_xds_omitted_log_lines_total", Help: "Log lines that edges caused too quickly, and that were not written.",
+		}),
 		pushToAck: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "crossway_xds_push_to_ack_seconds", Help: "Time from sending a response to the edge's answer, by resource type.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16),
@@ -32,5 +36,5 @@ func newMetrics() metrics {
 // Collectors are the server's metrics, for the caller to register.
 func (s *Server) Collectors() []prometheus.Collector {
 	m := s.metrics
-	return []prometheus.Collector{m.connected, m.pushes, m.acks, m.nacks, m.loadReports, m.rejectedStreams, m.pushToAck}
+	return []prometheus.Collector{m.connected, m.pushes, m.acks, m.nacks, m.loadReports, m.rejectedStreams, m.pushToAck, m.omittedLines}
 }

@@ -6,17 +6,36 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"crossway.dev/crossway/pkg/batch"
 	"crossway.dev/crossway/pkg/lbsync/server/delta"
 )
 
-// pool is the state of one pool and its open streams.
+// pool is the state of one pool and its open streams. What an edge sends is
+// processed under mu. Publishers do not wait for it: they leave their changes in
+// published, and whoever has mu takes them over before it does anything else.
 type pool struct {
-	mu      sync.Mutex // guards all below and the state of every stream
+	name     string
+	notify   func(pool string) // that edges changed
+	quota    quota
+	sessions atomic.Int32                // open streams of both services
+	edges    atomic.Pointer[[]EdgeState] // in the order in which their streams were opened
+
+	mu      sync.Mutex // guards all below and the state of every stream; see lock
 	state   *delta.Pool
-	streams map[*stream]struct{}
+	streams map[string]*stream // by edge
+	changed bool               // edges is to be made again
+
+	changesMu sync.Mutex // guards published
+	published []func()   // changes of state
+
+	claimsMu sync.Mutex // guards claims
+	claims   map[claim]*session
 }
 
 // stream is one open ADS stream.
@@ -27,51 +46,139 @@ type stream struct {
 	changed batch.Signal  // there may be a response to send
 }
 
-func newPool() *pool {
-	return &pool{state: delta.NewPool(), streams: map[*stream]struct{}{}}
+// claim names a service for one edge.
+type claim struct {
+	service service
+	edge    string
 }
 
-// setResources returns whether the progress of any edge changed.
-func (p *pool) setResources(snapshot Snapshot) bool {
+// key names an edge among those of its pool.
+func (e Edge) key() string { return e.Identity.Zone + "/" + e.Node }
+
+func newPool(name string, maxEdges int, notify func(string)) *pool {
+	p := &pool{name: name, notify: notify, quota: newQuota(maxEdges), state: delta.NewPool(), streams: map[string]*stream{}, claims: map[claim]*session{}}
+	p.edges.Store(&[]EdgeState{})
+	return p
+}
+
+// lock takes mu, and over what was published.
+func (p *pool) lock() {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	progress := p.state.SetResources(snapshot)
-	p.signalStreams()
-	return progress
+	p.takeOver()
 }
 
-func (p *pool) updateLoadAssignments(changed []Resource, removed []string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.state.UpdateLoadAssignments(changed, removed)
-	p.signalStreams()
-}
-
-func (p *pool) signalStreams() {
-	for s := range p.streams {
-		s.changed.Set()
+// unlock gives mu up. What was published meanwhile is taken over by the next who
+// has mu: this goroutine, if there is no other.
+func (p *pool) unlock() {
+	for {
+		changed := p.changed
+		if p.changed = false; changed {
+			edges := p.edgeStates()
+			p.edges.Store(&edges)
+		}
+		p.mu.Unlock()
+		if changed {
+			p.notify(p.name)
+		}
+		p.changesMu.Lock()
+		left := len(p.published) > 0
+		p.changesMu.Unlock()
+		if !left || !p.mu.TryLock() {
+			return
+		}
+		p.takeOver()
 	}
 }
 
+func (p *pool) takeOver() {
+	p.changesMu.Lock()
+	changes := p.published
+	p.published = nil
+	p.changesMu.Unlock()
+	for _, change := range changes {
+		change()
+	}
+	if len(changes) > 0 {
+		for _, s := range p.streams {
+			s.changed.Set()
+		}
+	}
+}
+
+func (p *pool) publish(change func()) {
+	p.changesMu.Lock()
+	p.published = append(p.published, change)
+	p.changesMu.Unlock()
+	if p.mu.TryLock() {
+		p.takeOver()
+		p.unlock()
+	}
+}
+
+func (p *pool) setResources(snapshot Snapshot) {
+	p.publish(func() {
+		p.state.SetResources(snapshot)
+		p.changed = true // a NACK may be about an older version now
+	})
+}
+
+func (p *pool) updateLoadAssignments(changed []Resource, removed []string) {
+	p.publish(func() { p.state.UpdateLoadAssignments(changed, removed) })
+}
+
+// claim gives a service of an edge to a session, and returns the one that had it.
+func (p *pool) claim(open *session, edge Edge) (older *session, err error) {
+	p.claimsMu.Lock()
+	defer p.claimsMu.Unlock()
+	mine := claim{open.service, edge.key()}
+	older = p.claims[mine]
+	if older == nil {
+		edges := 0
+		for c := range p.claims {
+			if c.service == open.service {
+				edges++
+			}
+		}
+		if edges >= p.quota.maxEdges {
+			return nil, status.Errorf(codes.ResourceExhausted, "pool %q has %d edges already, which is the most that it may have", p.name, edges)
+		}
+	}
+	p.claims[mine] = open
+	return older, nil
+}
+
+// release ends the claim of a session, unless a newer one has it.
+func (p *pool) release(open *session) {
+	p.claimsMu.Lock()
+	defer p.claimsMu.Unlock()
+	maps.DeleteFunc(p.claims, func(_ claim, s *session) bool { return s == open })
+}
+
+// open adds the stream of an edge in place of its older one.
 func (p *pool) open(edge Edge, warmTimeout time.Duration) *stream {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	s := &stream{edge: edge, pool: p, state: p.state.Open(edge.Node, warmTimeout), changed: batch.NewSignal()}
-	p.streams[s] = struct{}{}
+	p.lock()
+	defer p.unlock()
+	if older := p.streams[edge.key()]; older != nil {
+		p.state.Close(older.state)
+	}
+	s := &stream{edge: edge, pool: p, state: p.state.Open(edge.key(), warmTimeout), changed: batch.NewSignal()}
+	p.streams[edge.key()] = s
+	p.changed = true
 	return s
 }
 
 func (p *pool) close(s *stream) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.lock()
+	defer p.unlock()
 	p.state.Close(s.state)
-	delete(p.streams, s)
+	if p.streams[s.edge.key()] == s {
+		delete(p.streams, s.edge.key())
+	}
+	p.changed = true
 }
 
-// edges are in the order in which their streams were opened.
-func (p *pool) edges() []EdgeState {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+// edgeStates copies what each edge has done. mu is held.
+func (p *pool) edgeStates() []EdgeState {
 	states := make([]EdgeState, 0, len(p.streams))
 	for _, s := range p.inOrder() {
 		states = append(states, EdgeState{Edge: s.edge, Progress: s.state.Progress()})
@@ -80,12 +187,12 @@ func (p *pool) edges() []EdgeState {
 }
 
 func (p *pool) inOrder() []*stream {
-	return slices.SortedFunc(maps.Keys(p.streams), func(a, b *stream) int { return cmp.Compare(a.edge.Stream, b.edge.Stream) })
+	return slices.SortedFunc(maps.Values(p.streams), func(a, b *stream) int { return cmp.Compare(a.edge.Stream, b.edge.Stream) })
 }
 
 func (p *pool) describe() string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.lock()
+	defer p.unlock()
 	out := p.state.Describe()
 	for _, s := range p.inOrder() {
 		out += fmt.Sprintf(" edge %s of zone %s, stream %d: %s", s.edge.Node, s.edge.Identity.Zone, s.edge.Stream, s.state.Describe())

@@ -11,6 +11,7 @@ import (
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	loadstats "github.com/envoyproxy/go-control-plane/envoy/service/load_stats/v3"
 	"github.com/go-logr/logr"
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 
 	"crossway.dev/crossway/pkg/registration"
@@ -26,7 +27,9 @@ type Config struct {
 	// WarmTimeout is how long routes and listeners wait for clusters that an edge
 	// does not ACK; 5 s if zero.
 	WarmTimeout time.Duration
-	Log         logr.Logger
+	// MaxEdges is how many edges one pool may have connected; 100 if zero.
+	MaxEdges int
+	Log      logr.Logger
 }
 
 // Server serves configuration to, and receives load reports from, the edges of
@@ -36,6 +39,8 @@ type Server struct {
 	config   Config
 	observer Observer // not changed after Register
 	metrics  metrics
+	// rejections limits the log lines about streams that have no pool yet.
+	rejections *rate.Limiter
 
 	mu       sync.Mutex // guards the rest
 	pools    map[string]*pool
@@ -51,7 +56,11 @@ func New(config Config) *Server {
 	if config.WarmTimeout == 0 {
 		config.WarmTimeout = 5 * time.Second
 	}
-	return &Server{config: config, metrics: newMetrics(), pools: map[string]*pool{}, sessions: map[*session]struct{}{}}
+	if config.MaxEdges == 0 {
+		config.MaxEdges = 100
+	}
+	return &Server{config: config, metrics: newMetrics(), rejections: rate.NewLimiter(logRate, logBurst),
+		pools: map[string]*pool{}, sessions: map[*session]struct{}{}}
 }
 
 // Observe sets who is notified of what edges do. Call it before Register.
@@ -66,16 +75,15 @@ func (s *Server) Register(g *grpc.Server) {
 
 // SetResources replaces everything but the load assignments of a pool. What
 // changed, by version, is sent. Edges get nothing before the first call, so the
-// first one must be complete.
+// first one must be complete. It never waits for edges, nor for what they make the
+// hub do: who uses the pool meanwhile takes over what was published.
 func (s *Server) SetResources(pool string, snapshot Snapshot) {
-	if s.pool(pool).setResources(snapshot) {
-		s.notifyProgress(pool)
-	}
+	s.pool(pool).setResources(snapshot)
 }
 
 // UpdateLoadAssignments adds or changes load assignments of a pool and withdraws
-// others; the rest stays. It costs what changes and never waits for an edge. Edges
-// get no assignment before the first call, so it must be complete, or empty.
+// others; the rest stays. It costs what changes and never waits, as SetResources.
+// Edges get no assignment before the first call, so it must be complete, or empty.
 //
 // A withdrawn assignment keeps its endpoints until the next SetResources: a
 // snapshot that no longer uses it deletes it, one that still does empties it.
@@ -84,8 +92,8 @@ func (s *Server) UpdateLoadAssignments(pool string, changed []Resource, removed 
 }
 
 // Edges is what each connected edge of a pool has done with its snapshots.
-// Observer.Progress says when to ask again.
-func (s *Server) Edges(pool string) []EdgeState { return s.pool(pool).edges() }
+// Observer.Progress says when to ask again. It never waits.
+func (s *Server) Edges(pool string) []EdgeState { return *s.pool(pool).edges.Load() }
 
 // RemovePool deletes what a pool should have. Streams that are still open keep
 // what they have: Config.Authorize and Reauthorize end them.
@@ -100,7 +108,7 @@ func (s *Server) pool(name string) *pool {
 	defer s.mu.Unlock()
 	p := s.pools[name]
 	if p == nil {
-		p = newPool()
+		p = newPool(name, s.config.MaxEdges, s.notifyProgress)
 		s.pools[name] = p
 	}
 	return p

@@ -13,7 +13,7 @@ import (
 // NewGRPCServer is a gRPC server for edges: TLS 1.3, a client certificate of
 // base.ClientCAs is required, and the connection ends when that certificate does.
 // The server's certificates come from base, or from what its GetConfigForClient
-// returns.
+// returns. Serve with a socket of Listen.
 func NewGRPCServer(base *tls.Config, options ...grpc.ServerOption) *grpc.Server {
 	strict := strictTLS(base)
 	if perClient := base.GetConfigForClient; perClient != nil {
@@ -26,14 +26,19 @@ func NewGRPCServer(base *tls.Config, options ...grpc.ServerOption) *grpc.Server 
 		}
 	}
 	return grpc.NewServer(append([]grpc.ServerOption{
-		grpc.Creds(expiringCredentials{credentials.NewTLS(strict)}),
+		grpc.Creds(edgeCredentials{credentials.NewTLS(strict), &connections{pools: map[string]*poolConnections{}}}),
 		// Envoy pings each 5 s. gRPC's default allows one in 5 min and then hangs up.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
-		// An edge whose machine vanished must not count as connected for long.
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 5 * time.Second, Timeout: 3 * time.Second}),
-		// A first request has the versions of everything that the edge has, a load
-		// report has all clusters.
-		grpc.MaxRecvMsgSize(64 << 20),
+		// An edge whose machine vanished must not count as connected for long. Who has no
+		// stream is no edge.
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 5 * time.Second, Timeout: 3 * time.Second, MaxConnectionIdle: time.Minute}),
+		grpc.ConnectionTimeout(5 * time.Second),
+		// An Envoy has two streams, and for a moment those that it has just lost.
+		grpc.MaxConcurrentStreams(8),
+		grpc.MaxHeaderListSize(16 << 10),
+		grpc.MaxRecvMsgSize(maxRequest),
+		grpc.ForceServerCodecV2(newFrameCodec()),
+		grpc.SharedWriteBuffer(true),
 	}, options...)...)
 }
 
@@ -45,15 +50,16 @@ func strictTLS(base *tls.Config) *tls.Config {
 	return strict
 }
 
-// expiringCredentials close a connection when its client certificate expires.
-// Ending the stream alone would not do: the edge would open the next one on the
-// same connection, whose handshake is long over. On a new connection it presents
-// the certificate that it has by then.
-type expiringCredentials struct {
+// edgeCredentials count connections, and close one when its client certificate
+// expires. Ending the stream alone would not do: the edge would open the next one
+// on the same connection, whose handshake is long over. On a new connection it
+// presents the certificate that it has by then.
+type edgeCredentials struct {
 	credentials.TransportCredentials
+	connections *connections
 }
 
-func (e expiringCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+func (e edgeCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	conn, auth, err := e.TransportCredentials.ServerHandshake(raw)
 	if err != nil {
 		return nil, nil, err
@@ -62,22 +68,17 @@ func (e expiringCredentials) ServerHandshake(raw net.Conn) (net.Conn, credential
 	if !ok || len(info.State.PeerCertificates) == 0 {
 		return conn, auth, nil // openSession rejects it
 	}
-	remaining := time.Until(info.State.PeerCertificates[0].NotAfter)
-	return &expiringConn{Conn: conn, expiry: time.AfterFunc(remaining, func() { _ = conn.Close() })}, auth, nil
+	if pending, ok := raw.(*pendingConn); ok {
+		pending.established()
+	}
+	edge, err := e.connections.add(conn, info)
+	if err != nil {
+		return nil, nil, err
+	}
+	return edge, edgeAuth{info, edge}, nil
 }
 
 // Clone belongs to the interface.
-func (e expiringCredentials) Clone() credentials.TransportCredentials {
-	return expiringCredentials{e.TransportCredentials.Clone()}
-}
-
-// expiringConn is a connection that expiry closes.
-type expiringConn struct {
-	net.Conn
-	expiry *time.Timer
-}
-
-func (c *expiringConn) Close() error {
-	c.expiry.Stop()
-	return c.Conn.Close()
+func (e edgeCredentials) Clone() credentials.TransportCredentials {
+	return edgeCredentials{e.TransportCredentials.Clone(), e.connections}
 }

@@ -2,7 +2,6 @@ package delta
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 )
@@ -32,12 +31,28 @@ func (s *Stream) Describe() string {
 		if !sub.started {
 			fmt.Fprintf(&out, "  %s: not requested\n", k)
 		} else if len(sub.inFlight)+len(sub.notApplied)+len(sub.toRemove) > 0 {
-			fmt.Fprintf(&out, "  %s: %d responses in flight, not applied %q, to remove %q\n", k, len(sub.inFlight),
-				slices.Sorted(maps.Keys(sub.notApplied)), slices.Sorted(maps.Keys(sub.toRemove)))
+			fmt.Fprintf(&out, "  %s: %d responses in flight, %d not applied %q, %d to remove %q\n", k, len(sub.inFlight),
+				len(sub.notApplied), some(sub.notApplied), len(sub.toRemove), some(sub.toRemove))
 		}
 	}
-	for _, nack := range s.Progress().Nacks {
+	nacks := s.Progress().Nacks
+	for _, nack := range nacks[:min(len(nacks), maxDescribed)] {
 		fmt.Fprintf(&out, "  NACK of %s %s %s: %s\n", nack.TypeURL, nack.Name, nack.Version, nack.Message)
 	}
 	return out.String()
+}
+
+// maxDescribed bounds the names and NACKs in a description: it is made while the
+// edge waits, and an edge may have asked for any names.
+const maxDescribed = 20
+
+// some are a few names of a set, sorted.
+func some(set map[string]struct{}) (names []string) {
+	for name := range set {
+		if names = append(names, name); len(names) == maxDescribed {
+			break
+		}
+	}
+	slices.Sort(names)
+	return names
 }

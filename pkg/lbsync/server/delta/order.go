@@ -124,7 +124,7 @@ func (s *Stream) nextDue(k Kind) (encoded, *entry) {
 // nextSingle is a response with one resource, or an empty one if one must be sent.
 func (s *Stream) nextSingle(k Kind, now time.Time) *discovery.DeltaDiscoveryResponse {
 	sub := &s.kinds[k]
-	if !s.pool.kinds[k].ready || len(sub.inFlight) >= maxInFlight {
+	if !s.maySend(k) {
 		return nil
 	}
 	r := response{sentAt: now}
@@ -141,7 +141,7 @@ func (s *Stream) nextSingle(k Kind, now time.Time) *discovery.DeltaDiscoveryResp
 // has the removals: an address may move from one listener to another.
 func (s *Stream) nextBatch(k Kind, now time.Time) *discovery.DeltaDiscoveryResponse {
 	sub := &s.kinds[k]
-	if !s.pool.kinds[k].ready || len(sub.inFlight) >= maxInFlight {
+	if !s.maySend(k) {
 		return nil
 	}
 	r := response{sentAt: now}
@@ -195,7 +195,7 @@ func (s *Stream) resendAssignments(r response) {
 
 // nextRemoval is a response that removes what the edge should no longer have.
 func (s *Stream) nextRemoval(k Kind, now time.Time) *discovery.DeltaDiscoveryResponse {
-	if !s.pool.kinds[k].ready || len(s.kinds[k].inFlight) >= maxInFlight {
+	if !s.maySend(k) {
 		return nil
 	}
 	r := response{sentAt: now}
@@ -209,16 +209,21 @@ func (s *Stream) nextRemoval(k Kind, now time.Time) *discovery.DeltaDiscoveryRes
 }
 
 // markRemoved notes that all removals of a kind are being sent, and returns the
-// names.
+// names, sorted.
 func (s *Stream) markRemoved(k Kind, r *response) []string {
-	var removed []string
-	for _, name := range slices.Sorted(maps.Keys(s.kinds[k].toRemove)) {
-		if e := s.kinds[k].entries[name]; e.sent != "" {
+	sub := &s.kinds[k]
+	removed := sub.untracked
+	sub.untracked = nil
+	for !sub.removals.empty() {
+		name := sub.removals.pop()
+		if _, remove := sub.toRemove[name]; remove && sub.entries[name].sent != "" {
+			e := sub.entries[name]
 			e.sent = ""
 			removed = append(removed, name)
 			r.items = append(r.items, item{name: name, entry: e})
 		}
 	}
+	slices.Sort(removed)
 	return removed
 }
 
@@ -226,7 +231,7 @@ func (s *Stream) markRemoved(k Kind, r *response) []string {
 // resource of such a name is sent once it exists.
 func (s *Stream) nextUnknownNames(now time.Time) *discovery.DeltaDiscoveryResponse {
 	for k := range s.kinds {
-		if sub := &s.kinds[k]; len(sub.unknownNames) > 0 && len(sub.inFlight) < maxInFlight {
+		if sub := &s.kinds[k]; len(sub.unknownNames) > 0 && s.maySend(Kind(k)) {
 			mustRespond := sub.mustRespond // this is no answer to a wildcard
 			m := s.message(Kind(k), response{sentAt: now}, nil)
 			m.RemovedResources, sub.mustRespond = slices.Sorted(maps.Keys(sub.unknownNames)), mustRespond
@@ -244,6 +249,7 @@ func (s *Stream) message(k Kind, r response, list []*discovery.Resource) *discov
 	sub := &s.kinds[k]
 	sub.mustRespond = false
 	sub.inFlight[nonce] = r
+	sub.unanswered += r.size()
 	return &discovery.DeltaDiscoveryResponse{
 		SystemVersionInfo: strconv.FormatUint(s.pool.generation, 10),
 		TypeUrl:           typeURLs[k], Nonce: nonce, Resources: list,

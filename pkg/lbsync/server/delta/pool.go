@@ -1,7 +1,6 @@
 package delta
 
 import (
-	"maps"
 	"slices"
 
 	endpoint "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
@@ -18,8 +17,9 @@ type Pool struct {
 	streams         map[*Stream]struct{}
 	// nacks are those of closed streams, by node: an Envoy that reconnects would
 	// ACK a bad secret when it is sent again. The next stream of the node replaces
-	// them when it closes.
-	nacks map[string]map[resourceKey]Nack
+	// them when it closes. remembered is how many they are.
+	nacks      map[string]map[resourceKey]Nack
+	remembered int
 }
 
 // desiredKind is what a pool's edges should have of one kind. Until ready it is
@@ -82,8 +82,8 @@ type resourceKey struct {
 	name string
 }
 
-// maxRememberedNodes bounds Pool.nacks: a node is a label that an edge chooses.
-const maxRememberedNodes = 1024
+// maxRememberedNacks bounds Pool.nacks: a node is a label that an edge chooses.
+const maxRememberedNacks = 8192
 
 // NewPool makes a Pool whose resources are not known yet.
 func NewPool() *Pool {
@@ -144,6 +144,14 @@ func (p *Pool) updateUsed() (added []string) {
 	p.used = used
 	slices.Sort(added)
 	return slices.Compact(added)
+}
+
+// names is how many resources there are.
+func (p *Pool) names() (n int) {
+	for k := range p.kinds {
+		n += len(p.kinds[k].resources)
+	}
+	return n
 }
 
 // desired is the resource that edges should have under a name. They should have
@@ -221,34 +229,44 @@ func (p *Pool) UpdateLoadAssignments(changed []Resource, removed []string) {
 	}
 }
 
-// Close ends a stream. Its NACKs are kept for the next stream of the same process.
+// Close ends a stream; it may be called twice. Its NACKs are kept for the next
+// stream of the same process.
 func (p *Pool) Close(s *Stream) {
+	if _, open := p.streams[s]; !open {
+		return
+	}
 	delete(p.streams, s)
+	p.forgetNacks(s.node)
 	nacks := s.currentNacks()
-	if len(nacks) == 0 {
-		delete(p.nacks, s.node)
+	if len(nacks) == 0 || len(nacks) > maxRememberedNacks {
 		return
 	}
 	for node := range p.nacks {
-		if len(p.nacks) < maxRememberedNodes {
+		if p.remembered+len(nacks) <= maxRememberedNacks {
 			break
 		}
-		delete(p.nacks, node)
+		p.forgetNacks(node)
 	}
 	p.nacks[s.node] = nacks
+	p.remembered += len(nacks)
 }
 
-// earlierNacks are the NACKs of a stream's node on its other streams. One of them
-// may be broken without the hub having noticed yet.
-func (p *Pool) earlierNacks(s *Stream) map[resourceKey]Nack {
-	nacks := maps.Clone(p.nacks[s.node])
-	for other := range p.streams {
-		if other != s && other.node == s.node {
-			if nacks == nil {
-				nacks = map[resourceKey]Nack{}
-			}
-			maps.Copy(nacks, other.currentNacks())
-		}
-	}
-	return nacks
+func (p *Pool) forgetNacks(node string) {
+	p.remembered -= len(p.nacks[node])
+	delete(p.nacks, node)
 }
+
+// spareNames is how many names that do not exist each stream may remember: some
+// that an edge still has, or has asked for too early. The streams share them, so
+// that invented names of many nodes cost no more than those of one.
+func (p *Pool) spareNames() int { return max(minSpareNames, maxSpareNames/max(1, len(p.streams))) }
+
+const (
+	minSpareNames, maxSpareNames = 1000, 20_000
+	// maxNameLength is longer than any name that is made for a resource: a
+	// Gateway's namespace, name and port, its chain and its host.
+	maxNameLength = 1024
+	// maxVersionLength is longer than the version of a load assignment of some
+	// hundred clusters, and maxOldVersionLength than that of any other resource.
+	maxVersionLength, maxOldVersionLength = 16 << 10, 256
+)

@@ -7,6 +7,8 @@ type queue struct {
 	queued map[string]struct{}
 }
 
+func newQueue() queue { return queue{queued: map[string]struct{}{}} }
+
 func (q *queue) empty() bool { return q.head == len(q.names) }
 
 func (q *queue) add(name string) {

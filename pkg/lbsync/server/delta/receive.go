@@ -48,6 +48,7 @@ func (s *Stream) answer(k Kind, nonce string, nack *status.Status) Received {
 		return Received{}
 	}
 	delete(s.kinds[k].inFlight, nonce)
+	s.kinds[k].unanswered -= r.size()
 	received := Received{Answer: true, SentAt: r.sentAt}
 	bad, unclear := r.blamed(nack)
 	for _, i := range r.items {
@@ -81,7 +82,7 @@ func (s *Stream) acked(k Kind, i item) {
 
 // nackedItem notes a NACK. What the edge applied before stays in force.
 func (s *Stream) nackedItem(k Kind, i item, message string) Nack {
-	i.entry.nack = Nack{TypeURL: typeURLs[k], Name: i.name, Version: i.version, Message: message}
+	i.entry.nack = Nack{TypeURL: typeURLs[k], Name: i.name, Version: i.version, Message: s.shortened(message)}
 	i.entry.sendAlone = false
 	s.nacked[resourceKey{k, i.name}] = struct{}{}
 	if i.entry.sent == i.version {
@@ -139,6 +140,23 @@ func blames(message, name string) bool {
 	}
 }
 
+// shortened cuts a NACK's message to a length that may be kept. What is left of a
+// long one still has Envoy's reason, and mostly the value that it rejects.
+func (s *Stream) shortened(message string) string {
+	limit := maxMessageLength
+	if len(s.nacked) > maxLongMessages {
+		limit = minMessageLength
+	}
+	if len(message) > limit {
+		message = strings.Clone(strings.ToValidUTF8(message[:limit], ""))
+	}
+	return message
+}
+
+// Lengths of the messages of NACKs. A Stream that has maxLongMessages of them
+// keeps only the beginning of further ones.
+const maxMessageLength, minMessageLength, maxLongMessages = 16 << 10, 512, 16
+
 // takeOverNacks takes over the NACKs that the same process sent on an earlier
 // stream. A process that has nothing is a new one and starts without them.
 func (s *Stream) takeOverNacks(k Kind) {
@@ -152,7 +170,7 @@ func (s *Stream) takeOverNacks(k Kind) {
 	if !s.reconnected {
 		return
 	}
-	for key, nack := range s.pool.earlierNacks(s) {
+	for key, nack := range s.pool.nacks[s.node] {
 		if key.kind != k {
 			continue
 		}

@@ -46,7 +46,14 @@ type subscription struct {
 	// for assignments). toRemove are those that it has and should not have (always
 	// empty for kinds subscribed to by name, which Envoy drops by itself).
 	notApplied, toRemove map[string]struct{}
-	inFlight             map[string]response
+	// removals are those of toRemove that were not sent yet. untracked are names
+	// beyond what a Stream remembers, which the edge said that it has: they are
+	// sent once as removed, and forgotten.
+	removals  queue
+	untracked []string
+	inFlight  map[string]response
+	// unanswered counts the resources of the responses in inFlight.
+	unanswered int
 }
 
 // entry is one resource on one edge. A version is empty where there is none.
@@ -70,15 +77,25 @@ type response struct {
 	items  []item
 }
 
+// size counts an empty response as one resource.
+func (r response) size() int { return max(1, len(r.items)) }
+
 // item is a resource in a response. A removal has no version.
 type item struct {
 	name, version string
 	entry         *entry
 }
 
-// maxInFlight bounds the unanswered responses of a kind. An edge that is so far
-// behind is stuck, and gets the newest of everything once it reads again.
-const maxInFlight = 1024
+// maxInFlight bounds the unanswered resources of a kind, and maxBatches the
+// unanswered batches beyond that. An edge that is so far behind is stuck, and gets
+// the newest of everything once it reads again.
+const maxInFlight, maxBatches = 1024, 4
+
+// maySend says whether a response of a kind may be sent now.
+func (s *Stream) maySend(k Kind) bool {
+	sub := &s.kinds[k]
+	return s.pool.kinds[k].ready && (sub.unanswered < maxInFlight || len(sub.inFlight) < maxBatches)
+}
 
 // Open adds a stream of an edge. node is the label that the edge gives itself.
 // Routes and listeners wait at most warmTimeout for clusters to warm.
@@ -86,8 +103,8 @@ func (p *Pool) Open(node string, warmTimeout time.Duration) *Stream {
 	s := &Stream{pool: p, node: node, warmTimeout: warmTimeout, nacked: map[resourceKey]struct{}{}}
 	for k := range s.kinds {
 		s.kinds[k] = subscription{
-			entries: map[string]*entry{}, queue: queue{queued: map[string]struct{}{}}, unknownNames: map[string]struct{}{},
-			notApplied: map[string]struct{}{}, toRemove: map[string]struct{}{}, inFlight: map[string]response{},
+			entries: map[string]*entry{}, queue: newQueue(), unknownNames: map[string]struct{}{},
+			notApplied: map[string]struct{}{}, toRemove: map[string]struct{}{}, removals: newQueue(), inFlight: map[string]response{},
 		}
 	}
 	p.streams[s] = struct{}{}
@@ -96,6 +113,19 @@ func (p *Pool) Open(node string, warmTimeout time.Duration) *Stream {
 
 // Started says whether the edge has sent its first request of a kind.
 func (s *Stream) Started(k Kind) bool { return s.kinds[k].started }
+
+// Known are those of an edge's versions whose resources exist: what the rest of
+// the hub may remember.
+func (s *Stream) Known(k Kind, versions map[string]string) map[string]string {
+	exist := s.pool.kinds[k].resources
+	known := make(map[string]string, min(len(versions), len(exist)))
+	for name, version := range versions {
+		if _, exists := exist[name]; exists && len(version) <= maxVersionLength {
+			known[name] = version
+		}
+	}
+	return known
+}
 
 // Progress is what the edge has done with its pool's snapshots.
 func (s *Stream) Progress() Progress {
@@ -130,6 +160,9 @@ func (s *Stream) reconcile(k Kind, name string) {
 	}
 	remove := k.wildcard() && !desired && (e.sent != "" || e.applied != "")
 	setMember(sub.toRemove, name, remove)
+	if remove && e.sent != "" {
+		sub.removals.add(name)
+	}
 	switch {
 	case desired && sub.due(e, want.version()):
 		sub.queue.add(name)
@@ -172,11 +205,10 @@ func (s *Stream) reconcileAll(k Kind) {
 func (s *Stream) subscribe(k Kind, r *discovery.DeltaDiscoveryRequest) {
 	sub := &s.kinds[k]
 	first := !sub.started
+	wasWildcard := sub.wildcard
 	if first {
 		sub.started = true
-		for name, version := range r.InitialResourceVersions {
-			sub.entries[name] = &entry{sent: version, applied: version}
-		}
+		s.takeOverVersions(k, r.InitialResourceVersions)
 		if k.wildcard() && len(r.ResourceNamesSubscribe) == 0 {
 			sub.wildcard, sub.mustRespond = true, true
 		}
@@ -186,10 +218,9 @@ func (s *Stream) subscribe(k Kind, r *discovery.DeltaDiscoveryRequest) {
 			sub.wildcard, sub.mustRespond = true, true
 			continue
 		}
-		e := sub.entries[name]
+		e := s.entryOf(k, name)
 		if e == nil {
-			e = &entry{}
-			sub.entries[name] = e
+			continue
 		}
 		e.subscribed = true
 		// A repeated subscription must be answered, even if it was before.
@@ -202,16 +233,66 @@ func (s *Stream) subscribe(k Kind, r *discovery.DeltaDiscoveryRequest) {
 	}
 	if first {
 		s.takeOverNacks(k)
+	}
+	if first || sub.wildcard && !wasWildcard { // once, however often the request says "*"
 		s.reconcileAll(k)
 		return
 	}
 	for _, name := range r.ResourceNamesSubscribe {
-		if name == "*" {
-			s.reconcileAll(k)
-			continue
+		if name != "*" {
+			s.reconcile(k, name)
 		}
-		s.reconcile(k, name)
 	}
+}
+
+// takeOverVersions notes what the edge had before this stream.
+func (s *Stream) takeOverVersions(k Kind, versions map[string]string) {
+	for name, version := range versions {
+		e := s.entryOf(k, name)
+		switch {
+		case e == nil && k.wildcard():
+			s.kinds[k].untracked = append(s.kinds[k].untracked, name)
+		case e != nil:
+			version = s.shortVersion(k, name, version)
+			e.sent, e.applied = version, version
+		}
+	}
+}
+
+// shortVersion is a version that an edge had, or, if it is long and not the current
+// one, a stand-in that equals no version.
+func (s *Stream) shortVersion(k Kind, name, version string) string {
+	if current := s.pool.kinds[k].resources[name].version(); version == current {
+		return current // which costs nothing to remember
+	}
+	if len(version) > maxOldVersionLength {
+		return "?"
+	}
+	return version
+}
+
+// entryOf returns the entry of a name and makes it if need be. It is nil for a
+// name that is not remembered: names that exist always are, others up to a number.
+func (s *Stream) entryOf(k Kind, name string) *entry {
+	sub := &s.kinds[k]
+	e := sub.entries[name]
+	if e != nil {
+		return e
+	}
+	if _, exists := s.pool.kinds[k].resources[name]; !exists && (len(name) > maxNameLength || s.names() >= s.pool.names()+s.pool.spareNames()) {
+		return nil
+	}
+	e = &entry{}
+	sub.entries[name] = e
+	return e
+}
+
+// names is how many names the Stream remembers.
+func (s *Stream) names() (n int) {
+	for k := range s.kinds {
+		n += len(s.kinds[k].entries)
+	}
+	return n
 }
 
 func (s *Stream) unsubscribe(k Kind, name string) {

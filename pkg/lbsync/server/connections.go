@@ -1,0 +1,264 @@
+package server
+
+import (
+	"container/list"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+	"google.golang.org/grpc/credentials"
+
+	"crossway.dev/crossway/pkg/registration"
+)
+
+// Limits of connections that have not presented an edge's certificate yet. The
+// oldest makes room for a new one: a handshake takes an edge a few round trips, and
+// who holds sockets open holds the oldest.
+const (
+	maxPending, maxPendingOfSource = 1024, 64
+	// acceptRate is how many connections per second a source may open, acceptBurst how
+	// many at once. A handshake costs the hub some tenths of a millisecond.
+	acceptRate, acceptBurst = 100, 1000
+	maxSources              = 4096
+)
+
+// Listen returns a socket for NewGRPCServer that bounds the connections without an
+// edge's certificate, in all and by source.
+func Listen(ctx context.Context, address string) (net.Listener, error) {
+	socket, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("serve edges: %w", err)
+	}
+	return &pendingListener{Listener: socket, rates: map[netip.Prefix]*rate.Limiter{}, count: map[netip.Prefix]int{}}, nil
+}
+
+type pendingListener struct {
+	net.Listener
+
+	mu      sync.Mutex // guards the rest
+	pending list.List  // of *pendingConn, oldest first
+	count   map[netip.Prefix]int
+	rates   map[netip.Prefix]*rate.Limiter
+}
+
+// pendingConn is a connection until its handshake is done.
+type pendingConn struct {
+	net.Conn
+	source   netip.Prefix
+	listener *pendingListener
+	place    *list.Element // nil: not pending any more
+}
+
+// Accept implements net.Listener.
+func (l *pendingListener) Accept() (net.Conn, error) {
+	for {
+		conn, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		c := &pendingConn{Conn: conn, source: sourceOf(conn.RemoteAddr()), listener: l}
+		evicted, ok := l.add(c)
+		if evicted != nil {
+			_ = evicted.Conn.Close()
+		}
+		if ok {
+			return c, nil
+		}
+		_ = conn.Close()
+	}
+}
+
+// sourceOf is the address of a client; of IPv6 the network that one machine has.
+func sourceOf(address net.Addr) netip.Prefix {
+	ap, err := netip.ParseAddrPort(address.String())
+	if err != nil {
+		return netip.Prefix{}
+	}
+	ip := ap.Addr().Unmap().WithZone("")
+	bits := 64
+	if ip.Is4() {
+		bits = 32
+	}
+	prefix, _ := ip.Prefix(bits) // the length is right
+	return prefix
+}
+
+// add makes room for a connection; false if its source opens too many.
+func (l *pendingListener) add(c *pendingConn) (evicted *pendingConn, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	limiter := l.rates[c.source]
+	if limiter == nil {
+		if len(l.rates) >= maxSources {
+			clear(l.rates)
+		}
+		limiter = rate.NewLimiter(acceptRate, acceptBurst)
+		l.rates[c.source] = limiter
+	}
+	if !limiter.Allow() {
+		return nil, false
+	}
+	oldest := l.pending.Front()
+	if l.count[c.source] >= maxPendingOfSource {
+		for oldest.Value.(*pendingConn).source != c.source {
+			oldest = oldest.Next()
+		}
+	} else if l.pending.Len() < maxPending {
+		oldest = nil
+	}
+	if oldest != nil {
+		evicted = oldest.Value.(*pendingConn)
+		l.remove(evicted)
+	}
+	c.place = l.pending.PushBack(c)
+	l.count[c.source]++
+	return evicted, true
+}
+
+// remove ends the waiting of a connection. l.mu is held.
+func (l *pendingListener) remove(c *pendingConn) {
+	if c.place == nil {
+		return
+	}
+	l.pending.Remove(c.place)
+	c.place = nil
+	if l.count[c.source]--; l.count[c.source] == 0 {
+		delete(l.count, c.source)
+	}
+}
+
+// established says that the handshake is done.
+func (c *pendingConn) established() {
+	c.listener.mu.Lock()
+	defer c.listener.mu.Unlock()
+	c.listener.remove(c)
+}
+
+// Close implements net.Conn.
+func (c *pendingConn) Close() error {
+	c.established()
+	return c.Conn.Close()
+}
+
+// Limits of the connections of one pool.
+const (
+	// maxConnections: an Envoy has one, or two for a moment, and maybe one that is dead.
+	maxConnections = 512
+	// maxUnfinished is how many bytes of requests that are not complete yet, or not
+	// processed, the connections of a pool may have together. When there are more,
+	// a connection that sends and has more than maxUnfinishedOfOne is closed.
+	maxUnfinished, maxUnfinishedOfOne = 128 << 20, 2 << 20
+	// overheadRate is how many bytes per second count as no part of a request: frames
+	// of HTTP/2 that keep the connection alive.
+	overheadRate = 1 << 10
+)
+
+var (
+	errTooManyConnections = errors.New("the edges of this pool have too many connections")
+	errUnfinished         = errors.New("the edges of this pool have sent too many requests that are not complete")
+)
+
+// connections are those with an edge's certificate.
+type connections struct {
+	mu    sync.Mutex
+	pools map[string]*poolConnections
+}
+
+// poolConnections are the connections of one pool, and what is unfinished on them.
+type poolConnections struct{ open, unfinished int }
+
+// edgeConnection is a connection whose handshake is done. It is closed when its
+// client certificate expires.
+type edgeConnection struct {
+	net.Conn
+	pool string
+	all  *connections
+
+	// Guarded by all.mu:
+	expiry     *time.Timer
+	unfinished int
+	changedAt  time.Time
+	closed     bool
+}
+
+// edgeAuth is the result of a handshake.
+type edgeAuth struct {
+	credentials.TLSInfo
+	connection *edgeConnection
+}
+
+func (a *connections) add(conn net.Conn, info credentials.TLSInfo) (*edgeConnection, error) {
+	leaf := info.State.PeerCertificates[0]
+	id, _ := registration.EdgeIdentityOf(leaf) // without one all streams are rejected
+	c := &edgeConnection{Conn: conn, pool: id.Pool, all: a, changedAt: time.Now()}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	pool := a.pools[c.pool]
+	if pool == nil {
+		pool = &poolConnections{}
+		a.pools[c.pool] = pool
+	}
+	if pool.open >= maxConnections {
+		return nil, errTooManyConnections
+	}
+	pool.open++
+	c.expiry = time.AfterFunc(time.Until(leaf.NotAfter), func() { _ = c.Close() })
+	return c, nil
+}
+
+// Read implements net.Conn.
+func (c *edgeConnection) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if n > 0 && !c.received(n) {
+		return 0, errUnfinished
+	}
+	return n, err
+}
+
+func (c *edgeConnection) received(n int) bool {
+	c.all.mu.Lock()
+	defer c.all.mu.Unlock()
+	if c.closed {
+		return false
+	}
+	now := time.Now()
+	c.count(n - min(c.unfinished, int(now.Sub(c.changedAt).Seconds()*overheadRate)))
+	c.changedAt = now
+	return c.unfinished <= maxUnfinishedOfOne || c.all.pools[c.pool].unfinished <= maxUnfinished
+}
+
+// finished says that a request of this size was processed.
+func (c *edgeConnection) finished(size int) {
+	c.all.mu.Lock()
+	defer c.all.mu.Unlock()
+	if !c.closed {
+		c.count(-min(size+size/512, c.unfinished))
+	}
+}
+
+// count adds to what is unfinished. all.mu is held.
+func (c *edgeConnection) count(n int) {
+	c.unfinished += n
+	c.all.pools[c.pool].unfinished += n
+}
+
+// Close implements net.Conn.
+func (c *edgeConnection) Close() error {
+	c.all.mu.Lock()
+	if !c.closed {
+		c.closed = true
+		c.expiry.Stop()
+		pool := c.all.pools[c.pool]
+		pool.unfinished -= c.unfinished
+		if pool.open--; pool.open == 0 {
+			delete(c.all.pools, c.pool)
+		}
+	}
+	c.all.mu.Unlock()
+	return c.Conn.Close()
+}
