@@ -32,7 +32,7 @@ type snapshots struct {
 func (p snapshots) Publish(s rollout.Snapshot) {
 	r := s.Resources
 	p.xds.SetResources(s.Pool, server.Snapshot{Generation: s.Generation, Clusters: onWire(r.Clusters), Secrets: onWire(r.Secrets),
-		Listeners: onWire(r.Listeners), Routes: onWire(r.Routes), ScopedRoutes: onWire(r.ScopedRoutes)})
+		Listeners: onWire(r.Listeners), Routes: onWire(r.Routes)})
 }
 
 func (p snapshots) Progress(pool string) []rollout.EdgeProgress {

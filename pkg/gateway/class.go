@@ -12,6 +12,7 @@ import (
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/condition"
 	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/gateway/model"
 )
 
 // supportedVersion is the prefix of the supported Gateway API releases.
@@ -121,6 +122,18 @@ func (b *build) parametersAt(group, kind string, name fleet.ObjectName) (v1alpha
 		return spec, fmt.Sprintf("GatewayParameters %q: scope Regional needs a region, and scope Global has none", name)
 	}
 	return spec, ""
+}
+
+// clientSettings are what parameters say of clients, or nothing.
+func clientSettings(c *v1alpha1.ClientSettings) model.ClientSettings {
+	if c == nil {
+		return model.ClientSettings{}
+	}
+	settings := model.ClientSettings{TrustedHops: uint32(max(c.TrustedHops, 0)), ProxyProtocol: c.ProxyProtocol}
+	if c.IdleTimeout != nil {
+		settings.IdleTimeout = c.IdleTimeout.Duration
+	}
+	return settings
 }
 
 // servedBy says whether the edges of a pool serve Gateways with these parameters.

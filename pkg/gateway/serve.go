@@ -29,7 +29,7 @@ func (b *build) serve(p *gatewayState) {
 		if slices.ContainsFunc(listeners, func(l *listener) bool { return l.protocol != protocol }) {
 			continue // a port has one protocol, and a conflict has no winner
 		}
-		served := model.Listener{Gateway: p.name, Port: port, Protocol: protocol, Addresses: p.addresses}
+		served := model.Listener{Gateway: p.name, Port: port, Protocol: protocol, Addresses: p.addresses, Clients: clientSettings(p.parameters.Clients)}
 		if protocol == model.HTTP {
 			served.Chains = []model.Chain{b.plainChain(p.name, listeners)}
 		} else {
@@ -41,7 +41,9 @@ func (b *build) serve(p *gatewayState) {
 
 // plainChain merges all HTTP listeners of a port.
 func (b *build) plainChain(gateway fleet.ObjectName, listeners []*listener) model.Chain {
-	chain := model.Chain{Name: string(listeners[0].spec.Name)}
+	// Envoy closes the connections of a chain whose name changes, so the name
+	// depends on none of the listeners.
+	chain := model.Chain{Name: "http"}
 	owners, hosts := ownersOf(listeners), map[string][]*route{}
 	for _, l := range listeners {
 		collectHosts(l, owners, hosts)

@@ -1,11 +1,13 @@
 package lbsync
 
 import (
+	"fmt"
 	"maps"
 	"net/netip"
 	"reflect"
 	"slices"
 
+	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/gateway/model"
 )
 
@@ -16,13 +18,26 @@ type PoolRef struct{ Pool, Region string }
 type Program struct {
 	Listeners   []Listener         // in the model's order
 	Assignments []model.Assignment // that the listeners use, in the model's order
-	Secrets     []model.Secret     // that the listeners use, in the model's order
+	Secrets     []Secret           // of the listeners' chains, in their order
 }
 
 // Listener is a model's listener at the one address that it has in the pool.
 type Listener struct {
 	model.Listener
 	Address netip.Addr
+}
+
+// Secret is a certificate of one chain, under a name that does not say which Secret object it comes from. So a chain that
+// gets another certificate stays the same chain to Envoy, and keeps its connections.
+type Secret struct {
+	model.Secret
+	Name    string           // SecretName
+	Gateway fleet.ObjectName // that the chain belongs to
+}
+
+// SecretName names the nth certificate of a chain.
+func SecretName(l *model.Listener, chain string, n int) string {
+	return fmt.Sprintf("%s/%d/%s/%d", l.Gateway, l.Port, chain, n)
 }
 
 // ProgramFor selects from a model what a pool serves: the listeners that have an address in the pool, and of the
@@ -53,10 +68,10 @@ func UseAlike(a, b []Listener) bool {
 		return model.SameSlice(a.Rules, b.Rules) || maps.Equal(uses(a), uses(b))
 	}
 	chains := func(a, b model.Chain) bool {
-		return slices.Equal(a.Secrets, b.Secrets) && slices.EqualFunc(a.Hosts, b.Hosts, hosts) && reflect.DeepEqual(a.TCP, b.TCP)
+		return a.Name == b.Name && slices.Equal(a.Secrets, b.Secrets) && slices.EqualFunc(a.Hosts, b.Hosts, hosts) && reflect.DeepEqual(a.TCP, b.TCP)
 	}
 	return slices.EqualFunc(a, b, func(a, b Listener) bool {
-		return slices.EqualFunc(a.Chains, b.Chains, chains) && reflect.DeepEqual(a.UDP, b.UDP)
+		return a.Gateway == b.Gateway && a.Port == b.Port && slices.EqualFunc(a.Chains, b.Chains, chains) && reflect.DeepEqual(a.UDP, b.UDP)
 	})
 }
 
@@ -68,15 +83,21 @@ func uses(h model.VirtualHost) map[string]bool {
 	return assignments
 }
 
-// used are the assignments and secrets that listeners of a model use, in the model's order.
-func used(m model.Model, listeners []Listener) (using []model.Assignment, certificates []model.Secret) {
-	assignments, secrets := make(map[string]bool, len(m.Assignments)), map[string]bool{}
-	for _, l := range listeners {
+// used are the assignments that listeners of a model use, in the model's order, and the certificates of their chains.
+func used(m model.Model, listeners []Listener) (using []model.Assignment, certificates []Secret) {
+	assignments, secrets := make(map[string]bool, len(m.Assignments)), make(map[string]model.Secret, len(m.Secrets))
+	for _, s := range m.Secrets {
+		secrets[s.Name] = s
+	}
+	for i := range listeners {
+		l := &listeners[i]
 		useL4(assignments, l.UDP)
 		for _, c := range l.Chains {
 			useL4(assignments, c.TCP)
-			for _, name := range c.Secrets {
-				secrets[name] = true
+			for n, name := range c.Secrets {
+				if s, found := secrets[name]; found {
+					certificates = append(certificates, Secret{Secret: s, Name: SecretName(&l.Listener, c.Name, n), Gateway: l.Gateway})
+				}
 			}
 			for _, h := range c.Hosts {
 				for _, rule := range h.Rules {
@@ -88,11 +109,6 @@ func used(m model.Model, listeners []Listener) (using []model.Assignment, certif
 	for _, a := range m.Assignments {
 		if assignments[a.Key] {
 			using = append(using, a)
-		}
-	}
-	for _, s := range m.Secrets {
-		if secrets[s.Name] {
-			certificates = append(certificates, s)
 		}
 	}
 	return using, certificates

@@ -34,9 +34,18 @@ type Listener struct {
 	Port      uint16
 	Protocol  Protocol
 	Addresses []Address // by Pool; empty while none is allocated
-	Chains    []Chain   // HTTP: exactly one, without ServerName and TLS. HTTPS: one per listener hostname. UDP: none
+	Clients   ClientSettings
+	Chains    []Chain // HTTP: exactly one, without ServerName and TLS. HTTPS: one per listener hostname. UDP: none
 	// UDP forwards the datagrams of a UDP port. lbsync/envoy has no proxy for it yet.
 	UDP *L4Forward
+}
+
+// ClientSettings are what the owner of a Gateway says of its clients. A change
+// closes the connections of all of them.
+type ClientSettings struct {
+	TrustedHops   uint32        // proxies in front that add to X-Forwarded-For
+	ProxyProtocol bool          // connections begin with a PROXY header
+	IdleTimeout   time.Duration // of a connection without a request; 0: the default
 }
 
 // Address is the Gateway's address in one EdgePool.
@@ -50,7 +59,7 @@ type Address struct {
 // it rejects all connections.
 type Chain struct {
 	// Name is unique within the listener: the name of the Gateway API listener. An
-	// HTTP chain merges all listeners of the port and has the name of the first.
+	// HTTP chain merges all listeners of the port and has the name "http".
 	Name string
 	// ServerName is the SNI that selects the chain: exact, "*.example.com", or
 	// empty for any. Always empty in an HTTP chain.

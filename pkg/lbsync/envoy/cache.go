@@ -9,12 +9,12 @@ import (
 	"crossway.dev/crossway/pkg/lbsync"
 )
 
-// Cache keeps the resources of listeners, and of each host of large chains, so that one changed route costs one
-// RouteConfiguration. The result of Translate is the same as without a Cache, and shares memory with the last result
-// where it is equal. The zero value is empty.
+// Cache keeps the resources of listeners, so that one changed route costs the translation of one list of rules. The result
+// of Translate is the same as without a Cache, and shares memory with the last result where it is equal. The zero value is
+// empty.
 type Cache struct {
 	listeners map[listenerKey]*cachedListener
-	chains    map[string]*cachedChain // by the name of its RouteConfiguration
+	chains    map[string]*chainRoutes // by the name of the RouteConfiguration
 }
 
 // listenerKey is a listener at one address: each pool has it at an address of its own.
@@ -25,18 +25,9 @@ type listenerKey struct {
 
 // cachedListener is the Listener resource of a listener. Its hosts have no influence on it.
 type cachedListener struct {
-	source    lbsync.Listener // without hosts
-	scoped    []bool          // by chain: scopable
+	source    lbsync.Listener // without what routes need alone
 	resources Resources
 	used      bool // since the last Sweep
-}
-
-// cachedChain is what the hosts of a chain (never none) were translated to.
-type cachedChain struct {
-	hosts     []model.VirtualHost
-	byHost    []*Resources // of each host; nil for one that needs no scope
-	resources Resources    // of all hosts
-	used      bool         // since the last Sweep
 }
 
 // Sweep drops the listeners and chains that no call of Translate has used since the last Sweep.
@@ -55,18 +46,18 @@ func (c *Cache) Sweep() {
 	}
 }
 
-// listener returns a Listener resource: the cached one unless something other than the rules of its hosts changed.
-func (c *Cache) listener(l lbsync.Listener, scoped []bool) Resources {
+// listener returns a Listener resource: the cached one unless something other than hosts changed.
+func (c *Cache) listener(l lbsync.Listener) Resources {
 	at, source := listenerKey{ListenerName(&l.Listener), l.Address}, l
 	source.Chains = slices.Clone(l.Chains)
 	for i := range source.Chains {
-		source.Chains[i].Hosts = nil
+		source.Chains[i].Hosts, source.Chains[i].Misdirected = nil, nil
 	}
 	cached := c.listeners[at]
-	if cached == nil || !slices.Equal(cached.scoped, scoped) || !reflect.DeepEqual(cached.source, source) {
+	if cached == nil || !reflect.DeepEqual(cached.source, source) {
 		var t translator
-		t.withoutRoutes(l, scoped)
-		cached = &cachedListener{source: source, scoped: scoped, resources: t.out}
+		t.withoutRoutes(l)
+		cached = &cachedListener{source: source, resources: t.out}
 		if c.listeners == nil {
 			c.listeners = map[listenerKey]*cachedListener{}
 		}
@@ -76,76 +67,20 @@ func (c *Cache) listener(l lbsync.Listener, scoped []bool) Resources {
 	return cached.resources
 }
 
-// chain returns the RouteConfigurations and scopes of a chain's hosts. The chain's name has the port and implies the
-// protocol, so all pools share it. Few hosts change from one call to the next: the same slice is not compared again.
-func (c *Cache) chain(l lbsync.Listener, name string, hosts []model.VirtualHost) Resources {
+// routes returns the RouteConfiguration of a chain. All pools share it: its name has the port and implies the protocol.
+func (c *Cache) routes(l lbsync.Listener, chain model.Chain) Resources {
+	name := routesName(l, chain)
 	last := c.chains[name]
 	if last == nil {
-		last = &cachedChain{}
+		last = &chainRoutes{}
 	}
-	if model.SameSlice(last.hosts, hosts) {
-		last.used = true
-		return last.resources
-	}
-	next := last.replaceChanged(l, name, hosts)
-	if next == nil {
-		next = last.rebuild(l, name, hosts)
-	}
-	next.used = true
-	if c.chains == nil {
-		c.chains = map[string]*cachedChain{}
-	}
-	c.chains[name] = next
-	return next.resources
-}
-
-// replaceChanged returns the chain with its changed hosts translated again. It returns nil if the hostnames differ or if
-// Envoy would refuse any part. Scopes do not depend on a host's rules.
-func (c *cachedChain) replaceChanged(l lbsync.Listener, name string, hosts []model.VirtualHost) *cachedChain {
-	sameName := func(a, b model.VirtualHost) bool { return a.Hostname == b.Hostname }
-	if len(c.resources.Faults) > 0 || !slices.EqualFunc(c.hosts, hosts, sameName) {
-		return nil
-	}
-	next := &cachedChain{hosts: hosts, byHost: slices.Clone(c.byHost), resources: c.resources}
-	next.resources.Routes = slices.Clone(c.resources.Routes)
-	at := 0 // in resources.Routes
-	for i, h := range hosts {
-		if c.byHost[i] == nil {
-			continue
+	if last.name != name || !model.SameSlice(last.hosts, chain.Hosts) || !slices.Equal(last.misdirected, chain.Misdirected) {
+		last = last.next(l, name, chain)
+		if c.chains == nil {
+			c.chains = map[string]*chainRoutes{}
 		}
-		if !sameHost(c.hosts[i], h) {
-			next.byHost[i] = translateHost(l, name, h)
-			if len(next.byHost[i].Faults) > 0 {
-				return nil
-			}
-			next.resources.Routes[at] = next.byHost[i].Routes[0]
-		}
-		at++
+		c.chains[name] = last
 	}
-	return next
-}
-
-// rebuild returns the chain with these hosts; a host that did not change keeps its resources.
-func (c *cachedChain) rebuild(l lbsync.Listener, name string, hosts []model.VirtualHost) *cachedChain {
-	before := make(map[string]int, len(c.hosts))
-	for i, h := range c.hosts {
-		before[h.Hostname] = i
-	}
-	next := &cachedChain{hosts: hosts, byHost: make([]*Resources, len(hosts))}
-	for i, h := range hosts {
-		if isWildcard(h.Hostname) { // it has no rules, and so needs no scope
-			continue
-		}
-		if k, ok := before[h.Hostname]; ok && sameHost(c.hosts[k], h) {
-			next.byHost[i] = c.byHost[k]
-		} else {
-			next.byHost[i] = translateHost(l, name, h)
-		}
-		next.resources.Append(*next.byHost[i])
-	}
-	return next
-}
-
-func sameHost(a, b model.VirtualHost) bool {
-	return a.Hostname == b.Hostname && (model.SameSlice(a.Rules, b.Rules) || reflect.DeepEqual(a.Rules, b.Rules))
+	last.used = true
+	return last.resources
 }

@@ -189,11 +189,11 @@ func TestABadRuleSpoilsItselfAlone(t *testing.T) {
 	}
 }
 
-// What is wrong inside a chain's TLS context, an Any in the Listener, closes that chain alone.
+// What is wrong inside a filter of a chain, an Any in the Listener, closes that chain alone.
 func TestABadChainIsClosed(t *testing.T) {
 	l := httpListener(443)
 	l.Protocol = model.HTTPS
-	l.Chains = []model.Chain{{Name: "good", ServerName: "a.example", Secrets: []string{"infra/a"}}, {Name: "bad", ServerName: "b.example", Secrets: []string{""}}}
+	l.Chains = []model.Chain{{Name: "good", ServerName: "a.example", Secrets: []string{"infra/a"}}, {Name: "bad", ServerName: "b.example", Secrets: []string{"infra/b"}, TCP: &model.L4Forward{Targets: []model.L4Target{{Assignment: "a"}, {Assignment: "b"}}}}}
 	r := envoy.Translate(lbsync.Program{Listeners: []lbsync.Listener{l}})
 	if len(r.Listeners) != 1 || len(r.Faults) != 1 || r.Faults[0].Part != "bad" {
 		t.Fatalf("%d listeners, %v", len(r.Listeners), r.Faults)
@@ -238,7 +238,7 @@ func TestCacheChangesNothing(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var cache envoy.Cache
 		hosts := large(60).Listeners[0].Chains[0].Hosts
-		if rapid.Bool().Draw(t, "a host without scope") {
+		if rapid.Bool().Draw(t, "a host without rules") {
 			hosts = append([]model.VirtualHost{{Hostname: "*"}}, hosts...)
 		}
 		var all, wanted []envoy.Resources
@@ -274,8 +274,8 @@ func otherHosts(t *rapid.T, hosts []model.VirtualHost) []model.VirtualHost {
 		rule := model.Rule{Match: prefix("/" + rapid.StringMatching("[a-c]").Draw(t, "path")), Redirect: &model.Redirect{StatusCode: 301, Hostname: "b"}}
 		how := rapid.IntRange(0, 9).Draw(t, "how")
 		switch {
-		case how == 9: // on "*", no host can have a scope
-			hosts[k].Rules = []model.Rule{rule}
+		case how == 9: // no hostname, to Envoy
+			hosts[k].Hostname = "a\nb"
 		case hosts[k].Hostname == "*":
 			hosts[k].Rules = nil
 		case how == 8 || how == 6:
@@ -299,7 +299,7 @@ func otherHosts(t *rapid.T, hosts []model.VirtualHost) []model.VirtualHost {
 }
 
 func versions(r envoy.Resources) (out []string) {
-	for _, kind := range [][]envoy.Resource{r.Listeners, r.Routes, r.ScopedRoutes, r.Clusters, r.Secrets} {
+	for _, kind := range [][]envoy.Resource{r.Listeners, r.Routes, r.Clusters, r.Secrets} {
 		for _, one := range kind {
 			out = append(out, one.TypeURL+" "+one.Name+" "+one.Version)
 		}
@@ -308,35 +308,6 @@ func versions(r envoy.Resources) (out []string) {
 		out = append(out, fault.String())
 	}
 	return out
-}
-
-// Which chains are served host by host: large ones in which no wildcard host has rules.
-func TestWhichChainsAreScoped(t *testing.T) {
-	rules := []model.Rule{{Match: prefix("/"), Forward: to("a")}}
-	for _, c := range []struct {
-		why   string
-		alter func(*model.Chain)
-		want  int
-	}{
-		{"exact hosts", func(*model.Chain) {}, 60},
-		{"an empty wildcard is as good as none", func(c *model.Chain) { c.Hosts = append(c.Hosts, model.VirtualHost{Hostname: "*.example"}) }, 60},
-		{"a wildcard with rules", func(c *model.Chain) {
-			c.Hosts = append(c.Hosts, model.VirtualHost{Hostname: "*.example", Rules: rules})
-		}, 0},
-		{"everything else is misdirected", func(c *model.Chain) { c.Misdirected = []string{"*"} }, 0},
-		{"one name is misdirected", func(c *model.Chain) { c.Misdirected = []string{"b.example"} }, 61},
-		{"few hosts", func(c *model.Chain) { c.Hosts = c.Hosts[:10] }, 0},
-	} {
-		p := large(60)
-		c.alter(&p.Listeners[0].Chains[0])
-		r := envoy.Translate(p)
-		if len(r.ScopedRoutes) != c.want || len(r.Faults) > 0 {
-			t.Errorf("%s: %d scopes, %v", c.why, len(r.ScopedRoutes), r.Faults)
-		}
-		if c.want == 0 && len(r.Routes) != 1 {
-			t.Errorf("%s: %d route configurations", c.why, len(r.Routes))
-		}
-	}
 }
 
 func TestProgramForAPlace(t *testing.T) {
@@ -362,7 +333,7 @@ func TestProgramForAPlace(t *testing.T) {
 	for _, s := range p.Secrets {
 		got += " " + s.Name
 	}
-	if want := "1 infra/mine 198.18.0.1 a a-mirror infra/mine"; got != want {
+	if want := "1 infra/mine 198.18.0.1 a a-mirror infra/mine/80/c/0"; got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
 }

@@ -164,7 +164,6 @@ func (e *edge) apply(p lbsync.Program, assignments ...lbsync.LoadAssignment) {
 	}
 	listeners := set(types.Listener, resources.Listeners)
 	routes := set(types.Route, resources.Routes)
-	set(types.ScopedRoute, resources.ScopedRoutes)
 	set(types.Cluster, resources.Clusters)
 	set(types.Secret, resources.Secrets)
 	set(types.Endpoint, loads)

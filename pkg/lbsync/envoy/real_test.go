@@ -148,7 +148,7 @@ func TestTLSOnARealEnvoy(t *testing.T) {
 		{Name: "broken", ServerName: "broken.example", Reject: true},
 		{Name: "bare", ServerName: "bare.example", Hosts: host("bare.example")},
 	}
-	e.apply(lbsync.Program{Listeners: []lbsync.Listener{l}, Assignments: []model.Assignment{blue}, Secrets: []model.Secret{a, b}}, load)
+	e.apply(lbsync.Program{Listeners: []lbsync.Listener{l}, Assignments: []model.Assignment{blue}, Secrets: certificatesOf(l, a, b)}, load)
 	for _, c := range []struct{ sni, host, want string }{
 		{"a.example", "a.example", "a.example: 200"},
 		{"a.example", "b.example", "a.example: 421"},
@@ -162,46 +162,6 @@ func TestTLSOnARealEnvoy(t *testing.T) {
 			if got := askTLS(port, c.sni, c.host, version); got != c.want {
 				t.Errorf("%s to SNI %s, host %s: %s, want %s", version, c.sni, c.host, got, c.want)
 			}
-		}
-	}
-}
-
-// Many hosts: a RouteConfiguration each, found by name whatever its spelling.
-func TestScopedRoutesOnARealEnvoy(t *testing.T) {
-	e := startEdge(t)
-	blue, load := serve("blue", backend(t, "blue"))
-	green, greenLoad := serve("green", backend(t, "green"))
-	var hosts []model.VirtualHost
-	for k := range 60 {
-		hosts = append(hosts, model.VirtualHost{Hostname: fmt.Sprintf("h%d.example", k), Rules: []model.Rule{{Match: prefix("/"), Forward: to("blue")}}})
-	}
-	hosts = append(hosts, model.VirtualHost{Hostname: "*.example"})
-	port, other := freePort(t), freePort(t)
-	l := httpListener(port, hosts...)
-	l.Chains[0].Misdirected = []string{"elsewhere.example"}
-	second := httpListener(other, slices.Clone(hosts)...)
-	for k := range second.Chains[0].Hosts {
-		second.Chains[0].Hosts[k].Rules = []model.Rule{{Match: prefix("/"), Forward: to("green")}}
-	}
-	second.Chains[0].Hosts = second.Chains[0].Hosts[:60]
-	e.apply(lbsync.Program{Listeners: []lbsync.Listener{l, second}, Assignments: []model.Assignment{blue, green}}, load, greenLoad)
-	for _, c := range []struct {
-		port               uint16
-		host, header, want string
-	}{
-		{port, "h7.example", "", "200 blue GET / host=h7.example"},
-		{port, "H7.Example:99", "", "200 blue GET / host=H7.Example:99"},
-		{port, "h7.example.", "", "200 blue GET / host=h7.example"},
-		{port, "h7.example.:80", "", "200 blue GET / host=h7.example:80"},
-		{port, "h99.example", "", "404 "},
-		{port, "h99.example", "x-crossway-scope: infra/shared/" + fmt.Sprint(port) + "/h7.example", "404 "},
-		{port, "h7.example", "x-crossway-scope: rubbish", "200 blue GET / host=h7.example"},
-		{port, "elsewhere.example:1", "", "421 "},
-		{port, "[::1]:80", "", "404 "},
-		{other, "h7.example", "", "200 green GET / host=h7.example"},
-	} {
-		if got := ask(t, c.port, "GET", c.host, "/", c.header); got != c.want {
-			t.Errorf("%s: %s, want %s", c.host, got, c.want)
 		}
 	}
 }
@@ -220,6 +180,17 @@ func askTLS(port uint16, sni, host, version string) string {
 	}
 	defer response.Body.Close()
 	return fmt.Sprintf("%s: %d", response.TLS.PeerCertificates[0].DNSNames[0], response.StatusCode)
+}
+
+// certificatesOf are the certificates of a listener's chains.
+func certificatesOf(l lbsync.Listener, all ...model.Secret) (secrets []lbsync.Secret) {
+	for _, c := range l.Chains {
+		for n, name := range c.Secrets {
+			k := slices.IndexFunc(all, func(s model.Secret) bool { return s.Name == name })
+			secrets = append(secrets, lbsync.Secret{Secret: all[k], Name: lbsync.SecretName(&l.Listener, c.Name, n), Gateway: l.Gateway})
+		}
+	}
+	return secrets
 }
 
 func certificate(t *testing.T, host string) model.Secret {

@@ -9,6 +9,7 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
+	proxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/proxy_protocol/v3"
 	inspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
 	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	hostsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
@@ -28,14 +29,14 @@ type Resource struct {
 	Name    string
 	Version string
 	Body    *anypb.Any
-	// Sources are the objects that the resource was made of, each once: a Gateway and its Secrets (Listener), a Gateway and
-	// routes (RouteConfiguration, scope), a route (Cluster), a Secret. Resources may share the slice; nobody changes it.
+	// Sources are the objects that the resource was made of, each once: a Gateway (Listener), a Gateway and routes
+	// (RouteConfiguration), a route (Cluster), a Secret and its Gateway. Resources may share the slice; nobody changes it.
 	Sources []fleet.ObjectRef
 }
 
 // Resources are all resources of a pool's edges except load assignments.
 type Resources struct {
-	Listeners, Routes, ScopedRoutes, Clusters, Secrets []Resource
+	Listeners, Routes, Clusters, Secrets []Resource
 	// Faults are the parts that Envoy would refuse. There should be none, because gateway.Build rejects them with a
 	// condition. A part that Build overlooked is answered 500 or closed; log it.
 	Faults []Fault
@@ -45,7 +46,6 @@ type Resources struct {
 func (r *Resources) Append(more Resources) {
 	extend(&r.Listeners, more.Listeners)
 	extend(&r.Routes, more.Routes)
-	extend(&r.ScopedRoutes, more.ScopedRoutes)
 	extend(&r.Clusters, more.Clusters)
 	extend(&r.Secrets, more.Secrets)
 	extend(&r.Faults, more.Faults)
@@ -84,7 +84,7 @@ func (c *Cache) Translate(p lbsync.Program) Resources {
 		t.add(&t.out.Clusters, a.Key, cluster(a), []fleet.ObjectRef{a.Route})
 	}
 	for _, s := range p.Secrets {
-		t.add(&t.out.Secrets, s.Name, secret(s), []fleet.ObjectRef{secretRef(s.Name)})
+		t.add(&t.out.Secrets, s.Name, secret(s), []fleet.ObjectRef{gatewayRef(s.Gateway), secretRef(s.Secret.Name)})
 	}
 	return t.out
 }
@@ -144,16 +144,18 @@ func packed(message proto.Message) *anypb.Any {
 
 // Messages that are the same in every resource. They are packed once and validated by a test. Nobody may change them.
 var (
-	routerFilter   = packed(&routerv3.Router{SuppressEnvoyHeaders: true})
-	tlsInspector   = packed(&inspectorv3.TlsInspector{})
-	stdoutLog      = packed(accessLog())
-	previousHosts  = packed(&hostsv3.PreviousHostsPredicate{})
-	http1Upstream  = packed(protocol(model.Assignment{Protocol: model.HTTP1}))
-	http2Upstream  = packed(protocol(model.Assignment{Protocol: model.H2C}))
-	rejectingProxy = packed(&tcpv3.TcpProxy{StatPrefix: "reject", ClusterSpecifier: &tcpv3.TcpProxy_Cluster{Cluster: missingCluster}})
+	routerFilter     = packed(&routerv3.Router{SuppressEnvoyHeaders: true})
+	tlsInspector     = packed(&inspectorv3.TlsInspector{})
+	stdoutLog        = packed(accessLog())
+	previousHosts    = packed(&hostsv3.PreviousHostsPredicate{})
+	http1Upstream    = packed(protocol(model.Assignment{Protocol: model.HTTP1}))
+	http2Upstream    = packed(protocol(model.Assignment{Protocol: model.H2C}))
+	untrustedHeaders = packed(withoutProxyHeaders())
+	proxyProtocol    = packed(&proxyv3.ProxyProtocol{})
+	rejectingProxy   = packed(&tcpv3.TcpProxy{StatPrefix: "reject", ClusterSpecifier: &tcpv3.TcpProxy_Cluster{Cluster: missingCluster}})
 
 	constants = map[*anypb.Any]bool{routerFilter: true, tlsInspector: true, stdoutLog: true, previousHosts: true,
-		http1Upstream: true, http2Upstream: true, rejectingProxy: true}
+		http1Upstream: true, http2Upstream: true, untrustedHeaders: true, proxyProtocol: true, rejectingProxy: true}
 )
 
 // initialFetchTimeout bounds how long a listener or a cluster waits for the resources that it refers to. With Envoy's

@@ -17,20 +17,6 @@ import (
 	"crossway.dev/crossway/pkg/lbsync"
 )
 
-// routes adds the RouteConfiguration of a chain. Routes are never inside the Listener, because open connections would
-// keep the old ones.
-func (t *translator) routes(l lbsync.Listener, c model.Chain) {
-	name := routesName(l, c)
-	out := &routev3.RouteConfiguration{Name: name, IgnorePortInHostMatching: true}
-	for _, h := range c.Hosts {
-		out.VirtualHosts = append(out.VirtualHosts, t.host(l, name, h))
-	}
-	if m := misdirected(c); m != nil {
-		out.VirtualHosts = append(out.VirtualHosts, m)
-	}
-	t.add(&t.out.Routes, name, out, routeSources(l, c.Hosts))
-}
-
 // misdirected answers 421 for hostnames that other chains of the port serve.
 func misdirected(c model.Chain) *routev3.VirtualHost {
 	var domains []string
@@ -48,20 +34,21 @@ func misdirected(c model.Chain) *routev3.VirtualHost {
 		Action: respond(model.Respond{StatusCode: 421})}}}
 }
 
-func (t *translator) host(l lbsync.Listener, resource string, h model.VirtualHost) *routev3.VirtualHost {
-	out := &routev3.VirtualHost{Name: h.Hostname, Domains: []string{h.Hostname}}
-	for _, rule := range h.Rules {
+// virtualHostRoutes are the Envoy routes of a host's rules. They do not depend on the hostname: hosts of equal rules share
+// them.
+func virtualHostRoutes(l lbsync.Listener, rules []model.Rule) (routes []*routev3.Route, faults []Fault) {
+	for _, rule := range rules {
 		for _, route := range routesFor(l, rule) {
 			if err := validateRoute(rule, route); err != nil {
-				t.out.Faults = append(t.out.Faults, Fault{TypeURL: resourcev3.RouteType, Name: resource, Part: route.GetName(), Message: err.Error()})
+				faults = append(faults, Fault{TypeURL: resourcev3.RouteType, Part: route.GetName(), Message: err.Error()})
 				if route = answering500(route); validate(route) != nil {
 					continue // not even the match is valid
 				}
 			}
-			out.Routes = append(out.Routes, route)
+			routes = append(routes, route)
 		}
 	}
-	return out
+	return routes, faults
 }
 
 // answering500 replaces a route that Envoy would refuse: it keeps the match and answers 500, so that no request falls

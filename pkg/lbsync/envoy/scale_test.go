@@ -119,7 +119,7 @@ func served(all []envoy.Resource) (out []server.Resource) {
 
 func snapshot(n uint64, r envoy.Resources) server.Snapshot {
 	return server.Snapshot{Generation: n, Clusters: served(r.Clusters), Secrets: served(r.Secrets), Listeners: served(r.Listeners),
-		Routes: served(r.Routes), ScopedRoutes: served(r.ScopedRoutes)}
+		Routes: served(r.Routes)}
 }
 
 // routeChanges gives the times from a changed route to its ACK, for a Gateway of 1000 hosts, and the time that a fresh
@@ -181,13 +181,8 @@ func routeChanges(t *testing.T, extra ...model.VirtualHost) (cold time.Duration,
 	return cold, changes
 }
 
-// One changed route of a Gateway with 1000 hosts is one small resource to Envoy; with one RouteConfiguration for all
-// of them, which a wildcard host needs, it is a rebuild of everything.
+// What one changed route of a Gateway with 1000 hosts costs an Envoy, which builds the whole RouteConfiguration again.
 func TestOneRouteOfManyIsCheapForEnvoy(t *testing.T) {
-	cold, scoped := routeChanges(t)
-	coldPlain, plain := routeChanges(t, model.VirtualHost{Hostname: "*.example", Rules: []model.Rule{{Match: prefix("/"), Respond: &model.Respond{StatusCode: 200}}}})
-	t.Logf("scoped: cold %v, p50 %v, p90 %v; plain: cold %v, p50 %v, p90 %v", cold, scoped[15], scoped[27], coldPlain, plain[15], plain[27])
-	if scoped[15] > plain[15]/2 {
-		t.Errorf("a change takes %v with scopes, %v without", scoped[15], plain[15])
-	}
+	cold, changes := routeChanges(t)
+	t.Logf("cold %v, p50 %v, p90 %v", cold, changes[15], changes[27])
 }

@@ -14,8 +14,8 @@ const (
 	SecretKind  fleet.Kind = "Secret"
 )
 
-func gatewayRef(l lbsync.Listener) fleet.ObjectRef {
-	return fleet.ObjectRef{Kind: GatewayKind, Name: l.Gateway}
+func gatewayRef(name fleet.ObjectName) fleet.ObjectRef {
+	return fleet.ObjectRef{Kind: GatewayKind, Name: name}
 }
 
 // secretRef refers to the Secret of a model.Secret's name, "namespace/name".
@@ -24,31 +24,25 @@ func secretRef(name string) fleet.ObjectRef {
 	return fleet.ObjectRef{Kind: SecretKind, Name: fleet.ObjectName{Namespace: namespace, Name: name}}
 }
 
-// listenerSources are the Gateway, the Secrets and the TCP routes of a listener.
+// listenerSources are the Gateway and the TCP routes of a listener.
 func listenerSources(l lbsync.Listener) []fleet.ObjectRef {
-	sources := []fleet.ObjectRef{gatewayRef(l)}
+	sources := []fleet.ObjectRef{gatewayRef(l.Gateway)}
 	for _, c := range l.Chains {
 		if c.TCP != nil {
 			sources = append(sources, c.TCP.Origin.Route)
-		}
-		for _, name := range c.Secrets {
-			sources = append(sources, secretRef(name))
 		}
 	}
 	return unique(sources)
 }
 
-// routeSources are the Gateway and the routes of some hosts, in the order of their rules.
-func routeSources(l lbsync.Listener, hosts []model.VirtualHost) []fleet.ObjectRef {
-	sources := []fleet.ObjectRef{gatewayRef(l)}
-	for _, h := range hosts {
-		for i := range h.Rules {
-			if route := h.Rules[i].Origin.Route; route != sources[len(sources)-1] { // rules of one route mostly follow each other
-				sources = append(sources, route)
-			}
+// appendRoutes adds the routes of some rules, in their order. Rules of one route mostly follow each other.
+func appendRoutes(sources []fleet.ObjectRef, rules []model.Rule) []fleet.ObjectRef {
+	for i := range rules {
+		if route := rules[i].Origin.Route; len(sources) == 0 || route != sources[len(sources)-1] {
+			sources = append(sources, route)
 		}
 	}
-	return unique(sources)
+	return sources
 }
 
 // unique removes all but the first of equal references.

@@ -1,7 +1,6 @@
 package envoy_test
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -14,7 +13,7 @@ import (
 
 // sourcesOf gives the sources of each resource, like "Cluster shop/a/1: HTTPRoute shop/a".
 func sourcesOf(r envoy.Resources) (lines []string) {
-	for _, list := range [][]envoy.Resource{r.Listeners, r.Routes, r.ScopedRoutes, r.Clusters, r.Secrets} {
+	for _, list := range [][]envoy.Resource{r.Listeners, r.Routes, r.Clusters, r.Secrets} {
 		for _, resource := range list {
 			line := resource.TypeURL[strings.LastIndexByte(resource.TypeURL, '.')+1:] + " " + resource.Name + ":"
 			for _, ref := range resource.Sources {
@@ -26,8 +25,7 @@ func sourcesOf(r envoy.Resources) (lines []string) {
 	return lines
 }
 
-// Every resource names the objects that it was made of: its own host's routes where routes are scoped by host, all of
-// the chain's otherwise, each once.
+// Every resource names the objects that it was made of, each once.
 func TestSources(t *testing.T) {
 	rule := func(name string, generation int64) model.Rule {
 		return model.Rule{Origin: model.Origin{Route: routeNamed(name), Generation: generation}, Match: prefix("/"), Forward: to("shop/" + name + "/1")}
@@ -35,33 +33,19 @@ func TestSources(t *testing.T) {
 	l := httpListener(443, model.VirtualHost{Hostname: "a.example", Rules: []model.Rule{rule("a", 1), rule("a", 1), rule("both", 2), rule("a", 1)}},
 		model.VirtualHost{Hostname: "b.example", Rules: []model.Rule{rule("b", 1), rule("both", 2)}})
 	l.Protocol, l.Chains[0].Secrets, l.Chains[0].Misdirected = model.HTTPS, []string{"infra/cert"}, []string{"c.example"}
-	program := lbsync.Program{Listeners: []lbsync.Listener{l}, Secrets: []model.Secret{{Name: "infra/cert", Certificate: []byte("c"), PrivateKey: []byte("k")}},
+	program := lbsync.Program{Listeners: []lbsync.Listener{l},
+		Secrets: []lbsync.Secret{{Name: "infra/shared/443/http/0", Gateway: l.Gateway, Secret: model.Secret{Name: "infra/cert", Certificate: []byte("c"), PrivateKey: []byte("k")}}},
 		Assignments: []model.Assignment{{Key: "shop/a/1", Route: routeNamed("a")}}}
 	name := envoy.ListenerName(&l.Listener)
 	chain, gateway := name+"/"+l.Chains[0].Name, "Gateway "+l.Gateway.String()
 	want := []string{
-		"Listener " + name + ": " + gateway + " Secret infra/cert",
+		"Listener " + name + ": " + gateway,
 		"RouteConfiguration " + chain + ": " + gateway + " HTTPRoute shop/a HTTPRoute shop/both HTTPRoute shop/b",
 		"Cluster shop/a/1: HTTPRoute shop/a",
-		"Secret infra/cert: Secret infra/cert",
+		"Secret infra/shared/443/http/0: " + gateway + " Secret infra/cert",
 	}
 	if got := sourcesOf(envoy.Translate(program)); !slices.Equal(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
-	}
-
-	for i := range 60 {
-		l.Chains[0].Hosts = append(l.Chains[0].Hosts, model.VirtualHost{Hostname: fmt.Sprintf("h%d.example", i), Rules: []model.Rule{rule("h", 1)}})
-	}
-	got := sourcesOf(envoy.Translate(lbsync.Program{Listeners: []lbsync.Listener{l}}))
-	for _, want := range []string{
-		"RouteConfiguration " + chain + "/b.example: " + gateway + " HTTPRoute shop/b HTTPRoute shop/both",
-		"ScopedRouteConfiguration " + chain + "/b.example: " + gateway + " HTTPRoute shop/b HTTPRoute shop/both",
-		"ScopedRouteConfiguration " + chain + "/h7.example: " + gateway + " HTTPRoute shop/h",
-		"RouteConfiguration " + chain + "/+misdirected: " + gateway,
-	} {
-		if !slices.Contains(got, want) {
-			t.Errorf("no line %q in\n%s", want, strings.Join(got, "\n"))
-		}
 	}
 }
 

@@ -3,7 +3,6 @@ package envoy
 import (
 	"strings"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 
@@ -19,10 +18,9 @@ func forwardTCP(out *listenerv3.FilterChain, l lbsync.Listener, c model.Chain) {
 	if len(c.Secrets) == 0 {
 		return
 	}
-	tls := downstreamTLS(c)
-	tls.CommonTlsContext.AlpnProtocols = nil // the protocol inside of TLS is the backend's
-	out.TransportSocket = &corev3.TransportSocket{Name: "envoy.transport_sockets.tls",
-		ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: packed(tls)}}
+	context := downstreamTLS(l, c)
+	context.CommonTlsContext.AlpnProtocols = nil // the protocol inside of TLS is the backend's
+	tls(out, context)
 }
 
 // tcpProxy sends the part of targets that cannot be used to a cluster that does

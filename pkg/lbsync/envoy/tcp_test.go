@@ -40,7 +40,7 @@ func TestTCPChains(t *testing.T) {
 		t.Errorf("%d assignments and %d secrets", len(program.Assignments), len(program.Secrets))
 	}
 	r := envoy.Translate(program)
-	if len(r.Faults)+len(r.Routes)+len(r.ScopedRoutes) != 0 || len(r.Listeners) != 2 {
+	if len(r.Faults)+len(r.Routes) != 0 || len(r.Listeners) != 2 {
 		t.Fatalf("%d listeners, %d routes, faults %v", len(r.Listeners), len(r.Routes), r.Faults)
 	}
 	golden(t, "tcp", r.Listeners[0])

@@ -4,7 +4,6 @@ import (
 	"reflect"
 	"slices"
 
-	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/gateway/model"
 	"crossway.dev/crossway/pkg/lbsync"
 	"crossway.dev/crossway/pkg/lbsync/envoy"
@@ -14,20 +13,12 @@ import (
 // of each part of a Program, so that only a changed part is translated,
 // validated and marshalled again.
 type translator struct {
-	hosts     *envoy.Cache // of large listeners
-	listeners partCache[listenerKey, lbsync.Listener]
+	listeners *envoy.Cache
 	clusters  partCache[string, model.Assignment]
-	secrets   partCache[string, model.Secret]
+	secrets   partCache[string, lbsync.Secret]
 
 	model   model.Model    // the last one
 	program lbsync.Program // the last one, of the last pool
-}
-
-// listenerKey is one listener in one pool.
-type listenerKey struct {
-	pool    string
-	gateway fleet.ObjectName
-	port    uint16
 }
 
 // partCache keeps the resources of the parts of one kind.
@@ -57,15 +48,13 @@ type entry[T any] struct {
 
 func newTranslator() *translator {
 	return &translator{
-		hosts: new(envoy.Cache),
-		listeners: partCache[listenerKey, lbsync.Listener]{entries: map[listenerKey]*entry[lbsync.Listener]{}, equal: deepEqual[lbsync.Listener],
-			program: func(l lbsync.Listener) lbsync.Program { return lbsync.Program{Listeners: []lbsync.Listener{l}} }},
+		listeners: new(envoy.Cache),
 		clusters: partCache[string, model.Assignment]{entries: map[string]*entry[model.Assignment]{}, equal: model.Assignment.Equal,
 			key:     func(a model.Assignment) string { return a.Key },
 			program: func(a model.Assignment) lbsync.Program { return lbsync.Program{Assignments: []model.Assignment{a}} }},
-		secrets: partCache[string, model.Secret]{entries: map[string]*entry[model.Secret]{}, equal: deepEqual[model.Secret],
-			key:     func(s model.Secret) string { return s.Name },
-			program: func(s model.Secret) lbsync.Program { return lbsync.Program{Secrets: []model.Secret{s}} }},
+		secrets: partCache[string, lbsync.Secret]{entries: map[string]*entry[lbsync.Secret]{}, equal: deepEqual[lbsync.Secret],
+			key:     func(s lbsync.Secret) string { return s.Name },
+			program: func(s lbsync.Secret) lbsync.Program { return lbsync.Program{Secrets: []lbsync.Secret{s}} }},
 	}
 }
 
@@ -73,14 +62,7 @@ func newTranslator() *translator {
 // of a round.
 func (t *translator) resources(m model.Model, pool lbsync.PoolRef) envoy.Resources {
 	listeners := lbsync.ListenersIn(m, pool)
-	var out envoy.Resources
-	for _, l := range listeners {
-		if isLarge(&l.Listener) { // envoy.Cache compares its hosts one by one
-			out.Append(t.hosts.Translate(t.listeners.program(l)))
-			continue
-		}
-		out.Append(t.listeners.get(listenerKey{pool.Pool, l.Gateway, l.Port}, l))
-	}
+	out := t.listeners.Translate(lbsync.Program{Listeners: listeners})
 	if !model.SameSlice(t.model.Assignments, m.Assignments) || !model.SameSlice(t.model.Secrets, m.Secrets) || !lbsync.UseAlike(t.program.Listeners, listeners) {
 		t.program = lbsync.ProgramFor(m, pool)
 	}
@@ -92,15 +74,9 @@ func (t *translator) resources(m model.Model, pool lbsync.PoolRef) envoy.Resourc
 
 // sweep ends a round: it drops what no pool asked for in it.
 func (t *translator) sweep() {
-	t.hosts.Sweep()
-	t.listeners.sweep()
+	t.listeners.Sweep()
 	t.clusters.sweep()
 	t.secrets.sweep()
-}
-
-// isLarge reports whether a listener has too many hosts to compare them twice.
-func isLarge(l *model.Listener) bool {
-	return slices.ContainsFunc(l.Chains, func(c model.Chain) bool { return len(c.Hosts) >= 50 })
 }
 
 // getAll returns the resources of a list of parts.

@@ -20,8 +20,8 @@ func (r *Rollout) Describe() string {
 	var out strings.Builder
 	for _, name := range slices.Sorted(maps.Keys(r.pools)) {
 		s := r.pools[name]
-		fmt.Fprintf(&out, "pool %s: snapshot %d, %d listeners, %d route configurations, %d scopes, %d clusters, %d secrets\n", name, s.Generation,
-			len(s.Resources.Listeners), len(s.Resources.Routes), len(s.Resources.ScopedRoutes), len(s.Resources.Clusters), len(s.Resources.Secrets))
+		fmt.Fprintf(&out, "pool %s: snapshot %d, %d listeners, %d route configurations, %d clusters, %d secrets\n", name, s.Generation,
+			len(s.Resources.Listeners), len(s.Resources.Routes), len(s.Resources.Clusters), len(s.Resources.Secrets))
 	}
 	for _, name := range slices.SortedFunc(maps.Keys(r.gateways), fleet.ObjectName.Compare) {
 		rollout := r.gateways[name]

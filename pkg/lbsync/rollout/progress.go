@@ -120,7 +120,7 @@ func (r *Rollout) Progress(edges map[string][]EdgeProgress, reconnecting bool) m
 }
 
 // nackedSources returns what each resource that an edge has NACKed was made of:
-// a listener, a RouteConfiguration or a scope counts for its Gateway. The same
+// a listener, a RouteConfiguration or a certificate counts for its Gateway. The same
 // resource is made of the same Gateway in every pool.
 func (r *Rollout) nackedSources(edges map[string][]EdgeProgress) map[ResourceID][]fleet.ObjectRef {
 	sources := map[ResourceID][]fleet.ObjectRef{}

@@ -105,8 +105,8 @@ func resourcesIn(r envoy.Resources) func(yield func(*envoy.Resource) bool) {
 	}
 }
 
-func lists(r envoy.Resources) [5][]envoy.Resource {
-	return [5][]envoy.Resource{r.Listeners, r.Routes, r.ScopedRoutes, r.Clusters, r.Secrets}
+func lists(r envoy.Resources) [4][]envoy.Resource {
+	return [4][]envoy.Resource{r.Listeners, r.Routes, r.Clusters, r.Secrets}
 }
 
 // difference returns the resources that are new or changed, and whether any was

@@ -370,8 +370,6 @@ func snapshot(generation uint64, lines ...string) server.Snapshot {
 			s.Listeners = list(names)
 		case "Route":
 			s.Routes = list(names)
-		case "Scope":
-			s.ScopedRoutes = list(names)
 		default:
 			panic(typeName)
 		}

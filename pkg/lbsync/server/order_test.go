@@ -18,7 +18,6 @@ func running(h *hub, lines ...string) *edge {
 	e := h.connect("envoy-0")
 	e.asks(resourcev3.ClusterType, nil)
 	e.asks(resourcev3.ListenerType, nil)
-	e.asks(resourcev3.ScopedRouteType, nil)
 	ask := func(typeURL string, resources []server.Resource) {
 		var names []string
 		for _, r := range resources {
@@ -103,14 +102,12 @@ func TestNothingBeforeTheFirstSnapshot(t *testing.T) {
 func TestReconnect(t *testing.T) {
 	h := newHub(t, server.Config{})
 	h.UpdateLoadAssignments(pool, list("a@1 b@1"), nil)
-	h.SetResources(pool, snapshot(4, "Cluster a@1 b@1", "Listener l@1", "Route r@1", "Secret s@1", "Scope c@1"))
+	h.SetResources(pool, snapshot(4, "Cluster a@1 b@1", "Listener l@1", "Route r@1", "Secret s@1"))
 	e := h.connect("envoy-0")
 	e.asks(resourcev3.ClusterType, versions{"a": "1", "b": "1"})
 	e.takes("Cluster")
 	e.asks(resourcev3.ListenerType, versions{"l": "1"})
 	e.takes("Listener")
-	e.asks(resourcev3.ScopedRouteType, versions{"c": "1"})
-	e.takes("ScopedRouteConfiguration")
 	e.asks(resourcev3.EndpointType, versions{"a": "1", "b": "1"}, "a", "b")
 	e.asks(resourcev3.RouteType, versions{"r": "1"}, "r")
 	e.asks(resourcev3.SecretType, versions{"s": "1"}, "s")
@@ -163,22 +160,18 @@ func TestChangedClusterIsWarmed(t *testing.T) {
 func TestMakeBeforeBreak(t *testing.T) {
 	h := newHub(t, server.Config{WarmTimeout: time.Hour})
 	h.UpdateLoadAssignments(pool, list("blue@1 green@1"), nil)
-	e := running(h, "Cluster blue@1", "Listener l@1 m@1", "Route r@1", "Scope c@1")
+	e := running(h, "Cluster blue@1", "Listener l@1 m@1", "Route r@1")
 
-	h.SetResources(pool, snapshot(2, "Cluster green@1", "Listener l@2", "Route r@2", "Scope d@1"))
+	h.SetResources(pool, snapshot(2, "Cluster green@1", "Listener l@2", "Route r@2"))
 	cds := e.gets("Cluster green@1")
 	e.subscribes(resourcev3.EndpointType, "green")
 	e.takes("ClusterLoadAssignment green@1")
 	e.getsNothing() // routes would lead to a cluster that is not warm
 	e.ack(cds)
 	lds := e.gets("Listener l@2 -m")
-	srds := e.gets("ScopedRouteConfiguration d@1")
 	rds := e.gets("RouteConfiguration r@2")
-	unscope := e.gets("ScopedRouteConfiguration -c")
 	e.getsNothing() // the old cluster is in use until all of them are ACKed
 	e.ack(lds)
-	e.ack(srds)
-	e.ack(unscope)
 	e.getsNothing()
 	if got := h.generation("envoy-0"); got != 1 {
 		t.Errorf("applied %d with a route not ACKed, want 1", got)
@@ -244,15 +237,15 @@ func TestNoWaitingForAcks(t *testing.T) {
 func TestOneResourcePerResponse(t *testing.T) {
 	h := newHub(t, server.Config{})
 	h.UpdateLoadAssignments(pool, list("a@1 b@1 c@1"), nil)
-	e := running(h, "Cluster a@1 b@1 c@1", "Listener l@1", "Route r@1 q@1", "Secret s@1 t@1", "Scope x@1 y@1")
+	e := running(h, "Cluster a@1 b@1 c@1", "Listener l@1", "Route r@1 q@1", "Secret s@1 t@1")
 	h.UpdateLoadAssignments(pool, list("a@2 b@2 c@2"), nil)
-	h.SetResources(pool, snapshot(2, "Cluster a@1 b@1 c@1", "Listener l@1", "Route r@2 q@2", "Secret s@2 t@2", "Scope x@2 y@2"))
+	h.SetResources(pool, snapshot(2, "Cluster a@1 b@1 c@1", "Listener l@1", "Route r@2 q@2", "Secret s@2 t@2"))
 	got := e.takesAll()
 	slices.Sort(got)
 	want := []string{
 		"ClusterLoadAssignment a@2", "ClusterLoadAssignment b@2", "ClusterLoadAssignment c@2",
 		"RouteConfiguration q@2", "RouteConfiguration r@2",
-		"ScopedRouteConfiguration x@2", "ScopedRouteConfiguration y@2", "Secret s@2", "Secret t@2",
+		"Secret s@2", "Secret t@2",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)

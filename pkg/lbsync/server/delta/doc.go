@@ -14,7 +14,7 @@
 //   - No version of a resource waits for the ACK of the version before it. A
 //     Stream has one entry per resource and sends its newest version, so that a
 //     slow edge costs no queue and delays no other.
-//   - Routes, scopes, assignments and secrets travel one per response: from a
+//   - Routes, assignments and secrets travel one per response: from a
 //     response with one bad resource Envoy leaves out an unpredictable part of
 //     the good ones. Clusters and listeners are batched: Envoy keeps the good
 //     ones of a NACKed response. The bad ones are found by the names in Envoy's
@@ -40,7 +40,7 @@
 //	in flight      sent == desired     applied != desired, no answer yet
 //	applied        applied == desired  the edge ACKed it, or had it when it connected
 //	NACKed         nack == desired     not sent again; the applied version stays in force
-//	to be removed  nothing is desired  clusters, listeners and scopes: named in removed_resources;
+//	to be removed  nothing is desired  clusters and listeners: named in removed_resources;
 //	                                   other types: nothing is sent, Envoy unsubscribes by name
 //
 // Example:

@@ -13,7 +13,7 @@ import (
 // (0: after the next change). The order is make before break:
 //
 //	secrets and clusters · their assignments · (clusters ACKed) ·
-//	listeners, scopes, routes · (these ACKed) · removal of unused clusters
+//	listeners, routes · (these ACKed) · removal of unused clusters
 func (s *Stream) Next(now time.Time) (*discovery.DeltaDiscoveryResponse, time.Duration) {
 	s.assignmentsFirst = !s.assignmentsFirst
 	if s.assignmentsFirst {
@@ -36,7 +36,7 @@ func (s *Stream) Next(now time.Time) (*discovery.DeltaDiscoveryResponse, time.Du
 	if r := s.nextSingle(assignments, now); r != nil {
 		return r, 0
 	}
-	if s.appliedAll(listeners) && s.appliedAll(scopes) && s.appliedAll(routes) {
+	if s.appliedAll(listeners) && s.appliedAll(routes) {
 		if r := s.nextRemoval(clusters, now); r != nil {
 			return r, 0
 		}
@@ -44,29 +44,20 @@ func (s *Stream) Next(now time.Time) (*discovery.DeltaDiscoveryResponse, time.Du
 	return s.nextUnknownNames(now), wait
 }
 
-// nextTraffic is the next response that changes where requests go. A scope is
-// added before old ones are removed, so that a host always has one.
+// nextTraffic is the next response that changes where requests go.
 func (s *Stream) nextTraffic(now time.Time) *discovery.DeltaDiscoveryResponse {
 	if r := s.nextBatch(listeners, now); r != nil {
 		return r
 	}
-	for _, k := range []Kind{scopes, routes} {
-		if r := s.nextSingle(k, now); r != nil {
-			return r
-		}
-	}
-	if !s.kinds[scopes].queue.empty() { // too many responses are in flight
-		return nil
-	}
-	return s.nextRemoval(scopes, now)
+	return s.nextSingle(routes, now)
 }
 
-// untilWarm is how long listeners, scopes and routes must still wait for clusters
+// untilWarm is how long listeners and routes must still wait for clusters
 // that are not warm: at most warmTimeout from when they began to. Clusters that
 // the edge NACKs, or that timed out before, are not waited for.
 func (s *Stream) untilWarm(now time.Time) time.Duration {
 	pending := false
-	for _, k := range []Kind{listeners, scopes, routes} {
+	for _, k := range []Kind{listeners, routes} {
 		sub := &s.kinds[k]
 		pending = pending || sub.mustRespond || !sub.queue.empty() || len(sub.toRemove) > 0
 	}

@@ -102,7 +102,7 @@ func (p *Pool) SetResources(snapshot Snapshot) bool {
 	var changed [kinds][]string
 	for k, list := range [kinds][]Resource{
 		clusters: snapshot.Clusters, secrets: snapshot.Secrets,
-		listeners: snapshot.Listeners, routes: snapshot.Routes, scopes: snapshot.ScopedRoutes,
+		listeners: snapshot.Listeners, routes: snapshot.Routes,
 	} {
 		if Kind(k) != assignments {
 			changed[k] = p.kinds[k].replace(list)

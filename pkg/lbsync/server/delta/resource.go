@@ -18,16 +18,15 @@ const (
 	secrets
 	listeners
 	routes
-	scopes
 	kinds
 )
 
 var (
 	typeURLs = [kinds]string{
 		resourcev3.ClusterType, resourcev3.EndpointType, resourcev3.SecretType,
-		resourcev3.ListenerType, resourcev3.RouteType, resourcev3.ScopedRouteType,
+		resourcev3.ListenerType, resourcev3.RouteType,
 	}
-	kindNames = [kinds]string{"cluster", "assignment", "secret", "listener", "route", "scope"}
+	kindNames = [kinds]string{"cluster", "assignment", "secret", "listener", "route"}
 )
 
 // KindOf is the Kind of a type URL; false for a type that is not served.
@@ -48,7 +47,7 @@ func (k Kind) String() string { return kindNames[k] }
 
 // wildcard says whether Envoy subscribes to every resource of the kind rather
 // than by name: its first request then names none (the protocol's legacy wildcard).
-func (k Kind) wildcard() bool { return k == clusters || k == listeners || k == scopes }
+func (k Kind) wildcard() bool { return k == clusters || k == listeners }
 
 // Resource is one Envoy resource. Its content is not read.
 type Resource struct {
@@ -66,14 +65,12 @@ type Resource struct {
 
 // Snapshot is everything but load assignments that the edges of a pool should
 // have. It must not be changed afterwards. Every Route and Secret is used by a
-// Listener, ScopedRoute or Cluster of the same Snapshot: an edge never asks for
-// one that is not, and so would never count as having applied the Snapshot. A
-// ScopedRoute is best named by its key: Envoy rejects a second one with the same
-// key while the first exists.
+// Listener or Cluster of the same Snapshot: an edge never asks for one that is
+// not, and so would never count as having applied the Snapshot.
 type Snapshot struct {
 	// Generation is the caller's number of the Snapshot, given back by Progress.
-	Generation                                         uint64
-	Clusters, Secrets, Listeners, Routes, ScopedRoutes []Resource
+	Generation                           uint64
+	Clusters, Secrets, Listeners, Routes []Resource
 }
 
 // NameVersion is one resource as an edge has it.

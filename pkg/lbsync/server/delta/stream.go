@@ -343,7 +343,7 @@ func (s *Stream) updateProgress() bool {
 		return false
 	}
 	applied, answered := true, true
-	for _, k := range []Kind{clusters, secrets, listeners, routes, scopes} {
+	for _, k := range []Kind{clusters, secrets, listeners, routes} {
 		if !s.appliedAll(k) {
 			applied = false
 			answered = answered && s.answeredAll(k)

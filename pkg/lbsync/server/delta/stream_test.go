@@ -119,7 +119,7 @@ func TestNackIsDescribed(t *testing.T) {
 	if strings.Contains(e.Describe(), "NACK") {
 		t.Errorf("the NACK is of the version before:\n%s", e.Describe())
 	}
-	if got := p.Describe(); got != "snapshot 2: 1 cluster 0 assignment 0 secret 0 listener 0 route 0 scope\n" {
+	if got := p.Describe(); got != "snapshot 2: 1 cluster 0 assignment 0 secret 0 listener 0 route\n" {
 		t.Errorf("got %q", got)
 	}
 }

@@ -1,0 +1,193 @@
+package envoy
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/gateway/model"
+	"crossway.dev/crossway/pkg/lbsync"
+)
+
+// Numbers of fields in Envoy's route.proto and route_components.proto.
+const (
+	virtualHostsField protowire.Number = 2 // of RouteConfiguration
+	nameField         protowire.Number = 1 // of VirtualHost
+	routesField       protowire.Number = 3 // of VirtualHost
+)
+
+// chainRoutes is the RouteConfiguration of one chain, and the encoded parts that it was put together from. A field that
+// may be repeated is encoded as often as it has values, so the encodings of two lists, one after the other, are the
+// encoding of both (https://protobuf.dev/programming-guides/encoding/#last-one-wins). One changed route is thus one list of
+// rules that is translated, validated and encoded, and a copy of the others.
+type chainRoutes struct {
+	name        string // of the RouteConfiguration
+	hosts       []model.VirtualHost
+	misdirected []string
+	domains     map[string]domain // by hostname
+	lists       map[rulesKey]*ruleList
+	resources   Resources
+	used        bool // since the last Sweep
+}
+
+// domain is a hostname, encoded as a value of the field "domains" of a virtual host.
+type domain struct {
+	encoded []byte
+	problem error
+}
+
+// rulesKey is the memory of a list of rules. A Model is never changed, so the same memory is the same list.
+type rulesKey struct {
+	first *model.Rule
+	len   int
+}
+
+func keyOf(rules []model.Rule) rulesKey {
+	if len(rules) == 0 {
+		return rulesKey{}
+	}
+	return rulesKey{&rules[0], len(rules)}
+}
+
+// ruleList are the routes of one list of rules, for all hosts that have it.
+type ruleList struct {
+	encoded []byte // the field "routes" of a virtual host
+	sum     [sha256.Size]byte
+	sources []fleet.ObjectRef // routes, in order
+	faults  []Fault           // without Name
+}
+
+// virtualHost are the hosts of one chain that have equal routes.
+type virtualHost struct {
+	header []byte // its name and domains, encoded
+	routes *ruleList
+}
+
+// next returns the RouteConfiguration of the chain as it is now, with the parts of the last one that did not change.
+func (c *chainRoutes) next(l lbsync.Listener, name string, chain model.Chain) *chainRoutes {
+	next := &chainRoutes{name: name, hosts: chain.Hosts, misdirected: chain.Misdirected,
+		domains: make(map[string]domain, len(chain.Hosts)), lists: make(map[rulesKey]*ruleList, len(c.lists))}
+	base := &routev3.RouteConfiguration{Name: name, IgnorePortInHostMatching: true}
+	if m := misdirected(chain); m != nil {
+		base.VirtualHosts = []*routev3.VirtualHost{m}
+	}
+	resource, err := pack(name, base)
+	if err != nil {
+		next.resources.Faults = []Fault{{TypeURL: resourcev3.RouteType, Name: name, Message: err.Error()}}
+		return next
+	}
+	hosts := next.virtualHosts(l, c)
+	resource.Body = &anypb.Any{TypeUrl: resource.TypeURL, Value: concatenated(resource.Body.GetValue(), hosts)}
+	resource.Version = versionOf(resource.Version, hosts)
+	resource.Sources = []fleet.ObjectRef{gatewayRef(l.Gateway)}
+	for _, host := range hosts {
+		resource.Sources = append(resource.Sources, host.routes.sources...)
+		for _, fault := range host.routes.faults {
+			fault.Name = name
+			next.resources.Faults = append(next.resources.Faults, fault)
+		}
+	}
+	resource.Sources = unique(resource.Sources)
+	next.resources.Routes = []Resource{resource}
+	return next
+}
+
+// virtualHosts are the virtual hosts of a chain, in the order of their first hosts. Hosts of equal routes are one virtual
+// host, whether they share the memory of their rules or not.
+func (c *chainRoutes) virtualHosts(l lbsync.Listener, last *chainRoutes) []virtualHost {
+	hosts := make([]virtualHost, 0, len(c.hosts))
+	index := make(map[[sha256.Size]byte]int, len(c.hosts))
+	for _, h := range c.hosts {
+		d := c.domain(h.Hostname, last)
+		if d.problem != nil {
+			c.resources.Faults = append(c.resources.Faults, Fault{TypeURL: resourcev3.RouteType, Name: c.name, Part: h.Hostname, Message: d.problem.Error()})
+			continue
+		}
+		routes := c.list(l, h.Rules, last)
+		at, found := index[routes.sum]
+		if !found {
+			at = len(hosts)
+			index[routes.sum] = at
+			header := protowire.AppendTag(make([]byte, 0, 2*len(d.encoded)), nameField, protowire.BytesType)
+			hosts = append(hosts, virtualHost{header: protowire.AppendString(header, h.Hostname), routes: routes})
+		}
+		hosts[at].header = append(hosts[at].header, d.encoded...)
+	}
+	return hosts
+}
+
+// domain returns a hostname as one domain of a virtual host, or why Envoy would refuse it.
+func (c *chainRoutes) domain(hostname string, last *chainRoutes) domain {
+	d, found := last.domains[hostname]
+	if !found {
+		d.problem = validate(&routev3.VirtualHost{Name: hostname, Domains: []string{hostname}})
+		if d.problem == nil {
+			d.encoded, d.problem = proto.Marshal(&routev3.VirtualHost{Domains: []string{hostname}})
+		}
+	}
+	c.domains[hostname] = d
+	return d
+}
+
+// list returns the routes of a list of rules.
+func (c *chainRoutes) list(l lbsync.Listener, rules []model.Rule, last *chainRoutes) *ruleList {
+	key := keyOf(rules)
+	list := c.lists[key]
+	if list == nil {
+		if list = last.lists[key]; list == nil {
+			list = encodeRules(l, rules)
+		}
+		c.lists[key] = list
+	}
+	return list
+}
+
+// encodeRules translates, validates and encodes a list of rules.
+func encodeRules(l lbsync.Listener, rules []model.Rule) *ruleList {
+	list := &ruleList{sources: appendRoutes(nil, rules)}
+	routes, faults := virtualHostRoutes(l, rules)
+	list.faults = faults
+	for _, route := range routes {
+		encoded, err := proto.MarshalOptions{Deterministic: true}.Marshal(route)
+		if err != nil { // text that is not UTF-8
+			list.faults = append(list.faults, Fault{TypeURL: resourcev3.RouteType, Part: route.GetName(), Message: err.Error()})
+			continue
+		}
+		list.encoded = protowire.AppendBytes(protowire.AppendTag(list.encoded, routesField, protowire.BytesType), encoded)
+	}
+	list.sum = sha256.Sum256(list.encoded)
+	return list
+}
+
+// concatenated are the bytes of a RouteConfiguration with more virtual hosts.
+func concatenated(base []byte, hosts []virtualHost) []byte {
+	size := len(base)
+	for _, h := range hosts {
+		size += protowire.SizeTag(virtualHostsField) + protowire.SizeBytes(len(h.header)+len(h.routes.encoded))
+	}
+	out := append(make([]byte, 0, size), base...)
+	for _, h := range hosts {
+		out = protowire.AppendTag(out, virtualHostsField, protowire.BytesType)
+		out = protowire.AppendVarint(out, uint64(len(h.header)+len(h.routes.encoded)))
+		out = append(append(out, h.header...), h.routes.encoded...)
+	}
+	return out
+}
+
+// versionOf is a hash of what the RouteConfiguration consists of. The routes of most hosts are large and did not change,
+// so their hashes stand for them.
+func versionOf(base string, hosts []virtualHost) string {
+	sum := sha256.New()
+	sum.Write([]byte(base))
+	for _, h := range hosts {
+		sum.Write(h.header)
+		sum.Write(h.routes.sum[:])
+	}
+	return hex.EncodeToString(sum.Sum(nil)[:10])
+}
