@@ -34,7 +34,7 @@ func TestSources(t *testing.T) {
 		model.VirtualHost{Hostname: "b.example", Rules: []model.Rule{rule("b", 1), rule("both", 2)}})
 	l.Protocol, l.Chains[0].Secrets, l.Chains[0].Misdirected = model.HTTPS, []string{"infra/cert"}, []string{"c.example"}
 	program := lbsync.Program{Listeners: []lbsync.Listener{l},
-		Secrets: []lbsync.Secret{{Name: "infra/shared/443/http/0", Gateway: l.Gateway, Secret: model.Secret{Name: "infra/cert", Certificate: []byte("c"), PrivateKey: []byte("k")}}},
+		Secrets:     []lbsync.Secret{{Name: "infra/shared/443/http/0", Gateway: l.Gateway, Secret: model.Secret{Name: "infra/cert", Certificate: []byte("c"), PrivateKey: []byte("k")}}},
 		Assignments: []model.Assignment{{Key: "shop/a/1", Route: routeNamed("a")}}}
 	name := envoy.ListenerName(&l.Listener)
 	chain, gateway := name+"/"+l.Chains[0].Name, "Gateway "+l.Gateway.String()

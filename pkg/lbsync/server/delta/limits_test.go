@@ -22,7 +22,7 @@ func invented(n int, prefix string) (names []string) {
 func newPool() *Pool {
 	p := NewPool()
 	p.UpdateLoadAssignments(resources("a@1"), nil)
-	p.SetResources(Snapshot{Generation: 1, Clusters: resources("a@1"), Listeners: resources("l@1"), Routes: resources("r@1"), Secrets: resources("s@1"), ScopedRoutes: resources("c@1")})
+	p.SetResources(Snapshot{Generation: 1, Clusters: resources("a@1"), Listeners: resources("l@1"), Routes: resources("r@1"), Secrets: resources("s@1")})
 	return p
 }
 
