@@ -2,6 +2,7 @@ package main
 
 import (
 	"maps"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -9,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	toolscache "k8s.io/client-go/tools/cache"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -30,14 +32,16 @@ func newScheme() *runtime.Scheme {
 
 // cacheOptions limit the cache to what the hub reads: no managed fields, of Secrets only certificates, of EndpointSlices
 // only the endpoints.
-func cacheOptions() cache.Options {
+func cacheOptions(newInformer newInformerFunc) cache.Options {
 	kinds := registrationhub.CacheByObject()
 	maps.Copy(kinds, map[client.Object]cache.ByObject{
 		&corev1.Secret{}:             {Field: fields.OneTermEqualSelector("type", string(corev1.SecretTypeTLS))},
 		&discoveryv1.EndpointSlice{}: {Transform: stripSlice},
 	})
-	return cache.Options{DefaultTransform: cache.TransformStripManagedFields(), ByObject: kinds}
+	return cache.Options{DefaultTransform: cache.TransformStripManagedFields(), ByObject: kinds, NewInformer: newInformer}
 }
+
+type newInformerFunc = func(toolscache.ListerWatcher, runtime.Object, time.Duration, toolscache.Indexers) toolscache.SharedIndexInformer
 
 var isTrue, isFalse = true, false
 

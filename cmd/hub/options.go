@@ -28,6 +28,7 @@ type Options struct {
 	Zone        string
 	HubCIDRs    string
 	DebugAddr   string
+	SnapshotDir string
 
 	faults faults // of a build for tests
 }
@@ -47,6 +48,8 @@ func (o *Options) Bind(f *flag.FlagSet) {
 		"an address in them, and no endpoint of a Service of the hub is outside of them")
 	f.StringVar(&o.DebugAddr, "debug-address", "", "loopback address of profiles (/debug/pprof) and text dumps of the hub's state, like 127.0.0.1:6060; "+
 		"they have no authentication, so reach them by kubectl port-forward; empty: none")
+	f.StringVar(&o.SnapshotDir, "snapshot-dir", "", "folder for a copy of what the hub serves, which a hub that restarts while its API server does not "+
+		"answer starts with; it holds TLS keys, so use an emptyDir of medium Memory; empty: none")
 	o.faults.bind(f)
 }
 

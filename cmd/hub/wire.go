@@ -7,14 +7,17 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"slices"
+	"strings"
+	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
@@ -30,28 +33,35 @@ import (
 	registrationhub "crossway.dev/crossway/pkg/registration/hub"
 	importagent "crossway.dev/crossway/pkg/serviceimport/agent"
 	importhub "crossway.dev/crossway/pkg/serviceimport/hub"
+	"crossway.dev/crossway/pkg/snapshot"
 )
 
-// wire connects the parts of the hub, in the order in which data flows.
+// wire connects the parts of the hub, in the order in which data flows. Nothing here waits for the API server.
 func wire(ctx context.Context, o Options, cluster *rest.Config) (manager.Manager, error) {
 	log := ctrl.Log.WithName("hub")
 	cidrs, err := o.hubCIDRs()
 	if err != nil {
 		return nil, err
 	}
-	options := ctrl.Options{
-		Scheme:                 newScheme(),
-		Cache:                  cacheOptions(),
+	// Caches, which start with the snapshot while the API server does not answer. Only then is nobody elected.
+	scheme := newScheme()
+	objects := snapshot.New(snapshot.Options{Dir: o.SnapshotDir, Scheme: scheme, Kinds: objectsOf(servingKinds()), Others: objectsOf(writingKinds()),
+		Skip: isCA(o.Namespace), Version: program.Version(), Log: log.WithName("snapshot")})
+	mgr, err := ctrl.NewManager(cluster, ctrl.Options{
+		Scheme:                 scheme,
+		MapperProvider:         program.Mapper(scheme, slices.Concat(servingKinds(), writingKinds(), otherKinds())),
+		Cache:                  cacheOptions(objects.NewInformer),
 		Metrics:                metricsserver.Options{BindAddress: o.MetricsAddr},
 		HealthProbeBindAddress: o.HealthAddr,
-	}
-	election := program.LeaderElection{Enabled: o.LeaderElect, Namespace: o.Namespace, Name: "crossway-hub", Pod: os.Getenv("POD_NAME")}
-	if err := election.Configure(&options, cluster); err != nil {
-		return nil, err
-	}
-	mgr, err := ctrl.NewManager(cluster, options)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("make the manager: %w", err)
+	}
+	objects.Watch(mgr.GetCache())
+	leadership, err := program.LeaderElection{Enabled: o.LeaderElect, Namespace: o.Namespace, Name: "crossway-hub",
+		Pod: os.Getenv("POD_NAME"), Ready: objects.Live()}.New(cluster)
+	if err != nil {
+		return nil, err
 	}
 
 	// Statuses: one writer, with a source for each producer of condition types.
@@ -65,13 +75,13 @@ func wire(ctx context.Context, o Options, cluster *rest.Config) (manager.Manager
 
 	// Slices and load reports -> load assignments (frequent).
 	loop := endpoints.New(endpoints.Config{Cache: mgr.GetCache(), Publisher: loadAssignments{xds}, Reporter: overflowReports,
-		Events: mgr.GetEventRecorder("crossway-hub"), Elected: mgr.Elected(),
+		Events: mgr.GetEventRecorder("crossway-hub"), Leads: leadership.Leads,
 		Hub: endpoints.Hub{Place: o.place(), CIDRs: cidrs}, Log: log.WithName("endpoints")})
 
 	// Objects -> Build -> everything else (rare).
 	gateways := reconciler.New(reconciler.Options{Cache: mgr.GetCache(), Publisher: o.faults.publisher(snapshots{xds, loop}),
 		Assigner: o.faults.assigner(loop), Reporter: gatewayReports, PoolReporter: poolReports,
-		Events: mgr.GetEventRecorder("crossway-hub"), Elected: mgr.Elected(), CRDVersion: crdVersion(ctx, mgr)})
+		Events: mgr.GetEventRecorder("crossway-hub"), Leads: leadership.Leads})
 	xds.Observe(o.faults.observer(observer(gateways, loop)))
 
 	// Mutual TLS, once there is something to serve.
@@ -80,9 +90,17 @@ func wire(ctx context.Context, o Options, cluster *rest.Config) (manager.Manager
 	signer := &registrationhub.Signer{Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Namespace: o.Namespace, Names: o.xdsNames(), Log: log.WithName("certificates")}
 
 	// Controllers that reconcile every object once at the start wait until edges have what they need.
-	members := afterBuilt{gateways.Built(), func() error { return wireMembers(mgr, cidrs) }}
+	members := afterBuilt{gateways.Built(), func() error { return wireMembers(mgr, leadership, cidrs) }}
 
-	runnables := []manager.Runnable{statuses, loop, gateways, signer, edges, members}
+	watchdog := &program.Watchdog{After: gateways.Built(), Pings: map[string]func(context.Context) error{
+		"the loop of Gateways": gateways.Ping, "the loop of endpoints": loop.Ping,
+		"the xDS server": func(context.Context) error { xds.Ping(); return nil },
+	}}
+	crdVersion := &crdVersion{reader: mgr.GetAPIReader(), set: gateways.SetCRDVersion, log: log}
+	crdVersion.read(ctx)
+
+	runnables := []manager.Runnable{objects, leadership, leadership.EachTerm(statuses), loop, gateways, leadership.EachTerm(signer),
+		edges, members, watchdog, crdVersion}
 	if o.DebugAddr != "" {
 		runnables = append(runnables, program.Debug{Address: o.DebugAddr, Log: log.WithName("debug"), Dumps: map[string]program.Dump{
 			"model":   gateways.DumpModel,
@@ -95,7 +113,7 @@ func wire(ctx context.Context, o Options, cluster *rest.Config) (manager.Manager
 	for _, c := range [][]prometheus.Collector{statuses.Collectors(), xds.Collectors(), gateways.Collectors()} {
 		metrics.Registry.MustRegister(c...)
 	}
-	return mgr, errors.Join(add(mgr, runnables), addChecks(mgr, edges.Serving()))
+	return mgr, errors.Join(add(mgr, runnables), addChecks(mgr, watchdog, edges.Serving(), objects))
 }
 
 func add(mgr manager.Manager, runnables []manager.Runnable) error {
@@ -126,7 +144,7 @@ func (a afterBuilt) Start(ctx context.Context) error {
 
 // wireMembers adds the controllers of members: their registration, and MemberExports -> FleetServices -> ServiceImports of the hub's own
 // cluster. reserved are the hub's own ranges.
-func wireMembers(mgr manager.Manager, reserved []netip.Prefix) error {
+func wireMembers(mgr manager.Manager, leadership *program.Leadership, reserved []netip.Prefix) error {
 	registrar, err := registrationhub.NewRegistrar(mgr, reserved)
 	if err != nil {
 		return err
@@ -139,34 +157,66 @@ func wireMembers(mgr manager.Manager, reserved []netip.Prefix) error {
 	if err != nil {
 		return err
 	}
-	for _, add := range []func(ctrl.Manager) error{registrar.SetupWithManager, merger.SetupWithManager, projector.SetupWithManager} {
-		if err := add(mgr); err != nil {
+	for _, add := range []func(ctrl.Manager, *program.Leadership) error{registrar.SetupWithManager, merger.SetupWithManager, projector.SetupWithManager} {
+		if err := add(mgr, leadership); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// addChecks adds /healthz, the process responds, and /readyz, edges can connect.
-func addChecks(mgr manager.Manager, serving <-chan struct{}) error {
+// addChecks adds /healthz, nothing is stuck, and /readyz, edges can connect.
+func addChecks(mgr manager.Manager, watchdog *program.Watchdog, serving <-chan struct{}, objects *snapshot.Store) error {
 	ready := func(*http.Request) error {
 		select {
 		case <-serving:
 			return nil
 		default:
-			return errors.New("the first Build is not published yet, or there is no xDS serving certificate")
+			return fmt.Errorf("the first Build is not published yet, or there is no xDS serving certificate; kinds that are not read yet: %s",
+				strings.Join(objects.Waiting(), ", "))
 		}
 	}
-	return errors.Join(mgr.AddHealthzCheck("ping", healthz.Ping), mgr.AddReadyzCheck("edges", ready))
+	return errors.Join(mgr.AddHealthzCheck("watchdog", watchdog.Check), mgr.AddReadyzCheck("edges", ready))
 }
 
-// crdVersion is the version of the Gateway API's CRDs, read once: restart the hub after an upgrade of them. Empty if the
-// hub may not read it; it is not checked then.
-func crdVersion(ctx context.Context, mgr manager.Manager) string {
-	crd := &metav1.PartialObjectMetadata{TypeMeta: metav1.TypeMeta{APIVersion: "apiextensions.k8s.io/v1", Kind: "CustomResourceDefinition"}}
-	if err := mgr.GetAPIReader().Get(ctx, client.ObjectKey{Name: "gateways.gateway.networking.k8s.io"}, crd); err != nil {
-		ctrl.Log.WithName("hub").Info("the version of the Gateway API CRDs is not known", "reason", err.Error())
-		return ""
+const (
+	// crdTimeout is how long the start of the hub may wait for the API server.
+	crdTimeout       = 2 * time.Second
+	crdRetryInterval = 5 * time.Second
+)
+
+// crdVersion reads the version of the Gateway API's CRDs once: restart the hub after an upgrade of them. It is not
+// checked where the hub may not read it. It is a Runnable that tries again while the API server does not answer.
+type crdVersion struct {
+	reader client.Reader
+	set    func(version string)
+	log    logr.Logger
+	known  bool
+}
+
+func (*crdVersion) NeedLeaderElection() bool { return false }
+
+func (v *crdVersion) Start(ctx context.Context) error {
+	for !v.known {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(crdRetryInterval):
+			v.read(ctx)
+		}
 	}
-	return crd.Annotations["gateway.networking.k8s.io/bundle-version"]
+	return nil
+}
+
+func (v *crdVersion) read(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, crdTimeout)
+	defer cancel()
+	crd := gatewayCRD()
+	err := v.reader.Get(ctx, client.ObjectKeyFromObject(crd), crd)
+	v.known = err == nil || apierrors.IsForbidden(err) || apierrors.IsNotFound(err)
+	if err != nil {
+		v.log.Info("the version of the Gateway API CRDs is not known", "reason", err.Error())
+		return
+	}
+	v.set(crd.Annotations["gateway.networking.k8s.io/bundle-version"])
 }

@@ -147,13 +147,13 @@ func newFixture(t *testing.T) *fixture {
 	f.Must(err)
 	registrar, err := registrationhub.NewRegistrar(mgr, nil)
 	f.Must(err)
-	f.Must(registrar.SetupWithManager(mgr))
+	f.Must(registrar.SetupWithManager(mgr, nil))
 	merger, err := importhub.NewMerger(mgr, nil)
 	f.Must(err)
-	f.Must(merger.SetupWithManager(mgr))
+	f.Must(merger.SetupWithManager(mgr, nil))
 	projector, err := imports.NewProjector(mgr, mgr)
 	f.Must(err)
-	f.Must(projector.SetupWithManager(mgr))
+	f.Must(projector.SetupWithManager(mgr, nil))
 	testkit.Run(t, mgr.Start)
 	return f
 }

@@ -7,6 +7,8 @@ import (
 	"os"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
@@ -46,7 +48,7 @@ func wire(o Options) (ctrl.Manager, error) {
 	if err != nil {
 		return nil, err
 	}
-	mgr, err := newManager(o, memberConfig, scheme)
+	mgr, leadership, err := newManager(o, memberConfig, scheme)
 	if err != nil {
 		return nil, err
 	}
@@ -64,7 +66,7 @@ func wire(o Options) (ctrl.Manager, error) {
 	}
 
 	exporter := agent.NewExporter(fleet.ClusterName(o.Cluster), mgr, hub)
-	if err := exporter.SetupWithManager(mgr); err != nil {
+	if err := exporter.SetupWithManager(mgr, leadership); err != nil {
 		return nil, err
 	}
 
@@ -73,29 +75,36 @@ func wire(o Options) (ctrl.Manager, error) {
 		return nil, fmt.Errorf("read the host name: %w", err)
 	}
 	heartbeat := &agent.Heartbeat{Cluster: fleet.ClusterName(o.Cluster), Hub: hub.GetClient(), Identity: identity, Now: time.Now}
-	if err := mgr.Add(heartbeat); err != nil {
+	if err := mgr.Add(leadership.EachTerm(heartbeat)); err != nil {
 		return nil, fmt.Errorf("add the heartbeat: %w", err)
 	}
 	return mgr, addChecks(mgr, exporter)
 }
 
-func newManager(o Options, config *rest.Config, scheme *runtime.Scheme) (ctrl.Manager, error) {
-	options := ctrl.Options{
+// newManager makes the manager of this cluster, and who of the agent's replicas leads.
+func newManager(o Options, config *rest.Config, scheme *runtime.Scheme) (ctrl.Manager, *program.Leadership, error) {
+	leadership, err := program.LeaderElection{Enabled: o.LeaderElect, Namespace: o.Namespace, Name: name, Pod: os.Getenv("POD_NAME")}.New(config)
+	if err != nil {
+		return nil, nil, err
+	}
+	mgr, err := ctrl.NewManager(config, ctrl.Options{
 		Scheme:                 scheme,
+		MapperProvider:         program.Mapper(scheme, memberKinds()),
 		Cache:                  cache.Options{DefaultTransform: cache.TransformStripManagedFields()},
 		Client:                 client.Options{Cache: &client.CacheOptions{EnableReadYourWritesConsistency: ptr.To(true)}},
 		Metrics:                metricsserver.Options{BindAddress: o.MetricsAddr},
 		HealthProbeBindAddress: o.HealthAddr,
-	}
-	election := program.LeaderElection{Enabled: o.LeaderElect, Namespace: o.Namespace, Name: name, Pod: os.Getenv("POD_NAME")}
-	if err := election.Configure(&options, config); err != nil {
-		return nil, err
-	}
-	mgr, err := ctrl.NewManager(config, options)
+	})
 	if err != nil {
-		return nil, fmt.Errorf("make the manager of this cluster: %w", err)
+		return nil, nil, fmt.Errorf("make the manager of this cluster: %w", err)
 	}
-	return mgr, nil
+	return mgr, leadership, mgr.Add(leadership)
+}
+
+// memberKinds are the kinds that the agent reads or writes in its own cluster.
+func memberKinds() []program.Kind {
+	return []program.Kind{{Object: &mcsv1beta1.ServiceExport{}}, {Object: &corev1.Service{}}, {Object: &discoveryv1.EndpointSlice{}},
+		{Object: &corev1.Node{}, ClusterScoped: true}}
 }
 
 // addChecks adds /healthz, which is true while the process answers, and /readyz,

@@ -51,6 +51,7 @@ var ioPackages = map[string][]string{
 	"pkg/condition/writer":    nil,
 	"pkg/apply":               nil,
 	"pkg/program":             nil,
+	"pkg/snapshot":            nil,
 }
 
 var sharedByIO = []string{"api/v1alpha1", "pkg/fleet", "pkg/gateway/model", "pkg/condition", "pkg/condition/writer", "pkg/apply", "pkg/program", "pkg/batch"}

@@ -1,6 +1,7 @@
 package program
 
 import (
+	"math"
 	"time"
 
 	"k8s.io/client-go/util/workqueue"
@@ -25,12 +26,15 @@ const (
 	maxRetryDelay   = 5 * time.Second
 )
 
-// ControllerOptions are the options of a controller with this many workers.
-// It fills its caches before it leads, so that a new leader works at once.
+// ControllerOptions are the options of a controller with this many workers. It
+// runs on every replica, with a reconciler that Leadership.Reconciler made, so
+// that a new leader works at once. It waits for its caches without end: the
+// default of 2 min would end the program while the API server does not answer.
 func ControllerOptions(workers int) controller.Options {
 	return controller.Options{
 		MaxConcurrentReconciles: workers,
-		EnableWarmup:            ptr.To(true),
+		NeedLeaderElection:      ptr.To(false),
+		CacheSyncTimeout:        math.MaxInt64,
 		RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](firstRetryDelay, maxRetryDelay),
 	}
 }

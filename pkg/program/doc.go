@@ -1,7 +1,8 @@
 // Package program has what the programs of Crossway do alike: their version,
 // flags and log (Main, Parse, Version), how they reach an API server
-// (ClientConfig), how replicas elect a leader (LeaderElection), and the options
-// of their controllers (ControllerOptions).
+// and which kinds of it they know (Client, Mapper), who of their replicas may write
+// (LeaderElection, Leadership), the options of their controllers
+// (ControllerOptions), and how they notice that they are stuck (Watchdog).
 //
 // It knows nothing of what a program is for: wiring is in cmd, behaviour in
 // the packages that cmd wires.

@@ -24,7 +24,7 @@ func lead(t *testing.T, pod string, timeout time.Duration) (time.Duration, bool)
 	ctx, kill := context.WithTimeout(t.Context(), timeout)
 	began, led := time.Now(), make(chan struct{})
 	elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
-		Lock: lock, LeaseDuration: 15 * time.Second, RenewDeadline: renewDeadline, RetryPeriod: 2 * time.Second,
+		Lock: lock, LeaseDuration: leaseDuration, RenewDeadline: renewDeadline, RetryPeriod: retryPeriod,
 		Callbacks: leaderelection.LeaderCallbacks{OnStartedLeading: func(context.Context) { close(led) }, OnStoppedLeading: func() {}},
 	})
 	testkit.Must(t, err)

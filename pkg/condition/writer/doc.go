@@ -14,7 +14,7 @@
 // Example:
 //
 //	w := writer.New(writer.Options{Client: manager.GetClient(), Live: manager.GetAPIReader()})
-//	_ = manager.Add(w)
+//	_ = manager.Add(leadership.EachTerm(w))
 //	gateway := w.Source("gateway", "Accepted", "Programmed", "ResolvedRefs")
 //	gateway.Report(result.Reports) // from the loop; returns at once
 package writer

@@ -22,6 +22,10 @@ import (
 	"crossway.dev/crossway/pkg/fleet"
 )
 
+// writeTimeout is how long one status may take, so that an API server that accepts
+// connections and never answers does not hold the workers.
+const writeTimeout = 20 * time.Second
+
 // Options are the dependencies and settings of a Writer.
 type Options struct {
 	// Client writes status and reads objects, from a cache if it has one.
@@ -35,16 +39,18 @@ type Options struct {
 	Clock clock.PassiveClock
 }
 
-// Writer writes status on the leader. It is a Runnable of a manager.
+// Writer writes status on the leader. It is a Runnable that may be started again
+// when it has ended: it keeps the reports that come meanwhile.
 type Writer struct {
 	options Options
 	metrics metrics
-	queue   workqueue.TypedRateLimitingInterface[fleet.ObjectRef]
 
-	mu      sync.Mutex // guards all below
-	running bool
-	wanted  map[fleet.ObjectRef]map[*Source]condition.Report
+	mu     sync.Mutex // guards all below
+	queue  queue      // nil: not running
+	wanted map[fleet.ObjectRef]map[*Source]condition.Report
 }
+
+type queue = workqueue.TypedRateLimitingInterface[fleet.ObjectRef]
 
 // New makes a Writer.
 func New(options Options) *Writer {
@@ -55,13 +61,7 @@ func New(options Options) *Writer {
 		options.Clock = clock.RealClock{}
 	}
 	options.Workers = cmp.Or(options.Workers, 2)
-	limiter := workqueue.NewTypedItemExponentialFailureRateLimiter[fleet.ObjectRef](20*time.Millisecond, time.Minute)
-	return &Writer{
-		options: options,
-		metrics: newMetrics(),
-		queue:   workqueue.NewTypedRateLimitingQueue(limiter),
-		wanted:  map[fleet.ObjectRef]map[*Source]condition.Report{},
-	}
+	return &Writer{options: options, metrics: newMetrics(), wanted: map[fleet.ObjectRef]map[*Source]condition.Report{}}
 }
 
 // Collectors are the writer's metrics, which the caller registers.
@@ -69,45 +69,49 @@ func (w *Writer) Collectors() []prometheus.Collector {
 	return []prometheus.Collector{w.metrics.writes, w.metrics.conflicts}
 }
 
-// NeedLeaderElection says that only the leader writes.
-func (w *Writer) NeedLeaderElection() bool { return true }
-
 // Start writes the reports so far, and later ones, until ctx ends.
 func (w *Writer) Start(ctx context.Context) error {
+	limiter := workqueue.NewTypedItemExponentialFailureRateLimiter[fleet.ObjectRef](20*time.Millisecond, time.Minute)
+	q := workqueue.NewTypedRateLimitingQueue(limiter)
 	w.mu.Lock()
-	w.running = true
+	w.queue = q
 	for o := range w.wanted {
-		w.queue.Add(o)
+		q.Add(o)
 	}
 	w.mu.Unlock()
 
 	var workers sync.WaitGroup
 	for range w.options.Workers {
 		workers.Go(func() {
-			for w.next(ctx) {
+			for w.next(ctx, q) {
 			}
 		})
 	}
 	<-ctx.Done()
-	w.queue.ShutDown()
+	w.mu.Lock()
+	w.queue = nil
+	w.mu.Unlock()
+	q.ShutDown()
 	workers.Wait()
 	return nil
 }
 
 // next writes one object's status. It returns false once the queue is shut down.
-func (w *Writer) next(ctx context.Context) bool {
-	o, shutdown := w.queue.Get()
+func (w *Writer) next(ctx context.Context, q queue) bool {
+	o, shutdown := q.Get()
 	if shutdown {
 		return false
 	}
-	defer w.done(o)
-	if err := w.write(ctx, o); err != nil && ctx.Err() == nil {
+	defer done(q, o)
+	limited, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
+	if err := w.write(limited, o); err != nil && ctx.Err() == nil {
 		w.metrics.writes.WithLabelValues(string(o.Kind), "error").Inc()
 		log.FromContext(ctx).Error(err, "could not write a status", "kind", o.Kind, "object", o.Name.String())
-		w.queue.AddRateLimited(o)
+		q.AddRateLimited(o)
 		return true
 	}
-	w.queue.Forget(o)
+	q.Forget(o)
 	return true
 }
 
@@ -116,12 +120,12 @@ func (w *Writer) next(ctx context.Context) bool {
 const poolWriteInterval = 200 * time.Millisecond
 
 // done lets the next write of an object begin.
-func (w *Writer) done(o fleet.ObjectRef) {
+func done(q queue, o fleet.ObjectRef) {
 	if o.Kind == condition.EdgePool {
-		time.AfterFunc(poolWriteInterval, func() { w.queue.Done(o) })
+		time.AfterFunc(poolWriteInterval, func() { q.Done(o) })
 		return
 	}
-	w.queue.Done(o)
+	q.Done(o)
 }
 
 // write updates one object's status to the reports. It forgets objects that do not
@@ -227,7 +231,7 @@ func (s *Source) Report(reports []condition.Report) {
 			w.wanted[o] = map[*Source]condition.Report{}
 		}
 		w.wanted[o][s] = report
-		if w.running {
+		if w.queue != nil {
 			w.queue.Add(o)
 		}
 	}
@@ -259,7 +263,7 @@ func (s *Source) Recheck(kind condition.Kind, name fleet.ObjectName) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	o := fleet.ObjectRef{Kind: kind, Name: name}
-	if w.running && len(w.wanted[o]) > 0 {
+	if w.queue != nil && len(w.wanted[o]) > 0 {
 		w.queue.Add(o)
 	}
 }

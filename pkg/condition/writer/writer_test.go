@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/wait"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/util/workqueue"
 	clocktesting "k8s.io/utils/clock/testing"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
@@ -207,7 +208,7 @@ func TestEqualReportIsNotWritten(t *testing.T) {
 		t.Errorf("resourceVersion went from %s to %s though nothing changed", before, after)
 	}
 
-	f.writer.running = true
+	f.writer.queue = workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[fleet.ObjectRef]())
 	f.source.Report([]condition.Report{f.accepted("web", 1, "ours", "same")})
 	if n := f.writer.queue.Len(); n != 0 {
 		t.Errorf("an equal report queued %d objects", n)
@@ -270,24 +271,34 @@ func TestObjectsAreForgotten(t *testing.T) {
 	}
 }
 
-// A replica that does not lead queues nothing. Once it leads, it writes the latest
-// report.
+// A replica that does not lead queues nothing. Once it leads, and each time that it
+// leads again, it writes the latest report.
 func TestLeaderOnly(t *testing.T) {
 	f := newFixture(t)
 	f.route("web", "ours")
-	f.source.Report([]condition.Report{f.accepted("web", 1, "ours", "old")})
-	f.source.Report([]condition.Report{f.accepted("web", 1, "ours", "last")})
-	if !f.writer.NeedLeaderElection() || f.writer.queue.Len() != 0 {
-		t.Fatal("a replica that does not lead is about to write")
+	term := func(want string) {
+		t.Helper()
+		ctx, cancel := context.WithCancel(t.Context())
+		stopped := make(chan error)
+		go func() { stopped <- f.writer.Start(ctx) }()
+		err := wait.PollUntilContextTimeout(t.Context(), 5*time.Millisecond, 10*time.Second, true, func(context.Context) (bool, error) {
+			return strings.Contains(describe(f.stored("web")), want), nil
+		})
+		cancel()
+		f.must(<-stopped)
+		f.must(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	stopped := make(chan error)
-	go func() { stopped <- f.writer.Start(ctx) }()
-	err := wait.PollUntilContextTimeout(t.Context(), 5*time.Millisecond, 10*time.Second, true, func(context.Context) (bool, error) {
-		return describe(f.stored("web")) != "", nil
-	})
-	cancel()
-	f.must(<-stopped)
-	f.must(err)
-	expect(t, describe(f.stored("web")), `ours by crossway.dev/gateway: Accepted=True "last" generation 1 since 12:00`)
+	report := func(message string) {
+		t.Helper()
+		f.source.Report([]condition.Report{f.accepted("web", 1, "ours", message)})
+		if f.writer.queue != nil {
+			t.Fatal("a replica that does not lead is about to write")
+		}
+	}
+	report("old")
+	report("last")
+	term(`ours by crossway.dev/gateway: Accepted=True "last" generation 1 since 12:00`)
+	report("not written")
+	report("second term")
+	term(`ours by crossway.dev/gateway: Accepted=True "second term" generation 1`)
 }

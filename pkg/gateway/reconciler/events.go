@@ -9,7 +9,6 @@ import (
 
 	"crossway.dev/crossway/pkg/condition"
 	"crossway.dev/crossway/pkg/lbsync/rollout"
-	"crossway.dev/crossway/pkg/program"
 )
 
 // maxNoteLength is the API server's limit for the note of an Event, in bytes.
@@ -19,7 +18,7 @@ const maxNoteLength = 1024
 // generation is in the reference, because client-go counts Events with equal
 // references and reasons as one, whatever their notes (events.getKey).
 func (r *Reconciler) emitEvents(rejected []rollout.Rejection) {
-	if r.options.Events == nil || !program.IsLeader(r.options.Elected) {
+	if r.options.Events == nil || r.options.Leads != nil && !r.options.Leads() {
 		return
 	}
 	for _, j := range rejected {

@@ -15,8 +15,8 @@ import (
 // A NACK that rejects a route or a Gateway is one Event on that object, from
 // the leader only.
 func TestEvents(t *testing.T) {
-	elected, recorder := make(chan struct{}), events.NewFakeRecorder(10)
-	r := New(Options{Events: recorder, Elected: elected})
+	leads, recorder := false, events.NewFakeRecorder(10)
+	r := New(Options{Events: recorder, Leads: func() bool { return leads }})
 	gateway := fleet.ObjectRef{Kind: "Gateway", Name: fleet.ObjectName{Namespace: "infra", Name: "shared"}}
 	r.rollout.SetObjects(map[fleet.ObjectRef]rollout.Object{
 		gateway:       {ObjectVersion: rollout.ObjectVersion{UID: "g", Generation: 1}},
@@ -41,7 +41,7 @@ func TestEvents(t *testing.T) {
 	if got := nack(listener.TypeURL, listener.Version, "no"); got != nil {
 		t.Errorf("a replica that does not lead emits %q", got)
 	}
-	close(elected)
+	leads = true
 	got := nack(routes.TypeURL, routes.Version, "bad regex "+strings.Repeat("é", 1000))
 	if len(got) != 1 || !strings.HasPrefix(got[0], "Warning RefusedByEdge an edge refused this generation of the route") || len(got[0]) > 1100 {
 		t.Errorf("a route's events: %q", got)

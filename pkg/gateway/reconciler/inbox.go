@@ -1,6 +1,7 @@
 package reconciler
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
@@ -22,6 +23,8 @@ type pending struct {
 	nacks    []rollout.Nack
 	progress bool // edges came, went or answered
 	dumps    []func()
+	// crdVersion replaces gateway.Input.CRDVersion; empty: it stays.
+	crdVersion string
 }
 
 // ack is a version of a resource that an edge has.
@@ -48,6 +51,7 @@ func (r *Reconciler) requeue(failed pending) {
 		}
 		p.routes = p.routes.Union(failed.routes)
 		p.progress = p.progress || failed.progress
+		p.crdVersion = cmp.Or(p.crdVersion, failed.crdVersion)
 		return false
 	})
 }
@@ -74,6 +78,19 @@ func (r *Reconciler) Nacked(typeURL, name, version, message string) {
 // snapshot. It does not block.
 func (r *Reconciler) Progressed() { r.inbox.Add(func(p *pending) { p.progress = true }) }
 
+// SetCRDVersion sets gateway.Input.CRDVersion, which a program that starts while the
+// API server does not answer learns later. It does not block.
+func (r *Reconciler) SetCRDVersion(version string) {
+	r.inbox.Add(func(p *pending) { p.crdVersion = version })
+}
+
+// Ping returns once the loop has begun its next pass, or with an error when ctx
+// ends: a loop that is stuck does not answer.
+func (r *Reconciler) Ping(ctx context.Context) error {
+	_, err := r.dump(ctx, func() any { return nil })
+	return err
+}
+
 // DumpRollout returns the state of the rollout as text for people.
 func (r *Reconciler) DumpRollout(ctx context.Context) (any, error) {
 	return r.dump(ctx, func() any { return r.rollout.Describe() })
@@ -92,6 +109,6 @@ func (r *Reconciler) dump(ctx context.Context, read func() any) (any, error) {
 	case value := <-answer:
 		return value, nil
 	case <-ctx.Done():
-		return nil, fmt.Errorf("dump the state of the reconciler: %w", context.Cause(ctx))
+		return nil, fmt.Errorf("ask the loop of the reconciler: %w", context.Cause(ctx))
 	}
 }

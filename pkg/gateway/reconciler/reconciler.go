@@ -76,9 +76,9 @@ type Options struct {
 	PoolReporter Reporter
 	// Events takes an Event for each object that an edge rejects. Nil: none.
 	Events events.EventRecorder
-	// Elected is closed once this replica leads: only the leader emits Events.
+	// Leads says whether this replica leads now: only the leader emits Events.
 	// Nil: it always does.
-	Elected <-chan struct{}
+	Leads func() bool
 	// CRDVersion is gateway.Input.CRDVersion.
 	CRDVersion string
 	// Clock gives times. Nil: the real one.
@@ -204,6 +204,9 @@ func (r *Reconciler) pass(ctx context.Context) (built bool, err error) {
 	if err != nil {
 		r.requeue(p)
 		return false, err
+	}
+	if p.crdVersion != "" && p.crdVersion != r.input.CRDVersion {
+		r.input.CRDVersion, changed = p.crdVersion, true
 	}
 	nacks := nacksOf(r.rollout.Review())
 	r.wakeOnAck.Store(r.rollout.AwaitsAck())

@@ -22,19 +22,19 @@ type (
 	LocalityLoad = state.LocalityLoad
 )
 
-// Config is what a Loop is made from. Log, Clock, Reporter, Events and Elected are optional.
+// Config is what a Loop is made from. Log, Clock, Reporter, Events and Leads are optional.
 type Config struct {
 	Cache     Informers
 	Publisher Publisher
 	// Reporter gets the condition Overflowing of BackendPolicies.
 	Reporter Reporter
-	// Events get an Event on a MemberCluster that is held out, or no longer is. They are emitted once Elected is closed;
-	// nil: on every replica.
-	Events  events.EventRecorder
-	Elected <-chan struct{}
-	Hub     Hub
-	Clock   clock.WithTicker
-	Log     logr.Logger
+	// Events get an Event on a MemberCluster that is held out, or no longer is. They are emitted where Leads
+	// says that this replica leads; nil: on every replica.
+	Events events.EventRecorder
+	Leads  func() bool
+	Hub    Hub
+	Clock  clock.WithTicker
+	Log    logr.Logger
 }
 
 // Informers is the part of a controller-runtime cache that is used.

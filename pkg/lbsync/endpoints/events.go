@@ -5,7 +5,6 @@ import (
 
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/lbsync/endpoints/state"
-	"crossway.dev/crossway/pkg/program"
 )
 
 // Reasons of Events on MemberClusters.
@@ -39,7 +38,7 @@ func (l *Loop) announce(events []state.HealthEvent) {
 // counts Events with equal references and reasons as one, whatever their notes (events.getKey).
 func (l *Loop) emit(e state.HealthEvent, kind, reason, note string) {
 	member := l.state.MemberCluster(e.Cluster)
-	if l.config.Events == nil || member == nil || !program.IsLeader(l.config.Elected) {
+	if l.config.Events == nil || member == nil || l.config.Leads != nil && !l.config.Leads() {
 		return
 	}
 	object := &corev1.ObjectReference{APIVersion: v1alpha1.GroupVersion.String(), Kind: "MemberCluster", Name: member.Name, UID: member.UID,

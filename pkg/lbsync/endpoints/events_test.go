@@ -10,8 +10,8 @@ import (
 // A cluster that is held out, and one that no longer is, get an Event each from the leader, and none from other replicas.
 func TestEventsOnHeldOutClusters(t *testing.T) {
 	f, _, fail := failing(t)
-	recorder, elected := events.NewFakeRecorder(10), make(chan struct{})
-	f.config.Events, f.config.Elected = recorder, elected
+	recorder, leads := events.NewFakeRecorder(10), false
+	f.config.Events, f.config.Leads = recorder, func() bool { return leads }
 	next := func() string {
 		select {
 		case event := <-recorder.Events:
@@ -30,7 +30,7 @@ func TestEventsOnHeldOutClusters(t *testing.T) {
 	if got := next(); got != "" {
 		t.Errorf("a replica that does not lead emitted %q", got)
 	}
-	close(elected)
+	leads = true
 	fail()
 	fail()
 	if got := next(); !strings.HasPrefix(got, `Warning TrafficHeldOut requests from region "us" fail for 1 import(s); all but 1 %`) {

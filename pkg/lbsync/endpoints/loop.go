@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -36,6 +37,7 @@ type Loop struct {
 	inbox   inbox
 	synced  chan struct{} // closed when all slices, members and pools are in
 	ended   chan struct{} // closed when Start ends
+	passes  atomic.Uint64 // how many passes the loop has finished
 
 	mu             sync.Mutex // guards the rest
 	state          *state.State
@@ -87,8 +89,24 @@ func (l *Loop) Start(ctx context.Context) error {
 			began = l.config.Clock.Now()
 		}
 		l.pass()
+		l.passes.Add(1)
 		pace.Ran(began, l.config.Clock.Now())
 	}
+}
+
+// Ping returns once the loop has finished a pass, or with an error when ctx ends: a
+// loop that is stuck finishes none. An idle one does at each tick.
+func (l *Loop) Ping(ctx context.Context) error {
+	ticker := l.config.Clock.NewTicker(tickInterval)
+	defer ticker.Stop()
+	for before := l.passes.Load(); l.passes.Load() == before; {
+		select {
+		case <-ticker.C():
+		case <-ctx.Done():
+			return fmt.Errorf("wait for a pass: %w", context.Cause(ctx))
+		}
+	}
+	return nil
 }
 
 // watch adds the handlers and waits until each has seen all existing objects.

@@ -120,6 +120,18 @@ func (s *Server) notifyProgress(pool string) {
 	}
 }
 
+// Ping returns once every lock of the server was free. A server that is stuck does
+// not return.
+func (s *Server) Ping() {
+	s.mu.Lock()
+	pools := slices.Collect(maps.Values(s.pools))
+	s.mu.Unlock()
+	for _, p := range pools {
+		p.mu.Lock()
+		p.mu.Unlock() //nolint:staticcheck // only whether it is free counts
+	}
+}
+
 // Describe returns the state of all pools and their edges as text for people. It
 // has nothing of the content of resources.
 func (s *Server) Describe() string {

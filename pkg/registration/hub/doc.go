@@ -12,5 +12,5 @@
 // Example:
 //
 //	registrar, err := hub.NewRegistrar(mgr, hubRanges)
-//	err = registrar.SetupWithManager(mgr)
+//	err = registrar.SetupWithManager(mgr, leadership)
 package hub

@@ -35,8 +35,9 @@ func CacheByObject() map[client.Object]cache.ByObject {
 	}
 }
 
-// SetupWithManager adds the controller to the hub's manager.
-func (r *Registrar) SetupWithManager(mgr ctrl.Manager) error {
+// SetupWithManager adds the controller to the hub's manager. It writes while the
+// replica leads.
+func (r *Registrar) SetupWithManager(mgr ctrl.Manager, leadership *program.Leadership) error {
 	err := ctrl.NewControllerManagedBy(mgr).Named("membercluster").
 		Watches(&v1alpha1.MemberCluster{}, handler.EnqueueRequestsFromMapFunc(r.everyMember), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(r.membersOfNamespace)).
@@ -45,7 +46,7 @@ func (r *Registrar) SetupWithManager(mgr ctrl.Manager) error {
 		Watches(&coordinationv1.Lease{}, handler.EnqueueRequestsFromMapFunc(r.membersOfObject)).
 		Watches(&v1alpha1.MemberExport{}, handler.EnqueueRequestsFromMapFunc(r.membersOfObject), builder.WithPredicates(refusedEndpointsChanged)).
 		WithOptions(program.ControllerOptions(1)).
-		Complete(r)
+		Complete(leadership.Reconciler(r))
 	if err != nil {
 		return fmt.Errorf("controller of members: %w", err)
 	}

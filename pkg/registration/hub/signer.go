@@ -16,8 +16,8 @@ import (
 )
 
 // Signer makes the edge CA and the xDS serving certificate if they are missing, and
-// a new serving certificate before it expires. It is a manager's Runnable on the
-// leader. It never replaces an existing edge CA.
+// a new serving certificate before it expires. It is a Runnable of the leader,
+// which may be started again. It never replaces an existing edge CA.
 type Signer struct {
 	Client client.Client
 	// Live reads past the cache, which may lack what was just made.
@@ -28,9 +28,6 @@ type Signer struct {
 	Names []string
 	Log   logr.Logger
 }
-
-// NeedLeaderElection says that one replica makes the certificates.
-func (s *Signer) NeedLeaderElection() bool { return true }
 
 // Start checks the certificates each hour, and soon again after a failure.
 func (s *Signer) Start(ctx context.Context) error {

@@ -14,5 +14,5 @@
 //
 //	hub, err := agent.NewHub(hubConfig, "us-west", scheme)
 //	exporter := agent.NewExporter("us-west", mgr, hub)
-//	err = exporter.SetupWithManager(mgr)
+//	err = exporter.SetupWithManager(mgr, leadership)
 package agent

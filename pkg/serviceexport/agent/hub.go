@@ -20,6 +20,7 @@ import (
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/apply"
 	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/program"
 )
 
 const (
@@ -44,6 +45,7 @@ func NewHub(config *rest.Config, name fleet.ClusterName, scheme *runtime.Scheme)
 	ours := labels.SelectorFromSet(labels.Set{discoveryv1.LabelManagedBy: v1alpha1.ManagedBySlices})
 	c, err := cluster.New(config, func(o *cluster.Options) {
 		o.Scheme = scheme
+		o.MapperProvider = program.Mapper(scheme, []program.Kind{{Object: &v1alpha1.MemberExport{}}, {Object: &discoveryv1.EndpointSlice{}}, {Object: &coordinationv1.Lease{}}})
 		o.Cache.DefaultNamespaces = map[string]cache.Config{v1alpha1.MemberNamespace(name): {}}
 		o.Cache.ByObject = map[client.Object]cache.ByObject{&discoveryv1.EndpointSlice{}: {Label: ours}}
 		o.Cache.DefaultTransform = cache.TransformStripManagedFields()

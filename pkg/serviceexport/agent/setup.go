@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"fmt"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -12,7 +11,6 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
@@ -31,10 +29,6 @@ const (
 	indexService  = "crossway.dev/service"  // by the name of the Service, in the slice's namespace
 	indexZoneless = "crossway.dev/zoneless" // by the nodes of endpoints without a zone
 )
-
-// reconcileTimeout is how long one key may take. Without it a hub that accepts
-// connections and never answers would hold all workers.
-const reconcileTimeout = 20 * time.Second
 
 // IndexMember adds the indexes that an Exporter needs to the member's cache.
 func IndexMember(ctx context.Context, indexer client.FieldIndexer) error {
@@ -73,8 +67,9 @@ func zonelessNodes(slice *discoveryv1.EndpointSlice) []string {
 }
 
 // SetupWithManager adds both controllers, of exports and of slices, to the
-// member's manager. The Hub must be added to it as well.
-func (e *Exporter) SetupWithManager(mgr ctrl.Manager) error {
+// member's manager. The Hub must be added to it as well. They write while the
+// replica leads.
+func (e *Exporter) SetupWithManager(mgr ctrl.Manager, leadership *program.Leadership) error {
 	if err := IndexMember(context.Background(), mgr.GetFieldIndexer()); err != nil {
 		return err
 	}
@@ -83,8 +78,8 @@ func (e *Exporter) SetupWithManager(mgr ctrl.Manager) error {
 		Watches(&corev1.Service{}, &handler.EnqueueRequestForObject{}).
 		Watches(&discoveryv1.EndpointSlice{}, handler.EnqueueRequestsFromMapFunc(exportOfUnpushableSlice)).
 		WatchesRawSource(source.Kind(e.hubCache, &v1alpha1.MemberExport{}, handler.TypedEnqueueRequestsFromMapFunc(exportRequests))).
-		WithOptions(controllerOptions()).
-		Complete(reconcile.Func(e.ReconcileExport))
+		WithOptions(program.ControllerOptions(program.Workers)).
+		Complete(leadership.Reconciler(reconcile.Func(e.ReconcileExport)))
 	if err != nil {
 		return fmt.Errorf("controller of exports: %w", err)
 	}
@@ -97,18 +92,12 @@ func (e *Exporter) SetupWithManager(mgr ctrl.Manager) error {
 		WatchesMetadata(node, handler.EnqueueRequestsFromMapFunc(e.slicesOfNode), builder.WithPredicates(predicate.LabelChangedPredicate{})).
 		WatchesRawSource(source.Kind(e.hubCache, &v1alpha1.MemberExport{}, handler.TypedEnqueueRequestsFromMapFunc(e.slicesOfMemberExport), ownerCreatedOrDeleted)).
 		WatchesRawSource(source.Kind(e.hubCache, &discoveryv1.EndpointSlice{}, handler.TypedEnqueueRequestsFromMapFunc(hubSliceRequests))).
-		WithOptions(controllerOptions()).
-		Complete(reconcile.Func(e.ReconcileSlice))
+		WithOptions(program.ControllerOptions(program.Workers)).
+		Complete(leadership.Reconciler(reconcile.Func(e.ReconcileSlice)))
 	if err != nil {
 		return fmt.Errorf("controller of slices: %w", err)
 	}
 	return nil
-}
-
-func controllerOptions() controller.Options {
-	options := program.ControllerOptions(program.Workers)
-	options.ReconciliationTimeout = reconcileTimeout
-	return options
 }
 
 // deletionChanged ignores updates that neither begin nor end an export.

@@ -8,5 +8,5 @@
 // Example, for the hub's own cluster, where both sides are the same:
 //
 //	projector, err := agent.NewProjector(mgr, mgr)
-//	err = projector.SetupWithManager(mgr)
+//	err = projector.SetupWithManager(mgr, leadership)
 package agent

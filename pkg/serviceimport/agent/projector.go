@@ -174,15 +174,15 @@ func sameStatus(have, want mcsv1beta1.ServiceImportStatus) bool {
 }
 
 // SetupWithManager adds both controllers, of ServiceImports and of their
-// status, to the local cluster's manager.
-func (p *Projector) SetupWithManager(mgr ctrl.Manager) error {
+// status, to the local cluster's manager. They write while the replica leads.
+func (p *Projector) SetupWithManager(mgr ctrl.Manager, leadership *program.Leadership) error {
 	err := p.controller(mgr, "serviceimport", program.Workers).
 		Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(p.requestsOfNamespace), builder.WithPredicates(createdOrDeleted)).
-		Complete(p)
+		Complete(leadership.Reconciler(p))
 	if err != nil {
 		return fmt.Errorf("controller of ServiceImports: %w", err)
 	}
-	if err := p.controller(mgr, "serviceimport-status", program.StatusWorkers).Complete(reconcile.Func(p.ReconcileStatus)); err != nil {
+	if err := p.controller(mgr, "serviceimport-status", program.StatusWorkers).Complete(leadership.Reconciler(reconcile.Func(p.ReconcileStatus))); err != nil {
 		return fmt.Errorf("controller of the status of ServiceImports: %w", err)
 	}
 	return nil

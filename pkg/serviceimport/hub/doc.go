@@ -12,5 +12,5 @@
 // Example:
 //
 //	merger, err := hub.NewMerger(mgr, hubRanges)
-//	err = merger.SetupWithManager(mgr)
+//	err = merger.SetupWithManager(mgr, leadership)
 package hub

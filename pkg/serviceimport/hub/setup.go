@@ -48,20 +48,20 @@ func Index(ctx context.Context, indexer client.FieldIndexer) error {
 }
 
 // SetupWithManager adds both controllers, of FleetServices and of the status of
-// MemberExports, to the hub's manager.
-func (m *Merger) SetupWithManager(mgr ctrl.Manager) error {
+// MemberExports, to the hub's manager. They write while the replica leads.
+func (m *Merger) SetupWithManager(mgr ctrl.Manager, leadership *program.Leadership) error {
 	if err := Index(context.Background(), mgr.GetFieldIndexer()); err != nil {
 		return err
 	}
 	err := m.controller(mgr, "import", program.Workers).
 		Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(m.fleetNamespaceChanged), builder.WithPredicates(fleetNamespace)).
-		Complete(m)
+		Complete(leadership.Reconciler(m))
 	if err != nil {
 		return fmt.Errorf("controller of imports: %w", err)
 	}
 	err = m.controller(mgr, "export-status", program.StatusWorkers).
 		Watches(&discoveryv1.EndpointSlice{}, handler.EnqueueRequestsFromMapFunc(requestsOfSlice)).
-		Complete(reconcile.Func(m.ReconcileStatus))
+		Complete(leadership.Reconciler(reconcile.Func(m.ReconcileStatus)))
 	if err != nil {
 		return fmt.Errorf("controller of the status of exports: %w", err)
 	}

@@ -1,0 +1,47 @@
+package program
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"crossway.dev/crossway/internal/testkit"
+)
+
+// A part that is stuck fails the check after 30 s, and one that turns again mends it. An idle part
+// answers; before the parts run nobody is asked; the end of the program waits for no answer.
+func TestWatchdogNoticesWhatIsStuck(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		blocked := make(chan struct{})
+		running := make(chan struct{})
+		w := &Watchdog{After: running, Pings: map[string]func(context.Context) error{
+			"the idle loop":  func(context.Context) error { return nil },
+			"the stuck loop": func(context.Context) error { <-blocked; return nil },
+		}}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- w.Start(ctx) }()
+		time.Sleep(time.Hour)
+		testkit.Must(t, w.Check(nil))
+		close(running)
+		time.Sleep(maxSilence)
+		testkit.Must(t, w.Check(nil))
+		time.Sleep(2 * time.Second)
+		if err := w.Check(nil); err == nil || !strings.Contains(err.Error(), "the stuck loop is stuck: it has not answered for 32s") {
+			t.Errorf("got %v", err)
+		}
+		close(blocked)
+		time.Sleep(time.Second)
+		testkit.Must(t, w.Check(nil))
+		blocked = make(chan struct{})
+		time.Sleep(time.Hour)
+		if w.Check(nil) == nil {
+			t.Error("stuck again, and not noticed")
+		}
+		cancel()
+		testkit.Must(t, <-ended)
+		close(blocked)
+	})
+}
