@@ -73,7 +73,7 @@ type virtualHost struct {
 func (c *chainRoutes) next(l lbsync.Listener, name string, chain model.Chain) *chainRoutes {
 	next := &chainRoutes{name: name, hosts: chain.Hosts, misdirected: chain.Misdirected,
 		domains: make(map[string]domain, len(chain.Hosts)), lists: make(map[rulesKey]*ruleList, len(c.lists))}
-	base := &routev3.RouteConfiguration{Name: name, IgnorePortInHostMatching: true}
+	base := &routev3.RouteConfiguration{Name: name, IgnorePortInHostMatching: true, RequestHeadersToRemove: sendCountHeaders}
 	if m := misdirected(chain); m != nil {
 		base.VirtualHosts = []*routev3.VirtualHost{m}
 	}
@@ -114,7 +114,8 @@ func (c *chainRoutes) virtualHosts(l lbsync.Listener, last *chainRoutes) []virtu
 		if !found {
 			at = len(hosts)
 			index[routes.sum] = at
-			header := protowire.AppendTag(make([]byte, 0, 2*len(d.encoded)), nameField, protowire.BytesType)
+			header := append(make([]byte, 0, len(countedTries)+2*len(d.encoded)), countedTries...)
+			header = protowire.AppendTag(header, nameField, protowire.BytesType)
 			hosts = append(hosts, virtualHost{header: protowire.AppendString(header, h.Hostname), routes: routes})
 		}
 		hosts[at].header = append(hosts[at].header, d.encoded...)

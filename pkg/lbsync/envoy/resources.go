@@ -144,7 +144,7 @@ func packed(message proto.Message) *anypb.Any {
 
 // Messages that are the same in every resource. They are packed once and validated by a test. Nobody may change them.
 var (
-	routerFilter     = packed(&routerv3.Router{SuppressEnvoyHeaders: true})
+	routerFilter     = packed(&routerv3.Router{SuppressEnvoyHeaders: true, UpstreamHttpFilters: sendLimitFilters()})
 	tlsInspector     = packed(&inspectorv3.TlsInspector{})
 	stdoutLog        = packed(accessLog())
 	previousHosts    = packed(&hostsv3.PreviousHostsPredicate{})

@@ -280,42 +280,6 @@ func mirror(m model.Mirror) *routev3.RouteAction_RequestMirrorPolicy {
 	}
 }
 
-const (
-	// retryAny repeats a request that failed before an answer came, retryUnsent only one that no backend can have seen.
-	retryAny    = "connect-failure,refused-stream,reset"
-	retryUnsent = "connect-failure,refused-stream,reset-before-request"
-	// maxRetries and the delays before them last long enough for a few dead endpoints to be ejected, or for the hub to
-	// move their share away, before the request fails. This holds for a lone request too, all of whose endpoints are dead.
-	// Delays are random, up to a limit that doubles: 3.6 s in total on average, and 250 ms more for each connection that
-	// is not even refused. More retries would spread a request that crashes its endpoint to more endpoints.
-	maxRetries    = 9
-	minRetryDelay = 25 * time.Millisecond
-	maxRetryDelay = 2 * time.Second
-	// maxRetriesWithTimeout applies where each try has a time limit: a slow backend must not be asked many times more.
-	maxRetriesWithTimeout = 2
-	// hostSelectionAttempts is how many hosts Envoy picks to find one that it has not tried yet.
-	hostSelectionAttempts = 100
-)
-
-func retries(rule model.Rule, safe bool) *routev3.RetryPolicy {
-	out := &routev3.RetryPolicy{
-		RetryOn:    retryUnsent,
-		NumRetries: number(maxRetries),
-		RetryBackOff: &routev3.RetryPolicy_RetryBackOff{
-			BaseInterval: durationpb.New(minRetryDelay), MaxInterval: durationpb.New(maxRetryDelay)}, // random, doubled from one retry to the next
-		HostSelectionRetryMaxAttempts: hostSelectionAttempts,
-		RetryHostPredicate: []*routev3.RetryPolicy_RetryHostPredicate{{Name: "envoy.retry_host_predicates.previous_hosts",
-			ConfigType: &routev3.RetryPolicy_RetryHostPredicate_TypedConfig{TypedConfig: previousHosts}}},
-	}
-	if safe {
-		out.RetryOn = retryAny
-	}
-	if rule.BackendTimeout != nil && *rule.BackendTimeout > 0 {
-		out.NumRetries = number(maxRetriesWithTimeout)
-	}
-	return out
-}
-
 // without drops the headers that would be set or added and then removed: Envoy removes first.
 func without(c model.HeaderChanges, removed []string) model.HeaderChanges {
 	isRemoved := func(h model.Header) bool { return slices.Contains(removed, h.Name) }

@@ -1,0 +1,123 @@
+package envoy_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+
+	"crossway.dev/crossway/pkg/gateway/model"
+	"crossway.dev/crossway/pkg/lbsync"
+	"crossway.dev/crossway/pkg/lbsync/traffic"
+)
+
+// crashable are endpoints on which path /die closes the connection with all of its requests, as a crash does.
+type crashable struct {
+	mu     sync.Mutex
+	died   map[string][]string // by query: the names of the endpoints that read the request
+	leaked []string            // headers of the edge's own, on a first try
+}
+
+type connectionKey struct{}
+
+func (c *crashable) start(t *testing.T, protocol model.BackendProtocol, name string) netip.AddrPort {
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		for header := range r.Header {
+			if strings.HasPrefix(header, "X-Crossway-") && r.Header.Get("X-Envoy-Attempt-Count") == "1" {
+				c.leaked = append(c.leaked, header)
+			}
+		}
+		if r.URL.Path == "/die" {
+			c.died[r.URL.RawQuery] = append(c.died[r.URL.RawQuery], name)
+			_ = r.Context().Value(connectionKey{}).(net.Conn).Close()
+			return
+		}
+		fmt.Fprint(w, name)
+	}))
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.Config.ConnContext = func(ctx context.Context, connection net.Conn) context.Context {
+		return context.WithValue(ctx, connectionKey{}, connection)
+	}
+	s.Config.Protocols = new(http.Protocols)
+	s.Config.Protocols.SetHTTP1(protocol == model.HTTP1)
+	s.Config.Protocols.SetUnencryptedHTTP2(protocol == model.H2C)
+	s.Start()
+	t.Cleanup(s.Close)
+	return netip.MustParseAddrPort(s.Listener.Addr().String())
+}
+
+// member is one member's part of import store: living endpoints and dead addresses.
+func (c *crashable) member(t *testing.T, protocol model.BackendProtocol, cluster string, weight uint32, living, dead int) lbsync.Locality {
+	l := locality(cluster, weight, netip.AddrPort{})
+	l.Endpoints = nil
+	for i := range living {
+		l.Endpoints = append(l.Endpoints, c.start(t, protocol, fmt.Sprintf("%s-%d", cluster, i)))
+	}
+	for i := range dead {
+		l.Endpoints = append(l.Endpoints, netip.MustParseAddrPort(fmt.Sprintf("127.0.%d.%d:1", len(cluster), i+1)))
+	}
+	return l
+}
+
+// A request that crashes whoever reads it reaches 3 endpoints at most, each once. What could not be sent does not count:
+// a request that is well finds who lives behind any number of dead addresses.
+func TestPoisonRequestOnARealEnvoy(t *testing.T) {
+	for _, protocol := range []model.BackendProtocol{model.HTTP1, model.H2C} {
+		for _, c := range []struct {
+			name    string
+			members func(*crashable) []lbsync.Locality
+		}{
+			{"one member", func(c *crashable) []lbsync.Locality {
+				return []lbsync.Locality{c.member(t, protocol, "a", traffic.TotalParts, 10, 0)}
+			}},
+			{"dead addresses beside", func(c *crashable) []lbsync.Locality {
+				return []lbsync.Locality{c.member(t, protocol, "a", traffic.TotalParts, 5, 5)}
+			}},
+		} {
+			t.Run(string(protocol)+" "+c.name, func(t *testing.T) {
+				e, backends := startEdge(t), &crashable{died: map[string][]string{}}
+				a, _ := serve("store", netip.AddrPort{})
+				a.Protocol = protocol
+				port := freePort(t)
+				e.apply(lbsync.Program{Assignments: []model.Assignment{a}, Listeners: []lbsync.Listener{
+					httpListener(port, model.VirtualHost{Hostname: "*", Rules: []model.Rule{{Match: prefix("/"), Forward: to("store")}}})}},
+					lbsync.LoadAssignment{Key: "store", Localities: c.members(backends)})
+				for i := range 8 {
+					if got := ask(t, port, "GET", "a.example", fmt.Sprintf("/die?%d", i), "x-crossway-sends: 1,2,3\r\nx-crossway-bytes: 7\r\nx-envoy-attempt-count: 9"); !strings.HasPrefix(got, "503") {
+						t.Errorf("the poison request: %s", got)
+					}
+					if got := ask(t, port, "POST", "a.example", fmt.Sprintf("/die?post-%d", i), ""); !strings.HasPrefix(got, "503") {
+						t.Errorf("the poison request: %s", got)
+					}
+					if got := ask(t, port, "POST", "a.example", "/", "x-crossway-sends: 1,2,3"); !strings.HasPrefix(got, "200") {
+						t.Errorf("a request that is well: %s", got)
+					}
+				}
+				backends.mu.Lock()
+				defer backends.mu.Unlock()
+				for query, names := range backends.died {
+					most := 3
+					if strings.HasPrefix(query, "post") {
+						most = 1
+					}
+
+					if len(names) > most {
+						t.Errorf("poison request %s reached %s", query, names)
+					}
+				}
+				if len(backends.died) != 16 || len(backends.leaked) > 0 {
+					t.Errorf("%d poison requests arrived; headers of the edge's own: %s", len(backends.died), backends.leaked)
+				}
+			})
+		}
+	}
+}

@@ -1,0 +1,113 @@
+package envoy
+
+import (
+	"fmt"
+	"time"
+
+	xdscorev3 "github.com/cncf/xds/go/xds/core/v3"
+	matcherv3 "github.com/cncf/xds/go/xds/type/matcher/v3"
+	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	matchingv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/common/matching/v3"
+	skipv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/matcher/action/v3"
+	headerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
+	codecv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/upstream_codec/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	inputv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"crossway.dev/crossway/pkg/gateway/model"
+)
+
+const (
+	// retryAny repeats a request that failed before an answer came, retryUnsent only one that no backend can have seen.
+	retryAny    = "connect-failure,refused-stream,reset"
+	retryUnsent = "connect-failure,refused-stream,reset-before-request"
+	// maxRetries and the delays before them last long enough for a few dead endpoints to be ejected, or for the hub to
+	// move their share away, before the request fails. This holds for a lone request too, all of whose endpoints are dead.
+	// Delays are random, up to a limit that doubles: 3.6 s in total on average, and 250 ms more for each connection that
+	// is not even refused.
+	maxRetries    = 9
+	minRetryDelay = 25 * time.Millisecond
+	maxRetryDelay = 2 * time.Second
+	// maxSends is how often a request is sent. One that crashes whoever reads it reaches no more endpoints.
+	maxSends = 3
+	// maxRetriesWithTimeout applies where each try has a time limit: a slow backend must not be asked many times more.
+	maxRetriesWithTimeout = maxSends - 1
+	// hostSelectionAttempts is how many hosts Envoy picks to find one that it has not tried yet.
+	hostSelectionAttempts = 100
+)
+
+func retries(rule model.Rule, safe bool) *routev3.RetryPolicy {
+	out := &routev3.RetryPolicy{
+		RetryOn:    retryUnsent,
+		NumRetries: number(maxRetries),
+		RetryBackOff: &routev3.RetryPolicy_RetryBackOff{
+			BaseInterval: durationpb.New(minRetryDelay), MaxInterval: durationpb.New(maxRetryDelay)}, // random, doubled from one retry to the next
+		HostSelectionRetryMaxAttempts: hostSelectionAttempts,
+		RetryHostPredicate: []*routev3.RetryPolicy_RetryHostPredicate{{Name: "envoy.retry_host_predicates.previous_hosts",
+			ConfigType: &routev3.RetryPolicy_RetryHostPredicate_TypedConfig{TypedConfig: previousHosts}}},
+	}
+	if safe {
+		out.RetryOn = retryAny
+	}
+	if rule.BackendTimeout != nil && *rule.BackendTimeout > 0 {
+		out.NumRetries = number(maxRetriesWithTimeout)
+	}
+	return out
+}
+
+const (
+	attemptHeader = "x-envoy-attempt-count"
+	// bytesHeader is how many bytes all earlier tries of a request have sent.
+	bytesHeader = "x-crossway-bytes"
+	// sendsHeader lists the values of bytesHeader, each once and without 0: one for each earlier try that was sent.
+	sendsHeader = "x-crossway-sends"
+	// stopHeader is no header name. Envoy answers 503 for a request that has it, instead of sending the request.
+	stopHeader = "sent too often"
+)
+
+// sendCountHeaders are removed from what clients send. Only a backend that gets a repeated request sees them.
+var sendCountHeaders = []string{bytesHeader, sendsHeader}
+
+// countedTries is encoded in every virtual host: Envoy sets attemptHeader.
+var countedTries = packed(&routev3.VirtualHost{IncludeRequestAttemptCount: true}).GetValue()
+
+// sendLimitFilters are HTTP filters that see every try of a request. They end it after maxSends tries that were sent,
+// because Envoy has one number of retries for all reasons. A try whose connection could not be made sends no byte, so
+// the sum of the bytes that were sent tells the others. (Measured with Envoy 1.40; see docs/adr/0010-count-of-sent-tries.md.) The first try
+// skips the filter.
+func sendLimitFilters() []*hcmv3.HttpFilter {
+	set := func(name, value string, action corev3.HeaderValueOption_HeaderAppendAction) *mutationv3.HeaderMutation {
+		return &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_Append{Append: &corev3.HeaderValueOption{
+			AppendAction: action, Header: &corev3.HeaderValue{Key: name, Value: value}}}}
+	}
+	bytes, sends := fmt.Sprintf("request.headers['%s']", bytesHeader), fmt.Sprintf("request.headers['%s']", sendsHeader)
+	anySends := fmt.Sprintf("'%s' in request.headers", sendsHeader)
+	counting := &headerv3.HeaderMutation{Mutations: &headerv3.Mutations{RequestMutations: []*mutationv3.HeaderMutation{
+		set(bytesHeader, "%UPSTREAM_WIRE_BYTES_SENT%", corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD),
+		// The sum grows, so it ends the list only if it was the last to be added. An empty value is not added.
+		set(sendsHeader, fmt.Sprintf("%%CEL(%[1]s == '0' || %[2]s && %[3]s.endsWith(%[1]s) ? '' : %[1]s)%%", bytes, anySends, sends),
+			corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD),
+		set(stopHeader, fmt.Sprintf("%%CEL(%s && %s.matches('^([^,]+,){%d}') ? 'x' : '')%%", anySends, sends, maxSends-1),
+			corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD),
+	}}}
+	delegate := &matchingv3.ExtensionWithMatcher{
+		ExtensionConfig: &corev3.TypedExtensionConfig{Name: "envoy.filters.http.header_mutation", TypedConfig: packed(counting)},
+		XdsMatcher: &matcherv3.Matcher{MatcherType: &matcherv3.Matcher_MatcherList_{MatcherList: &matcherv3.Matcher_MatcherList{
+			Matchers: []*matcherv3.Matcher_MatcherList_FieldMatcher{{
+				Predicate: &matcherv3.Matcher_MatcherList_Predicate{MatchType: &matcherv3.Matcher_MatcherList_Predicate_SinglePredicate_{
+					SinglePredicate: &matcherv3.Matcher_MatcherList_Predicate_SinglePredicate{
+						Input: &xdscorev3.TypedExtensionConfig{Name: "header", TypedConfig: packed(&inputv3.HttpRequestHeaderMatchInput{HeaderName: attemptHeader})},
+						Matcher: &matcherv3.Matcher_MatcherList_Predicate_SinglePredicate_ValueMatch{ValueMatch: &matcherv3.StringMatcher{
+							MatchPattern: &matcherv3.StringMatcher_Exact{Exact: "1"}}}}}},
+				OnMatch: &matcherv3.Matcher_OnMatch{OnMatch: &matcherv3.Matcher_OnMatch_Action{
+					Action: &xdscorev3.TypedExtensionConfig{Name: "skip", TypedConfig: packed(&skipv3.SkipFilter{})}}},
+			}}}}},
+	}
+	return []*hcmv3.HttpFilter{
+		{Name: "envoy.filters.http.match_delegate", ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: packed(delegate)}},
+		{Name: "envoy.filters.http.upstream_codec", ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: packed(&codecv3.UpstreamCodec{})}},
+	}
+}
