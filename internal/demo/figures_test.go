@@ -5,6 +5,8 @@ import (
 	"math"
 	"slices"
 	"testing"
+
+	"crossway.dev/crossway/internal/testkit"
 )
 
 // good has every figure in the middle of its bound.
@@ -19,15 +21,11 @@ func good() Figures {
 func passed(t *testing.T, f Figures) bool {
 	t.Helper()
 	out, err := f.JSON()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	var result struct {
 		Passed bool `json:"passed"`
 	}
-	if err := json.Unmarshal(out, &result); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, json.Unmarshal(out, &result))
 	if result.Passed != (len(Judge(f)) == 0) {
 		t.Fatalf("out/demo.json says passed=%v, the exit status says %v", result.Passed, Judge(f))
 	}

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"crossway.dev/crossway/internal/testkit"
 )
 
 // A cut cluster swallows packets: connections to it and from it neither open
@@ -21,13 +23,9 @@ import (
 func TestCut(t *testing.T) {
 	c := fleet.Members["us-west"]
 	apply(t, c, "cut", echo)
-	if err := c.AwaitPods(within(t, 20*time.Second), "cut", "app=echo", 2); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, c.AwaitPods(within(t, 20*time.Second), "cut", "app=echo", 2))
 	pods, err := c.Client.CoreV1().Pods("cut").List(t.Context(), metav1.ListOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	pod := net.JoinHostPort(pods.Items[0].Status.PodIP, "8080")
 	hub := net.JoinHostPort(fleet.Hub.NodeAddress, "6443")
 	in, out, elsewhere := fleet.Dialer("us"), fleet.DialerAt("us-west"), fleet.DialerAt("us-east")
@@ -37,9 +35,7 @@ func TestCut(t *testing.T) {
 	if err := try(out, hub, 2*time.Second); err != nil {
 		t.Fatal("before the cut: ", err)
 	}
-	if err := fleet.Cut("us-west"); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, fleet.Cut("us-west"))
 	defer func() { _ = fleet.Restore("us-west") }()
 	// Address resolution gives up after 3 s: silence must last longer.
 	t.Run("silence", func(t *testing.T) {
@@ -65,9 +61,7 @@ func TestCut(t *testing.T) {
 			t.Error("another cluster: ", err)
 		}
 	})
-	if err := fleet.Restore("us-west"); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, fleet.Restore("us-west"))
 	if err := try(in, pod, 3*time.Second); err != nil {
 		t.Error("after Restore: ", err)
 	}
@@ -113,12 +107,8 @@ func TestSecondLabKilled(t *testing.T) {
 	cmd.Env = append(os.Environ(), childVariable+"=1", "LAB_LOG_DIR=")
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
+	testkit.Must(t, cmd.Start())
 	timer := time.AfterFunc(60*time.Second, func() { _ = cmd.Process.Kill() })
 	defer timer.Stop()
 	line, _ := bufio.NewReader(out).ReadString('\n')
@@ -129,9 +119,7 @@ func TestSecondLabKilled(t *testing.T) {
 	if during.processes < before.processes+10 {
 		t.Errorf("only %d processes in other process namespaces; does the second lab run?", during.processes)
 	}
-	if err := cmd.Process.Signal(syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, cmd.Process.Signal(syscall.SIGKILL))
 	_ = cmd.Wait()
 	eventually(t, within(t, 10*time.Second), "no process of the second lab is left", func() (bool, string) {
 		now := namespaces(t)
@@ -149,13 +137,9 @@ type count struct{ processes, networks int }
 func namespaces(t *testing.T) count {
 	t.Helper()
 	own, err := os.Readlink("/proc/self/ns/pid")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	networks := map[string]bool{}
 	var c count
 	for _, e := range entries {

@@ -14,6 +14,7 @@ import (
 
 	"crossway.dev/crossway/internal/lab"
 	"crossway.dev/crossway/internal/lab/kubelet"
+	"crossway.dev/crossway/internal/testkit"
 )
 
 // fleet is the one lab that the tests of this package share.
@@ -66,9 +67,7 @@ func apply(t *testing.T, c *lab.Cluster, namespace, manifests string) {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	if err := c.Apply(t.Context(), []byte(strings.ReplaceAll(manifests, "NAMESPACE", namespace))); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, c.Apply(t.Context(), []byte(strings.ReplaceAll(manifests, "NAMESPACE", namespace))))
 }
 
 // eventually waits for a condition, and prints what it saw last.
@@ -123,18 +122,12 @@ func TestDeploymentAndService(t *testing.T) {
 	begin := time.Now()
 	apply(t, c, "deployment", echo)
 	applied := time.Now()
-	if err := c.AwaitPods(within(t, 20*time.Second), "deployment", "app=echo", 2); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, c.AwaitPods(within(t, 20*time.Second), "deployment", "app=echo", 2))
 	t.Logf("applied in %s, ready %s later", applied.Sub(begin), time.Since(applied))
 	service, err := c.Client.CoreV1().Services("deployment").Get(t.Context(), "echo", metav1.GetOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	pods, err := c.Client.CoreV1().Pods("deployment").List(t.Context(), metav1.ListOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	ctx := within(t, 20*time.Second)
 	script := fmt.Sprintf(`exec 3<>/dev/tcp/%s/80; printf 'GET / HTTP/1.0\r\n\r\n' >&3; cat <&3`, service.Spec.ClusterIP)
 	answered := map[string]bool{}
@@ -166,9 +159,7 @@ spec:
       terminationGracePeriodSeconds: 0
       containers: [{name: db, image: busybox, command: [sh, -c, "hostname; sleep 1000"]}]
 `)
-	if err := c.AwaitPods(within(t, 20*time.Second), "statefulset", "app=db", 2); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, c.AwaitPods(within(t, 20*time.Second), "statefulset", "app=db", 2))
 	for _, name := range []string{"db-0", "db-1"} {
 		eventually(t, within(t, 5*time.Second), name+" says its name", func() (bool, string) {
 			output, err := c.Logs(t.Context(), "statefulset", name, "db")
@@ -223,18 +214,12 @@ kind: Service
 metadata: {name: worker, namespace: NAMESPACE}
 spec: {selector: {app: worker}, ports: [{port: 80}]}
 `)
-	if err := c.AwaitPods(within(t, 20*time.Second), "graceful", "app=worker", 1); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, c.AwaitPods(within(t, 20*time.Second), "graceful", "app=worker", 1))
 	logs, err := c.Client.CoreV1().Pods("graceful").GetLogs("worker", &v1.PodLogOptions{Follow: true}).Stream(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	defer logs.Close()
 	begin := time.Now()
-	if err := c.Client.CoreV1().Pods("graceful").Delete(t.Context(), "worker", metav1.DeleteOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, c.Client.CoreV1().Pods("graceful").Delete(t.Context(), "worker", metav1.DeleteOptions{}))
 	eventually(t, within(t, 5*time.Second), "the endpoint is terminating", func() (bool, string) {
 		slices, err := c.Client.DiscoveryV1().EndpointSlices("graceful").List(t.Context(), metav1.ListOptions{})
 		if err != nil || len(slices.Items) != 1 || len(slices.Items[0].Endpoints) != 1 {
@@ -247,9 +232,7 @@ spec: {selector: {app: worker}, ports: [{port: 80}]}
 	if err != nil || string(output) != "started\npreStop\nTERM\n" {
 		t.Errorf("the pod said %q (%v)", output, err)
 	}
-	if err := c.AwaitPods(within(t, 10*time.Second), "graceful", "app=worker", 0); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, c.AwaitPods(within(t, 10*time.Second), "graceful", "app=worker", 0))
 	if took := time.Since(begin); took < 500*time.Millisecond || took > 10*time.Second {
 		t.Errorf("gone after %s, want after preStop (0.5 s) and well before the grace period (20 s)", took)
 	}
@@ -266,16 +249,10 @@ spec:
   terminationGracePeriodSeconds: 3
   containers: [{name: stubborn, image: busybox, command: [sh, -c, "trap '' TERM; while :; do sleep 0.1; done"]}]
 `)
-	if err := c.AwaitPods(within(t, 20*time.Second), "stubborn", "app=stubborn", 1); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, c.AwaitPods(within(t, 20*time.Second), "stubborn", "app=stubborn", 1))
 	begin := time.Now()
-	if err := c.Client.CoreV1().Pods("stubborn").Delete(t.Context(), "stubborn", metav1.DeleteOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	if err := c.AwaitPods(within(t, 20*time.Second), "stubborn", "app=stubborn", 0); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, c.Client.CoreV1().Pods("stubborn").Delete(t.Context(), "stubborn", metav1.DeleteOptions{}))
+	testkit.Must(t, c.AwaitPods(within(t, 20*time.Second), "stubborn", "app=stubborn", 0))
 	if took := time.Since(begin); took < 3*time.Second {
 		t.Errorf("gone after %s, before its grace period of 3 s", took)
 	}

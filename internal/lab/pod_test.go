@@ -8,6 +8,8 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"crossway.dev/crossway/internal/testkit"
 )
 
 const mostOfASpec = `
@@ -76,9 +78,7 @@ func TestPodSpec(t *testing.T) {
 	if _, err := c.Kubectl(t.Context(), nil, "exec", "-n", "spec", "all", "--", "touch", "/shared/go"); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.AwaitPods(within(t, 5*time.Second), "spec", "app=all", 1); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, c.AwaitPods(within(t, 5*time.Second), "spec", "app=all", 1))
 	// A change of the ConfigMap arrives in the running pod.
 	if _, err := c.Kubectl(t.Context(), nil, "patch", "configmap", "-n", "spec", "config", "-p", `{"data":{"greeting":"good evening"}}`); err != nil {
 		t.Fatal(err)
@@ -92,9 +92,7 @@ func TestPodSpec(t *testing.T) {
 func get(t *testing.T, namespace, name string) *v1.Pod {
 	t.Helper()
 	pod, err := fleet.Members["us-east"].Client.CoreV1().Pods(namespace).Get(t.Context(), name, metav1.GetOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return pod
 }
 
@@ -146,31 +144,21 @@ spec:
 	if _, err := c.Kubectl(t.Context(), nil, "create", "secret", "generic", "-n", "missing", "late", "--from-literal=a=b"); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.AwaitPods(within(t, 10*time.Second), "missing", "app=waits", 1); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, c.AwaitPods(within(t, 10*time.Second), "missing", "app=waits", 1))
 }
 
 // A crash is restarted under the same address; the time down is as asked for.
 func TestKillPod(t *testing.T) {
 	c := fleet.Members["us-east"]
 	apply(t, c, "crash", strings.ReplaceAll(echo, "replicas: 2", "replicas: 1"))
-	if err := c.AwaitPods(within(t, 20*time.Second), "crash", "app=echo", 1); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, c.AwaitPods(within(t, 20*time.Second), "crash", "app=echo", 1))
 	pods, err := c.Client.CoreV1().Pods("crash").List(t.Context(), metav1.ListOptions{LabelSelector: "app=echo"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	before := pods.Items[0]
-	if err := c.KillPod("crash", before.Name, time.Second); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, c.KillPod("crash", before.Name, time.Second))
 	eventually(t, within(t, 5*time.Second), "the pod is not ready", func() (bool, string) { return !ready(get(t, "crash", before.Name)), "" })
 	down := time.Now()
-	if err := c.AwaitPods(within(t, 10*time.Second), "crash", "app=echo", 1); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, c.AwaitPods(within(t, 10*time.Second), "crash", "app=echo", 1))
 	after := get(t, "crash", before.Name)
 	status := after.Status.ContainerStatuses[0]
 	if after.Status.PodIP != before.Status.PodIP || status.RestartCount != 1 || status.LastTerminationState.Terminated.ExitCode != 137 {

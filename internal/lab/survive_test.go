@@ -10,19 +10,16 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"crossway.dev/crossway/internal/lab"
+	"crossway.dev/crossway/internal/testkit"
 )
 
 // A plain Deployment on the hub's cluster: its pods need a pod network, which
 // the edge nodes do not have.
 func TestPlainDeploymentOnHub(t *testing.T) {
 	apply(t, fleet.Hub, "plain", strings.ReplaceAll(echo, "replicas: 2", "replicas: 3"))
-	if err := fleet.Hub.AwaitPods(within(t, 20*time.Second), "plain", "app=echo", 3); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, fleet.Hub.AwaitPods(within(t, 20*time.Second), "plain", "app=echo", 3))
 	pods, err := fleet.Hub.Client.CoreV1().Pods("plain").List(t.Context(), metav1.ListOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	for _, p := range pods.Items {
 		if p.Spec.NodeName != "hub" {
 			t.Errorf("pod %s is on node %s", p.Name, p.Spec.NodeName)
@@ -115,9 +112,7 @@ func TestBadPods(t *testing.T) {
 // The machine's addresses are another network than the lab's.
 func TestListenOnMachine(t *testing.T) {
 	l, err := lab.Listen("127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	defer l.Close()
 	if second, err := lab.Listen(l.Addr().String()); err == nil {
 		second.Close()

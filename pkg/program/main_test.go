@@ -6,6 +6,8 @@ import (
 	"flag"
 	"strings"
 	"testing"
+
+	"crossway.dev/crossway/internal/testkit"
 )
 
 type oneFlag struct{ name string }
@@ -40,9 +42,7 @@ func TestParse(t *testing.T) {
 func TestParseMakesTheLog(t *testing.T) {
 	var stderr bytes.Buffer
 	log, err := Parse("test", &oneFlag{}, []string{"--name=a", "--log-level=warn"}, &stderr)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	log.Info("below the level")
 	log.Error(errors.New("cause"), "above the level")
 	if got := stderr.String(); strings.Contains(got, "below") || !strings.Contains(got, `"msg":"above the level"`) {

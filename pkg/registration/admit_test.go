@@ -15,6 +15,7 @@ import (
 	"pgregory.net/rapid"
 
 	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/internal/testkit"
 	"crossway.dev/crossway/pkg/fleet"
 )
 
@@ -65,9 +66,7 @@ func readMember(t *testing.T, args []string) v1alpha1.MemberCluster {
 		switch {
 		case isTime:
 			hour, err := strconv.Atoi(at)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 			m.CreationTimestamp = metav1.Date(2026, 1, 1, hour, 0, 0, 0, time.UTC)
 		case w == "unaccepted":
 			m.Spec.Accepted = false

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"crossway.dev/crossway/internal/testkit"
 )
 
 func TestPercentilesAreNearestRank(t *testing.T) {
@@ -155,9 +157,7 @@ func TestAddresses(t *testing.T) {
 func TestTable(t *testing.T) {
 	var out bytes.Buffer
 	err := Table(&out, []int{10, 100}, map[string]Figures{"10": {"slice_to_ack_ms": {P50: 1.25, P99: 2, Max: 3, N: 200}}, "100": {"warm_ms": Value(900)}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	for _, want := range []string{"1.2 / 2.0 / 3.0", "900"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %q in\n%s", want, out.String())

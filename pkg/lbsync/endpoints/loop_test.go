@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"crossway.dev/crossway/internal/testkit"
 	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/gateway/model"
 	"crossway.dev/crossway/pkg/lbsync"
@@ -221,9 +222,7 @@ func TestEdgesNameUnknownClusters(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(f.Loop)
 	families, err := registry.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	out := fmt.Sprint(families)
 	if strings.Contains(out, "nobody") || strings.Contains(out, "stranger") || !strings.Contains(out, "eu-west") {
 		t.Error(out)

@@ -16,6 +16,7 @@ import (
 
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/internal/lab/envtestkit"
+	"crossway.dev/crossway/internal/testkit"
 	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/gateway/model"
 	"crossway.dev/crossway/pkg/lbsync/envoy"
@@ -28,9 +29,7 @@ func TestMain(m *testing.M) { envtestkit.Main(m) }
 func TestRealAPIServer(t *testing.T) {
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, v1alpha1.AddToScheme} {
-		if err := add(scheme); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, add(scheme))
 	}
 	api := connect(t, scheme)
 	web, shop := memberSlice("us-west", "web", "10.1.0.1"), memberSlice("us-west", "shop", "10.1.0.2")
@@ -39,9 +38,7 @@ func TestRealAPIServer(t *testing.T) {
 	api.create(namespace("member-us-west"), namespace("shop"), pool("us"), clusterOf("us-west", "10.1.0.0/16"), web, shop, own)
 
 	caches, err := cache.New(envtestkit.Config(t), cache.Options{Scheme: scheme})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	edges := &fakeEdges{pools: map[string]map[string]envoy.Resource{}}
 	loop := New(Config{Cache: caches, Publisher: edges, Hub: Hub{Place: fleet.Place{Region: "us"}, CIDRs: prefixes("10.9.0.0/16")}})
 	ctx, cancel := context.WithCancel(t.Context())
@@ -112,37 +109,28 @@ func (h *fakeEdges) await(t *testing.T, want string) {
 
 // server is the API server, a mistake ends the test.
 type server struct {
-	t testing.TB
+	testkit.T
 	client.Client
 }
 
 func connect(t testing.TB, scheme *runtime.Scheme) server {
 	c, err := client.New(envtestkit.Config(t), client.Options{Scheme: scheme})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return server{t, c}
-}
-
-func (s server) must(err error) {
-	s.t.Helper()
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	testkit.Must(t, err)
+	return server{testkit.T{TB: t}, c}
 }
 
 func (s server) create(objects ...client.Object) {
-	s.t.Helper()
+	s.Helper()
 	for _, o := range objects {
-		s.must(s.Create(s.t.Context(), o))
+		s.Must(s.Create(s.Context(), o))
 	}
 }
 
-func (s server) update(o client.Object) { s.t.Helper(); s.must(s.Update(s.t.Context(), o)) }
-func (s server) delete(o client.Object) { s.t.Helper(); s.must(s.Delete(s.t.Context(), o)) }
+func (s server) update(o client.Object) { s.Helper(); s.Must(s.Update(s.Context(), o)) }
+func (s server) delete(o client.Object) { s.Helper(); s.Must(s.Delete(s.Context(), o)) }
 func (s server) get(o client.Object) {
-	s.t.Helper()
-	s.must(s.Get(s.t.Context(), client.ObjectKeyFromObject(o), o))
+	s.Helper()
+	s.Must(s.Get(s.Context(), client.ObjectKeyFromObject(o), o))
 }
 
 func namespace(name string) *corev1.Namespace {

@@ -13,6 +13,8 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"crossway.dev/crossway/internal/testkit"
 )
 
 func gateway(name string, age time.Duration, protocol gatewayv1.ProtocolType, port int32, addresses ...string) gatewayv1.Gateway {
@@ -89,9 +91,7 @@ func (m *machine) ask(t *testing.T, address string) string {
 	}
 	defer conn.Close()
 	data, err := io.ReadAll(conn)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return string(data)
 }
 
