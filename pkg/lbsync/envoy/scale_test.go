@@ -5,12 +5,16 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"net/netip"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -52,8 +56,26 @@ static_resources:
 // ack is one resource that the Envoy took.
 type ack struct{ typeURL, name, version string }
 
-// startHub serves xDS for pool us and starts one Envoy of it; what the Envoy takes goes to the channel.
-func startHub(t *testing.T) (*server.Server, <-chan ack) {
+// hubEdge is one Envoy of pool us, with the hub's xDS server. What the Envoy takes goes to the channel.
+type hubEdge struct {
+	hub   *server.Server
+	acks  <-chan ack
+	admin string
+}
+
+// stats are the statistics whose names match a regular expression.
+func (e *hubEdge) stats(filter string) string {
+	response, err := http.Get("http://" + e.admin + "/stats?filter=" + url.QueryEscape(filter))
+	if err != nil {
+		return err.Error()
+	}
+	defer response.Body.Close()
+	body, _ := io.ReadAll(response.Body)
+	return strings.TrimSpace(string(body))
+}
+
+// startHubEdge starts both; args are more arguments of Envoy.
+func startHubEdge(t *testing.T, args ...string) *hubEdge {
 	if testing.Short() {
 		t.Skip("needs an Envoy: run without -short")
 	}
@@ -100,14 +122,22 @@ func startHub(t *testing.T) (*server.Server, <-chan ack) {
 		"bootstrap.yaml": fmt.Appendf(nil, deltaBootstrap, socket.Addr().(*net.TCPAddr).Port, dir)} {
 		must(os.WriteFile(filepath.Join(dir, name), content, 0o600))
 	}
-	cmd := exec.Command(program, "-c", filepath.Join(dir, "bootstrap.yaml"), "--disable-hot-restart", "--concurrency", "2", "-l", "error")
+	admin := filepath.Join(dir, "admin")
+	cmd := exec.Command(program, append([]string{"-c", filepath.Join(dir, "bootstrap.yaml"), "--disable-hot-restart", "--concurrency", "2",
+		"-l", "error", "--admin-address-path", admin}, args...)...)
 	cmd.Stderr = os.Stderr
 	must(cmd.Start())
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
-	return hub, acks
+	e := &hubEdge{hub: hub, acks: acks}
+	eventually(t, "admin address", func() bool {
+		address, _ := os.ReadFile(admin)
+		e.admin = string(address)
+		return e.admin != ""
+	})
+	return e
 }
 
 func served(all []envoy.Resource) (out []server.Resource) {
@@ -126,7 +156,8 @@ func snapshot(n uint64, r envoy.Resources) server.Snapshot {
 // Envoy takes until it has all of it.
 func routeChanges(t *testing.T, extra ...model.VirtualHost) (cold time.Duration, changes []time.Duration) {
 	began := time.Now()
-	hub, acks := startHub(t)
+	e := startHubEdge(t)
+	hub, acks := e.hub, e.acks
 	wait := func(names map[string]string) {
 		t.Helper()
 		timeout := time.After(time.Minute)
