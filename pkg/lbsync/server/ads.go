@@ -5,6 +5,7 @@ import (
 	"time"
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/grpc"
 
 	"crossway.dev/crossway/pkg/lbsync/server/delta"
 )
@@ -26,12 +27,13 @@ func (s *Server) send(g deltaStream, open *session, st *stream) error {
 	stuck.Stop()
 	defer stuck.Stop()
 	for {
-		st.pool.lock()
-		r, wait := st.state.Next(time.Now())
-		st.pool.unlock()
+		r, encoded, wait, err := st.next(g)
+		if err != nil {
+			return err
+		}
 		if r != nil {
 			stuck.Reset(sendTimeout)
-			err := g.Send(r)
+			err := g.SendMsg(encoded)
 			stuck.Stop()
 			if err != nil {
 				return err
@@ -50,6 +52,24 @@ func (s *Server) send(g deltaStream, open *session, st *stream) error {
 			return context.Cause(g.Context())
 		}
 	}
+}
+
+// next is the next response, and its encoding; or how long to wait for one.
+func (st *stream) next(g deltaStream) (r *discovery.DeltaDiscoveryResponse, encoded *grpc.PreparedMsg, wait time.Duration, err error) {
+	select {
+	case st.pool.quota.response <- struct{}{}:
+		defer func() { <-st.pool.quota.response }()
+	case <-g.Context().Done():
+		return nil, nil, 0, context.Cause(g.Context())
+	}
+	st.pool.lock()
+	r, wait = st.state.Next(time.Now())
+	st.pool.unlock()
+	if r == nil {
+		return nil, nil, wait, nil
+	}
+	encoded = &grpc.PreparedMsg{}
+	return r, encoded, 0, encoded.Encode(g, r)
 }
 
 // countSent counts a response that was sent. At debug level the log says which

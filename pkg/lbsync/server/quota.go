@@ -54,7 +54,9 @@ type quota struct {
 	streams  *rate.Limiter
 	work     *rate.Limiter // in nanoseconds
 	log      *rate.Limiter
-	turn     chan struct{} // of a large request
+	// Turns: of a large request, and of a response that is made. What all edges of a
+	// pool cause together then takes one processor at most, and not all.
+	large, response chan struct{}
 }
 
 func newQuota(maxEdges int) quota {
@@ -63,7 +65,8 @@ func newQuota(maxEdges int) quota {
 		streams:  rate.NewLimiter(streamRate, maxStreams(maxEdges)),
 		work:     rate.NewLimiter(workRate*rate.Limit(time.Second), int(workBurst)),
 		log:      rate.NewLimiter(logRate, logBurst),
-		turn:     make(chan struct{}, 1),
+		large:    make(chan struct{}, 1),
+		response: make(chan struct{}, 1),
 	}
 }
 
@@ -95,8 +98,8 @@ func (open *session) next(g grpc.ServerStream, request proto.Message, handle fun
 func (open *session) handle(g grpc.ServerStream, f frame, request proto.Message, handle func() error) error {
 	if len(f) > quickRequest {
 		select {
-		case open.pool.quota.turn <- struct{}{}:
-			defer func() { <-open.pool.quota.turn }()
+		case open.pool.quota.large <- struct{}{}:
+			defer func() { <-open.pool.quota.large }()
 		case <-g.Context().Done():
 			return g.Context().Err()
 		}

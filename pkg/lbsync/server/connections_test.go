@@ -1,0 +1,68 @@
+package server
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"net"
+	"net/url"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/credentials"
+)
+
+// source gives as many bytes as are asked for.
+type source struct{ net.Conn }
+
+func (source) Read(b []byte) (int, error) { return len(b), nil }
+func (source) Close() error               { return nil }
+
+// Requests that are begun and not finished are bounded for all connections of a
+// pool together; connections without much of them, and other pools, go on.
+func TestUnfinishedRequestsAreBounded(t *testing.T) {
+	all := &connections{pools: map[string]*poolConnections{}}
+	connect := func(pool string) *edgeConnection {
+		leaf := &x509.Certificate{NotAfter: time.Now().Add(time.Hour), URIs: []*url.URL{{Scheme: "spiffe", Host: "crossway", Path: "/edge/" + pool + "/us/us-a"}}}
+		c, err := all.add(source{}, credentials.TLSInfo{State: tls.ConnectionState{PeerCertificates: []*x509.Certificate{leaf}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	megabyte := make([]byte, 1<<20)
+	reads := func(c *edgeConnection, megabytes int) error {
+		for range megabytes {
+			if _, err := c.Read(megabyte); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	honest, other := connect("us"), connect("eu")
+	var hostile []*edgeConnection
+	for range 16 {
+		c := connect("us")
+		hostile = append(hostile, c)
+		if err := reads(c, 8); err != nil {
+			t.Fatalf("8 MB on each of 16 connections: %v", err)
+		}
+	}
+	if err := reads(hostile[0], 1); !errors.Is(err, errUnfinished) {
+		t.Errorf("one MB more: %v", err)
+	}
+	if err := errors.Join(reads(honest, 2), reads(other, 16)); err != nil {
+		t.Errorf("another connection: %v", err)
+	}
+	honest.finished(2 << 20)
+	if err := reads(honest, 2); err != nil {
+		t.Errorf("its next request: %v", err)
+	}
+	for _, c := range append(hostile, honest, other) {
+		c.Close()
+		c.Close()
+	}
+	if len(all.pools) != 0 {
+		t.Errorf("left over: %+v", all.pools)
+	}
+}
