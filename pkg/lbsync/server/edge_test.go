@@ -52,7 +52,9 @@ type hub struct {
 	onAck   func()            // instead of an event, if set
 	onAcked func(typeName, name string)
 	events  []string
-	changed *sync.Cond
+	// forgetful: no load reports and ACKs are recorded.
+	forgetful bool
+	changed   *sync.Cond
 }
 
 func newHub(t testing.TB, config server.Config) *hub {
@@ -111,7 +113,9 @@ func (h *hub) observer() (o server.Observer) {
 			return
 		}
 		for _, r := range list {
-			h.record("%s acked %s %s %s", e.Node, short(typeURL), r.Name, r.Version)
+			if !h.forgetful {
+				h.record("%s acked %s %s %s", e.Node, short(typeURL), r.Name, r.Version)
+			}
 			if h.onAcked != nil {
 				h.onAcked(short(typeURL), r.Name)
 			}
@@ -120,7 +124,12 @@ func (h *hub) observer() (o server.Observer) {
 	o.Nacked = func(e server.Edge, r server.Nack) {
 		h.record("%s nacked %s %s %s: %s", e.Node, short(r.TypeURL), r.Name, r.Version, r.Message)
 	}
-	o.Load = func(e server.Edge, r server.LoadReport) { h.record("%s of %s sent %+v", e.Node, e.Identity.Region, r) }
+	o.Load = func(e server.Edge, r server.LoadReport) {
+		if h.forgetful {
+			return
+		}
+		h.record("%s of %s sent %+v", e.Node, e.Identity.Region, r)
+	}
 	return o
 }
 

@@ -128,8 +128,13 @@ func (s *Stream) nextSingle(k Kind, now time.Time) *discovery.DeltaDiscoveryResp
 	return s.message(k, r, list)
 }
 
-// nextBatch is a response with all resources that are due. For listeners it also
-// has the removals: an address may move from one listener to another.
+// maxBatchSize bounds a batch: each stream has one or two responses in memory that
+// its edge does not read.
+const maxBatchSize = 256 << 10
+
+// nextBatch is a response with the resources that are due, up to a size. For
+// listeners it also has the removals: an address may move from one listener to
+// another.
 func (s *Stream) nextBatch(k Kind, now time.Time) *discovery.DeltaDiscoveryResponse {
 	sub := &s.kinds[k]
 	if !s.maySend(k) {
@@ -137,7 +142,7 @@ func (s *Stream) nextBatch(k Kind, now time.Time) *discovery.DeltaDiscoveryRespo
 	}
 	r := response{sentAt: now}
 	var list []*discovery.Resource
-	for {
+	for size := 0; size < maxBatchSize; size += len(list[len(list)-1].GetResource().GetValue()) {
 		want, e := s.nextDue(k)
 		if e == nil {
 			break

@@ -86,15 +86,18 @@ type item struct {
 	entry         *entry
 }
 
-// maxInFlight bounds the unanswered resources of a kind, and maxBatches the
-// unanswered batches beyond that. An edge that is so far behind is stuck, and gets
-// the newest of everything once it reads again.
-const maxInFlight, maxBatches = 1024, 4
+// maxInFlight bounds the unanswered resources of a kind. An edge that is so far
+// behind is stuck, and gets the newest of everything once it reads again.
+const maxInFlight = 1024
 
-// maySend says whether a response of a kind may be sent now.
+// maySend says whether a response of a kind may be sent now. Of clusters and
+// listeners all may be unanswered twice over: Envoy ACKs clusters once all are warm.
 func (s *Stream) maySend(k Kind) bool {
-	sub := &s.kinds[k]
-	return s.pool.kinds[k].ready && (sub.unanswered < maxInFlight || len(sub.inFlight) < maxBatches)
+	limit, desired := maxInFlight, s.pool.kinds[k]
+	if k == clusters || k == listeners {
+		limit += 2 * len(desired.resources)
+	}
+	return desired.ready && s.kinds[k].unanswered < limit
 }
 
 // Open adds a stream of an edge. node is the label that the edge gives itself.
