@@ -288,6 +288,7 @@ func TestThief(t *testing.T) {
 		t.Skip("started by TestAttackedPoolHarmsNoOther")
 	}
 	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
 	a := &attack{hub: &hub{t: t, address: os.Getenv("HUB"), ca: registration.Pair{Certificate: []byte(os.Getenv("CA")), Key: []byte(os.Getenv("KEY"))}}, ctx: ctx}
 	for _, one := range attacks {
 		if one.name != name {
