@@ -3,8 +3,8 @@
 // seen, everything counted outside of Crossway. Figures and their bounds are
 // one table (Bounds); the demo has passed when every bound holds.
 //
-// It never asks Crossway how it is doing: clients count answers, and pods say
-// who they are.
+// It never takes figures from Crossway itself: clients count answers, and each
+// pod puts its name in its answers.
 //
 // Example: Judge(Figures{"cut_failed": {0}, ...}) is nil when all bounds hold.
 package demo

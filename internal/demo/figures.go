@@ -12,7 +12,7 @@ import (
 // Figures are the measured values by name; most are a single number.
 type Figures map[string][]float64
 
-// Bound says between what a figure must be, both ends included, element by element.
+// Bound is the range of a figure, both ends included, for each element.
 type Bound struct {
 	Figure string
 	Low    []float64
@@ -20,45 +20,45 @@ type Bound struct {
 	What   string // what it counts
 }
 
-// enough is the least number of requests behind a count of failures.
-const enough = 1000
+// minRequests is the least number of requests for a count of failures to mean something.
+const minRequests = 1000
 
 // Bounds are all that the demo promises. A figure without a bound is printed
-// and never judged; a bound without its figure fails.
+// and not judged. A bound without a figure does not hold.
 var Bounds = []Bound{
 	exactly("clusters_ready", 3, "member clusters that joined and are reachable"),
 	atMost("export_to_traffic_ms", 2000, "ServiceExport created -> first 200 through the gateway"),
 	exactly("local_percent_us", 100, "requests of clients in us served in us"),
 	exactly("local_percent_eu", 100, "requests of clients in eu served in eu"),
-	atLeast("local_requests", enough, "requests behind the two figures above"),
+	atLeast("local_requests", minRequests, "requests behind the two figures above"),
 	within("weight_green_percent", 10, 1, "requests served by green at weights 90/10"),
 	atLeast("weight_requests", 10000, "requests behind it"),
 	exactly("canary_misrouted", 0, "requests with env: canary not served by green, or without it not by blue"),
-	atLeast("canary_requests", enough, "requests behind it"),
+	atLeast("canary_requests", minRequests, "requests behind it"),
 	atLeast("mirror_received_ratio", 0.99, "requests that green received for each mirrored one"),
 	exactly("mirror_client_errors", 0, "client requests that failed while mirrored"),
-	atLeast("mirror_requests", enough, "requests behind the two figures above"),
+	atLeast("mirror_requests", minRequests, "requests behind the two figures above"),
 	exactly("step_failed", 0, "requests lost in the steps of blue-green"),
-	atLeast("step_requests", enough, "requests of the step that had fewest"),
+	atLeast("step_requests", minRequests, "requests of the step that had fewest"),
 	{"capacity_10", []float64{9, 0}, []float64{11, 0.2}, "10 requests per second in us, served by [us, eu]: 10/0"},
 	{"capacity_30", []float64{18, 9}, []float64{22, 11}, "30: 20/10"},
 	{"capacity_60", []float64{27, 27}, []float64{33, 33}, "60: 30/30"},
 	atMost("overflow_seconds", 2, "first request at 30 per second -> split is 20/10 and stays"),
 	exactly("cut_failed", 0, "GETs lost when a cluster's link went down"),
-	atLeast("cut_requests", enough, "requests behind it"),
+	atLeast("cut_requests", minRequests, "requests behind it"),
 	atMost("cut_recovered_seconds", 2, "link down -> nothing failed, at most 1 % took over 200 ms"),
 	atMost("cut_return_seconds", 30, "link up -> the cluster's part is within 10 % of what it was"),
 	exactly("sunset_failed", 0, "GETs lost while all clusters of a region were cut off, each region in turn"),
-	atLeast("sunset_requests", enough, "requests of the region that had fewest"),
+	atLeast("sunset_requests", minRequests, "requests of the region that had fewest"),
 	exactly("rollout_failed", 0, "requests lost in a rolling update in every cluster: GETs, and with a preStop sleep POSTs"),
-	atLeast("rollout_requests", enough, "requests of the method that had fewest"),
+	atLeast("rollout_requests", minRequests, "requests of the method that had fewest"),
 	exactly("edge_rollout_failed", 0, "requests lost while one of a region's two edges was replaced"),
-	atLeast("edge_rollout_requests", enough, "requests behind it"),
+	atLeast("edge_rollout_requests", minRequests, "requests behind it"),
 	exactly("hubdown_failed", 0, "requests lost while the hub was dead for 30 s, overflow in place, and restarted"),
-	atLeast("hubdown_requests", enough, "requests behind it"),
+	atLeast("hubdown_requests", minRequests, "requests behind it"),
 	exactly("hub_restart_changed_resources", 0, "resources that the restarted hub changed on any edge"),
 	exactly("badroute_neighbour_failed", 0, "requests of neighbours lost to a broken route and a broken certificate"),
-	atLeast("badroute_neighbour_requests", enough, "requests behind it"),
+	atLeast("badroute_neighbour_requests", minRequests, "requests behind it"),
 	exactly("badroute_neighbour_change_arrived", 1, "a neighbour's next change arrived beside them"),
 	exactly("badroute_reported", 2, "broken objects that say what is wrong"),
 }
@@ -124,7 +124,7 @@ func Judge(figures Figures) []string {
 	return broken
 }
 
-// Numbers prints values as people do.
+// Numbers prints values with as many digits as people need.
 func Numbers(values []float64) string {
 	parts := make([]string, len(values))
 	for i, v := range values {
@@ -138,7 +138,7 @@ func number(v float64) string {
 }
 
 // JSON is out/demo.json: {"passed": bool, "figures": {name: number or [numbers]}}.
-// A figure that is no number (a part of no requests) is left out, as JSON has no word for it.
+// A figure that is no number (a part of no requests) is left out: JSON has no NaN.
 func (f Figures) JSON() ([]byte, error) {
 	values := map[string]any{}
 	for name, v := range f {

@@ -32,7 +32,7 @@ func passed(t *testing.T, f Figures) bool {
 	return result.Passed
 }
 
-// Each figure, moved just past either end of its bound, turns the verdict.
+// A figure just beyond either end of its bound makes the demo fail.
 func TestEachBoundDecides(t *testing.T) {
 	if !passed(t, good()) {
 		t.Fatalf("figures on their bounds must pass: %v", Judge(good()))

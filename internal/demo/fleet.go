@@ -42,8 +42,8 @@ type Edge struct {
 	Ready           bool
 }
 
-// Edges of a region, by name; all where region is empty. An edge that
-// terminates is there until it is gone, and not ready.
+// Edges are the edges of a region, by name; all if region is empty. A terminating
+// edge is one of them, and is not ready.
 func (s *Story) Edges(ctx context.Context, region string) ([]Edge, error) {
 	pods, err := s.Lab.Hub.Client.CoreV1().Pods("").List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=crossway-edge"})
 	if err != nil {
@@ -105,12 +105,12 @@ func (s *Story) stats(ctx context.Context, e Edge, filter string) (map[string]st
 // resource its version and how often it was updated.
 const changes = `((cluster|listener)_(added|modified|removed)|listener_in_place_updated|update_success|config_reload|\.version)$`
 
-// untold are those of them that say nothing of resources: of lds and cds as a
-// whole, which count the empty answer that a reconnected wildcard subscription
-// gets, and of the cluster that is the hub itself, which follows DNS.
-var untold = regexp.MustCompile(`^(listener_manager\.lds|cluster_manager\.cds|cluster\.xds)\.(update_success|version)$`)
+// ignoredStats are those of changes that say nothing about resources: of lds and
+// cds as a whole, which also count the empty response to a reconnected wildcard
+// subscription; and of cluster xds, the hub itself, which follows DNS.
+var ignoredStats = regexp.MustCompile(`^(listener_manager\.lds|cluster_manager\.cds|cluster\.xds)\.(update_success|version)$`)
 
-// Resources is what all Envoys say of their configuration, by edge and name.
+// Resources are the statistics of all Envoys about their configuration, by edge and name.
 func (s *Story) Resources(ctx context.Context) (map[string]string, error) {
 	edges, err := s.Edges(ctx, "")
 	if err != nil {
@@ -123,7 +123,7 @@ func (s *Story) Resources(ctx context.Context) (map[string]string, error) {
 			return nil, err
 		}
 		for name, value := range stats {
-			if !untold.MatchString(name) {
+			if !ignoredStats.MatchString(name) {
 				out[e.Name+" "+name] = value
 			}
 		}
@@ -150,7 +150,7 @@ func ChangedResources(before, after map[string]string) []string {
 	return out
 }
 
-// AwaitConnected waits until every Envoy says that it has its control plane.
+// AwaitConnected waits until every Envoy says that it is connected to the hub.
 func (s *Story) AwaitConnected(ctx context.Context) error {
 	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); sleep(ctx, 100*time.Millisecond) {
 		edges, err := s.Edges(ctx, "")
@@ -174,7 +174,7 @@ func (s *Story) AwaitConnected(ctx context.Context) error {
 	return fmt.Errorf("not all edges found the restarted hub within a minute")
 }
 
-// KillHub kills the hub's process and keeps it from being restarted.
+// KillHub kills the hub's process and prevents its restart.
 func (s *Story) KillHub(ctx context.Context, down time.Duration) error {
 	pods, err := s.Lab.Hub.Client.CoreV1().Pods(lab.System).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=crossway-hub"})
 	if err != nil {

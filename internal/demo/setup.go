@@ -20,12 +20,12 @@ import (
 	"crossway.dev/crossway/internal/lab"
 )
 
-// New is a story that has not begun.
+// New makes a Story.
 func New(fleet *lab.Lab, out io.Writer) *Story {
 	return &Story{Lab: fleet, Out: out, Figures: Figures{}, addresses: map[string]string{}}
 }
 
-// SetUp puts on the clusters what users have there before the story begins:
+// SetUp creates what users have in their clusters before the first step:
 // namespaces, a Gateway with its certificate, routes, and applications.
 func (s *Story) SetUp(ctx context.Context) error {
 	began := time.Now()

@@ -14,14 +14,14 @@ import (
 	"crossway.dev/crossway/internal/lab/load"
 )
 
-// calm is a time in which nothing failed and at most 1 % took over 200 ms.
+// calm says whether nothing failed and at most 1 % of the requests took over 200 ms.
 func calm(window []load.Sample) bool {
 	slow := load.Count(window, func(s load.Sample) bool { return s.Took > 200*time.Millisecond })
 	return load.Failed(window) == 0 && slow*100 <= len(window)
 }
 
-// recovered is a span that is calm as a whole and from its first second on: a
-// quiet rest would else outweigh the second in which the link went down.
+// recovered says whether a span is calm as a whole and also in its first second:
+// otherwise a long calm rest would outweigh the second in which the link went down.
 func recovered(span []load.Sample) bool {
 	return len(span) > 0 && calm(span) && calm(load.Between(span, span[0].At, span[0].At.Add(time.Second)))
 }
@@ -74,7 +74,7 @@ func slowBySecond(samples []load.Sample, from time.Time, seconds int) string {
 	return strings.Join(out, " ")
 }
 
-// sunset cuts all clusters of a region off while its edge and its clients stay.
+// sunset cuts off all clusters of a region, while its edge and its clients stay connected.
 func (s *Story) sunset(ctx context.Context) error {
 	failed, fewest := 0, math.MaxInt
 	for _, night := range []struct {
@@ -95,7 +95,7 @@ func (s *Story) sunset(ctx context.Context) error {
 		s.note("%s in the dark: %d requests, %d failed", night.region, len(samples), load.Failed(samples))
 		failed += load.Failed(samples)
 		fewest = min(fewest, len(samples))
-		if err := s.dawn(ctx, night.region, night.clusters); err != nil {
+		if err := s.awaitRegion(ctx, night.region, night.clusters); err != nil {
 			return err
 		}
 	}
@@ -104,8 +104,8 @@ func (s *Story) sunset(ctx context.Context) error {
 	return nil
 }
 
-// dawn waits until a region serves itself again.
-func (s *Story) dawn(ctx context.Context, region string, clusters []string) error {
+// awaitRegion waits until a region's clients are served by its own clusters again.
+func (s *Story) awaitRegion(ctx context.Context, region string, clusters []string) error {
 	recorder := load.Start(ctx, s.Client(region, "store.example.com", 50))
 	defer recorder.Stop()
 	for deadline := time.Now().Add(90 * time.Second); time.Now().Before(deadline); {
@@ -119,8 +119,9 @@ func (s *Story) dawn(ctx context.Context, region string, clusters []string) erro
 	return fmt.Errorf("region %s does not serve itself again 90 s after its clusters returned", region)
 }
 
-// rollout rolls all clusters at once: GETs without any preparation, then POSTs
-// with a preStop sleep, which only a version that already has one can use.
+// rollout rolls out a new version in all clusters at once: first under GETs and
+// without any preparation, then under POSTs and with a preStop sleep, which works
+// only for a version that already has one.
 func (s *Story) rollout(ctx context.Context) error {
 	roll := func(version string, preStop int) func() error {
 		return func() error { return s.deploy(ctx, s.store(version, preStop)...) }
@@ -147,7 +148,7 @@ func (s *Story) rollout(ctx context.Context) error {
 	return nil
 }
 
-// store is the application that the failure steps load.
+// store is the application that gets the load of the failure steps.
 func (s *Story) store(version string, preStop int) []app {
 	var apps []app
 	for _, c := range clusters {
@@ -265,7 +266,7 @@ func (s *Story) overflowInPlace(ctx context.Context, recorder *load.Recorder) (p
 // healthyWhenFalse are lines of conditions that are False when all is well.
 var healthyWhenFalse = regexp.MustCompile(`(?m)^Conflicted=False .*$\n?`)
 
-// broken puts a broken route and a broken certificate beside loaded neighbours.
+// broken adds a broken route and a broken certificate beside neighbours under load.
 func (s *Story) broken(ctx context.Context) error {
 	samples, err := s.under(ctx, s.Client("us", "store.example.com", 150), 3*time.Second, 7*time.Second, func() error {
 		if err := s.Lab.Hub.Apply(ctx, render("broken.yaml", nil)); err != nil {

@@ -79,7 +79,7 @@ func (s *Story) local(ctx context.Context) error {
 	return nil
 }
 
-// percentFrom is of all requests, answered or not.
+// percentFrom is the percentage of all requests, answered or not.
 func percentFrom(samples []load.Sample, clusters ...string) float64 {
 	if len(samples) == 0 {
 		return 0
@@ -134,8 +134,8 @@ func (s *Story) blueGreen(ctx context.Context) error {
 	return nil
 }
 
-// canary sends one stream with the header and one without, and then asks who
-// answered.
+// canary sends one stream of requests with the header and one without, and counts
+// which backend answered.
 func (s *Story) canary(ctx context.Context) error {
 	if err := s.stage(ctx, "canary", 100, 0); err != nil {
 		return err
@@ -161,7 +161,7 @@ func (s *Story) canary(ctx context.Context) error {
 	return nil
 }
 
-// mirror compares what the client sent with what green's pods say they got.
+// mirror compares what the client sent with what green's pods received.
 func (s *Story) mirror(ctx context.Context) error {
 	if err := s.stage(ctx, "mirror", 100, 0); err != nil {
 		return err
@@ -197,7 +197,7 @@ func (s *Story) awaitMirror(ctx context.Context, config load.Config) error {
 	})
 }
 
-// received is how many requests an application's pods say that they got.
+// received is how many requests an application's pods have received, by their own count.
 func (s *Story) received(ctx context.Context, cluster, namespace, name string) (int64, error) {
 	c, err := s.Lab.Cluster(cluster)
 	if err != nil {
@@ -233,7 +233,7 @@ func (s *Story) received(ctx context.Context, cluster, namespace, name string) (
 	return sum, nil
 }
 
-// under runs event after before of load, and goes on with the load for after.
+// under runs event under load. The load begins earlier than event, by before, and goes on afterwards, for after.
 func (s *Story) under(ctx context.Context, config load.Config, before, after time.Duration, event func() error) ([]load.Sample, error) {
 	recorder := load.Start(ctx, config)
 	sleep(ctx, before)
@@ -244,7 +244,7 @@ func (s *Story) under(ctx context.Context, config load.Config, before, after tim
 	return samples, err
 }
 
-// explainFailures prints the first few failures: a figure alone says too little.
+// explainFailures prints the first few failures, for a figure says nothing of the cause.
 func (s *Story) explainFailures(samples []load.Sample) {
 	shown := 0
 	for _, sample := range samples {

@@ -31,8 +31,8 @@ type Story struct {
 	roots     *x509.CertPool    // of the shared Gateway's certificate
 }
 
-// Step is one part of the story. Steps after the second need no other's
-// outcome, but run one at a time: they share the fleet.
+// Step is one part of the story. Steps after the second do not depend on each
+// other, but they share the fleet and so run one at a time.
 type Step struct {
 	Name string
 	Tell string // what happens, in one sentence
@@ -87,7 +87,7 @@ func (s *Story) Tell(ctx context.Context, step Step) error {
 	return nil
 }
 
-// note prints a line of what is going on inside a step.
+// note prints what happens within a step.
 func (s *Story) note(format string, args ...any) { fmt.Fprintf(s.Out, "   "+format+"\n", args...) }
 
 func (s *Story) set(figure string, values ...float64) { s.Figures[figure] = values }
@@ -171,7 +171,7 @@ func (s *Story) httpClient(region, host string) *http.Client {
 	return load.Client(s.Lab.Dialer(region), &tls.Config{RootCAs: s.roots, ServerName: host, MinVersion: tls.VersionTLS12})
 }
 
-// Await sends one request a time until one is as expected.
+// Await sends one request after the other until one is as expected.
 func (s *Story) Await(ctx context.Context, config load.Config, what string, is func(load.Sample) bool) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -188,7 +188,7 @@ func (s *Story) Await(ctx context.Context, config load.Config, what string, is f
 
 func answered(s load.Sample) bool { return s.Status == http.StatusOK }
 
-// sleep lets time pass in the story; ctx ends it early.
+// sleep waits; ctx ends it early.
 func sleep(ctx context.Context, d time.Duration) {
 	select {
 	case <-time.After(d):

@@ -11,13 +11,13 @@ import (
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 )
 
-// bareNamespace has objects that Crossway does nothing with: what they cost is
-// the API server and a client, which bounds what any controller can reach.
+// bareNamespace has objects that Crossway ignores. Writing and watching them costs
+// an API server and a client, which is the least that any controller costs.
 const bareNamespace = "bare"
 
 const bareSingles = 100
 
-// bareSlices is from the write of such a slice to its watch event.
+// bareSlices is the time from the write of such a slice to its watch event.
 func (b *Bench) bareSlices(ctx context.Context) ([]time.Duration, error) {
 	return b.bare(ctx, b.hub, &discoveryv1.EndpointSliceList{}, func(turn int) (client.Object, error) {
 		o := bareSlice(turn)
@@ -25,8 +25,8 @@ func (b *Bench) bareSlices(ctx context.Context) ([]time.Duration, error) {
 	})
 }
 
-// bareRoutes is from the write of a route that names no Gateway of ours to its
-// watch event.
+// bareRoutes is the time from the write of a route that names no Gateway of ours
+// to its watch event.
 func (b *Bench) bareRoutes(ctx context.Context) ([]time.Duration, error) {
 	s := service{namespace: bareNamespace, name: "bare"}
 	o := s.route(0)
@@ -46,7 +46,7 @@ func bareSlice(turn int) *discoveryv1.EndpointSlice {
 	return s
 }
 
-// update writes a slice, and makes it where it does not exist.
+// update writes a slice, and creates it if it does not exist.
 func update(ctx context.Context, c client.Client, o *discoveryv1.EndpointSlice) error {
 	err := c.Update(ctx, o.DeepCopy())
 	if client.IgnoreNotFound(err) == nil && err != nil {
@@ -125,7 +125,7 @@ func next(ctx context.Context, w watch.Interface) (watch.Event, error) {
 	}
 }
 
-// drain reads the events of the state before.
+// drain discards the events of objects that existed before.
 func drain(ctx context.Context, w watch.Interface) error {
 	for {
 		select {

@@ -24,13 +24,13 @@ import (
 	"crossway.dev/crossway/internal/lab"
 )
 
-// LabConfig is the lab that the bench wants: a member with an agent in each of
-// two regions, of which the first has exports.
+// LabConfig is the lab that the bench needs: a member with an agent in each of
+// two regions. The first has exports.
 func LabConfig() lab.Config {
 	return lab.Config{Members: []lab.Member{{Name: realMember, Region: "us", Zone: "us-west-1"}, {Name: "eu-west", Region: "eu", Zone: "eu-west-1"}}}
 }
 
-// LabInstall is how Crossway is installed: as shipped, but telling when
+// LabInstall is how Crossway is installed: as shipped, but its log says when
 // responses leave and ACKs come.
 func LabInstall() lab.InstallOptions { return lab.InstallOptions{Hub: "logLevel: debug\n"} }
 
@@ -48,7 +48,7 @@ type Bench struct {
 }
 
 // New prepares a fleet that was just installed (see LabConfig, LabInstall); it
-// writes to out what it does. The fleet is followed until ctx ends.
+// writes to out what it does. The hub's log is read until ctx ends.
 func New(ctx context.Context, fleet *lab.Lab, out io.Writer) (*Bench, error) {
 	b := &Bench{fleet: fleet, out: out}
 	var err error
@@ -161,7 +161,7 @@ func (b *Bench) grow(ctx context.Context, size int, f Figures) error {
 	if !ok {
 		return errors.New("no hub runs")
 	}
-	if err := hub.forgetPeak(); err != nil {
+	if err := hub.resetPeak(); err != nil {
 		return err
 	}
 	began, mark := time.Now(), b.log.Mark()

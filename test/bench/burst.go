@@ -15,13 +15,14 @@ import (
 	"crossway.dev/crossway/internal/lab"
 )
 
-// burstNamespace has what is exported at once.
+// burstNamespace has the services that are exported at once.
 const burstNamespace = "burst"
 
 const burstSize = 200
 
-// burst: services, their ready endpoints and the routes to them are there; then
-// all are exported at once, then all change at once. They are gone afterwards.
+// burst measures what many changes at once cost. First it makes services, their
+// ready endpoints and routes to them. Then it exports all services at once, and
+// then changes all endpoints at once. In the end it deletes everything.
 func (b *Bench) burst(ctx context.Context, size int, f Figures) error {
 	var all []service
 	for i := range burstSize {
@@ -36,7 +37,7 @@ func (b *Bench) burst(ctx context.Context, size int, f Figures) error {
 	if err := b.quiet(ctx); err != nil {
 		return err
 	}
-	if err := b.costed(ctx, "200 exports", f, func() error { return b.exportAll(ctx, all, f) }); err != nil {
+	if err := b.measureCost(ctx, "200 exports", f, func() error { return b.exportAll(ctx, all, f) }); err != nil {
 		return fmt.Errorf("export: %w", err)
 	}
 	if err := b.quiet(ctx); err != nil {
@@ -50,8 +51,8 @@ func (b *Bench) burst(ctx context.Context, size int, f Figures) error {
 	return b.clear(ctx, all, size)
 }
 
-// costed does something and returns what it cost all programs together.
-func (b *Bench) costed(ctx context.Context, what string, f Figures, do func() error) error {
+// measureCost runs do, and adds the processor time that all programs used meanwhile.
+func (b *Bench) measureCost(ctx context.Context, what string, f Figures, do func() error) error {
 	both := []*lab.Cluster{b.fleet.Hub, b.fleet.Members[realMember]}
 	before := cpuByProgram()
 	var written []map[string]int
@@ -126,8 +127,8 @@ func (b *Bench) exportAll(ctx context.Context, all []service, f Figures) error {
 	return nil
 }
 
-// atOnce writes for all services at once and gives the time from each one's
-// write to the last edge's ACK of it.
+// atOnce writes for all services at once. It returns, for each, the time from its
+// write to the last edge's ACK.
 func (b *Bench) atOnce(ctx context.Context, all []service, write func(service) error) ([]time.Duration, error) {
 	var mu sync.Mutex
 	began := map[string]time.Time{}
@@ -171,7 +172,7 @@ func (b *Bench) atOnce(ctx context.Context, all []service, write func(service) e
 	return out, nil
 }
 
-// clear takes the burst's objects away again.
+// clear deletes the burst's objects.
 func (b *Bench) clear(ctx context.Context, all []service, size int) error {
 	err := each(all, func(s service) error {
 		errs := []error{client.IgnoreNotFound(b.hub.Delete(ctx, s.route(0))), client.IgnoreNotFound(b.member.Delete(ctx, s.export()))}

@@ -9,11 +9,11 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// single changes of a kind are this many, spread evenly over all services.
+// singles is the number of changes of one kind. They are spread evenly over all services.
 const singles = 200
 
-// gap is how long the fleet is left alone after a change: longer than any
-// batching, and no divisor of the second in which edges report their load.
+// gap is the pause after each change. It is longer than any batch delay, and no
+// divisor of 1 s, the interval of load reports.
 const gap = 83 * time.Millisecond
 
 // change is a kind of single change.
@@ -26,7 +26,7 @@ type change struct {
 // samples of one kind of change.
 type samples struct{ toPush, toAck, pushToAck []time.Duration }
 
-// run makes single changes one after the other and follows each to all edges.
+// run makes single changes one after the other, and waits for the ACKs of all edges after each.
 func (b *Bench) run(ctx context.Context, c change) (samples, error) {
 	var out samples
 	for i := range singles {
@@ -65,8 +65,8 @@ func routesOf(s service) func(string) bool {
 	return func(name string) bool { return name == chain || name == chain+"/"+s.host() }
 }
 
-// slices: single changes of slices on the hub, in turn in each member that has
-// no agent.
+// slices measures single changes of slices on the hub. The members without an
+// agent take turns.
 func (b *Bench) slices(ctx context.Context, _ int, f Figures) error {
 	flips, mark := map[string]int{}, b.log.Mark()
 	sum, count, err := b.histogram(ctx)
@@ -104,7 +104,7 @@ func (b *Bench) routes(ctx context.Context, _ int, f Figures) error {
 	return err
 }
 
-// writeRoute patches: a whole update would need the newest resourceVersion.
+// writeRoute patches a route: an update would need the newest resourceVersion.
 func (b *Bench) writeRoute(ctx context.Context, s service, turn int) error {
 	return b.hub.Patch(ctx, s.route(0), headerPatch(turn))
 }
@@ -129,7 +129,7 @@ func (b *Bench) members(ctx context.Context, _ int, f Figures) error {
 	return err
 }
 
-// atRest: the hub's peak so far, and what it uses while nothing changes.
+// atRest measures the hub's peak so far, and what it uses while nothing changes.
 func (b *Bench) atRest(ctx context.Context, _ int, f Figures) error {
 	hub, _ := findHub()
 	before, began := hub.cpu(), time.Now()

@@ -5,8 +5,8 @@
 // Times come from three clocks of one machine: the bench's own just before it
 // writes; the hub's debug log, which says when a response left and when an ACK
 // came; the kernel's for when a process began. It owns the objects that it
-// makes and the arithmetic of its figures; it never judges them (the goals stand
-// beside the figures in docs/performance.md).
+// makes and the arithmetic of its figures; it never judges them (docs/performance.md has
+// the goals beside the figures).
 //
 //	b, err := bench.New(ctx, fleet, os.Stdout)   // a lab with Crossway at log level debug
 //	figures, err := b.Measure(ctx, 1000, bench.Parts) // 1000 routes, each its own import of 150 endpoints

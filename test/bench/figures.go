@@ -41,7 +41,7 @@ func Millis(samples []time.Duration) Figure {
 
 func millis(d time.Duration) float64 { return round(float64(d) / float64(time.Millisecond)) }
 
-// round keeps what a measurement on a shared machine can mean.
+// round drops the digits that mean nothing on a shared machine.
 func round(v float64) float64 { return math.Round(v*100) / 100 }
 
 // Rows are the figures in the order in which a change travels; what they mean.

@@ -54,7 +54,7 @@ func ParseLine(line []byte) (e Event, ok bool) {
 	return e, true
 }
 
-// Log is the hub's log as far as it is written.
+// Log is what the hub has logged so far.
 type Log struct {
 	mu     sync.Mutex // guards the rest
 	events []Event
@@ -75,8 +75,8 @@ func Tail(ctx context.Context, path string) (*Log, error) {
 	return l, nil
 }
 
-// read asks for more each millisecond: no figure depends on when a line is
-// seen, only on what it says.
+// read looks for new lines each millisecond. No figure depends on when a line is
+// read: lines have their own times.
 func (l *Log) read(ctx context.Context, f io.Reader) {
 	ticker := time.NewTicker(time.Millisecond)
 	defer ticker.Stop()
@@ -96,7 +96,7 @@ func (l *Log) read(ctx context.Context, f io.Reader) {
 	}
 }
 
-// take takes in whole lines and returns what is left.
+// take reads whole lines and returns the rest.
 func (l *Log) take(text []byte) (rest []byte) {
 	var found []Event
 	for {
@@ -119,7 +119,7 @@ func (l *Log) take(text []byte) (rest []byte) {
 	return bytes.Clone(text)
 }
 
-// Mark is the place in the log up to which all is known.
+// Mark is a position in the log: how many events it has so far.
 func (l *Log) Mark() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -230,7 +230,7 @@ func (p *Passage) note(e Event, version string) {
 // Done reports whether all edges have ACKed.
 func (p *Passage) Done() bool { return len(p.acked) == p.Edges }
 
-// ToPush is from Began until the response to the last edge left.
+// ToPush is the time from Began until the response to the last edge left.
 func (p *Passage) ToPush() time.Duration {
 	var last time.Duration
 	for _, s := range p.pushed {
@@ -239,7 +239,7 @@ func (p *Passage) ToPush() time.Duration {
 	return last
 }
 
-// ToAck is from Began until the last edge's ACK.
+// ToAck is the time from Began until the last edge's ACK.
 func (p *Passage) ToAck() time.Duration {
 	var last time.Duration
 	for _, at := range p.acked {

@@ -13,9 +13,9 @@ import (
 	"crossway.dev/crossway/api/v1alpha1"
 )
 
-// Each import has perCluster endpoints in the member that is real and in each
-// of the two that are only namespaces on the hub, into which the bench writes
-// what an agent would. Nobody answers at the addresses: no request is sent.
+// Each import has perCluster endpoints in each of three members. One is a real
+// cluster. The other two are only namespaces on the hub, to which the bench
+// writes what an agent would. Nothing listens at the addresses: no request is sent.
 const (
 	perCluster = 50
 	clusters   = 3
@@ -108,8 +108,8 @@ func (s service) hubExports() []client.Object {
 	return out
 }
 
-// noProxy keeps the member's kube-proxy, which a fleet has on other machines,
-// from programming rules for addresses that nobody asks for.
+// noProxy is the label that keeps kube-proxy from programming rules for a Service.
+// In a fleet the members' kube-proxies run on other machines.
 const noProxy = "service.kubernetes.io/service-proxy-name"
 
 // memberSlice is a slice of the real member, as its EndpointSlice controller

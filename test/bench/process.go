@@ -74,7 +74,7 @@ func statOf(pid int) (stat, error) {
 }
 
 // parseStat reads proc_pid_stat(5): utime and stime are fields 14 and 15,
-// starttime 22; the name, field 2, may hold anything.
+// starttime is field 22. The name, field 2, may have any characters in it.
 func parseStat(text string) (stat, error) {
 	fields := strings.Fields(text[strings.LastIndex(text, ")")+1:]) // from field 3 on
 	if len(fields) < 20 {
@@ -112,8 +112,8 @@ func (p process) peak() float64 {
 	return 0
 }
 
-// forgetPeak lets peak begin anew: proc_pid_clear_refs(5), value 5.
-func (p process) forgetPeak() error {
+// resetPeak resets the peak to the present size: proc_pid_clear_refs(5), value 5.
+func (p process) resetPeak() error {
 	return os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", p.pid), []byte("5"), 0)
 }
 
@@ -135,7 +135,7 @@ func cpuByProgram() map[string]time.Duration {
 	return out
 }
 
-// cpuSince says what was used since, the largest first, and all together.
+// cpuSince lists what each program has used since then, the largest first, and the sum.
 func cpuSince(before map[string]time.Duration) (text string, sum time.Duration) {
 	used := cpuByProgram()
 	for name, t := range before {

@@ -18,8 +18,8 @@ import (
 
 var requestLine = regexp.MustCompile(`^apiserver_request_total\{.*resource="([^"]*)".*subresource="([^"]*)".*verb="(POST|PUT|PATCH|APPLY|DELETE)".*\} (\S+)$`)
 
-// writes counts the writing requests that an API server has taken, by kind:
-// what a burst costs is mostly these.
+// writes counts the write requests of an API server, by kind. They are most of
+// what a burst costs.
 func writes(ctx context.Context, c *lab.Cluster) (map[string]int, error) {
 	text, err := c.Client.Discovery().RESTClient().Get().AbsPath("/metrics").DoRaw(ctx)
 	if err != nil {
@@ -46,7 +46,7 @@ func writes(ctx context.Context, c *lab.Cluster) (map[string]int, error) {
 	return out, lines.Err()
 }
 
-// since says what came after before, the most first.
+// since lists how many were added since before, the largest number first.
 func since(before, now map[string]int) string {
 	for name, n := range before {
 		now[name] -= n
@@ -60,8 +60,8 @@ func since(before, now map[string]int) string {
 	return strings.Join(parts, ", ")
 }
 
-// calm is how many writes of two clusters in calmSpan are none to wait for:
-// MemberClusters report their numbers all the time.
+// calm is how many writes within calmSpan, in two clusters, still count as none:
+// the status of MemberClusters is written all the time.
 const (
 	calm     = 5
 	calmSpan = 2 * time.Second

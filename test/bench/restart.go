@@ -24,7 +24,7 @@ func (b *Bench) hubPod(ctx context.Context) (*corev1.Pod, error) {
 	return &pods.Items[0], nil
 }
 
-// killHub kills the hub's process and keeps it down for a time.
+// killHub kills the hub's process and prevents its restart for a time.
 func (b *Bench) killHub(ctx context.Context, down time.Duration) error {
 	pod, err := b.hubPod(ctx)
 	if err != nil {
@@ -33,8 +33,8 @@ func (b *Bench) killHub(ctx context.Context, down time.Duration) error {
 	return b.fleet.Hub.KillPod(lab.System, pod.Name, down)
 }
 
-// warm: the hub is away while one slice and one route change; the clock runs
-// from the new process's begin until all edges have ACKed these two.
+// warm measures a restart of the hub during which one slice and one route change:
+// the time from the start of the new process until all edges have ACKed both.
 func (b *Bench) warm(ctx context.Context, _ int, f Figures) error {
 	old, _ := findHub()
 	mark := b.log.Mark()
@@ -74,7 +74,7 @@ func (b *Bench) warm(ctx context.Context, _ int, f Figures) error {
 	return nil
 }
 
-// others counts what was sent beside the two changes.
+// others counts the resources that were sent beside the two changes.
 func others(events []Event, since time.Time, expected ...*Passage) int {
 	count := 0
 	for _, e := range events {
@@ -104,8 +104,8 @@ func firstConnected(events []Event, since time.Time, node string) time.Time {
 	return since
 }
 
-// cold: one Envoy begins anew while the hub is away; the clock runs from the
-// hub's begin until this edge's last ACK.
+// cold measures a restart of one Envoy while the hub is down: the time from the
+// start of the hub's new process until this edge's last ACK.
 func (b *Bench) cold(ctx context.Context, size int, f Figures) error {
 	old, _ := findHub()
 	fresh := b.edges[0]
@@ -152,8 +152,8 @@ func (b *Bench) cold(ctx context.Context, size int, f Figures) error {
 	return b.restore(ctx, size)
 }
 
-// restore gives the slice that warm changed its usual shape, so that sizes can
-// be counted.
+// restore undoes warm's change of the slice, so that endpoints can be counted
+// again.
 func (b *Bench) restore(ctx context.Context, size int) error {
 	m := hubOnly[0]
 	if err := b.hub.Update(ctx, b.services[0].hubSlice(m.name, m.cidr[:6], 0)); err != nil {
