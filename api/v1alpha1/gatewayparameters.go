@@ -1,6 +1,9 @@
 package v1alpha1
 
-import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+import (
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
 
 // Scope is the set of regions that serve a Gateway.
 //
@@ -49,6 +52,10 @@ type GatewayParametersSpec struct {
 	// connections of all clients of the Gateways that have these parameters.
 	// +optional
 	Clients *ClientSettings `json:"clients,omitempty"`
+	// Budgets bound what routes may cost each edge. Those of a Gateway's own
+	// parameters count only where they are lower than those of its class.
+	// +optional
+	Budgets Budgets `json:"budgets,omitempty"`
 }
 
 // ClientSettings say what comes between clients and the edges.
@@ -73,6 +80,55 @@ type ClientSettings struct {
 	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s') && duration(self) <= duration('1h')",message="idleTimeout must be between 1s and 1h"
 	// +optional
 	IdleTimeout *metav1.Duration `json:"idleTimeout,omitempty"`
+}
+
+// Budgets bound what routes may cost each edge that serves them, so that no user
+// takes memory or time from others. The newest route that goes over a budget is
+// refused (Accepted=False, OverBudget); a route that was accepted keeps its place
+// until it changes.
+type Budgets struct {
+	// RegexSteps is the largest program of one regular expression, by an estimate
+	// that is never below RE2's own count. Default: 1000.
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=3000
+	// +optional
+	RegexSteps *int32 `json:"regexSteps,omitempty"`
+	// Route is the budget of one route on one Gateway. Defaults: 4096 routes, 128
+	// clusters, 16Mi, 4000 microseconds.
+	// +optional
+	Route Budget `json:"route,omitempty"`
+	// Namespace is the budget of all routes of one namespace, on all Gateways; its
+	// matchMicroseconds are for each hostname. Defaults: 8192 routes, 1200 clusters,
+	// 64Mi, 5000 microseconds.
+	// +optional
+	Namespace Budget `json:"namespace,omitempty"`
+	// Gateway is the budget of all routes of one Gateway; its matchMicroseconds are
+	// for each hostname. Defaults: 65536 routes, 8000 clusters, 512Mi, 10000
+	// microseconds.
+	// +optional
+	Gateway Budget `json:"gateway,omitempty"`
+}
+
+// Budget is what routes may cost one edge.
+type Budget struct {
+	// Routes is the number of Envoy routes: matches times hostnames times ports, and
+	// twice that for a match without a method.
+	// +kubebuilder:validation:Minimum=0
+	// +optional
+	Routes *int32 `json:"routes,omitempty"`
+	// Clusters is the number of Envoy clusters: one for each rule with other
+	// backends, and one for each backend with filters of its own.
+	// +kubebuilder:validation:Minimum=0
+	// +optional
+	Clusters *int32 `json:"clusters,omitempty"`
+	// Memory without endpoints, by an estimate that is never below Envoy's.
+	// +optional
+	Memory *resource.Quantity `json:"memory,omitempty"`
+	// MatchMicroseconds are how long it may take to choose the route of one request,
+	// whatever its path and headers are.
+	// +kubebuilder:validation:Minimum=0
+	// +optional
+	MatchMicroseconds *int32 `json:"matchMicroseconds,omitempty"`
 }
 
 // GatewayParametersList is a list of GatewayParameters.

@@ -50,6 +50,30 @@ func RouteRefusedByEdge(detail string) Condition {
 		"an edge refused this generation of the route, which is left out until it changes: "+detail)
 }
 
+// OverBudget is the reason for a route that asks for more than a budget allows.
+const OverBudget = "OverBudget"
+
+// RouteOverBudget says that a route alone costs each edge too much.
+func RouteOverBudget(gateway fleet.ObjectName, costs, whose string) Condition {
+	return newCondition(gatewayv1.RouteConditionAccepted, false, OverBudget,
+		fmt.Sprintf("the route would cost each edge of Gateway %q more than the budget of %s: %s; use fewer or simpler matches, hostnames, filters and regular expressions, or ask for a larger budget (GatewayParameters of its class)",
+			gateway, whose, costs))
+}
+
+// RouteRegexOverBudget says that a regular expression is too large.
+func RouteRegexOverBudget(place string, steps, limit int, gateway fleet.ObjectName) Condition {
+	return newCondition(gatewayv1.RouteConditionAccepted, false, OverBudget,
+		fmt.Sprintf("%s has a regular expression of about %d steps, and Gateway %q allows %d; repeat less, or use fewer classes", place, steps, gateway, limit))
+}
+
+// RouteNoRoom says that the routes that were accepted before leave too little of a
+// budget for a route.
+func RouteNoRoom(gateway fleet.ObjectName, costs, whose, used string) Condition {
+	return newCondition(gatewayv1.RouteConditionAccepted, false, OverBudget,
+		fmt.Sprintf("the route would cost each edge %s, and the budget of Gateway %q for %s has no room for it: the routes that were accepted before take %s; make the route smaller, delete others, or ask for a larger budget (GatewayParameters of its class)",
+			costs, gateway, whose, used))
+}
+
 // RoutePartiallyInvalid has the problems of the rules that are dropped (GEP-1364:
 // the message begins with "Dropped Rule").
 func RoutePartiallyInvalid(problems []string) Condition {

@@ -25,6 +25,10 @@ type routeResult struct {
 	unresolved   []condition.Condition // one for each invalid reference, in spec order
 	policies     []fleet.ObjectRef     // that act on its backends
 	attachPoints []attachPoint
+	clusters     cost               // of its assignments
+	each         cost               // of its rules at one place
+	places       []place            // where it is served, if there is room, in order
+	gateways     []fleet.ObjectName // of places, in order
 	report       objectReport
 	ours         bool // a parent is, or was, a Gateway of ours
 }
@@ -48,6 +52,9 @@ type attachment struct {
 func (b *build) attach(result *routeResult) {
 	r := &route{routeResult: result}
 	for _, p := range r.attachPoints {
+		if _, over := b.overBudget[routeAt{r.ref, p.gateway}]; over {
+			continue
+		}
 		l := b.parents[p.gateway].listeners[p.listener]
 		if p.served {
 			l.attach(r)
@@ -57,7 +64,7 @@ func (b *build) attach(result *routeResult) {
 		}
 	}
 	if r.ours {
-		b.reports = append(b.reports, &r.report)
+		b.reports = append(b.reports, b.reportWithBudgets(r))
 	}
 }
 
@@ -82,6 +89,10 @@ func (b *build) evaluate(object *Route) *routeResult {
 			Conditions: b.evaluateParent(r, p, ref),
 		})
 	}
+	if r.plan != nil {
+		r.setCost()
+		b.setPlaces(r)
+	}
 	r.ours = len(r.report.Parents) > 0 || object.HasOurStatus()
 	return r
 }
@@ -91,11 +102,7 @@ func (b *build) parentOf(object *Route, ref *gatewayv1.ParentReference) *gateway
 	if ref.Group != nil && *ref.Group != gatewayv1.GroupName || ref.Kind != nil && *ref.Kind != gatewayv1.Kind(condition.Gateway) {
 		return nil
 	}
-	name := fleet.ObjectName{Namespace: object.Ref.Name.Namespace, Name: string(ref.Name)}
-	if ref.Namespace != nil && *ref.Namespace != "" {
-		name.Namespace = string(*ref.Namespace)
-	}
-	return b.parents[name]
+	return b.parents[parentName(object.Ref, ref)]
 }
 
 // evaluateParent adds the route's attach points at one parent and returns the

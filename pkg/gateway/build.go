@@ -7,6 +7,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"crossway.dev/crossway/pkg/condition"
 	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/gateway/model"
 )
@@ -26,6 +27,8 @@ type build struct {
 	policies      map[fleet.ServiceName]*policy      // in force
 	secrets       map[fleet.ObjectName]string        // certificateProblem of each Secret checked
 	shared        map[fleet.RouteRef]bool            // routes that share a host with another route
+	accounts      *accounts
+	overBudget    map[routeAt]condition.Condition // routes that a Gateway has no room for
 	shadows       []shadow
 }
 
@@ -49,6 +52,7 @@ func Build(in Input) Result {
 	b.buildAll()
 	result := Result{Model: b.model, reports: b.reports}
 	b.memo.index, b.memo.parents, b.memo.policies, b.memo.shared, b.memo.result = b.index, b.parents, b.policies, b.shared, result
+	b.memo.accounts, b.memo.overBudget = b.accounts, b.overBudget
 	result.Memo = b.memo
 	return result
 }
@@ -66,7 +70,9 @@ func (b *build) buildAll() {
 		b.readGateway(gateway)
 	}
 	b.memo.results = b.evaluateRoutes()
-	for _, at := range byAge(in.Routes, (*Route).age) {
+	order := byAge(in.Routes, (*Route).age)
+	b.admit(order)
+	for _, at := range order {
 		b.attach(b.memo.results[at])
 	}
 	for _, p := range b.parents {

@@ -136,6 +136,16 @@ func clientSettings(c *v1alpha1.ClientSettings) model.ClientSettings {
 	return settings
 }
 
+// budgetsOf are the budgets of a Gateway: its class's, lowered by its own.
+func (b *build) budgetsOf(gateway *gatewayv1.Gateway, class *gatewayv1.GatewayClass) budgets {
+	parameters, _ := b.classParameters(class)
+	limits := defaultBudgets().with(&parameters.Budgets)
+	if own, problem := b.gatewayParameters(gateway, class); problem == "" {
+		limits = limits.lower(limits.with(&own.Budgets))
+	}
+	return limits
+}
+
 // servedBy says whether the edges of a pool serve Gateways with these parameters.
 func servedBy(parameters v1alpha1.GatewayParametersSpec, pool *v1alpha1.EdgePool) bool {
 	return parameters.Exposure == cmp.Or(pool.Spec.Exposure, v1alpha1.External) &&

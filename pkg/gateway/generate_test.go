@@ -90,6 +90,9 @@ func genInput(tb testing.TB) *rapid.Generator[Input] {
 			ServiceImports: genObjects(t, 0, 4, func(t *rapid.T) mcsv1beta1.ServiceImport { return mcsv1beta1.ServiceImport{ObjectMeta: genMeta(t)} }),
 			Namespaces:     []corev1.Namespace{{ObjectMeta: metav1.ObjectMeta{Name: "a", Labels: map[string]string{"l": "1"}}}},
 		}
+		if rapid.IntRange(0, 2).Draw(t, "budgets") == 2 {
+			tighten(t, &in)
+		}
 		for i := range in.Routes {
 			if rarely(t) {
 				in.Nacks = append(in.Nacks, Nack{Ref: condition.Ref{Kind: condition.HTTPRoute, Generation: 1, Name: in.Routes[i].Ref.Name}, Message: "no"})
@@ -126,6 +129,21 @@ func genGateway(t *rapid.T) gatewayv1.Gateway {
 	return gateway
 }
 
+// tighten gives the class budgets that a few routes fill.
+func tighten(t *rapid.T, in *Input) {
+	in.Parameters = append(in.Parameters, v1alpha1.GatewayParameters{ObjectMeta: metav1.ObjectMeta{Namespace: "budgets", Name: "tight"},
+		Spec: v1alpha1.GatewayParametersSpec{Budgets: v1alpha1.Budgets{Route: genBudget(t), Namespace: genBudget(t), Gateway: genBudget(t)}}})
+	in.GatewayClasses[0].Spec.ParametersRef = &gatewayv1.ParametersReference{Group: "crossway.dev", Kind: "GatewayParameters", Name: "tight", Namespace: new(gatewayv1.Namespace("budgets"))}
+}
+
+// genBudget is a budget that a few routes fill.
+func genBudget(t *rapid.T) (b v1alpha1.Budget) {
+	b.Routes = maybe(rapid.Int32Range(0, 30)).Draw(t, "routes")
+	b.Clusters = maybe(rapid.Int32Range(0, 5)).Draw(t, "clusters")
+	b.MatchMicroseconds = maybe(rapid.Int32Range(0, 3)).Draw(t, "microseconds")
+	return b
+}
+
 func genParameters(t *rapid.T) v1alpha1.GatewayParameters {
 	p := v1alpha1.GatewayParameters{ObjectMeta: genMeta(t)}
 	if rapid.Bool().Draw(t, "regional") {
@@ -142,6 +160,10 @@ func genRoute(t *rapid.T) gatewayv1.HTTPRoute {
 			ref.SectionName = new(gatewayv1.SectionName("l0"))
 		}
 		route.Spec.ParentRefs = append(route.Spec.ParentRefs, ref)
+	}
+	if rapid.Bool().Draw(t, "accepted") {
+		route.Status.Parents = []gatewayv1.RouteParentStatus{{ControllerName: v1alpha1.GatewayController, Conditions: []metav1.Condition{
+			{Type: "Accepted", Status: "True", ObservedGeneration: int64(rapid.IntRange(1, 3).Draw(t, "observed"))}}}}
 	}
 	for range rapid.IntRange(0, 2).Draw(t, "hostnames") {
 		route.Spec.Hostnames = append(route.Spec.Hostnames, gatewayv1.Hostname(genHostname.Draw(t, "hostname")))

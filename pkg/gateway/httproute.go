@@ -37,14 +37,16 @@ func (route httpRoute) plan() *routePlan {
 		plan.problem = "spec.useDefaultGateways is not supported; name the Gateway in parentRefs"
 	}
 	plan.rules = make([]rulePlan, len(route.Spec.Rules))
+	regexes := &regexes{}
 	for i := range route.Spec.Rules {
-		plan.rules[i] = planRule(route.HTTPRoute, i)
+		plan.rules[i] = planRule(route.HTTPRoute, i, regexes)
 	}
+	plan.regexes = regexes.costs
 	return plan
 }
 
 // planRule reads one rule, with the first problem that it has.
-func planRule(route *gatewayv1.HTTPRoute, index int) rulePlan {
+func planRule(route *gatewayv1.HTTPRoute, index int, regexes *regexes) rulePlan {
 	rule := &route.Spec.Rules[index]
 	plan := rulePlan{}
 	plan.base.Origin = model.Origin{
@@ -52,7 +54,9 @@ func planRule(route *gatewayv1.HTTPRoute, index int) rulePlan {
 		Generation: route.Generation, Rule: index, Name: string(ptr.Deref(rule.Name, "")),
 	}
 	var matchProblem string
-	plan.matches, matchProblem = planMatches(rule.Matches)
+	regexes.steps = 0
+	plan.matches, matchProblem = planMatches(rule.Matches, regexes)
+	plan.regexSteps = regexes.steps
 	plan.problem = cmp.Or(
 		matchProblem,
 		planTimeouts(rule.Timeouts, &plan.base),

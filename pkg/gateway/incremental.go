@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"crossway.dev/crossway/pkg/condition"
 	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/gateway/model"
 )
@@ -31,11 +32,13 @@ type Memo struct {
 	secrets     map[memoKey]string // certificateProblem of Secrets that listeners use
 
 	// The rest is for patch.
-	index    *index // of otherInputs
-	parents  map[fleet.ObjectName]*gatewayState
-	policies map[fleet.ServiceName]*policy
-	shared   map[fleet.RouteRef]bool // routes that share a host with another route
-	result   Result                  // without Memo
+	index      *index // of otherInputs
+	parents    map[fleet.ObjectName]*gatewayState
+	policies   map[fleet.ServiceName]*policy
+	shared     map[fleet.RouteRef]bool // routes that share a host with another route
+	result     Result                  // without Memo
+	accounts   *accounts
+	overBudget map[routeAt]condition.Condition
 }
 
 // memoKey identifies one version of an object in an API server.
@@ -128,6 +131,10 @@ func (b *build) patch() (Result, bool) {
 	for _, i := range changed {
 		old, result := last.results[i], b.evaluate(in.Routes[i])
 		if last.shared[old.ref] || !old.patchable(result) || !next.result.replace(old, result) {
+			return Result{}, false
+		}
+		var fits bool
+		if next.accounts, fits = b.recharged(next.accounts, old, result); !fits {
 			return Result{}, false
 		}
 		next.results[i] = result

@@ -25,6 +25,8 @@ func TestPatchIsBuild(tb *testing.T) {
 		}
 		if rapid.Bool().Draw(t, "chaos") {
 			in = inputs.Draw(t, "in")
+		} else if rapid.IntRange(0, 2).Draw(t, "tight") == 2 {
+			tighten(t, &in)
 		}
 		in.Memo = nil
 		last := Build(in)

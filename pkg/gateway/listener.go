@@ -22,9 +22,11 @@ type gatewayState struct {
 	object     *gatewayv1.Gateway
 	name       fleet.ObjectName
 	parameters v1alpha1.GatewayParametersSpec
-	refusal    *condition.Condition // Accepted=False for the whole Gateway, which is not served; nil: accepted
-	addresses  []model.Address      // allocated to it, by pool
-	listeners  []*listener          // in spec order
+	refusal    *condition.Condition            // Accepted=False for the whole Gateway, which is not served; nil: accepted
+	addresses  []model.Address                 // allocated to it, by pool
+	listeners  []*listener                     // in spec order
+	owners     map[uint16]map[string]*listener // of the hostnames of each port
+	budgets    budgets
 
 	// The parts of its report that do not depend on the progress of edges.
 	accepted     condition.Condition
@@ -71,12 +73,23 @@ func (b *build) readGateway(gateway *gatewayv1.Gateway) {
 	p := &gatewayState{object: gateway, name: fleet.ObjectName{Namespace: gateway.Namespace, Name: gateway.Name}}
 	b.parents[p.name] = p
 	p.refusal = b.evaluateGateway(p, class)
+	p.budgets = b.budgetsOf(gateway, class)
 	p.addresses = b.addressesOf(p)
 	frontendTLS := hasFrontendValidation(gateway)
 	for i := range gateway.Spec.Listeners {
 		p.listeners = append(p.listeners, b.readListener(gateway, &gateway.Spec.Listeners[i], frontendTLS))
 	}
 	findConflicts(p.listeners)
+	byPort := map[uint16][]*listener{}
+	for _, l := range p.listeners {
+		if l.ownsHostname() {
+			byPort[l.port] = append(byPort[l.port], l)
+		}
+	}
+	p.owners = make(map[uint16]map[string]*listener, len(byPort))
+	for port, listeners := range byPort {
+		p.owners[port] = ownersOf(listeners)
+	}
 }
 
 // evaluateGateway is the condition Accepted=False of a Gateway that is not served

@@ -14,13 +14,13 @@ import (
 
 // planMatches reads a rule's matches. A rule without matches matches every path.
 // An invalid match is left out, and the first one's problem is returned.
-func planMatches(given []gatewayv1.HTTPRouteMatch) (plans []matchPlan, problem string) {
+func planMatches(given []gatewayv1.HTTPRouteMatch, regexes *regexes) (plans []matchPlan, problem string) {
 	if len(given) == 0 {
 		return []matchPlan{{match: model.Match{Path: model.PathMatch{Kind: model.PathPrefix, Value: "/"}}}}, ""
 	}
 	plans = make([]matchPlan, 0, len(given))
 	for i := range given {
-		match, matchProblem := planMatch(&given[i])
+		match, matchProblem := planMatch(&given[i], regexes)
 		if matchProblem != "" {
 			problem = cmp.Or(problem, fmt.Sprintf("matches[%d]: %s", i, matchProblem))
 			continue
@@ -30,8 +30,8 @@ func planMatches(given []gatewayv1.HTTPRouteMatch) (plans []matchPlan, problem s
 	return plans, problem
 }
 
-func planMatch(given *gatewayv1.HTTPRouteMatch) (match model.Match, problem string) {
-	if match.Path, problem = planPath(given.Path); problem != "" {
+func planMatch(given *gatewayv1.HTTPRouteMatch, regexes *regexes) (match model.Match, problem string) {
+	if match.Path, problem = planPath(given.Path, regexes); problem != "" {
 		return match, problem
 	}
 	if given.Method != nil {
@@ -56,7 +56,7 @@ func planMatch(given *gatewayv1.HTTPRouteMatch) (match model.Match, problem stri
 		if strings.Contains(name, "_") { // lbsync/envoy: HeadersWithUnderscoresAction
 			return match, fmt.Sprintf("header %q has an underscore: edges refuse such requests, as Envoy's guide for edges asks; use '-'", shortened(name))
 		}
-		if match.Headers, problem = withValue(match.Headers, kind, model.ValueMatch{Name: name, Value: header.Value}); problem != "" {
+		if match.Headers, problem = regexes.withValue(match.Headers, kind, model.ValueMatch{Name: name, Value: header.Value}); problem != "" {
 			return match, "header " + problem
 		}
 	}
@@ -66,7 +66,7 @@ func planMatch(given *gatewayv1.HTTPRouteMatch) (match model.Match, problem stri
 		if param.Type != nil {
 			kind = string(*param.Type)
 		}
-		if match.Query, problem = withValue(match.Query, kind, model.ValueMatch{Name: string(param.Name), Value: param.Value}); problem != "" {
+		if match.Query, problem = regexes.withValue(match.Query, kind, model.ValueMatch{Name: string(param.Name), Value: param.Value}); problem != "" {
 			return match, "query parameter " + problem
 		}
 	}
@@ -75,7 +75,7 @@ func planMatch(given *gatewayv1.HTTPRouteMatch) (match model.Match, problem stri
 
 // withValue adds a match, unless there is one of that name already: of several,
 // the first counts (apis/v1 HTTPRouteMatch).
-func withValue(matches []model.ValueMatch, kind string, match model.ValueMatch) ([]model.ValueMatch, string) {
+func (x *regexes) withValue(matches []model.ValueMatch, kind string, match model.ValueMatch) ([]model.ValueMatch, string) {
 	if !httpguts.ValidHeaderFieldName(match.Name) || len(match.Name) > 256 {
 		return matches, fmt.Sprintf("%q has characters that no name may have (RFC 9110, token)", shortened(match.Name))
 	}
@@ -85,7 +85,7 @@ func withValue(matches []model.ValueMatch, kind string, match model.ValueMatch) 
 			return matches, fmt.Sprintf("%q: the value has control characters", match.Name)
 		}
 	case string(gatewayv1.HeaderMatchRegularExpression):
-		if problem := regexProblem(match.Value); problem != "" {
+		if problem := x.problem(match.Value); problem != "" {
 			return matches, fmt.Sprintf("%q: %s", match.Name, problem)
 		}
 		match.Regex = true
@@ -98,7 +98,7 @@ func withValue(matches []model.ValueMatch, kind string, match model.ValueMatch) 
 	return append(matches, match), ""
 }
 
-func planPath(given *gatewayv1.HTTPPathMatch) (model.PathMatch, string) {
+func planPath(given *gatewayv1.HTTPPathMatch, regexes *regexes) (model.PathMatch, string) {
 	kind, path := gatewayv1.PathMatchPathPrefix, "/"
 	if given != nil && given.Type != nil {
 		kind = *given.Type
@@ -118,7 +118,7 @@ func planPath(given *gatewayv1.HTTPPathMatch) (model.PathMatch, string) {
 		}
 		return model.PathMatch{Kind: model.PathPrefix, Value: path}, problem
 	case gatewayv1.PathMatchRegularExpression:
-		return model.PathMatch{Kind: model.PathRegex, Value: path}, regexProblem(path)
+		return model.PathMatch{Kind: model.PathRegex, Value: path}, regexes.problem(path)
 	default:
 		return model.PathMatch{}, fmt.Sprintf("path match type %q is not supported; use Exact, PathPrefix or RegularExpression", kind)
 	}

@@ -17,15 +17,17 @@ type routePlan struct {
 	hosts   []string // as in the Model; "*" alone where the route names none
 	problem string   // makes the whole route invalid
 	rules   []rulePlan
+	regexes map[string]regex // by pattern
 }
 
 // rulePlan is one rule of a route.
 type rulePlan struct {
-	problem  string     // the rule has a value that is refused; its matches answer 500
-	base     model.Rule // all but Origin.Match, Match, Forward, Respond and Mirrors
-	matches  []matchPlan
-	backends []backendPlan
-	mirrors  []mirrorPlan
+	problem    string     // the rule has a value that is refused; its matches answer 500
+	base       model.Rule // all but Origin.Match, Match, Forward, Respond and Mirrors
+	matches    []matchPlan
+	regexSteps int // of its largest regular expression
+	backends   []backendPlan
+	mirrors    []mirrorPlan
 }
 
 type matchPlan struct {

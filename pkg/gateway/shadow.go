@@ -80,10 +80,7 @@ func (b *build) reportShadows() {
 		b.reports[i] = &report
 		for j := range report.Parents {
 			parent := &report.Parents[j]
-			gateway := fleet.ObjectName{Namespace: report.Ref.Name.Namespace, Name: string(parent.ParentRef.Name)}
-			if parent.ParentRef.Namespace != nil && *parent.ParentRef.Namespace != "" {
-				gateway.Namespace = string(*parent.ParentRef.Namespace)
-			}
+			gateway := parentName(report.Ref.Object(), &parent.ParentRef)
 			if found := byPlace[place{report.Ref.Object(), gateway}]; len(found) > 0 && parent.Conditions[0].Status == "True" {
 				parent.Conditions = append(slices.Clip(parent.Conditions), condition.RouteShadowed(describeShadow(found[0]), found[0].by, len(found)-1))
 			}
