@@ -95,7 +95,7 @@ func observer(gateways *reconciler.Reconciler, loop *endpoints.Loop) server.Obse
 }
 
 func edgeOf(e server.Edge) endpoints.Edge {
-	return endpoints.Edge{Pool: e.Identity.Pool, Region: e.Identity.Region, Node: e.Node}
+	return endpoints.Edge{Pool: e.Identity.Pool, Region: e.Identity.Region, Node: e.Node, Source: e.Source}
 }
 
 func loadsOf(r server.LoadReport) []endpoints.Load {

@@ -3,6 +3,8 @@ package endpoints
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,6 +18,7 @@ import (
 	"crossway.dev/crossway/pkg/batch"
 	"crossway.dev/crossway/pkg/gateway/model"
 	"crossway.dev/crossway/pkg/lbsync/endpoints/state"
+	"crossway.dev/crossway/pkg/lbsync/traffic"
 )
 
 const (
@@ -207,11 +210,13 @@ func (l *Loop) Disconnected(edge Edge) {
 }
 
 // InitialVersions takes the versions of load assignments that an edge has when it connects, before it is answered. Where
-// the hub has just started, it adopts their shares, and publishes load assignments of the same versions again.
+// the hub has just started, it adopts the shares that most edges of the region have, and publishes load assignments of the
+// same versions again.
 func (l *Loop) InitialVersions(edge Edge, versions map[string]string) {
+	held := traffic.LearnShares(edge.Region, slices.Sorted(maps.Values(versions))) // which takes a while: nobody waits for it
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.publish(l.state.Learn(edge, versions, l.config.Clock.Now()), nil)
+	l.publish(l.state.Learn(edge, held, l.config.Clock.Now()), nil)
 }
 
 // Dump is the state, for people.

@@ -115,7 +115,7 @@ func (s *Server) admit(ctx context.Context, open *session) error {
 // stream of an edge ends the older one of the same service, whose connection may
 // be dead without the hub having noticed yet.
 func (s *Server) name(open *session, node string) (Edge, error) {
-	edge := Edge{Node: node, Identity: open.identity, Stream: open.number}
+	edge := Edge{Node: node, Source: sourceOf(open.connection.RemoteAddr()).Addr().String(), Identity: open.identity, Stream: open.number}
 	printable := strings.IndexFunc(node, func(r rune) bool { return !unicode.IsPrint(r) }) < 0
 	if node == "" || len(node) > maxNodeLength || !printable {
 		return edge, status.Errorf(codes.InvalidArgument, "node.id: use 1 to %d printable characters", maxNodeLength)

@@ -14,11 +14,13 @@ type (
 )
 
 // Edge is one Envoy during one stream. Node is only the label that it gives
-// itself; Identity is proven by its certificate. Stream is unique in the life of
+// itself; Identity is proven by its certificate. Source is the address that it
+// connects from. Stream is unique in the life of
 // the Server: two streams of one Envoy differ, of which one may be broken without
 // the hub having noticed yet.
 type Edge struct {
 	Node     string
+	Source   string
 	Identity registration.EdgeIdentity
 	Stream   uint64
 }

@@ -3,7 +3,6 @@ package traffic
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"net/url"
 	"slices"
 	"strconv"
@@ -131,31 +130,4 @@ func parseClusters(text string) (names []fleet.ClusterName, ok bool) {
 		names = append(names, fleet.ClusterName(plain))
 	}
 	return names, slices.IsSorted(names)
-}
-
-// LearnShares returns the shares in force in one region, from the versions that its edges have. Where edges differ,
-// because one missed the last move, the shares of most edges count, then the first by text.
-func LearnShares(region string, versions []string) []BackendShares {
-	votes := map[fleet.Backend]map[string]int{}
-	parsed := map[string]BackendShares{}
-	for _, version := range versions {
-		_, shares, ok := ParseVersion(version)
-		if !ok {
-			continue
-		}
-		for _, s := range shares {
-			s.Region = region
-			if votes[s.Backend] == nil {
-				votes[s.Backend] = map[string]int{}
-			}
-			votes[s.Backend][s.text()]++
-			parsed[s.Backend.String()+" "+s.text()] = s
-		}
-	}
-	var out []BackendShares
-	for backend, texts := range votes {
-		winner := slices.MinFunc(slices.Sorted(maps.Keys(texts)), func(a, b string) int { return cmp.Compare(texts[b], texts[a]) })
-		out = append(out, parsed[backend.String()+" "+winner])
-	}
-	return sortedShares(out)
 }

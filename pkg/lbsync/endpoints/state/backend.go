@@ -31,12 +31,12 @@ type backendState struct {
 type regionState struct {
 	demand traffic.Demand
 	health traffic.Health
-	// learnedAt is when the region's shares were learned from an edge; zero: they are the hub's own.
+	// learned are the region's shares that its edges held when the hub started, learnedAt is when the first of them said
+	// so; zero: the shares are the hub's own.
+	learned   traffic.RegionShares
 	learnedAt time.Time
 	// settled: since learnedAt all edges of the region have reported for long enough.
 	settled bool
-	// ownShares: a load report came before anything was learned, so that there is nothing left to learn.
-	ownShares bool
 	// fractions of a request that a weighted rule's part left over, by edge.
 	fractions map[string]float64
 	// open are the requests that had not ended at the edge's last report, by edge and member. An edge that has reported
@@ -77,32 +77,6 @@ func (b *backendState) hasMember(cluster fleet.ClusterName) bool {
 	return slices.ContainsFunc(b.members, func(m traffic.Capacity) bool { return m.Cluster == cluster })
 }
 
-// learn replaces the shares of a region by those that an edge has, unless the hub has its own or learned them already.
-// It says whether the shares in force changed.
-func (b *backendState) learn(learned traffic.RegionShares, now time.Time) (changed bool) {
-	r := b.region(learned.Region)
-	if r.ownShares || !r.learnedAt.IsZero() {
-		return false
-	}
-	r.learnedAt, r.settled, b.resplitDue = now, false, true
-	for _, c := range slices.Concat(learned.HeldOut, learned.Dead) {
-		if b.hasMember(c) {
-			r.health.HoldOut(c, slices.Contains(learned.Dead, c), now)
-		}
-	}
-	k := slices.IndexFunc(b.shares, func(s traffic.RegionShares) bool { return s.Region == learned.Region })
-	if k < 0 {
-		return false
-	}
-	learned = withoutUnusable(learned, b.members)
-	if len(learned.Shares) == 0 || sameShares(b.shares[k], learned) {
-		return false
-	}
-	b.shares = slices.Clone(b.shares)
-	b.shares[k] = learned
-	return true
-}
-
 // resplit divides the demand again and says whether the shares changed. Counting noise moves nothing (traffic.Move).
 // Learned shares stay until every edge of their region has reported, except for members that can take nothing any more.
 func (b *backendState) resplit(c splitContext) (changed bool) {
@@ -135,7 +109,6 @@ func (b *backendState) resplit(c splitContext) (changed bool) {
 	b.shares, b.movedAt, b.smallSince = move.New, c.now, time.Time{}
 	if settled {
 		for _, r := range b.regions {
-			r.ownShares = r.ownShares || !r.learnedAt.IsZero()
 			r.learnedAt = time.Time{}
 		}
 	}

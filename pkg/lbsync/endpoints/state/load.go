@@ -177,9 +177,6 @@ func (b *backendState) observeLoad(report LoadReport, load *importLoad, health h
 	if load.issued == 0 && load.succeeded+load.failed == 0 && b.policy.Rate == 0 && r.demand.Rate() == 0 && !r.waits() {
 		return
 	}
-	if r.learnedAt.IsZero() {
-		r.ownShares = true
-	}
 	exact := load.issued + r.fractions[key]
 	issued := math.Floor(exact + 1e-9)
 	r.fractions[key] = exact - issued

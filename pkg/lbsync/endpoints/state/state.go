@@ -15,7 +15,6 @@ import (
 	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/gateway/model"
 	"crossway.dev/crossway/pkg/lbsync"
-	"crossway.dev/crossway/pkg/lbsync/traffic"
 )
 
 // forgetEdgeAfter is how long an edge that disconnected keeps its part of the demand: it may only have lost its stream.
@@ -29,8 +28,9 @@ type Hub struct {
 	CIDRs []netip.Prefix
 }
 
-// Edge is one connected Envoy. Region and Pool are proven by its certificate, Node is the name that it gives itself.
-type Edge struct{ Pool, Region, Node string }
+// Edge is one connected Envoy. Region and Pool are proven by its certificate, Node is the name that it gives itself, and
+// Source the address that it connects from.
+type Edge struct{ Pool, Region, Node, Source string }
 
 func (e Edge) key() string { return e.Pool + "/" + e.Node }
 
@@ -65,7 +65,8 @@ type State struct {
 	policies        []model.ImportPolicy                // in force, whether or not a route uses their imports
 	removedPolicies map[fleet.ObjectName]*removedPolicy // no longer in force
 	edges           map[string]*edgeState
-	dirty           dirty // since the last Update
+	learning        map[string]*learning // by region
+	dirty           dirty                // since the last Update
 }
 
 // region is what the edges of one region have in common.
@@ -105,7 +106,7 @@ func (d dirty) add(b *backendState) {
 // New makes a State of a fleet without members, pools or routes.
 func New(hub Hub) *State {
 	s := &State{hub: hub, store: newStore(), objects: map[string]*v1alpha1.MemberCluster{}, pools: map[string]*v1alpha1.EdgePool{},
-		assignments: map[string]*model.Assignment{}, backends: map[fleet.Backend]*backendState{}, edges: map[string]*edgeState{},
+		assignments: map[string]*model.Assignment{}, backends: map[fleet.Backend]*backendState{}, edges: map[string]*edgeState{}, learning: map[string]*learning{},
 		removedPolicies: map[fleet.ObjectName]*removedPolicy{}, dirty: newDirty()}
 	s.readMembers()
 	return s
@@ -153,6 +154,7 @@ func (s *State) markAllBackends() {
 // changed since the last Update, sorted.
 func (s *State) Update(now time.Time) (changed []string) {
 	s.forgetEdges(now)
+	s.endLearning(now)
 	for _, b := range s.backends {
 		if b.resplitDue && now.Sub(b.movedAt) >= moveInterval {
 			s.dirty.backends[b] = true
@@ -219,28 +221,6 @@ func (s *State) Disconnected(edge Edge, now time.Time) {
 		e.versionsReported = e.versionsReported && e.streams > 0
 	}
 	s.readEdges()
-}
-
-// Learn takes the versions of load assignments that an edge has, by name. Where the hub has just started, their shares
-// replace its own. It lists the assignments that changed.
-func (s *State) Learn(edge Edge, versions map[string]string, now time.Time) (changed []string) {
-	if e := s.edges[edge.key()]; e != nil {
-		e.versionsReported = true
-	}
-	var ours []string
-	for name, version := range versions {
-		if s.assignments[name] != nil {
-			ours = append(ours, version)
-		}
-	}
-	slices.Sort(ours)
-	learned := newDirty() // of these only the assignments count: learned shares are not divided again
-	for _, shares := range traffic.LearnShares(edge.Region, ours) {
-		if b := s.backends[shares.Backend]; b != nil && shares.Backend.Kind == fleet.Import && b.learn(shares.RegionShares, now) {
-			learned.add(b)
-		}
-	}
-	return s.existing(learned.assignments)
 }
 
 // readmit ends the holding out of a member whose agent reconnected or whose endpoints changed.
