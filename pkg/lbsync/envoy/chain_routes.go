@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -73,7 +74,8 @@ type virtualHost struct {
 func (c *chainRoutes) next(l lbsync.Listener, name string, chain model.Chain) *chainRoutes {
 	next := &chainRoutes{name: name, hosts: chain.Hosts, misdirected: chain.Misdirected,
 		domains: make(map[string]domain, len(chain.Hosts)), lists: make(map[rulesKey]*ruleList, len(c.lists))}
-	base := &routev3.RouteConfiguration{Name: name, IgnorePortInHostMatching: true, RequestHeadersToRemove: sendCountHeaders}
+	base := &routev3.RouteConfiguration{Name: name, IgnorePortInHostMatching: true, RequestHeadersToRemove: sendCountHeaders,
+		RequestHeadersToAdd: []*corev3.HeaderValueOption{retryOnHeader()}}
 	if m := misdirected(chain); m != nil {
 		base.VirtualHosts = []*routev3.VirtualHost{m}
 	}
@@ -114,7 +116,7 @@ func (c *chainRoutes) virtualHosts(l lbsync.Listener, last *chainRoutes) []virtu
 		if !found {
 			at = len(hosts)
 			index[routes.sum] = at
-			header := append(make([]byte, 0, len(countedTries)+2*len(d.encoded)), countedTries...)
+			header := append(make([]byte, 0, len(virtualHostDefaults)+2*len(d.encoded)), virtualHostDefaults...)
 			header = protowire.AppendTag(header, nameField, protowire.BytesType)
 			hosts = append(hosts, virtualHost{header: protowire.AppendString(header, h.Hostname), routes: routes})
 		}

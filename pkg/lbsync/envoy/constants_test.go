@@ -1,6 +1,11 @@
 package envoy
 
-import "testing"
+import (
+	"testing"
+
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"google.golang.org/protobuf/proto"
+)
 
 // Constants are not validated each time, so they are here, once.
 func TestConstantsAreValid(t *testing.T) {
@@ -12,5 +17,13 @@ func TestConstantsAreValid(t *testing.T) {
 		if err != nil {
 			t.Errorf("%s: %v", body.GetTypeUrl(), err)
 		}
+	}
+	host := &routev3.VirtualHost{}
+	if err := proto.Unmarshal(virtualHostDefaults, host); err != nil {
+		t.Fatal(err)
+	}
+	host.Name, host.Domains = "a.example", []string{"a.example"}
+	if err := validate(host); err != nil {
+		t.Error(err)
 	}
 }

@@ -176,12 +176,12 @@ func TestABadRuleSpoilsItselfAlone(t *testing.T) {
 		}
 		message, _ := r.Routes[0].Body.UnmarshalNew()
 		routes := message.(*routev3.RouteConfiguration).GetVirtualHosts()[0].GetRoutes()
-		for _, route := range routes[len(routes)-2:] {
+		for _, route := range routes[len(routes)-1:] {
 			if route.GetRoute().GetCluster() != "a" || route.GetMatch().GetPathSeparatedPrefix() != "/good" {
 				t.Errorf("%s: the neighbour is %v", what, route)
 			}
 		}
-		for _, route := range routes[:len(routes)-2] {
+		for _, route := range routes[:len(routes)-1] {
 			if route.GetDirectResponse().GetStatus() != 500 {
 				t.Errorf("%s: answered by %v", what, route)
 			}

@@ -223,6 +223,11 @@ func (e *edge) log() string {
 func backend(t *testing.T, name string) netip.AddrPort {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("x-from-backend", "kept")
+		for header := range r.Header { // mirrored requests, too
+			if strings.HasPrefix(header, "X-Envoy-Retry") {
+				t.Errorf("backend %s got %s", name, header)
+			}
+		}
 		fmt.Fprintf(w, "%s %s %s host=%s", name, r.Method, r.URL.RequestURI(), r.Host)
 		for _, h := range []string{"X-Set", "X-Add", "X-Remove", "X-Scratch", "X-Crossway-Scope"} {
 			if v, found := r.Header[h]; found {

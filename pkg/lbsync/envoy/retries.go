@@ -16,14 +16,15 @@ import (
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	inputv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"crossway.dev/crossway/pkg/gateway/model"
 )
 
 const (
-	// retryAny repeats a request that failed before an answer came, retryUnsent only one that no backend can have seen.
-	retryAny    = "connect-failure,refused-stream,reset"
+	// retryUnsent repeats a request that no backend can have seen, retryReset one that failed before an answer came.
 	retryUnsent = "connect-failure,refused-stream,reset-before-request"
+	retryReset  = "reset"
 	// maxRetries and the delays before them last long enough for a few dead endpoints to be ejected, or for the hub to
 	// move their share away, before the request fails. This holds for a lone request too, all of whose endpoints are dead.
 	// Delays are random, up to a limit that doubles: 3.6 s in total on average, and 250 ms more for each connection that
@@ -39,23 +40,36 @@ const (
 	hostSelectionAttempts = 100
 )
 
-func retries(rule model.Rule, safe bool) *routev3.RetryPolicy {
-	out := &routev3.RetryPolicy{
+// retries is the retry policy of all requests: what no backend can have seen is repeated. retryOnHeader adds what may be
+// repeated although a backend may have seen it.
+func retries(number uint32) *routev3.RetryPolicy {
+	return &routev3.RetryPolicy{
 		RetryOn:    retryUnsent,
-		NumRetries: number(maxRetries),
+		NumRetries: wrapperspb.UInt32(number),
 		RetryBackOff: &routev3.RetryPolicy_RetryBackOff{
 			BaseInterval: durationpb.New(minRetryDelay), MaxInterval: durationpb.New(maxRetryDelay)}, // random, doubled from one retry to the next
 		HostSelectionRetryMaxAttempts: hostSelectionAttempts,
 		RetryHostPredicate: []*routev3.RetryPolicy_RetryHostPredicate{{Name: "envoy.retry_host_predicates.previous_hosts",
 			ConfigType: &routev3.RetryPolicy_RetryHostPredicate_TypedConfig{TypedConfig: previousHosts}}},
 	}
-	if safe {
-		out.RetryOn = retryAny
+}
+
+// ownRetries is the retry policy of a rule that differs from its virtual host's; nil: it does not.
+func ownRetries(rule model.Rule) *routev3.RetryPolicy {
+	if rule.BackendTimeout == nil || *rule.BackendTimeout <= 0 {
+		return nil
 	}
-	if rule.BackendTimeout != nil && *rule.BackendTimeout > 0 {
-		out.NumRetries = number(maxRetriesWithTimeout)
-	}
-	return out
+	return retries(maxRetriesWithTimeout)
+}
+
+// retryOnHeader makes Envoy repeat safe methods (RFC 9110 section 9.2.1; TRACE is not worth it) although the first try may
+// have reached the backend. Envoy's router adds what the header says to the retry policy, and removes the header. An empty
+// value is not added. Two routes for each rule, one of them for safe methods, would cost every edge twice the time and
+// the memory. (docs/adr/0011-one-routeconfiguration-per-chain.md)
+func retryOnHeader() *corev3.HeaderValueOption {
+	return &corev3.HeaderValueOption{AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD, Header: &corev3.HeaderValue{
+		Key:   "x-envoy-retry-on",
+		Value: "%CEL(request.method == 'GET' || request.method == 'HEAD' || request.method == 'OPTIONS' ? '" + retryReset + "' : '')%"}}
 }
 
 const (
@@ -71,8 +85,8 @@ const (
 // sendCountHeaders are removed from what clients send. Only a backend that gets a repeated request sees them.
 var sendCountHeaders = []string{bytesHeader, sendsHeader}
 
-// countedTries is encoded in every virtual host: Envoy sets attemptHeader.
-var countedTries = packed(&routev3.VirtualHost{IncludeRequestAttemptCount: true}).GetValue()
+// virtualHostDefaults are the fields that every virtual host has: its retry policy, and that Envoy sets attemptHeader.
+var virtualHostDefaults = packed(&routev3.VirtualHost{IncludeRequestAttemptCount: true, RetryPolicy: retries(maxRetries)}).GetValue()
 
 // sendLimitFilters are HTTP filters that see every try of a request. They end it after maxSends tries that were sent,
 // because Envoy has one number of retries for all reasons. A try whose connection could not be made sends no byte, so

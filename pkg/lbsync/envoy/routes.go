@@ -88,12 +88,8 @@ func ruleName(o model.Origin) string {
 	return name
 }
 
-// safeMethods may be repeated although the first try may have reached the backend (RFC 9110 section 9.2.1; TRACE is
-// not worth it).
-const safeMethods = "GET|HEAD|OPTIONS"
-
-// routesFor returns the Envoy routes of a rule. A rule that forwards any method has two, because the method decides what
-// may be retried. A redirect has two, because Envoy keeps the port of a Host that has one.
+// routesFor returns the Envoy routes of a rule: one, but two of a redirect, because Envoy keeps the port of a Host that
+// has one. Envoy makes all routes of a chain again for each that changes, so they hold no more than what differs.
 func routesFor(l lbsync.Listener, rule model.Rule) []*routev3.Route {
 	newRoute := func() *routev3.Route {
 		r := &routev3.Route{Name: ruleName(rule.Origin), Match: match(rule.Match)}
@@ -117,17 +113,10 @@ func routesFor(l lbsync.Listener, rule model.Rule) []*routev3.Route {
 			answer = *rule.Respond
 		}
 		r.Action = respond(answer)
-		return []*routev3.Route{r}
-	case rule.Match.Method != "":
-		r.Action = &routev3.Route_Route{Route: forward(rule, slices.Contains(strings.Split(safeMethods, "|"), rule.Match.Method))}
-		return []*routev3.Route{r}
+	default:
+		r.Action = &routev3.Route_Route{Route: forward(rule)}
 	}
-	safe := newRoute()
-	safe.Match.Headers = append(safe.Match.Headers, &routev3.HeaderMatcher{Name: ":method",
-		HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: text(safeMethods, true)}})
-	safe.Action = &routev3.Route_Route{Route: forward(rule, true)}
-	r.Action = &routev3.Route_Route{Route: forward(rule, false)}
-	return []*routev3.Route{safe, r}
+	return []*routev3.Route{r}
 }
 
 // usable reports whether any target exists and has a weight.
@@ -196,10 +185,10 @@ func headers(c model.HeaderChanges) (add []*corev3.HeaderValueOption, remove []s
 }
 
 // forward sends a rule's requests to its targets.
-func forward(rule model.Rule, safe bool) *routev3.RouteAction {
+func forward(rule model.Rule) *routev3.RouteAction {
 	out := &routev3.RouteAction{
 		Timeout:     durationpb.New(0), // Envoy's default would cut an answer after 15 s
-		RetryPolicy: retries(rule, safe),
+		RetryPolicy: ownRetries(rule),
 		IdleTimeout: idleTimeout(rule),
 	}
 	if rule.Timeout != nil && *rule.Timeout > 0 { // not Timeout: see outlierDetection

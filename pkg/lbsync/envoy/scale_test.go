@@ -123,7 +123,7 @@ func startHubEdge(t *testing.T, args ...string) *hubEdge {
 		must(os.WriteFile(filepath.Join(dir, name), content, 0o600))
 	}
 	admin := filepath.Join(dir, "admin")
-	cmd := exec.Command(program, append([]string{"-c", filepath.Join(dir, "bootstrap.yaml"), "--disable-hot-restart", "--concurrency", "2",
+	cmd := exec.Command(program, append([]string{"-c", filepath.Join(dir, "bootstrap.yaml"), "--disable-hot-restart", "--ignore-unknown-dynamic-fields", "--concurrency", "2",
 		"-l", "error", "--admin-address-path", admin}, args...)...)
 	cmd.Stderr = os.Stderr
 	must(cmd.Start())
