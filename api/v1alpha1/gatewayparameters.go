@@ -94,12 +94,12 @@ type Budgets struct {
 	// +optional
 	RegexSteps *int32 `json:"regexSteps,omitempty"`
 	// Route is the budget of one route on one Gateway. Defaults: 4096 routes, 128
-	// clusters, 16Mi, 4000 microseconds.
+	// clusters, 16Mi, 5000 microseconds.
 	// +optional
 	Route Budget `json:"route,omitempty"`
 	// Namespace is the budget of all routes of one namespace, on all Gateways; its
 	// matchMicroseconds are for each hostname. Defaults: 8192 routes, 1200 clusters,
-	// 64Mi, 5000 microseconds.
+	// 60Mi, 6000 microseconds.
 	// +optional
 	Namespace Budget `json:"namespace,omitempty"`
 	// Gateway is the budget of all routes of one Gateway; its matchMicroseconds are

@@ -22,12 +22,12 @@ type budgets struct {
 }
 
 // defaultBudgets hold 1000 routes of one namespace, each with its own hostname and
-// backend. All that one namespace may have takes an edge 64 MiB at most.
+// backend. All that one namespace may have takes an edge 64 MB at most.
 func defaultBudgets() budgets {
 	return budgets{
 		regexSteps: 1000,
-		route:      cost{routes: 4096, clusters: 128, bytes: 16 << 20, time: 4 * time.Millisecond},
-		namespace:  cost{routes: 8192, clusters: 1200, bytes: 64 << 20, time: 5 * time.Millisecond},
+		route:      cost{routes: 4096, clusters: 128, bytes: 16 << 20, time: 5 * time.Millisecond},
+		namespace:  cost{routes: 8192, clusters: 1200, bytes: 60 << 20, time: 6 * time.Millisecond},
 		gateway:    cost{routes: 65536, clusters: 8000, bytes: 512 << 20, time: 10 * time.Millisecond},
 	}
 }

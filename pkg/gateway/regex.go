@@ -153,16 +153,22 @@ func (x *regexes) add(r *regex, program *syntax.Prog, longest int) {
 		return
 	}
 	r.bytes += d.bytes
-	r.time = timePerRegex + time.Duration(text)*timePerByte + time.Duration(min(d.steps, text*r.steps))*timePerStep
+	r.time = timePerRegex + time.Duration(text)*timePerByte + time.Duration(min(d.steps, text*2*(d.largest+1)))*timePerStep
 }
 
 // longest is the length in bytes of the longest text that a pattern matches; -1:
 // there is none.
 func longest(re *syntax.Regexp) int {
 	switch re.Op {
-	case syntax.OpLiteral:
-		return len(re.Rune) * utf8.UTFMax
-	case syntax.OpCharClass, syntax.OpAnyChar, syntax.OpAnyCharNotNL:
+	case syntax.OpLiteral, syntax.OpCharClass:
+		if slices.ContainsFunc(re.Rune, func(r rune) bool { return r >= utf8.RuneSelf }) || re.Flags&syntax.FoldCase != 0 {
+			return len(re.Rune) * utf8.UTFMax
+		}
+		if re.Op == syntax.OpCharClass {
+			return 1
+		}
+		return len(re.Rune)
+	case syntax.OpAnyChar, syntax.OpAnyCharNotNL:
 		return utf8.UTFMax
 	case syntax.OpStar, syntax.OpPlus:
 		return -1
@@ -189,8 +195,9 @@ func longest(re *syntax.Regexp) int {
 
 // states is what a program's DFA takes.
 type states struct {
-	bytes int
-	steps int // to make all of its states
+	bytes   int
+	steps   int // to find the next state of each state for each class
+	largest int // steps of one state
 }
 
 // maxDeterminization bounds the work of statesOf for one pattern, and
@@ -230,12 +237,13 @@ func (x *regexes) statesOf(program *syntax.Prog) states {
 			}
 		}
 	}
-	// Beyond ASCII, RE2 has states within a character, and more classes.
-	count, size, wide := len(d.seen), d.size, len(classes)
+	// Beyond ASCII, RE2 has about seven more states within the characters of each, with
+	// four next states, and twelve more classes.
+	count, size, wide, next := len(d.seen), d.size, len(classes), len(classes)
 	if beyondASCII {
-		count, size, wide = 8*count, 8*size, min(wide+16, 256)
+		count, size, wide, next = 8*count, 8*size, wide+12, wide+12+7*4
 	}
-	return states{bytes: count*(120+8*(wide+1)) + 8*size, steps: (size + count) * wide}
+	return states{bytes: count*(120+8*(wide+1)) + 8*size, steps: (d.size + len(d.seen)) * next, largest: d.largest}
 }
 
 // determinization is the state of statesOf.
@@ -243,6 +251,7 @@ type determinization struct {
 	program *syntax.Prog
 	seen    map[string]bool // states by their steps
 	size    int             // steps of all states
+	largest int             // steps of one state
 	todo    [][]uint32
 	work    int
 	mark    []int // of each step, by the number of the last visit
@@ -285,6 +294,7 @@ func (d *determinization) visit(steps []uint32) bool {
 	if !d.seen[string(key)] {
 		d.seen[string(key)] = true
 		d.size += len(state)
+		d.largest = max(d.largest, len(state))
 		d.todo = append(d.todo, state)
 	}
 	return true

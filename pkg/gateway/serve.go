@@ -129,25 +129,51 @@ func ownerOf(host string, owners map[string]*listener) (owner *listener) {
 // age, so equal matches stay in the Gateway API's order.
 func (b *build) virtualHosts(gateway fleet.ObjectName, hosts map[string][]*route) []model.VirtualHost {
 	served := make([]model.VirtualHost, 0, len(hosts))
+	merged := map[*route][]mergedRules{} // by their oldest route
 	for host, routes := range hosts {
 		virtual := model.VirtualHost{Hostname: host}
-		for _, r := range routes {
-			b.emit(r)
-			if len(routes) == 1 {
-				virtual.Rules = r.rules
-				break
+		switch len(routes) {
+		case 0:
+		case 1:
+			b.emit(routes[0])
+			virtual.Rules = routes[0].rules
+		default:
+			// Hosts of the same routes have the same slice, so that edges get it once.
+			at := slices.IndexFunc(merged[routes[0]], func(m mergedRules) bool { return slices.Equal(m.routes, routes) })
+			if at < 0 {
+				at = len(merged[routes[0]])
+				merged[routes[0]] = append(merged[routes[0]], b.merge(routes))
 			}
-			b.shared[r.ref] = true
-			virtual.Rules = append(virtual.Rules, r.rules...)
-		}
-		if len(routes) > 1 {
-			virtual.Rules = sorted(virtual.Rules, ruleOrder)
-			b.shadows = append(b.shadows, findShadows(gateway, virtual)...)
+			m := &merged[routes[0]][at]
+			virtual.Rules = m.rules
+			for _, s := range m.shadows {
+				s.gateway, s.host = gateway, host
+				b.shadows = append(b.shadows, s)
+			}
 		}
 		served = append(served, virtual)
 	}
 	slices.SortFunc(served, func(x, y model.VirtualHost) int { return strings.Compare(x.Hostname, y.Hostname) })
 	return served
+}
+
+// mergedRules are the rules of several routes on the hosts that they have in common.
+type mergedRules struct {
+	routes  []*route
+	rules   []model.Rule
+	shadows []shadow // without Gateway and host
+}
+
+func (b *build) merge(routes []*route) mergedRules {
+	m := mergedRules{routes: routes}
+	for _, r := range routes {
+		b.emit(r)
+		b.shared[r.ref] = true
+		m.rules = append(m.rules, r.rules...)
+	}
+	m.rules = sorted(m.rules, ruleOrder)
+	m.shadows = findShadows(m.rules)
+	return m
 }
 
 // emit adds a route's assignments to the Model, once.

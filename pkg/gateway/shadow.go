@@ -22,18 +22,18 @@ type shadow struct {
 
 // findShadows are the rules of a host that never apply, in precedence order. A
 // match that a route repeats itself is not reported.
-func findShadows(gateway fleet.ObjectName, host model.VirtualHost) []shadow {
+func findShadows(rules []model.Rule) []shadow {
 	var shadows []shadow
-	first := make(map[string]fleet.RouteRef, len(host.Rules))
-	for i := range host.Rules {
-		rule := &host.Rules[i]
+	first := make(map[string]fleet.RouteRef, len(rules))
+	for i := range rules {
+		rule := &rules[i]
 		key := matchKey(&rule.Match)
 		by, found := first[key]
 		switch {
 		case !found:
 			first[key] = rule.Origin.Route
 		case by != rule.Origin.Route:
-			shadows = append(shadows, shadow{gateway: gateway, host: host.Hostname, origin: rule.Origin, by: by})
+			shadows = append(shadows, shadow{origin: rule.Origin, by: by})
 		}
 	}
 	return shadows

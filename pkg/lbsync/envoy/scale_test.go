@@ -58,9 +58,10 @@ type ack struct{ typeURL, name, version string }
 
 // hubEdge is one Envoy of pool us, with the hub's xDS server. What the Envoy takes goes to the channel.
 type hubEdge struct {
-	hub   *server.Server
-	acks  <-chan ack
-	admin string
+	hub     *server.Server
+	acks    <-chan ack
+	admin   string
+	process *os.Process
 }
 
 // stats are the statistics whose names match a regular expression.
@@ -72,6 +73,27 @@ func (e *hubEdge) stats(filter string) string {
 	defer response.Body.Close()
 	body, _ := io.ReadAll(response.Body)
 	return strings.TrimSpace(string(body))
+}
+
+// asInChart are the parts of the chart's bootstrap that decide what resources cost: the bound of regular expressions and
+// the statistics of clusters.
+func asInChart(t *testing.T) string {
+	chart, err := os.ReadFile("../../../charts/edge/templates/bootstrap.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	in := false
+	for line := range strings.Lines(string(chart)) {
+		line, found := strings.CutPrefix(line, "    ")
+		if found && line[0] != ' ' {
+			in = strings.HasPrefix(line, "layered_runtime:") || strings.HasPrefix(line, "stats_config:")
+		}
+		if in && found {
+			out.WriteString(line)
+		}
+	}
+	return out.String()
 }
 
 // startHubEdge starts both; args are more arguments of Envoy.
@@ -119,7 +141,7 @@ func startHubEdge(t *testing.T, args ...string) *hubEdge {
 
 	dir := t.TempDir()
 	for name, content := range map[string][]byte{"ca.crt": ca.Certificate, "edge.crt": edge.Certificate, "edge.key": edge.Key,
-		"bootstrap.yaml": fmt.Appendf(nil, deltaBootstrap, socket.Addr().(*net.TCPAddr).Port, dir)} {
+		"bootstrap.yaml": fmt.Appendf(nil, deltaBootstrap+asInChart(t), socket.Addr().(*net.TCPAddr).Port, dir)} {
 		must(os.WriteFile(filepath.Join(dir, name), content, 0o600))
 	}
 	admin := filepath.Join(dir, "admin")
@@ -131,7 +153,7 @@ func startHubEdge(t *testing.T, args ...string) *hubEdge {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
-	e := &hubEdge{hub: hub, acks: acks}
+	e := &hubEdge{hub: hub, acks: acks, process: cmd.Process}
 	eventually(t, "admin address", func() bool {
 		address, _ := os.ReadFile(admin)
 		e.admin = string(address)
