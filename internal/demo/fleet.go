@@ -3,9 +3,7 @@ package demo
 import (
 	"context"
 	"fmt"
-	"io"
 	"maps"
-	"net/http"
 	"net/url"
 	"regexp"
 	"slices"
@@ -16,7 +14,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"crossway.dev/crossway/internal/lab"
-	"crossway.dev/crossway/internal/lab/load"
 )
 
 // readyClusters asks, for at most a minute, until all clusters are reachable.
@@ -63,26 +60,10 @@ func (s *Story) Edges(ctx context.Context, region string) ([]Edge, error) {
 	return out, nil
 }
 
-// Admin reads a page of an Envoy's admin interface, which only its own pod's
-// network can reach.
+// Admin reads a page of an Envoy's admin interface, which only its own pod can
+// reach.
 func (s *Story) Admin(ctx context.Context, e Edge, page string) (string, error) {
-	address, err := s.Lab.Hub.Kubectl(ctx, nil, "exec", "-n", e.Namespace, e.Name, "--", "cat", "/run/crossway/admin")
-	if err != nil {
-		return "", err
-	}
-	client := load.Client(s.Lab.DialerAt("edge-"+e.Region), nil)
-	defer client.CloseIdleConnections()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+strings.TrimSpace(address)+":9901"+page, nil)
-	if err != nil {
-		return "", err
-	}
-	response, err := client.Do(request)
-	if err != nil {
-		return "", fmt.Errorf("ask edge %s: %w", e.Name, err)
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	return string(body), err
+	return s.Lab.Hub.Kubectl(ctx, nil, "exec", "-n", e.Namespace, e.Name, "--", "bash", "/etc/crossway/edge/edge.sh", "ask", "GET", page)
 }
 
 // stats reads those of an Envoy's statistics whose names match a regular expression.

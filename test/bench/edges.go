@@ -37,33 +37,22 @@ func (b *Bench) findEdges(ctx context.Context) ([]edge, error) {
 
 // count adds up those of an Envoy's statistics that match a regular expression.
 func (b *Bench) count(ctx context.Context, e edge, filter string) (int, error) {
-	address, err := b.fleet.Hub.Kubectl(ctx, nil, "exec", "-n", lab.System, e.name, "--", "cat", "/run/crossway/admin")
+	page, err := b.fleet.Hub.Kubectl(ctx, nil, "exec", "-n", lab.System, e.name, "--",
+		"bash", "/etc/crossway/edge/edge.sh", "ask", "GET", "/stats?filter="+url.QueryEscape(filter))
 	if err != nil {
 		return 0, err
 	}
-	asking := load.Client(b.fleet.DialerAt(e.node), nil)
-	defer asking.CloseIdleConnections()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+strings.TrimSpace(address)+":9901/stats?filter="+url.QueryEscape(filter), nil)
-	if err != nil {
-		return 0, err
-	}
-	answer, err := asking.Do(request)
-	if err != nil {
-		return 0, fmt.Errorf("ask edge %s: %w", e.name, err)
-	}
-	defer answer.Body.Close()
 	sum := 0
-	lines := bufio.NewScanner(answer.Body)
-	for lines.Scan() {
-		if _, value, ok := strings.Cut(lines.Text(), ": "); ok {
+	for line := range strings.Lines(page) {
+		if _, value, ok := strings.Cut(strings.TrimSuffix(line, "\n"), ": "); ok {
 			n, err := strconv.Atoi(value)
 			if err != nil {
-				return 0, fmt.Errorf("edge %s: statistic %q", e.name, lines.Text())
+				return 0, fmt.Errorf("edge %s: statistic %q", e.name, line)
 			}
 			sum += n
 		}
 	}
-	return sum, lines.Err()
+	return sum, nil
 }
 
 // awaitEndpoints waits until every Envoy itself counts so many endpoints.

@@ -1,7 +1,6 @@
 package charts
 
 import (
-	"bufio"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -13,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -51,9 +51,9 @@ func newEdge(t *testing.T, values string) edge {
 			into(t, o, &config)
 		}
 	}
-	here := strings.NewReplacer("/etc/crossway/edge", dir, "/etc/crossway/tls", dir+"/tls")
+	here := strings.NewReplacer("/etc/crossway/edge", dir, "/etc/crossway/tls", dir+"/tls", "/run/crossway", dir)
 	for name, text := range config.Data {
-		write(t, filepath.Join(dir, name), here.Replace(text))
+		write(t, filepath.Join(dir, strings.Replace(name, "bootstrap", "mounted", 1)), here.Replace(text))
 	}
 	ca, err := registration.NewEdgeCA(time.Now(), rand.Reader)
 	if err != nil {
@@ -97,6 +97,9 @@ func (e edge) mountCertificate(zone string) {
 	}
 }
 
+// bootstrap is the file that the chart mounts; the script writes its own.
+func (e edge) bootstrap() string { return filepath.Join(e.dir, "mounted.yaml") }
+
 // command is the script with a verb of its own.
 func (e edge) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "bash", append([]string{filepath.Join(e.dir, "edge.sh")}, args...)...)
@@ -107,7 +110,7 @@ func (e edge) command(ctx context.Context, args ...string) *exec.Cmd {
 // start becomes an Envoy until the test ends.
 func (e edge) start(bootstrap string, args ...string) *exec.Cmd {
 	e.t.Helper()
-	all := append([]string{"run", "--config-path", bootstrap, "--disable-hot-restart", "--log-level", "error", "--concurrency", "1"}, args...)
+	all := append([]string{"run", bootstrap, "--disable-hot-restart", "--log-level", "error", "--concurrency", "1"}, args...)
 	cmd := e.command(context.WithoutCancel(e.t.Context()), all...)
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
@@ -137,7 +140,7 @@ func TestEnvoyTakesTheBootstrap(t *testing.T) {
 		"overload.maxHeapMiB=4096,overload.maxConnections=1000000", "pool=no,region=on,zone=y",
 	} {
 		e := newEdge(t, values)
-		cmd := e.command(t.Context(), "run", "--mode", "validate", "--config-path", filepath.Join(e.dir, "bootstrap.yaml"), "--service-node", "a", "--service-cluster", "b", "--disable-hot-restart")
+		cmd := e.command(t.Context(), "run", e.bootstrap(), "--mode", "validate", "--service-node", "a", "--service-cluster", "b", "--disable-hot-restart")
 		out, err := cmd.CombinedOutput()
 		if err != nil || !strings.Contains(string(out), "OK") {
 			t.Errorf("%s: %v\n%s", values, err, out)
@@ -155,7 +158,7 @@ func TestEnvoyTakesTheBootstrap(t *testing.T) {
 func TestEdgeIsNotReadyWithoutHub(t *testing.T) {
 	t.Parallel()
 	e := newEdge(t, "metrics.enabled=false,hub.address=127.0.0.1,hub.port=1")
-	e.start(filepath.Join(e.dir, "bootstrap.yaml"), "--service-node", "a", "--service-cluster", "us")
+	e.start(e.bootstrap(), "--service-node", "a", "--service-cluster", "us")
 	eventually(t, "the admin interface answers", func() bool {
 		out, _ := e.command(t.Context(), "ask", "GET", "/server_info").Output()
 		return strings.Contains(string(out), "INITIALIZING")
@@ -186,7 +189,7 @@ func TestEdgeAndHubKnowEachOther(t *testing.T) {
 	seen := make(chan string, 100)
 	port := serve(t, &serving, seen)
 
-	bootstrap := filepath.Join(e.dir, "bootstrap.yaml")
+	bootstrap := e.bootstrap()
 	text, err := os.ReadFile(bootstrap)
 	if err != nil {
 		t.Fatal(err)
@@ -257,7 +260,7 @@ func who(ctx context.Context, c *tls.Conn) string {
 
 const lonely = `
 node: {id: edge, cluster: edge}
-admin: {allow_paths: [{exact: /ready}, {prefix: /stats}, {prefix: /drain_listeners}, {exact: /healthcheck/fail}]}
+admin: {address: {pipe: {path: %s/admin.sock}}, allow_paths: [{exact: /ready}, {prefix: /stats}, {prefix: /drain_listeners}, {exact: /healthcheck/fail}]}
 static_resources:
   listeners:
   - name: web
@@ -284,7 +287,7 @@ func TestEdgeLeavesWithoutLosingARequest(t *testing.T) {
 	for i := range edges {
 		edges[i] = newEdge(t, "")
 		bootstrap := filepath.Join(edges[i].dir, "lonely.yaml")
-		write(t, bootstrap, fmt.Sprintf(lonely, port))
+		write(t, bootstrap, fmt.Sprintf(lonely, edges[i].dir, port))
 		envoys[i] = edges[i].start(bootstrap, "--drain-time-s", "1", "--drain-strategy", "immediate")
 		eventually(t, "ready", func() bool { return edges[i].command(t.Context(), "ready").Run() == nil })
 	}
@@ -416,11 +419,13 @@ func inOwnNetwork(t *testing.T) bool {
 // What looks may look; what stops or changes an edge is closed.
 func TestEdgeAdminOnlyShows(t *testing.T) {
 	e := newEdge(t, "metrics.enabled=false,hub.address=127.0.0.1,hub.port=1")
-	e.start(filepath.Join(e.dir, "bootstrap.yaml"), "--service-node", "a", "--service-cluster", "us")
+	e.start(e.bootstrap(), "--service-node", "a", "--service-cluster", "us")
 	status := func(method, path string) string {
-		out, _ := e.command(t.Context(), "ask", method, path).Output()
-		line, _, _ := bufio.NewReader(strings.NewReader(string(out))).ReadLine()
-		_, rest, _ := strings.Cut(string(line), " ")
+		out, err := e.command(t.Context(), "ask", method, path).CombinedOutput()
+		if err == nil {
+			return "200"
+		}
+		_, rest, _ := strings.Cut(string(out), ": HTTP/1.1 ")
 		code, _, _ := strings.Cut(rest, " ")
 		return code
 	}
@@ -459,15 +464,21 @@ func TestEdgePod(t *testing.T) {
 			t.Errorf("port %d is declared: on a node's network no second edge could start beside it", p.ContainerPort)
 		}
 	}
-	if isolated := pod("hostNetwork=false"); isolated.HostNetwork || !*isolated.SecurityContext.RunAsNonRoot {
-		t.Error("with a network of its own an edge needs no root")
+	for _, values := range []string{"hostNetwork=true", "hostNetwork=false"} {
+		p := pod(values)
+		if added := p.Containers[0].SecurityContext.Capabilities.Add; !*p.SecurityContext.RunAsNonRoot || len(added) > 0 {
+			t.Errorf("%s: not root is %v, capabilities %v", values, *p.SecurityContext.RunAsNonRoot, added)
+		}
+	}
+	if p := pod("runAsRoot=true"); *p.SecurityContext.RunAsUser != 0 || !slices.Equal(p.Containers[0].SecurityContext.Capabilities.Add, []corev1.Capability{"NET_BIND_SERVICE"}) {
+		t.Errorf("runAsRoot: %+v", p.SecurityContext)
 	}
 }
 
 // An Envoy that gets SIGTERM after its drain ends at once.
 func TestEdgeIsEnvoyItself(t *testing.T) {
 	e := newEdge(t, "metrics.enabled=false,hub.address=127.0.0.1,hub.port=1")
-	cmd := e.start(filepath.Join(e.dir, "bootstrap.yaml"), "--service-node", "a", "--service-cluster", "us")
+	cmd := e.start(e.bootstrap(), "--service-node", "a", "--service-cluster", "us")
 	eventually(t, "the script has become Envoy", func() bool {
 		exe, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", cmd.Process.Pid))
 		return filepath.Base(exe) == "envoy"

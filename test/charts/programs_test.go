@@ -203,6 +203,6 @@ func edgeOf(t *testing.T, ca, hub string) edge {
 		}
 	}
 	e.mountCertificate("us-b")
-	e.start(filepath.Join(e.dir, "bootstrap.yaml"), "--service-node", "a", "--service-cluster", "us")
+	e.start(e.bootstrap(), "--service-node", "a", "--service-cluster", "us")
 	return e
 }
