@@ -32,10 +32,18 @@ func newScheme() *runtime.Scheme {
 
 // cacheOptions limit the cache to what the hub reads: no managed fields, of Secrets only certificates, of EndpointSlices
 // only the endpoints.
-func cacheOptions(newInformer newInformerFunc) cache.Options {
+// Where secretNamespaces are named, the hub may read no other Secrets but those of its own namespace.
+func cacheOptions(own string, secretNamespaces []string, newInformer newInformerFunc) cache.Options {
+	certificates := cache.ByObject{Field: fields.OneTermEqualSelector("type", string(corev1.SecretTypeTLS))}
+	for _, namespace := range secretNamespaces {
+		if certificates.Namespaces == nil {
+			certificates.Namespaces = map[string]cache.Config{own: {}}
+		}
+		certificates.Namespaces[namespace] = cache.Config{}
+	}
 	kinds := registrationhub.CacheByObject()
 	maps.Copy(kinds, map[client.Object]cache.ByObject{
-		&corev1.Secret{}:             {Field: fields.OneTermEqualSelector("type", string(corev1.SecretTypeTLS))},
+		&corev1.Secret{}:             certificates,
 		&discoveryv1.EndpointSlice{}: {Transform: stripSlice},
 	})
 	return cache.Options{DefaultTransform: cache.TransformStripManagedFields(), ByObject: kinds, NewInformer: newInformer}

@@ -92,7 +92,7 @@ func (f *fixture) startHub() {
 	log, err := os.CreateTemp(f.t.TempDir(), "hub-*.log")
 	testkit.Must(f.t, err)
 	f.hub = exec.Command(path, "--kubeconfig="+envtestkit.Kubeconfig(f.t), "--xds-addr="+f.xds, "--xds-names=127.0.0.1,localhost",
-		"--metrics-addr=0", "--health-addr="+f.health, "--debug-address="+f.debug, "--region=us", "--log-level=info")
+		"--metrics-addr=0", "--health-addr="+f.health, "--debug-address="+f.debug, "--region=us", "--hub-cidrs=10.10.0.0/16,10.96.0.0/12", "--log-level=info")
 	f.hub.Stdout, f.hub.Stderr = log, log
 	testkit.Must(f.t, f.hub.Start())
 	f.t.Cleanup(func() {

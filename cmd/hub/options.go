@@ -17,18 +17,19 @@ import (
 
 // Options are the flags of the hub. There is no file and no environment beside them.
 type Options struct {
-	Kubeconfig  string
-	Namespace   string
-	XDSAddr     string
-	XDSNames    string
-	MetricsAddr string
-	HealthAddr  string
-	LeaderElect bool
-	Region      string
-	Zone        string
-	HubCIDRs    string
-	DebugAddr   string
-	SnapshotDir string
+	Kubeconfig   string
+	Namespace    string
+	XDSAddr      string
+	XDSNames     string
+	MetricsAddr  string
+	HealthAddr   string
+	LeaderElect  bool
+	Region       string
+	Zone         string
+	HubCIDRs     string
+	SecretSpaces string
+	DebugAddr    string
+	SnapshotDir  string
 
 	faults faults // of a build for tests
 }
@@ -44,8 +45,10 @@ func (o *Options) Bind(f *flag.FlagSet) {
 	f.BoolVar(&o.LeaderElect, "leader-elect", false, "elect one of several replicas to write; without it this one writes")
 	f.StringVar(&o.Region, "region", "", "region of the hub's own cluster, for Services of it that routes name; empty: no region's own")
 	f.StringVar(&o.Zone, "zone", "", "zone of the hub's own cluster")
-	f.StringVar(&o.HubCIDRs, "hub-cidrs", "", "pod and Service CIDRs of the hub's own cluster, separated by commas: no member may announce "+
+	f.StringVar(&o.HubCIDRs, "hub-cidrs", "", "pod and Service CIDRs of the hub's own cluster, separated by commas, required: no member may announce "+
 		"an address in them, and no endpoint of a Service of the hub is outside of them")
+	f.StringVar(&o.SecretSpaces, "secret-namespaces", "", "namespaces whose Secrets the hub may read, separated by commas, for the certificates of "+
+		"listeners; empty: all")
 	f.StringVar(&o.DebugAddr, "debug-address", "", "loopback address of profiles (/debug/pprof) and text dumps of the hub's state, like 127.0.0.1:6060; "+
 		"they have no authentication, so reach them by kubectl port-forward; empty: none")
 	f.StringVar(&o.SnapshotDir, "snapshot-dir", "", "folder for a copy of what the hub serves, which a hub that restarts while its API server does not "+
@@ -70,7 +73,11 @@ func (o *Options) Validate() error {
 	}
 	faults = append(faults, program.CheckAddress("--xds-addr", o.XDSAddr),
 		optionalAddressFault("--metrics-addr", o.MetricsAddr), optionalAddressFault("--health-addr", o.HealthAddr))
-	_, err := o.hubCIDRs()
+	for _, namespace := range o.secretNamespaces() {
+		check(isLabel(namespace), "--secret-namespaces: %q is not the name of a namespace", namespace)
+	}
+	cidrs, err := o.hubCIDRs()
+	check(err != nil || len(cidrs) > 0, "--hub-cidrs is empty: name the pod and Service CIDRs of the hub's own cluster, or members could announce its addresses")
 	faults = append(faults, err, o.faults.validate())
 	if o.DebugAddr != "" {
 		faults = append(faults, program.CheckDebugAddress("--debug-address", o.DebugAddr))
@@ -104,6 +111,8 @@ func list(text string) []string {
 }
 
 func (o *Options) xdsNames() []string { return list(o.XDSNames) }
+
+func (o *Options) secretNamespaces() []string { return list(o.SecretSpaces) }
 
 func (o *Options) hubCIDRs() ([]netip.Prefix, error) {
 	var out []netip.Prefix

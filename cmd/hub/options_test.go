@@ -22,24 +22,27 @@ func parse(t *testing.T, args ...string) Options {
 // What the chart renders is valid. Validate returns all faults together.
 func TestOptions(t *testing.T) {
 	chart := []string{"--xds-addr=:18000", "--xds-names=crossway-hub.crossway-system.svc,10.0.0.7", "--metrics-addr=:8080", "--health-addr=:8081",
-		"--leader-elect", "--namespace=crossway-system", "--region=", "--zone=", "--hub-cidrs="}
+		"--leader-elect", "--namespace=crossway-system", "--region=", "--zone=", "--hub-cidrs=10.10.0.0/16,10.96.0.0/12", "--secret-namespaces=infra,shop"}
 	good := parse(t, chart...)
 	testkit.Must(t, good.Validate())
 
 	bad := parse(t, append(chart, "--namespace=Not_One", "--region=US", "--zone=-a", "--xds-names=a_b,ok.example.com", "--xds-addr=18000",
-		"--metrics-addr=:http", "--health-addr=:99999", "--hub-cidrs=10.0.0.0/8,10.1.0.0", "--debug-address=:6060")...)
+		"--metrics-addr=:http", "--health-addr=:99999", "--hub-cidrs=10.0.0.0/8,10.1.0.0", "--secret-namespaces=Shop", "--debug-address=:6060")...)
 	err := bad.Validate()
 	if err == nil {
 		t.Fatal("no fault found")
 	}
 	for _, want := range []string{`--namespace "Not_One"`, `--region "US"`, `--zone "-a"`, `--xds-names: "a_b"`, `--xds-addr "18000"`, `--metrics-addr ":http"`,
-		`--health-addr ":99999"`, `--hub-cidrs: "10.1.0.0"`, `--debug-address ":6060" is not a loopback address`} {
+		`--health-addr ":99999"`, `--hub-cidrs: "10.1.0.0"`, `--secret-namespaces: "Shop"`, `--debug-address ":6060" is not a loopback address`} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%s is not in:\n%s", want, err)
 		}
 	}
-	if n := strings.Count(err.Error(), "\n") + 1; n != 9 {
-		t.Errorf("%d faults, want 9:\n%s", n, err)
+	if n := strings.Count(err.Error(), "\n") + 1; n != 10 {
+		t.Errorf("%d faults, want 10:\n%s", n, err)
+	}
+	if none := parse(t); none.Validate() == nil || !strings.Contains(none.Validate().Error(), "--hub-cidrs is empty") {
+		t.Error("a hub that reserves no range is accepted")
 	}
 	if none := parse(t); none.Validate() == nil || !strings.Contains(none.Validate().Error(), "--xds-names is empty") {
 		t.Error("a hub whose certificate names nothing is accepted")
@@ -48,7 +51,7 @@ func TestOptions(t *testing.T) {
 
 // Arguments that are not flags are an error.
 func TestUnknownArgument(t *testing.T) {
-	if err := run(t.Context(), []string{"--xds-names=hub", "serve"}, io.Discard); err == nil || !strings.Contains(err.Error(), `"serve"`) {
+	if err := run(t.Context(), []string{"--xds-names=hub", "--hub-cidrs=10.96.0.0/12", "serve"}, io.Discard); err == nil || !strings.Contains(err.Error(), `"serve"`) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -57,7 +60,7 @@ func TestUnknownArgument(t *testing.T) {
 func TestDebugAddress(t *testing.T) {
 	for address, ok := range map[string]bool{"": true, "127.0.0.1:6060": true, "[::1]:6060": true, "localhost:6060": true,
 		":6060": false, "0.0.0.0:6060": false, "10.0.0.1:6060": false, "hub.example.com:6060": false, "127.0.0.1": false, "127.0.0.1:x": false, "127.0.0.1:": false, "[::1]:65536": false} {
-		o := parse(t, "--xds-names=hub", "--debug-address="+address)
+		o := parse(t, "--xds-names=hub", "--hub-cidrs=10.96.0.0/12", "--debug-address="+address)
 		if err := o.Validate(); (err == nil) != ok {
 			t.Errorf("%q: %v", address, err)
 		}

@@ -50,7 +50,7 @@ func wire(ctx context.Context, o Options, cluster *rest.Config) (manager.Manager
 	mgr, err := ctrl.NewManager(cluster, ctrl.Options{
 		Scheme:                 scheme,
 		MapperProvider:         program.Mapper(scheme, slices.Concat(servingKinds(), writingKinds(), otherKinds())),
-		Cache:                  cacheOptions(objects.NewInformer),
+		Cache:                  cacheOptions(o.Namespace, o.secretNamespaces(), objects.NewInformer),
 		Metrics:                metricsserver.Options{BindAddress: o.MetricsAddr},
 		HealthProbeBindAddress: o.HealthAddr,
 	})
@@ -81,7 +81,7 @@ func wire(ctx context.Context, o Options, cluster *rest.Config) (manager.Manager
 	// Objects -> Build -> everything else (rare).
 	gateways := reconciler.New(reconciler.Options{Cache: mgr.GetCache(), Publisher: o.faults.publisher(snapshots{xds, loop}),
 		Assigner: o.faults.assigner(loop), Reporter: gatewayReports, PoolReporter: poolReports,
-		Events: mgr.GetEventRecorder("crossway-hub"), Leads: leadership.Leads})
+		Events: mgr.GetEventRecorder("crossway-hub"), Leads: leadership.Leads, SecretNamespaces: o.secretNamespaces()})
 	xds.Observe(o.faults.observer(observer(gateways, loop)))
 
 	// Mutual TLS, once there is something to serve.

@@ -15,15 +15,16 @@ import (
 // index finds the objects of an Input by the names that references use. It is
 // immutable once built, because a Memo may keep it.
 type index struct {
-	classes        map[string]*gatewayv1.GatewayClass // of ours
-	parameters     map[fleet.ObjectName]*v1alpha1.GatewayParameters
-	grants         map[grant]bool
-	namespaces     map[string]labels.Set
-	secrets        map[fleet.ObjectName]*corev1.Secret
-	imports        map[fleet.ServiceName]*v1alpha1.FleetService
-	serviceImports map[fleet.ServiceName]bool
-	services       map[fleet.ServiceName]*corev1.Service
-	nacks          map[condition.Ref]string
+	classes          map[string]*gatewayv1.GatewayClass // of ours
+	parameters       map[fleet.ObjectName]*v1alpha1.GatewayParameters
+	grants           map[grant]bool
+	namespaces       map[string]labels.Set
+	secrets          map[fleet.ObjectName]*corev1.Secret
+	secretNamespaces []string
+	imports          map[fleet.ServiceName]*v1alpha1.FleetService
+	serviceImports   map[fleet.ServiceName]bool
+	services         map[fleet.ServiceName]*corev1.Service
+	nacks            map[condition.Ref]string
 }
 
 // grant is one pair of a ReferenceGrant's from and to. An empty name is any name.
@@ -35,13 +36,14 @@ type grant struct {
 
 func indexOf(in Input) *index {
 	x := &index{
-		grants:         map[grant]bool{},
-		namespaces:     make(map[string]labels.Set, len(in.Namespaces)),
-		secrets:        make(map[fleet.ObjectName]*corev1.Secret, len(in.Secrets)),
-		imports:        make(map[fleet.ServiceName]*v1alpha1.FleetService, len(in.Imports)),
-		serviceImports: make(map[fleet.ServiceName]bool, len(in.ServiceImports)),
-		services:       make(map[fleet.ServiceName]*corev1.Service, len(in.Services)),
-		nacks:          make(map[condition.Ref]string, len(in.Nacks)),
+		grants:           map[grant]bool{},
+		namespaces:       make(map[string]labels.Set, len(in.Namespaces)),
+		secrets:          make(map[fleet.ObjectName]*corev1.Secret, len(in.Secrets)),
+		secretNamespaces: in.SecretNamespaces,
+		imports:          make(map[fleet.ServiceName]*v1alpha1.FleetService, len(in.Imports)),
+		serviceImports:   make(map[fleet.ServiceName]bool, len(in.ServiceImports)),
+		services:         make(map[fleet.ServiceName]*corev1.Service, len(in.Services)),
+		nacks:            make(map[condition.Ref]string, len(in.Nacks)),
 	}
 	x.addClasses(in)
 	for i := range in.Namespaces {

@@ -22,9 +22,9 @@ type Input struct {
 	Parameters     []v1alpha1.GatewayParameters
 	Routes         []*Route
 	Grants         []gatewayv1beta1.ReferenceGrant
-	Namespaces     []corev1.Namespace // names and labels
-	Secrets        []corev1.Secret    // at least the ones that Gateways name
-	Imports        []v1alpha1.FleetService
+	Namespaces     []corev1.Namespace      // names and labels
+	Secrets        []corev1.Secret         // at least the ones that Gateways name
+	Imports        []v1alpha1.FleetService // merged of exports; the stored ones are for others to read
 	// ServiceImports of the hub's cluster. They resolve no reference. They only
 	// explain why a reference is not resolved: a ServiceImport without a
 	// FleetService is not part of the fleet.
@@ -35,6 +35,8 @@ type Input struct {
 
 	// Nacks are the rejections by edges. Each counts while its object has that generation.
 	Nacks []Nack
+	// SecretNamespaces are those whose Secrets the hub may read; empty: all.
+	SecretNamespaces []string
 	// CRDVersion is the annotation gateway.networking.k8s.io/bundle-version of
 	// the installed CRDs, like "v1.6.3"; empty: unknown, and not reported on.
 	CRDVersion string

@@ -283,6 +283,9 @@ func (b *build) secretProblem(name fleet.ObjectName) string {
 	problem := fmt.Sprintf("there is no Secret %q of type kubernetes.io/tls; create it, of that type, with tls.crt and tls.key", name)
 	if secret := b.index.secrets[name]; secret != nil {
 		problem = b.cachedCertificateProblem(secret)
+	} else if readable := b.index.secretNamespaces; len(readable) > 0 && !slices.Contains(readable, name.Namespace) {
+		problem = fmt.Sprintf("the hub may not read Secret %q; use one in namespace %s, or have %q added to secretNamespaces of the hub's chart",
+			name, strings.Join(readable, ", "), name.Namespace)
 	}
 	b.secrets[name] = problem
 	return problem

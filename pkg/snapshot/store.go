@@ -179,7 +179,7 @@ func (s *Store) awaitLive(ctx context.Context) {
 // save writes the kinds that changed, and confirms the others for as long as the
 // API server answers: its bookmarks move an informer's resource version.
 func (s *Store) save() {
-	kinds := slices.DeleteFunc(s.all(), func(k *kind) bool { return k.file == "" || !k.live() })
+	kinds := slices.DeleteFunc(s.all(), func(k *kind) bool { return k.file == "" || !s.isWhole(k) })
 	left := int64(maxSize)
 	for _, k := range kinds {
 		left -= k.size
@@ -199,13 +199,26 @@ func (s *Store) save() {
 	}
 }
 
+// partsOf are all informers of a kind. A cache of some namespaces has one for each;
+// they share a file, and each starts with all of it until the API server answers.
+func (s *Store) partsOf(k *kind) []*kind {
+	return slices.DeleteFunc(s.all(), func(other *kind) bool { return other.file != k.file })
+}
+
+// isWhole says that all informers of a kind have what the API server has.
+func (s *Store) isWhole(k *kind) bool {
+	return !slices.ContainsFunc(s.partsOf(k), func(part *kind) bool { return !part.live() })
+}
+
 // write writes one kind. What cannot be written must not be read later as if it
 // were the latest.
 func (s *Store) write(k *kind, limit int64) {
 	var objects []runtime.Object
-	for _, o := range k.informer.GetIndexer().List() {
-		if object := o.(runtime.Object); s.options.Skip == nil || !s.options.Skip(object) {
-			objects = append(objects, object)
+	for _, part := range s.partsOf(k) {
+		for _, o := range part.informer.GetIndexer().List() {
+			if object := o.(runtime.Object); s.options.Skip == nil || !s.options.Skip(object) {
+				objects = append(objects, object)
+			}
 		}
 	}
 	size, err := writeFile(k.file, k.header, objects, limit)

@@ -395,3 +395,40 @@ func TestFilesAreWrittenWhereSomethingChanged(t *testing.T) {
 		p.kill()
 	})
 }
+
+// A cache of some namespaces has an informer of a kind for each. The snapshot has the objects of all.
+func TestKindOfSeveralInformers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir, services, secrets, more := t.TempDir(), newServices(), newSecrets(), newServices()
+		services.put("a")
+		more.put("b")
+		add := func(p program) toolscache.SharedIndexInformer {
+			informer := p.store.NewInformer(more, &corev1.Service{}, 0, toolscache.Indexers{})
+			p.all.Go(func() { informer.RunWithContext(p.ctx) })
+			return informer
+		}
+		p := start(t, dir, services, secrets)
+		add(p)
+		time.Sleep(3 * saveInterval)
+		more.put("c")
+		time.Sleep(3 * saveInterval)
+		p.kill()
+		more.hangUp()
+
+		services.freeze(true)
+		more.freeze(true)
+		p = start(t, dir, services, secrets)
+		added := add(p)
+		time.Sleep(probeTimeout + time.Second)
+		if got := fmt.Sprint(p.names(), " and ", slices.Sorted(slices.Values(added.GetIndexer().ListKeys()))); got != "n/a n/b n/c and [n/a n/b n/c]" {
+			t.Errorf("in the freeze: %s", got)
+		}
+		services.freeze(false)
+		more.freeze(false)
+		time.Sleep(time.Minute)
+		if got := fmt.Sprint(p.names(), " and ", slices.Sorted(slices.Values(added.GetIndexer().ListKeys()))); got != "n/a and [n/b n/c]" {
+			t.Errorf("after it: %s", got)
+		}
+		p.kill()
+	})
+}

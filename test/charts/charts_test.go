@@ -33,7 +33,7 @@ const root = "../.."
 
 // usual are the values that each chart requires.
 var usual = map[string]string{
-	"hub":          "region=us",
+	"hub":          "region=us,hubCIDRs={10.10.0.0/16,10.96.0.0/16}",
 	"member-agent": "cluster=us-west",
 	"edge":         "pool=us,region=us,zone=us-a,hub.address=10.96.0.10",
 }
@@ -135,11 +135,13 @@ func TestChartsAreAccepted(t *testing.T) {
 	apply(t, systemNamespace)
 	for _, c := range []struct{ chart, values string }{
 		{"hub", ""},
-		{"hub", "hubCIDRs={10.10.0.0/16,10.96.0.0/16},xds.names={hub.example.com,192.0.2.7},xds.service.type=NodePort,xds.service.nodePort=30180,gatewayClasses.regions={us,eu},replicas=2,podAnnotations.a=b,nodeSelector.a=b,tolerations[0].operator=Exists,extraArgs={--x},extraEnv[0].name=GOGC,imagePullSecrets[0].name=p"},
-		{"hub", "xds.service.loadBalancerClass=example.com/internal,xds.service.annotations.a=b,gatewayClasses.global=false,personas.create=false"},
+		{"hub", "secretNamespaces={default,crossway-system},personas.edgePools={us,eu},topologySpread=null,priorityClassName=system-cluster-critical,networkPolicy.xds[0].ipBlock.cidr=10.0.0.0/8,networkPolicy.metrics=null,xds.names={hub.example.com,192.0.2.7},xds.service.type=NodePort,xds.service.nodePort=30180,gatewayClasses.regions={us,eu},replicas=2,podAnnotations.a=b,nodeSelector.a=b,tolerations[0].operator=Exists,extraArgs={--x},extraEnv[0].name=GOGC,imagePullSecrets[0].name=p"},
+		{"hub", "networkPolicy.enabled=false,xds.service.loadBalancerClass=example.com/internal,xds.service.annotations.a=b,gatewayClasses.global=false,personas.create=false"},
 		{"member-agent", ""},
-		{"member-agent", "replicas=2,hub.kubeconfigSecret=other,podAnnotations.a=b,nodeSelector.a=b,tolerations[0].operator=Exists,extraArgs={--x},imagePullSecrets[0].name=p,personas.create=false"},
+		{"member-agent", "priorityClassName=system-cluster-critical,networkPolicy.metrics=null,replicas=2,hub.kubeconfigSecret=other,podAnnotations.a=b,nodeSelector.a=b,tolerations[0].operator=Exists,extraArgs={--x},imagePullSecrets[0].name=p,personas.create=false"},
 		{"edge", ""},
+		{"edge", "hostNetwork=false,runAsRoot=true,priorityClassName=system-node-critical,metrics.port=1024,networkPolicy.metrics=null"},
+		{"edge", "metrics.sources={10.0.0.0/8,fd00::/8}"},
 		{"edge", "hostNetwork=false,regionNodeSelector=false,concurrency=2,metrics.enabled=false,drain.announceSeconds=0,certificateSecret=other,nodeSelector.a=b,tolerations[0].operator=Exists,extraArgs={--x},podAnnotations.a=b,rollout.maxSurge=50%,imagePullSecrets[0].name=p"},
 		// What YAML 1.1 takes for booleans and numbers are names here.
 		{"edge", "pool=no,region=on,zone=y"},
@@ -160,9 +162,9 @@ func TestChartsAreAccepted(t *testing.T) {
 // The README of a chart and NOTES.txt name the next step; helm prints the notes.
 func TestNotesSayTheNextStep(t *testing.T) {
 	for chart, want := range map[string][]string{
-		"hub":          {"rollout status deployment/crossway-hub", "crossway edge certificate --pool us --region us --zone us-a", "hubCIDRs is empty"},
+		"hub":          {"rollout status deployment/crossway-hub", "crossway edge certificate --pool us --region us --zone us-a"},
 		"member-agent": {"create secret generic crossway-hub-kubeconfig", "metadata: {name: us-west}"},
-		"edge":         {"crossway edge certificate --pool us --region us --zone us-a --namespace crossway-system", "kubectl get edgepool us"},
+		"edge":         {"crossway edge certificate --pool us --region us --zone us-a --namespace crossway-system", "kubectl get edgepool us", "net.ipv4.ip_unprivileged_port_start=0", "metrics.sources"},
 	} {
 		out, err := helm(t, "install", "crossway-"+chart, filepath.Join(root, "charts", chart), "--dry-run=client", "--take-ownership", "--kubeconfig", envtestkit.Kubeconfig(t),
 			"--namespace", "crossway-system", "--set", usual[chart])
@@ -185,6 +187,9 @@ func TestWrongValuesAreRefused(t *testing.T) {
 		{"hub", "replicas=-1", "/replicas"},
 		{"hub", "region=US West", "/region"},
 		{"hub", "hubCIDRs={10.0.0.0}", "/hubCIDRs/0"},
+		{"hub", "hubCIDRs=null", "kubectl cluster-info dump"},
+		{"hub", "secretNamespaces={Shop}", "/secretNamespaces/0"},
+		{"hub", "networkPolicy.health=x", "'health' not allowed"},
 		{"hub", "hubCIDRs={10.0.0.0/8,10.0.0.0/8}", "/hubCIDRs"},
 		{"hub", "xds.names={https://hub}", "/xds/names/0"},
 		{"hub", "xds.service.type=ExternalName", "/xds/service/type"},
@@ -210,6 +215,8 @@ func TestWrongValuesAreRefused(t *testing.T) {
 		{"edge", "drain.announceSeconds=soon", "/drain/announceSeconds"},
 		{"edge", "overload.maxConnections=0", "/overload/maxConnections"},
 		{"edge", "metrics.port=0", "/metrics/port"},
+		{"edge", "metrics.sources={10.0.0.1}", "/metrics/sources/0"},
+		{"edge", "runAsRoot=no-thanks", "/runAsRoot"},
 		{"edge", "rollout.maxSurge=half", "/rollout/maxSurge"},
 		{"edge", "logLevel=loud", "/logLevel"},
 		{"edge", "replicas=many", "/replicas"},

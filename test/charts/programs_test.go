@@ -155,10 +155,11 @@ func asked(t *testing.T, args ...string) (answer string) {
 // charts/edge with a certificate of the hub's CA gets its configuration, and no
 // request is forbidden. (One API server plays both clusters.)
 func TestProgramsRunAsTheirChartsSay(t *testing.T) {
-	apply(t, systemNamespace+"---\n"+render(t, "hub", "")+"---\n"+render(t, "member-agent", ""))
+	const values = "secretNamespaces={default}" // the fewest rights
+	apply(t, systemNamespace+"---\n"+render(t, "hub", values)+"---\n"+render(t, "member-agent", ""))
 	apply(t, manifest("MemberCluster", "us-west", "{accepted: true, region: us, endpointCIDRs: [10.1.0.0/16]}"))
 
-	hub := launch(t, "hub", "", "./cmd/hub", nil, "--kubeconfig", kubeconfigOf(t, envtestkit.As(t, account+"crossway-hub")))
+	hub := launch(t, "hub", values, "./cmd/hub", nil, "--kubeconfig", kubeconfigOf(t, envtestkit.As(t, account+"crossway-hub")))
 	eventually(t, "the hub is ready", hub.ready)
 	asked(t, "get", "rolebinding", "crossway-member", "--namespace", "member-us-west", "-o", "name")
 

@@ -140,9 +140,35 @@ func TestFleetAdmin(t *testing.T) {
 		get secret`)
 	may(t, fay, false, "crossway-system", "create secret\nget secret")
 	bind(t, "Role", "crossway-edge-signer", "crossway-system", "fay")
-	may(t, fay, true, "crossway-system", "create secret\nget secret")
-	may(t, fay, false, "crossway-system", "list secret\ndelete secret")
+	may(t, fay, false, "crossway-system", "create secret\nget secret\nlist secret\ndelete secret")
 	may(t, fay, false, "mine", "create secret\nget secret")
+	signs(t, fay, registration.EdgeCASecret, true, false)
+	signs(t, fay, "crossway-edge-us", false, false)
+
+	// With the pools whose edges are in this cluster, their Secrets too.
+	apply(t, render(t, "hub", "personas.edgePools={us}"))
+	signs(t, fay, registration.EdgeCASecret, true, false)
+	signs(t, fay, "crossway-edge-us", true, true)
+	signs(t, fay, "crossway-edge-eu", false, false)
+	signs(t, fay, registration.XDSSecret, false, false)
+	apply(t, render(t, "hub", ""))
+}
+
+// signs tries to read and to patch a Secret of the hub's namespace: who may patch
+// it is shown it, too.
+func signs(t *testing.T, as *rest.Config, secret string, reads, writes bool) {
+	t.Helper()
+	c, err := client.New(as, client.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "crossway-system", Name: secret}}
+	if err := c.Get(t.Context(), client.ObjectKeyFromObject(o), o); apierrors.IsForbidden(err) == reads {
+		t.Errorf("get %s: allowed is %v; got %v", secret, reads, err)
+	}
+	if err := c.Patch(t.Context(), o, client.RawPatch("application/merge-patch+json", []byte("{}")), client.DryRunAll); apierrors.IsForbidden(err) == writes {
+		t.Errorf("patch %s: allowed is %v; got %v", secret, writes, err)
+	}
 }
 
 // The platform admin owns Gateways and their kinds, not the fleet under them
@@ -197,30 +223,25 @@ const account = "system:serviceaccount:crossway-system:"
 // The hub reads what a build is made of, writes its verdicts and its imports,
 // and is no administrator.
 func TestHubAccount(t *testing.T) {
-	apply(t, twoNamespaces+"---\n"+render(t, "hub", ""))
+	installHub(t, "")
 	hub := envtestkit.As(t, account+"crossway-hub")
 	may(t, hub, true, "mine", `
 		list gateway,gatewayclass,httproute,referencegrant,secret,service,namespace,endpointslice,lease
 		list membercluster,edgepool,gatewayparameters,backendpolicy,memberexport,fleetservice,serviceimport
 		status gateway,gatewayclass,httproute,backendpolicy,membercluster,edgepool,memberexport,serviceimport
-		create fleetservice,serviceimport,namespace
+		create fleetservice,serviceimport
 		delete fleetservice,serviceimport`)
-	may(t, hub, true, "crossway-system", "create secret,lease")
 	may(t, hub, false, "mine", `
-		create secret,service,pod,gateway,gatewayclass,httproute,backendpolicy,membercluster,edgepool,clusterrole,clusterbinding
+		create namespace,secret,endpointslice,lease,memberexport,service,pod,gateway,gatewayclass,httproute,backendpolicy,membercluster,edgepool,clusterrole,clusterbinding
 		delete secret,service,gateway,httproute,membercluster,edgepool
 		list pod,node,clusterrole`)
-	may(t, hub, false, "crossway-system", "delete secret")
+	may(t, hub, false, "crossway-system", "create secret,lease\ndelete secret")
 }
 
 // The hub may grant an agent its Role, for it holds all that is in it, and may
 // not grant what it lacks.
 func TestHubGrantsOnlyWhatItHolds(t *testing.T) {
-	apply(t, twoNamespaces+"---\n"+render(t, "hub", ""))
-	hub, err := client.New(envtestkit.As(t, account+"crossway-hub"), client.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	hub := installHub(t, "")
 	admin, err := client.New(envtestkit.Config(t), client.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -229,17 +250,17 @@ func TestHubGrantsOnlyWhatItHolds(t *testing.T) {
 		if err := admin.Create(t.Context(), o.Namespace.DeepCopy()); err != nil && !apierrors.IsAlreadyExists(err) {
 			t.Fatal(err)
 		}
-		// Beside what a hub of another test may have made.
-		o.Role.Name, o.Binding.Name, o.Binding.RoleRef.Name = "granted", "granted", "granted"
 		for _, made := range []client.Object{&o.Role, &o.Binding} {
+			_ = admin.Delete(t.Context(), made) // what a hub of another test made
 			if err := hub.Create(t.Context(), made); err != nil {
 				t.Errorf("%s: the hub cannot make %T: %v", name, made, err)
 			}
-			t.Cleanup(func() { _ = admin.Delete(context.Background(), made) })
 		}
 	}
-	greedy := registration.Objects("us-9").Role
-	greedy.Name = "greedy"
+	greedy := registration.Objects("us-10").Role
+	if err := admin.Create(t.Context(), new(registration.Objects("us-10").Namespace)); client.IgnoreAlreadyExists(err) != nil {
+		t.Fatal(err)
+	}
 	greedy.Rules = []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"secrets"}, Verbs: []string{"delete"}}}
 	if err := hub.Create(t.Context(), &greedy); !apierrors.IsForbidden(err) {
 		t.Errorf("the hub granted what it does not hold: %v", err)
@@ -249,11 +270,7 @@ func TestHubGrantsOnlyWhatItHolds(t *testing.T) {
 // The edge CA's Secret is the only one, with the serving certificate's, that
 // the hub may change, and only in its own namespace.
 func TestHubWritesOnlyItsOwnSecrets(t *testing.T) {
-	apply(t, twoNamespaces+"---\n"+render(t, "hub", ""))
-	hub, err := client.New(envtestkit.As(t, account+"crossway-hub"), client.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	hub := installHub(t, "")
 	admin, err := client.New(envtestkit.Config(t), client.Options{})
 	if err != nil {
 		t.Fatal(err)

@@ -79,8 +79,9 @@ type Options struct {
 	// Leads says whether this replica leads now: only the leader emits Events.
 	// Nil: it always does.
 	Leads func() bool
-	// CRDVersion is gateway.Input.CRDVersion.
-	CRDVersion string
+	// CRDVersion and SecretNamespaces are those of gateway.Input.
+	CRDVersion       string
+	SecretNamespaces []string
 	// Clock gives times. Nil: the real one.
 	Clock clock.Clock
 }
@@ -111,7 +112,7 @@ func New(options Options) *Reconciler {
 	}
 	r := &Reconciler{
 		options: options, metrics: newMetrics(), built: make(chan struct{}), first: true,
-		rollout: rollout.New(), input: gateway.Input{CRDVersion: options.CRDVersion},
+		rollout: rollout.New(), input: gateway.Input{CRDVersion: options.CRDVersion, SecretNamespaces: options.SecretNamespaces},
 	}
 	r.watchKinds(watchedKinds())
 	return r
