@@ -44,6 +44,7 @@ func Mapper(scheme *runtime.Scheme, kinds []Kind) func(*rest.Config, *http.Clien
 			plural, singular := meta.UnsafeGuessKindToResource(gvks[i])
 			plural.Resource = cmp.Or(k.Resource, plural.Resource)
 			mapper.AddSpecific(gvks[i], plural, singular, scope)
+			mapper.Add(gvks[i].GroupVersion().WithKind(gvks[i].Kind+"List"), scope) // a cache of some namespaces asks for it
 		}
 		return mapper, nil
 	}
