@@ -1,8 +1,10 @@
 package endpoints
 
 import (
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"k8s.io/client-go/tools/events"
 )
@@ -39,5 +41,59 @@ func TestEventsOnHeldOutClusters(t *testing.T) {
 	readmit("10.1.1.4")
 	if got := next(); got != `Normal TrafficRestored requests from region "us" for 1 import(s) are sent to this cluster again` {
 		t.Errorf("readmitted: %q", got)
+	}
+}
+
+// An edge whose reports hold a member out and take it back without end fills neither the log nor the API server, and what
+// is said last is true.
+func TestAnnouncementsAreLimited(t *testing.T) {
+	f, edge, fail := failing(t)
+	recorder := events.NewFakeRecorder(1000)
+	f.config.Events = recorder
+	for range 200 {
+		fail()
+		fail()
+		f.clock.Step(time.Second)
+		f.report(edge, "a", "web", map[string]uint64{"us-west": 1})
+		f.run()
+	}
+	f.clock.Step(announceInterval)
+	f.run()
+	n, last := len(recorder.Events), ""
+	for range n {
+		last = <-recorder.Events
+	}
+	if n > 150 || !strings.Contains(last, "TrafficRestored") { // in 600 s
+		t.Errorf("%d Events, the last is %q", n, last)
+	}
+}
+
+// A member that is held out of an import is restored when no route uses the import any more.
+func TestHoldingOutEndsWithTheImport(t *testing.T) {
+	f, _, fail := failing(t)
+	recorder := events.NewFakeRecorder(10)
+	f.config.Events = recorder
+	fail()
+	fail()
+	f.SetAssignments(nil, nil)
+	f.run()
+	var got []string
+	for range len(recorder.Events) {
+		got = append(got, strings.Fields(<-recorder.Events)[1])
+	}
+	if want := []string{"TrafficHeldOut", "TrafficRestored"}; !slices.Equal(got, want) {
+		t.Errorf("Events %q, want %q", got, want)
+	}
+}
+
+// Load reports that wait for a pass are bounded by what they have.
+func TestPendingReportsAreBounded(t *testing.T) {
+	f := newFixture(t)
+	loads := make([]Load, 100_000)
+	for range 100 {
+		f.ObserveLoad(Edge{Pool: "us", Region: "us", Node: "one"}, loads)
+	}
+	if n := len(f.inbox.Drain().Loads); n == 0 || n*len(loads) > maxPendingLoads {
+		t.Errorf("%d reports of %d assignments wait", n, len(loads))
 	}
 }

@@ -9,8 +9,9 @@ import (
 	"crossway.dev/crossway/pkg/lbsync/endpoints/state"
 )
 
-// maxPendingReports bounds the load reports that wait for a Loop that is stuck: a minute of reports of a hundred edges.
-const maxPendingReports = 6000
+// maxPendingReports bounds the load reports that wait for a Loop that is stuck, and maxPendingLoads the assignments and
+// localities in them: some seconds of reports of a hundred edges.
+const maxPendingReports, maxPendingLoads = 6000, 1_000_000
 
 // inbox collects the changes since the last pass.
 type inbox struct{ *batch.Inbox[state.Changes] }
@@ -18,9 +19,14 @@ type inbox struct{ *batch.Inbox[state.Changes] }
 func newInbox() inbox { return inbox{batch.NewInbox(state.NewChanges)} }
 
 func (in inbox) addReport(r state.LoadReport) {
+	size := len(r.Loads)
+	for _, load := range r.Loads {
+		size += len(load.Localities)
+	}
 	in.Add(func(c *state.Changes) {
-		if len(c.Loads) < maxPendingReports {
+		if len(c.Loads) < maxPendingReports && c.LoadsSize+size <= maxPendingLoads {
 			c.Loads = append(c.Loads, r)
+			c.LoadsSize += size
 		}
 	})
 }

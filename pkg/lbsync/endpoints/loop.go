@@ -45,8 +45,9 @@ type Loop struct {
 	mu             sync.Mutex // guards the rest
 	state          *state.State
 	published      published
-	assignmentsSet bool      // the first SetAssignments came
-	lastReported   time.Time // when the condition Overflowing was last reported
+	assignmentsSet bool                                // the first SetAssignments came
+	lastReported   time.Time                           // when the condition Overflowing was last reported
+	announcements  map[state.HealthEvent]*announcement // by region and member
 }
 
 // New makes a Loop.
@@ -55,7 +56,7 @@ func New(config Config) *Loop {
 		config.Clock = clock.RealClock{}
 	}
 	return &Loop{config: config, inbox: newInbox(), synced: make(chan struct{}), ended: make(chan struct{}),
-		state: state.New(config.Hub), published: newPublished(), metrics: newMetrics()}
+		state: state.New(config.Hub), published: newPublished(), metrics: newMetrics(), announcements: map[state.HealthEvent]*announcement{}}
 }
 
 // NeedLeaderElection says that every replica serves its edges.

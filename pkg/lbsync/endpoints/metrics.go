@@ -1,6 +1,9 @@
 package endpoints
 
 import (
+	"sync"
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"crossway.dev/crossway/pkg/fleet"
@@ -12,13 +15,22 @@ import (
 // maxImports bounds the label sets of a scrape: the first imports by name that are active.
 const maxImports = 1000
 
+// minScrapeInterval is how long what was collected is given to further scrapes: who reaches the metrics may ask for them
+// as often as they like.
+const minScrapeInterval = time.Second
+
 type metrics struct {
 	published prometheus.Counter
 	passes    prometheus.Histogram
+
+	mu          *sync.Mutex // guards the rest; taken before Loop.mu
+	collected   []prometheus.Metric
+	collectedAt time.Time
 }
 
 func newMetrics() metrics {
 	return metrics{
+		mu: &sync.Mutex{},
 		published: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "crossway_load_assignments_published_total", Help: "Changed load assignments handed to the edges' pools, once per region.",
 		}),
@@ -55,15 +67,28 @@ func (l *Loop) Describe(out chan<- *prometheus.Desc) {
 	l.metrics.passes.Describe(out)
 }
 
-// Collect implements prometheus.Collector. It reads the state when scraped, so that no event pays for a metric.
+// Collect implements prometheus.Collector.
 func (l *Loop) Collect(out chan<- prometheus.Metric) {
 	l.metrics.published.Collect(out)
 	l.metrics.passes.Collect(out)
-	var collected []prometheus.Metric
+	l.metrics.mu.Lock()
+	if now := l.config.Clock.Now(); now.Sub(l.metrics.collectedAt) >= minScrapeInterval {
+		l.metrics.collected, l.metrics.collectedAt = l.collect(), now
+	}
+	collected := l.metrics.collected
+	l.metrics.mu.Unlock()
+	for _, m := range collected { // out may block
+		out <- m
+	}
+}
+
+// collect reads the state when it is asked for, so that no event pays for a metric.
+func (l *Loop) collect() (collected []prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		collected = append(collected, prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...))
 	}
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	n := 0
 	for _, backend := range l.state.Backends() {
 		if backend.Kind != fleet.Import || n >= maxImports || !l.state.Active(backend) {
@@ -71,18 +96,15 @@ func (l *Loop) Collect(out chan<- prometheus.Metric) {
 		}
 		n++
 		b, _ := l.state.Backend(backend)
-		collect(b, gauge)
+		collectBackend(b, gauge)
 	}
 	for route, overlaps := range l.overlaps() {
 		gauge(overlapDesc, float64(overlaps), route)
 	}
-	l.mu.Unlock()
-	for _, m := range collected { // out may block
-		out <- m
-	}
+	return collected
 }
 
-func collect(b state.BackendStatus, gauge func(d *prometheus.Desc, v float64, labels ...string)) {
+func collectBackend(b state.BackendStatus, gauge func(d *prometheus.Desc, v float64, labels ...string)) {
 	name := b.Backend.Name.String()
 	for _, r := range b.Regions {
 		gauge(demandDesc, r.Demand, name, r.Region)

@@ -75,9 +75,7 @@ func (l *Loop) publish(keys, removed []string) {
 		return
 	}
 	pools := l.state.Pools()
-	maps.DeleteFunc(l.published.pools, func(pool, _ string) bool {
-		return !slices.ContainsFunc(pools, func(p lbsync.PoolRef) bool { return p.Pool == pool })
-	})
+	maps.DeleteFunc(l.published.pools, func(pool, _ string) bool { return !l.state.HasPool(pool) })
 	for _, p := range pools {
 		if l.published.pools[p.Pool] != p.Region {
 			l.published.pools[p.Pool] = p.Region

@@ -36,7 +36,14 @@ func (s *State) SetAssignments(assignments []model.Assignment, policies []model.
 		}
 	}
 	s.setPolicies(policies)
-	maps.DeleteFunc(s.backends, func(_ fleet.Backend, b *backendState) bool { return len(b.users) == 0 })
+	maps.DeleteFunc(s.backends, func(_ fleet.Backend, b *backendState) bool {
+		if len(b.users) == 0 {
+			for _, c := range s.store.clusters(b.backend) {
+				s.readmit(b, c, s.ended)
+			}
+		}
+		return len(b.users) == 0
+	})
 	slices.Sort(removed)
 	return removed
 }

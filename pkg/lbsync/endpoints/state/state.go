@@ -41,6 +41,8 @@ type Changes struct {
 	Members map[string]*v1alpha1.MemberCluster
 	Pools   map[string]*v1alpha1.EdgePool
 	Loads   []LoadReport
+	// LoadsSize is how many assignments and localities Loads have.
+	LoadsSize int
 }
 
 // NewChanges makes Changes without any change.
@@ -66,6 +68,7 @@ type State struct {
 	removedPolicies map[fleet.ObjectName]*removedPolicy // no longer in force
 	edges           map[string]*edgeState
 	learning        map[string]*learning // by region
+	ended           healthEvents         // of backends that are no longer in use, since the last Apply
 	dirty           dirty                // since the last Update
 }
 
@@ -106,7 +109,7 @@ func (d dirty) add(b *backendState) {
 // New makes a State of a fleet without members, pools or routes.
 func New(hub Hub) *State {
 	s := &State{hub: hub, store: newStore(), objects: map[string]*v1alpha1.MemberCluster{}, pools: map[string]*v1alpha1.EdgePool{},
-		assignments: map[string]*model.Assignment{}, backends: map[fleet.Backend]*backendState{}, edges: map[string]*edgeState{}, learning: map[string]*learning{},
+		assignments: map[string]*model.Assignment{}, backends: map[fleet.Backend]*backendState{}, edges: map[string]*edgeState{}, learning: map[string]*learning{}, ended: healthEvents{},
 		removedPolicies: map[fleet.ObjectName]*removedPolicy{}, dirty: newDirty()}
 	s.readMembers()
 	return s
@@ -114,7 +117,8 @@ func New(hub Hub) *State {
 
 // Apply takes changes. It returns which members began or ceased to be held out.
 func (s *State) Apply(c Changes) []HealthEvent {
-	health := healthEvents{}
+	health := s.ended
+	s.ended = healthEvents{}
 	for key, slice := range c.Slices {
 		for _, part := range s.store.set(key, slice) {
 			b := s.backends[part.backend]
@@ -328,6 +332,9 @@ func (s *State) Regions() []string {
 	}
 	return out
 }
+
+// HasPool says whether a pool exists.
+func (s *State) HasPool(name string) bool { return s.pools[name] != nil }
 
 // Pools lists all pools, sorted by name.
 func (s *State) Pools() []lbsync.PoolRef {
