@@ -195,5 +195,5 @@ func (s *Server) report(st *stream, k delta.Kind, received delta.Received, r *di
 	}
 }
 
-// maxLoggedMessage bounds what a log line has of an edge's words.
+// maxLoggedMessage bounds how much of an edge's message is logged.
 const maxLoggedMessage = 2048

@@ -89,7 +89,7 @@ func TestInventedNamesAreBounded(t *testing.T) {
 }
 
 // An edge that has far more than exists, because its pool has lost most of it, is
-// told to remove all of it.
+// asked to remove all of it.
 func TestAllThatIsGoneIsRemoved(t *testing.T) {
 	p := newPool()
 	s := p.Open("envoy-0", time.Minute)
