@@ -36,13 +36,13 @@ func BenchmarkPublish1000(b *testing.B) {
 	r := New()
 	pools := []lbsync.PoolRef{{Pool: "us", Region: "us"}, {Pool: "eu", Region: "eu"}}
 	m := wide(1000)
-	r.Publish(m, pools)
+	r.Publish(m, nil, pools)
 	generation, snapshots := int64(1), 0
 	b.ReportAllocs()
 	for b.Loop() {
 		generation++
 		m = changed(m, 500, generation)
-		snapshots += len(r.Publish(m, pools).Snapshots)
+		snapshots += len(r.Publish(m, nil, pools).Snapshots)
 	}
 	if snapshots < 2*b.N {
 		b.Fatalf("%d snapshots of %d", snapshots, b.N)

@@ -14,14 +14,21 @@ func (v ObjectVersion) String() string {
 	return fmt.Sprintf("%.8s@%d", v.UID, v.Generation)
 }
 
-// Describe writes the state as text for people: snapshots, Gateways, NACKs and
-// quarantined routes, but no contents of resources. Sorted.
+// Describe writes the state as text for people: snapshots, Gateways and what
+// edges refuse, but no contents of resources. Sorted.
 func (r *Rollout) Describe() string {
 	var out strings.Builder
 	for _, name := range slices.Sorted(maps.Keys(r.pools)) {
-		s := r.pools[name]
-		fmt.Fprintf(&out, "pool %s: snapshot %d, %d listeners, %d route configurations, %d clusters, %d secrets\n", name, s.Generation,
-			len(s.Resources.Listeners), len(s.Resources.Routes), len(s.Resources.Clusters), len(s.Resources.Secrets))
+		p := r.pools[name]
+		s := p.snapshot.Resources
+		fmt.Fprintf(&out, "pool %s: snapshot %d, %d listeners, %d route configurations, %d clusters, %d secrets\n", name, p.snapshot.Generation,
+			len(s.Listeners), len(s.Routes), len(s.Clusters), len(s.Secrets))
+		for _, f := range slices.SortedFunc(maps.Values(p.refused), func(a, b Refusal) int { return a.Ref.Compare(b.Ref) }) {
+			fmt.Fprintf(&out, " refuses %s %s%s\n", f.Ref, f.Version, describeInstead(f.Instead))
+		}
+		for _, e := range p.byStream() {
+			e.describe(&out)
+		}
 	}
 	for _, name := range slices.SortedFunc(maps.Keys(r.gateways), fleet.ObjectName.Compare) {
 		rollout := r.gateways[name]
@@ -31,22 +38,33 @@ func (r *Rollout) Describe() string {
 		}
 		fmt.Fprintf(&out, " complete %t\n", rollout.complete)
 	}
-	for _, ref := range slices.SortedFunc(maps.Keys(r.quarantine), fleet.ObjectRef.Compare) {
-		q := r.quarantine[ref]
-		fmt.Fprintf(&out, "%s %s: %s", ref, q.object, q.state)
-		if q.state == Suspected {
-			fmt.Fprintf(&out, " for %s", q.resource)
-		}
-		if q.message != "" {
-			fmt.Fprintf(&out, ": %s", q.message)
+	return out.String()
+}
+
+func (e *edge) describe(out *strings.Builder) {
+	if len(e.verdicts)+len(e.blocked) == 0 {
+		return
+	}
+	fmt.Fprintf(out, " edge %s:\n", e.node)
+	for _, ref := range slices.SortedFunc(maps.Keys(e.verdicts), fleet.RouteRef.Compare) {
+		v := e.verdicts[ref]
+		fmt.Fprintf(out, "  %s %s: %s", ref, v.version, v.state)
+		if v.leftOut() {
+			fmt.Fprintf(out, "%s", describeInstead(v.instead))
 		}
 		out.WriteByte('\n')
 	}
-	for _, id := range slices.SortedFunc(maps.Keys(r.readmitNext), ResourceID.compare) {
-		fmt.Fprintf(&out, "%s: readmit %d of %d next, newest version ACKed %t\n", id, r.readmitNext[id], len(r.suspectedFor(id)), r.history.isAcked(id))
+	for _, id := range slices.SortedFunc(maps.Keys(e.blocked), ResourceID.compare) {
+		fmt.Fprintf(out, "  NACKed %s\n", id)
 	}
-	for _, n := range r.history.standing() {
-		fmt.Fprintf(&out, "%s: NACKed as published: %s\n", n.Resource, n.Message)
+	for _, id := range slices.SortedFunc(maps.Keys(e.readmitNext), ResourceID.compare) {
+		fmt.Fprintf(out, "  readmit %d of %d for %s next\n", e.readmitNext[id], len(e.suspectedFor(id)), id)
 	}
-	return out.String()
+}
+
+func describeInstead(o *Object) string {
+	if o == nil {
+		return ", left out"
+	}
+	return fmt.Sprintf(", generation %d instead", o.Generation)
 }

@@ -9,15 +9,6 @@ import (
 	"crossway.dev/crossway/pkg/lbsync/envoy"
 )
 
-// EdgeProgress says how far one connected edge is with its pool's snapshots.
-type EdgeProgress struct {
-	// Answered is the Generation of the newest snapshot of which the edge has
-	// ACKed or NACKed everything; 0: none yet.
-	Answered uint64
-	// Nacked are the resources of the current snapshot that it has NACKed.
-	Nacked []ResourceID
-}
-
 // GatewayProgress says how far the edges of a Gateway's pools are.
 type GatewayProgress struct {
 	Generation int64 // metadata.generation of the Gateway that Acked is about
@@ -26,6 +17,11 @@ type GatewayProgress struct {
 	// Unserved are the EdgePools in which the Gateway has an address and no edge
 	// is connected, sorted.
 	Unserved []string
+	// Refused are the EdgePools whose connected edges all refuse a part of the
+	// Gateway, and keep what they have of it. Sorted; they do not count above.
+	Refused []string
+	// Words are Envoy's for one of Refused, if they are about this Gateway alone.
+	Words string
 }
 
 // gatewayRollout is one version of a Gateway on its way to the edges.
@@ -43,25 +39,27 @@ type gatewayRollouts map[fleet.ObjectName]gatewayRollout
 
 // published starts the rollout of each Gateway that is new in a Model, or has
 // another version or other pools than before.
-func (g gatewayRollouts) published(m *model.Model, objects map[fleet.ObjectRef]ObjectVersion, snapshots map[string]Snapshot) {
-	pools := map[fleet.ObjectName]map[string]uint64{}
+func (g gatewayRollouts) published(m *model.Model, objects map[fleet.ObjectRef]Object, served map[string]*pool) {
+	pools := map[fleet.ObjectName]map[string]uint64{} // the snapshot of each pool
 	for i := range m.Listeners {
 		l := &m.Listeners[i]
 		if pools[l.Gateway] == nil {
 			pools[l.Gateway] = map[string]uint64{}
 		}
 		for _, a := range l.Addresses {
-			pools[l.Gateway][a.Pool] = snapshots[a.Pool].Generation
+			if p := served[a.Pool]; p != nil {
+				pools[l.Gateway][a.Pool] = p.snapshot.Generation
+			}
 		}
 	}
 	maps.DeleteFunc(g, func(name fleet.ObjectName, _ gatewayRollout) bool { return pools[name] == nil })
-	for name, served := range pools {
+	for name, now := range pools {
 		last, ok := g[name]
-		object := objects[gatewayRef(name)]
-		if ok && last.object == object && sameKeys(last.pools, served) {
+		object := objects[gatewayRef(name)].ObjectVersion
+		if ok && last.object == object && sameKeys(last.pools, now) {
 			continue
 		}
-		g[name] = gatewayRollout{object: object, pools: served}
+		g[name] = gatewayRollout{object: object, pools: now}
 	}
 }
 
@@ -89,22 +87,14 @@ func (g gatewayRollouts) restore(before map[fleet.ObjectRef]ObjectVersion) {
 // programmed before counts as such even without an edge.
 func (r *Rollout) Progress(edges map[string][]EdgeProgress, reconnecting bool) map[fleet.ObjectName]GatewayProgress {
 	out := make(map[fleet.ObjectName]GatewayProgress, len(r.gateways))
-	sources := r.nackedSources(edges)
+	refusals := r.gatewayRefusals(edges)
 	for name, rollout := range r.gateways {
-		nacked := func(id ResourceID) bool { return slices.Contains(sources[id], gatewayRef(name)) }
 		progress := GatewayProgress{Generation: rollout.object.Generation}
 		for pool, since := range rollout.pools {
-			if len(edges[pool]) == 0 {
-				progress.Unserved = append(progress.Unserved, pool)
-			}
-			for _, edge := range edges[pool] {
-				progress.Connected++
-				if edge.Answered >= since && !slices.ContainsFunc(edge.Nacked, nacked) {
-					progress.Acked++
-				}
-			}
+			progress.add(pool, since, edges[pool], refusals[pool][gatewayRef(name)])
 		}
 		slices.Sort(progress.Unserved)
+		slices.Sort(progress.Refused)
 		switch {
 		case progress.Connected > 0 && progress.Acked == progress.Connected:
 			rollout.complete = true
@@ -119,26 +109,93 @@ func (r *Rollout) Progress(edges map[string][]EdgeProgress, reconnecting bool) m
 	return out
 }
 
-// nackedSources returns what each resource that an edge has NACKed was made of:
-// a listener, a RouteConfiguration or a certificate counts for its Gateway. The same
-// resource is made of the same Gateway in every pool.
-func (r *Rollout) nackedSources(edges map[string][]EdgeProgress) map[ResourceID][]fleet.ObjectRef {
-	sources := map[ResourceID][]fleet.ObjectRef{}
-	for pool, connected := range edges {
-		wanted := map[ResourceID]bool{}
-		for _, edge := range connected {
-			for _, id := range edge.Nacked {
-				wanted[id] = true
-			}
-		}
-		if len(wanted) == 0 {
+// add counts the edges of one pool. refusing are those that refuse a part of the
+// Gateway, by stream: while another edge of the pool took it, they do not count.
+func (g *GatewayProgress) add(pool string, since uint64, edges []EdgeProgress, refusing map[uint64]string) {
+	if len(edges) == 0 {
+		g.Unserved = append(g.Unserved, pool)
+	}
+	for _, edge := range edges {
+		if _, refuses := refusing[edge.Stream]; refuses {
 			continue
 		}
-		for resource := range resourcesIn(r.pools[pool].Resources) {
-			if id := idOf(resource); wanted[id] {
-				sources[id] = resource.Sources
+		g.Connected++
+		if edge.Answered >= since {
+			g.Acked++
+		}
+	}
+	if len(edges) > 0 && len(refusing) == len(edges) {
+		g.Refused = append(g.Refused, pool)
+		for _, words := range refusing {
+			g.Words = max(g.Words, words)
+		}
+	}
+}
+
+// gatewayRefusals returns which edges have NACKed what they should have of which
+// Gateway, with Envoy's words: by pool, Gateway and stream.
+func (r *Rollout) gatewayRefusals(edges map[string][]EdgeProgress) map[string]map[fleet.ObjectRef]map[uint64]string {
+	refusals := map[string]map[fleet.ObjectRef]map[uint64]string{}
+	for name, connected := range edges {
+		p := r.pools[name]
+		if p == nil {
+			continue
+		}
+		for _, g := range connected {
+			e := p.edges[g.Stream]
+			for _, n := range g.Nacked {
+				if e == nil {
+					continue
+				}
+				resource := p.resource(e, n.Resource)
+				if resource == nil || resource.Version != n.Version || e.explains(resource) {
+					continue
+				}
+				for _, gateway := range p.gatewaysOf(resource) {
+					p.refusing(refusals, gateway)[g.Stream] = wordsAboutGateway(n)
+				}
 			}
 		}
 	}
-	return sources
+	return refusals
+}
+
+func (p *pool) refusing(refusals map[string]map[fleet.ObjectRef]map[uint64]string, gateway fleet.ObjectRef) map[uint64]string {
+	if refusals[p.name] == nil {
+		refusals[p.name] = map[fleet.ObjectRef]map[uint64]string{}
+	}
+	if refusals[p.name][gateway] == nil {
+		refusals[p.name][gateway] = map[uint64]string{}
+	}
+	return refusals[p.name][gateway]
+}
+
+// wordsAboutGateway is Envoy's message, unless it may quote routes.
+func wordsAboutGateway(n ResourceNack) string {
+	if t := n.Resource.Type(); t == "Listener" || t == "Secret" {
+		return n.Message
+	}
+	return ""
+}
+
+// gatewaysOf returns the Gateways that a resource serves: those that it was made
+// of, or else, for a cluster or a certificate, those of the resources that have a
+// source in common with it.
+func (p *pool) gatewaysOf(resource *envoy.Resource) []fleet.ObjectRef {
+	gateways := map[fleet.ObjectRef]bool{}
+	collect := func(refs []fleet.ObjectRef) {
+		for _, ref := range refs {
+			if ref.Kind == envoy.GatewayKind {
+				gateways[ref] = true
+			}
+		}
+	}
+	if collect(resource.Sources); len(gateways) == 0 {
+		for other := range resourcesIn(p.snapshot.Resources) {
+			if slices.ContainsFunc(resource.Sources, func(ref fleet.ObjectRef) bool { return slices.Contains(other.Sources, ref) }) {
+				collect(other.Sources)
+			}
+		}
+	}
+	return slices.SortedFunc(maps.Keys(gateways), fleet.ObjectRef.Compare)
 }

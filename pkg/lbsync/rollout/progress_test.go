@@ -24,11 +24,12 @@ func servedIn(pools ...string) model.Model {
 func TestProgress(t *testing.T) {
 	r := New()
 	gateway := ObjectVersion{UID: "g", Generation: 1}
-	r.Publish(servedIn("us", "eu"), []lbsync.PoolRef{{Pool: "us"}, {Pool: "eu"}})
+	r.Publish(servedIn("us", "eu"), nil, []lbsync.PoolRef{{Pool: "us"}, {Pool: "eu"}})
 	publish := func(us, eu uint64, pools ...string) {
 		r.SetObject(sharedGateway, Object{ObjectVersion: gateway})
 		m := servedIn(pools...)
-		r.gateways.published(&m, r.objects, map[string]Snapshot{"us": {Generation: us}, "eu": {Generation: eu}})
+		r.pools["us"].snapshot.Generation, r.pools["eu"].snapshot.Generation = us, eu
+		r.gateways.published(&m, r.objects, r.pools)
 	}
 	expect := func(why, want string, edges map[string][]EdgeProgress, reconnecting bool) {
 		t.Helper()
@@ -37,12 +38,15 @@ func TestProgress(t *testing.T) {
 		if len(progress.Unserved) > 0 {
 			got += fmt.Sprint(" without ", progress.Unserved)
 		}
+		if len(progress.Refused) > 0 {
+			got += fmt.Sprint(" refused by ", progress.Refused)
+		}
 		if got != want {
 			t.Errorf("%s: %s, want %s", why, got, want)
 		}
 	}
 	on := func(us, eu uint64) map[string][]EdgeProgress {
-		return map[string][]EdgeProgress{"us": {{Answered: us}, {Answered: us}}, "eu": {{Answered: eu}}}
+		return map[string][]EdgeProgress{"us": {{Stream: 1, Answered: us}, {Stream: 2, Answered: us}}, "eu": {{Stream: 3, Answered: eu}}}
 	}
 
 	publish(5, 3, "us", "eu")
@@ -63,14 +67,30 @@ func TestProgress(t *testing.T) {
 	gateway.Generation = 2
 	publish(10, 10, "us", "eu")
 	expect("a new generation waits for all again", "generation 2: 2 of 3", on(10, 9), false)
-	other, own := ResourceID{listenerType, "infra/shared-2/80"}, ResourceID{listenerType, "infra/shared/80"}
+	nack := func(typeName, name string) ResourceNack {
+		for resource := range resourcesIn(r.pools["eu"].snapshot.Resources) {
+			if id := idOf(resource); id.Type() == typeName && id.Name == name {
+				return ResourceNack{Resource: id, Version: resource.Version, Message: "in use"}
+			}
+		}
+		t.Fatalf("there is no %s %s", typeName, name)
+		return ResourceNack{}
+	}
 	edges = on(10, 10)
-	edges["eu"][0].Nacked = []ResourceID{other, own}
-	expect("an edge NACKs the listener", "generation 2: 2 of 3", edges, false)
-	edges["eu"][0].Nacked = []ResourceID{other, {routeType, "infra/shared/80"}}
-	expect("an edge NACKs its routes", "generation 2: 2 of 3", edges, false)
-	edges["eu"][0].Nacked = []ResourceID{other, {secretType, "infra/shared/80"}, {listenerType, "infra/shared/81"}}
-	expect("an edge NACKs another Gateway's listener", "generation 2: 3 of 3", edges, false)
+	other := nack("Listener", "infra/shared-2/80")
+	for _, own := range []ResourceNack{nack("Listener", "infra/shared/80"), nack("RouteConfiguration", "infra/shared/80")} {
+		edges["eu"][0].Nacked = []ResourceNack{other, own}
+		r.Review(edges)
+		expect("the only edge of eu NACKs the "+own.Resource.Type(), "generation 2: 2 of 2 refused by [eu]", edges, false)
+	}
+	edges["us"][0].Nacked = edges["eu"][0].Nacked[1:]
+	edges["us"][1].Answered = 9
+	expect("beside one of us, whose other edge is behind", "generation 2: 0 of 1 refused by [eu]", edges, false)
+	own := edges["eu"][0].Nacked[1]
+	own.Version = "old"
+	edges = on(10, 10)
+	edges["eu"][0].Nacked = []ResourceNack{other, own}
+	expect("an edge NACKed what is gone, and another Gateway's listener", "generation 2: 3 of 3", edges, false)
 
 	publish(11, 10, "us")
 	expect("one pool less counts anew", "generation 2: 0 of 2", on(10, 10), false)
@@ -85,7 +105,7 @@ func TestProgress(t *testing.T) {
 func TestProgressAfterRestart(t *testing.T) {
 	r := New()
 	r.SetObject(sharedGateway, Object{ObjectVersion: ObjectVersion{UID: "g", Generation: 1}, Accepted: true})
-	r.Publish(servedIn("us"), []lbsync.PoolRef{{Pool: "us"}})
+	r.Publish(servedIn("us"), nil, []lbsync.PoolRef{{Pool: "us"}})
 	connecting := map[string][]EdgeProgress{"us": {{}}}
 	for _, test := range []struct {
 		edges        map[string][]EdgeProgress

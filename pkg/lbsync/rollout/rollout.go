@@ -5,6 +5,7 @@ import (
 
 	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/gateway/model"
+	"crossway.dev/crossway/pkg/lbsync/envoy"
 )
 
 // ObjectVersion is one generation of one object. A deleted and recreated object
@@ -14,74 +15,118 @@ type ObjectVersion struct {
 	Generation int64
 }
 
-// Object is a Gateway or a route, with what its status says about its present
-// generation.
+// Object is a Gateway or a route.
 type Object struct {
 	ObjectVersion
-	// Accepted: a route is accepted, or a Gateway is programmed.
+	// Accepted: the status of this generation says that a route is accepted, or
+	// that a Gateway is programmed.
 	Accepted bool
-	// Rejected: an edge rejected a route, with Message.
-	Rejected bool
-	Message  string
+	// Source is a route as whoever builds Models takes it. It is given back in
+	// Views and never read.
+	Source any
 }
 
-// Rollout is the state between a Model and the edges: what they should get and
+// Rollout is the state between Models and the edges: what they should get and
 // what they have answered.
 type Rollout struct {
-	translator *translator
-	model      model.Model
-	published  bool                // a first Model
-	pools      map[string]Snapshot // the last of each
+	translator  *translator
+	published   bool // a first Model
+	model       model.Model
+	assignments []model.Assignment // of all Models
+	pools       map[string]*pool
+	views       []View // of the last Review
+	viewModels  map[string]model.Model
 
-	objects             map[fleet.ObjectRef]ObjectVersion // Gateways and routes that exist
-	acceptedBeforeStart routeVersions                     // by status, before the first Publish; Gateways, too
-
-	history      history
-	quarantine   map[fleet.RouteRef]quarantined
-	gatewayNacks map[ResourceID]Nack // that no route explains
-	// storedRejections are what statuses say, about versions in objects.
-	storedRejections map[fleet.RouteRef]quarantined
-	// readmitNext is how many Suspected routes of a resource to readmit next.
-	readmitNext map[ResourceID]int
+	objects             map[fleet.ObjectRef]Object        // Gateways and routes that exist
+	earlier             map[fleet.RouteRef][]earlier      // the oldest first
+	acceptedBeforeStart map[fleet.ObjectRef]ObjectVersion // by status, before the first Publish; Gateways, too
+	restored            map[string][]Refusal              // by pool, until the pool is published
+	unpublished         map[fleet.RouteRef]bool           // changed since the last Publish
 
 	gateways gatewayRollouts
 }
 
+// pool is the state of one EdgePool.
+type pool struct {
+	name     string
+	snapshot Snapshot
+	edges    map[uint64]*edge               // connected, by stream
+	since    map[fleet.RouteRef]publication // of each route's present version
+	refused  map[fleet.RouteRef]Refusal     // by the pool as a whole
+	overlays map[string]envoy.Resources     // what the edges of each View get instead
+	taken    uint64                         // the newest snapshot that an edge took whole
+	settled  uint64                         // the newest snapshot that all edges have answered
+}
+
+// publication is the first snapshot of a pool that had a version of a route.
+type publication struct {
+	version    ObjectVersion
+	generation uint64
+}
+
+// earlier is an earlier version of a route. An edge may still have it.
+type earlier struct {
+	Object
+	takenIn map[string]bool // pools in which an edge took it
+}
+
+// maxEarlier bounds the earlier versions of a route.
+const maxEarlier = 4
+
 // New makes a Rollout that has published nothing.
 func New() *Rollout {
 	return &Rollout{
-		translator: newTranslator(), pools: map[string]Snapshot{},
-		objects: map[fleet.ObjectRef]ObjectVersion{}, acceptedBeforeStart: routeVersions{},
-		history: newHistory(), quarantine: map[fleet.RouteRef]quarantined{}, gatewayNacks: map[ResourceID]Nack{},
-		storedRejections: map[fleet.RouteRef]quarantined{}, readmitNext: map[ResourceID]int{},
-		gateways: gatewayRollouts{},
+		translator: newTranslator(), pools: map[string]*pool{}, viewModels: map[string]model.Model{},
+		objects: map[fleet.ObjectRef]Object{}, earlier: map[fleet.RouteRef][]earlier{},
+		acceptedBeforeStart: map[fleet.ObjectRef]ObjectVersion{}, restored: map[string][]Refusal{},
+		unpublished: map[fleet.RouteRef]bool{}, gateways: gatewayRollouts{},
 	}
+}
+
+func newPool(name string) *pool {
+	return &pool{name: name, edges: map[uint64]*edge{}, since: map[fleet.RouteRef]publication{}, refused: map[fleet.RouteRef]Refusal{}}
 }
 
 // SetObject takes in an object that exists.
 func (r *Rollout) SetObject(ref fleet.ObjectRef, o Object) {
 	last, existed := r.objects[ref]
-	r.objects[ref] = o.ObjectVersion
+	r.objects[ref] = o
 	if !r.published {
 		if delete(r.acceptedBeforeStart, ref); o.Accepted {
 			r.acceptedBeforeStart[ref] = o.ObjectVersion
 		}
 	}
-	if existed && last.UID != o.UID && isRoute(ref) {
-		// The status writer goes by name, so the new object's status may have got
-		// what was meant for the old one.
-		r.quarantine[ref] = quarantined{object: o.ObjectVersion, state: Readmitted}
+	if !isRoute(ref) || existed && last.ObjectVersion == o.ObjectVersion {
+		return
 	}
-	if delete(r.storedRejections, ref); o.Rejected {
-		r.storedRejections[ref] = quarantined{object: o.ObjectVersion, state: Rejected, message: o.Message}
+	switch {
+	case existed && last.UID != o.UID:
+		delete(r.earlier, ref)
+	case existed && !r.unpublished[ref]:
+		r.keep(ref, last)
 	}
+	r.unpublished[ref] = true
+}
+
+// keep keeps a version of a route that has just been replaced.
+func (r *Rollout) keep(ref fleet.RouteRef, o Object) {
+	version := earlier{Object: o, takenIn: map[string]bool{}}
+	for name, p := range r.pools {
+		if at, published := p.since[ref]; published && at.version.UID == o.UID && at.generation <= p.taken {
+			version.takenIn[name] = true
+		}
+	}
+	all := append(r.earlier[ref], version)
+	if len(all) > maxEarlier { // the oldest one is what an edge falls back to that refused all others
+		all = append(all[:1:1], all[2:]...)
+	}
+	r.earlier[ref] = all
 }
 
 // DeleteObject takes in that an object is gone.
 func (r *Rollout) DeleteObject(ref fleet.ObjectRef) {
 	delete(r.objects, ref)
-	delete(r.storedRejections, ref)
-	delete(r.quarantine, ref)
+	delete(r.earlier, ref)
 }
 
 // SetObjects takes in all objects that exist.
@@ -96,6 +141,48 @@ func (r *Rollout) SetObjects(all map[fleet.ObjectRef]Object) {
 	}
 }
 
-// Ack takes in that an edge has a version of a resource: it ACKed it, or had it
-// when it connected.
-func (r *Rollout) Ack(id ResourceID, version string) { r.history.ack(id, version) }
+// Restore takes in the Refusals that another process left, after the objects and
+// before the first Publish. A Refusal of a version that has changed since still
+// says what the pool last accepted.
+func (r *Rollout) Restore(refusals []Refusal) {
+	for _, f := range refusals {
+		present, exists := r.objects[f.Ref]
+		if !exists || present.UID != f.Version.UID {
+			continue
+		}
+		if f.Instead != nil {
+			r.earlier[f.Ref] = append(r.earlier[f.Ref], earlier{Object: *f.Instead, takenIn: map[string]bool{f.Pool: true}})
+		}
+		if present.ObjectVersion == f.Version {
+			r.restored[f.Pool] = append(r.restored[f.Pool], f)
+		}
+	}
+}
+
+// forgetEarlier drops the earlier versions that no edge needs any more: all
+// edges have answered a snapshot with the present version, and nobody refuses it.
+func (r *Rollout) forgetEarlier() {
+	for ref := range r.earlier {
+		if !r.needsEarlier(ref) {
+			delete(r.earlier, ref)
+		}
+	}
+}
+
+func (r *Rollout) needsEarlier(ref fleet.RouteRef) bool {
+	for _, p := range r.pools {
+		at, published := p.since[ref]
+		if !published {
+			continue
+		}
+		if _, refused := p.refused[ref]; refused || at.generation > p.settled {
+			return true
+		}
+		for _, e := range p.edges {
+			if _, falls := e.fallback[ref]; falls || e.verdicts[ref].leftOut() {
+				return true
+			}
+		}
+	}
+	return false
+}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -19,37 +20,53 @@ import (
 )
 
 // story is one Gateway "infra/shared" with routes in namespace shop, the hub's
-// Rollout, and what the test has edges answer.
+// Rollout, and edges that answer as Envoys behind the xDS server do.
 //
-//	route NAME [path=REGEX] [host=HOST]           creates the route, or gives it another generation
-//	delete NAME                                   deletes the route
-//	pools NAME...                                 sets the EdgePools (at first: us)
-//	check PATH                                    sets the health check of all clusters
-//	certificate TEXT                              sets the certificate of the port 443
-//	rejected NAME                                 writes into a route's status that an edge rejected it
-//	status                                        writes the last reports into the statuses, by name
-//	publish                                       one pass of the hub: Review, Build, Publish
-//	ack                                           the edges of all pools ACK everything that is published
-//	nack TYPE [version=N] [pool=NAME]             an edge NACKs a resource; the input's next line is Envoy's message
-//	edges REGEX                                   passes, until nothing changes, with edges that NACK paths that contain the text
-//	restart                                       another hub process
-//	show                                          Describe
+//	route NAME [path=REGEX] [in=NAMESPACE]  creates the route, or gives it another generation
+//	delete NAME                             deletes the route
+//	pools NAME...                           sets the EdgePools (at first: us and eu)
+//	check PATH                              sets the health check of all clusters
+//	certificate TEXT                        sets the certificate of the port 443
+//	edge POOL/NODE [refuses=TEXT] [says=TEXT]
+//	                                        an edge connects, or from now on refuses what contains TEXT
+//	                                        ("~" stands for a space; "nothing" for none); says=quote: it quotes TEXT
+//	leave POOL/NODE                         an edge ends
+//	reconnect POOL/NODE                     an edge reconnects with what it has
+//	pause POOL/NODE, resume POOL/NODE       an edge does not answer for a while
+//	pass                                    one pass of the hub: Review, Build, Publish
+//	answer                                  the edges answer what they are asked
+//	settle                                  pass and answer, until nothing changes; then what edges have
+//	has                                     what edges have of the routes on port 80
+//	restart [without records]               another hub process; the edges reconnect
+//	show                                    Describe
 type story struct {
-	t        *testing.T
-	rollout  *Rollout
-	routes   map[fleet.RouteRef]*storyRoute
-	stale    map[fleet.ObjectRef]bool // not yet read by the hub
-	pools    []lbsync.PoolRef
-	secret   string
-	check    *model.ClusterPolicy
-	created  int                       // objects so far
-	reports  map[fleet.RouteRef]string // the last: Envoy's message, or "" for accepted
-	versions map[ResourceID][]string   // in the order of publication
+	t       *testing.T
+	rollout *Rollout
+	routes  map[fleet.RouteRef]*storyRoute
+	stale   map[fleet.ObjectRef]bool // not yet read by the hub
+	pools   []lbsync.PoolRef
+	secret  string
+	check   *model.ClusterPolicy
+	created int // objects so far
+	streams uint64
+	edges   []*storyEdge
 }
 
 type storyRoute struct {
-	object     Object
-	path, host string
+	object Object
+	path   string
+}
+
+// storyEdge is an Envoy with its state in the server.
+type storyEdge struct {
+	pool, node    string
+	stream        uint64
+	refuses, says string
+	paused        bool
+	has           map[ResourceID]envoy.Resource
+	nacked        map[ResourceID]ResourceNack
+	answered      uint64
+	asked         int
 }
 
 func storyRef(name string) fleet.RouteRef {
@@ -59,49 +76,58 @@ func storyRef(name string) fleet.RouteRef {
 var sharedGateway = gatewayRef(fleet.ObjectName{Namespace: "infra", Name: "shared"})
 
 func newStory(t *testing.T) *story {
-	s := &story{t: t, routes: map[fleet.RouteRef]*storyRoute{}, pools: []lbsync.PoolRef{{Pool: "us", Region: "us"}}}
-	s.restart()
+	s := &story{t: t, routes: map[fleet.RouteRef]*storyRoute{}, pools: []lbsync.PoolRef{{Pool: "eu", Region: "eu"}, {Pool: "us", Region: "us"}}}
+	s.restart(nil)
 	return s
 }
 
-func (s *story) restart() {
-	s.rollout, s.stale, s.versions = New(), map[fleet.ObjectRef]bool{}, map[ResourceID][]string{}
+func (s *story) restart(refusals []Refusal) {
+	s.rollout, s.stale = New(), map[fleet.ObjectRef]bool{}
 	objects := map[fleet.ObjectRef]Object{sharedGateway: {ObjectVersion: ObjectVersion{UID: "gateway", Generation: 7}}}
 	for ref, route := range s.routes {
-		objects[ref] = route.object
+		objects[ref] = route.asObject()
 	}
 	s.rollout.SetObjects(objects)
+	s.rollout.Restore(refusals)
+	for _, e := range s.edges {
+		s.reconnect(e)
+	}
 }
 
-// build is what gateway.Build makes of the routes that are not rejected.
-func (s *story) build(rejections []Rejection) model.Model {
-	s.reports = map[fleet.RouteRef]string{}
-	rejected := map[fleet.ObjectRef]bool{}
-	for _, rejection := range rejections {
-		rejected[rejection.Ref] = true
-		s.reports[rejection.Ref] = rejection.Message
-	}
+func (s *story) reconnect(e *storyEdge) {
+	s.streams++
+	e.stream, e.answered, e.nacked = s.streams, 0, map[ResourceID]ResourceNack{}
+}
+
+func (route *storyRoute) asObject() Object {
+	o := route.object
+	copied := *route
+	o.Source = &copied
+	return o
+}
+
+// build is what gateway.Build makes of the routes, with some replaced.
+func (s *story) build(instead map[fleet.RouteRef]any) model.Model {
 	web := model.Listener{Gateway: sharedGateway.Name, Port: 80, Protocol: model.HTTP, Chains: []model.Chain{{Name: "web"}}}
 	for _, pool := range s.pools {
 		web.Addresses = append(web.Addresses, model.Address{Pool: pool.Pool, Address: netip.AddrFrom4([4]byte{198, 18, pool.Pool[0], 1})})
 	}
 	var m model.Model
-	hosts := map[string][]model.Rule{}
+	host := model.VirtualHost{Hostname: "*"}
 	for _, ref := range slices.SortedFunc(maps.Keys(s.routes), fleet.RouteRef.Compare) {
 		route := s.routes[ref]
-		if rejected[ref] {
-			continue
+		if earlier, replaced := instead[ref]; replaced {
+			if earlier == nil {
+				continue
+			}
+			route = earlier.(*storyRoute)
 		}
-		s.reports[ref] = ""
-		key := "shop/" + ref.Name.Name + "/1"
-		rule := model.Rule{Origin: model.Origin{Route: ref, Generation: route.object.Generation},
-			Match: model.Match{Path: model.PathMatch{Kind: model.PathRegex, Value: route.path}}, Forward: &model.Forward{Targets: []model.Target{{Assignment: key, Weight: 1}}}}
+		key := ref.Name.String() + "/1"
+		host.Rules = append(host.Rules, model.Rule{Origin: model.Origin{Route: ref, Generation: route.object.Generation},
+			Match: model.Match{Path: model.PathMatch{Kind: model.PathRegex, Value: route.path}}, Forward: &model.Forward{Targets: []model.Target{{Assignment: key, Weight: 1}}}})
 		m.Assignments = append(m.Assignments, model.Assignment{Key: key, Route: ref, Protocol: model.HTTP1, Policy: s.check})
-		hosts[route.host] = append(hosts[route.host], rule)
 	}
-	for _, host := range slices.Sorted(maps.Keys(hosts)) {
-		web.Chains[0].Hosts = append(web.Chains[0].Hosts, model.VirtualHost{Hostname: host, Rules: hosts[host]})
-	}
+	web.Chains[0].Hosts = []model.VirtualHost{host}
 	m.Listeners = []model.Listener{web}
 	if s.secret != "" {
 		tls := web
@@ -112,164 +138,166 @@ func (s *story) build(rejections []Rejection) model.Model {
 	return m
 }
 
-// publish is one pass of the hub. It gives what is new, and what is left out.
-func (s *story) publish() string {
+// progress is what the server says of the edges.
+func (s *story) progress() map[string][]EdgeProgress {
+	all := map[string][]EdgeProgress{}
+	for _, e := range s.edges {
+		g := EdgeProgress{Stream: e.stream, Node: e.node, Answered: e.answered}
+		for _, id := range slices.SortedFunc(maps.Keys(e.nacked), ResourceID.compare) {
+			g.Nacked = append(g.Nacked, e.nacked[id])
+		}
+		all[e.pool] = append(all[e.pool], g)
+	}
+	return all
+}
+
+// pass is one pass of the hub. It gives what is new.
+func (s *story) pass() string {
 	var out strings.Builder
-	writeRejections(&out, "event", s.rollout.AttributeAgain())
 	for ref := range s.stale {
 		if route, exists := s.routes[ref]; exists {
-			s.rollout.SetObject(ref, route.object)
+			s.rollout.SetObject(ref, route.asObject())
 		} else {
 			s.rollout.DeleteObject(ref)
 		}
 	}
 	clear(s.stale)
-	rejections := s.rollout.Review()
-	changes := s.rollout.Publish(s.build(rejections), s.pools)
-	for _, snapshot := range changes.Snapshots {
-		fmt.Fprintf(&out, "%s: snapshot %d\n", snapshot.Pool, snapshot.Generation)
-		for resource := range resourcesIn(snapshot.Resources) {
-			id := idOf(resource)
-			if !slices.Contains(s.versions[id], resource.Version) {
-				s.versions[id] = append(s.versions[id], resource.Version)
-			}
-			if id.Type() == "RouteConfiguration" {
-				fmt.Fprintf(&out, "  %s version %d:", id, slices.Index(s.versions[id], resource.Version)+1)
-				for _, ref := range resource.Sources {
-					if isRoute(ref) {
-						fmt.Fprintf(&out, " %s", ref.Name.Name)
-					}
-				}
-				out.WriteByte('\n')
-			}
-		}
+	reviewed := s.rollout.Review(s.progress())
+	for _, j := range reviewed.Judgements {
+		fmt.Fprintf(&out, "%s/%s NACKed %s: candidates%s, rejected%s\n", j.Pool, j.Node, j.Nack.Resource, names(j.Candidates), names(j.Rejected))
 	}
+	for _, f := range reviewed.Refused {
+		fmt.Fprintf(&out, "%s refuses %s %s%s: %q\n", f.Pool, f.Ref.Name.Name, f.Version, describeInstead(f.Instead), f.Words)
+	}
+	var views []model.Model
+	for _, view := range reviewed.Views {
+		views = append(views, s.build(view.Instead))
+	}
+	changes := s.rollout.Publish(s.build(nil), views, s.pools)
 	for _, pool := range changes.Withdrawn {
 		fmt.Fprintf(&out, "%s: withdrawn\n", pool)
 	}
-	writeRejections(&out, "left out", rejections)
-	if s.rollout.HasWork() {
-		out.WriteString("another pass is needed\n")
-	}
 	return out.String()
 }
 
-func writeRejections(out *strings.Builder, verb string, rejections []Rejection) {
-	for _, rejection := range rejections {
-		fmt.Fprintf(out, "%s: %s %s: %s\n", verb, rejection.Ref, ObjectVersion{rejection.UID, rejection.Generation}, rejection.Message)
+func names(refs []fleet.RouteRef) (out string) {
+	for _, ref := range refs {
+		out += " " + ref.Name.Name
 	}
-}
-
-// published are the resources of the pools.
-func (s *story) published(yield func(*envoy.Resource) bool) {
-	for _, pool := range slices.Sorted(maps.Keys(s.rollout.pools)) {
-		for resource := range resourcesIn(s.rollout.pools[pool].Resources) {
-			if !yield(resource) {
-				return
-			}
-		}
-	}
-}
-
-func (s *story) nack(d *datadriven.TestData) string {
-	var number int
-	var pool string
-	d.MaybeScanArgs(s.t, "version", &number)
-	d.MaybeScanArgs(s.t, "pool", &pool)
-	for resource := range s.published {
-		id := idOf(resource)
-		if id.Type() != d.CmdArgs[0].Key {
-			continue
-		}
-		version := resource.Version
-		if number > 0 {
-			version = s.versions[id][number-1]
-		}
-		if pool != "" {
-			version = s.rollout.pools[pool].Resources.Listeners[0].Version
-		}
-		return describeAttribution(s.rollout.Nack(Nack{Resource: id, Version: version, Message: strings.TrimSpace(d.Input)}))
-	}
-	return "no such resource\n"
-}
-
-func describeAttribution(a Attribution) string {
-	out := new(strings.Builder)
-	for _, ref := range a.Candidates {
-		fmt.Fprintf(out, "candidate: %s\n", ref)
-	}
-	writeRejections(out, "event", a.Rejected)
-	if out.Len() == 0 {
-		return "no effect\n"
-	}
-	return out.String()
-}
-
-// answer has edges that are not asked twice answer all that is published: they
-// NACK a RouteConfiguration that contains the text.
-func (s *story) answer(bad string, asked map[string]bool) (out string) {
-	for resource := range s.published {
-		switch id := idOf(resource); {
-		case asked[id.Name+resource.Version]:
-			continue
-		case id.Type() == "RouteConfiguration" && strings.Contains(string(resource.Body.GetValue()), bad):
-			asked[id.Name+resource.Version] = true
-			out += "NACK\n" + describeAttribution(s.rollout.Nack(Nack{Resource: id, Version: resource.Version, Message: "no"}))
-		default:
-			asked[id.Name+resource.Version] = true
-			s.rollout.Ack(id, resource.Version)
-			if id.Type() == "RouteConfiguration" {
-				out += "ACK\n"
-			}
-		}
+	if out == "" {
+		return " none"
 	}
 	return out
 }
 
-func (s *story) edges(bad string) (out string) {
-	asked := map[string]bool{}
-	for range 20 {
-		answers := s.answer(bad, asked)
-		published := s.publish()
-		out += answers + published
-		if answers == "" && !strings.Contains(published, "snapshot") && !s.rollout.HasWork() {
-			return out
+// answer has the edges answer all that they are asked, and reports whether any was.
+func (s *story) answer() (asked bool) {
+	for _, e := range s.edges {
+		p := s.rollout.pools[e.pool]
+		if e.paused || p == nil {
+			continue
+		}
+		wanted := map[ResourceID]*envoy.Resource{}
+		for _, resources := range []envoy.Resources{p.snapshot.Resources, p.snapshot.Overrides[e.stream]} {
+			for r := range resourcesIn(resources) {
+				wanted[idOf(r)] = r
+			}
+		}
+		for id, r := range wanted {
+			if e.has[id].Version == r.Version || e.nacked[id].Version == r.Version {
+				continue
+			}
+			asked = true
+			e.asked++
+			if e.refuses != "" && strings.Contains(string(r.Body.GetValue()), e.refuses) {
+				e.nacked[id] = ResourceNack{Resource: id, Version: r.Version, Message: e.says}
+				continue
+			}
+			e.has[id] = *r
+			delete(e.nacked, id)
+		}
+		asked = asked || e.answered != p.snapshot.Generation
+		e.answered = p.snapshot.Generation
+	}
+	return asked
+}
+
+func (s *story) settle() (out string) {
+	for range 60 {
+		said := s.pass()
+		out += said
+		if !s.answer() && said == "" && !s.rollout.HasWork() {
+			return out + s.has()
 		}
 	}
 	return out + "does not end\n"
 }
 
+var pathIn = regexp.MustCompile(`/([a-z]+)-([0-9]+)`)
+
+// has is what each edge has of the routes on port 80, and how many resources it was asked about.
+func (s *story) has() (out string) {
+	for _, e := range s.edges {
+		out += e.pool + "/" + e.node + " has"
+		for _, id := range slices.SortedFunc(maps.Keys(e.has), ResourceID.compare) {
+			if id.Type() == "RouteConfiguration" && strings.Contains(id.Name, "/80") {
+				for _, path := range pathIn.FindAllStringSubmatch(string(e.has[id].Body.GetValue()), -1) {
+					out += fmt.Sprintf(" %s@%s", path[1], path[2])
+				}
+			}
+		}
+		out += "\n"
+	}
+	return out
+}
+
 // set creates or changes a route.
 func (s *story) set(d *datadriven.TestData) {
+	namespace := "shop"
+	d.MaybeScanArgs(s.t, "in", &namespace)
 	ref := storyRef(d.CmdArgs[0].Key)
+	ref.Name.Namespace = namespace
 	route := s.routes[ref]
 	if route == nil {
 		s.created++
-		route = &storyRoute{host: "*", object: Object{ObjectVersion: ObjectVersion{UID: types.UID(fmt.Sprintf("uid-%d", s.created))}}}
+		route = &storyRoute{object: Object{ObjectVersion: ObjectVersion{UID: types.UID(fmt.Sprintf("uid-%d", s.created))}}}
 		s.routes[ref] = route
 	}
 	route.object = Object{ObjectVersion: ObjectVersion{UID: route.object.UID, Generation: route.object.Generation + 1}}
-	route.path = fmt.Sprintf("/%s-%d", ref.Name.Name, route.object.Generation)
-	d.MaybeScanArgs(s.t, "path", &route.path)
-	d.MaybeScanArgs(s.t, "host", &route.host)
+	suffix := ""
+	d.MaybeScanArgs(s.t, "path", &suffix)
+	route.path = fmt.Sprintf("/%s-%d%s", ref.Name.Name, route.object.Generation, suffix)
 	s.stale[ref] = true
 }
 
-// writeStatus writes the last reports as condition/writer does: by name.
-func (s *story) writeStatus() {
-	for ref, message := range s.reports {
-		if route := s.routes[ref]; route != nil {
-			route.object.Accepted, route.object.Rejected, route.object.Message = message == "", message != "", message
-			s.stale[ref] = true
+func (s *story) find(d *datadriven.TestData) *storyEdge {
+	pool, node, _ := strings.Cut(d.CmdArgs[0].Key, "/")
+	for _, e := range s.edges {
+		if e.pool == pool && e.node == node {
+			return e
 		}
 	}
+	e := &storyEdge{pool: pool, node: node, has: map[ResourceID]envoy.Resource{}, says: "no"}
+	s.reconnect(e)
+	s.edges = append(s.edges, e)
+	return e
+}
+
+func (s *story) setEdge(d *datadriven.TestData) {
+	e := s.find(d)
+	d.MaybeScanArgs(s.t, "refuses", &e.refuses)
+	d.MaybeScanArgs(s.t, "says", &e.says)
+	if e.refuses == "nothing" {
+		e.refuses = ""
+	}
+	e.says = strings.ReplaceAll(e.says, "~", " ")
 }
 
 // run runs one command and then those in the lines below it.
 func (s *story) run(t *testing.T, d *datadriven.TestData) string {
 	s.t = t
 	out := s.command(d)
-	if d.Cmd == "nack" || d.Cmd == "rejected" || strings.TrimSpace(d.Input) == "" {
+	if strings.TrimSpace(d.Input) == "" {
 		return out
 	}
 	line, rest, _ := strings.Cut(d.Input, "\n")
@@ -287,6 +315,11 @@ func (s *story) command(d *datadriven.TestData) string {
 	case "delete":
 		delete(s.routes, storyRef(d.CmdArgs[0].Key))
 		s.stale[storyRef(d.CmdArgs[0].Key)] = true
+	case "accepted": // the statuses say so
+		for ref, route := range s.routes {
+			route.object.Accepted = true
+			s.stale[ref] = true
+		}
 	case "pools":
 		s.pools = nil
 		for _, arg := range d.CmdArgs {
@@ -296,30 +329,41 @@ func (s *story) command(d *datadriven.TestData) string {
 		s.secret = d.CmdArgs[0].Key
 	case "check":
 		s.check = &model.ClusterPolicy{HealthCheck: &model.HealthCheck{Interval: time.Second, Timeout: time.Second, Path: d.CmdArgs[0].Key}}
-	case "status":
-		s.writeStatus()
-	case "rejected":
-		ref := storyRef(d.CmdArgs[0].Key)
-		s.routes[ref].object.Rejected, s.routes[ref].object.Message = true, strings.TrimSpace(d.Input)
-		s.stale[ref] = true
-	case "publish":
-		return s.publish()
-	case "ack":
-		for resource := range s.published {
-			s.rollout.Ack(idOf(resource), resource.Version)
-		}
-	case "nack":
-		return s.nack(d)
-	case "edges":
-		return s.edges(d.CmdArgs[0].Key)
+	case "pass":
+		return s.pass()
+	case "answer":
+		s.answer()
+	case "settle":
+		return s.settle()
+	case "has":
+		return s.has()
 	case "restart":
-		s.restart()
+		refusals := s.rollout.Refusals()
+		if len(d.CmdArgs) > 0 {
+			refusals = nil
+		}
+		s.restart(refusals)
 	case "show":
 		return s.rollout.Describe()
 	default:
-		d.Fatalf(s.t, "unknown command %s", d.Cmd)
+		s.moveEdge(d)
 	}
 	return ""
+}
+
+func (s *story) moveEdge(d *datadriven.TestData) {
+	switch e := s.find(d); d.Cmd {
+	case "edge":
+		s.setEdge(d)
+	case "leave":
+		s.edges = slices.DeleteFunc(s.edges, func(other *storyEdge) bool { return other == e })
+	case "reconnect":
+		s.reconnect(e)
+	case "pause", "resume":
+		e.paused = d.Cmd == "pause"
+	default:
+		d.Fatalf(s.t, "unknown command %s", d.Cmd)
+	}
 }
 
 func TestStories(t *testing.T) {

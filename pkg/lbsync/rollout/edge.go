@@ -1,0 +1,349 @@
+package rollout
+
+import (
+	"cmp"
+	"slices"
+
+	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/lbsync/envoy"
+)
+
+// State is what an edge's NACKs mean for one version of a route on that edge. The
+// package documentation has the transitions.
+type State uint8
+
+const (
+	// Served routes are sent. It is the state of routes without a verdict.
+	Served State = iota
+	// Suspected routes are not sent: one of several made the edge NACK.
+	Suspected
+	// Readmitted routes are sent again, to find out which of them is at fault.
+	Readmitted
+	// Rejected routes are not sent: the edge refuses this version.
+	Rejected
+)
+
+// String gives the state's name.
+func (s State) String() string {
+	return [...]string{"Served", "Suspected", "Readmitted", "Rejected"}[s]
+}
+
+// verdict is the State of one version of a route on one edge.
+type verdict struct {
+	version ObjectVersion
+	state   State
+	words   string // Envoy's, as far as the route's owner may read them
+	// resource is the one that was NACKed.
+	resource ResourceID
+	// instead is the earlier version that the edge gets; nil: none.
+	instead *Object
+	// unproven: the edge has not yet taken instead.
+	unproven bool
+	// since is the first snapshot that has a Readmitted route again.
+	since uint64
+}
+
+func (v verdict) leftOut() bool { return v.state == Suspected || v.state == Rejected }
+
+// edge is one connected edge of a pool.
+type edge struct {
+	stream   uint64
+	node     string
+	answered uint64 // the last snapshot of which it has answered everything
+	// blocked are the resources whose last answer was a NACK, with the snapshot
+	// that the edge had answered before.
+	blocked  map[ResourceID]uint64
+	judged   map[ResourceID]string // the version of each that was judged
+	verdicts map[fleet.RouteRef]verdict
+	// fallback are the earlier versions that the edge has of routes of which it
+	// refused a version that is gone by now.
+	fallback    map[fleet.RouteRef]Object
+	without     map[fleet.RouteRef]bool // of which it has no version: it refused all that it got
+	readmitNext map[ResourceID]int // how many Suspected routes to send again next
+	view        string             // the View that it gets; empty: its pool's snapshot
+	overflow    bool               // there are too many Views for it to have one
+	offered     uint64             // the snapshot in which what it gets of its View last changed
+}
+
+func newEdge(g EdgeProgress) *edge {
+	return &edge{stream: g.Stream, node: g.Node, blocked: map[ResourceID]uint64{}, judged: map[ResourceID]string{},
+		verdicts: map[fleet.RouteRef]verdict{}, fallback: map[fleet.RouteRef]Object{}, without: map[fleet.RouteRef]bool{}, readmitNext: map[ResourceID]int{}}
+}
+
+// review takes in how far an edge is: it judges its NACKs and readmits routes.
+func (r *Rollout) review(p *pool, e *edge, g EdgeProgress) []Judgement {
+	r.forgetVerdicts(e)
+	var judgements []Judgement
+	blocked := map[ResourceID]uint64{}
+	for _, n := range g.Nacked {
+		wanted := p.resource(e, n.Resource)
+		stands := wanted != nil && wanted.Version == n.Version && !e.explains(wanted)
+		if !stands && g.Answered == p.snapshot.Generation { // it has what it gets instead
+			continue
+		}
+		since, before := e.blocked[n.Resource]
+		if !before {
+			since = e.answered
+		}
+		blocked[n.Resource] = since
+		if stands && !e.overflow && e.judged[n.Resource] != n.Version {
+			e.judged[n.Resource] = n.Version
+			judgements = append(judgements, r.judge(p, e, n, since, wanted))
+		}
+	}
+	e.blocked = blocked
+	for id := range e.judged {
+		if _, still := blocked[id]; !still {
+			delete(e.judged, id)
+		}
+	}
+	e.answered = g.Answered
+	if e.answered >= e.offered {
+		r.settle(p, e)
+	}
+	return judgements
+}
+
+// explains reports whether a resource that every edge of the pool gets is NACKed
+// because of a route that the edge refuses: nothing that it uses needs it.
+func (e *edge) explains(resource *envoy.Resource) bool {
+	if t := idOf(resource).Type(); t == "Listener" || t == "RouteConfiguration" {
+		return false // it gets its own
+	}
+	return slices.ContainsFunc(routesOf(resource), func(ref fleet.RouteRef) bool { return e.verdicts[ref].leftOut() })
+}
+
+// forgetVerdicts drops the verdicts about versions that are gone. The edge still
+// has the version that it got instead.
+func (r *Rollout) forgetVerdicts(e *edge) {
+	for ref, v := range e.verdicts {
+		present, exists := r.objects[ref]
+		if exists && present.ObjectVersion == v.version {
+			continue
+		}
+		if v.instead != nil && exists && present.UID == v.version.UID {
+			e.fallback[ref] = *v.instead
+		}
+		if v.leftOut() && v.instead == nil {
+			e.without[ref] = true
+		}
+		delete(e.verdicts, ref)
+	}
+	for ref, o := range e.fallback {
+		if r.objects[ref].UID != o.UID {
+			delete(e.fallback, ref)
+		}
+	}
+}
+
+// settle takes in that the edge has answered all of its View: what it gets
+// instead of refused routes is proven, and Suspected routes are readmitted.
+func (r *Rollout) settle(p *pool, e *edge) {
+	if len(e.blocked) == 0 {
+		for ref, v := range e.verdicts {
+			if v.unproven = false; v.state == Readmitted && v.since <= e.answered {
+				delete(e.verdicts, ref)
+			} else {
+				e.verdicts[ref] = v
+			}
+		}
+		for ref := range e.fallback {
+			if _, judged := e.verdicts[ref]; !judged && !r.unpublished[ref] && p.since[ref].generation <= e.answered {
+				delete(e.fallback, ref)
+			}
+		}
+		for ref := range e.without {
+			if _, judged := e.verdicts[ref]; !judged && !r.unpublished[ref] && p.since[ref].generation <= e.answered {
+				delete(e.without, ref)
+			}
+		}
+	}
+	e.readmit(p.snapshot.Generation + 1)
+}
+
+// readmit sends a part of the Suspected routes of a resource again once the edge
+// has ACKed the resource without them. If that is NACKed, they alone are the
+// candidates, and fewer are readmitted next; if it is ACKed, twice as many. So n
+// routes that changed at once, k of them at fault, need about k log n versions.
+func (e *edge) readmit(generation uint64) {
+	for id, n := range e.readmitNext {
+		suspected := e.suspectedFor(id)
+		if _, blocked := e.blocked[id]; blocked && len(suspected) > 0 {
+			continue
+		}
+		for _, ref := range suspected[:min(n, len(suspected))] {
+			v := e.verdicts[ref]
+			v.state, v.since = Readmitted, generation
+			if v.instead != nil {
+				e.fallback[ref] = *v.instead
+			}
+			e.verdicts[ref] = v
+		}
+		if e.readmitNext[id] = 2 * n; n >= len(suspected) {
+			delete(e.readmitNext, id)
+		}
+	}
+}
+
+// suspectedFor are the routes that are Suspected because of one resource, sorted.
+func (e *edge) suspectedFor(id ResourceID) []fleet.RouteRef {
+	var refs []fleet.RouteRef
+	for ref, v := range e.verdicts {
+		if v.state == Suspected && v.resource == id {
+			refs = append(refs, ref)
+		}
+	}
+	slices.SortFunc(refs, fleet.RouteRef.Compare)
+	return refs
+}
+
+// accepts reports whether the edge has taken the present version of a route.
+func (e *edge) accepts(ref fleet.RouteRef, since uint64) bool {
+	return e.answered >= max(since, e.offered, e.verdicts[ref].since) && len(e.blocked) == 0 && !e.verdicts[ref].leftOut()
+}
+
+// refuses reports whether the edge rejects the present version of a route.
+func (e *edge) refuses(ref fleet.RouteRef) bool { return e.verdicts[ref].state == Rejected }
+
+// Judgement says what an edge's NACK led to.
+type Judgement struct {
+	Pool, Node string
+	Nack       ResourceNack
+	// Candidates are the routes that may have caused it. Without any, the edge keeps
+	// what it has.
+	Candidates []fleet.RouteRef
+	// Rejected are those of them that the edge does not get any more for sure.
+	Rejected []fleet.RouteRef
+}
+
+// ResourceNack is an edge's last answer about a resource, if that was a NACK.
+type ResourceNack struct {
+	Resource ResourceID
+	Version  string
+	Message  string // Envoy's error
+}
+
+// judge decides which routes caused a NACK, and takes them from the edge.
+func (r *Rollout) judge(p *pool, e *edge, n ResourceNack, since uint64, resource *envoy.Resource) Judgement {
+	result := Judgement{Pool: p.name, Node: e.node, Nack: n}
+	routes := routesOf(resource)
+	candidates, definite := r.candidates(p, e, n, since, routes)
+	result.Candidates = candidates
+	for _, ref := range candidates {
+		version := p.since[ref].version
+		if v := e.verdicts[ref]; v.leftOut() { // what it got instead is at fault
+			v.instead, v.unproven, e.without[ref] = nil, false, true
+			e.verdicts[ref] = v
+			continue
+		}
+		if r.objects[ref].ObjectVersion != version { // the route has changed since
+			continue
+		}
+		next := verdict{version: version, state: Suspected, resource: n.Resource, words: r.words(e, n, ref, routes)}
+		next.instead, next.unproven = r.fallbackFor(p, e, ref)
+		if definite {
+			next.state = Rejected
+			result.Rejected = append(result.Rejected, ref)
+		}
+		e.verdicts[ref] = next
+	}
+	delete(e.readmitNext, n.Resource)
+	if len(e.suspectedFor(n.Resource)) > 0 {
+		e.readmitNext[n.Resource] = max(1, len(candidates)/2)
+	}
+	return result
+}
+
+// fallbackFor is the version of a route that an edge gets instead of the present
+// one: the one that it has, or else the last one that an edge of its pool took.
+func (r *Rollout) fallbackFor(p *pool, e *edge, ref fleet.RouteRef) (instead *Object, unproven bool) {
+	if o, has := e.fallback[ref]; has {
+		return &o, false
+	}
+	if e.without[ref] {
+		return nil, false
+	}
+	all := r.earlier[ref]
+	for i := len(all) - 1; i >= 0; i-- {
+		if all[i].takenIn[p.name] {
+			return &all[i].Object, e.answered == 0
+		}
+	}
+	return nil, false
+}
+
+// candidates are the routes of a NACKed resource that may have caused the NACK,
+// sorted. definite: each of them is at fault, and not just one of them.
+//
+// They are the routes that changed since the edge last took the resource. An edge
+// that took nothing yet on this stream may have come with an older version of any
+// route, or with none, so that says nothing there: it is probably one that is
+// refused elsewhere, or one that nobody in its pool has taken.
+//
+// If Envoy's message quotes values of some candidates, only these are.
+func (r *Rollout) candidates(p *pool, e *edge, n ResourceNack, since uint64, routes []fleet.RouteRef) (found []fleet.RouteRef, definite bool) {
+	var served, unproven []fleet.RouteRef
+	for _, ref := range routes {
+		if v := e.verdicts[ref]; !v.leftOut() {
+			served = append(served, ref)
+		} else if v.unproven {
+			unproven = append(unproven, ref)
+		}
+	}
+	found = served
+	if since > 0 {
+		found = filter(served, func(ref fleet.RouteRef) bool {
+			return max(p.since[ref].generation, e.verdicts[ref].since) > since
+		})
+	}
+	if len(unproven) > 0 && (since == 0 || len(found) == 0) {
+		return sortedRoutes(unproven), true
+	}
+	if quoted := quotedIn(r.modelOf(e), found, n.Message); len(quoted) > 0 {
+		return sortedRoutes(quoted), true
+	}
+	if since > 0 {
+		return sortedRoutes(found), len(found) == 1
+	}
+	for _, probable := range []func(fleet.RouteRef) bool{r.refusedSomewhere, func(ref fleet.RouteRef) bool { return p.since[ref].generation > p.taken }} {
+		if some := filter(found, probable); len(some) > 0 && len(some) < len(found) {
+			return sortedRoutes(some), false
+		}
+	}
+	return sortedRoutes(found), len(found) == 1
+}
+
+// refusedSomewhere reports whether any edge or pool refuses the present version
+// of a route.
+func (r *Rollout) refusedSomewhere(ref fleet.RouteRef) bool {
+	for _, p := range r.pools {
+		if f, refused := p.refused[ref]; refused && f.Version == r.objects[ref].ObjectVersion {
+			return true
+		}
+		for _, e := range p.edges {
+			if e.refuses(ref) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func filter(refs []fleet.RouteRef, keep func(fleet.RouteRef) bool) []fleet.RouteRef {
+	return slices.DeleteFunc(slices.Clone(refs), func(ref fleet.RouteRef) bool { return !keep(ref) })
+}
+
+func sortedRoutes(refs []fleet.RouteRef) []fleet.RouteRef {
+	slices.SortFunc(refs, fleet.RouteRef.Compare)
+	return refs
+}
+
+// byStream are the edges of a pool, the oldest stream first.
+func (p *pool) byStream() []*edge {
+	edges := make([]*edge, 0, len(p.edges))
+	for _, e := range p.edges {
+		edges = append(edges, e)
+	}
+	slices.SortFunc(edges, func(a, b *edge) int { return cmp.Compare(a.stream, b.stream) })
+	return edges
+}

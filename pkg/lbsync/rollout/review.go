@@ -1,0 +1,282 @@
+package rollout
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+
+	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/gateway/model"
+)
+
+// EdgeProgress says how far one connected edge is with its pool's snapshots.
+type EdgeProgress struct {
+	// Stream is unique; Node is the label that the edge gives itself.
+	Stream uint64
+	Node   string
+	// Answered is the Generation of the newest snapshot of which the edge has
+	// ACKed or NACKed everything; 0: none yet.
+	Answered uint64
+	// Nacked are the resources whose last answer was a NACK, of any version.
+	Nacked []ResourceNack
+}
+
+// View is a set of routes that some edges refuse. They get what a Model gives in
+// which Instead replaces the present versions.
+type View struct {
+	// Instead has the Source of an earlier version of each refused route; nil: the
+	// route is left out.
+	Instead map[fleet.RouteRef]any
+
+	key string
+}
+
+// maxViews bounds the Views of one pool, so that the hub's work does not grow with
+// the number of edges that refuse something. Edges beyond keep what they have.
+const maxViews = 4
+
+// Reviewed is the result of a Review.
+type Reviewed struct {
+	// Views are needed by the next Publish, in this order.
+	Views []View
+	// Changed: the Views are not those of the last Review.
+	Changed    bool
+	Judgements []Judgement
+	// Refused are the Refusals that are new.
+	Refused []Refusal
+}
+
+// Refusal says that a pool refuses a version of a route: all its connected edges
+// do, and none ever took it.
+type Refusal struct {
+	Pool    string
+	Ref     fleet.RouteRef
+	Version ObjectVersion
+	// Words are Envoy's, if they tell the route's owner nothing about others.
+	Words string
+	// Instead is the version that the pool has; nil: none.
+	Instead *Object
+}
+
+// Review takes in how far the connected edges of each pool are.
+func (r *Rollout) Review(edges map[string][]EdgeProgress) Reviewed {
+	var out Reviewed
+	for _, name := range slices.Sorted(maps.Keys(r.pools)) {
+		p := r.pools[name]
+		p.connect(edges[name])
+		for _, g := range edges[name] {
+			out.Judgements = append(out.Judgements, r.review(p, p.edges[g.Stream], g)...)
+		}
+		p.advance()
+		out.Refused = append(out.Refused, r.reviewPool(p)...)
+	}
+	out.Changed = r.assignViews()
+	out.Views = r.views
+	return out
+}
+
+// connect takes in which edges are connected.
+func (p *pool) connect(edges []EdgeProgress) {
+	connected := map[uint64]bool{}
+	for _, g := range edges {
+		connected[g.Stream] = true
+		if p.edges[g.Stream] == nil {
+			p.edges[g.Stream] = newEdge(g)
+		}
+	}
+	maps.DeleteFunc(p.edges, func(stream uint64, _ *edge) bool { return !connected[stream] })
+}
+
+// advance takes in what all edges, and what any, have taken of the snapshots.
+func (p *pool) advance() {
+	settled := uint64(math.MaxUint64)
+	for _, e := range p.edges {
+		settled = min(settled, e.answered)
+		if len(e.blocked)+len(e.verdicts) == 0 {
+			p.taken = max(p.taken, e.answered)
+		}
+	}
+	if len(p.edges) > 0 { // an edge that is away may come back with what it had
+		p.settled = settled
+	}
+}
+
+// reviewPool decides which routes the pool refuses, and returns those that are
+// new. A refusal stays while no edge is connected.
+func (r *Rollout) reviewPool(p *pool) []Refusal {
+	for ref, f := range p.refused {
+		if r.objects[ref].ObjectVersion != f.Version || p.takenByAny(ref) {
+			delete(p.refused, ref)
+		}
+	}
+	candidates := map[fleet.RouteRef]bool{}
+	for _, e := range p.edges {
+		for ref := range e.verdicts {
+			candidates[ref] = e.refuses(ref)
+		}
+	}
+	var refused []Refusal
+	for _, ref := range slices.SortedFunc(maps.Keys(candidates), fleet.RouteRef.Compare) {
+		if _, known := p.refused[ref]; known || p.since[ref].generation <= p.taken || r.objects[ref].ObjectVersion != p.since[ref].version {
+			continue
+		}
+		if f, all := p.refusedByAll(ref); all {
+			p.refused[ref] = f
+			refused = append(refused, f)
+		}
+	}
+	return refused
+}
+
+func (p *pool) takenByAny(ref fleet.RouteRef) bool {
+	for _, e := range p.edges {
+		if e.accepts(ref, p.since[ref].generation) {
+			return true
+		}
+	}
+	return false
+}
+
+func (p *pool) refusedByAll(ref fleet.RouteRef) (f Refusal, all bool) {
+	for _, e := range p.byStream() {
+		if !e.refuses(ref) {
+			return Refusal{}, false
+		}
+		v := e.verdicts[ref]
+		f = Refusal{Pool: p.name, Ref: ref, Version: v.version, Words: cmp.Or(f.Words, v.words), Instead: cmp.Or(f.Instead, v.instead)}
+	}
+	return f, len(p.edges) > 0
+}
+
+// Refusals are what pools refuse, by pool and route.
+func (r *Rollout) Refusals() []Refusal {
+	var all []Refusal
+	for _, name := range slices.Sorted(maps.Keys(r.pools)) {
+		refused := r.pools[name].refused
+		for _, ref := range slices.SortedFunc(maps.Keys(refused), fleet.RouteRef.Compare) {
+			all = append(all, refused[ref])
+		}
+	}
+	return all
+}
+
+// EdgeRefusal is what one connected edge refuses.
+type EdgeRefusal struct {
+	Node      string
+	Routes    []fleet.RouteRef // it gets earlier versions of them, or none
+	Resources []ResourceID     // it keeps what it has of them
+}
+
+// EdgeRefusals are the connected edges of a pool that refuse something, the one
+// that connected first comes first.
+func (r *Rollout) EdgeRefusals(pool string) []EdgeRefusal {
+	p := r.pools[pool]
+	if p == nil {
+		return nil
+	}
+	var all []EdgeRefusal
+	for _, e := range p.byStream() {
+		refusal := EdgeRefusal{Node: e.node}
+		for ref, v := range e.verdicts {
+			if v.state == Rejected {
+				refusal.Routes = append(refusal.Routes, ref)
+			}
+		}
+		for id := range e.judged {
+			if wanted := p.resource(e, id); wanted != nil && wanted.Version == e.judged[id] {
+				refusal.Resources = append(refusal.Resources, id)
+			}
+		}
+		if len(refusal.Routes)+len(refusal.Resources) > 0 {
+			sortedRoutes(refusal.Routes)
+			slices.SortFunc(refusal.Resources, ResourceID.compare)
+			all = append(all, refusal)
+		}
+	}
+	return all
+}
+
+// viewKey identifies what the edge should get: its refused routes and what is
+// served instead of each.
+func (e *edge) viewKey() string {
+	var lines []string
+	for ref, v := range e.verdicts {
+		if !v.leftOut() {
+			continue
+		}
+		line := fmt.Sprintf("%s %s %d", ref, v.version.UID, v.version.Generation)
+		if v.instead != nil {
+			line += fmt.Sprintf(" %d", v.instead.Generation)
+		}
+		lines = append(lines, line)
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, "\n")
+}
+
+// assignViews decides which View each edge gets, and reports whether any edge gets
+// another one than before.
+func (r *Rollout) assignViews() (changed bool) {
+	views := map[string]View{}
+	for _, p := range r.pools {
+		mine := map[string]bool{}
+		for _, e := range p.byStream() {
+			key := e.viewKey()
+			if e.overflow = key != "" && !mine[key] && len(mine) == maxViews; e.overflow {
+				key = ""
+			}
+			changed = changed || e.view != key
+			if e.view = key; key == "" {
+				continue
+			}
+			mine[key] = true
+			if _, known := views[key]; !known {
+				views[key] = e.viewOf(key)
+			}
+		}
+	}
+	changed = changed || len(views) != len(r.views)
+	r.views = nil
+	for _, key := range slices.Sorted(maps.Keys(views)) {
+		r.views = append(r.views, views[key])
+	}
+	return changed
+}
+
+func (e *edge) viewOf(key string) View {
+	view := View{Instead: map[fleet.RouteRef]any{}, key: key}
+	for ref, v := range e.verdicts {
+		if !v.leftOut() {
+			continue
+		}
+		if view.Instead[ref] = nil; v.instead != nil {
+			view.Instead[ref] = v.instead.Source
+		}
+	}
+	return view
+}
+
+func (r *Rollout) modelOf(e *edge) *model.Model {
+	if m, ok := r.viewModels[e.view]; ok {
+		return &m
+	}
+	return &r.model
+}
+
+// HasWork reports whether another Review would change something although no edge
+// answers: what an edge gets next is what it has.
+func (r *Rollout) HasWork() bool {
+	for _, p := range r.pools {
+		for _, e := range p.edges {
+			for id := range e.readmitNext {
+				if _, blocked := e.blocked[id]; e.answered >= e.offered && (!blocked || len(e.suspectedFor(id)) == 0) {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
