@@ -59,10 +59,10 @@ type edge struct {
 	// refused a version that is gone by now.
 	fallback    map[fleet.RouteRef]Object
 	without     map[fleet.RouteRef]bool // of which it has no version: it refused all that it got
-	readmitNext map[ResourceID]int // how many Suspected routes to send again next
-	view        string             // the View that it gets; empty: its pool's snapshot
-	overflow    bool               // there are too many Views for it to have one
-	offered     uint64             // the snapshot in which what it gets of its View last changed
+	readmitNext map[ResourceID]int      // how many Suspected routes to send again next
+	view        string                  // the View that it gets; empty: its pool's snapshot
+	overflow    bool                    // there are too many Views for it to have one
+	offered     uint64                  // the snapshot in which what it gets of its View last changed
 }
 
 func newEdge(g EdgeProgress) *edge {

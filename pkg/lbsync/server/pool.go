@@ -162,6 +162,7 @@ func (p *pool) open(edge Edge, warmTimeout time.Duration) *stream {
 		p.state.Close(older.state)
 	}
 	s := &stream{edge: edge, pool: p, state: p.state.Open(edge.key(), warmTimeout), changed: batch.NewSignal()}
+	s.state.ID = edge.Stream
 	p.streams[edge.key()] = s
 	p.changed = true
 	return s

@@ -105,7 +105,7 @@ func (s *Stream) nextDue(k Kind) (encoded, *entry) {
 	for !sub.queue.empty() {
 		name := sub.queue.pop()
 		e := sub.entries[name]
-		if want, desired := s.pool.desired(k, name); desired && e != nil && sub.due(e, want.version()) {
+		if want, desired := s.desired(k, name); desired && e != nil && sub.due(e, want.version()) {
 			return want, e
 		}
 	}

@@ -114,6 +114,7 @@ func (p *Pool) SetResources(snapshot Snapshot) bool {
 	}
 	changed[assignments] = append(changed[assignments], p.resolveWithdrawn()...)
 	for s := range p.streams {
+		s.setOverrides(snapshot.Overrides[s.ID])
 		for k := range kinds {
 			if first && k != assignments {
 				s.reconcileAll(k)

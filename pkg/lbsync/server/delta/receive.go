@@ -157,9 +157,15 @@ func (s *Stream) shortened(message string) string {
 // keeps only the beginning of further ones.
 const maxMessageLength, minMessageLength, maxLongMessages = 16 << 10, 512, 16
 
-// takeOverNacks takes over the NACKs that the same process sent on an earlier
-// stream. A process that has nothing is a new one and starts without them.
+// takeOverNacks takes over the NACKs of secrets that the same process sent on an
+// earlier stream: Envoy would ACK a bad secret when it is sent again. A process
+// that has nothing is a new one and starts without them. Everything else is sent
+// and answered again: a node is only the label that an edge gives itself, so the
+// NACKs of one edge must not count for another.
 func (s *Stream) takeOverNacks(k Kind) {
+	if k != secrets {
+		return
+	}
 	sub := &s.kinds[k]
 	for _, e := range sub.entries {
 		if e.applied != "" {
@@ -204,7 +210,7 @@ func (s *Stream) currentNacks() map[resourceKey]Nack {
 func (s *Stream) nacksInForce(k Kind) []Nack {
 	var nacks []Nack
 	for name, e := range s.kinds[k].entries {
-		if v := e.nack.Version; v != "" && s.pool.kinds[k].resources[name].version() == v {
+		if want, _ := s.desired(k, name); want.version() != "" && e.nack.Version == want.version() {
 			nacks = append(nacks, e.nack)
 		}
 	}

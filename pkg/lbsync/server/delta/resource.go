@@ -71,7 +71,13 @@ type Snapshot struct {
 	// Generation is the caller's number of the Snapshot, given back by Progress.
 	Generation                           uint64
 	Clusters, Secrets, Listeners, Routes []Resource
+	// Overrides are what single edges get instead of, or besides, the resources
+	// above: by Stream.ID. Such an edge has refused something.
+	Overrides map[uint64]Override
 }
+
+// Override is what one edge gets instead of resources of the same names.
+type Override struct{ Listeners, Routes []Resource }
 
 // NameVersion is one resource as an edge has it.
 type NameVersion struct{ Name, Version string }
@@ -88,7 +94,8 @@ type Progress struct {
 	// Answered is the last snapshot of which it ACKed or NACKed everything. One
 	// NACKed resource does not hide what the edge did with the others.
 	Answered uint64
-	// Nacks are about resources of the current snapshot.
+	// Nacks are of the resources whose last answer was a NACK, whatever the version
+	// that was NACKed.
 	Nacks []Nack
 }
 

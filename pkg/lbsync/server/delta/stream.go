@@ -12,6 +12,9 @@ import (
 // Stream is the state of one edge's ADS stream. Its size is that of what the edge
 // has subscribed to.
 type Stream struct {
+	// ID is the caller's number of the Stream; Snapshot.Overrides uses it.
+	ID uint64
+
 	pool  *Pool
 	node  string
 	kinds [kinds]subscription
@@ -19,6 +22,8 @@ type Stream struct {
 	// generation is the last snapshot that the edge applied completely, answered
 	// the last one of which it ACKed or NACKed everything.
 	generation, answered uint64
+	// overrides are what the edge gets instead of what its pool gets.
+	overrides map[resourceKey]encoded
 	// nacked are entries that may have a NACK; no other entry has one.
 	nacked map[resourceKey]struct{}
 	// reconnected says that the edge's process had resources before this stream.
@@ -134,7 +139,7 @@ func (s *Stream) Known(k Kind, versions map[string]string) map[string]string {
 func (s *Stream) Progress() Progress {
 	progress := Progress{Generation: s.generation, Answered: s.answered}
 	for key, nack := range s.currentNacks() {
-		if s.pool.kinds[key.kind].resources[key.name].version() == nack.Version {
+		if _, desired := s.desired(key.kind, key.name); desired {
 			progress.Nacks = append(progress.Nacks, nack)
 		}
 	}
@@ -149,7 +154,7 @@ func (s *Stream) reconcile(k Kind, name string) {
 	if !sub.started || !s.pool.kinds[k].ready {
 		return
 	}
-	want, desired := s.pool.desired(k, name)
+	want, desired := s.desired(k, name)
 	e := sub.entries[name]
 	if e == nil && desired && sub.wildcard {
 		e = &entry{}
@@ -174,6 +179,35 @@ func (s *Stream) reconcile(k Kind, name string) {
 		sub.unknownNames[name] = struct{}{}
 	case !desired && !remove && !e.subscribed:
 		delete(sub.entries, name)
+	}
+}
+
+// desired is the resource that the edge should have under a name.
+func (s *Stream) desired(k Kind, name string) (encoded, bool) {
+	if own, ok := s.overrides[resourceKey{k, name}]; ok {
+		return own, true
+	}
+	return s.pool.desired(k, name)
+}
+
+// setOverrides replaces what the edge gets instead of what its pool gets.
+func (s *Stream) setOverrides(o Override) {
+	last, next := s.overrides, map[resourceKey]encoded{}
+	for k, list := range map[Kind][]Resource{listeners: o.Listeners, routes: o.Routes} {
+		for _, r := range list {
+			next[resourceKey{k, r.Name}] = encode(r)
+		}
+	}
+	s.overrides = next
+	for key := range last {
+		if _, still := next[key]; !still {
+			s.reconcile(key.kind, key.name)
+		}
+	}
+	for key, own := range next {
+		if !last[key].equal(own) {
+			s.reconcile(key.kind, key.name)
+		}
 	}
 }
 
@@ -331,7 +365,7 @@ func (s *Stream) answeredAll(k Kind) bool {
 	}
 	for name := range sub.notApplied {
 		e := sub.entries[name]
-		if e == nil || e.nack.Version != s.pool.kinds[k].resources[name].version() {
+		if want, _ := s.desired(k, name); e == nil || e.nack.Version != want.version() {
 			return false
 		}
 	}

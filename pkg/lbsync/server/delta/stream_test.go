@@ -104,7 +104,7 @@ func TestClusterIsRemovedAfterItsUsers(t *testing.T) {
 	e.expect(noon, "cluster -a")
 }
 
-// A NACK is in the progress and in the description until the content changes.
+// A NACK is in the progress and in the description until the resource is ACKed or gone.
 func TestNackIsDescribed(t *testing.T) {
 	p := NewPool()
 	p.UpdateLoadAssignments(nil, nil)
@@ -116,10 +116,68 @@ func TestNackIsDescribed(t *testing.T) {
 		t.Errorf("received %+v\n%s", received, e.Describe())
 	}
 	p.SetResources(Snapshot{Generation: 2, Clusters: resources("a@2")})
-	if strings.Contains(e.Describe(), "NACK") {
-		t.Errorf("the NACK is of the version before:\n%s", e.Describe())
+	if got := e.Progress().Nacks; len(got) != 1 || got[0].Version != "1" {
+		t.Errorf("before the next answer: %v", got)
+	}
+	r, _ = e.expect(noon, "cluster a@2")
+	if e.ack(r); strings.Contains(e.Describe(), "NACK") {
+		t.Errorf("the edge took the next version:\n%s", e.Describe())
 	}
 	if got := p.Describe(); got != "snapshot 2: 1 cluster 0 assignment 0 secret 0 listener 0 route\n" {
 		t.Errorf("got %q", got)
 	}
+}
+
+// An edge that refused a resource gets another version of it, or one more
+// resource. Its NACK stands until it takes what it gets instead, and nobody else
+// gets that.
+func TestOverrides(t *testing.T) {
+	p := NewPool()
+	p.UpdateLoadAssignments(nil, nil)
+	snapshot := Snapshot{Generation: 1, Listeners: resources("l@1"), Routes: resources("r@1")}
+	p.SetResources(snapshot)
+	strict, other := newEdge(t, p, time.Minute), newEdge(t, p, time.Minute)
+	strict.ID, other.ID = 1, 2
+	for _, e := range []edge{strict, other} {
+		e.Receive(routes, &discovery.DeltaDiscoveryRequest{ResourceNamesSubscribe: []string{"r"}})
+		for range 4 {
+			if r, _ := e.Next(noon); r != nil {
+				e.ack(r)
+			}
+		}
+		if got := e.Progress(); got.Answered != 1 {
+			t.Fatalf("progress %+v\n%s", got, e.Describe())
+		}
+	}
+	snapshot.Generation, snapshot.Routes = 2, resources("r@2")
+	p.SetResources(snapshot)
+	r, _ := strict.expect(noon, "route r@2")
+	strict.Receive(routes, &discovery.DeltaDiscoveryRequest{ResponseNonce: r.Nonce, ErrorDetail: &rpcstatus.Status{Message: "no"}})
+	r, _ = other.expect(noon, "route r@2")
+	other.ack(r)
+
+	snapshot.Generation, snapshot.Overrides = 3, map[uint64]Override{1: {Routes: resources("r@1")}} // what it has
+	p.SetResources(snapshot)
+	strict.expect(noon, "nothing")
+	if got := strict.Progress(); got.Answered != 3 || got.Generation != 3 || len(got.Nacks) != 1 || got.Nacks[0].Version != "2" {
+		t.Errorf("with what it has: %+v", got)
+	}
+	snapshot.Generation, snapshot.Overrides = 4, map[uint64]Override{1: {Routes: resources("r@3"), Listeners: resources("m@1")}}
+	p.SetResources(snapshot)
+	other.expect(noon, "nothing")
+	if got := strict.Progress(); got.Answered != 3 {
+		t.Errorf("before it answers: %+v", got)
+	}
+	r, _ = strict.expect(noon, "listener m@1")
+	strict.ack(r)
+	r, _ = strict.expect(noon, "route r@3")
+	strict.ack(r)
+	if got := strict.Progress(); got.Answered != 4 || len(got.Nacks) != 0 {
+		t.Errorf("with another version: %+v", got)
+	}
+	snapshot.Generation, snapshot.Overrides = 5, nil
+	p.SetResources(snapshot)
+	r, _ = strict.expect(noon, "listener -m")
+	strict.ack(r)
+	strict.expect(noon, "route r@2")
 }
