@@ -4,7 +4,7 @@ import (
 	"fmt"
 )
 
-// EdgePoolReadyType is the type of the only condition of an EdgePool.
+// EdgePoolReadyType says whether edges of a pool are connected.
 const EdgePoolReadyType = "Ready"
 
 // EdgePoolReady says that at least one edge of the pool is connected. Their number

@@ -10,10 +10,6 @@ import (
 	"crossway.dev/crossway/pkg/fleet"
 )
 
-// RefusedByEdge is the reason for an object whose configuration an edge rejected
-// (NACK), although the hub found it valid.
-const RefusedByEdge = "RefusedByEdge"
-
 // ClassAccepted says that Gateways of the class are served.
 func ClassAccepted() Condition {
 	return newCondition(gatewayv1.GatewayClassConditionStatusAccepted, true, gatewayv1.GatewayClassReasonAccepted,
@@ -81,12 +77,15 @@ func GatewayClassMissing(class string) Condition {
 }
 
 // GatewayProgrammed says that every connected edge serves this generation. Of the
-// Gateway's EdgePools, unserved have no connected edge, and full have no free
-// address.
-func GatewayProgrammed(edges int, unserved, full []string) Condition {
+// Gateway's EdgePools, unserved have no connected edge, full have no free
+// address, and the edges of refusing do not count.
+func GatewayProgrammed(edges int, unserved, full, refusing []string) Condition {
 	message := fmt.Sprintf("all %d connected edges serve this generation", edges)
 	if len(unserved) > 0 {
 		message += fmt.Sprintf("; no edge of EdgePools %s is connected: start Envoys there (chart edge)", quoted(unserved))
+	}
+	if len(refusing) > 0 {
+		message += fmt.Sprintf("; those of EdgePools %s refused a part of it and keep what they had: upgrade these Envoys", quoted(refusing))
 	}
 	if len(full) > 0 {
 		message += fmt.Sprintf("; EdgePools %s had no free address for it: add a block to spec.addresses", quoted(full))
@@ -115,13 +114,6 @@ func GatewayNoAddress(why string) Condition {
 func GatewayNotProgrammed() Condition {
 	return newCondition(gatewayv1.GatewayConditionProgrammed, false, gatewayv1.GatewayReasonInvalid,
 		"the Gateway is not accepted, see condition Accepted")
-}
-
-// GatewayRefusedByEdge has the error detail of Envoy's NACK. Edges keep the last
-// listener that they accepted.
-func GatewayRefusedByEdge(detail string) Condition {
-	return newCondition(gatewayv1.GatewayConditionProgrammed, false, RefusedByEdge,
-		"an edge refused this generation and keeps serving the last one: "+detail)
 }
 
 // ListenerAccepted says that a listener is valid.

@@ -8,12 +8,14 @@ import (
 	"crossway.dev/crossway/pkg/fleet"
 )
 
-// Condition is a status condition without time and generation, which the writer adds.
+// Condition is a status condition without time, which the writer adds.
 type Condition struct {
 	Type    string
 	Status  metav1.ConditionStatus
 	Reason  string
 	Message string
+	// Generation is the one that the condition is about; 0: the Report's.
+	Generation int64
 }
 
 // newCondition is a condition with status True if ok, else False.

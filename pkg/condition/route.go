@@ -44,12 +44,6 @@ func RouteUnsupportedValue(problem string) Condition {
 	return newCondition(gatewayv1.RouteConditionAccepted, false, gatewayv1.RouteReasonUnsupportedValue, problem)
 }
 
-// RouteRefusedByEdge has the error detail of Envoy's NACK.
-func RouteRefusedByEdge(detail string) Condition {
-	return newCondition(gatewayv1.RouteConditionAccepted, false, RefusedByEdge,
-		"an edge refused this generation of the route, which is left out until it changes: "+detail)
-}
-
 // OverBudget is the reason for a route that asks for more than a budget allows.
 const OverBudget = "OverBudget"
 

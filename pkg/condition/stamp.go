@@ -16,6 +16,9 @@ const maxMessage = 32768
 // Set sets a condition in a list of stored conditions. The transition time changes
 // only with the status.
 func Set(list *[]metav1.Condition, c Condition, generation int64, now metav1.Time) {
+	if c.Generation != 0 {
+		generation = c.Generation
+	}
 	meta.SetStatusCondition(list, metav1.Condition{
 		Type: c.Type, Status: c.Status, Reason: c.Reason, Message: Shortened(c.Message, maxMessage-len(ellipsis)),
 		ObservedGeneration: generation, LastTransitionTime: now,

@@ -31,6 +31,9 @@ type routeResult struct {
 	gateways     []fleet.ObjectName // of places, in order
 	report       objectReport
 	ours         bool // a parent is, or was, a Gateway of ours
+
+	earlier bool               // it is an earlier version of a route (InsteadOf)
+	taken   []model.Assignment // then: those of the present version
 }
 
 // attachPoint is a listener that a route attaches to.
@@ -73,6 +76,9 @@ func (b *build) attach(result *routeResult) {
 func (b *build) evaluate(object *Route) *routeResult {
 	r := &routeResult{ref: object.Ref}
 	r.report.Ref = condition.Ref{Kind: r.ref.Kind, Name: r.ref.Name, Generation: object.Generation}
+	if object.present != nil {
+		r.earlier, r.taken = true, b.resultOf(object.present).assignments
+	}
 	for i := range object.ParentRefs {
 		ref := &object.ParentRefs[i]
 		p := b.parentOf(object, ref)
@@ -111,7 +117,7 @@ func (b *build) parentOf(object *Route, ref *gatewayv1.ParentReference) *gateway
 func (b *build) evaluateParent(r *routeResult, p *gatewayState, ref *gatewayv1.ParentReference) []condition.Condition {
 	listeners, accepted := b.listenersFor(r, p, ref)
 	if accepted == nil {
-		accepted = r.refusal(b.index.nacks)
+		accepted = r.refusal()
 		serve := accepted == nil || accepted.Reason == string(gatewayv1.RouteReasonUnsupportedValue) && r.plan.problem == ""
 		for _, l := range listeners {
 			r.attachPoints = append(r.attachPoints, attachPoint{gateway: p.name, listener: l, served: serve, accepted: accepted == nil})
@@ -190,10 +196,7 @@ func (l *listener) count(r *route) {
 
 // refusal is the condition of a route that matches a listener but is not accepted;
 // nil if it is accepted.
-func (r *routeResult) refusal(nacks map[condition.Ref]string) *condition.Condition {
-	if message, found := nacks[r.report.Ref]; found {
-		return new(condition.RouteRefusedByEdge(message))
-	}
+func (r *routeResult) refusal() *condition.Condition {
 	if r.plan.problem != "" {
 		return new(condition.RouteUnsupportedValue(r.plan.problem))
 	}

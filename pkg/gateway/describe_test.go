@@ -51,6 +51,9 @@ func describeReports(reports []condition.Report, kind, name string) string {
 func describeConditions(out *strings.Builder, indent string, conditions []condition.Condition) {
 	for _, c := range conditions {
 		fmt.Fprintf(out, "%s%s=%s %s", indent, c.Type, c.Status, c.Reason)
+		if c.Generation != 0 {
+			fmt.Fprintf(out, " @%d", c.Generation)
+		}
 		if c.Type != c.Reason && c.Reason != "NoConflicts" {
 			fmt.Fprintf(out, ": %s", c.Message)
 		}

@@ -30,9 +30,10 @@
 //     protocol, with the header changes of the dead backend.
 //   - If two routes have the same match on the same host, only the older route's
 //     applies. The younger route reports it (condition Shadowed).
-//   - A Gateway that an edge rejected (NACK) stays in the Model, because an edge
-//     keeps the last listener that it accepted; its status reports the NACK. A
-//     rejected route is left out of the Model.
+//   - Build knows nothing of what edges refuse (NACK); Report says it. Edges that
+//     refuse a route get another Model, of a Build in which an earlier version of the
+//     route is in its place (InsteadOf) or the route is left out. They keep the last
+//     listener that they accepted.
 //
 // Example:
 //

@@ -14,7 +14,6 @@ import (
 	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
 
 	"crossway.dev/crossway/api/v1alpha1"
-	"crossway.dev/crossway/pkg/condition"
 )
 
 // Generators of whole snapshots. They use few names, so that objects refer to each
@@ -92,11 +91,6 @@ func genInput(tb testing.TB) *rapid.Generator[Input] {
 		}
 		if rapid.IntRange(0, 2).Draw(t, "budgets") == 2 {
 			tighten(t, &in)
-		}
-		for i := range in.Routes {
-			if rarely(t) {
-				in.Nacks = append(in.Nacks, Nack{Ref: condition.Ref{Kind: condition.HTTPRoute, Generation: 1, Name: in.Routes[i].Ref.Name}, Message: "no"})
-			}
 		}
 		return in
 	})

@@ -53,7 +53,7 @@ func sameOtherInputs(a, b *Input) bool {
 	return model.SameSlice(a.GatewayClasses, b.GatewayClasses) && model.SameSlice(a.Gateways, b.Gateways) && model.SameSlice(a.Parameters, b.Parameters) &&
 		model.SameSlice(a.Grants, b.Grants) && model.SameSlice(a.Namespaces, b.Namespaces) && model.SameSlice(a.Secrets, b.Secrets) &&
 		model.SameSlice(a.Imports, b.Imports) && model.SameSlice(a.ServiceImports, b.ServiceImports) && model.SameSlice(a.Services, b.Services) &&
-		model.SameSlice(a.Policies, b.Policies) && slices.Equal(a.Nacks, b.Nacks)
+		model.SameSlice(a.Policies, b.Policies)
 }
 
 // cached are the Memo's results by the object of their route.
@@ -71,13 +71,21 @@ func (b *build) evaluateRoutes() []*routeResult {
 	b.cached = b.last.cached()
 	all := make([]*routeResult, len(b.in.Routes))
 	for i, route := range b.in.Routes {
-		if result := b.cached[route.source]; b.same && result != nil {
-			all[i] = result
-		} else {
-			all[i] = b.evaluate(route)
-		}
+		all[i] = b.resultOf(route)
 	}
 	return all
+}
+
+// resultOf is the last Build's result of a route, if it is still valid, or a new
+// one.
+func (b *build) resultOf(route *Route) *routeResult {
+	if b.cached == nil {
+		b.cached = b.last.cached()
+	}
+	if result := b.cached[route.source]; b.same && result != nil && route.present == nil {
+		return result
+	}
+	return b.evaluate(route)
 }
 
 func (b *build) planOf(route *Route) *routePlan {

@@ -24,7 +24,6 @@ type index struct {
 	imports          map[fleet.ServiceName]*v1alpha1.FleetService
 	serviceImports   map[fleet.ServiceName]bool
 	services         map[fleet.ServiceName]*corev1.Service
-	nacks            map[condition.Ref]string
 }
 
 // grant is one pair of a ReferenceGrant's from and to. An empty name is any name.
@@ -43,7 +42,6 @@ func indexOf(in Input) *index {
 		imports:          make(map[fleet.ServiceName]*v1alpha1.FleetService, len(in.Imports)),
 		serviceImports:   make(map[fleet.ServiceName]bool, len(in.ServiceImports)),
 		services:         make(map[fleet.ServiceName]*corev1.Service, len(in.Services)),
-		nacks:            make(map[condition.Ref]string, len(in.Nacks)),
 	}
 	x.addClasses(in)
 	for i := range in.Namespaces {
@@ -63,7 +61,6 @@ func indexOf(in Input) *index {
 		x.services[fleet.ServiceName{Namespace: in.Services[i].Namespace, Name: in.Services[i].Name}] = &in.Services[i]
 	}
 	x.addGrants(in)
-	x.addNacks(in.Nacks)
 	return x
 }
 
@@ -92,16 +89,6 @@ func (x *index) addGrants(in Input) {
 					to: fleet.ObjectName{Namespace: in.Grants[i].Namespace, Name: string(ptr.Deref(to.Name, ""))},
 				}] = true
 			}
-		}
-	}
-}
-
-// addNacks keeps one message for each object, the smallest, so that equal inputs
-// give equal results.
-func (x *index) addNacks(nacks []Nack) {
-	for _, nack := range nacks {
-		if old, found := x.nacks[nack.Ref]; !found || nack.Message < old {
-			x.nacks[nack.Ref] = nack.Message
 		}
 	}
 }

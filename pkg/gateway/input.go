@@ -7,7 +7,6 @@ import (
 	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
 
 	"crossway.dev/crossway/api/v1alpha1"
-	"crossway.dev/crossway/pkg/condition"
 	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/gateway/model"
 )
@@ -33,8 +32,6 @@ type Input struct {
 	Policies       []v1alpha1.BackendPolicy
 	Pools          []v1alpha1.EdgePool // with status.allocations
 
-	// Nacks are the rejections by edges. Each counts while its object has that generation.
-	Nacks []Nack
 	// SecretNamespaces are those whose Secrets the hub may read; empty: all.
 	SecretNamespaces []string
 	// CRDVersion is the annotation gateway.networking.k8s.io/bundle-version of
@@ -47,12 +44,6 @@ type Input struct {
 	Memo *Memo
 }
 
-// Nack is an edge's rejection of the configuration that was made of one object.
-type Nack struct {
-	Ref     condition.Ref // a Gateway or a route, at the rejected generation
-	Message string        // Envoy's error detail
-}
-
 // Progress is the progress of edges by Gateway. No entry: no edge is connected.
 type Progress map[fleet.ObjectName]Programming
 
@@ -63,6 +54,10 @@ type Programming struct {
 	Acked      int   // connected edges that have acknowledged all of the Gateway at Generation
 	// Unserved are the EdgePools in which the Gateway has an address and no edge is connected, sorted.
 	Unserved []string
+	// Refused are the EdgePools whose edges all refuse a part of the Gateway, sorted;
+	// they do not count above. Words are Envoy's for one of them.
+	Refused []string
+	Words   string
 	// Early: the hub has just started, and edges may not have reconnected yet.
 	// Unserved is then left out of reports.
 	Early bool

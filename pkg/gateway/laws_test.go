@@ -55,7 +55,6 @@ func TestOrderNeverMatters(t *testing.T) {
 		shuffle(t, other.Parameters)
 		shuffle(t, other.ServiceImports)
 		shuffle(t, other.Pools)
-		shuffle(t, other.Nacks)
 		second := result(other)
 		must(t, reflect.DeepEqual(first, second), "order matters:\n%s%s\nor\n%s%s", describeModel(first.Model), describeReports(first.Reports, "", ""),
 			describeModel(second.Model), describeReports(second.Reports, "", ""))
@@ -136,7 +135,7 @@ func TestMemoOfRoutes(tb *testing.T) {
 			func() { in.GatewayClasses = nil }, func() { in.Gateways = other.Gateways }, func() { in.Parameters = other.Parameters },
 			func() { in.Grants = other.Grants }, func() { in.Namespaces = nil }, func() { in.Secrets = other.Secrets },
 			func() { in.Imports = other.Imports }, func() { in.ServiceImports = other.ServiceImports }, func() { in.Services = other.Services },
-			func() { in.Policies = other.Policies }, func() { in.Pools = other.Pools }, func() { in.Nacks = other.Nacks },
+			func() { in.Policies = other.Policies }, func() { in.Pools = other.Pools },
 			func() { in.CRDVersion = other.CRDVersion },
 		} {
 			if rapid.IntRange(0, 7).Draw(t, "replaced") == 7 { // most often one, or none
@@ -388,7 +387,7 @@ func copyInput(in Input) Input {
 	in.Secrets = copyAll(in.Secrets, (*corev1.Secret).DeepCopyInto)
 	in.Grants, in.Imports = slices.Clone(in.Grants), slices.Clone(in.Imports)
 	in.Services, in.Policies, in.Pools = slices.Clone(in.Services), slices.Clone(in.Policies), slices.Clone(in.Pools)
-	in.Nacks, in.Parameters, in.ServiceImports = slices.Clone(in.Nacks), slices.Clone(in.Parameters), slices.Clone(in.ServiceImports)
+	in.Parameters, in.ServiceImports = slices.Clone(in.Parameters), slices.Clone(in.ServiceImports)
 	for i := range in.Imports {
 		in.Imports[i] = *in.Imports[i].DeepCopy()
 	}

@@ -17,7 +17,7 @@ func ConditionTypes() []string {
 	return []string{
 		string(gatewayv1.GatewayConditionAccepted), string(gatewayv1.GatewayConditionProgrammed), string(gatewayv1.ListenerConditionResolvedRefs),
 		string(gatewayv1.ListenerConditionConflicted), string(gatewayv1.ListenerConditionOverlappingTLSConfig),
-		string(gatewayv1.RouteConditionPartiallyInvalid), string(gatewayv1.GatewayClassConditionStatusSupportedVersion), condition.Shadowed,
+		string(gatewayv1.RouteConditionPartiallyInvalid), string(gatewayv1.GatewayClassConditionStatusSupportedVersion), condition.Shadowed, condition.RefusedInPools,
 	}
 }
 
@@ -30,8 +30,9 @@ type objectReport struct {
 
 // Report returns the conditions of every object whose status Crossway writes, by
 // kind, then name. The progress of edges does not change the Model, so only Report
-// needs it. Reports share memory with the Result: do not change them.
-func Report(result Result, progress Progress) []condition.Report {
+// needs it, as it does the refusals of routes by edges. Reports share memory with
+// the Result: do not change them.
+func Report(result Result, progress Progress, refusals ...Refusal) []condition.Report {
 	reports := make([]condition.Report, len(result.reports))
 	for i, r := range result.reports {
 		if reports[i] = r.Report; r.gateway != nil {
@@ -39,6 +40,7 @@ func Report(result Result, progress Progress) []condition.Report {
 			reports[i] = r.gateway.report(r.Ref, programming, followed)
 		}
 	}
+	result.reportRefusals(reports, refusals)
 	return reports
 }
 
@@ -47,7 +49,7 @@ func (b *build) reportGateway(p *gatewayState) {
 	ref := condition.Ref{Kind: condition.Gateway, Name: p.name, Generation: p.object.Generation}
 	p.accepted = p.evaluateAccepted()
 	p.pools = b.poolsOf(p)
-	p.unprogrammed = b.unprogrammed(p, ref)
+	p.unprogrammed = b.unprogrammed(p)
 	b.reports = append(b.reports, &objectReport{Report: condition.Report{Ref: ref}, gateway: p})
 }
 
@@ -120,12 +122,9 @@ func (l *listener) invalid() bool { return l.unaccepted != nil || l.conflict != 
 
 // unprogrammed is the condition of a Gateway that is not programmed whatever the
 // progress of edges, or nil.
-func (b *build) unprogrammed(p *gatewayState, ref condition.Ref) *condition.Condition {
+func (b *build) unprogrammed(p *gatewayState) *condition.Condition {
 	if p.accepted.Status != "True" {
 		return new(condition.GatewayNotProgrammed())
-	}
-	if message, found := b.index.nacks[ref]; found {
-		return new(condition.GatewayRefusedByEdge(message))
 	}
 	if len(p.addresses) == 0 {
 		return new(condition.GatewayNoAddress(b.whyNoAddress(p)))
@@ -138,6 +137,8 @@ func (p *gatewayState) programmed(progress Programming) condition.Condition {
 	switch {
 	case p.unprogrammed != nil:
 		return *p.unprogrammed
+	case progress.Connected == 0 && len(progress.Refused) > 0:
+		return condition.GatewayRefusedByEdge(progress.Refused, progress.Words)
 	case progress.Connected == 0:
 		return condition.GatewayNoEdge(p.pools)
 	case progress.Generation != p.object.Generation:
@@ -149,7 +150,7 @@ func (p *gatewayState) programmed(progress Programming) condition.Condition {
 		if progress.Early {
 			unserved = nil
 		}
-		return condition.GatewayProgrammed(progress.Connected, unserved, p.poolsWithoutAddress())
+		return condition.GatewayProgrammed(progress.Connected, unserved, p.poolsWithoutAddress(), progress.Refused)
 	}
 }
 

@@ -231,12 +231,22 @@ func (b *build) resolveMirrors(r *routeResult, plan *rulePlan) []model.Mirror {
 // assignment adds the route's assignment for a group and returns its key. Groups
 // with equal backends, weights, fallback and timeout share an assignment. Groups
 // with equal backends but other weights, fallback or timeout have keys with an
-// ordinal.
+// ordinal. Those of an earlier version of a route that the present one does not have
+// have keys with its generation.
 func (r *routeResult) assignment(g *clusterGroup) string {
 	slices.SortFunc(g.backends, backendOrder)
 	slices.SortFunc(g.fallback, backendOrder)
 	if len(g.backends) == 1 && len(g.fallback) == 0 { // a single weight has no effect
 		g.backends[0].Weight = 1
+	}
+	for _, taken := range r.taken {
+		same := model.Assignment{Key: taken.Key, Route: r.ref, Backends: g.backends, Fallback: g.fallback, Protocol: g.protocol, Timeout: g.timeout, Policy: g.policy}
+		if taken.Equal(same) {
+			if !slices.ContainsFunc(r.assignments, func(a model.Assignment) bool { return a.Key == taken.Key }) {
+				r.assignments = append(r.assignments, taken)
+			}
+			return taken.Key
+		}
 	}
 	ordinal := 0
 	for i := range r.assignments {
@@ -250,6 +260,9 @@ func (r *routeResult) assignment(g *clusterGroup) string {
 		ordinal++
 	}
 	key := assignmentKey(r.ref, g.backends)
+	if r.earlier {
+		key += "-g" + strconv.FormatInt(r.report.Ref.Generation, 10)
+	}
 	if ordinal > 0 {
 		key += "-" + strconv.Itoa(ordinal)
 	}

@@ -24,12 +24,14 @@ type Route struct {
 	ParentRefs []gatewayv1.ParentReference
 	Status     []gatewayv1.RouteParentStatus // of all controllers
 
-	source routeSource
+	source  routeSource
+	present *Route // InsteadOf; nil: the Route is the present version itself
 }
 
 // routeSource is the object that a Route was made of. Its identity (==) is that of
 // one version of the object: the Memo uses it as a key.
 type routeSource interface {
+	RouteObject
 	// plan reads the object's spec. It is a function of the object alone.
 	plan() *routePlan
 }
@@ -42,6 +44,9 @@ func newRoute(kind fleet.Kind, o metav1.Object, parentRefs []gatewayv1.ParentRef
 		ParentRefs: parentRefs, Status: status.Parents, source: source,
 	}
 }
+
+// Object is the object that the Route was made of.
+func (r *Route) Object() RouteObject { return r.source }
 
 // HasOurStatus says whether the route's status has an entry of our controller.
 func (r *Route) HasOurStatus() bool {

@@ -134,15 +134,14 @@ func TestRoutesOfDifferentKindsAreSeparate(t *testing.T) {
 		t.Errorf("reports\n%s", got)
 	}
 
-	// A NACK of one route is not a NACK of the other.
-	in.Nacks = []Nack{{Ref: condition.Ref{Kind: ping.Kind, Name: ping.Name, Generation: 1}, Message: "no"}}
-	left := Build(in).Model.Assignments
-	if len(left) != 1 || left[0].Route != http {
-		t.Errorf("left after a NACK: %+v", left)
+	// A refusal of one route is not a refusal of the other.
+	refusal := Refusal{Ref: condition.Ref{Kind: ping.Kind, Name: ping.Name, Generation: 1}, PoolRefusal: condition.PoolRefusal{Pool: "us"}}
+	if got := describeReports(Report(result, nil, refusal), "", "shop/store"); strings.Count(got, "RefusedInPools=True") != 1 || strings.Index(got, "RefusedInPools") < strings.Index(got, "PingRoute") {
+		t.Errorf("reports after a NACK\n%s", got)
 	}
 
 	// The Memo's result of one route is not used for the other.
-	in.Nacks, in.Memo = nil, result.Memo
+	in.Memo = result.Memo
 	in.Routes = slices.Clone(in.Routes)
 	in.Routes[0] = revised(in.Routes[0], func(r *gatewayv1.HTTPRoute) { r.Spec.Rules[0].BackendRefs[0].Name = "gone" })
 	changed := Build(in)

@@ -73,6 +73,7 @@ type fixture struct {
 	t        *testing.T
 	in       Input
 	progress Progress
+	refusals []Refusal
 }
 
 func newFixture(t *testing.T) *fixture {
@@ -108,10 +109,15 @@ func (f *fixture) run(t *testing.T, d *datadriven.TestData) string {
 	case "remove": // remove kind=HTTPRoute name=shop/store
 		f.remove(arg("kind"), arg("name"))
 		return ""
-	case "nack": // nack kind=HTTPRoute name=shop/store generation=1
-		var generation int64
-		d.ScanArgs(t, "generation", &generation)
-		f.in.Nacks = append(f.in.Nacks, Nack{Ref: condition.Ref{Kind: condition.Kind(arg("kind")), Name: objectName(arg("name")), Generation: generation}, Message: d.Input})
+	case "refused": // refused name=shop/store generation=2 in=eu instead=1; without arguments: nothing any more
+		if len(d.CmdArgs) == 0 {
+			f.refusals = nil
+			return ""
+		}
+		refusal := Refusal{Ref: condition.Ref{Kind: condition.HTTPRoute, Name: objectName(arg("name"))}, PoolRefusal: condition.PoolRefusal{Pool: arg("in"), Words: d.Input}}
+		d.ScanArgs(t, "generation", &refusal.Ref.Generation)
+		d.MaybeScanArgs(t, "instead", &refusal.Instead)
+		f.refusals = append(f.refusals, refusal)
 		return ""
 	case "programmed": // programmed gateway=infra/shared generation=1 connected=2 acked=2 unserved=eu
 		var p Programming
@@ -120,6 +126,9 @@ func (f *fixture) run(t *testing.T, d *datadriven.TestData) string {
 		d.ScanArgs(t, "acked", &p.Acked)
 		if unserved := arg("unserved"); unserved != "" {
 			p.Unserved = []string{unserved}
+		}
+		if refused := arg("refused"); refused != "" {
+			p.Refused, p.Words = []string{refused}, d.Input
 		}
 		f.progress[objectName(arg("gateway"))] = p
 		return ""
@@ -133,7 +142,7 @@ func (f *fixture) run(t *testing.T, d *datadriven.TestData) string {
 	case "build":
 		return describeModel(Build(f.in).Model)
 	case "status":
-		return describeReports(Report(Build(f.in), f.progress), arg("kind"), arg("name"))
+		return describeReports(Report(Build(f.in), f.progress, f.refusals...), arg("kind"), arg("name"))
 	default:
 		t.Fatalf("unknown command %q", d.Cmd)
 		return ""
