@@ -39,6 +39,8 @@ const (
 	LabelSourceCluster    = "multicluster.kubernetes.io/source-cluster"
 	// LabelMember is on the Namespace, Role and RoleBinding that the hub makes for a member.
 	LabelMember = "crossway.dev/member"
+	// LabelRefusedRoute is on the hub's records of routes that edges refuse.
+	LabelRefusedRoute = "crossway.dev/refused-route"
 
 	// AgentFieldManager and HubFieldManager are the field managers of server-side apply.
 	AgentFieldManager = "crossway-member-agent"

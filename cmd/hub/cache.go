@@ -4,9 +4,11 @@ import (
 	"maps"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
@@ -18,6 +20,7 @@ import (
 	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
 
 	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/pkg/gateway/reconciler"
 	registrationhub "crossway.dev/crossway/pkg/registration/hub"
 )
 
@@ -45,6 +48,7 @@ func cacheOptions(own string, secretNamespaces []string, newInformer newInformer
 	maps.Copy(kinds, map[client.Object]cache.ByObject{
 		&corev1.Secret{}:             certificates,
 		&discoveryv1.EndpointSlice{}: {Transform: stripSlice},
+		&appsv1.ControllerRevision{}: {Namespaces: map[string]cache.Config{own: {}}, Label: labels.SelectorFromSet(labels.Set(reconciler.RefusalSelector()))},
 	})
 	return cache.Options{DefaultTransform: cache.TransformStripManagedFields(), ByObject: kinds, NewInformer: newInformer}
 }

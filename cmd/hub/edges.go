@@ -31,16 +31,21 @@ type snapshots struct {
 
 func (p snapshots) Publish(s rollout.Snapshot) {
 	r := s.Resources
+	overrides := make(map[uint64]server.Override, len(s.Overrides))
+	for stream, o := range s.Overrides {
+		overrides[stream] = server.Override{Listeners: onWire(o.Listeners), Routes: onWire(o.Routes)}
+	}
 	p.xds.SetResources(s.Pool, server.Snapshot{Generation: s.Generation, Clusters: onWire(r.Clusters), Secrets: onWire(r.Secrets),
-		Listeners: onWire(r.Listeners), Routes: onWire(r.Routes)})
+		Listeners: onWire(r.Listeners), Routes: onWire(r.Routes), Overrides: overrides})
 }
 
 func (p snapshots) Progress(pool string) []rollout.EdgeProgress {
 	var out []rollout.EdgeProgress
 	for _, state := range p.xds.Edges(pool) {
-		progress := rollout.EdgeProgress{Answered: state.Answered}
+		progress := rollout.EdgeProgress{Stream: state.Edge.Stream, Node: state.Edge.Node, Answered: state.Answered}
 		for _, n := range state.Nacks {
-			progress.Nacked = append(progress.Nacked, rollout.ResourceID{TypeURL: n.TypeURL, Name: n.Name})
+			progress.Nacked = append(progress.Nacked, rollout.ResourceNack{
+				Resource: rollout.ResourceID{TypeURL: n.TypeURL, Name: n.Name}, Version: n.Version, Message: n.Message})
 		}
 		out = append(out, progress)
 	}
@@ -74,21 +79,9 @@ func observer(gateways *reconciler.Reconciler, loop *endpoints.Loop) server.Obse
 		InitialVersions: func(e server.Edge, typeURL string, versions map[string]string) {
 			if typeURL == resourcev3.EndpointType {
 				loop.InitialVersions(edgeOf(e), versions)
-				return
 			}
-			gateways.Acked(typeURL, versions)
 		},
-		Acked: func(_ server.Edge, typeURL string, resources []server.NameVersion) {
-			if typeURL == resourcev3.EndpointType {
-				return // there are thousands, and the reconciler does not use them
-			}
-			versions := make(map[string]string, len(resources))
-			for _, r := range resources {
-				versions[r.Name] = r.Version
-			}
-			gateways.Acked(typeURL, versions)
-		},
-		Nacked:   func(_ server.Edge, n server.Nack) { gateways.Nacked(n.TypeURL, n.Name, n.Version, n.Message) },
+		Nacked:   func(e server.Edge, n server.Nack) { gateways.Nacked(e.Identity.Pool, n.TypeURL) },
 		Progress: func(string) { gateways.Progressed() },
 		Load:     func(e server.Edge, r server.LoadReport) { loop.ObserveLoad(edgeOf(e), loadsOf(r)) },
 	}

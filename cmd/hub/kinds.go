@@ -1,6 +1,7 @@
 package main
 
 import (
+	appsv1 "k8s.io/api/apps/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -35,6 +36,7 @@ func servingKinds() []program.Kind {
 		{Object: &corev1.Secret{}},
 		{Object: &corev1.Service{}},
 		{Object: &discoveryv1.EndpointSlice{}},
+		{Object: &appsv1.ControllerRevision{}}, // records of what edges refuse
 	}
 	for _, route := range gateway.RouteKinds() {
 		kinds = append(kinds, program.Kind{Object: route.Object})

@@ -67,7 +67,7 @@ func wire(ctx context.Context, o Options, cluster *rest.Config) (manager.Manager
 	// Statuses: one writer, with a source for each producer of condition types.
 	statuses := writer.New(writer.Options{Client: mgr.GetClient(), Live: mgr.GetAPIReader()})
 	gatewayReports := statuses.Source("gateway", gateway.ConditionTypes()...)
-	poolReports := statuses.Source("edgepools", condition.EdgePoolReadyType)
+	poolReports := statuses.Source("edgepools", condition.EdgePoolReadyType, condition.EdgePoolConfigurationType)
 	overflowReports := statuses.Source("endpoints", condition.TypeOverflowing)
 
 	// Edges: the xDS server, whose observer is set below.
@@ -79,7 +79,8 @@ func wire(ctx context.Context, o Options, cluster *rest.Config) (manager.Manager
 		Hub: endpoints.Hub{Place: o.place(), CIDRs: cidrs}, Log: log.WithName("endpoints")})
 
 	// Objects -> Build -> everything else (rare).
-	gateways := reconciler.New(reconciler.Options{Cache: mgr.GetCache(), Publisher: o.faults.publisher(snapshots{xds, loop}),
+	records := reconciler.NewRecords(mgr.GetClient(), o.Namespace)
+	gateways := reconciler.New(reconciler.Options{Records: records, Cache: mgr.GetCache(), Publisher: o.faults.publisher(snapshots{xds, loop}),
 		Assigner: o.faults.assigner(loop), Reporter: gatewayReports, PoolReporter: poolReports,
 		Events: mgr.GetEventRecorder("crossway-hub"), Leads: leadership.Leads, SecretNamespaces: o.secretNamespaces()})
 	xds.Observe(o.faults.observer(observer(gateways, loop)))
@@ -99,7 +100,7 @@ func wire(ctx context.Context, o Options, cluster *rest.Config) (manager.Manager
 	crdVersion := &crdVersion{reader: mgr.GetAPIReader(), set: gateways.SetCRDVersion, log: log}
 	crdVersion.read(ctx)
 
-	runnables := []manager.Runnable{objects, leadership, leadership.EachTerm(statuses), loop, gateways, leadership.EachTerm(signer),
+	runnables := []manager.Runnable{objects, leadership, leadership.EachTerm(statuses), leadership.EachTerm(records), loop, gateways, leadership.EachTerm(signer),
 		edges, members, watchdog, crdVersion}
 	if o.DebugAddr != "" {
 		runnables = append(runnables, program.Debug{Address: o.DebugAddr, Log: log.WithName("debug"), Dumps: map[string]program.Dump{

@@ -1,12 +1,16 @@
 package reconciler
 
 import (
+	"context"
 	"fmt"
 	"strings"
 
+	"golang.org/x/time/rate"
 	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/condition"
 	"crossway.dev/crossway/pkg/lbsync/rollout"
 )
@@ -14,22 +18,67 @@ import (
 // maxNoteLength is the API server's limit for the note of an Event, in bytes.
 const maxNoteLength = 1024
 
-// emitEvents emits an Event on each object that an edge has just rejected. The
-// generation is in the reference, because client-go counts Events with equal
-// references and reasons as one, whatever their notes (events.getKey).
-func (r *Reconciler) emitEvents(rejected []rollout.Rejection) {
+// tell logs what edges refuse, with Envoy's words, and emits an Event on the
+// EdgePool of each, and on each route that a whole pool refuses. An edge can refuse
+// without end, so what is told of one pool is limited.
+func (r *Reconciler) tell(ctx context.Context, reviewed rollout.Reviewed) {
+	for _, j := range reviewed.Judgements {
+		limit := r.limits[j.Pool]
+		if limit == nil {
+			limit = rate.NewLimiter(1, 20) // an Event is a write
+			r.limits[j.Pool] = limit
+		}
+		if !limit.AllowN(r.options.Clock.Now(), 1) {
+			continue
+		}
+		log.FromContext(ctx).Info("an edge refuses a resource", "pool", j.Pool, "edge", j.Node, "type", j.Nack.Resource.Type(), "name", j.Nack.Resource.Name,
+			"version", j.Nack.Version, "message", j.Nack.Message, "candidates", len(j.Candidates), "rejected", fmt.Sprint(j.Rejected))
+		if len(j.Candidates) == 0 || len(j.Rejected) > 0 {
+			refusal := condition.EdgeRefusal{Node: j.Node, Routes: j.Rejected}
+			if len(j.Rejected) == 0 {
+				refusal.Resources = []string{j.Nack.Resource.String()}
+			}
+			object := &corev1.ObjectReference{APIVersion: v1alpha1.GroupVersion.String(), Kind: string(condition.EdgePool), Name: j.Pool,
+				FieldPath: fmt.Sprintf("status.edges{%s %s %s}", condition.Shortened(j.Node, 64), j.Nack.Resource.Type(), j.Nack.Version)}
+			r.emit(object, condition.EdgePoolConfigurationRefused([]condition.EdgeRefusal{refusal}).Message)
+		}
+	}
+	for _, f := range reviewed.Refused {
+		object := &corev1.ObjectReference{APIVersion: gatewayv1.GroupVersion.String(), Kind: string(f.Ref.Kind),
+			Namespace: f.Ref.Name.Namespace, Name: f.Ref.Name.Name, UID: f.Version.UID,
+			FieldPath: fmt.Sprintf("metadata.generation{%d %s}", f.Version.Generation, f.Pool)}
+		r.emit(object, condition.RouteRefusedInPools(f.Version.Generation, []condition.PoolRefusal{poolRefusal(f)}).Message)
+	}
+}
+
+// emit emits an Event, on the leader. What the Event is about is in the reference,
+// because client-go counts Events with equal references and reasons as one,
+// whatever their notes (events.getKey).
+func (r *Reconciler) emit(object *corev1.ObjectReference, note string) {
 	if r.options.Events == nil || r.options.Leads != nil && !r.options.Leads() {
 		return
 	}
-	for _, j := range rejected {
-		note := condition.RouteRefusedByEdge(j.Message).Message
-		if j.Ref.Kind == condition.Gateway {
-			note = condition.GatewayRefusedByEdge(j.Message).Message
-		}
-		object := &corev1.ObjectReference{APIVersion: gatewayv1.GroupVersion.String(), Kind: string(j.Ref.Kind),
-			Namespace: j.Ref.Name.Namespace, Name: j.Ref.Name.Name, UID: j.UID,
-			FieldPath: fmt.Sprintf("metadata.generation{%d}", j.Generation)}
-		note = strings.ToValidUTF8(note[:min(len(note), maxNoteLength)], "")
-		r.options.Events.Eventf(object, nil, corev1.EventTypeWarning, condition.RefusedByEdge, "Publish", "%s", note)
+	note = strings.ToValidUTF8(note[:min(len(note), maxNoteLength)], "")
+	r.options.Events.Eventf(object, nil, corev1.EventTypeWarning, condition.RefusedByEdge, "Publish", "%s", note)
+}
+
+func poolRefusal(f rollout.Refusal) condition.PoolRefusal {
+	refusal := condition.PoolRefusal{Pool: f.Pool, Words: f.Words}
+	if f.Instead != nil {
+		refusal.Instead = f.Instead.Generation
 	}
+	return refusal
+}
+
+// edgeRefusals are the edges of a pool that refuse something, as conditions say it.
+func (r *Reconciler) edgeRefusals(pool string) []condition.EdgeRefusal {
+	var refusals []condition.EdgeRefusal
+	for _, e := range r.rollout.EdgeRefusals(pool) {
+		refusal := condition.EdgeRefusal{Node: e.Node, Routes: e.Routes}
+		for _, id := range e.Resources {
+			refusal.Resources = append(refusal.Resources, id.String())
+		}
+		refusals = append(refusals, refusal)
+	}
+	return refusals
 }

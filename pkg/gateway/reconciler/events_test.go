@@ -5,18 +5,20 @@ import (
 	"testing"
 
 	"k8s.io/client-go/tools/events"
+	clocktesting "k8s.io/utils/clock/testing"
 
 	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/gateway/model"
 	"crossway.dev/crossway/pkg/lbsync"
+	"crossway.dev/crossway/pkg/lbsync/envoy"
 	"crossway.dev/crossway/pkg/lbsync/rollout"
 )
 
-// A NACK that rejects a route or a Gateway is one Event on that object, from
-// the leader only.
+// What an edge refuses is one Event on its EdgePool, and what a whole pool refuses
+// one on the route, from the leader only and not without end.
 func TestEvents(t *testing.T) {
-	leads, recorder := false, events.NewFakeRecorder(10)
-	r := New(Options{Events: recorder, Leads: func() bool { return leads }})
+	leads, recorder := false, events.NewFakeRecorder(100)
+	r := New(Options{Events: recorder, Leads: func() bool { return leads }, Clock: clocktesting.NewFakeClock(noon)})
 	gateway := fleet.ObjectRef{Kind: "Gateway", Name: fleet.ObjectName{Namespace: "infra", Name: "shared"}}
 	r.rollout.SetObjects(map[fleet.ObjectRef]rollout.Object{
 		gateway:       {ObjectVersion: rollout.ObjectVersion{UID: "g", Generation: 1}},
@@ -26,34 +28,38 @@ func TestEvents(t *testing.T) {
 		Chains: []model.Chain{{Name: "http", Hosts: []model.VirtualHost{{Hostname: "*", Rules: []model.Rule{{
 			Origin: model.Origin{Route: routeRef("a")}, Match: model.Match{Path: model.PathMatch{Kind: model.PathPrefix, Value: "/"}},
 			Respond: &model.Respond{StatusCode: 500}}}}}}}}}}
-	snapshot := r.rollout.Publish(m, []lbsync.PoolRef{{Pool: "us"}}).Snapshots[0]
-	nack := func(typeURL, version, message string) []string {
-		r.inbox.Drain()
-		r.Nacked(typeURL, "infra/shared/80", version, message)
-		r.takeAnswers(t.Context(), r.inbox.Drain())
+	resources := r.rollout.Publish(m, nil, []lbsync.PoolRef{{Pool: "us"}}).Snapshots[0].Resources
+	nack := func(stream uint64, nacked envoy.Resource, message string) []string {
+		g := rollout.EdgeProgress{Stream: stream, Node: "envoy", Answered: 1, Nacked: []rollout.ResourceNack{{
+			Resource: rollout.ResourceID{TypeURL: nacked.TypeURL, Name: nacked.Name}, Version: nacked.Version, Message: message}}}
+		r.tell(t.Context(), r.rollout.Review(map[string][]rollout.EdgeProgress{"us": {g}}))
 		var notes []string
 		for len(recorder.Events) > 0 {
 			notes = append(notes, <-recorder.Events)
 		}
 		return notes
 	}
-	listener, routes := snapshot.Resources.Listeners[0], snapshot.Resources.Routes[0]
-	if got := nack(listener.TypeURL, listener.Version, "no"); got != nil {
+	listener, routes := resources.Listeners[0], resources.Routes[0]
+	if got := nack(1, listener, "no"); got != nil {
 		t.Errorf("a replica that does not lead emits %q", got)
 	}
 	leads = true
-	got := nack(routes.TypeURL, routes.Version, "bad regex "+strings.Repeat("é", 1000))
-	if len(got) != 1 || !strings.HasPrefix(got[0], "Warning RefusedByEdge an edge refused this generation of the route") || len(got[0]) > 1100 {
+	if got := nack(2, listener, "address in use"); len(got) != 1 || !strings.HasPrefix(got[0], `Warning RefusedByEdge edge "envoy" refuses Listener infra/shared/80`) {
+		t.Errorf("an edge's events: %q", got)
+	}
+	if got := nack(2, listener, "address in use"); got != nil {
+		t.Errorf("the same NACK again emits %q", got)
+	}
+	got := nack(3, routes, "bad regex "+strings.Repeat("é", 1000))
+	if len(got) != 2 || !strings.HasPrefix(got[0], `Warning RefusedByEdge edge "envoy" refuses HTTPRoute shop/a;`) ||
+		!strings.HasPrefix(got[1], `Warning RefusedByEdge some edges refused generation 1 of the route; EdgePool "us" leaves it out`) || len(got[1]) > 1100 {
 		t.Errorf("a route's events: %q", got)
 	}
-	if got := nack(routes.TypeURL, routes.Version, "bad regex, says another edge"); got != nil {
-		t.Errorf("the second NACK of a version emits %q", got)
+	all := 0
+	for stream := range uint64(100) {
+		all += len(nack(10+stream, listener, "no"))
 	}
-	r.rollout.Ack(rollout.ResourceID{TypeURL: listener.TypeURL, Name: listener.Name}, listener.Version)
-	snapshot = r.rollout.Publish(model.Model{Listeners: []model.Listener{{Gateway: gateway.Name, Port: 80, Protocol: model.HTTPS, Addresses: []model.Address{{Pool: "us"}},
-		Chains: []model.Chain{{Name: "tls", Reject: true}}}}}, []lbsync.PoolRef{{Pool: "us"}}).Snapshots[0]
-	got = nack(listener.TypeURL, snapshot.Resources.Listeners[0].Version, "address in use")
-	if len(got) != 1 || !strings.HasPrefix(got[0], "Warning RefusedByEdge an edge refused this generation and keeps") {
-		t.Errorf("a Gateway's events: %q", got)
+	if all > 20 {
+		t.Errorf("%d events of an edge that refuses without end", all)
 	}
 }

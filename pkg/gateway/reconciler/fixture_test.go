@@ -50,6 +50,7 @@ type hub struct {
 	name      string // of the test's namespace, class and pool
 	edges     *edges
 	loop      *Reconciler
+	records   *Records
 	reports   *reports
 	pools     *reports
 	stop      func() // ends the caches and the writer
@@ -61,8 +62,12 @@ type edges struct {
 	mu          sync.Mutex
 	published   map[string]envoy.Resources
 	generation  map[string]uint64
-	connected   int
+	overrides   map[string]map[uint64]envoy.Resources
+	connected   int    // in each pool; their streams are 1, 2, ...
 	lag         uint64 // how many snapshots they are behind
+	firstStream uint64 // more after each restart of the hub
+	// refuses is Envoy's message if an edge refuses a resource; empty: it takes it.
+	refuses     func(stream uint64, r envoy.Resource) string
 	pushes      int
 	assignments []model.Assignment
 }
@@ -76,13 +81,57 @@ func (e *edges) Publish(s rollout.Snapshot) {
 		}
 	}
 	e.published[s.Pool], e.generation[s.Pool] = s.Resources, s.Generation
+	if e.overrides == nil {
+		e.overrides = map[string]map[uint64]envoy.Resources{}
+	}
+	e.overrides[s.Pool] = s.Overrides
 	e.pushes++
 }
 
 func (e *edges) Progress(pool string) []rollout.EdgeProgress {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return slices.Repeat([]rollout.EdgeProgress{{Answered: e.generation[pool] - e.lag}}, e.connected)
+	var all []rollout.EdgeProgress
+	for stream := range uint64(e.connected) {
+		all = append(all, e.answer(pool, stream+1))
+	}
+	return all
+}
+
+// answer is the progress of an edge that has just answered all that it should have.
+func (e *edges) answer(pool string, stream uint64) rollout.EdgeProgress {
+	g := rollout.EdgeProgress{Stream: e.firstStream + stream, Node: fmt.Sprint("edge-", stream), Answered: e.generation[pool] - e.lag}
+	for _, r := range e.given(pool, stream) {
+		id := rollout.ResourceID{TypeURL: r.TypeURL, Name: r.Name}
+		if e.refuses == nil || e.refuses(stream, r) == "" {
+			continue
+		}
+		g.Nacked = append(g.Nacked, rollout.ResourceNack{Resource: id, Version: r.Version, Message: e.refuses(stream, r)})
+	}
+	return g
+}
+
+// given are the listeners and RouteConfigurations that an edge should have.
+func (e *edges) given(pool string, stream uint64) []envoy.Resource {
+	own := e.overrides[pool][e.firstStream+stream]
+	given := slices.Concat(own.Listeners, own.Routes)
+	for _, r := range slices.Concat(e.published[pool].Listeners, e.published[pool].Routes) {
+		if !slices.ContainsFunc(given, func(o envoy.Resource) bool { return o.TypeURL == r.TypeURL && o.Name == r.Name }) {
+			given = append(given, r)
+		}
+	}
+	return given
+}
+
+// hasRoutes is the text of the RouteConfigurations that an edge should have.
+func (e *edges) hasRoutes(pool string, stream uint64) string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var text []byte
+	for _, r := range e.given(pool, stream) {
+		text = append(text, r.Body.GetValue()...)
+	}
+	return string(text)
 }
 
 func (e *edges) Withdraw(pool string) {
@@ -168,7 +217,9 @@ func (h *hub) start() {
 	statuses := writer.New(writer.Options{Client: h.api})
 	h.reports = &reports{Source: statuses.Source("gateway", gateway.ConditionTypes()...)}
 	h.pools = &reports{Source: statuses.Source("edgepools", condition.EdgePoolReadyType)}
-	h.loop = New(Options{Cache: objects, Publisher: h.edges, Assigner: h.edges, Reporter: h.reports, PoolReporter: h.pools})
+	h.records = NewRecords(h.api, h.name)
+	h.edges.firstStream += 10
+	h.loop = New(Options{Cache: objects, Publisher: h.edges, Assigner: h.edges, Reporter: h.reports, Records: h.records, PoolReporter: h.pools})
 	h.loop.started = time.Now()
 	var ends sync.WaitGroup
 	ends.Go(func() { _ = objects.Start(ctx) })

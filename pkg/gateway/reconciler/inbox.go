@@ -11,26 +11,14 @@ import (
 	"crossway.dev/crossway/pkg/lbsync/rollout"
 )
 
-// maxPendingAcks is how many ACKs are collected before they wake the loop:
-// mostly an ACK changes nothing.
-const maxPendingAcks = 4096
-
 // pending is what happened since the last pass.
 type pending struct {
 	stale    []bool                   // kinds to list again, by index in Reconciler.kinds
 	routes   sets.Set[fleet.RouteRef] // to read again, one by one
-	acks     []ack
-	nacks    []rollout.Nack
-	progress bool // edges came, went or answered
+	progress bool                     // edges came, went or answered
 	dumps    []func()
 	// crdVersion replaces gateway.Input.CRDVersion; empty: it stays.
 	crdVersion string
-}
-
-// ack is a version of a resource that an edge has.
-type ack struct {
-	resource rollout.ResourceID
-	version  string
 }
 
 func newPending(kinds int) pending {
@@ -56,22 +44,10 @@ func (r *Reconciler) requeue(failed pending) {
 	})
 }
 
-// Acked takes in the versions that an edge ACKed or had when it connected, by
-// name. It does not block.
-func (r *Reconciler) Acked(typeURL string, versions map[string]string) {
-	r.inbox.AddIf(func(p *pending) bool {
-		for name, version := range versions {
-			p.acks = append(p.acks, ack{rollout.ResourceID{TypeURL: typeURL, Name: name}, version})
-		}
-		return r.wakeOnAck.Load() || len(p.acks) > maxPendingAcks
-	})
-}
-
-// Nacked takes in what an edge NACKed, with Envoy's error. It does not block.
-func (r *Reconciler) Nacked(typeURL, name, version, message string) {
-	n := rollout.Nack{Resource: rollout.ResourceID{TypeURL: typeURL, Name: name}, Version: version, Message: message}
-	r.metrics.nacks.WithLabelValues(n.Resource.Type()).Inc()
-	r.inbox.Add(func(p *pending) { p.nacks = append(p.nacks, n) })
+// Nacked counts a NACK of an edge. What it means is in the edge's Progress.
+func (r *Reconciler) Nacked(pool, typeURL string) {
+	r.metrics.nacks.WithLabelValues(pool, rollout.ResourceID{TypeURL: typeURL}.Type()).Inc()
+	r.Progressed()
 }
 
 // Progressed takes in that edges connected, disconnected, or have answered a

@@ -5,7 +5,6 @@ import (
 	"iter"
 	"maps"
 	"slices"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -138,12 +137,8 @@ func specChanged(before, after client.Object) bool {
 func routeChanged(kind gateway.RouteKind) func(before, after client.Object) bool {
 	return func(before, after client.Object) bool {
 		old, next := kind.Route(before), kind.Route(after)
-		if specChanged(before, after) || old.HasOurStatus() != next.HasOurStatus() { // Build reports on a route with our status, whatever its parents
-			return true
-		}
-		oldMessage, wasRejected := storedRejection(old)
-		message, isRejected := storedRejection(next)
-		return oldMessage != message || wasRejected != isRejected
+		// Build reports on a route with our status, whatever its parents.
+		return specChanged(before, after) || old.HasOurStatus() != next.HasOurStatus()
 	}
 }
 
@@ -169,9 +164,7 @@ func poolChanged(before, after client.Object) bool {
 
 // objectOfRoute is a route as the rollout takes it.
 func objectOfRoute(route *gateway.Route) rollout.Object {
-	o := rollout.Object{ObjectVersion: rollout.ObjectVersion{UID: route.UID, Generation: route.Generation}, Accepted: isAccepted(route)}
-	o.Message, o.Rejected = storedRejection(route)
-	return o
+	return rollout.Object{ObjectVersion: rollout.ObjectVersion{UID: route.UID, Generation: route.Generation}, Accepted: isAccepted(route), Source: route}
 }
 
 // objectOfGateway is a Gateway as the rollout takes it.
@@ -181,17 +174,6 @@ func objectOfGateway(g *gatewayv1.Gateway) (fleet.ObjectRef, rollout.Object) {
 		ObjectVersion: rollout.ObjectVersion{UID: g.UID, Generation: g.Generation},
 		Accepted:      c != nil && c.Status == metav1.ConditionTrue && c.ObservedGeneration == g.Generation,
 	}
-}
-
-// storedRejection returns Envoy's error if a route's status says that an edge
-// rejected its present generation. A NACK is stored nowhere else.
-func storedRejection(route *gateway.Route) (message string, rejected bool) {
-	for c := range acceptedConditions(route) {
-		if c.Status == metav1.ConditionFalse && c.Reason == condition.RefusedByEdge {
-			return strings.TrimPrefix(c.Message, condition.RouteRefusedByEdge("").Message), true
-		}
-	}
-	return "", false
 }
 
 // isAccepted reports whether a route's status accepts its present generation.

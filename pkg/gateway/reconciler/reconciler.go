@@ -5,10 +5,10 @@ import (
 	"reflect"
 	"runtime"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
 	"k8s.io/client-go/tools/events"
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -84,6 +84,8 @@ type Options struct {
 	SecretNamespaces []string
 	// Clock gives times. Nil: the real one.
 	Clock clock.Clock
+	// Records keeps what edges refuse for a hub that restarts. Nil: nothing is kept.
+	Records *Records
 }
 
 // Reconciler is the loop. It is a Runnable that every replica runs.
@@ -93,14 +95,16 @@ type Reconciler struct {
 	inbox   *batch.Inbox[pending]
 	metrics metrics
 	built   chan struct{} // closed once the first Model is published
-	// wakeOnAck: the rollout waits for an ACK.
-	wakeOnAck atomic.Bool
 
 	// All below belongs to the loop's goroutine.
 	rollout  *rollout.Rollout
 	input    gateway.Input
-	result   gateway.Result   // of the last Build
-	reported gateway.Progress // in the last reports
+	result   gateway.Result    // of the last Build
+	reported gateway.Progress  // in the last reports
+	refused  []gateway.Refusal // in the last reports
+	recorded bool              // refusals are those of the last records
+	refusals []rollout.Refusal
+	limits   map[string]*rate.Limiter // of what is told of each pool
 	started  time.Time
 	first    bool // nothing is published yet
 }
@@ -112,7 +116,7 @@ func New(options Options) *Reconciler {
 	}
 	r := &Reconciler{
 		options: options, metrics: newMetrics(), built: make(chan struct{}), first: true,
-		rollout: rollout.New(), input: gateway.Input{CRDVersion: options.CRDVersion, SecretNamespaces: options.SecretNamespaces},
+		rollout: rollout.New(), limits: map[string]*rate.Limiter{}, input: gateway.Input{CRDVersion: options.CRDVersion, SecretNamespaces: options.SecretNamespaces},
 	}
 	r.watchKinds(watchedKinds())
 	return r
@@ -200,7 +204,6 @@ func (r *Reconciler) pass(ctx context.Context) (built bool, err error) {
 	for _, dump := range p.dumps {
 		dump()
 	}
-	r.takeAnswers(ctx, p) // first, because they are about what was published before
 	changed, err := r.gather(ctx, p)
 	if err != nil {
 		r.requeue(p)
@@ -209,17 +212,22 @@ func (r *Reconciler) pass(ctx context.Context) (built bool, err error) {
 	if p.crdVersion != "" && p.crdVersion != r.input.CRDVersion {
 		r.input.CRDVersion, changed = p.crdVersion, true
 	}
-	nacks := nacksOf(r.rollout.Review())
-	r.wakeOnAck.Store(r.rollout.AwaitsAck())
+	if r.first {
+		if err := r.restoreRefusals(ctx); err != nil {
+			r.requeue(p)
+			return false, err
+		}
+	}
 	edges := r.edges()
-	if built = r.first || changed || !reflect.DeepEqual(nacks, r.input.Nacks); built {
-		r.input.Nacks = nacks
+	reviewed := r.rollout.Review(edges)
+	r.tell(ctx, reviewed)
+	if built = r.first || changed || reviewed.Changed; built {
 		r.result = gateway.Build(r.input)
 		r.input.Memo = r.result.Memo
-		r.publish(ctx, r.result.Model)
+		r.publish(ctx, r.result.Model, r.viewModels(reviewed.Views))
 		runtime.Gosched() // let the streams that publish woke run first: there may be one processor
 	}
-	r.report(edges, built)
+	r.report(ctx, edges, built)
 	if built {
 		r.metrics.builds.Observe(r.options.Clock.Since(began).Seconds())
 	}
@@ -230,38 +238,38 @@ func (r *Reconciler) pass(ctx context.Context) (built bool, err error) {
 	return built, nil
 }
 
-// takeAnswers takes in what edges answered.
-func (r *Reconciler) takeAnswers(ctx context.Context, p pending) {
-	for _, a := range p.acks {
-		r.rollout.Ack(a.resource, a.version)
+// viewModels are the Models of the edges that refuse something: Builds in which
+// earlier versions of the routes that they refuse are in the place of the present
+// ones. They share with the last Build what is the same.
+func (r *Reconciler) viewModels(views []rollout.View) []model.Model {
+	models := make([]model.Model, len(views))
+	for i, view := range views {
+		in := r.input
+		in.Routes = slices.Clone(in.Routes)
+		for ref, instead := range view.Instead {
+			at, found := findRoute(in.Routes, ref)
+			switch {
+			case !found:
+			case instead == nil:
+				in.Routes = slices.Delete(in.Routes, at, at+1)
+			default:
+				in.Routes[at] = gateway.InsteadOf(in.Routes[at], instead.(*gateway.Route))
+			}
+		}
+		models[i] = gateway.Build(in).Model
 	}
-	for _, n := range p.nacks {
-		attribution := r.rollout.Nack(n)
-		log.FromContext(ctx).Info("an edge NACKed a resource", "type", n.Resource.Type(), "name", n.Resource.Name, "version", n.Version,
-			"message", n.Message, "candidates", len(attribution.Candidates))
-		r.emitEvents(attribution.Rejected)
-	}
-	r.emitEvents(r.rollout.AttributeAgain())
+	return models
 }
 
-// nacksOf are the rejections as Build takes them.
-func nacksOf(rejections []rollout.Rejection) []gateway.Nack {
-	var out []gateway.Nack
-	for _, j := range rejections {
-		out = append(out, gateway.Nack{Ref: condition.Ref{Kind: j.Ref.Kind, Name: j.Ref.Name, Generation: j.Generation}, Message: j.Message})
-	}
-	return out
-}
-
-// publish hands over what is new in a Model.
-func (r *Reconciler) publish(ctx context.Context, m model.Model) {
+// publish hands over what is new in a Model and in those of Views.
+func (r *Reconciler) publish(ctx context.Context, m model.Model, views []model.Model) {
 	pools := make([]lbsync.PoolRef, len(r.input.Pools))
 	for i := range r.input.Pools {
 		pools[i] = lbsync.PoolRef{Pool: r.input.Pools[i].Name, Region: r.input.Pools[i].Spec.Region}
 	}
-	changes := r.rollout.Publish(m, pools)
-	if changes.Assignments {
-		r.options.Assigner.SetAssignments(m.Assignments, m.Imports)
+	changes := r.rollout.Publish(m, views, pools)
+	if changes.AssignmentsChanged {
+		r.options.Assigner.SetAssignments(changes.Assignments, m.Imports)
 	}
 	for _, snapshot := range changes.Snapshots {
 		r.options.Publisher.Publish(snapshot)
@@ -280,16 +288,23 @@ func (r *Reconciler) publish(ctx context.Context, m model.Model) {
 
 // report hands over all reports if the Result or the progress of edges is new.
 // It follows publish, which starts the rollout of new Gateways.
-func (r *Reconciler) report(edges map[string][]rollout.EdgeProgress, built bool) {
+func (r *Reconciler) report(ctx context.Context, edges map[string][]rollout.EdgeProgress, built bool) {
 	reconnecting := r.options.Clock.Since(r.started) < reconnectGrace
 	progress := gateway.Progress{}
 	for name, p := range r.rollout.Progress(edges, reconnecting) {
-		progress[name] = gateway.Programming{Generation: p.Generation, Connected: p.Connected, Acked: p.Acked, Unserved: p.Unserved, Early: reconnecting}
+		progress[name] = gateway.Programming{Generation: p.Generation, Connected: p.Connected, Acked: p.Acked, Unserved: p.Unserved,
+			Refused: p.Refused, Words: p.Words, Early: reconnecting}
 	}
-	if built || !reflect.DeepEqual(progress, r.reported) {
-		r.reported = progress
-		r.options.Reporter.Report(gateway.Report(r.result, progress))
+	refusals := r.rollout.Refusals()
+	refused := make([]gateway.Refusal, len(refusals))
+	for i, f := range refusals {
+		refused[i] = gateway.Refusal{Ref: condition.Ref{Kind: f.Ref.Kind, Name: f.Ref.Name, Generation: f.Version.Generation}, PoolRefusal: poolRefusal(f)}
 	}
+	if built || !reflect.DeepEqual(progress, r.reported) || !slices.Equal(refused, r.refused) {
+		r.reported, r.refused = progress, refused
+		r.options.Reporter.Report(gateway.Report(r.result, progress, refused...))
+	}
+	r.record(ctx, refusals)
 }
 
 // edges are the connected edges of every pool.
@@ -328,8 +343,16 @@ func (r *Reconciler) poolReports(edges map[string][]rollout.EdgeProgress) []cond
 		if decides := v1alpha1.NearestOf(pools, p.Spec.Region); len(p.Spec.Nearest) > 0 && !slices.Equal(p.Spec.Nearest, decides.Spec.Nearest) {
 			ready = condition.EdgePoolNearestIgnored(ready, p.Spec.Region, decides.Name)
 		}
+		conditions := []condition.Condition{ready}
+		refusals := r.edgeRefusals(p.Name)
+		r.metrics.refusing.WithLabelValues(p.Name).Set(float64(len(refusals)))
+		if len(refusals) > 0 {
+			conditions = append(conditions, condition.EdgePoolConfigurationRefused(refusals))
+		} else if status.Edges > 0 {
+			conditions = append(conditions, condition.EdgePoolConfigurationAccepted())
+		}
 		ref := condition.Ref{Kind: condition.EdgePool, Name: nameOf(p), Generation: p.Generation}
-		reports = append(reports, condition.Report{Ref: ref, Conditions: []condition.Condition{ready}, Pool: status})
+		reports = append(reports, condition.Report{Ref: ref, Conditions: conditions, Pool: status})
 	}
 	return reports
 }

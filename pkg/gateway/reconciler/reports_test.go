@@ -55,7 +55,7 @@ func TestProgressRunsNoBuild(t *testing.T) {
 		}
 	}
 	pass(1, 1, "False 0 of 2 connected edges serve this generation") // one Build, though its Gateway is new
-	r.Acked("type", map[string]string{"name": "version"})
+	r.Progressed()
 	pass(1, 2, "True all 2 connected edges serve this generation")
 	pass(1, 2, "True all 2 connected edges serve this generation") // nothing new: nothing reported
 	e.connected = 2

@@ -8,9 +8,10 @@ import (
 	"testing"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/client-go/util/retry"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -18,6 +19,7 @@ import (
 	"crossway.dev/crossway/pkg/condition"
 	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/gateway"
+	"crossway.dev/crossway/pkg/lbsync/envoy"
 )
 
 // fleetOfOne is a class, a pool, a Gateway and an import.
@@ -131,102 +133,158 @@ func (h *hub) allocated() {
 	h.pass()
 }
 
-// An edge NACKs a route that the hub accepts: the route that changed is left out
-// and says so, also after a restart of the hub, until it changes; its
+// tooBig is the path of a route that refusing edges refuse.
+const tooBig = "/too(big|for)an[e]dge"
+
+// refusing has some edges refuse what contains tooBig.
+func (h *hub) refusing(streams ...uint64) {
+	h.edges.mu.Lock()
+	defer h.edges.mu.Unlock()
+	h.edges.refuses = func(stream uint64, r envoy.Resource) string {
+		if slices.Contains(streams, stream) && bytes.Contains(r.Body.GetValue(), []byte(tooBig)) {
+			return "RE2 program size too big: " + tooBig
+		}
+		return ""
+	}
+}
+
+// expectPaths checks which of some paths an edge should have.
+func (h *hub) expectPaths(why string, stream uint64, want ...string) {
+	h.Helper()
+	var got []string
+	for _, path := range []string{"/a[0-9]+", "/b[0-9]+", tooBig, "/changed[0-9]+", "/repaired[0-9]+"} {
+		if strings.Contains(h.edges.hasRoutes(h.name, stream), path) {
+			got = append(got, path)
+		}
+	}
+	if !slices.Equal(got, want) {
+		h.Errorf("%s: edge %d has %v, want %v", why, stream, got, want)
+	}
+}
+
+func (h *hub) expectConditions(why string, want map[string]string) {
+	h.Helper()
+	for which, want := range want {
+		name, conditionType, _ := strings.Cut(which, " ")
+		if got := h.conditionOf(condition.HTTPRoute, name, conditionType); got != want {
+			h.Errorf("%s: %s is %q, want %q", why, which, got, want)
+		}
+	}
+}
+
+// passes are as many passes as the loop needs to come to rest.
+func (h *hub) passes() {
+	h.Helper()
+	for range 12 {
+		h.pass()
+	}
+	if h.loop.rollout.HasWork() {
+		h.Error("the loop does not come to rest")
+	}
+	h.must(h.records.write(h.Context(), h.records.inbox.Drain()))
+}
+
+// All edges of the only pool refuse a route that the hub accepts. It falls back to
+// its last generation, also after a restart of the hub, until it changes; its
 // neighbour's next change arrives.
-func TestRefusedRoute(t *testing.T) {
+func TestRefusedRouteFallsBack(t *testing.T) {
 	h := newHub(t)
 	h.allocated()
 	h.apply(routeTo("a", "/a[0-9]+"))
 	h.apply(routeTo("b", "/b[0-9]+"))
-	h.pass()
-	good := h.edges.route(h.name, h.table())
-	h.loop.Acked(good.TypeURL, map[string]string{good.Name: good.Version})
-
-	h.apply(routeTo("b", "/too(big|for)an[e]dge"))
-	h.pass()
-	bad := h.edges.route(h.name, h.table())
-	h.loop.Nacked(bad.TypeURL, bad.Name, bad.Version, "RE2 program size too big")
-	h.pass()
-	left := h.edges.route(h.name, h.table())
-	if bytes.Contains(left.Body.Value, []byte("too(big")) || !bytes.Contains(left.Body.Value, []byte("/a[0-9]+")) {
-		t.Errorf("a bad route still there, or its neighbour gone: %q", left.Body.Value)
-	}
-	if a, b := h.conditionOf(condition.HTTPRoute, "a", "Accepted"), h.conditionOf(condition.HTTPRoute, "b", "Accepted"); a != "True Accepted" || b != "False RefusedByEdge" {
-		t.Errorf("a is %s, b is %s", a, b)
-	}
+	h.passes()
+	h.expectPaths("before", 1, "/a[0-9]+", "/b[0-9]+")
+	h.refusing(1)
+	h.apply(routeTo("b", tooBig))
+	h.passes()
+	h.expectPaths("b is refused", 1, "/a[0-9]+", "/b[0-9]+")
+	fellBack := map[string]string{"a Accepted": "True Accepted", "b Accepted": "True Accepted", "a PartiallyInvalid": "", "b PartiallyInvalid": "True UnsupportedValue"}
+	h.expectConditions("b is refused", fellBack)
+	h.await("b's status is about its first generation", func() bool {
+		c := acceptedCondition(h.storedRoute("b"))
+		return c != nil && c.ObservedGeneration == 1 && c.Status == metav1.ConditionTrue
+	})
 
 	h.apply(routeTo("a", "/changed[0-9]+"))
-	h.pass()
-	if !bytes.Contains(h.edges.route(h.name, h.table()).Body.Value, []byte("/changed[0-9]+")) {
-		t.Error("the neighbour's next change does not arrive")
+	h.passes()
+	h.expectPaths("a changes", 1, "/b[0-9]+", "/changed[0-9]+")
+	var stored appsv1.ControllerRevisionList
+	h.must(h.api.List(t.Context(), &stored, client.InNamespace(h.name)))
+	if len(stored.Items) != 1 || stored.Items[0].Revision != 1 {
+		t.Fatalf("records %+v", stored.Items)
 	}
 
-	h.await("b's status has the rejection", func() bool { _, rejected := storedRejection(h.adaptedRoute("b")); return rejected })
 	h.start()
 	h.pass()
-	if bytes.Contains(h.edges.route(h.name, h.table()).Body.Value, []byte("too(big")) {
-		t.Error("a restart brings the rejected route back")
-	}
+	h.expectConditions("after a restart, at once", fellBack)
+	h.passes()
+	h.expectPaths("after a restart", 1, "/b[0-9]+", "/changed[0-9]+")
+	h.expectConditions("after a restart", fellBack)
+
 	h.apply(routeTo("b", "/repaired[0-9]+"))
-	h.pass()
-	if !bytes.Contains(h.edges.route(h.name, h.table()).Body.Value, []byte("/repaired")) {
-		t.Error("the repaired route stays out")
-	}
-	if b := h.conditionOf(condition.HTTPRoute, "b", "Accepted"); b != "True Accepted" {
-		t.Errorf("repaired b is %s", b)
+	h.passes()
+	h.expectPaths("b is repaired", 1, "/changed[0-9]+", "/repaired[0-9]+")
+	h.expectConditions("b is repaired", map[string]string{"b Accepted": "True Accepted", "b PartiallyInvalid": ""})
+	h.must(h.api.List(t.Context(), &stored, client.InNamespace(h.name)))
+	if len(stored.Items) != 0 {
+		t.Errorf("records of a route that nobody refuses: %+v", stored.Items)
 	}
 }
 
-// Three routes come at once, the edge NACKs one of them and does not say why: in
-// the end only that one is left out.
-func TestNeighboursOfARefusedRoute(t *testing.T) {
+// acceptedCondition is the first Accepted condition of a route.
+func acceptedCondition(route *gatewayv1.HTTPRoute) *metav1.Condition {
+	if len(route.Status.Parents) == 0 {
+		return nil
+	}
+	return meta.FindStatusCondition(route.Status.Parents[0].Conditions, "Accepted")
+}
+
+// One of two edges refuses a route: it is held against that edge. The route says
+// nothing; the EdgePool does.
+func TestRefusingEdgeIsOutvoted(t *testing.T) {
 	h := newHub(t)
 	h.allocated()
+	h.edges.connected = 2
 	h.apply(routeTo("a", "/a[0-9]+"))
-	h.apply(routeTo("b", "/too(big|for)an[e]dge"))
-	h.apply(routeTo("c", "/c[0-9]+"))
-	answered := map[string]bool{} // an edge is not asked twice
-	for range 12 {
-		h.pass()
-		table := h.edges.route(h.name, h.table())
-		if answered[table.Version] {
-			continue
-		}
-		answered[table.Version] = true
-		if bytes.Contains(table.Body.GetValue(), []byte("too(big")) {
-			h.loop.Nacked(table.TypeURL, table.Name, table.Version, "no")
-		} else {
-			h.loop.Acked(table.TypeURL, map[string]string{table.Name: table.Version})
-		}
-	}
-	for name, want := range map[string]string{"a": "True Accepted", "b": "False RefusedByEdge", "c": "True Accepted"} {
-		if got := h.conditionOf(condition.HTTPRoute, name, "Accepted"); got != want {
-			t.Errorf("%s is %s, want %s", name, got, want)
-		}
-	}
-	if h.loop.rollout.HasWork() {
-		t.Error("the loop does not come to rest")
-	}
+	h.apply(routeTo("b", "/b[0-9]+"))
+	h.passes()
+	h.refusing(2)
+	h.apply(routeTo("b", tooBig))
+	h.passes()
+	h.expectPaths("the strict edge", 2, "/a[0-9]+", "/b[0-9]+")
+	h.expectPaths("the other edge", 1, "/a[0-9]+", tooBig)
+	h.expectConditions("b", map[string]string{"b Accepted": "True Accepted", "b PartiallyInvalid": "", "b RefusedInPools": ""})
+	h.await("the EdgePool names the edge", func() bool {
+		c := meta.FindStatusCondition(h.pool().Status.Conditions, condition.EdgePoolConfigurationType)
+		return c != nil && c.Reason == "RejectedByEdge" && strings.Contains(c.Message, `edge "edge-2" refuses HTTPRoute `+h.name+"/b")
+	})
+	h.apply(routeTo("a", "/changed[0-9]+"))
+	h.passes()
+	h.expectPaths("the strict edge has a neighbour's change", 2, "/b[0-9]+", "/changed[0-9]+")
+	h.refusing()
+	h.apply(routeTo("b", "/repaired[0-9]+"))
+	h.passes()
+	h.await("the EdgePool says that all is well", func() bool {
+		c := meta.FindStatusCondition(h.pool().Status.Conditions, condition.EdgePoolConfigurationType)
+		return c != nil && c.Status == metav1.ConditionTrue
+	})
 }
 
-// reject writes into a route's status that an edge rejected it.
-func (h *hub) reject(name string) *gatewayv1.HTTPRoute {
-	h.Helper()
-	var route *gatewayv1.HTTPRoute
-	h.must(retry.RetryOnConflict(retry.DefaultBackoff, func() error { // the status writer is at work, too
-		route = h.storedRoute(name)
-		rejection := condition.RouteRefusedByEdge("no")
-		for i := range route.Status.Parents[0].Conditions {
-			if c := &route.Status.Parents[0].Conditions[i]; c.Type == rejection.Type {
-				c.Status, c.Reason, c.Message = rejection.Status, rejection.Reason, rejection.Message
-			}
-		}
-		return h.api.Status().Update(h.Context(), route)
-	}))
-	route.SetGroupVersionKind(schema.GroupVersion(gatewayv1.GroupVersion).WithKind("HTTPRoute"))
-	h.awaitCaches(route)
-	return route
+// A route without an earlier generation is left out where it is refused, and is not
+// accepted if that is everywhere.
+func TestRefusedNewRoute(t *testing.T) {
+	h := newHub(t)
+	h.allocated()
+	h.refusing(1)
+	h.apply(routeTo("a", "/a[0-9]+"))
+	h.apply(routeTo("b", tooBig))
+	h.passes()
+	h.expectPaths("b is new", 1, "/a[0-9]+")
+	h.expectConditions("b is new", map[string]string{"a Accepted": "True Accepted", "b Accepted": "False RefusedByEdge"})
+	h.start()
+	h.passes()
+	h.expectPaths("after a restart", 1, "/a[0-9]+")
+	h.expectConditions("after a restart", map[string]string{"a Accepted": "True Accepted", "b Accepted": "False RefusedByEdge"})
 }
 
 // Of a route that changes only that one is read, whatever happened to it; the others stay the objects that they were.
@@ -263,19 +321,9 @@ func TestOneRouteIsRead(t *testing.T) {
 	read("b", "/first", "/changed")
 	read("c", "/first", "/changed", "/new")
 
-	h.await("b's status", func() bool { return isAccepted(h.adaptedRoute("b")) })
-	rejected := h.reject("b") // by another replica's edge
-	read("b", "/first", "/new")
-
-	h.must(h.api.Delete(t.Context(), rejected)) // the next b is another object, without a rejection
-	h.apply(routeTo("b", "/second"))
-	read("b", "/first", "/second", "/new")
-	h.await("b's status", func() bool { return isAccepted(h.adaptedRoute("b")) })
-	h.reject("b") // which was meant for the other one
-	read("b", "/first", "/second", "/new")
-
-	h.must(h.api.Delete(t.Context(), rejected))
-	h.awaitCaches(rejected)
+	gone := h.storedRoute("b")
+	h.must(h.api.Delete(t.Context(), gone))
+	h.awaitCaches(gone)
 	read("b", "/first", "/new")
 	if now, _ := findRoute(h.loop.input.Routes, h.routeRef("a")); now != a || h.loop.input.Routes[now] != first {
 		t.Error("a is another object")
@@ -283,49 +331,6 @@ func TestOneRouteIsRead(t *testing.T) {
 	if state := h.loop.rollout.Describe(); strings.Contains(state, h.routeRef("b").String()) {
 		t.Errorf("b is gone, and still in\n%s", state)
 	}
-}
-
-// A route is deleted and recreated, at generation 1 again: an edge's NACK is about the one that it had.
-func TestRecreatedRouteIsNotRejected(t *testing.T) {
-	h := newHub(t)
-	h.allocated()
-	h.apply(routeTo("a", "/a"))
-	h.pass()
-	answer := func(taken bool) {
-		table := h.edges.route(h.name, h.table())
-		if taken {
-			h.loop.Acked(table.TypeURL, map[string]string{table.Name: table.Version})
-		} else {
-			h.loop.Nacked(table.TypeURL, table.Name, table.Version, "no")
-		}
-	}
-	recreate := func(path string) {
-		t.Helper()
-		h.must(client.IgnoreNotFound(h.api.Delete(t.Context(), &gatewayv1.HTTPRoute{ObjectMeta: metav1.ObjectMeta{Namespace: h.name, Name: "b"}})))
-		h.apply(routeTo("b", path))
-		h.loop.inbox.Add(func(p *pending) { p.routes.Insert(h.routeRef("b")) })
-	}
-	pass := func(want string) {
-		t.Helper()
-		for range 2 { // what an edge says is in the next Build
-			_, err := h.loop.pass(t.Context())
-			h.must(err)
-		}
-		if b, gateway := h.conditionOf(condition.HTTPRoute, "b", "Accepted"), h.conditionOf(condition.Gateway, "shared", "Programmed"); b != want || strings.Contains(gateway, "Refused") {
-			t.Errorf("b is %s, want %s; the Gateway is %s", b, want, gateway)
-		}
-	}
-	answer(true)
-	recreate("/bad")
-	pass("True Accepted")
-	answer(false)
-	recreate("/good") // before the hub has looked at the answer
-	pass("True Accepted")
-	answer(true)
-	recreate("/worse")
-	pass("True Accepted")
-	answer(false)
-	pass("False RefusedByEdge")
 }
 
 // A route that leaves our Gateways loses our status.
@@ -414,14 +419,14 @@ func TestAffectsBuild(t *testing.T) {
 	route := acceptedRoute("a", 1, condition.RouteAccepted())
 	status := route.DeepCopy()
 	status.Status.Parents[0].Conditions[0].Message = "another message"
-	refused := acceptedRoute("a", 1, condition.RouteRefusedByEdge("no"))
+	refused := acceptedRoute("a", 1, condition.RouteRefusedByEdge(nil))
 	newer := route.DeepCopy()
 	newer.Generation = 2
 	for _, story := range []struct {
 		name string
 		to   *gatewayv1.HTTPRoute
 		want bool
-	}{{"its status", status, false}, {"another replica saw a NACK", &refused, true}, {"its spec", newer, true}} {
+	}{{"its status", status, false}, {"that an edge refused it", &refused, false}, {"its spec", newer, true}} {
 		if got := routeChanged(gateway.RouteKinds()[0])(&route, story.to); got != story.want {
 			t.Errorf("%s: affects Build: %v", story.name, got)
 		}

@@ -9,6 +9,7 @@ import (
 type (
 	Resource    = delta.Resource
 	Snapshot    = delta.Snapshot
+	Override    = delta.Override
 	NameVersion = delta.NameVersion
 	Nack        = delta.Nack
 )
