@@ -23,27 +23,28 @@ import (
 // kinds are what people and programs of a fleet act upon: one valid object of
 // each, by the word that the tables below use.
 var kinds = map[string]string{
-	"membercluster":     manifest("MemberCluster", "probe", "{region: us}"),
-	"edgepool":          manifest("EdgePool", "probe", usPool),
-	"gatewayparameters": manifest("GatewayParameters", "probe", "{}"),
-	"backendpolicy":     manifest("BackendPolicy", "probe", "{"+storeRef+"}"),
-	"memberexport":      manifest("MemberExport", "web.shop", webExport),
-	"fleetservice":      manifest("FleetService", "web.shop", "{service: {namespace: shop, name: web}, type: ClusterSetIP, clusters: []}"),
-	"gatewayclass":      "{apiVersion: gateway.networking.k8s.io/v1, kind: GatewayClass, metadata: {name: probe}, spec: {controllerName: crossway.dev/gateway}}",
-	"gateway":           "{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {namespace: default, name: probe}, spec: {gatewayClassName: probe, listeners: [{name: http, protocol: HTTP, port: 80}]}}",
-	"httproute":         "{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {namespace: default, name: probe}, spec: {}}",
-	"referencegrant":    "{apiVersion: gateway.networking.k8s.io/v1beta1, kind: ReferenceGrant, metadata: {namespace: default, name: probe}, spec: {from: [{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: a}], to: [{group: '', kind: Service}]}}",
-	"serviceexport":     "{apiVersion: multicluster.x-k8s.io/v1beta1, kind: ServiceExport, metadata: {namespace: default, name: probe}}",
-	"serviceimport":     "{apiVersion: multicluster.x-k8s.io/v1beta1, kind: ServiceImport, metadata: {namespace: default, name: probe}, spec: {type: ClusterSetIP, ports: [{port: 80, protocol: TCP}]}}",
-	"secret":            "{apiVersion: v1, kind: Secret, metadata: {namespace: default, name: probe}}",
-	"service":           "{apiVersion: v1, kind: Service, metadata: {namespace: default, name: probe}, spec: {ports: [{port: 80}]}}",
-	"endpointslice":     "{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {namespace: default, name: probe}, addressType: IPv4, endpoints: []}",
-	"lease":             "{apiVersion: coordination.k8s.io/v1, kind: Lease, metadata: {namespace: default, name: probe}}",
-	"node":              "{apiVersion: v1, kind: Node, metadata: {name: probe}}",
-	"pod":               "{apiVersion: v1, kind: Pod, metadata: {namespace: default, name: probe}, spec: {containers: [{name: a, image: a}]}}",
-	"namespace":         "{apiVersion: v1, kind: Namespace, metadata: {name: probe}}",
-	"clusterrole":       "{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRole, metadata: {name: probe}}",
-	"clusterbinding":    "{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRoleBinding, metadata: {name: probe}, roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: view}}",
+	"membercluster":      manifest("MemberCluster", "probe", "{region: us}"),
+	"edgepool":           manifest("EdgePool", "probe", usPool),
+	"gatewayparameters":  manifest("GatewayParameters", "probe", "{}"),
+	"backendpolicy":      manifest("BackendPolicy", "probe", "{"+storeRef+"}"),
+	"memberexport":       manifest("MemberExport", "web.shop", webExport),
+	"fleetservice":       manifest("FleetService", "web.shop", "{service: {namespace: shop, name: web}, type: ClusterSetIP, clusters: []}"),
+	"gatewayclass":       "{apiVersion: gateway.networking.k8s.io/v1, kind: GatewayClass, metadata: {name: probe}, spec: {controllerName: crossway.dev/gateway}}",
+	"gateway":            "{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {namespace: default, name: probe}, spec: {gatewayClassName: probe, listeners: [{name: http, protocol: HTTP, port: 80}]}}",
+	"httproute":          "{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {namespace: default, name: probe}, spec: {}}",
+	"referencegrant":     "{apiVersion: gateway.networking.k8s.io/v1beta1, kind: ReferenceGrant, metadata: {namespace: default, name: probe}, spec: {from: [{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: a}], to: [{group: '', kind: Service}]}}",
+	"serviceexport":      "{apiVersion: multicluster.x-k8s.io/v1beta1, kind: ServiceExport, metadata: {namespace: default, name: probe}}",
+	"serviceimport":      "{apiVersion: multicluster.x-k8s.io/v1beta1, kind: ServiceImport, metadata: {namespace: default, name: probe}, spec: {type: ClusterSetIP, ports: [{port: 80, protocol: TCP}]}}",
+	"secret":             "{apiVersion: v1, kind: Secret, metadata: {namespace: default, name: probe}}",
+	"service":            "{apiVersion: v1, kind: Service, metadata: {namespace: default, name: probe}, spec: {ports: [{port: 80}]}}",
+	"endpointslice":      "{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {namespace: default, name: probe}, addressType: IPv4, endpoints: []}",
+	"lease":              "{apiVersion: coordination.k8s.io/v1, kind: Lease, metadata: {namespace: default, name: probe}}",
+	"controllerrevision": "{apiVersion: apps/v1, kind: ControllerRevision, metadata: {namespace: default, name: probe}, data: {}, revision: 1}",
+	"node":               "{apiVersion: v1, kind: Node, metadata: {name: probe}}",
+	"pod":                "{apiVersion: v1, kind: Pod, metadata: {namespace: default, name: probe}, spec: {containers: [{name: a, image: a}]}}",
+	"namespace":          "{apiVersion: v1, kind: Namespace, metadata: {name: probe}}",
+	"clusterrole":        "{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRole, metadata: {name: probe}}",
+	"clusterbinding":     "{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRoleBinding, metadata: {name: probe}, roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: view}}",
 }
 
 // attempt does one thing to the API server, as a dry run, and returns its word.
@@ -231,6 +232,11 @@ func TestHubAccount(t *testing.T) {
 		status gateway,gatewayclass,httproute,backendpolicy,membercluster,edgepool,memberexport,serviceimport
 		create fleetservice,serviceimport
 		delete fleetservice,serviceimport`)
+	may(t, hub, true, "crossway-system", `
+		create controllerrevision
+		list controllerrevision
+		delete controllerrevision`)
+	may(t, hub, false, "mine", "list controllerrevision")
 	may(t, hub, false, "mine", `
 		create namespace,secret,endpointslice,lease,memberexport,service,pod,gateway,gatewayclass,httproute,backendpolicy,membercluster,edgepool,clusterrole,clusterbinding
 		delete secret,service,gateway,httproute,membercluster,edgepool
