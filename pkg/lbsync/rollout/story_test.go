@@ -242,7 +242,9 @@ func (s *story) has() (out string) {
 		for _, id := range slices.SortedFunc(maps.Keys(e.has), ResourceID.compare) {
 			if id.Type() == "RouteConfiguration" && strings.Contains(id.Name, "/80") {
 				for _, path := range pathIn.FindAllStringSubmatch(string(e.has[id].Body.GetValue()), -1) {
-					out += fmt.Sprintf(" %s@%s", path[1], path[2])
+					if one := fmt.Sprintf(" %s@%s", path[1], path[2]); !strings.HasSuffix(out, one) { // of one rule there may be several
+						out += one
+					}
 				}
 			}
 		}
