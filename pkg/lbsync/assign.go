@@ -54,7 +54,10 @@ type Locality struct {
 	// share: Envoy moves requests of unhealthy localities only to localities that have a weight. Spares answer while all
 	// others are dead. Where there are spares, their weight is 1 and all other weights are multiplied by
 	// spareWeightFactor.
-	Weight    uint32
+	Weight uint32
+	// Later localities, of refuges and where there are refuges also of spares, get requests that were tried elsewhere
+	// before, and more as the others become unhealthy.
+	Later     bool
 	Endpoints []netip.AddrPort // sorted
 	Unchecked bool             // of a backend that the assignment's health check is not for
 }
@@ -354,10 +357,16 @@ func setWeights(localities []weightedLocality) {
 		requests[i] = l.requests
 	}
 	spares := slices.ContainsFunc(localities, func(l weightedLocality) bool { return l.spare })
+	refuges := false
 	for i, n := range traffic.RoundToParts(requests) {
 		l := &localities[i]
+		l.Later = n == 0
+		refuges = refuges || l.Later && !l.spare
 		if l.Weight = max(n, 1); spares && !l.spare {
 			l.Weight *= spareWeightFactor
 		}
+	}
+	for i := range localities {
+		localities[i].Later = localities[i].Later && refuges
 	}
 }

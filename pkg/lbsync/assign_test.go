@@ -117,6 +117,9 @@ func describeAssignment(a LoadAssignment) string {
 	var b strings.Builder
 	for _, l := range a.Localities {
 		fmt.Fprintf(&b, "%7d %s in %q:", l.Weight, l.SubZone(), l.Place.Region)
+		if l.Later {
+			b.WriteString(" later")
+		}
 		for _, e := range l.Endpoints {
 			fmt.Fprintf(&b, " %s", e)
 		}

@@ -19,11 +19,15 @@ const (
 	connectTimeout = 250 * time.Millisecond
 	// peerTimeout closes a connection whose peer acknowledges nothing. A slow answer is not cut.
 	peerTimeout = 500 * time.Millisecond
-	// ejectAfterFailures is how many failures in a row eject an address. A connection that works between them ends the
-	// row. It counts when a request is given to it: over HTTP/1, a request that an endpoint always hangs up on, or a kept
-	// connection that the endpoint closes in that moment, is one failure each time it comes. Several failures at the same
-	// moment, or of the streams of one HTTP/2 connection that is closed, count together.
-	ejectAfterFailures = 3
+	// An address is ejected when, in one ejectionInterval, minFailedConnects connections to it or more could not be made
+	// and none could. Envoy counts a request that ends with its connection as such a failure, too. But a request that is
+	// given to a connection counts as a success, so requests that crash an endpoint are half of its count and eject nobody.
+	// What is left to clients: requests that are all given in one interval and crash in another, to an endpoint that gets
+	// no other request meanwhile.
+	ejectionInterval  = 500 * time.Millisecond
+	minFailedConnects = 3
+	// maxEjectedPercent leaves some endpoint to requests, whatever clients do.
+	maxEjectedPercent = 90
 	// ejectionTime is for how long an ejected address gets no requests.
 	ejectionTime = 10 * time.Second
 	// bufferLimit is the size of a connection's buffers in bytes, from Envoy's guide for edges.
@@ -83,23 +87,26 @@ func userTimeout() *corev3.SocketOption {
 		Value: &corev3.SocketOption_IntValue{IntValue: peerTimeout.Milliseconds()}, State: corev3.SocketOption_STATE_PREBIND}
 }
 
-// outlierDetection ejects an address whose connections fail, time out or are reset. What a service answers never ejects
-// it. A timeout of the router would count as such a failure, and one slow request would take the address away from all
-// others. Therefore timeouts are limits on how long a stream lasts, which do not count.
+// outlierDetection ejects an address to which connections cannot be made. What a service answers ejects it only if its
+// policy asks for that. A timeout of the router would count as such a failure, and one slow request would take the address
+// away from all others. Therefore timeouts are limits on how long a stream lasts, which do not count.
 func outlierDetection() *clusterv3.OutlierDetection {
 	zero := number(0)
 	return &clusterv3.OutlierDetection{
 		SplitExternalLocalOriginErrors:         true,
-		ConsecutiveLocalOriginFailure:          number(ejectAfterFailures),
-		EnforcingConsecutiveLocalOriginFailure: number(100),
+		EnforcingFailurePercentageLocalOrigin:  number(100),
+		FailurePercentageThreshold:             number(100),
+		FailurePercentageMinimumHosts:          number(1),
+		FailurePercentageRequestVolume:         number(minFailedConnects),
+		EnforcingConsecutiveLocalOriginFailure: zero,
 		EnforcingConsecutive_5Xx:               zero,
 		EnforcingConsecutiveGatewayFailure:     zero,
 		EnforcingSuccessRate:                   zero,
 		EnforcingLocalOriginSuccessRate:        zero,
-		Interval:                               durationpb.New(500 * time.Millisecond),
+		Interval:                               durationpb.New(ejectionInterval),
 		BaseEjectionTime:                       durationpb.New(ejectionTime),
 		MaxEjectionTime:                        durationpb.New(ejectionTime),
-		MaxEjectionPercent:                     number(100),
+		MaxEjectionPercent:                     number(maxEjectedPercent),
 	}
 }
 

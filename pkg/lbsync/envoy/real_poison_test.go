@@ -9,9 +9,11 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"crossway.dev/crossway/pkg/gateway/model"
 	"crossway.dev/crossway/pkg/lbsync"
@@ -79,6 +81,11 @@ func TestPoisonRequestOnARealEnvoy(t *testing.T) {
 			{"one member", func(c *crashable) []lbsync.Locality {
 				return []lbsync.Locality{c.member(t, protocol, "a", traffic.TotalParts, 10, 0)}
 			}},
+			{"two members, one of which has no share", func(c *crashable) []lbsync.Locality {
+				other := c.member(t, protocol, "b", 1, 10, 0)
+				other.Later = true
+				return []lbsync.Locality{c.member(t, protocol, "a", traffic.TotalParts, 10, 0), other}
+			}},
 			{"dead addresses beside", func(c *crashable) []lbsync.Locality {
 				return []lbsync.Locality{c.member(t, protocol, "a", traffic.TotalParts, 5, 5)}
 			}},
@@ -110,7 +117,8 @@ func TestPoisonRequestOnARealEnvoy(t *testing.T) {
 						most = 1
 					}
 
-					if len(names) > most {
+					others := slices.ContainsFunc(names, func(n string) bool { return n[0] == 'b' })
+					if len(names) > most || strings.Contains(c.name, "two members") && others != (most > 1) {
 						t.Errorf("poison request %s reached %s", query, names)
 					}
 				}
@@ -119,5 +127,59 @@ func TestPoisonRequestOnARealEnvoy(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// flagged are the addresses of members that Envoy has ejected.
+func (e *edge) flagged(members []lbsync.Locality) (ejected []string) {
+	hosts := e.get("/clusters")
+	for _, m := range members {
+		for _, address := range m.Endpoints {
+			if strings.Contains(hosts, fmt.Sprintf("store::%s::health_flags::/failed_outlier_check", address)) {
+				ejected = append(ejected, address.String())
+			}
+		}
+	}
+	return ejected
+}
+
+// Clients that send nothing but requests that crash whoever reads them, many at a time, eject no endpoint that others
+// use, and all requests of others are answered. Addresses to which no connection can be made are all ejected.
+func TestPoisonEjectsNobodyOnARealEnvoy(t *testing.T) {
+	for _, protocol := range []model.BackendProtocol{model.HTTP1, model.H2C} {
+		t.Run(string(protocol), func(t *testing.T) {
+			e, backends := startEdge(t), &crashable{died: map[string][]string{}}
+			a, _ := serve("store", netip.AddrPort{})
+			a.Protocol = protocol
+			living, dead := backends.member(t, protocol, "a", 500_000, 6, 0), backends.member(t, protocol, "bb", 500_000, 0, 6)
+			port := freePort(t)
+			e.apply(lbsync.Program{Assignments: []model.Assignment{a}, Listeners: []lbsync.Listener{
+				httpListener(port, model.VirtualHost{Hostname: "*", Rules: []model.Rule{{Match: prefix("/"), Forward: to("store")}}})}},
+				lbsync.LoadAssignment{Key: "store", Localities: []lbsync.Locality{living, dead}})
+			ctx, stop := context.WithTimeout(t.Context(), 5*time.Second)
+			defer stop()
+			var attackers sync.WaitGroup
+			for i := range 20 {
+				attackers.Go(func() {
+					for n := 0; ctx.Err() == nil; n++ {
+						ask(t, port, "GET", "a.example", fmt.Sprintf("/die?%d-%d", i, n), "")
+					}
+				})
+			}
+			most, failed, asked, allDead := 0, 0, 0, false
+			for ctx.Err() == nil {
+				if got := ask(t, port, "GET", "a.example", "/", ""); !strings.HasPrefix(got, "200") {
+					failed++
+				}
+				asked++
+				most = max(most, len(e.flagged([]lbsync.Locality{living})))
+				allDead = allDead || len(e.flagged([]lbsync.Locality{dead})) == 6
+			}
+			attackers.Wait()
+			t.Logf("%d of %d requests of others failed, at most %d of 6 endpoints ejected, all dead ones: %v, %d poison requests", failed, asked, most, allDead, len(backends.died))
+			if failed > 0 || most > 0 || !allDead {
+				t.Fail()
+			}
+		})
 	}
 }

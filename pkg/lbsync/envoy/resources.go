@@ -13,6 +13,7 @@ import (
 	inspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
 	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	hostsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
+	prioritiesv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/priority/previous_priorities/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -144,17 +145,18 @@ func packed(message proto.Message) *anypb.Any {
 
 // Messages that are the same in every resource. They are packed once and validated by a test. Nobody may change them.
 var (
-	routerFilter     = packed(&routerv3.Router{SuppressEnvoyHeaders: true, UpstreamHttpFilters: sendLimitFilters()})
-	tlsInspector     = packed(&inspectorv3.TlsInspector{})
-	stdoutLog        = packed(accessLog())
-	previousHosts    = packed(&hostsv3.PreviousHostsPredicate{})
-	http1Upstream    = packed(protocol(model.Assignment{Protocol: model.HTTP1}))
-	http2Upstream    = packed(protocol(model.Assignment{Protocol: model.H2C}))
-	untrustedHeaders = packed(withoutProxyHeaders())
-	proxyProtocol    = packed(&proxyv3.ProxyProtocol{})
-	rejectingProxy   = packed(&tcpv3.TcpProxy{StatPrefix: "reject", ClusterSpecifier: &tcpv3.TcpProxy_Cluster{Cluster: missingCluster}})
+	routerFilter       = packed(&routerv3.Router{SuppressEnvoyHeaders: true, UpstreamHttpFilters: sendLimitFilters()})
+	tlsInspector       = packed(&inspectorv3.TlsInspector{})
+	stdoutLog          = packed(accessLog())
+	previousHosts      = packed(&hostsv3.PreviousHostsPredicate{})
+	previousPriorities = packed(&prioritiesv3.PreviousPrioritiesConfig{UpdateFrequency: 1})
+	http1Upstream      = packed(protocol(model.Assignment{Protocol: model.HTTP1}))
+	http2Upstream      = packed(protocol(model.Assignment{Protocol: model.H2C}))
+	untrustedHeaders   = packed(withoutProxyHeaders())
+	proxyProtocol      = packed(&proxyv3.ProxyProtocol{})
+	rejectingProxy     = packed(&tcpv3.TcpProxy{StatPrefix: "reject", ClusterSpecifier: &tcpv3.TcpProxy_Cluster{Cluster: missingCluster}})
 
-	constants = map[*anypb.Any]bool{routerFilter: true, tlsInspector: true, stdoutLog: true, previousHosts: true,
+	constants = map[*anypb.Any]bool{routerFilter: true, tlsInspector: true, stdoutLog: true, previousHosts: true, previousPriorities: true,
 		http1Upstream: true, http2Upstream: true, untrustedHeaders: true, proxyProtocol: true, rejectingProxy: true}
 )
 

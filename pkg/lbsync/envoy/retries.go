@@ -51,6 +51,9 @@ func retries(number uint32) *routev3.RetryPolicy {
 		HostSelectionRetryMaxAttempts: hostSelectionAttempts,
 		RetryHostPredicate: []*routev3.RetryPolicy_RetryHostPredicate{{Name: "envoy.retry_host_predicates.previous_hosts",
 			ConfigType: &routev3.RetryPolicy_RetryHostPredicate_TypedConfig{TypedConfig: previousHosts}}},
+		// What was tried in a locality with a share is tried next in a later one: in another member.
+		RetryPriority: &routev3.RetryPolicy_RetryPriority{Name: "envoy.retry_priorities.previous_priorities",
+			ConfigType: &routev3.RetryPolicy_RetryPriority_TypedConfig{TypedConfig: previousPriorities}},
 	}
 }
 
