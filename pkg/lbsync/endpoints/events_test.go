@@ -35,7 +35,7 @@ func TestEventsOnHeldOutClusters(t *testing.T) {
 	leads = true
 	fail()
 	fail()
-	if got := next(); !strings.HasPrefix(got, `Warning TrafficHeldOut requests from region "us" fail for 1 import(s); all but 1 %`) {
+	if got := next(); !strings.HasPrefix(got, `Warning TrafficUnreachable connections from region "us" fail for 1 import(s); all but 1 %`) {
 		t.Errorf("held out: %q", got)
 	}
 	readmit("10.1.1.4")

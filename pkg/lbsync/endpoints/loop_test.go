@@ -216,7 +216,7 @@ func TestEdgesNameUnknownClusters(t *testing.T) {
 	for range 3 {
 		f.clock.Step(time.Second)
 		f.ObserveLoad(edge, []Load{{Assignment: "a", Interval: time.Second, Localities: []LocalityLoad{
-			{SubZone: "\xfe/shop/web", Issued: 20, Failed: 20}, {SubZone: "stranger/shop/web", Issued: 20, Failed: 20}, {SubZone: "eu-west/shop/web", Issued: 20, Failed: 20}}}})
+			{SubZone: "\xfe/shop/web", Issued: 20, Failed: 20}, {SubZone: "stranger/shop/web", Issued: 20, Failed: 20}, {SubZone: "eu-west/shop/web", Failed: 20}}}})
 		f.run()
 	}
 	registry := prometheus.NewRegistry()

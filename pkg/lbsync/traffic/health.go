@@ -9,11 +9,10 @@ import (
 )
 
 const (
-	// A member is held out when an edge saw minFailedReports in a row in which nothing succeeded, and minFailedRequests
-	// failed since the report with its last success. A failed connection says more than an error answer, so of requests
-	// that failed without a connection minFailedConnects are enough.
+	// A member is held out when an edge saw minFailedReports in a row in which nothing succeeded, and the region's edges
+	// saw minFailedConnects requests fail without a connection since one of them last reached an endpoint. What endpoints
+	// answer, and connections that they close, hold no member out: clients can cause both.
 	minFailedReports  = 2
-	minFailedRequests = 10
 	minFailedConnects = 4
 	// reachedTimeout is for how long a request that got to an endpoint proves that the member is not dead: through the
 	// edge's next report, which comes after a second. openTimeout is the same for a request that is still open: longer
@@ -33,7 +32,7 @@ type MemberSample struct {
 	Cluster fleet.ClusterName
 	At      time.Time // of the report
 	// Succeeded and Failed count requests. Failed are connect errors, resets and answers with a 5xx status; load reports
-	// do not distinguish them.
+	// do not distinguish them, but count no connect error as issued.
 	Succeeded, Failed uint64
 	// Reached counts requests that got to an endpoint, or ended at one, whatever their result; Open counts requests that
 	// have not ended. Where both are 0, the failed requests had no connection. On a kept connection to a peer that
@@ -44,11 +43,11 @@ type MemberSample struct {
 // HeldOutMember is a member that is held out.
 type HeldOutMember struct {
 	Cluster fleet.ClusterName
-	Dead    bool      // not even connections can be made
+	Dead    bool      // and no request has reached it for a while
 	RetryAt time.Time // when it gets its share back, unless a request probes it before
 }
 
-// Health remembers for one region and one import which members' requests all fail. It decides about shares alone: Split
+// Health remembers for one region and one import to which members no connection can be made. It decides about shares alone: Split
 // ignores it where every member fails. The zero value holds nobody out.
 type Health struct {
 	failures map[fleet.ClusterName]map[string]failureRun // by member and edge
@@ -62,7 +61,7 @@ type Health struct {
 type failureRun struct {
 	reports int
 	failed  uint64
-	// failedConnects are the requests of failed without a connection, since an edge last reached an endpoint.
+	// failedConnects are the failed requests without a connection since an edge last reached an endpoint.
 	failedConnects uint64
 	// reachableUntil: before this time, requests that reached an endpoint prove that the member is not dead.
 	reachableUntil time.Time
@@ -70,7 +69,7 @@ type failureRun struct {
 
 // heldOut is a member that is held out, or was and gets its share back on trial.
 type heldOut struct {
-	dead        bool          // not even connections can be made
+	dead        bool          // no request has reached it for a while
 	lastRequest time.Time     // when it last had a request
 	retryDelay  time.Duration // how long after lastRequest it gets its share back
 	retried     bool          // it has its share back; only retryDelay is remembered until it succeeds or fails
@@ -143,14 +142,13 @@ func (h *Health) fail(s MemberSample) {
 
 // evaluate holds a member out where the failures of all edges together suffice.
 func (h *Health) evaluate(cluster fleet.ClusterName, now time.Time) {
-	all, reachable := failureRun{}, false
+	reports, failedConnects, reachable := 0, uint64(0), false
 	for _, r := range h.failures[cluster] {
-		all.reports = max(all.reports, r.reports)
-		all.failed += r.failed
-		all.failedConnects += r.failedConnects
+		reports = max(reports, r.reports)
+		failedConnects += r.failedConnects
 		reachable = reachable || now.Before(r.reachableUntil)
 	}
-	if all.reports < minFailedReports || all.failed < minFailedRequests && all.failedConnects < minFailedConnects {
+	if reports < minFailedReports || failedConnects < minFailedConnects {
 		return
 	}
 	m := h.heldOut[cluster]
@@ -161,7 +159,7 @@ func (h *Health) evaluate(cluster fleet.ClusterName, now time.Time) {
 	if m.retried {
 		m.retried, m.lastRequest = false, now
 	}
-	m.dead = m.dead || all.failedConnects >= minFailedConnects && !reachable
+	m.dead = m.dead || !reachable
 }
 
 // HoldOut holds a member out because the shares in force say so. A hub that has just started learns it from them.
@@ -227,8 +225,7 @@ func (h *Health) HeldOut() []fleet.ClusterName {
 	return slices.DeleteFunc(slices.Sorted(maps.Keys(h.heldOut)), func(c fleet.ClusterName) bool { return !h.isHeldOut(c) })
 }
 
-// Dead lists the members of HeldOut to which not even connections can be made, sorted. The others can be reached, and
-// errors are answers.
+// Dead lists the members of HeldOut that no request has reached for a while, sorted.
 func (h *Health) Dead() []fleet.ClusterName {
 	return slices.DeleteFunc(h.HeldOut(), func(c fleet.ClusterName) bool { return !h.isDead(c) })
 }

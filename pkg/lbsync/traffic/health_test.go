@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"pgregory.net/rapid"
+
 	"crossway.dev/crossway/pkg/fleet"
 )
 
@@ -21,10 +23,10 @@ func TestDeadMembers(t *testing.T) {
 		{"a", 1, 1, 0, 0, false, false}, // a slow answer is awaited, and no request has failed
 		{"a", 0, 1, 0, 0, false, false},
 		{"a", 20, 0, 0, 20, false, false}, // answers of 500
-		{"a", 20, 0, 0, 20, true, false},  // held out, and reachable
-		{"a", 0, 0, 0, 3, true, false},    // no connection
-		{"a", 1, 0, 0, 0, true, false},    // a request got to an endpoint, whatever failed meanwhile
-		{"a", 0, 0, 0, 9, true, false},    // just now
+		{"a", 20, 0, 0, 20, false, false}, // however many
+		{"a", 0, 0, 0, 3, false, false},   // no connection
+		{"a", 1, 0, 0, 0, false, false},   // a request got to an endpoint, whatever failed meanwhile
+		{"a", 0, 0, 0, 9, true, false},    // just now: held out, and perhaps reachable
 		{"a", 0, 0, 0, 0, true, true},     // every endpoint is ejected
 		{"a", 0, 0, 0, 0, true, true},
 		{"b", 1, 0, 0, 1, true, false}, // b reaches it
@@ -44,7 +46,7 @@ func TestDeadMembers(t *testing.T) {
 		{"a", 1, 0, 1, 0, false, false},
 		{"a", 90, 0, 80, 22, false, false}, // it dies within this second
 		{"a", 0, 0, 0, 0, false, false},    // one report is not enough
-		{"a", 0, 0, 0, 0, true, false},
+		{"a", 0, 0, 0, 0, false, false},    // failures beside a success may be answers
 		{"a", 0, 0, 0, 4, true, true},
 		{"a", 1, 0, 1, 4, false, false}, // a single client, one of whose tries succeeded
 		{"a", 0, 0, 0, 0, false, false},
@@ -126,44 +128,61 @@ func TestUntriedMembersAreRetried(t *testing.T) {
 	expectRetried(30*time.Second, false, "us-west") // a success resets the delay
 }
 
-// A member is held out after two reports without a success, and readmitted with the first one.
+// Whatever clients make endpoints do, no member is held out: every request that fails has reached an endpoint.
+func TestClientsHoldNobodyOut(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var h Health
+		now := time.Unix(1_800_000_000, 0)
+		for range rapid.IntRange(1, 30).Draw(t, "reports") {
+			now = now.Add(time.Duration(rapid.IntRange(0, 5000).Draw(t, "ms")) * time.Millisecond)
+			failed := rapid.Uint64Range(0, 1000).Draw(t, "failed")
+			h.Observe(MemberSample{Edge: rapid.SampledFrom([]string{"a", "b"}).Draw(t, "edge"), Cluster: "us-west", At: now, Failed: failed,
+				Reached: failed + rapid.Uint64Range(0, 9).Draw(t, "slow"), Open: rapid.Uint64Range(0, 9).Draw(t, "open")})
+			if len(h.HeldOut()) > 0 {
+				t.Fatal("held out")
+			}
+		}
+	})
+}
+
+// A member is held out after two reports without a success and with four failed connections, and readmitted with the first
+// success. Clients can make endpoints answer errors and close connections, and cannot hold a member out.
 func TestHeldOutMembers(t *testing.T) {
 	var h Health
 	type row struct {
-		edge    string
-		ok, bad uint64
-		heldOut bool
+		edge                      string
+		ok, answered, unconnected uint64 // succeeded, and failed with and without a connection
+		heldOut                   bool
 	}
 	for i, r := range []row{
-		{"a", 0, 300, false}, // one report is not enough
-		{"b", 9, 0, false},   // and b still reaches it
-		{"a", 0, 300, false}, // so a's failures are counted from 0: a partition of one edge moves nothing
-		{"b", 0, 0, false},   // b had no failures: a report without requests says nothing
-		{"a", 0, 0, true},    // a sends nothing any more: it has ejected every endpoint
-		{"a", 0, 5, true},
-		{"b", 0, 5, true},
-		{"a", 1, 4, false}, // one success: back at once
-		{"a", 0, 4, false},
-		{"a", 0, 1, false}, // two reports, but only 9 requests
-		{"b", 0, 1, true},  // 10 together
-		{"a", 7, 0, false},
-		{"a", 0, 0, false}, // without failures a report without requests says nothing
-		{"a", 0, 0, false},
-		{"a", 90, 10, false}, // it dies within this report
-		{"a", 0, 0, false},
-		{"a", 0, 0, true}, // and a has ejected all of it since
-		{"a", 9, 9, false},
-		{"a", 0, 0, false},
-		{"a", 0, 0, false}, // too few failures
-		{"a", 50, 50, false},
-		{"b", 1, 0, false}, // b still reaches it
-		{"a", 0, 0, false},
-		{"a", 0, 0, false},
-		{"a", 0, 9, false},
-		{"a", 0, 9, true},
+		{"a", 0, 300, 0, false}, // answers of 500, or connections closed
+		{"a", 0, 300, 0, false},
+		{"a", 0, 300, 3, false}, // and endpoints that crashed
+		{"a", 0, 300, 300, false},
+		{"b", 9, 0, 0, false},   // b succeeds
+		{"a", 0, 0, 300, false}, // one report is not enough, and a's failures are counted from 0: a partition of one edge moves nothing
+		{"b", 0, 0, 0, false},   // b had no failures: a report without requests says nothing
+		{"a", 0, 0, 0, true},    // a sends nothing any more: it has ejected every endpoint
+		{"a", 0, 0, 5, true},
+		{"b", 0, 0, 5, true},
+		{"a", 1, 0, 4, false}, // one success: back at once
+		{"a", 0, 0, 2, false},
+		{"a", 0, 0, 1, false}, // two reports, but only 3 connections
+		{"b", 0, 0, 1, true},  // 4 together
+		{"a", 7, 0, 0, false},
+		{"a", 0, 0, 0, false}, // without failures a report without requests says nothing
+		{"a", 0, 0, 0, false},
+		{"a", 90, 0, 10, false}, // it dies within this report, or answered ten errors
+		{"a", 0, 0, 0, false},
+		{"a", 0, 0, 4, true},
+		{"a", 50, 0, 50, false},
+		{"b", 1, 0, 0, false}, // b still reaches it
+		{"a", 0, 0, 0, false},
+		{"a", 0, 0, 3, false},
+		{"a", 0, 0, 1, true},
 	} {
 		before := len(h.HeldOut()) > 0
-		changed := h.Observe(MemberSample{Edge: r.edge, Cluster: "us-west", Reached: r.ok + r.bad, Succeeded: r.ok, Failed: r.bad})
+		changed := h.Observe(MemberSample{Edge: r.edge, Cluster: "us-west", Reached: r.ok + r.answered, Succeeded: r.ok, Failed: r.answered + r.unconnected})
 		if heldOut := len(h.HeldOut()) > 0; heldOut != r.heldOut || changed != (heldOut != before) {
 			t.Errorf("row %d: held out %v, changed %v", i, heldOut, changed)
 		}

@@ -77,7 +77,7 @@ func assignmentOf(key string, services ...string) model.Assignment {
 func second(s *State, now time.Time, failed, succeeded uint64) []HealthEvent {
 	c := NewChanges()
 	c.Loads = []LoadReport{{Edge: Edge{Pool: "us", Region: "us", Node: "one"}, At: now, Loads: []Load{{Assignment: "a", Interval: time.Second,
-		Localities: []LocalityLoad{{SubZone: "us-west/shop/web", Issued: failed, Failed: failed}, {SubZone: "eu-west/shop/web", Issued: succeeded, Succeeded: succeeded}}}}}}
+		Localities: []LocalityLoad{{SubZone: "us-west/shop/web", Failed: failed}, {SubZone: "eu-west/shop/web", Issued: succeeded, Succeeded: succeeded}}}}}}
 	return s.Apply(c)
 }
 
@@ -145,7 +145,7 @@ func TestHealthEvents(t *testing.T) {
 		now = now.Add(time.Second)
 		got = append(got, second(s, now, 20, 20)...)
 	}
-	if want := []HealthEvent{{Region: "us", Cluster: "us-west", HeldOut: true, Imports: 1}}; !reflect.DeepEqual(got, want) {
+	if want := []HealthEvent{{Region: "us", Cluster: "us-west", HeldOut: true, Dead: true, Imports: 1}}; !reflect.DeepEqual(got, want) {
 		t.Fatalf("all requests fail: %+v", got)
 	}
 	s.Update(now)
