@@ -81,7 +81,7 @@ func TestHoldingOutEndsWithTheImport(t *testing.T) {
 	for range len(recorder.Events) {
 		got = append(got, strings.Fields(<-recorder.Events)[1])
 	}
-	if want := []string{"TrafficHeldOut", "TrafficRestored"}; !slices.Equal(got, want) {
+	if want := []string{"TrafficUnreachable", "TrafficRestored"}; !slices.Equal(got, want) {
 		t.Errorf("Events %q, want %q", got, want)
 	}
 }
