@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"crossway.dev/crossway/internal/lab"
+	"crossway.dev/crossway/internal/testkit"
 )
 
 // An agent that restarts finds on the hub what it would write, and writes
@@ -22,11 +23,11 @@ func TestRestartOfAnAgentWritesNothing(t *testing.T) {
 		t.Fatalf("us-west pushed only %v: nothing to compare", before)
 	}
 	pods, err := west.Client.CoreV1().Pods(lab.System).List(t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=crossway-member-agent"})
-	check(t, err)
+	testkit.Must(t, err)
 	if len(pods.Items) != 1 {
 		t.Fatalf("%d agents", len(pods.Items))
 	}
-	check(t, west.KillPod(lab.System, pods.Items[0].Name, time.Second))
+	testkit.Must(t, west.KillPod(lab.System, pods.Items[0].Name, time.Second))
 	apply(t, west, `
 apiVersion: v1
 kind: Service
@@ -137,7 +138,7 @@ func TestNobodyIsClusterAdmin(t *testing.T) {
 func systemPods(t *testing.T, cluster string) []string {
 	t.Helper()
 	pods, err := clusterNamed(t, cluster).Client.CoreV1().Pods(lab.System).List(t.Context(), metav1.ListOptions{})
-	check(t, err)
+	testkit.Must(t, err)
 	var out []string
 	for _, p := range pods.Items {
 		out = append(out, fmt.Sprintf("%s %s", p.Name, p.Spec.ServiceAccountName))

@@ -13,6 +13,7 @@ import (
 	"k8s.io/client-go/dynamic"
 
 	"crossway.dev/crossway/internal/lab/load"
+	"crossway.dev/crossway/internal/testkit"
 )
 
 // mistake is one thing that a user gets wrong, and what the status reports.
@@ -113,7 +114,7 @@ func TestMistakesAreReportedAndHurtNobody(t *testing.T) {
 		}
 		t.Run("certificates", certificates)
 		apply(t, story.Lab.Hub, routeTo("shop", "later", "later.example.com", "store", 8080))
-		check(t, story.Await(t.Context(), story.Client("us", "later.example.com", 20), "a new route beside all mistakes", func(s load.Sample) bool { return s.Status == 200 }))
+		testkit.Must(t, story.Await(t.Context(), story.Client("us", "later.example.com", 20), "a new route beside all mistakes", func(s load.Sample) bool { return s.Status == 200 }))
 		servedUnder(t, "no-import", 500) // GEP-1364: what an invalid backend is asked for
 		servedUnder(t, "no-kind", 500)
 	})
@@ -124,7 +125,7 @@ func servedUnder(t *testing.T, path string, status int) {
 	t.Helper()
 	config := story.Client("us", "store.example.com", 20)
 	config.URL += path
-	check(t, story.Await(t.Context(), config, fmt.Sprintf("%d at /%s", status, path), func(s load.Sample) bool { return s.Status == status }))
+	testkit.Must(t, story.Await(t.Context(), config, fmt.Sprintf("%d at /%s", status, path), func(s load.Sample) bool { return s.Status == status }))
 }
 
 // certificates puts listeners on the shared Gateway itself: one whose Secret is
@@ -143,7 +144,7 @@ func certificates(t *testing.T) {
 	for _, name := range []string{"not-one", "mismatched", "missing"} {
 		fmt.Fprintf(&more, `,{"name":"%s","protocol":"HTTPS","port":443,"hostname":"%[1]s.example.org","tls":{"certificateRefs":[{"name":"%[1]s"}]}}`, name)
 	}
-	check(t, set(t.Context(), strings.TrimSuffix(before, "]")+more.String()+"]"))
+	testkit.Must(t, set(t.Context(), strings.TrimSuffix(before, "]")+more.String()+"]"))
 	shared := object{"hub", "gateway", "infra", "shared"}
 	for name, word := range map[string]string{"not-one": "is not a PEM certificate chain", "mismatched": "do not make a pair", "missing": "there is no Secret"} {
 		says(t, shared, "ResolvedRefs=False InvalidCertificateRef", `"infra/`+name+`"`, word)
@@ -204,7 +205,7 @@ func TestForeignEndpointsReachNoEnvoy(t *testing.T) {
 	}
 	t.Log(strings.Join(conditionsOf(t, object{"us-west", "serviceexport", "shop", "smuggled"}), "\n"))
 	config := story.Client("us", "smuggled.example.com", 50)
-	check(t, story.Await(t.Context(), config, "the good endpoint", func(s load.Sample) bool { return s.Status == 200 }))
+	testkit.Must(t, story.Await(t.Context(), config, "the good endpoint", func(s load.Sample) bool { return s.Status == 200 }))
 	lossless(t, load.Run(t.Context(), config, 100))
 	for _, e := range edgesOf(t, "") {
 		dump := admin(t, e, "/config_dump?include_eds")
@@ -222,7 +223,7 @@ func TestForeignEndpointsReachNoEnvoy(t *testing.T) {
 func podAddress(t *testing.T, cluster, app string) string {
 	t.Helper()
 	pods, err := clusterNamed(t, cluster).Client.CoreV1().Pods("shop").List(t.Context(), metav1.ListOptions{LabelSelector: "app=" + app})
-	check(t, err)
+	testkit.Must(t, err)
 	if len(pods.Items) == 0 {
 		t.Fatalf("%s has no pod of %s", cluster, app)
 	}
@@ -233,9 +234,9 @@ func podAddress(t *testing.T, cluster, app string) string {
 // Kubernetes itself refuses an endpoint with a link-local address.
 func TestMembersWriteNowhereElse(t *testing.T) {
 	config, err := story.Lab.Hub.As("crossway:member:us-west", "crossway:members")
-	check(t, err)
+	testkit.Must(t, err)
 	client, err := dynamic.NewForConfig(config)
-	check(t, err)
+	testkit.Must(t, err)
 	exports := schema.GroupVersionResource{Group: "crossway.dev", Version: "v1alpha1", Resource: "memberexports"}
 	imports := schema.GroupVersionResource{Group: "crossway.dev", Version: "v1alpha1", Resource: "fleetservices"}
 	endpointSlices := schema.GroupVersionResource{Group: "discovery.k8s.io", Version: "v1", Resource: "endpointslices"}
@@ -302,7 +303,7 @@ kind: ServiceExport
 metadata: {name: %[1]s, namespace: %[2]s}
 `, service, namespace, podAddress(t, "us-west", "store")))
 	config := story.Client("us", "long.example.com", 50)
-	check(t, story.Await(t.Context(), config, "an import with the longest names", func(s load.Sample) bool { return s.Status == 200 }))
+	testkit.Must(t, story.Await(t.Context(), config, "an import with the longest names", func(s load.Sample) bool { return s.Status == 200 }))
 	lossless(t, load.Run(t.Context(), config, 100))
 	says(t, object{"us-west", "serviceexport", namespace, service}, "Ready=True")
 	says(t, object{"hub", "httproute", namespace, strings.Repeat("r", 253)}, "Accepted=True")

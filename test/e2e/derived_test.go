@@ -9,6 +9,7 @@ import (
 
 	"crossway.dev/crossway/internal/lab/install"
 	"crossway.dev/crossway/internal/lab/load"
+	"crossway.dev/crossway/internal/testkit"
 )
 
 // What the hub derives from exports is for others to read. Whoever deletes it
@@ -16,15 +17,15 @@ import (
 func TestDerivedObjectsCostNoRequest(t *testing.T) {
 	hub := story.Lab.Hub
 	root, err := install.ModuleRoot()
-	check(t, err)
+	testkit.Must(t, err)
 	crd, err := os.ReadFile(filepath.Join(root, "charts/hub/crds/crossway.dev_fleetservices.yaml"))
-	check(t, err)
+	testkit.Must(t, err)
 	restore(t, func(ctx context.Context) error { return hub.Apply(ctx, crd) })
 	fleetService := []string{"fleetservice", "store.shop", "-n", "crossway-fleet"}
 	serviceImport := []string{"serviceimport", "store", "-n", "shop"}
 
 	config := story.Client("us", "store.example.com", 100)
-	check(t, story.Await(t.Context(), config, "the store", func(s load.Sample) bool { return s.Status == 200 }))
+	testkit.Must(t, story.Await(t.Context(), config, "the store", func(s load.Sample) bool { return s.Status == 200 }))
 	loaded(t, config, 600, func() {
 		for _, deletion := range []struct {
 			what  string
@@ -34,7 +35,7 @@ func TestDerivedObjectsCostNoRequest(t *testing.T) {
 			{"serviceimport store -n shop", nil, [][]string{serviceImport}},
 			{"fleetservice store.shop -n crossway-fleet", nil, [][]string{fleetService, serviceImport}},
 			{"namespace crossway-fleet", nil, [][]string{fleetService, serviceImport, {"rolebinding", "crossway-member", "-n", "crossway-fleet"}}},
-			{"crd fleetservices.crossway.dev", func() { check(t, hub.Apply(t.Context(), crd)) }, [][]string{fleetService, serviceImport}},
+			{"crd fleetservices.crossway.dev", func() { testkit.Must(t, hub.Apply(t.Context(), crd)) }, [][]string{fleetService, serviceImport}},
 		} {
 			before := make([]string, len(deletion.gone))
 			for i, object := range deletion.gone {

@@ -13,6 +13,7 @@ import (
 	"crossway.dev/crossway/internal/demo"
 	"crossway.dev/crossway/internal/lab"
 	"crossway.dev/crossway/internal/lab/load"
+	"crossway.dev/crossway/internal/testkit"
 )
 
 // Figures that are good prove nothing of a mechanism, unless they are bad
@@ -35,7 +36,7 @@ func TestMechanismsAreNeeded(t *testing.T) {
 	})
 	t.Run("make before break", func(t *testing.T) {
 		apply(t, story.Lab.Hub, switching(0))
-		check(t, story.Await(t.Context(), story.Client("us", "switch.example.com", 20), "the route", func(s load.Sample) bool { return s.Status == 200 }))
+		testkit.Must(t, story.Await(t.Context(), story.Client("us", "switch.example.com", 20), "the route", func(s load.Sample) bool { return s.Status == 200 }))
 		with(t, "make-before-break")
 		if failed := failedInSwitches(t); failed == 0 {
 			t.Error("nothing failed although routes do not wait for their clusters")
@@ -60,7 +61,7 @@ func with(t *testing.T, disabled string) {
 	if disabled != "" {
 		restore(t, func(ctx context.Context) error { return installHub(ctx, "") })
 	}
-	check(t, installHub(t.Context(), disabled))
+	testkit.Must(t, installHub(t.Context(), disabled))
 }
 
 func installHub(ctx context.Context, disabled string) error {
@@ -84,7 +85,7 @@ func installHub(ctx context.Context, disabled string) error {
 // lasts 15 s, and without a leader exports are not merged.
 func awaitLeader(ctx context.Context) error {
 	holder := ""
-	for deadline := time.Now().Add(timeout); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
+	for deadline := time.Now().Add(testkit.Timeout); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
 		pods, err := story.Lab.Hub.Client.CoreV1().Pods(lab.System).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=crossway-hub"})
 		if err != nil {
 			return err
@@ -112,9 +113,9 @@ func failedInACut(t *testing.T) int {
 	recorder := load.Start(t.Context(), story.Client("us", "store.example.com", 150))
 	defer recorder.Stop()
 	awaitPart(t, recorder, "us-west to serve its half", func(part float64) bool { return part > 0.4 }, "us-west")
-	check(t, story.Lab.Cut("us-west"))
+	testkit.Must(t, story.Lab.Cut("us-west"))
 	time.Sleep(8 * time.Second)
-	check(t, story.Lab.Restore("us-west"))
+	testkit.Must(t, story.Lab.Restore("us-west"))
 	awaitPart(t, recorder, "us-west to serve its half again", func(part float64) bool { return part > 0.4 }, "us-west")
 	return load.Failed(recorder.Stop())
 }
@@ -129,7 +130,7 @@ func failedInSwitches(t *testing.T) int {
 	recorder := load.Start(t.Context(), story.Client("us", "switch.example.com", 200))
 	defer recorder.Stop()
 	for step := range 21 {
-		check(t, story.Lab.Hub.Apply(t.Context(), []byte(switching(step))))
+		testkit.Must(t, story.Lab.Hub.Apply(t.Context(), []byte(switching(step))))
 	}
 	time.Sleep(time.Second)
 	return load.Failed(recorder.Stop())
@@ -143,12 +144,12 @@ func changedByARestart(t *testing.T) []string {
 	awaitPart(t, recorder, "overflow", func(part float64) bool { return math.Abs(part-1.0/3) < 0.1 }, "eu-west")
 	time.Sleep(8 * time.Second) // longer than what demand is averaged over
 	before, err := story.Resources(t.Context())
-	check(t, err)
-	check(t, story.KillHub(t.Context(), 2*time.Second))
+	testkit.Must(t, err)
+	testkit.Must(t, story.KillHub(t.Context(), 2*time.Second))
 	time.Sleep(3 * time.Second)
-	check(t, story.AwaitConnected(t.Context()))
+	testkit.Must(t, story.AwaitConnected(t.Context()))
 	time.Sleep(10 * time.Second)
 	after, err := story.Resources(t.Context())
-	check(t, err)
+	testkit.Must(t, err)
 	return demo.ChangedResources(before, after)
 }

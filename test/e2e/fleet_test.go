@@ -12,22 +12,13 @@ import (
 	"crossway.dev/crossway/internal/demo"
 	"crossway.dev/crossway/internal/lab"
 	"crossway.dev/crossway/internal/lab/load"
+	"crossway.dev/crossway/internal/testkit"
 )
 
-// timeout of eventually. How fast something is, the demo judges.
-const timeout = 45 * time.Second
-
-// eventually asks until the answer is yes.
+// eventually asks until the answer is yes. How fast something is, the demo judges.
 func eventually(t *testing.T, what string, ask func() (ok bool, seen string)) {
 	t.Helper()
-	seen := ""
-	for deadline := time.Now().Add(timeout); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
-		var ok bool
-		if ok, seen = ask(); ok {
-			return
-		}
-	}
-	t.Fatalf("waited %s for %s; last seen:\n%s", timeout, what, seen)
+	testkit.EventuallySeen(t, what, func() (bool, any) { return ask() })
 }
 
 func check(t *testing.T, err error) {
@@ -40,7 +31,7 @@ func check(t *testing.T, err error) {
 func clusterNamed(t *testing.T, name string) *lab.Cluster {
 	t.Helper()
 	c, err := story.Lab.Cluster(name)
-	check(t, err)
+	testkit.Must(t, err)
 	return c
 }
 
@@ -60,13 +51,13 @@ func restore(t *testing.T, do func(context.Context) error) {
 func apply(t *testing.T, c *lab.Cluster, manifests string) {
 	t.Helper()
 	restore(t, func(ctx context.Context) error { return c.Delete(ctx, []byte(manifests)) })
-	check(t, c.Apply(t.Context(), []byte(manifests)))
+	testkit.Must(t, c.Apply(t.Context(), []byte(manifests)))
 }
 
 func kubectl(t *testing.T, c *lab.Cluster, args ...string) string {
 	t.Helper()
 	out, err := c.Kubectl(t.Context(), nil, args...)
-	check(t, err)
+	testkit.Must(t, err)
 	return out
 }
 
@@ -85,7 +76,7 @@ func conditionsOf(t *testing.T, o object) []string {
 		return []string{err.Error()}
 	}
 	var document map[string]any
-	check(t, json.Unmarshal([]byte(out), &document))
+	testkit.Must(t, json.Unmarshal([]byte(out), &document))
 	return conditionsIn(document["status"])
 }
 
@@ -170,7 +161,7 @@ func awaitPart(t *testing.T, recorder *load.Recorder, what string, is func(part 
 func edgesOf(t *testing.T, region string) []demo.Edge {
 	t.Helper()
 	edges, err := story.Edges(t.Context(), region)
-	check(t, err)
+	testkit.Must(t, err)
 	if len(edges) == 0 {
 		t.Fatal("no edges")
 	}
@@ -180,7 +171,7 @@ func edgesOf(t *testing.T, region string) []demo.Edge {
 func admin(t *testing.T, e demo.Edge, page string) string {
 	t.Helper()
 	out, err := story.Admin(t.Context(), e, page)
-	check(t, err)
+	testkit.Must(t, err)
 	return out
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"crossway.dev/crossway/internal/lab/load"
+	"crossway.dev/crossway/internal/testkit"
 )
 
 // A merely slow answer, 10 s, is the application's own affair: no timeout,
@@ -17,7 +18,7 @@ func TestSlowAnswersAreNotCut(t *testing.T) {
 	config := story.Client("us", "store.example.com", 10)
 	config.URL += "?delay=10s"
 	calm := load.Run(t.Context(), config, 30)
-	check(t, story.Lab.Cut("us-east"))
+	testkit.Must(t, story.Lab.Cut("us-east"))
 	restore(t, func(context.Context) error { return story.Lab.Restore("us-east") })
 	cut := load.Run(t.Context(), config, 30)
 	for _, samples := range [][]load.Sample{calm, cut} {
@@ -45,10 +46,10 @@ func TestDeadClusterOfAWholeBackend(t *testing.T) {
 	tenth := func(part float64) bool { return math.Abs(part-0.1) < 0.04 }
 	awaitPart(t, recorder, "green to get its tenth", tenth, "us-east")
 	restore(t, func(context.Context) error { return story.Lab.Restore("us-east") })
-	check(t, story.Lab.Cut("us-east"))
+	testkit.Must(t, story.Lab.Cut("us-east"))
 	awaitPart(t, recorder, "green's weight to move", func(part float64) bool { return part == 0 }, "us-east")
 	time.Sleep(8 * time.Second) // of load on the other backend
-	check(t, story.Lab.Restore("us-east"))
+	testkit.Must(t, story.Lab.Restore("us-east"))
 	awaitPart(t, recorder, "green to get its tenth again", tenth, "us-east")
 	samples := recorder.Stop()
 	lossless(t, samples)
@@ -75,7 +76,7 @@ func TestDeadClusterOfNearlyAll(t *testing.T) {
 				clients = append(clients, story.Client("us", name+".example.com", c.rate))
 			}
 			for _, client := range clients {
-				check(t, story.Await(t.Context(), client, client.Host+" from green", func(s load.Sample) bool { return s.Status == 200 && s.Cluster == "us-east" }))
+				testkit.Must(t, story.Await(t.Context(), client, client.Host+" from green", func(s load.Sample) bool { return s.Status == 200 && s.Cluster == "us-east" }))
 			}
 			var recorders []*load.Recorder
 			for _, client := range clients {
@@ -84,7 +85,7 @@ func TestDeadClusterOfNearlyAll(t *testing.T) {
 			}
 			time.Sleep(2 * time.Second)
 			restore(t, func(context.Context) error { return story.Lab.Restore("us-east") })
-			check(t, story.Lab.Cut("us-east"))
+			testkit.Must(t, story.Lab.Cut("us-east"))
 			time.Sleep(16 * time.Second) // an ejection is 10 s
 			for _, recorder := range recorders {
 				samples := recorder.Stop()
@@ -144,10 +145,10 @@ func TestBackendWithoutEndpointsKeepsItsShare(t *testing.T) {
 		return east.AwaitPods(ctx, "site", "app=green", 4)
 	})
 	kubectl(t, east, "scale", "-n", "site", "deployment/green", "--replicas=0")
-	check(t, east.AwaitPods(t.Context(), "site", "app=green", 0))
+	testkit.Must(t, east.AwaitPods(t.Context(), "site", "app=green", 0))
 	config := story.Client("us", "site.example.com", 300)
 	config.URL += "login"
-	check(t, story.Await(t.Context(), config, "a 503 of green's weight", func(s load.Sample) bool { return s.Status == 503 }))
+	testkit.Must(t, story.Await(t.Context(), config, "a 503 of green's weight", func(s load.Sample) bool { return s.Status == 503 }))
 	samples := load.Run(t.Context(), config, 4000)
 	refused := load.Count(samples, func(s load.Sample) bool { return s.Status == 503 })
 	if part := float64(refused) / float64(len(samples)); math.Abs(part-0.1) > 0.02 { // four standard deviations
@@ -170,13 +171,13 @@ func TestScalerDrains(t *testing.T) {
 	half := func(part float64) bool { return math.Abs(part-0.5) < 0.1 }
 	awaitPart(t, recorder, "us-west to serve its half", half, "us-west")
 	restore(t, func(ctx context.Context) error { return scale(ctx, "100") })
-	check(t, scale(t.Context(), "0"))
+	testkit.Must(t, scale(t.Context(), "0"))
 	awaitPart(t, recorder, "us-west to serve nothing", func(part float64) bool { return part == 0 }, "us-west")
 	awaitPart(t, recorder, "us-east to serve all, eu-west nothing", func(part float64) bool { return part == 1 }, "us-east")
 	if table := kubectl(t, story.Lab.Hub, "get", "membercluster", "us-west"); !strings.Contains(table, " 0 ") {
 		t.Errorf("the table does not show scaler 0:\n%s", table)
 	}
-	check(t, scale(t.Context(), "100"))
+	testkit.Must(t, scale(t.Context(), "100"))
 	awaitPart(t, recorder, "us-west to serve its half again", half, "us-west")
 	lossless(t, recorder.Stop())
 }
@@ -200,11 +201,11 @@ spec:
 	lossless(t, load.Run(t.Context(), config, 250))
 	kubectl(t, story.Lab.Hub, "patch", "backendpolicy", "-n", "shop", "probed", "--type=merge", "-p", probe("/?status=503"))
 	refused := func(s load.Sample) bool { return s.Status == 503 }
-	check(t, story.Await(t.Context(), config, "a 503, for every pod fails its probe", refused))
+	testkit.Must(t, story.Await(t.Context(), config, "a 503, for every pod fails its probe", refused))
 	if samples := load.Run(t.Context(), config, 50); load.Count(samples, refused) != len(samples) {
 		t.Errorf("%d of %d requests were answered 503 although every pod fails its probe", load.Count(samples, refused), len(samples))
 	}
 	kubectl(t, story.Lab.Hub, "patch", "backendpolicy", "-n", "shop", "probed", "--type=merge", "-p", probe("/-/ready"))
-	check(t, story.Await(t.Context(), config, "an answer again", func(s load.Sample) bool { return s.Status == 200 }))
+	testkit.Must(t, story.Await(t.Context(), config, "an answer again", func(s load.Sample) bool { return s.Status == 200 }))
 	lossless(t, load.Run(t.Context(), config, 250))
 }

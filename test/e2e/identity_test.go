@@ -16,6 +16,7 @@ import (
 
 	"crossway.dev/crossway/internal/lab"
 	"crossway.dev/crossway/internal/lab/load"
+	"crossway.dev/crossway/internal/testkit"
 	"crossway.dev/crossway/pkg/registration"
 )
 
@@ -59,11 +60,11 @@ func TestCertificatesOfOthersGetNothing(t *testing.T) {
 		t.Fatalf("an edge of us gets %v of its own (%v): this test could not fail", got, err)
 	}
 	member, err := story.Lab.Hub.Sign("crossway:member:us-west", "crossway:members")
-	check(t, err)
+	testkit.Must(t, err)
 	of, err := member.TLS()
-	check(t, err)
+	testkit.Must(t, err)
 	stranger, err := registration.NewEdgeCA(time.Now(), rand.Reader)
-	check(t, err)
+	testkit.Must(t, err)
 	for _, other := range []struct {
 		who         string
 		certificate tls.Certificate
@@ -126,7 +127,7 @@ type authority struct {
 func edgeCA(t *testing.T) authority {
 	t.Helper()
 	secret, err := story.Lab.Hub.Client.CoreV1().Secrets(lab.System).Get(t.Context(), registration.EdgeCASecret, metav1.GetOptions{})
-	check(t, err)
+	testkit.Must(t, err)
 	ca := authority{registration.Pair{Certificate: secret.Data["tls.crt"], Key: secret.Data["tls.key"]}, x509.NewCertPool()}
 	if !ca.roots.AppendCertsFromPEM(ca.Certificate) {
 		t.Fatal("the edge CA does not parse")
@@ -138,9 +139,9 @@ func (a authority) edge(t *testing.T, pool, region string) tls.Certificate {
 	t.Helper()
 	pair, err := registration.NewEdgeCertificate(registration.Issuer{CA: a.Pair, Now: time.Now(), Random: rand.Reader},
 		registration.EdgeIdentity{Pool: pool, Region: region, Zone: "zone"}, time.Hour)
-	check(t, err)
+	testkit.Must(t, err)
 	certificate, err := tls.X509KeyPair(pair.Certificate, pair.Key)
-	check(t, err)
+	testkit.Must(t, err)
 	return certificate
 }
 
@@ -149,11 +150,11 @@ func copySecret(t *testing.T, namespace, name, to string) {
 	t.Helper()
 	secrets := story.Lab.Hub.Client.CoreV1().Secrets(namespace)
 	secret, err := secrets.Get(t.Context(), name, metav1.GetOptions{})
-	check(t, err)
+	testkit.Must(t, err)
 	secret.ObjectMeta = metav1.ObjectMeta{Namespace: namespace, Name: to}
 	document, err := json.Marshal(map[string]any{"apiVersion": "v1", "kind": "Secret", "metadata": map[string]string{"namespace": namespace, "name": to},
 		"type": secret.Type, "data": secret.Data})
-	check(t, err)
+	testkit.Must(t, err)
 	apply(t, story.Lab.Hub, string(document))
 }
 
@@ -162,7 +163,7 @@ func copySecret(t *testing.T, namespace, name, to string) {
 func namesWith(t *testing.T, text string) []string {
 	t.Helper()
 	var document any
-	check(t, json.Unmarshal([]byte(admin(t, edgesOf(t, "us")[0], "/config_dump?include_eds")), &document))
+	testkit.Must(t, json.Unmarshal([]byte(admin(t, edgesOf(t, "us")[0], "/config_dump?include_eds")), &document))
 	found := map[string]bool{}
 	collectNames(document, text, found)
 	if len(found) == 0 {

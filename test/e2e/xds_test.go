@@ -22,6 +22,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"crossway.dev/crossway/internal/lab"
+	"crossway.dev/crossway/internal/testkit"
 )
 
 // typeURLs of all that an edge asks for.
@@ -38,14 +39,14 @@ var typeURLs = []string{
 func dialHub(t *testing.T, certificate tls.Certificate) *grpc.ClientConn {
 	t.Helper()
 	service, err := story.Lab.Hub.Client.CoreV1().Services(lab.System).Get(t.Context(), "crossway-hub", metav1.GetOptions{})
-	check(t, err)
+	testkit.Must(t, err)
 	config := &tls.Config{RootCAs: edgeCA(t).roots, ServerName: "crossway-hub.crossway-system.svc", MinVersion: tls.VersionTLS13}
 	config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &certificate, nil }
 	dial := story.Lab.DialerAt("edge-us")
 	connection, err := grpc.NewClient("passthrough:///"+net.JoinHostPort(service.Spec.ClusterIP, "18000"),
 		grpc.WithTransportCredentials(credentials.NewTLS(config)),
 		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) { return dial(ctx, "tcp", address) }))
-	check(t, err)
+	testkit.Must(t, err)
 	t.Cleanup(func() { _ = connection.Close() })
 	return connection
 }
@@ -108,8 +109,8 @@ func swamp(t *testing.T, connection *grpc.ClientConn, assignment string) (stop f
 	})
 	t.Cleanup(stop)
 	configuration, err := discovery.NewAggregatedDiscoveryServiceClient(connection).DeltaAggregatedResources(ctx)
-	check(t, err)
-	check(t, configuration.Send(&discovery.DeltaDiscoveryRequest{Node: falseNode(t), TypeUrl: typeURLs[1], ResourceNamesSubscribe: []string{assignment}}))
+	testkit.Must(t, err)
+	testkit.Must(t, configuration.Send(&discovery.DeltaDiscoveryRequest{Node: falseNode(t), TypeUrl: typeURLs[1], ResourceNamesSubscribe: []string{assignment}}))
 	all.Go(func() {
 		for {
 			r, err := configuration.Recv()
@@ -120,8 +121,8 @@ func swamp(t *testing.T, connection *grpc.ClientConn, assignment string) (stop f
 		}
 	})
 	reports, err := loadstats.NewLoadReportingServiceClient(connection).StreamLoadStats(ctx)
-	check(t, err)
-	check(t, reports.Send(&loadstats.LoadStatsRequest{Node: falseNode(t)}))
+	testkit.Must(t, err)
+	testkit.Must(t, reports.Send(&loadstats.LoadStatsRequest{Node: falseNode(t)}))
 	if _, err := reports.Recv(); err != nil && !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
 	}
