@@ -23,12 +23,8 @@ func (m *member) admit(address netip.Addr) bool { return m.admission.Refuses(add
 
 // readMembers makes all members from all MemberClusters again: which CIDRs count depends on the other members.
 func (s *State) readMembers() {
-	own := s.hub.CIDRs
-	if len(own) == 0 {
-		own = []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)}
-	}
 	s.members = map[fleet.ClusterName]*member{fleet.HubCluster: {name: fleet.HubCluster, place: s.hub.Place, scaler: 1,
-		admission: registration.Admission{Cluster: fleet.HubCluster, CIDRs: own}}}
+		admission: registration.Admission{Cluster: fleet.HubCluster, CIDRs: s.hub.CIDRs}}}
 	all := make([]v1alpha1.MemberCluster, 0, len(s.objects))
 	for _, m := range s.objects {
 		all = append(all, *m)

@@ -24,7 +24,7 @@ const forgetEdgeAfter = 10 * time.Second
 type Hub struct {
 	Place fleet.Place
 	// CIDRs of its pods and Services: a member may announce nothing in them, and nothing outside of them is an endpoint
-	// of a Service of the hub. Empty: any address that is not link-local or otherwise special.
+	// of a Service of the hub.
 	CIDRs []netip.Prefix
 }
 

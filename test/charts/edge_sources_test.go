@@ -1,0 +1,108 @@
+package charts
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"sigs.k8s.io/yaml"
+)
+
+const (
+	attacker  = "192.0.2.66"
+	honest    = "192.0.2.99"
+	webAtEdge = gatewayAddress + ":8080"
+)
+
+// One machine opens more idle connections than an edge takes in all. With the
+// node's limit by source, another one is served within a second.
+func TestOneSourceDoesNotFillTheConnectionTable(t *testing.T) {
+	if !inOwnNetwork(t) {
+		return
+	}
+	becomeNode(t)
+	for _, client := range []string{attacker, honest} {
+		addLoopbackAddress(t, client)
+	}
+	const most = 100
+	e := newEdge(t, fmt.Sprint("overload.maxConnections=", most))
+	var web map[string]any
+	if err := yaml.Unmarshal(fmt.Appendf(nil, strings.ReplaceAll(lonely, "address: 127.0.0.1", "address: "+gatewayAddress), e.dir, 8080), &web); err != nil {
+		t.Fatal(err)
+	}
+	e.start(e.withoutHub(func(bootstrap map[string]any) {
+		static := bootstrap["static_resources"].(map[string]any)
+		static["listeners"] = append(static["listeners"].([]any), web["static_resources"].(map[string]any)["listeners"].([]any)...)
+	}), "--service-node", "a", "--service-cluster", "us")
+	eventually(t, "it serves", func() bool { return servedFrom(honest, time.Second) })
+
+	limits, err := os.ReadFile(filepath.Join(root, "charts/edge/files/limits.nft"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	load := exec.CommandContext(t.Context(), "nft", "-f", "-")
+	load.Stdin = strings.NewReader(strings.ReplaceAll(string(limits), "over 2000", fmt.Sprint("over ", most/2)))
+	if out, err := load.CombinedOutput(); err != nil {
+		t.Fatalf("nft: %v\n%s", err, out)
+	}
+	for what, first := range map[string]string{
+		"idle": "", "a half TLS hello": "\x16\x03\x01\x02\x00", "half a request": "GET / HTTP/1.1\r\nHost: a\r\n", "an HTTP/2 preface": "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00",
+	} {
+		t.Run(what, func(t *testing.T) {
+			open := 0
+			for range most * 12 / 10 {
+				c, err := dialFrom(attacker, 2*time.Second)
+				if err != nil {
+					continue
+				}
+				open++
+				t.Cleanup(func() { c.Close() })
+				_, _ = io.WriteString(c, first)
+			}
+			if open > most/2 {
+				t.Errorf("one source has %d connections", open)
+			}
+			if !servedFrom(honest, time.Second) {
+				t.Error("another source is not served within a second")
+			}
+		})
+	}
+}
+
+func addLoopbackAddress(t *testing.T, address string) {
+	t.Helper()
+	loopback, err := netlink.LinkByName("lo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := netlink.ParseAddr(address + "/32")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := netlink.AddrAdd(loopback, a); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func dialFrom(address string, timeout time.Duration) (net.Conn, error) {
+	return (&net.Dialer{Timeout: timeout, LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}}).Dial("tcp", webAtEdge)
+}
+
+func servedFrom(address string, within time.Duration) bool {
+	client := &http.Client{Timeout: within, Transport: &http.Transport{DisableKeepAlives: true,
+		DialContext: (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}}).DialContext}}
+	answer, err := client.Get("http://" + webAtEdge + "/")
+	if err != nil {
+		return false
+	}
+	answer.Body.Close()
+	return answer.StatusCode == http.StatusOK
+}
