@@ -45,7 +45,7 @@ func TestHubAddressesAreTheHubsOwn(t *testing.T) {
 func addressesOf(assigned lbsync.LoadAssignment) (addresses []netip.Addr) {
 	for _, l := range assigned.Localities {
 		for _, e := range l.Endpoints {
-			addresses = append(addresses, e.Address)
+			addresses = append(addresses, e.Addr())
 		}
 	}
 	return addresses
