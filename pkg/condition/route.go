@@ -81,12 +81,34 @@ const Shadowed = "Shadowed"
 // RouteShadowed says that a match never applies, because a route with precedence
 // (it is older, or first by name) has the same match on the same host.
 func RouteShadowed(match string, by fleet.RouteRef, more int) Condition {
-	others := ""
-	if more > 0 {
-		others = fmt.Sprintf(" (and %d more)", more)
-	}
 	return newCondition(Shadowed, true, "SameMatch",
-		fmt.Sprintf("%s never applies: %s %q has the same match and comes first; change one of them%s", match, by.Kind, by.Name, others))
+		fmt.Sprintf("%s never applies: %s %q has the same match and comes first; change one of them%s", match, by.Kind, by.Name, others(more)))
+}
+
+// RouteTakenOver says that a match of a route of another namespace comes first and
+// takes requests from a match.
+func RouteTakenOver(match string, by fleet.RouteRef, other string, more int) Condition {
+	return newCondition(Shadowed, true, "TakenOver",
+		fmt.Sprintf("%s loses requests to %s of %s %q, which comes first and matches some of the same requests; change one of them, or ask for a listener and a hostname of your own%s",
+			match, other, by.Kind, by.Name, others(more)))
+}
+
+// Shadows is a condition type on a route's parent. It is set only when True.
+const Shadows = "Shadows"
+
+// RouteTakesOver says that a match takes requests from a route of another
+// namespace.
+func RouteTakesOver(match string, from fleet.RouteRef, other string, more int) Condition {
+	return newCondition(Shadows, true, "TakesOver",
+		fmt.Sprintf("%s comes first and takes requests from %s of %s %q, of another namespace; make the match narrower if that is not meant%s",
+			match, other, from.Kind, from.Name, others(more)))
+}
+
+func others(more int) string {
+	if more == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" (and %d more)", more)
 }
 
 // RouteResolved says that every backend of a route can be used.

@@ -87,3 +87,25 @@ func bigInput(routes int) Input {
 	}
 	return in
 }
+
+// BenchmarkBuild1000Tenants is one changed route among 1000 of 50 namespaces on one
+// hostname, some with regular expressions: who takes requests from whom is found
+// anew.
+func BenchmarkBuild1000Tenants(b *testing.B) {
+	in := bigInput(1000)
+	for i, route := range in.Routes {
+		object := objectOf(route)
+		object.Namespace = fmt.Sprintf("team-%d", i%50)
+		object.Spec.Hostnames = []gatewayv1.Hostname{"shop.example.com"}
+		path := &gatewayv1.HTTPPathMatch{Value: new(fmt.Sprintf("/%d", i))}
+		if i%25 == 0 {
+			path = &gatewayv1.HTTPPathMatch{Type: new(gatewayv1.PathMatchRegularExpression), Value: new(fmt.Sprintf("/[0-9]+/%d/.*", i))}
+		}
+		object.Spec.Rules[0].Matches = []gatewayv1.HTTPRouteMatch{{Path: path}}
+		in.Routes[i] = FromHTTPRoute(object)
+	}
+	in.Memo = Build(in).Memo
+	for i := 0; b.Loop(); i++ {
+		in.Memo = change(&in, i).Memo
+	}
+}

@@ -29,6 +29,7 @@ type build struct {
 	shared        map[fleet.RouteRef]bool            // routes that share a host with another route
 	accounts      *accounts
 	overBudget    map[routeAt]condition.Condition // routes that a Gateway has no room for
+	slowdowns     slowdowns
 	shadows       []shadow
 }
 
@@ -52,7 +53,7 @@ func Build(in Input) Result {
 	b.buildAll()
 	result := Result{Model: b.model, reports: b.reports}
 	b.memo.index, b.memo.parents, b.memo.policies, b.memo.shared, b.memo.result = b.index, b.parents, b.policies, b.shared, result
-	b.memo.accounts, b.memo.overBudget = b.accounts, b.overBudget
+	b.memo.accounts, b.memo.overBudget, b.memo.slowdowns = b.accounts, b.overBudget, b.slowdowns
 	result.Memo = b.memo
 	return result
 }
@@ -79,6 +80,7 @@ func (b *build) buildAll() {
 		b.serve(p)
 		b.reportGateway(p)
 	}
+	b.slowChecks()
 	b.reportPolicies()
 	b.addSecrets()
 	b.reportShadows()

@@ -39,6 +39,7 @@ type Memo struct {
 	result     Result                  // without Memo
 	accounts   *accounts
 	overBudget map[routeAt]condition.Condition
+	slowdowns  slowdowns
 }
 
 // memoKey identifies one version of an object in an API server.
@@ -138,7 +139,7 @@ func (b *build) patch() (Result, bool) {
 	next.routes, next.results = in.Routes, slices.Clone(last.results)
 	for _, i := range changed {
 		old, result := last.results[i], b.evaluate(in.Routes[i])
-		if last.shared[old.ref] || !old.patchable(result) || !next.result.replace(old, result) {
+		if last.shared[old.ref] || !old.patchable(result) || !next.result.replace(old, result, last.slowdowns) {
 			return Result{}, false
 		}
 		var fits bool
@@ -163,10 +164,10 @@ func (r *routeResult) patchable(other *routeResult) bool {
 
 // replace replaces the parts of old by those of next, and says whether it found
 // all of them.
-func (r *Result) replace(old, next *routeResult) bool {
+func (r *Result) replace(old, next *routeResult, slowdowns slowdowns) bool {
 	if len(old.rules) > 0 && replaceRules(&r.Model, old.rules, next.rules) {
 		for i := range next.assignments {
-			if !replaceAssignment(&r.Model, &old.assignments[i], &next.assignments[i]) {
+			if !replaceAssignment(&r.Model, slowdowns.slowed(old.assignments[i]), slowdowns.slowed(next.assignments[i])) {
 				return false
 			}
 		}
@@ -215,10 +216,10 @@ func replacedHosts(hosts []model.VirtualHost, old, next []model.Rule) (replaced 
 
 // replaceAssignment replaces an assignment, and says whether it found it. If the
 // two are equal, the list stays in the same memory.
-func replaceAssignment(m *model.Model, old, next *model.Assignment) (found bool) {
+func replaceAssignment(m *model.Model, old, next model.Assignment) (found bool) {
 	at, found := slices.BinarySearchFunc(m.Assignments, next.Key, func(x model.Assignment, key string) int { return strings.Compare(x.Key, key) })
 	if found && !reflect.DeepEqual(old, next) {
-		m.Assignments = replaced(m.Assignments, at, *next)
+		m.Assignments = replaced(m.Assignments, at, next)
 	}
 	return found
 }

@@ -15,6 +15,8 @@ import (
 // Along a chain of changes of single routes, each patch of the last Result is the
 // same as a full Build.
 func TestPatchIsBuild(tb *testing.T) {
+	defer func(n int) { maxChecks = n }(maxChecks)
+	maxChecks = 1
 	inputs := genInput(tb)
 	patches, rules, assignments := 0, 0, 0 // of the patches, how many have other rules, and other assignments
 	rapid.Check(tb, func(t *rapid.T) {

@@ -20,6 +20,8 @@ type regex struct {
 	steps int           // upper estimate of RE2's program size
 	bytes int           // program and states
 	time  time.Duration // of one comparison, with a text as long as a request may be
+
+	program *syntax.Prog
 }
 
 const (
@@ -88,7 +90,7 @@ func (x *regexes) regexOf(pattern string) (regex, string) {
 	if err != nil {
 		return regex{}, fmt.Sprintf("the regular expression %q is not valid RE2: %v", shortened(pattern), err)
 	}
-	cost := regex{steps: programSize(program)}
+	cost := regex{steps: programSize(program), program: program}
 	if cost.steps > MaxRegexSteps {
 		return regex{}, fmt.Sprintf("the regular expression %q is too large (about %d steps, at most %d); repeat less, or use fewer classes", shortened(pattern), cost.steps, MaxRegexSteps)
 	}
@@ -258,33 +260,11 @@ type determinization struct {
 	visits  int
 }
 
-// visit notes the state that consists of what can be reached from steps without
-// reading. It returns false for a program with word boundaries: its states also
-// depend on what was read before.
+// visit notes a state. It returns false for a program with word boundaries.
 func (d *determinization) visit(steps []uint32) bool {
-	d.visits++
-	var state []uint32
-	for len(steps) > 0 {
-		pc := steps[len(steps)-1]
-		if steps = steps[:len(steps)-1]; d.mark[pc] == d.visits {
-			continue
-		}
-		d.mark[pc] = d.visits
-		d.work++
-		switch inst := &d.program.Inst[pc]; inst.Op {
-		case syntax.InstAlt, syntax.InstAltMatch:
-			steps = append(steps, inst.Out, inst.Arg)
-		case syntax.InstEmptyWidth:
-			if syntax.EmptyOp(inst.Arg)&(syntax.EmptyWordBoundary|syntax.EmptyNoWordBoundary) != 0 {
-				return false
-			}
-			steps = append(steps, inst.Out)
-		case syntax.InstCapture, syntax.InstNop:
-			steps = append(steps, inst.Out)
-		case syntax.InstFail:
-		default:
-			state = append(state, pc)
-		}
+	state, ok := d.closure(steps)
+	if !ok {
+		return false
 	}
 	slices.Sort(state)
 	key := make([]byte, 0, 4*len(state))
@@ -298,6 +278,36 @@ func (d *determinization) visit(steps []uint32) bool {
 		d.todo = append(d.todo, state)
 	}
 	return true
+}
+
+// closure is the state that consists of what can be reached from steps without
+// reading. It returns false for a program with word boundaries: its states also
+// depend on what was read before.
+func (d *determinization) closure(steps []uint32) (state []uint32, ok bool) {
+	d.visits++
+	for len(steps) > 0 {
+		pc := steps[len(steps)-1]
+		if steps = steps[:len(steps)-1]; d.mark[pc] == d.visits {
+			continue
+		}
+		d.mark[pc] = d.visits
+		d.work++
+		switch inst := &d.program.Inst[pc]; inst.Op {
+		case syntax.InstAlt, syntax.InstAltMatch:
+			steps = append(steps, inst.Out, inst.Arg)
+		case syntax.InstEmptyWidth:
+			if syntax.EmptyOp(inst.Arg)&(syntax.EmptyWordBoundary|syntax.EmptyNoWordBoundary) != 0 {
+				return nil, false
+			}
+			steps = append(steps, inst.Out)
+		case syntax.InstCapture, syntax.InstNop:
+			steps = append(steps, inst.Out)
+		case syntax.InstFail:
+		default:
+			state = append(state, pc)
+		}
+	}
+	return state, true
 }
 
 // classesOf are the first runes of the ranges that a program treats alike, or nil

@@ -172,7 +172,7 @@ func (b *build) merge(routes []*route) mergedRules {
 		m.rules = append(m.rules, r.rules...)
 	}
 	m.rules = sorted(m.rules, ruleOrder)
-	m.shadows = findShadows(m.rules)
+	m.shadows = findShadows(routes, m.rules)
 	return m
 }
 

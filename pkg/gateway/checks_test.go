@@ -1,0 +1,41 @@
+package gateway
+
+import (
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
+
+	"crossway.dev/crossway/api/v1alpha1"
+)
+
+// However many routes send to an import, each edge checks each of its endpoints at
+// most maxChecks times an interval, also after a patch.
+func TestRoutesDoNotMultiplyHealthChecks(t *testing.T) {
+	for _, c := range []struct {
+		routes int
+		want   time.Duration
+	}{{1, time.Second}, {16, time.Second}, {17, 2 * time.Second}, {100, 8 * time.Second}} {
+		in := bigInput(c.routes)
+		for _, route := range in.Routes {
+			objectOf(route).Spec.Rules[0].BackendRefs[0].Name = "app-0"
+		}
+		in.Policies = []v1alpha1.BackendPolicy{{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "checked"}, Spec: v1alpha1.BackendPolicySpec{
+			TargetRefs:  []gatewayv1.LocalPolicyTargetReference{{Group: mcsv1beta1.GroupName, Kind: "ServiceImport", Name: "app-0"}},
+			HealthCheck: &v1alpha1.HealthCheck{Interval: "1s", Timeout: "1s"}}}}
+		result := Build(in)
+		in.Memo = result.Memo
+		for _, after := range []Result{result, change(&in, 0)} {
+			if len(after.Model.Assignments) != c.routes {
+				t.Fatalf("%d assignments", len(after.Model.Assignments))
+			}
+			for _, a := range after.Model.Assignments {
+				if a.Policy.HealthCheck.Interval != c.want {
+					t.Fatalf("%d routes: checks each %v, want %v", c.routes, a.Policy.HealthCheck.Interval, c.want)
+				}
+			}
+		}
+	}
+}
