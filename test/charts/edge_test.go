@@ -172,6 +172,35 @@ func TestEdgeIsNotReadyWithoutHub(t *testing.T) {
 	}
 }
 
+// Only an Envoy whose main thread is stuck fails the liveness probe, not one that
+// has no hub.
+func TestOnlyAStuckEdgeIsRestarted(t *testing.T) {
+	t.Parallel()
+	e := newEdge(t, "metrics.enabled=false,hub.address=127.0.0.1,hub.port=1")
+	cmd := e.start(e.bootstrap(), "--service-node", "a", "--service-cluster", "us")
+	alive := func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		defer cancel()
+		probe := e.command(ctx, "alive")
+		probe.WaitDelay = time.Second
+		return probe.Run()
+	}
+	eventually(t, "an edge without a hub is alive", func() bool { return alive() == nil })
+	if e.command(t.Context(), "ready").Run() == nil {
+		t.Error("it is ready, too")
+	}
+	if err := cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	if alive() == nil {
+		t.Error("an Envoy that does nothing is alive")
+	}
+	if err := cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it is alive again", func() bool { return alive() == nil })
+}
+
 // An edge shows the hub its certificate, believes none but the hub's, and uses
 // a certificate that was signed again without a restart.
 func TestEdgeAndHubKnowEachOther(t *testing.T) {

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/tools/events"
@@ -224,5 +226,43 @@ func TestOthersImport(t *testing.T) {
 	f.reconcile("q-shop", "web")
 	if f.get("q-shop", "web") == nil {
 		t.Error("somebody's ServiceImport was deleted")
+	}
+}
+
+// withoutFleet reads a hub whose crossway-fleet was deleted, or is being deleted.
+type withoutFleet struct {
+	client.Reader
+	terminating bool
+}
+
+func (w withoutFleet) Get(ctx context.Context, key client.ObjectKey, o client.Object, options ...client.GetOption) error {
+	namespace, isNamespace := o.(*corev1.Namespace)
+	_, isFleetService := o.(*v1alpha1.FleetService)
+	switch {
+	case isNamespace && key.Name == v1alpha1.FleetNamespace && w.terminating:
+		namespace.DeletionTimestamp = new(metav1.Now())
+		return nil
+	case isNamespace && key.Name == v1alpha1.FleetNamespace, isFleetService:
+		return apierrors.NewNotFound(schema.GroupResource{}, key.Name)
+	}
+	return w.Reader.Get(ctx, key, o, options...)
+}
+
+// Without its namespace, a missing FleetService does not mean that nobody
+// exports the service: the ServiceImport stays until one knows.
+func TestImportOutlivesTheFleetsNamespace(t *testing.T) {
+	f := newFixture(t)
+	f.namespace("outlive")
+	f.fleetService("outlive", "web")
+	f.reconcile("outlive", "web")
+	key := reconcile.Request{NamespacedName: types.NamespacedName{Namespace: "outlive", Name: "web"}}
+	hub := f.projector.hub
+	for _, terminating := range []bool{true, false} {
+		f.projector.hub = withoutFleet{hub, terminating}
+		result, err := f.projector.Reconcile(t.Context(), key)
+		f.Must(err)
+		if f.get("outlive", "web") == nil || result.RequeueAfter == 0 {
+			t.Errorf("namespace terminating %v: ServiceImport %v, again after %s", terminating, f.get("outlive", "web"), result.RequeueAfter)
+		}
 	}
 }

@@ -13,18 +13,22 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/cluster"
+	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/internal/lab/envtestkit"
 	"crossway.dev/crossway/internal/testkit"
+	"crossway.dev/crossway/pkg/fleet"
 )
 
 func TestMain(m *testing.M) { envtestkit.Main(m) }
@@ -405,4 +409,60 @@ func TestLongNames(t *testing.T) {
 	f.Must(f.client.List(t.Context(), &v1alpha1.MemberExportList{}))
 	f.reconcileKey(long, long)
 	f.Must(f.client.Get(t.Context(), types.NamespacedName{Namespace: v1alpha1.FleetNamespace, Name: long + "." + long}, &v1alpha1.FleetService{}))
+}
+
+// withoutFleet is a hub whose crossway-fleet is being deleted, or not there.
+type withoutFleet struct {
+	client.Client
+	terminating bool
+}
+
+func (w withoutFleet) Get(ctx context.Context, key client.ObjectKey, o client.Object, options ...client.GetOption) error {
+	namespace, ok := o.(*corev1.Namespace)
+	switch {
+	case ok && w.terminating:
+		namespace.DeletionTimestamp = new(metav1.Now())
+		return nil
+	case ok:
+		return apierrors.NewNotFound(schema.GroupResource{}, key.Name)
+	}
+	return w.Client.Get(ctx, key, o, options...)
+}
+
+// A namespace that is being deleted takes no object. FleetServices wait for the
+// new one without an error, which brings them all back.
+func TestFleetServicesWaitForTheirNamespace(t *testing.T) {
+	f := newFixture(t)
+	f.member("w-west", "10.1.0.0/16")
+	f.export("member-w-west", "waits", 1, nil)
+	hub := f.merger.client
+	for _, terminating := range []bool{true, false} {
+		f.merger.client = withoutFleet{hub, terminating}
+		f.reconcile("waits")
+	}
+	f.wantNoImport("waits")
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: v1alpha1.FleetNamespace}}
+	deleted := namespace.DeepCopy()
+	deleted.DeletionTimestamp = new(metav1.Now())
+	if fleetNamespace.Update(event.UpdateEvent{ObjectOld: namespace, ObjectNew: namespace}) || !fleetNamespace.Update(event.UpdateEvent{ObjectOld: namespace, ObjectNew: deleted}) ||
+		!fleetNamespace.Create(event.CreateEvent{Object: namespace}) || fleetNamespace.Create(event.CreateEvent{Object: &corev1.Namespace{}}) {
+		t.Error("only the beginning of crossway-fleet and of its deletion count")
+	}
+	if got := f.merger.fleetNamespaceChanged(t.Context(), deleted); len(got) != 0 {
+		t.Errorf("its deletion brings %v", got)
+	}
+	f.merger.client = hub
+	if got := f.merger.fleetNamespaceChanged(t.Context(), namespace); !slices.Contains(got, requestFor(fleet.ServiceName{Namespace: "shop", Name: "waits"})) {
+		t.Errorf("the new namespace brings %v", got)
+	}
+	f.reconcile("waits")
+	f.wantImport("waits", "http 80 from w-west")
+}
+
+func (f *fixture) wantNoImport(service string) {
+	f.Helper()
+	key := types.NamespacedName{Namespace: v1alpha1.FleetNamespace, Name: service + ".shop"}
+	if err := f.client.Get(f.Context(), key, &v1alpha1.FleetService{}); !apierrors.IsNotFound(err) {
+		f.Errorf("FleetService %s: %v", key, err)
+	}
 }
