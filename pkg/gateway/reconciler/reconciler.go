@@ -304,7 +304,7 @@ func (r *Reconciler) report(ctx context.Context, edges map[string][]rollout.Edge
 		r.reported, r.refused = progress, refused
 		r.options.Reporter.Report(gateway.Report(r.result, progress, refused...))
 	}
-	r.record(ctx, refusals)
+	r.record(ctx, r.rollout.Records())
 }
 
 // edges are the connected edges of every pool.

@@ -221,6 +221,7 @@ type ResourceNack struct {
 	Resource ResourceID
 	Version  string
 	Message  string // Envoy's error
+	Fresh    bool   // the edge has no version of the resource
 }
 
 // judge decides which routes caused a NACK, and takes them from the edge.
@@ -278,7 +279,9 @@ func (r *Rollout) fallbackFor(p *pool, e *edge, ref fleet.RouteRef) (instead *Ob
 // They are the routes that changed since the edge last took the resource. An edge
 // that took nothing yet on this stream may have come with an older version of any
 // route, or with none, so that says nothing there: it is probably one that is
-// refused elsewhere, or one that nobody in its pool has taken.
+// refused elsewhere, or one that nobody in its pool has taken. If none is, an edge
+// that has an older version of the resource keeps it: the hub does not know which
+// routes are in that, and must not try at its expense.
 //
 // If Envoy's message quotes values of some candidates, only these are.
 func (r *Rollout) candidates(p *pool, e *edge, n ResourceNack, since uint64, routes []fleet.RouteRef) (found []fleet.RouteRef, definite bool) {
@@ -305,10 +308,17 @@ func (r *Rollout) candidates(p *pool, e *edge, n ResourceNack, since uint64, rou
 	if since > 0 {
 		return sortedRoutes(found), len(found) == 1
 	}
-	for _, probable := range []func(fleet.RouteRef) bool{r.refusedSomewhere, func(ref fleet.RouteRef) bool { return p.since[ref].generation > p.taken }} {
-		if some := filter(found, probable); len(some) > 0 && len(some) < len(found) {
+	for _, probable := range []func(fleet.RouteRef) bool{
+		r.refusedSomewhere,
+		func(ref fleet.RouteRef) bool { return p.since[ref].generation > p.taken },
+		func(ref fleet.RouteRef) bool { return p.since[ref].generation > 0 }, // no status accepted it before this hub started
+	} {
+		if some := filter(found, probable); len(some) > 0 && (len(some) < len(found) || !n.Fresh) {
 			return sortedRoutes(some), false
 		}
+	}
+	if !n.Fresh {
+		return nil, false
 	}
 	return sortedRoutes(found), len(found) == 1
 }
@@ -317,8 +327,10 @@ func (r *Rollout) candidates(p *pool, e *edge, n ResourceNack, since uint64, rou
 // of a route.
 func (r *Rollout) refusedSomewhere(ref fleet.RouteRef) bool {
 	for _, p := range r.pools {
-		if f, refused := p.refused[ref]; refused && f.Version == r.objects[ref].ObjectVersion {
-			return true
+		for _, f := range []Refusal{p.refused[ref], p.outvoted[ref]} {
+			if f.Pool != "" && f.Version == r.objects[ref].ObjectVersion {
+				return true
+			}
 		}
 		for _, e := range p.edges {
 			if e.refuses(ref) {

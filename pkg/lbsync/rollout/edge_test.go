@@ -95,7 +95,7 @@ func TestNackOfATCPRoute(t *testing.T) {
 	before := r.pools["us"].snapshot.Resources.Listeners[0]
 	r.SetObject(route, Object{ObjectVersion: ObjectVersion{UID: "a", Generation: 2}, Source: int64(2)})
 	listener := r.Publish(of(2), nil, pools).Snapshots[0].Resources.Listeners[0]
-	reviewed := r.Review(map[string][]EdgeProgress{"us": {{Stream: 1, Answered: 2, Nacked: []ResourceNack{{idOf(&listener), listener.Version, "no"}}}}})
+	reviewed := r.Review(map[string][]EdgeProgress{"us": {{Stream: 1, Answered: 2, Nacked: []ResourceNack{{Resource: idOf(&listener), Version: listener.Version, Message: "no"}}}}})
 	if len(reviewed.Refused) != 1 || reviewed.Refused[0].Ref != route || len(reviewed.Views) != 1 || reviewed.Views[0].Instead[route] != int64(1) {
 		t.Fatalf("reviewed %+v", reviewed)
 	}

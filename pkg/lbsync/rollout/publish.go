@@ -93,7 +93,7 @@ func (r *Rollout) publishPool(ref lbsync.PoolRef, changes *Changes) {
 		p, known = newPool(ref.Pool), false
 		r.pools[ref.Pool] = p
 		for _, f := range r.restored[ref.Pool] {
-			p.refused[f.Ref] = f
+			p.refusals(f.Outvoted)[f.Ref] = f
 		}
 		delete(r.restored, ref.Pool)
 	}

@@ -59,6 +59,17 @@ type Refusal struct {
 	Words string
 	// Instead is the version that the pool has; nil: none.
 	Instead *Object
+	// Outvoted: only some edges refuse it. It is then held against them and not
+	// against the route.
+	Outvoted bool
+}
+
+// refusals are those of the pool, or those of outvoted edges.
+func (p *pool) refusals(outvoted bool) map[fleet.RouteRef]Refusal {
+	if outvoted {
+		return p.outvoted
+	}
+	return p.refused
 }
 
 // Review takes in how far the connected edges of each pool are.
@@ -113,9 +124,16 @@ func (r *Rollout) reviewPool(p *pool) []Refusal {
 		}
 	}
 	candidates := map[fleet.RouteRef]bool{}
-	for _, e := range p.edges {
-		for ref := range e.verdicts {
-			candidates[ref] = e.refuses(ref)
+	for _, e := range p.byStream() {
+		for ref, v := range e.verdicts {
+			if candidates[ref] = e.refuses(ref); e.refuses(ref) {
+				p.outvoted[ref] = Refusal{Pool: p.name, Ref: ref, Version: v.version, Instead: cmp.Or(v.instead, p.outvoted[ref].Instead), Outvoted: true}
+			}
+		}
+	}
+	for ref, f := range p.outvoted {
+		if r.objects[ref].ObjectVersion != f.Version || p.takenByAll(ref) {
+			delete(p.outvoted, ref)
 		}
 	}
 	var refused []Refusal
@@ -140,6 +158,15 @@ func (p *pool) takenByAny(ref fleet.RouteRef) bool {
 	return false
 }
 
+func (p *pool) takenByAll(ref fleet.RouteRef) bool {
+	for _, e := range p.edges {
+		if !e.accepts(ref, p.since[ref].generation) {
+			return false
+		}
+	}
+	return len(p.edges) > 0
+}
+
 func (p *pool) refusedByAll(ref fleet.RouteRef) (f Refusal, all bool) {
 	for _, e := range p.byStream() {
 		if !e.refuses(ref) {
@@ -158,6 +185,21 @@ func (r *Rollout) Refusals() []Refusal {
 		refused := r.pools[name].refused
 		for _, ref := range slices.SortedFunc(maps.Keys(refused), fleet.RouteRef.Compare) {
 			all = append(all, refused[ref])
+		}
+	}
+	return all
+}
+
+// Records are what another process must know to go on: what pools refuse, and what
+// single edges do.
+func (r *Rollout) Records() []Refusal {
+	all := r.Refusals()
+	for _, name := range slices.Sorted(maps.Keys(r.pools)) {
+		p := r.pools[name]
+		for _, ref := range slices.SortedFunc(maps.Keys(p.outvoted), fleet.RouteRef.Compare) {
+			if _, whole := p.refused[ref]; !whole {
+				all = append(all, p.outvoted[ref])
+			}
 		}
 	}
 	return all

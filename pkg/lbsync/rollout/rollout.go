@@ -53,6 +53,7 @@ type pool struct {
 	edges    map[uint64]*edge               // connected, by stream
 	since    map[fleet.RouteRef]publication // of each route's present version
 	refused  map[fleet.RouteRef]Refusal     // by the pool as a whole
+	outvoted map[fleet.RouteRef]Refusal     // by single edges
 	overlays map[string]envoy.Resources     // what the edges of each View get instead
 	taken    uint64                         // the newest snapshot that an edge took whole
 	settled  uint64                         // the newest snapshot that all edges have answered
@@ -84,7 +85,7 @@ func New() *Rollout {
 }
 
 func newPool(name string) *pool {
-	return &pool{name: name, edges: map[uint64]*edge{}, since: map[fleet.RouteRef]publication{}, refused: map[fleet.RouteRef]Refusal{}}
+	return &pool{name: name, edges: map[uint64]*edge{}, since: map[fleet.RouteRef]publication{}, refused: map[fleet.RouteRef]Refusal{}, outvoted: map[fleet.RouteRef]Refusal{}}
 }
 
 // SetObject takes in an object that exists.
@@ -175,7 +176,8 @@ func (r *Rollout) needsEarlier(ref fleet.RouteRef) bool {
 		if !published {
 			continue
 		}
-		if _, refused := p.refused[ref]; refused || at.generation > p.settled {
+		_, refused := p.refused[ref]
+		if _, outvoted := p.outvoted[ref]; refused || outvoted || at.generation > p.settled {
 			return true
 		}
 		for _, e := range p.edges {

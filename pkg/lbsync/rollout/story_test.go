@@ -210,7 +210,7 @@ func (s *story) answer() (asked bool) {
 			asked = true
 			e.asked++
 			if e.refuses != "" && strings.Contains(string(r.Body.GetValue()), e.refuses) {
-				e.nacked[id] = ResourceNack{Resource: id, Version: r.Version, Message: e.says}
+				e.nacked[id] = ResourceNack{Resource: id, Version: r.Version, Message: e.says, Fresh: e.has[id].Version == ""}
 				continue
 			}
 			e.has[id] = *r
@@ -340,7 +340,7 @@ func (s *story) command(d *datadriven.TestData) string {
 	case "has":
 		return s.has()
 	case "restart":
-		refusals := s.rollout.Refusals()
+		refusals := s.rollout.Records()
 		if len(d.CmdArgs) > 0 {
 			refusals = nil
 		}

@@ -82,7 +82,7 @@ func (s *Stream) acked(k Kind, i item) {
 
 // nackedItem notes a NACK. What the edge applied before stays in force.
 func (s *Stream) nackedItem(k Kind, i item, message string) Nack {
-	i.entry.nack = Nack{TypeURL: typeURLs[k], Name: i.name, Version: i.version, Message: s.shortened(message)}
+	i.entry.nack = Nack{TypeURL: typeURLs[k], Name: i.name, Version: i.version, Message: s.shortened(message), Applied: i.entry.applied}
 	i.entry.sendAlone = false
 	s.nacked[resourceKey{k, i.name}] = struct{}{}
 	if i.entry.sent == i.version {

@@ -83,8 +83,8 @@ type Override struct{ Listeners, Routes []Resource }
 type NameVersion struct{ Name, Version string }
 
 // Nack is the NACK of one resource. The version that the edge applied before
-// stays in force there.
-type Nack struct{ TypeURL, Name, Version, Message string }
+// stays in force there: Applied, empty if it has none.
+type Nack struct{ TypeURL, Name, Version, Message, Applied string }
 
 // Progress is what one edge has done with the snapshots of its pool.
 type Progress struct {
