@@ -118,8 +118,31 @@ func (f *fixture) ready() bool {
 	return answer.StatusCode == http.StatusOK
 }
 
+// edge is an Envoy to start.
+type edge struct {
+	pool, node, admin string
+	regexLimit        int // re2.max_program_size.error_level
+}
+
 // startEdge runs an Envoy of pool us until the test ends.
 func (f *fixture) startEdge(ctx context.Context) {
+	f.t.Helper()
+	f.start(ctx, edge{pool: "us", node: "envoy-0", admin: f.admin, regexLimit: 100000})
+}
+
+// pairFor is a certificate for an edge of a pool, and the CA's.
+func (f *fixture) pairFor(ctx context.Context, pool string) (pair registration.Pair, ca []byte) {
+	f.t.Helper()
+	var secret corev1.Secret
+	testkit.Must(f.t, f.Get(ctx, client.ObjectKey{Namespace: "crossway-system", Name: registration.EdgeCASecret}, &secret))
+	issuer := registration.Issuer{CA: pairOf(secret), Now: time.Now(), Random: rand.Reader}
+	pair, err := registration.NewEdgeCertificate(issuer, registration.EdgeIdentity{Pool: pool, Region: pool, Zone: pool + "-a"}, time.Hour)
+	testkit.Must(f.t, err)
+	return pair, issuer.CA.Certificate
+}
+
+// start runs an Envoy until the test ends.
+func (f *fixture) start(ctx context.Context, e edge) {
 	f.t.Helper()
 	binary, err := install.Envoy(ctx, os.Stderr)
 	testkit.Must(f.t, err)
@@ -129,12 +152,8 @@ func (f *fixture) startEdge(ctx context.Context) {
 		testkit.Must(f.t, os.WriteFile(path, data, 0o600))
 		return path
 	}
-	var ca corev1.Secret
-	testkit.Must(f.t, f.Get(ctx, client.ObjectKey{Namespace: "crossway-system", Name: registration.EdgeCASecret}, &ca))
-	issuer := registration.Issuer{CA: pairOf(ca), Now: time.Now(), Random: rand.Reader}
-	pair, err := registration.NewEdgeCertificate(issuer, registration.EdgeIdentity{Pool: "us", Region: "us", Zone: "us-a"}, time.Hour)
-	testkit.Must(f.t, err)
-	config := f.bootstrap(write("tls.crt", pair.Certificate), write("tls.key", pair.Key), write("ca.crt", issuer.CA.Certificate))
+	pair, ca := f.pairFor(ctx, e.pool)
+	config := f.bootstrap(e, write("tls.crt", pair.Certificate), write("tls.key", pair.Key), write("ca.crt", ca))
 	logs := filepath.Join(dir, "envoy.log")
 	envoy := exec.Command(binary, "-c", write("envoy.yaml", []byte(config)), "--disable-hot-restart", "--concurrency", "1", "-l", "info", "--log-path", logs)
 	testkit.Must(f.t, envoy.Start())
@@ -147,15 +166,15 @@ func (f *fixture) startEdge(ctx context.Context) {
 	})
 }
 
-func (f *fixture) bootstrap(certificate, key, ca string) string {
+func (f *fixture) bootstrap(e edge, certificate, key, ca string) string {
 	socket := func(address string) string {
 		host, port, _ := net.SplitHostPort(address)
 		return fmt.Sprintf("{socket_address: {address: %s, port_value: %s}}", host, port)
 	}
 	return fmt.Sprintf(`
-node: {id: envoy-0, cluster: us, locality: {region: us, zone: us-a}}
+node: {id: %[6]s, cluster: %[7]s, locality: {region: %[7]s, zone: %[7]s-a}}
 admin: {address: %[1]s}
-layered_runtime: {layers: [{name: static, static_layer: {re2.max_program_size.error_level: 100000}}]}
+layered_runtime: {layers: [{name: static, static_layer: {re2.max_program_size.error_level: %[8]d}}]}
 dynamic_resources:
   ads_config: {api_type: DELTA_GRPC, transport_api_version: V3, set_node_on_first_message_only: true,
     grpc_services: [{envoy_grpc: {cluster_name: xds, retry_policy: {retry_back_off: {base_interval: 0.1s, max_interval: 0.5s}}}}]}
@@ -181,7 +200,7 @@ static_resources:
           tls_certificates: [{certificate_chain: {filename: %[3]q}, private_key: {filename: %[4]q}}]
           validation_context: {trusted_ca: {filename: %[5]q}, match_typed_subject_alt_names: [{san_type: DNS, matcher: {exact: localhost}}]}
     load_assignment: {cluster_name: xds, endpoints: [{lb_endpoints: [{endpoint: {address: %[2]s}}]}]}
-`, socket(f.admin), socket(f.xds), certificate, key, ca)
+`, socket(e.admin), socket(f.xds), certificate, key, ca, e.node, e.pool, e.regexLimit)
 }
 
 // counters are Envoy's statistics that match a regular expression, as text.

@@ -31,7 +31,7 @@ func TestEvents(t *testing.T) {
 	resources := r.rollout.Publish(m, nil, []lbsync.PoolRef{{Pool: "us"}}).Snapshots[0].Resources
 	nack := func(stream uint64, nacked envoy.Resource, message string) []string {
 		g := rollout.EdgeProgress{Stream: stream, Node: "envoy", Answered: 1, Nacked: []rollout.ResourceNack{{
-			Resource: rollout.ResourceID{TypeURL: nacked.TypeURL, Name: nacked.Name}, Version: nacked.Version, Message: message}}}
+			Resource: rollout.ResourceID{TypeURL: nacked.TypeURL, Name: nacked.Name}, Version: nacked.Version, Message: message, Fresh: true}}}
 		r.tell(t.Context(), r.rollout.Review(map[string][]rollout.EdgeProgress{"us": {g}}))
 		var notes []string
 		for len(recorder.Events) > 0 {

@@ -1,8 +1,7 @@
 // Package rollout brings Models to the edges and works out what their answers
-// mean. Publish turns a Model into the Envoy resources of each EdgePool and
-// returns what changed. ACKs and NACKs give the progress of each Gateway, and
-// the rejections of routes and Gateways, which are an input of the next Build.
-// Build leaves rejected routes out, and reports rejected Gateways but keeps them.
+// mean. Publish turns Models into the Envoy resources of each EdgePool and returns
+// what changed. Review takes in how far each edge is, and returns the Views that
+// are needed: the routes that some edges refuse, and what these get instead.
 //
 // It is pure. A Rollout is a value that one goroutine owns; its methods return
 // what the owner should hand over, and do no I/O.
@@ -10,69 +9,81 @@
 // Objects are identified by UID and generation, not by name alone, so a NACK
 // about a deleted route never counts for a new route of the same name.
 //
-// # NACKs
+// # NACKs are judged edge by edge
 //
 // An edge NACKs a resource, which is made of many objects (envoy.Resource.Sources).
-// The candidates are the routes that are new or changed since the last version
-// of the resource that any edge ACKed. If Envoy's message quotes a value of some
-// of them, such as a regular expression, only those are candidates and each is
-// at fault. If no route changed, all routes of the resource are looked at, but
-// only quoted ones count. Without a candidate, the Gateways that the resource
-// serves are rejected until the resource changes.
+// What follows from it concerns that edge alone: it gets an override, the resource
+// of a View in which the last generation that it took of the refused route is in
+// the place of the present one, or the route is left out. All other edges go on
+// getting the present generation. So an edge can take nothing away from another,
+// changes of other routes still arrive at an edge that refuses one, and an edge
+// that starts anew or is upgraded is offered the present generation.
 //
-// # States of a route
+// The candidates of a NACK are the routes whose version is newer than what the edge
+// had answered before. If Envoy's message quotes a value of some of them, such as a
+// regular expression, only those are. A quotation never makes a route a candidate.
 //
-// Every version of a route (UID and generation) is in one State. The Model has
-// it in Served and Readmitted, and not in Suspected and Rejected.
+// An edge that has answered nothing yet on its stream may have come with any
+// version of any route. The candidates are then the routes that other edges refuse,
+// or else those that no edge of the pool took, or else those that no status
+// accepted before this hub started. If there is none, an edge that has nothing of
+// the resource is tried with all routes, and any other keeps what it has.
 //
-//	Served     -> Rejected    a NACK has this route as its only candidate, or quotes it;
-//	                          or its status says that an edge rejected this version
-//	                          (this hub before a restart, or another replica)
+// Without a candidate the edge keeps what it has of the resource, and its EdgePool
+// says so (EdgeRefusals).
+//
+// # States of a route on an edge
+//
+// Every version of a route (UID and generation) is in one State on each edge. The
+// edge gets it in Served and Readmitted, and not in Suspected and Rejected.
+//
+//	Served     -> Rejected    a NACK has this route as its only candidate, or quotes it
 //	Served     -> Suspected   a NACK has several candidates and quotes none
-//	Suspected  -> Readmitted  an edge ACKed the resource without the Suspected
+//	Suspected  -> Readmitted  the edge took the resource without the Suspected
 //	                          routes, so a part of them is tried again
 //	Readmitted -> Suspected   it is one of several candidates of another NACK
 //	Readmitted -> Rejected    it is the only candidate of another NACK, or quoted
-//	Served     -> Readmitted  the object was deleted and recreated: the new object's
-//	                          status does not count
-//	any        -> Served      the generation changes
+//	Readmitted -> Served      the edge took it
+//	any        -> Served      the generation changes, or the stream ends
 //
-// Readmitted differs from Served in one respect: a rejection in the route's status
-// has no effect. It may still be there from when the route was Suspected, or be
-// about a deleted object of the same name.
+// What an edge gets instead is unproven if it may never have had it. Should the edge
+// NACK that, too, the route is left out for it.
+//
+// # What a pool refuses
+//
+// A route is refused in a pool if all its connected edges reject its version and
+// none ever took it (Refusal). Its status says so. If any edge took it, the NACKs
+// are held against the edges that sent them, and only the EdgePool's status says so.
+// A Refusal stays while no edge is connected. It ends when the version changes or an
+// edge takes it.
 //
 // Invariants:
 //
-//   - An entry is about one version. It has no effect once the object has another,
+//   - A verdict is about one version. It has no effect once the object has another,
 //     and the next Review removes it.
-//   - While a route is Suspected, readmitNext has an entry for the resource that
-//     was NACKed, so the route is readmitted or rejected some time.
-//   - A NACK of a version with a route in it that is left out now has no effect:
-//     the version without the route gets an answer of its own.
-//   - An edge is not sent a version again that it NACKed, so it gives no second
-//     answer. When that version is published again, the first NACK is taken in
-//     again (AttributeAgain).
+//   - While a route is Suspected on an edge, readmitNext has an entry for the
+//     resource that was NACKed, so the route is readmitted or rejected some time.
+//   - An earlier version of a route is kept while an edge may have it or may need it.
+//   - A pool has at most maxViews Views. Edges beyond keep what they have.
 //
 // Known limits:
 //
-//   - A status does not say which UID it is about, so after a restart of the hub
-//     the rejection of a deleted route can count for its successor of the same
-//     generation.
-//   - Suspected and Rejected are the same in a status. A hub that restarts while
-//     routes are Suspected leaves them out until they change.
+//   - A hub that dies between a NACK and its record leaves the route out of the edges
+//     that refuse it until the route changes.
 //   - Two routes that Envoy rejects only together: the one that is readmitted
 //     later is Rejected.
-//   - A resource's history has at most 16 versions without an ACK. The NACK of an
-//     older one has no effect.
-//   - A hub replica knows only the NACKs of its own edges.
+//   - Clusters, secrets and listeners without a route of their own have no earlier
+//     version here; the edge keeps the one that it took.
+//   - A hub replica knows only the answers of its own edges.
 //
 // Example:
 //
 //	r := rollout.New()
 //	r.SetObjects(objects)
-//	for _, snapshot := range r.Publish(model, pools).Snapshots {
-//		server.SetResources(snapshot)
+//	for {
+//		reviewed := r.Review(progress)
+//		for _, snapshot := range r.Publish(model, modelsOf(reviewed.Views), pools).Snapshots {
+//			server.SetResources(snapshot)
+//		}
 //	}
-//	r.Nack(rollout.Nack{Resource: id, Version: "6b2f", Message: "invalid regex"})
-//	rejections := r.Review() // [HTTPRoute shop/web at generation 3]
 package rollout
