@@ -12,6 +12,8 @@ import (
 
 	"golang.org/x/time/rate"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/tap"
 
 	"crossway.dev/crossway/pkg/registration"
 )
@@ -156,6 +158,12 @@ const (
 	// overheadRate is how many bytes per second count as no part of a request: frames
 	// of HTTP/2 that keep the connection alive.
 	overheadRate = 1 << 10
+	// receiveRate is how many bytes per second the connections of a pool may send in
+	// the long run, and receiveBurst how many at once: a hundred edges that all
+	// reconnect. Frames of HTTP/2 are small, and each costs time.
+	receiveRate, receiveBurst = 32 << 20, 512 << 20
+	// openRate is how many streams per second a connection may open, after openBurst.
+	openRate, openBurst = 2, 16
 )
 
 var (
@@ -170,14 +178,18 @@ type connections struct {
 }
 
 // poolConnections are the connections of one pool, and what is unfinished on them.
-type poolConnections struct{ open, unfinished int }
+type poolConnections struct {
+	open, unfinished int
+	received         *rate.Limiter // in bytes
+}
 
 // edgeConnection is a connection whose handshake is done. It is closed when its
 // client certificate expires.
 type edgeConnection struct {
 	net.Conn
-	pool string
-	all  *connections
+	pool    string
+	all     *connections
+	streams *rate.Limiter
 
 	// Guarded by all.mu:
 	expiry     *time.Timer
@@ -195,12 +207,12 @@ type edgeAuth struct {
 func (a *connections) add(conn net.Conn, info credentials.TLSInfo) (*edgeConnection, error) {
 	leaf := info.State.PeerCertificates[0]
 	id, _ := registration.EdgeIdentityOf(leaf) // without one all streams are rejected
-	c := &edgeConnection{Conn: conn, pool: id.Pool, all: a, changedAt: time.Now()}
+	c := &edgeConnection{Conn: conn, pool: id.Pool, all: a, streams: rate.NewLimiter(openRate, openBurst), changedAt: time.Now()}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	pool := a.pools[c.pool]
 	if pool == nil {
-		pool = &poolConnections{}
+		pool = &poolConnections{received: rate.NewLimiter(receiveRate, receiveBurst)}
 		a.pools[c.pool] = pool
 	}
 	if pool.open >= maxConnections {
@@ -214,22 +226,38 @@ func (a *connections) add(conn net.Conn, info credentials.TLSInfo) (*edgeConnect
 // Read implements net.Conn.
 func (c *edgeConnection) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
-	if n > 0 && !c.received(n) {
-		return 0, errUnfinished
+	if n > 0 {
+		wait, ok := c.received(n)
+		if !ok {
+			return 0, errUnfinished
+		}
+		time.Sleep(wait) // which makes the client wait, and nobody else
 	}
 	return n, err
 }
 
-func (c *edgeConnection) received(n int) bool {
+// received counts what was read, and says how long to wait before more is.
+func (c *edgeConnection) received(n int) (wait time.Duration, ok bool) {
 	c.all.mu.Lock()
 	defer c.all.mu.Unlock()
 	if c.closed {
-		return false
+		return 0, false
 	}
-	now := time.Now()
+	now, pool := time.Now(), c.all.pools[c.pool]
 	c.count(n - min(c.unfinished, int(now.Sub(c.changedAt).Seconds()*overheadRate)))
 	c.changedAt = now
-	return c.unfinished <= maxUnfinishedOfOne || c.all.pools[c.pool].unfinished <= maxUnfinished
+	return pool.received.ReserveN(now, n).DelayFrom(now), c.unfinished <= maxUnfinishedOfOne || pool.unfinished <= maxUnfinished
+}
+
+// mayOpen waits until the connection may open another stream. gRPC calls it where it
+// reads the connection, which is thereby not read either.
+func mayOpen(ctx context.Context, _ *tap.Info) (context.Context, error) {
+	if p, ok := peer.FromContext(ctx); ok {
+		if auth, ok := p.AuthInfo.(edgeAuth); ok {
+			time.Sleep(auth.connection.streams.Reserve().Delay())
+		}
+	}
+	return ctx, nil
 }
 
 // finished says that a request of this size was processed.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"net/url"
+	"strings"
 	"testing"
 	"time"
 
@@ -64,5 +65,44 @@ func TestUnfinishedRequestsAreBounded(t *testing.T) {
 	}
 	if len(all.pools) != 0 {
 		t.Errorf("left over: %+v", all.pools)
+	}
+}
+
+// The connections of a pool send no faster than edges need to.
+func TestReceivedBytesAreLimited(t *testing.T) {
+	all := &connections{pools: map[string]*poolConnections{}}
+	leaf := &x509.Certificate{NotAfter: time.Now().Add(time.Hour)}
+	c, err := all.add(source{}, credentials.TLSInfo{State: tls.ConnectionState{PeerCertificates: []*x509.Certificate{leaf}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if wait, _ := c.received(receiveBurst); wait > 0 {
+		t.Errorf("the first bytes wait %s", wait)
+	}
+	if wait, _ := c.received(receiveRate); wait < 500*time.Millisecond {
+		t.Errorf("a second's bytes more wait %s", wait)
+	}
+}
+
+// A publisher does not wait for a pool that is busy: who has the pool takes over
+// what was published.
+func TestPublisherDoesNotWait(t *testing.T) {
+	p := newPool("us", 1, func(string) {})
+	p.lock()
+	published := make(chan struct{})
+	go func() {
+		p.setResources(Snapshot{Generation: 7})
+		p.updateLoadAssignments(nil, nil)
+		close(published)
+	}()
+	select {
+	case <-published:
+	case <-time.After(10 * time.Second):
+		t.Fatal("a publisher waits for a busy pool")
+	}
+	p.unlock()
+	if text := p.describe(); len(p.published) > 0 || !strings.HasPrefix(text, "snapshot 7: 0 cluster 0 assignment") {
+		t.Errorf("what was published is not there: %s", text)
 	}
 }

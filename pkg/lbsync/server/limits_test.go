@@ -193,3 +193,28 @@ func (l *lineCounter) logger() logr.Logger {
 		l.bytes.Add(int64(len(prefix) + len(args)))
 	}, funcr.Options{})
 }
+
+// A connection opens only as many streams as an edge needs; others go on.
+func TestStreamsOfAConnectionAreLimited(t *testing.T) {
+	h := newHub(t, server.Config{})
+	h.UpdateLoadAssignments(pool, nil, nil)
+	h.SetResources(pool, snapshot(1, "Cluster a@1"))
+	connection := h.dial(h.certificate(usEdge))
+	begin := time.Now()
+	for i := range 20 {
+		e := open(t, connection, fmt.Sprint("envoy-", i))
+		e.asks(resourcev3.ClusterType, nil)
+		e.takes("Cluster a@1")
+		e.cancel()
+	}
+	if took := time.Since(begin); took < 1500*time.Millisecond {
+		t.Errorf("20 streams were opened within %s", took)
+	}
+	other := h.connect("another")
+	begin = time.Now()
+	other.asks(resourcev3.ClusterType, nil)
+	other.takes("Cluster a@1")
+	if took := time.Since(begin); took > time.Second {
+		t.Errorf("another edge waited %s", took)
+	}
+}

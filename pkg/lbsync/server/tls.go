@@ -35,6 +35,7 @@ func NewGRPCServer(base *tls.Config, options ...grpc.ServerOption) *grpc.Server 
 		grpc.ConnectionTimeout(5 * time.Second),
 		// An Envoy has two streams, and for a moment those that it has just lost.
 		grpc.MaxConcurrentStreams(8),
+		grpc.InTapHandle(mayOpen),
 		grpc.MaxHeaderListSize(16 << 10),
 		grpc.MaxRecvMsgSize(maxRequest),
 		grpc.ForceServerCodecV2(newFrameCodec()),
