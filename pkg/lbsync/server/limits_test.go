@@ -83,6 +83,27 @@ func TestTooManyEdges(t *testing.T) {
 	edges[1].getsNothing()
 }
 
+// Streams that do not say who they are, on any number of connections, are bounded too.
+func TestTooManyStreams(t *testing.T) {
+	h := newHub(t, server.Config{MaxEdges: 1})
+	ended := make(chan error, 100)
+	for range 10 {
+		connection := h.dial(h.certificate(usEdge))
+		for range 8 {
+			stream := open(t, connection, "").stream
+			go func() {
+				_, err := stream.Recv()
+				ended <- err
+			}()
+		}
+	}
+	for range 80 - 34 {
+		if err := <-ended; !strings.Contains(err.Error(), "have too many streams") {
+			t.Errorf("a stream ended with %v", err)
+		}
+	}
+}
+
 // A name that an edge gives itself is short and printable: it goes to logs and
 // conditions.
 func TestNodeNames(t *testing.T) {
