@@ -132,7 +132,7 @@ func pathProblem(path string) string {
 		return fmt.Sprintf("path %q does not begin with /", shortened(path))
 	case len(path) > 1024:
 		return "path is longer than 1024 characters"
-	case strings.ContainsAny(path, "?#") || !httpguts.ValidHeaderFieldValue(path) || strings.Contains(path, " "):
+	case strings.ContainsAny(path, "?#") || !isVisible(path):
 		return fmt.Sprintf("path %q has characters that no path may have", shortened(path))
 	case strings.Contains(path, "//") || strings.Contains(path+"/", "/./") || strings.Contains(path+"/", "/../") ||
 		strings.Contains(lower, "%2f"):

@@ -104,7 +104,8 @@ func routesFor(l lbsync.Listener, rule model.Rule) []*routev3.Route {
 	case rule.Redirect != nil:
 		withPort := newRoute()
 		withPort.Match.Headers = append(withPort.Match.Headers, &routev3.HeaderMatcher{Name: ":authority",
-			HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: text(".*:[0-9]+", true)}})
+			HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: &matcherv3.StringMatcher{ // no regex: a host may be long
+				MatchPattern: &matcherv3.StringMatcher_Contains{Contains: ":"}}}})
 		withPort.Action, r.Action = redirect(l, rule, true), redirect(l, rule, false)
 		return []*routev3.Route{withPort, r}
 	case rule.Forward == nil || !usable(*rule.Forward):

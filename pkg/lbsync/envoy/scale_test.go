@@ -89,7 +89,7 @@ func asInChart(t *testing.T) string {
 		if found && line[0] != ' ' {
 			in = strings.HasPrefix(line, "layered_runtime:") || strings.HasPrefix(line, "stats_config:")
 		}
-		if in && found {
+		if in && found && !strings.Contains(line, "{{") {
 			out.WriteString(line)
 		}
 	}
