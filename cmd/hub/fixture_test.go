@@ -85,14 +85,14 @@ func (f *fixture) make(objects ...client.Object) {
 	}
 }
 
-// startHub runs the program until the test ends or stopHub.
-func (f *fixture) startHub() {
+// startHub runs the program until the test ends or stopHub, with further flags.
+func (f *fixture) startHub(flags ...string) {
 	f.t.Helper()
 	path := hubBinary(f.t)
 	log, err := os.CreateTemp(f.t.TempDir(), "hub-*.log")
 	testkit.Must(f.t, err)
-	f.hub = exec.Command(path, "--kubeconfig="+envtestkit.Kubeconfig(f.t), "--xds-addr="+f.xds, "--xds-names=127.0.0.1,localhost",
-		"--metrics-addr=0", "--health-addr="+f.health, "--debug-address="+f.debug, "--region=us", "--hub-cidrs=10.10.0.0/16,10.96.0.0/12", "--log-level=info")
+	f.hub = exec.Command(path, append([]string{"--kubeconfig=" + envtestkit.Kubeconfig(f.t), "--xds-addr=" + f.xds, "--xds-names=127.0.0.1,localhost", "--metrics-addr=0",
+		"--health-addr=" + f.health, "--debug-address=" + f.debug, "--region=us", "--hub-cidrs=10.10.0.0/16,10.96.0.0/12", "--log-level=info"}, flags...)...)
 	f.hub.Stdout, f.hub.Stderr = log, log
 	testkit.Must(f.t, f.hub.Start())
 	f.t.Cleanup(func() {
@@ -109,8 +109,11 @@ func (f *fixture) stopHub() {
 	_ = f.hub.Wait()
 }
 
-func (f *fixture) ready() bool {
-	answer, err := http.Get("http://" + f.health + "/readyz")
+func (f *fixture) ready() bool { return f.says("/readyz") }
+
+// says tells whether the hub answers 200 at a path of its health address.
+func (f *fixture) says(path string) bool {
+	answer, err := http.Get("http://" + f.health + path)
 	if err != nil {
 		return false
 	}

@@ -22,8 +22,25 @@ import (
 // nothing that it has.
 func TestHub(t *testing.T) {
 	f := newFixture(t)
-	address, port := backend(t)
 	f.startHub()
+	at, slice := f.serve()
+
+	// No endpoint any more: 503; then again.
+	slice.Endpoints[0].Conditions.Ready = ptr.To(false)
+	testkit.Must(t, f.Update(t.Context(), slice))
+	testkit.Eventually(t, "503 without an endpoint", func() bool { status, _ := ask(at, "store.example.com", "/"); return status == 503 })
+	slice.Endpoints[0].Conditions.Ready = ptr.To(true)
+	testkit.Must(t, f.Update(t.Context(), slice))
+	testkit.Eventually(t, "200 with one", func() bool { status, _ := ask(at, "store.example.com", "/"); return status == 200 })
+
+	f.restartChangesNothing(at)
+}
+
+// serve makes a fleet of one member, a Gateway and a route, and an edge that serves them. It returns the Gateway's address
+// and the member's slice once a request is answered.
+func (f *fixture) serve() (at string, slice *discoveryv1.EndpointSlice) {
+	t := f.t
+	address, port := backend(t)
 	f.make(
 		&v1alpha1.EdgePool{ObjectMeta: metav1.ObjectMeta{Name: "us"}, Spec: v1alpha1.EdgePoolSpec{Region: "us", Addresses: []v1alpha1.AddressBlock{{CIDR: "127.77.1.0/24"}}}},
 		&v1alpha1.MemberCluster{ObjectMeta: metav1.ObjectMeta{Name: "us-west"}, Spec: v1alpha1.MemberClusterSpec{Accepted: true, Region: "us", Zone: "us-a", EndpointCIDRs: []string{address + "/32"}}},
@@ -35,7 +52,7 @@ func TestHub(t *testing.T) {
 	testkit.Eventually(t, "the member's namespace", func() bool {
 		return f.Get(t.Context(), client.ObjectKey{Name: "member-us-west"}, &corev1.Namespace{}) == nil
 	})
-	slice := f.export(address, port)
+	slice = f.export(address, port)
 	f.make(&gatewayv1.Gateway{ObjectMeta: metav1.ObjectMeta{Name: "shared", Namespace: "shop"}, Spec: gatewayv1.GatewaySpec{GatewayClassName: "crossway-global",
 		Listeners: []gatewayv1.Listener{{Name: "http", Port: 18080, Protocol: gatewayv1.HTTPProtocolType}}}},
 		routeTo("store", "store.example.com"))
@@ -54,26 +71,17 @@ func TestHub(t *testing.T) {
 		testkit.Must(t, f.Get(t.Context(), client.ObjectKey{Namespace: "shop", Name: "shared"}, &gateway))
 		return meta.IsStatusConditionTrue(gateway.Status.Conditions, "Programmed")
 	})
-	at := gateway.Status.Addresses[0].Value + ":18080"
-
-	// No endpoint any more: 503; then again.
-	slice.Endpoints[0].Conditions.Ready = ptr.To(false)
-	testkit.Must(t, f.Update(t.Context(), slice))
-	testkit.Eventually(t, "503 without an endpoint", func() bool { status, _ := ask(at, "store.example.com", "/"); return status == 503 })
-	slice.Endpoints[0].Conditions.Ready = ptr.To(true)
-	testkit.Must(t, f.Update(t.Context(), slice))
-	testkit.Eventually(t, "200 with one", func() bool { status, _ := ask(at, "store.example.com", "/"); return status == 200 })
-
-	f.restartChangesNothing(at)
+	return gateway.Status.Addresses[0].Value + ":18080", slice
 }
+
+// sent are the counters that change when an Envoy is sent something new; the answer to a first request for all clusters or
+// listeners is counted as an update even where it is empty.
+const sent = `(^cluster\..*\.(update_success|update_rejected)|config_reload|(cluster|listener)_(added|modified|removed|updated)|update_rejected)$`
 
 // restartChangesNothing kills the hub and starts it again. The Envoy must be sent nothing but a route that was made
 // after that.
 func (f *fixture) restartChangesNothing(at string) {
 	t := f.t
-	// What changes when an Envoy is sent something new; the answer to a first request for all clusters or listeners is
-	// counted as an update even where it is empty.
-	const sent = `(^cluster\..*\.(update_success|update_rejected)|config_reload|(cluster|listener)_(added|modified|removed|updated)|update_rejected)$`
 	f.stopHub()
 	if status, body := ask(at, "store.example.com", "/"); status != 200 {
 		t.Errorf("without a hub: %d %s", status, body)
@@ -103,6 +111,7 @@ func (f *fixture) export(address string, port int32) *discoveryv1.EndpointSlice 
 		Ports:       []discoveryv1.EndpointPort{{Name: ptr.To("http"), Port: &port, Protocol: ptr.To(corev1.ProtocolTCP)}},
 		Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{address}, Conditions: discoveryv1.EndpointConditions{Ready: ptr.To(true)}}},
 	}
+	_ = f.Delete(f.t.Context(), slice.DeepCopy()) // of an earlier test
 	f.make(slice)
 	return slice
 }

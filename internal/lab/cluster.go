@@ -196,6 +196,13 @@ func (c *Cluster) KillPod(namespace, name string, down time.Duration) error {
 	return fmt.Errorf("no node of cluster %s runs pod %s/%s", c.Name, namespace, name)
 }
 
+// FreezeAPIServer makes the cluster's API server accept connections and answer
+// nothing, until ThawAPIServer.
+func (c *Cluster) FreezeAPIServer() { c.plane.Freeze() }
+
+// ThawAPIServer ends FreezeAPIServer.
+func (c *Cluster) ThawAPIServer() { c.plane.Thaw() }
+
 // Sign signs a client certificate by the cluster's client CA: RBAC sees this
 // user in these groups.
 func (c *Cluster) Sign(user string, groups ...string) (controlplane.KeyPair, error) {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/vishvananda/netns"
@@ -104,6 +105,13 @@ func Start(ctx context.Context, env Env, spec Spec) (*Cluster, error) {
 	}
 	return c, err
 }
+
+// Freeze stops the API server's process: it accepts connections and answers nothing,
+// until Thaw lets it go on where it was.
+func (c *Cluster) Freeze() { c.APIServer.Signal(syscall.SIGSTOP) }
+
+// Thaw ends Freeze.
+func (c *Cluster) Thaw() { c.APIServer.Signal(syscall.SIGCONT) }
 
 func (c *Cluster) start(program string, args []string) (*process.Process, error) {
 	return c.env.Group.Start(process.Spec{

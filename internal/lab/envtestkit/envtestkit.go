@@ -65,6 +65,16 @@ func As(t testing.TB, user string, groups ...string) *rest.Config {
 	return c.RESTFor(pair)
 }
 
+// Freeze stops the API server as controlplane.Cluster.Freeze does, until thaw is called
+// or the test ends.
+func Freeze(t testing.TB) (thaw func()) {
+	t.Helper()
+	c := start(t)
+	c.Freeze()
+	t.Cleanup(c.Thaw)
+	return c.Thaw
+}
+
 // Kubeconfig is a kubeconfig file of the administrator, for tests that run
 // kubectl (see Kubectl).
 func Kubeconfig(t testing.TB) string {
