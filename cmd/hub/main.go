@@ -26,7 +26,7 @@ func run(ctx context.Context, args []string, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	hub, err := wire(ctx, options, cluster)
+	hub, err := wire(options, cluster)
 	if err != nil {
 		return err
 	}

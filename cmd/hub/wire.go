@@ -37,7 +37,7 @@ import (
 )
 
 // wire connects the parts of the hub, in the order in which data flows. Nothing here waits for the API server.
-func wire(ctx context.Context, o Options, cluster *rest.Config) (manager.Manager, error) {
+func wire(o Options, cluster *rest.Config) (manager.Manager, error) {
 	log := ctrl.Log.WithName("hub")
 	cidrs, err := o.hubCIDRs()
 	if err != nil {
@@ -98,7 +98,6 @@ func wire(ctx context.Context, o Options, cluster *rest.Config) (manager.Manager
 		"the xDS server": func(context.Context) error { xds.Ping(); return nil },
 	}}
 	crdVersion := &crdVersion{reader: mgr.GetAPIReader(), set: gateways.SetCRDVersion, log: log}
-	crdVersion.read(ctx)
 
 	runnables := []manager.Runnable{objects, leadership, leadership.EachTerm(statuses), leadership.EachTerm(records), loop, gateways, leadership.EachTerm(signer),
 		edges, members, watchdog, crdVersion}
@@ -181,8 +180,7 @@ func addChecks(mgr manager.Manager, watchdog *program.Watchdog, serving <-chan s
 }
 
 const (
-	// crdTimeout is how long the start of the hub may wait for the API server.
-	crdTimeout       = 2 * time.Second
+	crdTimeout       = 10 * time.Second
 	crdRetryInterval = 5 * time.Second
 )
 
@@ -192,32 +190,33 @@ type crdVersion struct {
 	reader client.Reader
 	set    func(version string)
 	log    logr.Logger
-	known  bool
 }
 
 func (*crdVersion) NeedLeaderElection() bool { return false }
 
 func (v *crdVersion) Start(ctx context.Context) error {
-	for !v.known {
+	for !v.read(ctx) {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-time.After(crdRetryInterval):
-			v.read(ctx)
 		}
 	}
 	return nil
 }
 
-func (v *crdVersion) read(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, crdTimeout)
+// read returns false if another try may help.
+func (v *crdVersion) read(ctx context.Context) bool {
+	limited, cancel := context.WithTimeout(ctx, crdTimeout)
 	defer cancel()
 	crd := gatewayCRD()
-	err := v.reader.Get(ctx, client.ObjectKeyFromObject(crd), crd)
-	v.known = err == nil || apierrors.IsForbidden(err) || apierrors.IsNotFound(err)
-	if err != nil {
-		v.log.Info("the version of the Gateway API CRDs is not known", "reason", err.Error())
-		return
+	err := v.reader.Get(limited, client.ObjectKeyFromObject(crd), crd)
+	if err == nil {
+		v.set(crd.Annotations["gateway.networking.k8s.io/bundle-version"])
+		return true
 	}
-	v.set(crd.Annotations["gateway.networking.k8s.io/bundle-version"])
+	if ctx.Err() == nil {
+		v.log.Info("the version of the Gateway API CRDs is not known", "reason", err.Error())
+	}
+	return apierrors.IsForbidden(err) || apierrors.IsNotFound(err)
 }

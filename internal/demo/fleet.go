@@ -12,8 +12,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
-	"crossway.dev/crossway/internal/lab"
 )
 
 // readyClusters asks, for at most a minute, until all clusters are reachable.
@@ -157,14 +155,11 @@ func (s *Story) AwaitConnected(ctx context.Context) error {
 
 // KillHub kills the hub's process and prevents its restart.
 func (s *Story) KillHub(ctx context.Context, down time.Duration) error {
-	pods, err := s.Lab.Hub.Client.CoreV1().Pods(lab.System).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=crossway-hub"})
+	hubs, err := s.programs(ctx, s.Lab.Hub, "crossway-hub")
 	if err != nil {
 		return err
 	}
-	if len(pods.Items) == 0 {
-		return fmt.Errorf("no hub to kill")
-	}
-	for _, pod := range pods.Items {
+	for _, pod := range hubs {
 		if err := s.Lab.Hub.KillPod(pod.Namespace, pod.Name, down); err != nil {
 			return err
 		}

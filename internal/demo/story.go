@@ -58,6 +58,8 @@ var Steps = []Step{
 	{"edge", "one edge of two is replaced", (*Story).edgeRollout, []string{"edge_rollout_failed", "edge_rollout_requests"}},
 	{"hub", "the hub is killed for 30 s, overflow in place, and restarted", (*Story).hubDown,
 		[]string{"hubdown_failed", "hubdown_requests", "hub_restart_changed_resources"}},
+	{"frozen", "the hub's API server answers nothing for a minute; overflow, and a cluster's link goes down", (*Story).frozen,
+		[]string{"frozen_api_cut_failed", "frozen_api_requests", "frozen_api_overflow_seconds", "frozen_api_restarts"}},
 	{"broken", "a broken route and a broken certificate appear beside loaded neighbours", (*Story).broken,
 		[]string{"badroute_neighbour_failed", "badroute_neighbour_requests", "badroute_neighbour_change_arrived", "badroute_reported"}},
 }

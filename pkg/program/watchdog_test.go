@@ -14,11 +14,12 @@ import (
 // answers; before the parts run nobody is asked; the end of the program waits for no answer.
 func TestWatchdogNoticesWhatIsStuck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		blocked := make(chan struct{})
+		locked := make(chan struct{}, 1) // a lock that is held while it is full
+		locked <- struct{}{}
 		running := make(chan struct{})
 		w := &Watchdog{After: running, Pings: map[string]func(context.Context) error{
 			"the idle loop":  func(context.Context) error { return nil },
-			"the stuck loop": func(context.Context) error { <-blocked; return nil },
+			"the stuck loop": func(context.Context) error { locked <- struct{}{}; <-locked; return nil },
 		}}
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error)
@@ -32,16 +33,16 @@ func TestWatchdogNoticesWhatIsStuck(t *testing.T) {
 		if err := w.Check(nil); err == nil || !strings.Contains(err.Error(), "the stuck loop is stuck: it has not answered for 32s") {
 			t.Errorf("got %v", err)
 		}
-		close(blocked)
+		<-locked
 		time.Sleep(time.Second)
 		testkit.Must(t, w.Check(nil))
-		blocked = make(chan struct{})
+		locked <- struct{}{}
 		time.Sleep(time.Hour)
 		if w.Check(nil) == nil {
 			t.Error("stuck again, and not noticed")
 		}
 		cancel()
 		testkit.Must(t, <-ended)
-		close(blocked)
+		<-locked
 	})
 }

@@ -70,7 +70,8 @@ func (k *kind) list(ctx context.Context, options metav1.ListOptions) (runtime.Ob
 	objects, offline := k.fromSnapshot(ctx)
 	k.offline.Store(offline)
 	if !offline {
-		return k.api.ListWithContext(ctx, options)
+		list, err := k.api.ListWithContext(ctx, options)
+		return list, k.afterOutage(ctx, err)
 	}
 	list, err := k.newList()
 	if err != nil {
@@ -86,12 +87,14 @@ func (k *kind) watch(ctx context.Context, options metav1.ListOptions) (watch.Int
 		if k.offline.Load() {
 			return k.untilAnswer(ctx, nil), nil
 		}
-		return k.api.WatchWithContext(ctx, options)
+		w, err := k.api.WatchWithContext(ctx, options)
+		return w, k.afterOutage(ctx, err)
 	}
 	objects, offline := k.fromSnapshot(ctx)
 	k.offline.Store(offline)
 	if !offline {
-		return k.api.WatchWithContext(ctx, options)
+		w, err := k.api.WatchWithContext(ctx, options)
+		return w, k.afterOutage(ctx, err)
 	}
 	events := make([]watch.Event, 0, len(objects)+1)
 	for _, o := range objects {
@@ -129,6 +132,27 @@ func (k *kind) probe(ctx context.Context) error {
 	return err
 }
 
+// afterOutage returns err, and where it is not an answer of the API server, once the
+// API server answers or ctx ends. Otherwise the reflector would try again ever less
+// often, and see changes up to a minute after a long outage.
+func (k *kind) afterOutage(ctx context.Context, err error) error {
+	if err != nil && apierrors.ReasonForError(err) == metav1.StatusReasonUnknown {
+		k.awaitAnswer(ctx)
+	}
+	return err
+}
+
+// awaitAnswer probes until the API server answers or ctx ends.
+func (k *kind) awaitAnswer(ctx context.Context) {
+	for k.probe(ctx) != nil {
+		select {
+		case <-time.After(probeInterval):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 // untilAnswer is a watch that sends events, and ends as one whose resource version
 // is too old once the API server answers: the reflector then lists again.
 func (k *kind) untilAnswer(ctx context.Context, events []watch.Event) watch.Interface {
@@ -154,13 +178,7 @@ func (k *kind) untilAnswer(ctx context.Context, events []watch.Event) watch.Inte
 		for _, e := range events {
 			send(e)
 		}
-		for k.probe(ctx) != nil {
-			select {
-			case <-time.After(probeInterval):
-			case <-ctx.Done():
-				return
-			}
-		}
+		k.awaitAnswer(ctx)
 		status := apierrors.NewResourceExpired("the API server answers again").Status()
 		send(watch.Event{Type: watch.Error, Object: &status})
 	}()

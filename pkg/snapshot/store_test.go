@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -46,6 +47,7 @@ type api struct {
 	mu      sync.Mutex
 	thawed  chan struct{} // nil: not frozen
 	missing bool          // its CRD
+	refuses bool          // connections
 	version int
 	objects map[string]int // name -> resource version
 	watches map[*watch.FakeWatcher]bool
@@ -120,17 +122,25 @@ func (a *api) remove(name string) {
 	}
 }
 
-// hangUp ends all watches, as a restart of the program does.
-func (a *api) hangUp() {
+// hangUp ends all watches, as a restart of the program does, and of the API server if it is to
+// refuse connections afterwards.
+func (a *api) hangUp(refuses bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	for w := range a.watches {
+		w.Stop()
+	}
 	clear(a.watches)
+	a.refuses = refuses
 }
 
 func (a *api) answer(ctx context.Context) error {
 	a.mu.Lock()
-	thawed, missing := a.thawed, a.missing
+	thawed, missing, refuses := a.thawed, a.missing, a.refuses
 	a.mu.Unlock()
+	if refuses {
+		return syscall.ECONNREFUSED
+	}
 	if missing {
 		return apierrors.NewNotFound(schema.GroupResource{}, "")
 	}
@@ -167,6 +177,9 @@ func (a *api) WatchWithContext(ctx context.Context, options metav1.ListOptions) 
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if !initial && options.ResourceVersion != strconv.Itoa(a.version) { // it keeps no history
+		return nil, apierrors.NewResourceExpired("")
+	}
 	w := watch.NewFakeWithChanSize(100, false)
 	a.watches[w] = true
 	if initial {
@@ -222,8 +235,8 @@ func start(t *testing.T, dir string, services, secrets *api) program {
 	p.kill = func() {
 		cancel()
 		p.all.Wait()
-		services.hangUp()
-		secrets.hangUp()
+		services.hangUp(false)
+		secrets.hangUp(false)
 	}
 	synctest.Wait()
 	return p
@@ -331,6 +344,28 @@ func TestSnapshotIsTheLastResort(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		if got := p.names(); got != "n/new n/old" || !p.live() {
 			t.Errorf("the API server answers again: %s, live %v", got, p.live())
+		}
+		p.kill()
+	})
+}
+
+// However long the API server was away, its changes are seen within seconds of its return.
+func TestChangesAfterALongOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		services, secrets := newServices(), newSecrets()
+		services.put("a")
+		p := start(t, "", services, secrets)
+		time.Sleep(time.Second)
+		services.hangUp(true)
+		services.put("b")
+		time.Sleep(time.Hour)
+		if got := p.names(); got != "n/a" {
+			t.Errorf("in the outage: %s", got)
+		}
+		services.hangUp(false)
+		time.Sleep(5 * time.Second)
+		if got := p.names(); got != "n/a n/b" {
+			t.Errorf("5 s after it: %s", got)
 		}
 		p.kill()
 	})

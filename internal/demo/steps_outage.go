@@ -1,0 +1,173 @@
+package demo
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"net"
+	"net/http"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"crossway.dev/crossway/internal/lab"
+	"crossway.dev/crossway/internal/lab/load"
+)
+
+// Outage is what a minute without the hub's API server was like.
+type Outage struct {
+	Failed, Requests int
+	// Overflow is how long after the first request at 30 per second the split was 20/10.
+	Overflow time.Duration
+	// Restarts are those of the programs of Crossway in the hub's cluster and in all members.
+	Restarts int
+}
+
+// FreezeHubAPI stops the hub's API server for a minute, and the hub too where restart says so. When
+// the leader's Lease has ended, demand moves beyond capacity, and then a cluster is cut off.
+func (s *Story) FreezeHubAPI(ctx context.Context, restart bool) (Outage, error) {
+	hubs, err := s.programs(ctx, s.Lab.Hub, "crossway-hub")
+	if err != nil {
+		return Outage{}, err
+	}
+	before, err := s.restarts(ctx)
+	if err != nil {
+		return Outage{}, err
+	}
+	store := load.Start(ctx, s.Client("us", "store.example.com", 100))
+	defer store.Stop()
+	sleep(ctx, 3*time.Second)
+	s.Lab.Hub.FreezeAPIServer()
+	defer s.Lab.Hub.ThawAPIServer()
+	thaw := time.Now().Add(time.Minute)
+	sleep(ctx, 13*time.Second) // a leader may take 10 s to renew its Lease
+	if restart {
+		if err := s.restartHub(ctx, hubs); err != nil {
+			return Outage{}, err
+		}
+	}
+	checkout := load.Start(ctx, s.Client("us", "checkout.example.com", 30))
+	defer checkout.Stop()
+	begin := time.Now()
+	sleep(ctx, 15*time.Second)
+	cut := time.Now()
+	err = s.Lab.Cut("us-east")
+	sleep(ctx, 12*time.Second)
+	cutEnd := time.Now()
+	if restored := s.Lab.Restore("us-east"); err == nil {
+		err = restored
+	}
+	sleep(ctx, max(time.Until(thaw), 10*time.Second))
+	s.Lab.Hub.ThawAPIServer()
+	sleep(ctx, 20*time.Second)
+	hundred, thirty := store.Stop(), checkout.Stop()
+	if err != nil {
+		return Outage{}, err
+	}
+	s.explainFailures(hundred)
+	s.explainFailures(thirty)
+	after, err := s.restarts(ctx)
+	if err != nil {
+		return Outage{}, err
+	}
+	outage := Outage{Failed: load.Failed(hundred) + load.Failed(thirty), Requests: min(len(hundred), len(thirty)), Restarts: after - before}
+	if part := load.Part(load.Between(hundred, cut.Add(-5*time.Second), cut), "us-east"); part < 0.2 {
+		return outage, fmt.Errorf("us-east served only %.1f %% before it was cut off: nothing to lose", 100*part)
+	}
+	if part := load.Part(load.Between(hundred, cutEnd.Add(-3*time.Second), cutEnd), "us-east"); part > 0 {
+		return outage, fmt.Errorf("us-east answered %.1f %% while it was cut off", 100*part)
+	}
+	var settled bool
+	outage.Overflow, settled = load.SettledAfter(thirty, begin, 10*time.Second, func(window []load.Sample) bool {
+		return math.Abs(load.Part(window, "us-west")-2.0/3) <= 0.10
+	})
+	if !settled {
+		return outage, fmt.Errorf("30 requests per second never settled at 20/10 for 10 s")
+	}
+	return outage, s.AwaitConnected(ctx)
+}
+
+func (s *Story) frozen(ctx context.Context) error {
+	outage, err := s.FreezeHubAPI(ctx, false)
+	s.set("frozen_api_cut_failed", float64(outage.Failed))
+	s.set("frozen_api_requests", float64(outage.Requests))
+	s.set("frozen_api_restarts", float64(outage.Restarts))
+	if outage.Overflow > 0 {
+		s.set("frozen_api_overflow_seconds", outage.Overflow.Seconds())
+	}
+	return err
+}
+
+// restartHub kills the hubs and waits until they serve edges again, without asking an API server.
+func (s *Story) restartHub(ctx context.Context, hubs []corev1.Pod) error {
+	client := load.Client(s.Lab.DialerAt("hub"), nil)
+	defer client.CloseIdleConnections()
+	for _, hub := range hubs {
+		if err := s.Lab.Hub.KillPod(hub.Namespace, hub.Name, time.Second); err != nil {
+			return err
+		}
+	}
+	killed := time.Now()
+	sleep(ctx, time.Second)
+	for _, hub := range hubs {
+		for !says(ctx, client, "http://"+net.JoinHostPort(hub.Status.PodIP, "8081")+"/readyz") {
+			if time.Since(killed) > 30*time.Second {
+				return fmt.Errorf("hub %s is not ready 30 s after it was killed", hub.Name)
+			}
+			sleep(ctx, 100*time.Millisecond)
+		}
+	}
+	s.note("the hub was ready %s after it was killed", time.Since(killed).Round(100*time.Millisecond))
+	return nil
+}
+
+// says tells whether an address answers 200.
+func says(ctx context.Context, client *http.Client, url string) bool {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return false
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return false
+	}
+	_ = response.Body.Close()
+	return response.StatusCode == http.StatusOK
+}
+
+// programs are the pods of one program of Crossway in a cluster.
+func (s *Story) programs(ctx context.Context, c *lab.Cluster, name string) ([]corev1.Pod, error) {
+	pods, err := c.Client.CoreV1().Pods(lab.System).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=" + name})
+	if err != nil {
+		return nil, err
+	}
+	if len(pods.Items) == 0 {
+		return nil, fmt.Errorf("cluster %s runs no %s", c.Name, name)
+	}
+	return pods.Items, nil
+}
+
+// restarts counts how often programs of Crossway were restarted.
+func (s *Story) restarts(ctx context.Context) (int, error) {
+	n := 0
+	count := func(c *lab.Cluster, name string) error {
+		pods, err := s.programs(ctx, c, name)
+		for _, pod := range pods {
+			for _, status := range pod.Status.ContainerStatuses {
+				n += int(status.RestartCount)
+			}
+		}
+		return err
+	}
+	for _, name := range clusters {
+		c, err := s.Lab.Cluster(name)
+		if err != nil {
+			return 0, err
+		}
+		if err := count(c, "crossway-member-agent"); err != nil {
+			return 0, err
+		}
+	}
+	return n, count(s.Lab.Hub, "crossway-hub")
+}
