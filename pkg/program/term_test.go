@@ -26,6 +26,8 @@ type lease struct {
 	mu     sync.Mutex
 	frozen bool
 	record *resourcelock.LeaderElectionRecord
+	// released is called when a leader gives the Lease back. Nil: nothing is.
+	released func()
 }
 
 func (l *lease) freeze(frozen bool) {
@@ -84,6 +86,9 @@ func (l lockOf) Update(ctx context.Context, r resourcelock.LeaderElectionRecord)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.record = &r
+	if r.HolderIdentity == "" && l.released != nil {
+		l.released()
+	}
 	return nil
 }
 
@@ -122,6 +127,11 @@ func (w *writers) of(l *Leadership) manager.Runnable {
 func TestFrozenAPIServerEndsTheTerm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store, w := &lease{}, &writers{t: t}
+		store.released = func() {
+			if w.running.Load() != 0 {
+				t.Error("the Lease is given back while a writer runs")
+			}
+		}
 		ctx, end := context.WithCancel(t.Context())
 		var all sync.WaitGroup
 		run := func(r manager.Runnable) { all.Go(func() { testkit.Must(t, r.Start(ctx)) }) }
