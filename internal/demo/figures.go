@@ -58,7 +58,7 @@ var Bounds = []Bound{
 	atLeast("hubdown_requests", minRequests, "requests behind it"),
 	exactly("hub_restart_changed_resources", 0, "resources that the restarted hub changed on any edge"),
 	exactly("frozen_api_cut_failed", 0, "GETs lost while the hub's API server was frozen for 60 s and a cluster was cut off"),
-	atLeast("frozen_api_requests", enough, "requests behind it"),
+	atLeast("frozen_api_requests", minRequests, "requests behind it"),
 	atMost("frozen_api_overflow_seconds", 2, "first request at 30 per second in the freeze -> split is 20/10 and stays"),
 	exactly("frozen_api_restarts", 0, "restarts of the hub and the agents in the freeze"),
 	exactly("badroute_neighbour_failed", 0, "requests of neighbours lost to a broken route and a broken certificate"),

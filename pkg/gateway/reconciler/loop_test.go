@@ -186,3 +186,37 @@ func TestListFails(t *testing.T) {
 	l.clock.Step(2 * time.Second)
 	l.built(nil)
 }
+
+// An idle loop answers a Ping, and one that is stuck does not.
+func TestPing(t *testing.T) {
+	l := newLoop(t)
+	l.await(func() bool { return l.clock.timers.Load() == 2 })
+	l.clock.Step(0)
+	l.built(nil)
+	ping := func(limit time.Duration) chan error {
+		answer := make(chan error)
+		go func() {
+			ctx, cancel := context.WithTimeout(l.Context(), limit)
+			defer cancel()
+			answer <- l.loop.Ping(ctx)
+		}()
+		return answer
+	}
+	idle := ping(10 * time.Second)
+	l.await(func() bool {
+		l.clock.Step(maxDelay)
+		select {
+		case err := <-idle:
+			return err == nil
+		default:
+			return false
+		}
+	})
+	l.event()
+	l.clock.Step(maxDelay)             // it lists, and gets no answer
+	_ = <-ping(100 * time.Millisecond) // it may come before that
+	if err := <-ping(100 * time.Millisecond); err == nil {
+		t.Error("a loop that is stuck answers")
+	}
+	l.built(nil)
+}

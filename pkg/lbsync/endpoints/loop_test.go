@@ -1,6 +1,7 @@
 package endpoints
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -9,12 +10,17 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	toolscache "k8s.io/client-go/tools/cache"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/internal/testkit"
 	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/gateway/model"
 	"crossway.dev/crossway/pkg/lbsync"
 	"crossway.dev/crossway/pkg/lbsync/endpoints/state"
+	"crossway.dev/crossway/pkg/lbsync/envoy"
 )
 
 // A changed slice costs exactly the assignments that use its service, in every pool, and nothing where its addresses
@@ -354,3 +360,64 @@ func TestPools(t *testing.T) {
 		t.Errorf("%d assignments left", n)
 	}
 }
+
+// blockedEdges is a Publisher that does not return until it is let go.
+type blockedEdges struct {
+	*fakeEdges
+	free chan struct{}
+}
+
+func (b blockedEdges) UpdateLoadAssignments(pool string, changed []envoy.Resource, removed []string) {
+	<-b.free
+	b.fakeEdges.UpdateLoadAssignments(pool, changed, removed)
+}
+
+// An idle loop answers a Ping, one that is stuck does not, and it answers again when it turns again.
+func TestPing(t *testing.T) {
+	edges := blockedEdges{&fakeEdges{pools: map[string]map[string]envoy.Resource{}}, make(chan struct{})}
+	l := New(Config{Cache: noInformers{}, Publisher: edges})
+	l.inbox.poolHandler().OnAdd(&v1alpha1.EdgePool{ObjectMeta: metav1.ObjectMeta{Name: "us"}, Spec: v1alpha1.EdgePoolSpec{Region: "us"}}, false)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- l.Start(ctx) }()
+	ping := func(limit time.Duration) error {
+		limited, cancel := context.WithTimeout(t.Context(), limit)
+		defer cancel()
+		return l.Ping(limited)
+	}
+	if err := ping(10 * time.Second); err != nil {
+		t.Errorf("an idle loop: %v", err)
+	}
+	assigned := make(chan struct{})
+	go func() {
+		defer close(assigned)
+		l.SetAssignments([]model.Assignment{assignmentOf("web", "web")}, nil)
+	}()
+	time.Sleep(2 * tickInterval)
+	if err := ping(3 * tickInterval); err == nil {
+		t.Error("a loop that is stuck answers")
+	}
+	close(edges.free)
+	<-assigned
+	if err := ping(10 * time.Second); err != nil {
+		t.Errorf("a loop that turns again: %v", err)
+	}
+	cancel()
+	testkit.Must(t, <-ended)
+}
+
+// noInformers have no object, and have synced.
+type noInformers struct{}
+
+func (noInformers) GetInformer(context.Context, client.Object, ...cache.InformerGetOption) (cache.Informer, error) {
+	return syncedInformer{}, nil
+}
+
+type syncedInformer struct{ cache.Informer }
+
+func (syncedInformer) AddEventHandler(toolscache.ResourceEventHandler) (toolscache.ResourceEventHandlerRegistration, error) {
+	return syncedInformer{}, nil
+}
+
+func (syncedInformer) HasSynced() bool                          { return true }
+func (syncedInformer) HasSyncedChecker() toolscache.DoneChecker { return nil }

@@ -127,8 +127,8 @@ func (s *Server) Ping() {
 	pools := slices.Collect(maps.Values(s.pools))
 	s.mu.Unlock()
 	for _, p := range pools {
-		p.mu.Lock()
-		p.mu.Unlock() //nolint:staticcheck // only whether it is free counts
+		p.lock()
+		p.unlock()
 	}
 }
 
