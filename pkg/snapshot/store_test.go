@@ -448,7 +448,7 @@ func TestKindOfSeveralInformers(t *testing.T) {
 		more.put("c")
 		time.Sleep(3 * saveInterval)
 		p.kill()
-		more.hangUp()
+		more.hangUp(false)
 
 		services.freeze(true)
 		more.freeze(true)
