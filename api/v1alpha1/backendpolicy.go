@@ -50,6 +50,11 @@ type BackendPolicySpec struct {
 	// readiness in Kubernetes and to outlier detection.
 	// +optional
 	HealthCheck *HealthCheck `json:"healthCheck,omitempty"`
+
+	// OutlierDetection ejects endpoints by what they answer. Without it only
+	// connections that cannot be made eject an endpoint.
+	// +optional
+	OutlierDetection *OutlierDetection `json:"outlierDetection,omitempty"`
 }
 
 // BackendCapacity is the capacity of a backend. It is a target, not a circuit
@@ -108,6 +113,17 @@ type HTTPHealthCheck struct {
 	// +kubebuilder:default="/"
 	// +optional
 	Path string `json:"path,omitempty"`
+}
+
+// OutlierDetection ejects endpoints by what they answer: for 10s they get no
+// requests. While all endpoints of a cluster are ejected, its requests go to the
+// other clusters. At most 90 % of a route's endpoints are ejected.
+type OutlierDetection struct {
+	// ConsecutiveGatewayErrors is how many answers of 502, 503 or 504 in a row
+	// eject an endpoint. Clients that can cause such answers can eject endpoints.
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=1000
+	ConsecutiveGatewayErrors int32 `json:"consecutiveGatewayErrors"`
 }
 
 // BackendPolicyList is a list of BackendPolicies.

@@ -24,6 +24,9 @@ func describeModel(m model.Model) string {
 		if a.Timeout > 0 {
 			fmt.Fprintf(&out, " each=%s", a.Timeout)
 		}
+		if a.Policy != nil && a.Policy.GatewayErrors > 0 {
+			fmt.Fprintf(&out, " gatewayErrors=%d", a.Policy.GatewayErrors)
+		}
 		if a.Policy.Check() != nil {
 			fmt.Fprintf(&out, " check=%s/%s%s", a.Policy.HealthCheck.Interval, a.Policy.HealthCheck.Timeout, a.Policy.HealthCheck.Path)
 		}

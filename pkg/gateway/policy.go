@@ -100,6 +100,11 @@ func policyFor(given *v1alpha1.BackendPolicy, target fleet.ObjectName) (*policy,
 
 // clusterPolicy reads the settings of an Envoy cluster.
 func clusterPolicy(given *v1alpha1.BackendPolicy) (cluster model.ClusterPolicy, problem string) {
+	if detection := given.Spec.OutlierDetection; detection != nil {
+		if cluster.GatewayErrors = detection.ConsecutiveGatewayErrors; cluster.GatewayErrors < 1 {
+			return model.ClusterPolicy{}, fmt.Sprintf("outlierDetection.consecutiveGatewayErrors %d is not a number of answers; use at least 1", cluster.GatewayErrors)
+		}
+	}
 	cluster.HealthCheck, problem = healthCheck(given.Spec.HealthCheck)
 	return cluster, problem
 }

@@ -36,6 +36,8 @@ var validations = []struct{ kind, name, spec, refused string }{
 	{"BackendPolicy", "a", "{" + storeRef + "}", ""},
 	{"BackendPolicy", "a", "{" + storeRef + ", healthCheck: {interval: 300s, timeout: 10ms}}", ""},
 	{"BackendPolicy", "a", "{" + storeRef + ", healthCheck: {interval: 1s, timeout: 1s, http: {path: '/healthz?a=%20b'}}}", ""},
+	{"BackendPolicy", "a", "{" + storeRef + ", outlierDetection: {consecutiveGatewayErrors: 5}}", ""},
+	{"BackendPolicy", "a", "{" + storeRef + ", outlierDetection: {consecutiveGatewayErrors: 0}}", "spec.outlierDetection.consecutiveGatewayErrors"},
 	{"BackendPolicy", "a", "{" + storeRef + ", healthCheck: {interval: 500ms, timeout: 100ms}}", "interval must be 1s to 300s"},
 	{"BackendPolicy", "a", "{" + storeRef + ", healthCheck: {interval: 301s}}", "interval must be 1s to 300s"},
 	{"BackendPolicy", "a", "{" + storeRef + ", healthCheck: {timeout: 9ms}}", "timeout must be at least 10ms"},

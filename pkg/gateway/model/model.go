@@ -271,6 +271,8 @@ type WeightedBackend struct {
 // between them compares it as a whole and uses no field except HealthCheck.
 type ClusterPolicy struct {
 	HealthCheck *HealthCheck // of the backends that are not Unchecked; nil: none
+	// GatewayErrors is how many answers of 502, 503 or 504 in a row eject an endpoint; 0: answers eject none.
+	GatewayErrors int32
 }
 
 // Check is the HealthCheck; nil if there is no policy or it has none.

@@ -61,7 +61,7 @@ func cluster(a model.Assignment) *clusterv3.Cluster {
 			HealthyPanicThreshold: &typev3.Percent{Value: 0}, // never to a host known to be dead
 			UpdateMergeWindow:     durationpb.New(0),         // health changes reach the workers at once
 		},
-		OutlierDetection: outlierDetection(),
+		OutlierDetection: outlierDetection(a.Policy),
 		CircuitBreakers: &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{
 			MaxConnections: number(unlimited), MaxPendingRequests: number(unlimited), MaxRequests: number(unlimited), MaxRetries: number(unlimited),
 			// While a whole cluster is dead, every second request is a retry. Requests that wait for their next try do
@@ -90,9 +90,9 @@ func userTimeout() *corev3.SocketOption {
 // outlierDetection ejects an address to which connections cannot be made. What a service answers ejects it only if its
 // policy asks for that. A timeout of the router would count as such a failure, and one slow request would take the address
 // away from all others. Therefore timeouts are limits on how long a stream lasts, which do not count.
-func outlierDetection() *clusterv3.OutlierDetection {
+func outlierDetection(policy *model.ClusterPolicy) *clusterv3.OutlierDetection {
 	zero := number(0)
-	return &clusterv3.OutlierDetection{
+	out := &clusterv3.OutlierDetection{
 		SplitExternalLocalOriginErrors:         true,
 		EnforcingFailurePercentageLocalOrigin:  number(100),
 		FailurePercentageThreshold:             number(100),
@@ -108,6 +108,11 @@ func outlierDetection() *clusterv3.OutlierDetection {
 		MaxEjectionTime:                        durationpb.New(ejectionTime),
 		MaxEjectionPercent:                     number(maxEjectedPercent),
 	}
+	if policy != nil && policy.GatewayErrors > 0 {
+		out.ConsecutiveGatewayFailure = number(uint32(policy.GatewayErrors))
+		out.EnforcingConsecutiveGatewayFailure = number(100)
+	}
+	return out
 }
 
 func protocol(a model.Assignment) *httpv3.HttpProtocolOptions {

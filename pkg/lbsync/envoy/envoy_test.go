@@ -120,7 +120,7 @@ func TestRedirectPorts(t *testing.T) {
 
 // The failover set, health checks, and HTTP/2 to the backend.
 func TestClusterGolden(t *testing.T) {
-	a := model.Assignment{Key: "shop/store/6b2f", Protocol: model.H2C, Policy: &model.ClusterPolicy{HealthCheck: &model.HealthCheck{Interval: 5 * time.Second, Timeout: time.Second, Path: "/healthz"}}}
+	a := model.Assignment{Key: "shop/store/6b2f", Protocol: model.H2C, Policy: &model.ClusterPolicy{GatewayErrors: 5, HealthCheck: &model.HealthCheck{Interval: 5 * time.Second, Timeout: time.Second, Path: "/healthz"}}}
 	golden(t, "cluster", envoy.Translate(lbsync.Program{Assignments: []model.Assignment{a}}).Clusters[0])
 }
 

@@ -183,3 +183,29 @@ func TestPoisonEjectsNobodyOnARealEnvoy(t *testing.T) {
 		})
 	}
 }
+
+// Error answers are answers: they eject nobody, and their clients get them. Where a policy asks for it, endpoints that
+// answer nothing but 503 are ejected, and another member answers.
+func TestErrorAnswersOnARealEnvoy(t *testing.T) {
+	broken := func() netip.AddrPort {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }))
+		t.Cleanup(s.Close)
+		return netip.MustParseAddrPort(s.Listener.Addr().String())
+	}
+	home := locality("a", traffic.TotalParts, broken())
+	home.Endpoints = append(home.Endpoints, broken())
+	other := locality("b", 1, backend(t, "other"))
+	other.Later = true
+	for _, errors := range []int32{0, 3} {
+		e, port := startEdge(t), freePort(t)
+		a, load := serve("store", netip.AddrPort{})
+		a.Policy = &model.ClusterPolicy{GatewayErrors: errors}
+		load.Localities = []lbsync.Locality{home, other}
+		e.apply(lbsync.Program{Assignments: []model.Assignment{a}, Listeners: []lbsync.Listener{
+			httpListener(port, model.VirtualHost{Hostname: "*", Rules: []model.Rule{{Match: prefix("/"), Forward: to("store")}}})}}, load)
+		first, then := counted(t, port, "GET", 20), counted(t, port, "GET", 20)
+		if ejected := len(e.flagged([]lbsync.Locality{home})); ejected != min(int(errors), 2) || then["200 other"] != 20*min(int(errors), 1) {
+			t.Errorf("with %d errors in a row: %v, then %v, and %d endpoints are ejected", errors, first, then, ejected)
+		}
+	}
+}
