@@ -17,8 +17,12 @@ import (
 // endpoint.
 const dropCategory = "no-ready-endpoint"
 
-// metadataKey is the filter metadata that names a locality's member in access logs.
-const metadataKey = "crossway"
+// metadataKey is the filter metadata of a locality: it names the member in access logs, and has laterKey if the locality
+// is a later one.
+const (
+	metadataKey = "crossway"
+	laterKey    = "later"
+)
 
 // LoadAssignment returns the Envoy resource of one load assignment. An error means that Envoy would refuse it.
 func LoadAssignment(a lbsync.LoadAssignment) (Resource, error) {
@@ -63,6 +67,7 @@ func locality(l lbsync.Locality, byWeight bool) *endpointv3.LocalityLbEndpoints 
 	}
 	if l.Later {
 		out.Priority = 1
+		out.Metadata.FilterMetadata[metadataKey].Fields[laterKey] = structpb.NewBoolValue(true)
 	}
 	var weight *wrapperspb.UInt32Value
 	if byWeight && !l.Later {

@@ -81,18 +81,22 @@ const (
 	bytesHeader = "x-crossway-bytes"
 	// sendsHeader lists the values of bytesHeader, each once and without 0: one for each earlier try that was sent.
 	sendsHeader = "x-crossway-sends"
+	// laterHeader is the value of bytesHeader if the last try was in a later locality, and else nowhere.
+	laterHeader = "x-crossway-later"
+	nowhere     = "no"
 	// stopHeader is no header name. Envoy answers 503 for a request that has it, instead of sending the request.
 	stopHeader = "sent too often"
 )
 
 // sendCountHeaders are removed from what clients send. Only a backend that gets a repeated request sees them.
-var sendCountHeaders = []string{bytesHeader, sendsHeader}
+var sendCountHeaders = []string{bytesHeader, sendsHeader, laterHeader}
 
 // virtualHostDefaults are the fields that every virtual host has: its retry policy, and that Envoy sets attemptHeader.
 var virtualHostDefaults = packed(&routev3.VirtualHost{IncludeRequestAttemptCount: true, RetryPolicy: retries(maxRetries)}).GetValue()
 
-// sendLimitFilters are HTTP filters that see every try of a request. They end it after maxSends tries that were sent,
-// because Envoy has one number of retries for all reasons. A try whose connection could not be made sends no byte, so
+// sendLimitFilters are HTTP filters that see every try of a request. They end it after maxSends tries that were sent, or
+// after one that was sent in a later locality: the request has failed in two members then. Envoy itself has one number of
+// retries for all reasons. A try whose connection could not be made sends no byte, so
 // the sum of the bytes that were sent tells the others. (Measured with Envoy 1.40; see docs/adr/0010-count-of-sent-tries.md.) The first try
 // skips the filter.
 func sendLimitFilters() []*hcmv3.HttpFilter {
@@ -102,12 +106,15 @@ func sendLimitFilters() []*hcmv3.HttpFilter {
 	}
 	bytes, sends := fmt.Sprintf("request.headers['%s']", bytesHeader), fmt.Sprintf("request.headers['%s']", sendsHeader)
 	anySends := fmt.Sprintf("'%s' in request.headers", sendsHeader)
+	later := fmt.Sprintf("'%[1]s' in request.headers && request.headers['%[1]s'] != '%[2]s' && request.headers['%[1]s'] != %[3]s", laterHeader, nowhere, bytes)
 	counting := &headerv3.HeaderMutation{Mutations: &headerv3.Mutations{RequestMutations: []*mutationv3.HeaderMutation{
 		set(bytesHeader, "%UPSTREAM_WIRE_BYTES_SENT%", corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD),
 		// The sum grows, so it ends the list only if it was the last to be added. An empty value is not added.
 		set(sendsHeader, fmt.Sprintf("%%CEL(%[1]s == '0' || %[2]s && %[3]s.endsWith(%[1]s) ? '' : %[1]s)%%", bytes, anySends, sends),
 			corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD),
-		set(stopHeader, fmt.Sprintf("%%CEL(%s && %s.matches('^([^,]+,){%d}') ? 'x' : '')%%", anySends, sends, maxSends-1),
+		set(stopHeader, fmt.Sprintf("%%CEL(%s && %s.matches('^([^,]+,){%d}') || %s ? 'x' : '')%%", anySends, sends, maxSends-1, later),
+			corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD),
+		set(laterHeader, fmt.Sprintf("%%CEL('%s' in xds.upstream_host_locality_metadata.filter_metadata['%s'] ? %s : '%s')%%", laterKey, metadataKey, bytes, nowhere),
 			corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD),
 	}}}
 	delegate := &matchingv3.ExtensionWithMatcher{
