@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"google.golang.org/protobuf/proto"
@@ -29,7 +30,7 @@ type faults struct{ disable string }
 
 const (
 	disableOverflow        = "overflow"          // no import has a rate: nothing overflows
-	disableRetries         = "retries"           // routes have no retry policy
+	disableRetries         = "retries"           // no host and no route has a retry policy
 	disableMakeBeforeBreak = "make-before-break" // routes do not wait for their clusters
 	disableKeptShares      = "kept-shares"       // nothing is learned from the versions that edges have
 )
@@ -110,7 +111,7 @@ func (p publisherWithoutRetries) Publish(s rollout.Snapshot) {
 	p.Publisher.Publish(s)
 }
 
-// withoutRetries removes the retry policy of every route. Versions get a suffix, because the content differs.
+// withoutRetries removes all retry policies, and the header that adds to them. Versions get a suffix, because the content differs.
 func withoutRetries(routes []envoy.Resource) []envoy.Resource {
 	out := slices.Clone(routes)
 	for i, r := range out {
@@ -118,7 +119,10 @@ func withoutRetries(routes []envoy.Resource) []envoy.Resource {
 		if err := r.Body.UnmarshalTo(&configuration); err != nil {
 			continue // not one of ours
 		}
+		configuration.RequestHeadersToAdd = slices.DeleteFunc(configuration.RequestHeadersToAdd,
+			func(h *corev3.HeaderValueOption) bool { return h.GetHeader().GetKey() == "x-envoy-retry-on" })
 		for _, host := range configuration.VirtualHosts {
+			host.RetryPolicy = nil
 			for _, route := range host.Routes {
 				if action := route.GetRoute(); action != nil {
 					action.RetryPolicy = nil

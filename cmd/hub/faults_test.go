@@ -3,16 +3,19 @@
 package main
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
-	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/encoding/protojson"
 
 	"crossway.dev/crossway/internal/testkit"
+	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/gateway/model"
+	"crossway.dev/crossway/pkg/lbsync"
 	"crossway.dev/crossway/pkg/lbsync/envoy"
 	"crossway.dev/crossway/pkg/lbsync/server"
 )
@@ -60,13 +63,22 @@ func TestFaultsSwitchMechanismsOff(t *testing.T) {
 		t.Errorf("versions of load assignments are not hidden: %v", versions)
 	}
 
-	body, err := anypb.New(&routev3.RouteConfiguration{VirtualHosts: []*routev3.VirtualHost{{Routes: []*routev3.Route{{
-		Action: &routev3.Route_Route{Route: &routev3.RouteAction{RetryPolicy: &routev3.RetryPolicy{RetryOn: "reset"}}}}}}}})
-	testkit.Must(t, err)
-	var after routev3.RouteConfiguration
-	changed := withoutRetries([]envoy.Resource{{Name: "r", Version: "v", Body: body}})[0]
-	testkit.Must(t, changed.Body.UnmarshalTo(&after))
-	if after.VirtualHosts[0].Routes[0].GetRoute().RetryPolicy != nil || changed.Version == "v" {
-		t.Errorf("version %q still retries: %v", changed.Version, &after)
+	// What edges get of a Gateway with one route that forwards: nothing of it repeats a request.
+	program := lbsync.Program{Listeners: []lbsync.Listener{{Address: netip.MustParseAddr("198.18.1.1"), Listener: model.Listener{
+		Gateway: fleet.ObjectName{Namespace: "shop", Name: "store"}, Port: 80, Protocol: model.HTTP, Chains: []model.Chain{{Name: "http",
+			Hosts: []model.VirtualHost{{Hostname: "*", Rules: []model.Rule{{Match: model.Match{Path: model.PathMatch{Kind: model.PathPrefix, Value: "/"}},
+				Forward: &model.Forward{Targets: []model.Target{{Assignment: "a", Weight: 1}}}}}}}}}}}}}
+	made := envoy.Translate(program).Routes
+	text := func(r envoy.Resource) string {
+		var configuration routev3.RouteConfiguration
+		testkit.Must(t, r.Body.UnmarshalTo(&configuration))
+		return protojson.Format(&configuration)
+	}
+	changed := withoutRetries(made)
+	if len(changed) != 1 || !strings.Contains(text(made[0]), "etry") {
+		t.Fatalf("%d resources, the first of which retries nothing", len(made))
+	}
+	if strings.Contains(text(changed[0]), "etry") || changed[0].Version == made[0].Version {
+		t.Errorf("version %q still retries: %s", changed[0].Version, text(changed[0]))
 	}
 }
