@@ -29,6 +29,7 @@ type Options struct {
 	HubCIDRs     string
 	SecretSpaces string
 	DebugAddr    string
+	MaxEdges     int
 	SnapshotDir  string
 
 	faults faults // of a build for tests
@@ -49,6 +50,7 @@ func (o *Options) Bind(f *flag.FlagSet) {
 		"an address in them, and no endpoint of a Service of the hub is outside of them")
 	f.StringVar(&o.SecretSpaces, "secret-namespaces", "", "namespaces whose Secrets the hub may read, separated by commas, for the certificates of "+
 		"listeners; empty: all")
+	f.IntVar(&o.MaxEdges, "max-edges", 100, "edges that one EdgePool may have connected")
 	f.StringVar(&o.DebugAddr, "debug-address", "", "loopback address of profiles (/debug/pprof) and text dumps of the hub's state, like 127.0.0.1:6060; "+
 		"they have no authentication, so reach them by kubectl port-forward; empty: none")
 	f.StringVar(&o.SnapshotDir, "snapshot-dir", "", "folder for a copy of what the hub serves, which a hub that restarts while its API server does not "+
@@ -79,6 +81,7 @@ func (o *Options) Validate() error {
 	cidrs, err := o.hubCIDRs()
 	check(err != nil || len(cidrs) > 0, "--hub-cidrs is empty: name the pod and Service CIDRs of the hub's own cluster, or members could announce its addresses")
 	faults = append(faults, err, o.faults.validate())
+	check(o.MaxEdges >= 1 && o.MaxEdges <= 250, "--max-edges %d: use 1 to 250", o.MaxEdges)
 	if o.DebugAddr != "" {
 		faults = append(faults, program.CheckDebugAddress("--debug-address", o.DebugAddr))
 	}

@@ -27,19 +27,19 @@ func TestOptions(t *testing.T) {
 	testkit.Must(t, good.Validate())
 
 	bad := parse(t, append(chart, "--namespace=Not_One", "--region=US", "--zone=-a", "--xds-names=a_b,ok.example.com", "--xds-addr=18000",
-		"--metrics-addr=:http", "--health-addr=:99999", "--hub-cidrs=10.0.0.0/8,10.1.0.0", "--secret-namespaces=Shop", "--debug-address=:6060")...)
+		"--metrics-addr=:http", "--health-addr=:99999", "--hub-cidrs=10.0.0.0/8,10.1.0.0", "--secret-namespaces=Shop", "--debug-address=:6060", "--max-edges=0")...)
 	err := bad.Validate()
 	if err == nil {
 		t.Fatal("no fault found")
 	}
 	for _, want := range []string{`--namespace "Not_One"`, `--region "US"`, `--zone "-a"`, `--xds-names: "a_b"`, `--xds-addr "18000"`, `--metrics-addr ":http"`,
-		`--health-addr ":99999"`, `--hub-cidrs: "10.1.0.0"`, `--secret-namespaces: "Shop"`, `--debug-address ":6060" is not a loopback address`} {
+		`--health-addr ":99999"`, `--hub-cidrs: "10.1.0.0"`, `--secret-namespaces: "Shop"`, `--debug-address ":6060" is not a loopback address`, `--max-edges 0: use 1 to 250`} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%s is not in:\n%s", want, err)
 		}
 	}
-	if n := strings.Count(err.Error(), "\n") + 1; n != 10 {
-		t.Errorf("%d faults, want 10:\n%s", n, err)
+	if n := strings.Count(err.Error(), "\n") + 1; n != 11 {
+		t.Errorf("%d faults, want 11:\n%s", n, err)
 	}
 	if none := parse(t); none.Validate() == nil || !strings.Contains(none.Validate().Error(), "--hub-cidrs is empty") {
 		t.Error("a hub that reserves no range is accepted")

@@ -71,7 +71,7 @@ func wire(o Options, cluster *rest.Config) (manager.Manager, error) {
 	overflowReports := statuses.Source("endpoints", condition.TypeOverflowing)
 
 	// Edges: the xDS server, whose observer is set below.
-	xds := server.New(o.faults.config(server.Config{Authorize: authorize(mgr.GetCache()), Log: log.WithName("xds")}))
+	xds := server.New(o.faults.config(server.Config{MaxEdges: o.MaxEdges, Authorize: authorize(mgr.GetCache()), Log: log.WithName("xds")}))
 
 	// Slices and load reports -> load assignments (frequent).
 	loop := endpoints.New(endpoints.Config{Cache: mgr.GetCache(), Publisher: loadAssignments{xds}, Reporter: overflowReports,

@@ -14,8 +14,8 @@
 // # Shares are soft state
 //
 // The version of a load assignment carries its shares. A hub that has just started learns from its edges which shares are
-// in force (InitialVersions), and keeps them until every connected edge of the region has reported its load. Until then
-// only members move that lost their last endpoint or were drained.
+// in force (InitialVersions): those that most edges of the region hold. It keeps them until every connected edge of the
+// region has reported its load. Until then only members move that lost their last endpoint or were drained.
 //
 // # Backends that share addresses
 //

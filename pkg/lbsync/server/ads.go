@@ -110,7 +110,9 @@ func (s *Server) receive(g deltaStream, open *session, ended chan<- error) error
 					return err
 				}
 				silent.Stop()
-				st = s.connected(edge, open)
+				if st, err = s.connected(edge, open); err != nil {
+					return err
+				}
 				go func() { ended <- s.send(g, open, st) }()
 			}
 			if k, ok := delta.KindOf(r.TypeUrl); ok {
@@ -124,13 +126,20 @@ func (s *Server) receive(g deltaStream, open *session, ended chan<- error) error
 	}
 }
 
-func (s *Server) connected(edge Edge, open *session) *stream {
-	s.metrics.connected.WithLabelValues(edge.Identity.Pool).Inc()
-	s.limited(open.pool.quota.log).Info("edge connected", "node", edge.Node, "pool", edge.Identity.Pool, "zone", edge.Identity.Zone, "stream", edge.Stream)
+func (s *Server) connected(edge Edge, open *session) (*stream, error) {
 	if s.observer.Connected != nil {
 		s.observer.Connected(edge)
 	}
-	return open.pool.open(edge, s.config.WarmTimeout)
+	st := open.pool.open(open, edge, s.config.WarmTimeout)
+	if st == nil {
+		if s.observer.Disconnected != nil {
+			s.observer.Disconnected(edge)
+		}
+		return nil, replaced(edge)
+	}
+	s.metrics.connected.WithLabelValues(edge.Identity.Pool).Inc()
+	s.limited(open.pool.quota.log).Info("edge connected", "node", edge.Node, "pool", edge.Identity.Pool, "zone", edge.Identity.Zone, "stream", edge.Stream)
+	return st, nil
 }
 
 func (s *Server) disconnected(st *stream) {

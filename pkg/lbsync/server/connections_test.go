@@ -109,3 +109,21 @@ func TestPublisherDoesNotWait(t *testing.T) {
 		t.Errorf("what was published is not there: %s", text)
 	}
 }
+
+// Of two streams of one edge that begin together, the one that says so last stays.
+func TestOlderStreamDoesNotReplaceTheNewer(t *testing.T) {
+	p := newPool("us", 1, func(string) {})
+	older, newer, edge := &session{service: configuration}, &session{service: configuration}, Edge{Node: "envoy-0"}
+	for _, s := range []*session{older, newer} {
+		if _, err := p.claim(s, edge); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if p.open(newer, edge, time.Second) == nil || p.open(older, edge, time.Second) != nil {
+		t.Error("the older stream took the place of the newer one")
+	}
+	p.release(older)
+	if !p.holds(newer, edge) {
+		t.Error("the end of the older stream took the newer one's claim")
+	}
+}

@@ -1,8 +1,9 @@
 // Package server is the connection between the hub and the Envoys of the fleet: a
 // delta ADS server and the load reporting service, both over mutual TLS.
 //
-// It owns who may open a stream (only the client certificate counts), the
-// listener with its certificate, the locks and the metrics. Package delta, below,
+// It owns who may open a stream (only the client certificate counts) and what the
+// edges of one pool may cost the hub (an edge may be hostile), the listener with
+// its certificate, the locks and the metrics. Package delta, below,
 // is the state that it guards: what each edge should have and has, and in which
 // order changes are sent. Neither decides what an edge should have, or builds or
 // reads an Envoy resource. Of Kubernetes the Listener alone watches two things:

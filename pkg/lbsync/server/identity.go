@@ -125,9 +125,13 @@ func (s *Server) name(open *session, node string) (Edge, error) {
 		return edge, err
 	}
 	if older != nil {
-		older.end(status.Errorf(codes.Aborted, "edge %q of zone %q has a newer stream; every edge needs a node.id of its own", node, edge.Identity.Zone))
+		older.end(replaced(edge))
 	}
 	return edge, nil
+}
+
+func replaced(edge Edge) error {
+	return status.Errorf(codes.Aborted, "edge %q of zone %q has a newer stream; every edge needs a node.id of its own", edge.Node, edge.Identity.Zone)
 }
 
 // maxNodeLength is as long as the name of a pod.

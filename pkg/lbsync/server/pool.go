@@ -154,10 +154,21 @@ func (p *pool) release(open *session) {
 	maps.DeleteFunc(p.claims, func(_ claim, s *session) bool { return s == open })
 }
 
-// open adds the stream of an edge in place of its older one.
-func (p *pool) open(edge Edge, warmTimeout time.Duration) *stream {
+// holds says whether a session still has its claim.
+func (p *pool) holds(open *session, edge Edge) bool {
+	p.claimsMu.Lock()
+	defer p.claimsMu.Unlock()
+	return p.claims[claim{open.service, edge.key()}] == open
+}
+
+// open adds the stream of an edge in place of its older one. It returns nil if the
+// edge has a newer stream by now.
+func (p *pool) open(open *session, edge Edge, warmTimeout time.Duration) *stream {
 	p.lock()
 	defer p.unlock()
+	if !p.holds(open, edge) {
+		return nil
+	}
 	if older := p.streams[edge.key()]; older != nil {
 		p.state.Close(older.state)
 	}
