@@ -117,6 +117,16 @@ func (x *tenants) route(team, name string, hostnames ...string) {
 	x.in.Routes = kept
 }
 
+// parameters give the Gateway's clients an idle timeout.
+func (x *tenants) parameters(idle time.Duration) {
+	p := v1alpha1.GatewayParameters{ObjectMeta: metav1.ObjectMeta{Namespace: "infra", Name: "clients"}}
+	p.Spec.Clients = &v1alpha1.ClientSettings{IdleTimeout: &metav1.Duration{Duration: idle}}
+	x.in.Parameters = []v1alpha1.GatewayParameters{p}
+	g := *x.in.Gateways[0].DeepCopy()
+	g.Spec.Infrastructure = &gatewayv1.GatewayInfrastructure{ParametersRef: &gatewayv1.LocalParametersReference{Group: "crossway.dev", Kind: "GatewayParameters", Name: "clients"}}
+	x.in.Gateways = []gatewayv1.Gateway{g}
+}
+
 // serve sends what the objects mean to the Envoy, and waits until it has all of it.
 func (x *tenants) serve(why string) {
 	x.t.Helper()
