@@ -181,3 +181,47 @@ func TestOverrides(t *testing.T) {
 	strict.ack(r)
 	strict.expect(noon, "route r@2")
 }
+
+// An edge that reconnects is sent again what it NACKed, except secrets: a node is
+// only the label that an edge gives itself, so the NACK may be another edge's.
+func TestNacksOfAnEarlierStream(t *testing.T) {
+	p := NewPool()
+	p.UpdateLoadAssignments(nil, nil)
+	p.SetResources(Snapshot{Generation: 1, Secrets: resources("s@2"), Listeners: resources("l@1"), Routes: resources("r@2")})
+	hostile := newEdge(t, p, time.Minute)
+	for _, k := range []Kind{secrets, routes} {
+		hostile.Receive(k, &discovery.DeltaDiscoveryRequest{ResourceNamesSubscribe: []string{k.String()[:1]}})
+	}
+	for range 8 {
+		if r, _ := hostile.Next(noon); r != nil {
+			k, _ := KindOf(r.TypeUrl)
+			hostile.Receive(k, &discovery.DeltaDiscoveryRequest{ResponseNonce: r.Nonce, ErrorDetail: &rpcstatus.Status{Message: "no"}})
+		}
+	}
+	if len(hostile.Progress().Nacks) != 3 {
+		t.Fatalf("progress %+v", hostile.Progress())
+	}
+	p.Close(hostile.Stream)
+
+	honest := edge{p.Open("envoy-0", time.Minute), t}
+	for k, has := range map[Kind]string{clusters: "", listeners: "l", secrets: "s", routes: "r"} {
+		first := &discovery.DeltaDiscoveryRequest{InitialResourceVersions: map[string]string{}}
+		if has != "" {
+			first.InitialResourceVersions[has] = "1"
+		}
+		if k == secrets || k == routes {
+			first.ResourceNamesSubscribe = []string{has}
+		}
+		honest.Receive(k, first)
+	}
+	var sent []string
+	for range 8 {
+		if r, _ := honest.Next(noon); r != nil {
+			sent = append(sent, describe(r))
+			honest.ack(r)
+		}
+	}
+	if got := strings.Join(sent, ", "); !strings.Contains(got, "route r@2") || strings.Contains(got, "secret s@2") {
+		t.Errorf("sent %s", got)
+	}
+}
