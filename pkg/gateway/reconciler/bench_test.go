@@ -24,6 +24,8 @@ import (
 // sink is edges that take everything and say nothing.
 type sink struct{ pushed int }
 
+func (s *sink) count() int { return s.pushed }
+
 func (s *sink) Publish(rollout.Snapshot)                                    { s.pushed++ }
 func (s *sink) Progress(string) []rollout.EdgeProgress                      { return nil }
 func (s *sink) Withdraw(string)                                             {}
@@ -79,39 +81,84 @@ func (s store) Get(_ context.Context, _ client.ObjectKey, into client.Object, _ 
 	return nil
 }
 
+// strict is one edge of each pool that refuses what it gets next.
+type strict struct {
+	sink
+	last map[string]rollout.Snapshot
+	next bool
+}
+
+func (s *strict) Publish(next rollout.Snapshot) {
+	s.sink.Publish(next)
+	s.last[next.Pool] = next
+}
+
+func (s *strict) Progress(pool string) []rollout.EdgeProgress {
+	last := s.last[pool]
+	g := rollout.EdgeProgress{Stream: 1, Node: pool, Answered: last.Generation}
+	if s.next {
+		r := last.Resources.Routes[0]
+		g.Nacked = []rollout.ResourceNack{{Resource: rollout.ResourceID{TypeURL: r.TypeURL, Name: r.Name}, Version: r.Version, Message: "no"}}
+	}
+	return []rollout.EdgeProgress{g}
+}
+
 // BenchmarkPass1000 is all that the hub does for one changed route of 1000 on
-// one Gateway in two pools, from the event to the snapshots and the reports.
+// one Gateway in two pools, from the event to the snapshots and the reports: as a
+// rule, and while an edge of each pool refuses another route.
 func BenchmarkPass1000(b *testing.B) {
+	b.Run("accepted", func(b *testing.B) { benchmarkPass(b, &sink{}, func(func(string)) {}) })
+	b.Run("refused", func(b *testing.B) {
+		edges := &strict{last: map[string]rollout.Snapshot{}}
+		benchmarkPass(b, edges, func(pass func(route string)) {
+			pass("route-0400") // they have answered what was before
+			edges.next = true
+			pass("route-0300")
+			edges.next = false
+			if len(edges.last["us"].Overrides[1].Routes) != 1 {
+				b.Fatal("nothing is refused")
+			}
+		})
+	})
+}
+
+func benchmarkPass(b *testing.B, edges interface {
+	Publisher
+	Assigner
+	count() int
+}, before func(pass func(route string))) {
 	const n = 1000
 	in := inputOf(n)
-	edges := &sink{}
 	source := writer.New(writer.Options{}).Source("gateway", "Accepted")
 	r := New(Options{Publisher: edges, Assigner: edges, Reporter: source, PoolReporter: noReporter{}})
-	round := 0
+	round, changed := 0, ""
 	r.watchKinds([]watchedKind{{rolledOut: true, list: func(_ context.Context, _ client.Reader, into *gateway.Input) error {
 		*into = in
 		return nil
 	}}, {route: &gateway.RouteKinds()[0], list: func(context.Context, client.Reader, *gateway.Input) error { return nil }}})
 	r.options.Cache = store{get: func(into *gatewayv1.HTTPRoute) {
-		*into = *httpRoute("route-0500", fmt.Sprint("/", round))
+		*into = *httpRoute(changed, fmt.Sprint("/", round))
 		into.ResourceVersion, into.Generation = fmt.Sprint(round+2), int64(round+2)
 	}}
-	pass := func() {
+	pass := func(route string) {
 		round++
-		r.inbox.Add(func(p *pending) { p.routes.Insert(routeRef("route-0500")) })
+		changed = route
+		r.inbox.Add(func(p *pending) { p.routes.Insert(routeRef(route)) })
 		if _, err := r.pass(b.Context()); err != nil {
 			b.Fatal(err)
 		}
 	}
-	pass()
-	first, before := edges.pushed, cpu(b)
+	pass("route-0500")
+	before(pass)
+	pass("route-0500")
+	first, spent := edges.count(), cpu(b)
 	b.ReportAllocs()
 	for b.Loop() {
-		pass()
+		pass("route-0500")
 	}
-	b.ReportMetric(float64((cpu(b)-before).Microseconds())/1000/float64(b.N), "cpu-ms/op") // what a busy machine does not change
-	if edges.pushed-first < 2*b.N || len(r.result.Model.Assignments) != n {
-		b.Fatalf("%d pushes of %d, %d assignments", edges.pushed-first, b.N, len(r.result.Model.Assignments))
+	b.ReportMetric(float64((cpu(b)-spent).Microseconds())/1000/float64(b.N), "cpu-ms/op") // what a busy machine does not change
+	if edges.count()-first < 2*b.N || len(r.result.Model.Assignments) != n {
+		b.Fatalf("%d pushes of %d, %d assignments", edges.count()-first, b.N, len(r.result.Model.Assignments))
 	}
 }
 

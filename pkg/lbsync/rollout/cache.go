@@ -13,12 +13,18 @@ import (
 // of each part of a Program, so that only a changed part is translated,
 // validated and marshalled again.
 type translator struct {
-	listeners *envoy.Cache
-	clusters  partCache[string, model.Assignment]
-	secrets   partCache[string, lbsync.Secret]
+	// base is of what most edges get, views of what those get that refuse something:
+	// they differ in little, and both are made in each round.
+	base, views modelCache
+	clusters    partCache[string, model.Assignment]
+	secrets     partCache[string, lbsync.Secret]
+}
 
-	model   model.Model    // the last one
-	program lbsync.Program // the last one, of the last pool
+// modelCache keeps the resources of the last Model of a kind.
+type modelCache struct {
+	listeners envoy.Cache
+	model     model.Model    // the last one
+	program   lbsync.Program // the last one, of the last pool
 }
 
 // partCache keeps the resources of the parts of one kind.
@@ -48,7 +54,6 @@ type entry[T any] struct {
 
 func newTranslator() *translator {
 	return &translator{
-		listeners: new(envoy.Cache),
 		clusters: partCache[string, model.Assignment]{entries: map[string]*entry[model.Assignment]{}, equal: model.Assignment.Equal,
 			key:     func(a model.Assignment) string { return a.Key },
 			program: func(a model.Assignment) lbsync.Program { return lbsync.Program{Assignments: []model.Assignment{a}} }},
@@ -58,23 +63,24 @@ func newTranslator() *translator {
 	}
 }
 
-// resources returns the resources of one pool. Call sweep after the last pool
-// of a round.
-func (t *translator) resources(m model.Model, pool lbsync.PoolRef) envoy.Resources {
+// resources returns the resources of one pool. c is t.base or t.views. Call sweep
+// after the last pool of a round.
+func (t *translator) resources(c *modelCache, m model.Model, pool lbsync.PoolRef) envoy.Resources {
 	listeners := lbsync.ListenersIn(m, pool)
-	out := t.listeners.Translate(lbsync.Program{Listeners: listeners})
-	if !model.SameSlice(t.model.Assignments, m.Assignments) || !model.SameSlice(t.model.Secrets, m.Secrets) || !lbsync.UseAlike(t.program.Listeners, listeners) {
-		t.program = lbsync.ProgramFor(m, pool)
+	out := c.listeners.Translate(lbsync.Program{Listeners: listeners})
+	if !model.SameSlice(c.model.Assignments, m.Assignments) || !model.SameSlice(c.model.Secrets, m.Secrets) || !lbsync.UseAlike(c.program.Listeners, listeners) {
+		c.program = lbsync.ProgramFor(m, pool)
 	}
-	t.model, t.program.Listeners = m, listeners
-	out.Append(t.clusters.getAll(t.program.Assignments))
-	out.Append(t.secrets.getAll(t.program.Secrets))
+	c.model, c.program.Listeners = m, listeners
+	out.Append(t.clusters.getAll(c.program.Assignments))
+	out.Append(t.secrets.getAll(c.program.Secrets))
 	return out
 }
 
 // sweep ends a round: it drops what no pool asked for in it.
 func (t *translator) sweep() {
-	t.listeners.Sweep()
+	t.base.listeners.Sweep()
+	t.views.listeners.Sweep()
 	t.clusters.sweep()
 	t.secrets.sweep()
 }

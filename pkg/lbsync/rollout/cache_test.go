@@ -87,7 +87,7 @@ func TestCacheChangesNothing(t *testing.T) {
 			for _, a := range program.Assignments {
 				used[a.Key] = true
 			}
-			got, want := cached.resources(m, pool), envoy.Translate(program)
+			got, want := cached.resources(&cached.base, m, pool), envoy.Translate(program)
 			if !reflect.DeepEqual(versions(got), versions(want)) {
 				t.Errorf("after %s: %s has %v, want %v", step.name, pool.Pool, versions(got), versions(want))
 			}

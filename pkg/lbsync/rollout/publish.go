@@ -52,7 +52,9 @@ func (r *Rollout) Publish(m model.Model, views []model.Model, pools []lbsync.Poo
 	for _, pool := range pools {
 		r.publishPool(pool, &changes)
 	}
-	r.translator.sweep()
+	if r.translator.sweep(); len(views) == 0 {
+		r.translator.views = modelCache{}
+	}
 	changes.Withdrawn = r.withdraw(pools)
 	r.gateways.published(&m, r.objects, r.pools)
 	if !r.published {
@@ -97,7 +99,7 @@ func (r *Rollout) publishPool(ref lbsync.PoolRef, changes *Changes) {
 		}
 		delete(r.restored, ref.Pool)
 	}
-	next := Snapshot{Pool: ref.Pool, Generation: p.snapshot.Generation + 1, Resources: r.translator.resources(r.model, ref)}
+	next := Snapshot{Pool: ref.Pool, Generation: p.snapshot.Generation + 1, Resources: r.translator.resources(&r.translator.base, r.model, ref)}
 	changes.Faults = append(changes.Faults, next.Resources.Faults...)
 	overlays := r.overlays(p, ref, &next.Resources)
 	changed, removed := difference(p.snapshot.Resources, next.Resources)
@@ -137,7 +139,7 @@ func (r *Rollout) overlays(p *pool, ref lbsync.PoolRef, base *envoy.Resources) m
 		if _, done := overlays[e.view]; done || !exists {
 			continue
 		}
-		all := r.translator.resources(m, ref)
+		all := r.translator.resources(&r.translator.views, m, ref)
 		overlays[e.view] = envoy.Resources{Listeners: missing(base.Listeners, all.Listeners), Routes: missing(base.Routes, all.Routes)}
 		if more := missing(base.Clusters, all.Clusters); len(more) > 0 {
 			base.Clusters = append(slices.Clip(base.Clusters), more...)
