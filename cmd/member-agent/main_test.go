@@ -118,6 +118,16 @@ func TestMemberToHub(t *testing.T) {
 	if after := f.versions(); after != before {
 		t.Errorf("the restart changed the hub:\n%s\nbefore:\n%s", after, before)
 	}
+
+	// Neither cluster's API server answers for longer than a leader has to renew its Lease. The agent goes on.
+	thaw := envtestkit.Freeze(t)
+	time.Sleep(20 * time.Second)
+	thaw()
+	f.service(exports)
+	f.export(exports)
+	f.waitForImports(time.Now(), exports+1)
+	f.waitForLog(agent, "this replica no longer leads")
+	agent.stop() // says so if it has ended with an error
 }
 
 // fixture is one API server with a hub's controllers for member "whole".

@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -121,5 +122,27 @@ func TestFilesAreBounded(t *testing.T) {
 	files, _ := os.ReadDir(dir)
 	if err != nil || len(got) != 2 || len(files) != 1 {
 		t.Errorf("afterwards %d objects, %v, %d files", len(got), err, len(files))
+	}
+}
+
+// The slices of 150,000 endpoints.
+func BenchmarkWrite(b *testing.B) {
+	var objects []runtime.Object
+	for i := range 3000 {
+		s := &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "member-us-west", Name: fmt.Sprintf("store-%d-abcdef", i), ResourceVersion: "123456",
+			UID: "3e0a1b7e-0000-4000-8000-000000000000", Labels: map[string]string{v1alpha1.LabelServiceName: "store", v1alpha1.LabelServiceNamespace: "shop"}},
+			Ports: []discoveryv1.EndpointPort{{Name: ptr.To("http"), Port: ptr.To[int32](8080), Protocol: ptr.To(corev1.ProtocolTCP)}}}
+		for e := range 50 {
+			s.Endpoints = append(s.Endpoints, discoveryv1.Endpoint{Addresses: []string{fmt.Sprintf("10.1.%d.%d", i%256, e)}, Zone: ptr.To("us-a"),
+				Conditions: discoveryv1.EndpointConditions{Ready: ptr.To(true), Serving: ptr.To(true), Terminating: ptr.To(false)}})
+		}
+		objects = append(objects, s)
+	}
+	path := filepath.Join(b.TempDir(), "file")
+	b.ReportAllocs()
+	for b.Loop() {
+		size, err := writeFile(path, testHeader, objects, maxSize)
+		testkit.Must(b, err)
+		b.ReportMetric(float64(size), "size")
 	}
 }

@@ -32,6 +32,8 @@ const (
 	// see what the API server has changed meanwhile, before anybody writes.
 	settleTime   = 2 * time.Second
 	pollInterval = 100 * time.Millisecond
+	// logInterval is between two lines that say what the program waits for.
+	logInterval = 30 * time.Second
 )
 
 // Options are what a Store is made from.
@@ -153,7 +155,7 @@ func (s *Store) Start(ctx context.Context) error {
 // awaitLive closes live.
 func (s *Store) awaitLive(ctx context.Context) {
 	offline := false
-	for {
+	for logged := time.Now(); ; {
 		waiting := false
 		for _, k := range s.all() {
 			offline = offline || k.offline.Load()
@@ -167,6 +169,9 @@ func (s *Store) awaitLive(ctx context.Context) {
 		case !waiting:
 			close(s.live)
 			return
+		case time.Since(logged) > logInterval:
+			logged = time.Now()
+			s.options.Log.Info("waiting until the API server has listed all kinds; nothing is written before", "waitingFor", s.Waiting())
 		}
 		select {
 		case <-ctx.Done():
