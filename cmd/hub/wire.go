@@ -36,17 +36,12 @@ import (
 	"crossway.dev/crossway/pkg/snapshot"
 )
 
-// wire connects the parts of the hub, in the order in which data flows. Nothing here waits for the API server.
-func wire(o Options, cluster *rest.Config) (manager.Manager, error) {
-	log := ctrl.Log.WithName("hub")
-	cidrs, err := o.hubCIDRs()
-	if err != nil {
-		return nil, err
-	}
-	// Caches, which start with the snapshot while the API server does not answer. Only then is nobody elected.
+// newManager makes the caches, which start with the snapshot while the API server does not answer, and the election. Nobody
+// is elected before the caches have objects of the API server.
+func newManager(o Options, cluster *rest.Config) (manager.Manager, *snapshot.Store, *program.Leadership, error) {
 	scheme := newScheme()
 	objects := snapshot.New(snapshot.Options{Dir: o.SnapshotDir, Scheme: scheme, Kinds: objectsOf(servingKinds()), Others: objectsOf(writingKinds()),
-		Skip: isCA(o.Namespace), Version: program.Version(), Log: log.WithName("snapshot")})
+		Skip: isCA(o.Namespace), Version: program.Version(), Log: ctrl.Log.WithName("hub").WithName("snapshot")})
 	mgr, err := ctrl.NewManager(cluster, ctrl.Options{
 		Scheme:                 scheme,
 		MapperProvider:         program.Mapper(scheme, slices.Concat(servingKinds(), writingKinds(), otherKinds())),
@@ -55,11 +50,22 @@ func wire(o Options, cluster *rest.Config) (manager.Manager, error) {
 		HealthProbeBindAddress: o.HealthAddr,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("make the manager: %w", err)
+		return nil, nil, nil, fmt.Errorf("make the manager: %w", err)
 	}
 	objects.Watch(mgr.GetCache())
 	leadership, err := program.LeaderElection{Enabled: o.LeaderElect, Namespace: o.Namespace, Name: "crossway-hub",
 		Pod: os.Getenv("POD_NAME"), Ready: objects.Live()}.New(cluster)
+	return mgr, objects, leadership, err
+}
+
+// wire connects the parts of the hub, in the order in which data flows. Nothing here waits for the API server.
+func wire(o Options, cluster *rest.Config) (manager.Manager, error) {
+	log := ctrl.Log.WithName("hub")
+	cidrs, err := o.hubCIDRs()
+	if err != nil {
+		return nil, err
+	}
+	mgr, objects, leadership, err := newManager(o, cluster)
 	if err != nil {
 		return nil, err
 	}

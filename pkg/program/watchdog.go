@@ -54,8 +54,8 @@ func (w *Watchdog) Start(ctx context.Context) error {
 func (w *Watchdog) watch(ctx context.Context, name string) {
 	for ctx.Err() == nil {
 		w.set(name, time.Now())
-		answered := make(chan error, 1)
-		go func() { answered <- w.Pings[name](ctx) }()
+		answered := make(chan struct{})
+		go func() { _ = w.Pings[name](ctx); close(answered) }()
 		select {
 		case <-answered:
 			w.set(name, time.Time{})

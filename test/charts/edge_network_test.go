@@ -2,6 +2,7 @@ package charts
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -200,8 +201,7 @@ func closedAtOnce(t *testing.T, from net.Dialer) bool {
 	t.Cleanup(func() { c.Close() })
 	_ = c.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
 	_, err = c.Read(make([]byte, 1))
-	timeout, ok := err.(net.Error)
-	return !ok || !timeout.Timeout()
+	return !errors.Is(err, os.ErrDeadlineExceeded)
 }
 
 // asUser runs the script as a user without any right, as the chart's pod does.

@@ -283,6 +283,7 @@ func medianTime(t *testing.T, port uint16, requests func(n int) string) time.Dur
 		}
 		times = append(times, time.Since(began))
 		_, _ = io.Copy(io.Discard, response.Body)
+		_ = response.Body.Close()
 		if response.StatusCode != http.StatusNotFound {
 			t.Fatalf("status %d", response.StatusCode)
 		}

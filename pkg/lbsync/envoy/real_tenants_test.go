@@ -206,6 +206,7 @@ func openWebSocket(t *testing.T, port uint16, name, host string) *webSocket {
 	if err != nil || response.StatusCode != http.StatusSwitchingProtocols {
 		t.Fatalf("upgrade: %v %v", response, err)
 	}
+	t.Cleanup(func() { response.Body.Close() })
 	return &webSocket{conn, reader}
 }
 

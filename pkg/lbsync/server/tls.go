@@ -39,7 +39,6 @@ func NewGRPCServer(base *tls.Config, options ...grpc.ServerOption) *grpc.Server 
 		grpc.MaxHeaderListSize(16 << 10),
 		grpc.MaxRecvMsgSize(maxRequest),
 		grpc.ForceServerCodecV2(newFrameCodec()),
-		grpc.SharedWriteBuffer(true),
 	}, options...)...)
 }
 
