@@ -99,7 +99,7 @@ type Budgets struct {
 	Route Budget `json:"route,omitempty"`
 	// Namespace is the budget of all routes of one namespace, on all Gateways; its
 	// matchMicroseconds are for each hostname. Defaults: 8192 routes, 1200 clusters,
-	// 60Mi, 6000 microseconds.
+	// 64Mi, 6000 microseconds.
 	// +optional
 	Namespace Budget `json:"namespace,omitempty"`
 	// Gateway is the budget of all routes of one Gateway; its matchMicroseconds are
