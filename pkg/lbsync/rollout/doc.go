@@ -24,7 +24,7 @@
 // regular expression, only those are. A quotation never makes a route a candidate.
 //
 // An edge that has answered nothing yet on its stream may have come with any
-// version of any route. The candidates are then the routes that other edges refuse,
+// version of any route. The candidates are then the routes that its pool refused before,
 // or else those that no edge of the pool took, or else those that no status
 // accepted before this hub started. If there is none, an edge that has nothing of
 // the resource is tried with all routes, and any other keeps what it has.

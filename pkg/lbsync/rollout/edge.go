@@ -279,7 +279,7 @@ func (r *Rollout) fallbackFor(p *pool, e *edge, ref fleet.RouteRef) (instead *Ob
 // They are the routes that changed since the edge last took the resource. An edge
 // that took nothing yet on this stream may have come with an older version of any
 // route, or with none, so that says nothing there: it is probably one that is
-// refused elsewhere, or one that nobody in its pool has taken. If none is, an edge
+// refused by others of its pool, or one that nobody there has taken. If none is, an edge
 // that has an older version of the resource keeps it: the hub does not know which
 // routes are in that, and must not try at its expense.
 //
@@ -309,7 +309,7 @@ func (r *Rollout) candidates(p *pool, e *edge, n ResourceNack, since uint64, rou
 		return sortedRoutes(found), len(found) == 1
 	}
 	for _, probable := range []func(fleet.RouteRef) bool{
-		r.refusedSomewhere,
+		func(ref fleet.RouteRef) bool { return r.refusedBefore(p, ref) },
 		func(ref fleet.RouteRef) bool { return p.since[ref].generation > p.taken },
 		func(ref fleet.RouteRef) bool { return p.since[ref].generation > 0 }, // no status accepted it before this hub started
 	} {
@@ -323,19 +323,18 @@ func (r *Rollout) candidates(p *pool, e *edge, n ResourceNack, since uint64, rou
 	return sortedRoutes(found), len(found) == 1
 }
 
-// refusedSomewhere reports whether any edge or pool refuses the present version
-// of a route.
-func (r *Rollout) refusedSomewhere(ref fleet.RouteRef) bool {
-	for _, p := range r.pools {
-		for _, f := range []Refusal{p.refused[ref], p.outvoted[ref]} {
-			if f.Pool != "" && f.Version == r.objects[ref].ObjectVersion {
-				return true
-			}
+// refusedBefore reports whether the pool, or any edge of it, refuses the present
+// version of a route. What other pools refuse does not count: their edges must have
+// no say here.
+func (r *Rollout) refusedBefore(p *pool, ref fleet.RouteRef) bool {
+	for _, f := range []Refusal{p.refused[ref], p.outvoted[ref]} {
+		if f.Pool != "" && f.Version == r.objects[ref].ObjectVersion {
+			return true
 		}
-		for _, e := range p.edges {
-			if e.refuses(ref) {
-				return true
-			}
+	}
+	for _, e := range p.edges {
+		if e.refuses(ref) {
+			return true
 		}
 	}
 	return false
