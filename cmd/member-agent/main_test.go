@@ -119,15 +119,18 @@ func TestMemberToHub(t *testing.T) {
 		t.Errorf("the restart changed the hub:\n%s\nbefore:\n%s", after, before)
 	}
 
-	// Neither cluster's API server answers for longer than a leader has to renew its Lease. The agent goes on.
+	// Neither cluster's API server answers for longer than a leader has to renew its Lease. The agent goes on, ends when it
+	// is told to, and starts.
 	thaw := envtestkit.Freeze(t)
-	time.Sleep(20 * time.Second)
+	f.waitForLog(agent, "this replica no longer leads")
+	time.Sleep(5 * time.Second)
+	agent.stop() // says so if it has ended with an error
+	agent = f.startAgent()
+	time.Sleep(5 * time.Second)
 	thaw()
 	f.service(exports)
 	f.export(exports)
 	f.waitForImports(time.Now(), exports+1)
-	f.waitForLog(agent, "this replica no longer leads")
-	agent.stop() // says so if it has ended with an error
 }
 
 // fixture is one API server with a hub's controllers for member "whole".

@@ -105,10 +105,14 @@ func (k *kind) watch(ctx context.Context, options metav1.ListOptions) (watch.Int
 	return k.untilAnswer(ctx, append(events, watch.Event{Type: watch.Bookmark, Object: end})), nil
 }
 
+// mayStartOffline says that the API server has never listed the kind, and that there
+// is a snapshot of it.
+func (k *kind) mayStartOffline() bool { return k.file != "" && !k.listed() && exists(k.file) }
+
 // fromSnapshot returns the snapshot's objects if the API server has never listed
 // the kind and does not answer.
 func (k *kind) fromSnapshot(ctx context.Context) ([]runtime.Object, bool) {
-	if k.file == "" || k.listed() || !exists(k.file) {
+	if !k.mayStartOffline() {
 		return nil, false
 	}
 	err := k.probe(ctx)
@@ -134,9 +138,10 @@ func (k *kind) probe(ctx context.Context) error {
 
 // afterOutage returns err, and where it is not an answer of the API server, once the
 // API server answers or ctx ends. Otherwise the reflector would try again ever less
-// often, and see changes up to a minute after a long outage.
+// often, and see changes up to a minute after a long outage. Where the next try may
+// start from the snapshot, it is not delayed.
 func (k *kind) afterOutage(ctx context.Context, err error) error {
-	if err != nil && apierrors.ReasonForError(err) == metav1.StatusReasonUnknown {
+	if err != nil && apierrors.ReasonForError(err) == metav1.StatusReasonUnknown && !k.mayStartOffline() {
 		k.awaitAnswer(ctx)
 	}
 	return err

@@ -130,8 +130,8 @@ func (s *Store) Start(ctx context.Context) error {
 		}
 	}
 	if s.options.Dir != "" {
-		if err := os.MkdirAll(s.options.Dir, 0o700); err != nil {
-			return fmt.Errorf("folder of the snapshot: %w", err)
+		if err := os.MkdirAll(s.options.Dir, 0o700); err != nil { // a hub without a snapshot is better than none
+			s.options.Log.Error(err, "could not make the folder of the snapshot")
 		}
 		removeUnfinished(s.options.Dir)
 	}

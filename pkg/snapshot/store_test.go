@@ -48,6 +48,7 @@ type api struct {
 	thawed  chan struct{} // nil: not frozen
 	missing bool          // its CRD
 	refuses bool          // connections
+	dies    bool          // refuses connections after its next answer
 	version int
 	objects map[string]int // name -> resource version
 	watches map[*watch.FakeWatcher]bool
@@ -141,6 +142,9 @@ func (a *api) answer(ctx context.Context) error {
 	if refuses {
 		return syscall.ECONNREFUSED
 	}
+	a.mu.Lock()
+	a.refuses = a.dies
+	a.mu.Unlock()
 	if missing {
 		return apierrors.NewNotFound(schema.GroupResource{}, "")
 	}
@@ -369,6 +373,27 @@ func TestChangesAfterALongOutage(t *testing.T) {
 		}
 		p.kill()
 	})
+}
+
+// An API server that answers once and is gone then is as good as one that does not answer.
+func TestAPIServerThatDiesAtTheStart(t *testing.T) {
+	for _, noWatchList := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			dir, services, secrets := t.TempDir(), newServices(), newSecrets()
+			services.noWatchList = noWatchList
+			services.put("a")
+			p := start(t, dir, services, secrets)
+			time.Sleep(2 * saveInterval)
+			p.kill()
+			services.dies = true
+			p = start(t, dir, services, secrets)
+			time.Sleep(10 * time.Second)
+			if got := p.names(); got != "n/a" || p.live() {
+				t.Errorf("it has %s, live %v", got, p.live())
+			}
+			p.kill()
+		})
+	}
 }
 
 // A kind whose CRD is missing is named, and is read once it is there.
