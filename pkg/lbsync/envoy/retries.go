@@ -2,6 +2,7 @@ package envoy
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	xdscorev3 "github.com/cncf/xds/go/xds/core/v3"
@@ -96,9 +97,8 @@ var virtualHostDefaults = packed(&routev3.VirtualHost{IncludeRequestAttemptCount
 
 // sendLimitFilters are HTTP filters that see every try of a request. They end it after maxSends tries that were sent, or
 // after one that was sent in a later locality: the request has failed in two members then. Envoy itself has one number of
-// retries for all reasons. A try whose connection could not be made sends no byte, so
-// the sum of the bytes that were sent tells the others. (Measured with Envoy 1.40; see docs/adr/0010-count-of-sent-tries.md.) The first try
-// skips the filter.
+// retries for all reasons. A try whose connection could not be made sends no byte, so the sum of the bytes that were sent
+// tells the others (measured with Envoy 1.40, docs/adr/0010-count-of-sent-tries.md). The first try skips the filter.
 func sendLimitFilters() []*hcmv3.HttpFilter {
 	set := func(name, value string, action corev3.HeaderValueOption_HeaderAppendAction) *mutationv3.HeaderMutation {
 		return &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_Append{Append: &corev3.HeaderValueOption{
@@ -112,7 +112,7 @@ func sendLimitFilters() []*hcmv3.HttpFilter {
 		// The sum grows, so it ends the list only if it was the last to be added. An empty value is not added.
 		set(sendsHeader, fmt.Sprintf("%%CEL(%[1]s == '0' || %[2]s && %[3]s.endsWith(%[1]s) ? '' : %[1]s)%%", bytes, anySends, sends),
 			corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD),
-		set(stopHeader, fmt.Sprintf("%%CEL(%s && %s.matches('^([^,]+,){%d}') || %s ? 'x' : '')%%", anySends, sends, maxSends-1, later),
+		set(stopHeader, fmt.Sprintf("%%CEL(%s && %s.matches('%s') || %s ? 'x' : '')%%", anySends, sends, strings.Repeat(",.*", maxSends-1), later),
 			corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD),
 		set(laterHeader, fmt.Sprintf("%%CEL('%s' in xds.upstream_host_locality_metadata.filter_metadata['%s'] ? %s : '%s')%%", laterKey, metadataKey, bytes, nowhere),
 			corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD),
