@@ -2,6 +2,7 @@ package charts
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -145,6 +146,5 @@ func (c webClient) get() (status int, closes bool) {
 func (c webClient) closedWithin(d time.Duration) bool {
 	_ = c.SetReadDeadline(time.Now().Add(d))
 	_, err := c.reader.ReadByte()
-	timeout, ok := err.(net.Error)
-	return err != nil && (!ok || !timeout.Timeout())
+	return err != nil && !errors.Is(err, os.ErrDeadlineExceeded)
 }
