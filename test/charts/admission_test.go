@@ -11,6 +11,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"crossway.dev/crossway/internal/lab/envtestkit"
+	"crossway.dev/crossway/internal/testkit"
 )
 
 // installHub applies the hub's chart and waits until its admission policy is in
@@ -19,10 +20,8 @@ func installHub(t *testing.T, values string) client.Client {
 	t.Helper()
 	apply(t, twoNamespaces+"---\n"+render(t, "hub", values))
 	hub, err := client.New(envtestkit.As(t, account+"crossway-hub"), client.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "the admission policy is in force", func() bool {
+	testkit.Must(t, err)
+	testkit.Eventually(t, "the admission policy is in force", func() bool {
 		return apierrors.IsForbidden(hub.Create(t.Context(), object(t, "{apiVersion: v1, kind: Namespace, metadata: {name: not-crossways}}"), client.DryRunAll))
 	})
 	return hub
@@ -31,9 +30,7 @@ func installHub(t *testing.T, values string) client.Client {
 func object(t *testing.T, text string) *unstructured.Unstructured {
 	t.Helper()
 	o := &unstructured.Unstructured{}
-	if err := yaml.Unmarshal([]byte(text), &o.Object); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, yaml.Unmarshal([]byte(text), &o.Object))
 	return o
 }
 
@@ -155,9 +152,7 @@ func TestHubWritesOnlyItsOwn(t *testing.T) {
 func TestHubsPolicyConcernsNobodyElse(t *testing.T) {
 	installHub(t, "")
 	admin, err := client.New(envtestkit.Config(t), client.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	for _, text := range []string{
 		"{apiVersion: v1, kind: Namespace, metadata: {name: anything}}",
 		"{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {namespace: mine, name: slice}, addressType: IPv4, endpoints: []}",

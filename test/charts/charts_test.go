@@ -21,6 +21,7 @@ import (
 
 	"crossway.dev/crossway/internal/lab/envtestkit"
 	"crossway.dev/crossway/internal/lab/install"
+	"crossway.dev/crossway/internal/testkit"
 )
 
 func TestMain(m *testing.M) {
@@ -31,7 +32,7 @@ func TestMain(m *testing.M) {
 // root is the project's directory, seen from this package.
 const root = "../.."
 
-// usual are the values that each chart requires.
+// usual are the values without which a chart cannot be rendered.
 var usual = map[string]string{
 	"hub":          "region=us,hubCIDRs={10.10.0.0/16,10.96.0.0/16}",
 	"member-agent": "cluster=us-west",
@@ -48,9 +49,7 @@ var programs = sync.OnceValues(func() (install.Programs, error) {
 func helm(t *testing.T, args ...string) (string, error) {
 	t.Helper()
 	p, err := programs()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	cmd := exec.CommandContext(t.Context(), p.Helm, args...)
 	cmd.Env = append(os.Environ(), "HELM_CACHE_HOME="+t.TempDir(), "HELM_CONFIG_HOME="+t.TempDir(), "HELM_DATA_HOME="+t.TempDir())
 	out, err := cmd.CombinedOutput()
@@ -97,7 +96,7 @@ func find(t *testing.T, manifest, kind, name string) unstructured.Unstructured {
 	return unstructured.Unstructured{}
 }
 
-// into converts a rendered object to its Go type, refusing fields it lacks.
+// into converts a rendered object to its Go type, and fails on fields that the type does not have.
 func into(t *testing.T, o unstructured.Unstructured, target any) {
 	t.Helper()
 	data, err := json.Marshal(o.Object)
@@ -129,8 +128,8 @@ func apply(t *testing.T, manifest string) {
 
 const systemNamespace = "apiVersion: v1\nkind: Namespace\nmetadata: {name: crossway-system}\n"
 
-// Each chart passes helm's lint and a real API server takes all that it
-// renders, with few values and with all of them.
+// Each chart passes helm lint, and a real API server accepts all that it renders,
+// with the required values and with all values.
 func TestChartsAreAccepted(t *testing.T) {
 	apply(t, systemNamespace)
 	for _, c := range []struct{ chart, values string }{
@@ -228,7 +227,7 @@ func TestWrongValuesAreRefused(t *testing.T) {
 	}
 }
 
-// What users read needs no registry's host, and no chart runs the tag latest.
+// What users read names no registry, and no chart uses the tag latest.
 func TestImagesComeFromValues(t *testing.T) {
 	for chart, want := range map[string]string{
 		"hub": "crossway/hub:0.1.0", "member-agent": "crossway/member-agent:0.1.0", "edge": "envoyproxy/envoy:v1.40.0",
@@ -243,8 +242,8 @@ func TestImagesComeFromValues(t *testing.T) {
 	}
 }
 
-// The examples are what a user would write, so a hub takes them, and their
-// cluster side is taken by a member (the same CRDs).
+// A hub accepts the examples. A member cluster accepts their part for members (it
+// has the same CRDs).
 func TestExamplesAreAccepted(t *testing.T) {
 	files, err := filepath.Glob(filepath.Join(root, "examples", "*.yaml"))
 	if err != nil || len(files) < 5 {
@@ -254,9 +253,7 @@ func TestExamplesAreAccepted(t *testing.T) {
 		filepath.Join(root, "examples/lab/hub.yaml"), filepath.Join(root, "examples/lab/member.yaml"))
 	for _, file := range files {
 		data, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		apply(t, string(data))
 	}
 }

@@ -8,9 +8,11 @@ import (
 
 	apiextensions "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"sigs.k8s.io/yaml"
+
+	"crossway.dev/crossway/internal/testkit"
 )
 
-// manifest fills the two parts of a text that differ from case to case.
+// manifest is an object of a kind of crossway.dev, with a name and a spec.
 func manifest(kind, name, spec string) string {
 	namespace := ""
 	switch kind {
@@ -29,9 +31,9 @@ const (
 	webExport = "{service: {namespace: shop, name: web}, exportedAt: '2026-01-01T00:00:00Z', type: ClusterSetIP}"
 )
 
-// validations are, for each rule that the CRDs state in CEL and for the bounds
-// of fields that people write, one object that is taken and one that is not.
-// refused names the rule by its message, or the field.
+// validations has an object that is accepted and one that is refused, for each
+// CEL rule of the CRDs and for the bounds of fields that people write. refused is
+// the message of the rule, or the field.
 var validations = []struct{ kind, name, spec, refused string }{
 	{"BackendPolicy", "a", "{" + storeRef + "}", ""},
 	{"BackendPolicy", "a", "{" + storeRef + ", healthCheck: {interval: 300s, timeout: 10ms}}", ""},
@@ -90,7 +92,7 @@ var validations = []struct{ kind, name, spec, refused string }{
 	{"MemberCluster", "us-2", "{}", "spec.region"},
 }
 
-// Kubernetes itself refuses what has no meaning, and says why.
+// The API server refuses invalid objects, and says why.
 func TestObjectsAreValidated(t *testing.T) {
 	t.Parallel()
 	for _, v := range validations {
@@ -104,7 +106,7 @@ func TestObjectsAreValidated(t *testing.T) {
 	}
 }
 
-// The one rule about a change: an export's service stays what it is.
+// The only rule about updates: an export's service cannot change.
 func TestMemberExportKeepsItsService(t *testing.T) {
 	export := strings.Replace(webExport, "name: web", "name: kept", 1)
 	apply(t, manifest("MemberExport", "kept.shop", export))
@@ -131,13 +133,9 @@ func TestEveryRuleHasACase(t *testing.T) {
 	rules := 0
 	for _, file := range files {
 		data, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		var crd apiextensions.CustomResourceDefinition
-		if err := yaml.UnmarshalStrict(data, &crd); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, yaml.UnmarshalStrict(data, &crd))
 		walk(crd.Spec.Versions[0].Schema.OpenAPIV3Schema, func(rule apiextensions.ValidationRule) {
 			rules++
 			for _, r := range refusals {

@@ -17,6 +17,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"sigs.k8s.io/yaml"
+
+	"crossway.dev/crossway/internal/testkit"
 )
 
 // The addresses of a node: its own, and those of a pool, which it has all by a
@@ -31,24 +33,14 @@ const (
 func becomeNode(t *testing.T) {
 	t.Helper()
 	loopback, err := netlink.LinkByName("lo")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	own, err := netlink.ParseAddr(nodeAddress + "/32")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	_, local, err := net.ParseCIDR(gatewayRange)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := netlink.AddrAdd(loopback, own); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
+	testkit.Must(t, netlink.AddrAdd(loopback, own))
 	route := &netlink.Route{LinkIndex: loopback.Attrs().Index, Dst: local, Type: syscall.RTN_LOCAL, Table: syscall.RT_TABLE_LOCAL, Scope: netlink.SCOPE_HOST}
-	if err := netlink.RouteAdd(route); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, netlink.RouteAdd(route))
 }
 
 // withoutHub is the chart's bootstrap without what comes from the hub: an Envoy
@@ -56,13 +48,9 @@ func becomeNode(t *testing.T) {
 func (e edge) withoutHub(edit func(bootstrap map[string]any)) string {
 	e.t.Helper()
 	text, err := os.ReadFile(e.bootstrap())
-	if err != nil {
-		e.t.Fatal(err)
-	}
+	testkit.Must(e.t, err)
 	var bootstrap map[string]any
-	if err := yaml.Unmarshal(text, &bootstrap); err != nil {
-		e.t.Fatal(err)
-	}
+	testkit.Must(e.t, yaml.Unmarshal(text, &bootstrap))
 	delete(bootstrap, "dynamic_resources")
 	delete(bootstrap["cluster_manager"].(map[string]any), "load_stats_config")
 	if edit != nil {
@@ -81,9 +69,7 @@ func statusOf(t *testing.T, method, url string) (status int, body string) {
 	t.Helper()
 	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	request, err := http.NewRequestWithContext(t.Context(), method, url, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	answer, err := client.Do(request)
 	if err != nil {
 		return 0, err.Error()
@@ -123,7 +109,7 @@ func TestStatisticsAreNotOnGatewayAddresses(t *testing.T) {
 	e := newEdge(t, "")
 	e.start(e.withoutHub(nil), "--service-node", "a", "--service-cluster", "us")
 	at := func(address, path string) string { return "http://" + address + ":19001" + path }
-	eventually(t, "ready", func() bool { s, _ := statusOf(t, http.MethodGet, at(nodeAddress, "/ready")); return s == 200 })
+	testkit.Eventually(t, "ready", func() bool { s, _ := statusOf(t, http.MethodGet, at(nodeAddress, "/ready")); return s == 200 })
 
 	if status, _ := statusOf(t, http.MethodGet, at(gatewayAddress, "/ready")); status != 0 {
 		t.Errorf("a Gateway's address answers %d", status)
@@ -172,7 +158,7 @@ func TestStatisticsAreForFew(t *testing.T) {
 	e := newEdge(t, "metrics.sources={192.0.2.0/24}")
 	e.start(e.withoutHub(nil), "--service-node", "a", "--service-cluster", "us")
 	const url = "http://" + nodeAddress + ":19001/ready"
-	eventually(t, "ready", func() bool { s, _ := statusOf(t, http.MethodGet, url); return s == 200 })
+	testkit.Eventually(t, "ready", func() bool { s, _ := statusOf(t, http.MethodGet, url); return s == 200 })
 
 	elsewhere := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP("198.18.1.9")}}
 	if !closedAtOnce(t, elsewhere) {
@@ -208,9 +194,7 @@ func closedAtOnce(t *testing.T, from net.Dialer) bool {
 func (e edge) asUser(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
 	for dir := e.dir; dir != "/" && dir != os.TempDir(); dir = filepath.Dir(dir) {
-		if err := os.Chmod(dir, 0o777); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, os.Chmod(dir, 0o777))
 	}
 	cmd := e.command(context.WithoutCancel(t.Context()), args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 101, Gid: 101}}
@@ -233,16 +217,10 @@ func TestEdgeIsNotRoot(t *testing.T) {
 	e := newEdge(t, "")
 	bootstrap := filepath.Join(e.dir, "lonely.yaml")
 	write(t, bootstrap, fmt.Sprintf(lonely, e.dir, 80))
-	if err := os.Chmod(bootstrap, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(filepath.Join(e.dir, "edge.sh"), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.Chmod(bootstrap, 0o644))
+	testkit.Must(t, os.Chmod(filepath.Join(e.dir, "edge.sh"), 0o644))
 	program, err := exec.LookPath(filepath.Join(strings.Split(e.path, ":")[0], "envoy"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	// A copy, because others may not look into this user's directories.
 	if out, err := exec.CommandContext(t.Context(), "cp", program, e.dir).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
@@ -250,9 +228,7 @@ func TestEdgeIsNotRoot(t *testing.T) {
 	e.path = e.dir + ":" + os.Getenv("PATH")
 	run := []string{"run", bootstrap, "--disable-hot-restart", "--log-level", "error", "--concurrency", "1"}
 	setStart := func(first string) {
-		if err := os.WriteFile("/proc/sys/net/ipv4/ip_unprivileged_port_start", []byte(first), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, os.WriteFile("/proc/sys/net/ipv4/ip_unprivileged_port_start", []byte(first), 0o644))
 	}
 	setStart("1024")
 	out, err := e.asUser(t, run...).CombinedOutput()
@@ -262,15 +238,11 @@ func TestEdgeIsNotRoot(t *testing.T) {
 
 	setStart("0")
 	other, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", nodeAddress+":19001") // an edge that is root
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	cmd := e.asUser(t, run...)
 	said := &strings.Builder{}
 	cmd.Stderr = said
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, cmd.Start())
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
@@ -283,7 +255,7 @@ func TestEdgeIsNotRoot(t *testing.T) {
 		t.Error("it started beside an edge of another user")
 	}
 	other.Close()
-	eventually(t, "it serves port 80", func() bool { s, _ := statusOf(t, http.MethodGet, "http://127.0.0.1:80/"); return s == 200 })
+	testkit.Eventually(t, "it serves port 80", func() bool { s, _ := statusOf(t, http.MethodGet, "http://127.0.0.1:80/"); return s == 200 })
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", cmd.Process.Pid))
 	if err != nil || !strings.Contains(string(status), "Uid:\t101\t") || !strings.Contains(string(status), "CapEff:\t0000000000000000") {
 		t.Errorf("%v\n%s", err, status)

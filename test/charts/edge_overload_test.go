@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"sigs.k8s.io/yaml"
+
+	"crossway.dev/crossway/internal/testkit"
 )
 
 // pressured is an edge whose memory the test says to be so full: Envoy's injected
@@ -29,9 +31,7 @@ func newPressured(t *testing.T) pressured {
 	p := pressured{e, filepath.Join(e.dir, "pressure")}
 	p.set("0")
 	var lonelyParts map[string]any
-	if err := yaml.Unmarshal(fmt.Appendf(nil, lonely, e.dir, 8080), &lonelyParts); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, yaml.Unmarshal(fmt.Appendf(nil, lonely, e.dir, 8080), &lonelyParts))
 	web := lonelyParts["static_resources"].(map[string]any)["listeners"].([]any)
 	e.start(e.withoutHub(func(bootstrap map[string]any) {
 		static := bootstrap["static_resources"].(map[string]any)
@@ -45,7 +45,7 @@ func newPressured(t *testing.T) pressured {
 			}
 		}
 	}), "--service-node", "a", "--service-cluster", "us")
-	eventually(t, "it serves", func() bool { s, _ := statusOf(t, http.MethodGet, "http://127.0.0.1:8080/"); return s == 200 })
+	testkit.Eventually(t, "it serves", func() bool { s, _ := statusOf(t, http.MethodGet, "http://127.0.0.1:8080/"); return s == 200 })
 	return p
 }
 
@@ -53,15 +53,13 @@ func newPressured(t *testing.T) pressured {
 func (p pressured) set(pressure string) {
 	p.t.Helper()
 	write(p.t, p.file+".next", pressure)
-	if err := os.Rename(p.file+".next", p.file); err != nil {
-		p.t.Fatal(err)
-	}
+	testkit.Must(p.t, os.Rename(p.file+".next", p.file))
 }
 
 // scaled waits until Envoy has taken the pressure in.
 func (p pressured) await(statistic string) {
 	p.t.Helper()
-	eventually(p.t, statistic, func() bool {
+	testkit.Eventually(p.t, statistic, func() bool {
 		out, _ := p.command(p.t.Context(), "ask", "GET", "/stats?filter=^overload").Output()
 		return strings.Contains(string(out), statistic)
 	})
@@ -122,9 +120,7 @@ type webClient struct {
 func dialWeb(t *testing.T) webClient {
 	t.Helper()
 	c, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(t.Context(), "tcp", "127.0.0.1:8080")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	t.Cleanup(func() { c.Close() })
 	return webClient{t, c, bufio.NewReader(c)}
 }
@@ -135,9 +131,7 @@ func (c webClient) get() (status int, closes bool) {
 	_ = c.SetDeadline(time.Now().Add(5 * time.Second))
 	fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 	answer, err := http.ReadResponse(c.reader, nil)
-	if err != nil {
-		c.t.Fatal(err)
-	}
+	testkit.Must(c.t, err)
 	defer answer.Body.Close()
 	_, _ = io.Copy(io.Discard, answer.Body)
 	return answer.StatusCode, answer.Close

@@ -14,6 +14,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"sigs.k8s.io/yaml"
+
+	"crossway.dev/crossway/internal/testkit"
 )
 
 const (
@@ -35,19 +37,15 @@ func TestOneSourceDoesNotFillTheConnectionTable(t *testing.T) {
 	const most = 100
 	e := newEdge(t, fmt.Sprint("overload.maxConnections=", most))
 	var web map[string]any
-	if err := yaml.Unmarshal(fmt.Appendf(nil, strings.ReplaceAll(lonely, "address: 127.0.0.1", "address: "+gatewayAddress), e.dir, 8080), &web); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, yaml.Unmarshal(fmt.Appendf(nil, strings.ReplaceAll(lonely, "address: 127.0.0.1", "address: "+gatewayAddress), e.dir, 8080), &web))
 	e.start(e.withoutHub(func(bootstrap map[string]any) {
 		static := bootstrap["static_resources"].(map[string]any)
 		static["listeners"] = append(static["listeners"].([]any), web["static_resources"].(map[string]any)["listeners"].([]any)...)
 	}), "--service-node", "a", "--service-cluster", "us")
-	eventually(t, "it serves", func() bool { return servedFrom(honest, time.Second) })
+	testkit.Eventually(t, "it serves", func() bool { return servedFrom(honest, time.Second) })
 
 	limits, err := os.ReadFile(filepath.Join(root, "charts/edge/files/limits.nft"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	load := exec.CommandContext(t.Context(), "nft", "-f", "-")
 	load.Stdin = strings.NewReader(strings.ReplaceAll(string(limits), "over 2000", fmt.Sprint("over ", most/2)))
 	if out, err := load.CombinedOutput(); err != nil {
@@ -84,16 +82,10 @@ func TestOneSourceDoesNotFillTheConnectionTable(t *testing.T) {
 func addLoopbackAddress(t *testing.T, address string) {
 	t.Helper()
 	loopback, err := netlink.LinkByName("lo")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	a, err := netlink.ParseAddr(address + "/32")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := netlink.AddrAdd(loopback, a); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
+	testkit.Must(t, netlink.AddrAdd(loopback, a))
 }
 
 func dialFrom(address string, timeout time.Duration) (net.Conn, error) {

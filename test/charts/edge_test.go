@@ -24,6 +24,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 
+	"crossway.dev/crossway/internal/testkit"
 	"crossway.dev/crossway/pkg/registration"
 )
 
@@ -40,9 +41,7 @@ type edge struct {
 func newEdge(t *testing.T, values string) edge {
 	t.Helper()
 	p, err := programs()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	dir := t.TempDir()
 	var config corev1.ConfigMap
 	rendered := render(t, "edge", values)
@@ -56,9 +55,7 @@ func newEdge(t *testing.T, values string) edge {
 		write(t, filepath.Join(dir, strings.Replace(name, "bootstrap", "mounted", 1)), here.Replace(text))
 	}
 	ca, err := registration.NewEdgeCA(time.Now(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	e := edge{t: t, dir: dir, path: filepath.Dir(p.Envoy) + ":" + os.Getenv("PATH"),
 		ca: registration.Issuer{CA: ca, Now: time.Now(), Random: rand.Reader}}
 	e.mountCertificate("us-a")
@@ -67,12 +64,8 @@ func newEdge(t *testing.T, values string) edge {
 
 func write(t *testing.T, file, text string) {
 	t.Helper()
-	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.MkdirAll(filepath.Dir(file), 0o755))
+	testkit.Must(t, os.WriteFile(file, []byte(text), 0o600))
 }
 
 // mountCertificate signs a certificate and writes the Secret's files as a
@@ -80,57 +73,39 @@ func write(t *testing.T, file, text string) {
 func (e edge) mountCertificate(zone string) {
 	e.t.Helper()
 	pair, err := registration.NewEdgeCertificate(e.ca, registration.EdgeIdentity{Pool: "us", Region: "us", Zone: zone}, time.Hour)
-	if err != nil {
-		e.t.Fatal(err)
-	}
+	testkit.Must(e.t, err)
 	mount := filepath.Join(e.dir, "tls")
 	for name, data := range map[string][]byte{"tls.crt": pair.Certificate, "tls.key": pair.Key, "ca.crt": e.ca.CA.Certificate} {
 		write(e.t, filepath.Join(mount, "..of-"+zone, name), string(data))
 		_ = os.Symlink(filepath.Join("..data", name), filepath.Join(mount, name)) // there since the first
 	}
 	next := filepath.Join(mount, "..data_tmp")
-	if err := os.Symlink("..of-"+zone, next); err != nil {
-		e.t.Fatal(err)
-	}
-	if err := os.Rename(next, filepath.Join(mount, "..data")); err != nil {
-		e.t.Fatal(err)
-	}
+	testkit.Must(e.t, os.Symlink("..of-"+zone, next))
+	testkit.Must(e.t, os.Rename(next, filepath.Join(mount, "..data")))
 }
 
 // bootstrap is the file that the chart mounts; the script writes its own.
 func (e edge) bootstrap() string { return filepath.Join(e.dir, "mounted.yaml") }
 
-// command is the script with a verb of its own.
+// command runs the chart's script with these arguments.
 func (e edge) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "bash", append([]string{filepath.Join(e.dir, "edge.sh")}, args...)...)
 	cmd.Env = append(os.Environ(), "PATH="+e.path, "CROSSWAY_EDGE_RUN="+e.dir)
 	return cmd
 }
 
-// start becomes an Envoy until the test ends.
+// start runs Envoy until the test ends.
 func (e edge) start(bootstrap string, args ...string) *exec.Cmd {
 	e.t.Helper()
 	all := append([]string{"run", bootstrap, "--disable-hot-restart", "--log-level", "error", "--concurrency", "1"}, args...)
 	cmd := e.command(context.WithoutCancel(e.t.Context()), all...)
 	cmd.Stderr = os.Stderr
-	if err := cmd.Start(); err != nil {
-		e.t.Fatal(err)
-	}
+	testkit.Must(e.t, cmd.Start())
 	e.t.Cleanup(func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
 	return cmd
-}
-
-// eventually asks again until the answer is yes, at most a minute.
-func eventually(t *testing.T, what string, yes func() bool) {
-	t.Helper()
-	for end := time.Now().Add(time.Minute); !yes(); time.Sleep(50 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("never: ", what)
-		}
-	}
 }
 
 // Envoy itself takes the bootstrap, with each of the values that shape it.
@@ -159,7 +134,7 @@ func TestEdgeIsNotReadyWithoutHub(t *testing.T) {
 	t.Parallel()
 	e := newEdge(t, "metrics.enabled=false,hub.address=127.0.0.1,hub.port=1")
 	e.start(e.bootstrap(), "--service-node", "a", "--service-cluster", "us")
-	eventually(t, "the admin interface answers", func() bool {
+	testkit.Eventually(t, "the admin interface answers", func() bool {
 		out, _ := e.command(t.Context(), "ask", "GET", "/server_info").Output()
 		return strings.Contains(string(out), "INITIALIZING")
 	})
@@ -185,34 +160,26 @@ func TestOnlyAStuckEdgeIsRestarted(t *testing.T) {
 		probe.WaitDelay = time.Second
 		return probe.Run()
 	}
-	eventually(t, "an edge without a hub is alive", func() bool { return alive() == nil })
+	testkit.Eventually(t, "an edge without a hub is alive", func() bool { return alive() == nil })
 	if e.command(t.Context(), "ready").Run() == nil {
 		t.Error("it is ready, too")
 	}
-	if err := cmd.Process.Signal(syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, cmd.Process.Signal(syscall.SIGSTOP))
 	if alive() == nil {
 		t.Error("an Envoy that does nothing is alive")
 	}
-	if err := cmd.Process.Signal(syscall.SIGCONT); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "it is alive again", func() bool { return alive() == nil })
+	testkit.Must(t, cmd.Process.Signal(syscall.SIGCONT))
+	testkit.Eventually(t, "it is alive again", func() bool { return alive() == nil })
 }
 
-// An edge shows the hub its certificate, believes none but the hub's, and uses
-// a certificate that was signed again without a restart.
+// An edge presents its certificate to the hub and accepts only the hub's own. It
+// uses a renewed certificate without a restart.
 func TestEdgeAndHubKnowEachOther(t *testing.T) {
 	e := newEdge(t, "metrics.enabled=false")
 	hub, err := registration.NewServerCertificate(e.ca, []string{"crossway-hub.crossway-system.svc"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	stranger, err := registration.NewServerCertificate(e.ca, []string{"other.crossway-system.svc"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	var serving atomic.Pointer[registration.Pair]
 	serving.Store(&stranger)
 	seen := make(chan string, 100)
@@ -220,9 +187,7 @@ func TestEdgeAndHubKnowEachOther(t *testing.T) {
 
 	bootstrap := e.bootstrap()
 	text, err := os.ReadFile(bootstrap)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	at := strings.NewReplacer("10.96.0.10", "127.0.0.1", "18000", strconv.Itoa(port))
 	write(t, bootstrap, at.Replace(string(text)))
 	e.start(bootstrap, "--service-node", "a", "--service-cluster", "us")
@@ -240,12 +205,12 @@ func TestEdgeAndHubKnowEachOther(t *testing.T) {
 		t.Errorf("the edge believes another's certificate: %s", who)
 	}
 	serving.Store(&hub)
-	eventually(t, "the hub knows the edge of us-a", func() bool { return next() == "spiffe://crossway/edge/us/us/us-a" })
+	testkit.Eventually(t, "the hub knows the edge of us-a", func() bool { return next() == "spiffe://crossway/edge/us/us/us-a" })
 	e.mountCertificate("us-b")
-	eventually(t, "the hub knows the edge of us-b", func() bool { return next() == "spiffe://crossway/edge/us/us/us-b" })
+	testkit.Eventually(t, "the hub knows the edge of us-b", func() bool { return next() == "spiffe://crossway/edge/us/us/us-b" })
 }
 
-// serve is a hub that asks each edge who it is and hangs up.
+// serve is a hub that reads each edge's certificate and closes the connection.
 func serve(t *testing.T, serving *atomic.Pointer[registration.Pair], seen chan<- string) (port int) {
 	t.Helper()
 	config := &tls.Config{
@@ -259,9 +224,7 @@ func serve(t *testing.T, serving *atomic.Pointer[registration.Pair], seen chan<-
 		},
 	}
 	l, err := tls.Listen("tcp", "127.0.0.1:0", config)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	t.Cleanup(func() { l.Close() })
 	go func() {
 		for {
@@ -305,8 +268,8 @@ static_resources:
           route_config: {virtual_hosts: [{name: web, domains: ["*"], routes: [{match: {prefix: /}, direct_response: {status: 200}}]}]}
 `
 
-// Two edges share a port and the network; one leaves while a client that never
-// retries sends on. No request is lost, and the edge is idle when it has left.
+// Two edges share a port of one network. One of them drains while a client without
+// retries sends requests. No request fails, and the edge has no connection in the end.
 func TestEdgeLeavesWithoutLosingARequest(t *testing.T) {
 	if !inOwnNetwork(t) {
 		return
@@ -318,7 +281,7 @@ func TestEdgeLeavesWithoutLosingARequest(t *testing.T) {
 		bootstrap := filepath.Join(edges[i].dir, "lonely.yaml")
 		write(t, bootstrap, fmt.Sprintf(lonely, edges[i].dir, port))
 		envoys[i] = edges[i].start(bootstrap, "--drain-time-s", "1", "--drain-strategy", "immediate")
-		eventually(t, "ready", func() bool { return edges[i].command(t.Context(), "ready").Run() == nil })
+		testkit.Eventually(t, "ready", func() bool { return edges[i].command(t.Context(), "ready").Run() == nil })
 	}
 
 	stop, done := make(chan struct{}), make(chan result)
@@ -326,7 +289,7 @@ func TestEdgeLeavesWithoutLosingARequest(t *testing.T) {
 	for range clients {
 		go func() { done <- post(fmt.Sprintf("http://127.0.0.1:%d/", port), stop) }()
 	}
-	eventually(t, "the edge that leaves has connections", func() bool {
+	testkit.Eventually(t, "the edge that leaves has connections", func() bool {
 		n, _ := edges[0].busy()
 		return n > 0
 	})
@@ -347,9 +310,7 @@ func TestEdgeLeavesWithoutLosingARequest(t *testing.T) {
 	if err := edges[1].command(t.Context(), "ready").Run(); err != nil {
 		t.Error("its sibling left with it")
 	}
-	if err := envoys[0].Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, envoys[0].Process.Signal(syscall.SIGTERM))
 	_ = envoys[0].Wait()
 	close(stop)
 	var sum result
@@ -370,7 +331,7 @@ func (e edge) busy() (int, error) {
 	return strconv.Atoi(strings.TrimSpace(string(out)))
 }
 
-// connections is Envoy's count of all that it ever took from clients.
+// connections is how many connections of clients Envoy has accepted so far.
 func (e edge) connections() string {
 	out, err := e.command(e.t.Context(), "ask", "GET", "/stats?filter=http.web.downstream_cx_total").Output()
 	_, count, found := strings.Cut(string(out), "http.web.downstream_cx_total: ")
@@ -385,8 +346,8 @@ type result struct {
 	failed []error
 }
 
-// post sends requests with a body over one connection at a time: net/http
-// never sends those twice on a connection that was used before.
+// post sends requests with a body over one connection at a time. net/http never
+// repeats such a request by itself.
 func post(url string, stop <-chan struct{}) result {
 	transport := &http.Transport{MaxConnsPerHost: 1}
 	defer transport.CloseIdleConnections()
@@ -427,9 +388,7 @@ func inOwnNetwork(t *testing.T) bool {
 		}
 		out, err := cmd.CombinedOutput()
 		t.Logf("in a network of its own:\n%s", out)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		return false
 	}
 	loopback, err := netlink.LinkByName("lo")
@@ -439,9 +398,7 @@ func inOwnNetwork(t *testing.T) bool {
 	if err == nil {
 		err = os.WriteFile("/proc/sys/net/ipv4/tcp_migrate_req", []byte("1"), 0o644)
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return true
 }
 
@@ -458,7 +415,7 @@ func TestEdgeAdminOnlyShows(t *testing.T) {
 		code, _, _ := strings.Cut(rest, " ")
 		return code
 	}
-	eventually(t, "the admin interface answers", func() bool { return status("GET", "/stats?usedonly") == "200" })
+	testkit.Eventually(t, "the admin interface answers", func() bool { return status("GET", "/stats?usedonly") == "200" })
 	for _, path := range []string{"/config_dump?resource=dynamic_active_clusters", "/clusters", "/stats/prometheus", "/listeners", "/server_info"} {
 		if got := status("GET", path); got != "200" {
 			t.Errorf("%s answers %q", path, got)
@@ -471,7 +428,7 @@ func TestEdgeAdminOnlyShows(t *testing.T) {
 	}
 }
 
-// The pod's shape: what its script's arguments and its grace period promise.
+// The pod's arguments and its grace period fit each other.
 func TestEdgePod(t *testing.T) {
 	pod := func(values string) corev1.PodSpec {
 		var d appsv1.Deployment
@@ -508,16 +465,14 @@ func TestEdgePod(t *testing.T) {
 func TestEdgeIsEnvoyItself(t *testing.T) {
 	e := newEdge(t, "metrics.enabled=false,hub.address=127.0.0.1,hub.port=1")
 	cmd := e.start(e.bootstrap(), "--service-node", "a", "--service-cluster", "us")
-	eventually(t, "the script has become Envoy", func() bool {
+	testkit.Eventually(t, "the script has become Envoy", func() bool {
 		exe, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", cmd.Process.Pid))
 		return filepath.Base(exe) == "envoy"
 	})
-	eventually(t, "the admin interface answers", func() bool {
+	testkit.Eventually(t, "the admin interface answers", func() bool {
 		return e.command(t.Context(), "ask", "GET", "/server_info").Run() == nil
 	})
-	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, cmd.Process.Signal(syscall.SIGTERM))
 	if state, err := cmd.Process.Wait(); err != nil || !state.Exited() || state.ExitCode() != 0 {
 		t.Errorf("ended with %v, %v", state, err)
 	}

@@ -21,6 +21,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd/api"
 
 	"crossway.dev/crossway/internal/lab/envtestkit"
+	"crossway.dev/crossway/internal/testkit"
 	"crossway.dev/crossway/pkg/registration"
 )
 
@@ -77,9 +78,7 @@ func launch(t *testing.T, chart, values, pkg string, files map[string]string, mo
 	}
 	p.cmd = exec.CommandContext(context.WithoutCancel(t.Context()), binary, append(args, more...)...)
 	p.cmd.Stdout, p.cmd.Stderr = p, p
-	if err := p.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, p.cmd.Start())
 	t.Cleanup(p.stop)
 	return p
 }
@@ -102,9 +101,7 @@ func (p *program) stop() {
 
 func (p *program) ready() bool {
 	request, err := http.NewRequestWithContext(p.t.Context(), http.MethodGet, "http://"+p.addresses["health"]+"/readyz", nil)
-	if err != nil {
-		p.t.Fatal(err)
-	}
+	testkit.Must(p.t, err)
 	answer, err := http.DefaultClient.Do(request)
 	if err != nil {
 		return false
@@ -116,9 +113,7 @@ func (p *program) ready() bool {
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	defer l.Close()
 	return l.Addr().String()
 }
@@ -133,16 +128,14 @@ func kubeconfigOf(t *testing.T, c *rest.Config) string {
 		CurrentContext: "x",
 	}
 	file := filepath.Join(t.TempDir(), "kubeconfig")
-	if err := clientcmd.WriteToFile(config, file); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, clientcmd.WriteToFile(config, file))
 	return file
 }
 
-// asked asks kubectl until its answer is not empty.
+// asked runs kubectl until its output is not empty.
 func asked(t *testing.T, args ...string) (answer string) {
 	t.Helper()
-	eventually(t, "kubectl "+strings.Join(args, " "), func() bool {
+	testkit.Eventually(t, "kubectl "+strings.Join(args, " "), func() bool {
 		out, err := kubectl(t, "", args...)
 		answer = out
 		return err == nil && strings.TrimSpace(out) != ""
@@ -153,25 +146,23 @@ func asked(t *testing.T, args ...string) (answer string) {
 // Hub and agent run with the arguments, ServiceAccounts and Roles of their
 // charts and nothing more: an export becomes an import, an edge of
 // charts/edge with a certificate of the hub's CA gets its configuration, and no
-// request is forbidden. (One API server plays both clusters.)
+// request is forbidden. (One API server stands for both clusters.)
 func TestProgramsRunAsTheirChartsSay(t *testing.T) {
 	const values = "secretNamespaces={default}" // the fewest rights
 	apply(t, systemNamespace+"---\n"+render(t, "hub", values)+"---\n"+render(t, "member-agent", ""))
 	apply(t, manifest("MemberCluster", "us-west", "{accepted: true, region: us, endpointCIDRs: [10.1.0.0/16]}"))
 
 	hub := launch(t, "hub", values, "./cmd/hub", nil, "--kubeconfig", kubeconfigOf(t, envtestkit.As(t, account+"crossway-hub")))
-	eventually(t, "the hub is ready", hub.ready)
+	testkit.Eventually(t, "the hub is ready", hub.ready)
 	asked(t, "get", "rolebinding", "crossway-member", "--namespace", "member-us-west", "-o", "name")
 
 	member := kubeconfigOf(t, envtestkit.As(t, "crossway:member:us-west", "crossway:members"))
 	agent := launch(t, "member-agent", "", "./cmd/member-agent", map[string]string{"/etc/crossway/hub/kubeconfig": member},
 		"--kubeconfig", kubeconfigOf(t, envtestkit.As(t, account+"crossway-member-agent")))
-	eventually(t, "the agent is ready", agent.ready)
+	testkit.Eventually(t, "the agent is ready", agent.ready)
 
 	export, err := os.ReadFile(filepath.Join(root, "examples/member/export.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	apply(t, string(export))
 	asked(t, "get", "fleetservice", "store-blue.shop", "--namespace", "crossway-fleet", "-o", "name")
 	asked(t, "get", "serviceimport", "store-blue", "--namespace", "shop", "-o", "name")
@@ -181,8 +172,8 @@ func TestProgramsRunAsTheirChartsSay(t *testing.T) {
 	ca := asked(t, "get", "secret", registration.EdgeCASecret, "--namespace", "crossway-system", "-o", `jsonpath={.data.tls\.crt} {.data.tls\.key}`)
 	apply(t, manifest("EdgePool", "us", usPool))
 	envoy := edgeOf(t, ca, hub.addresses["xds"])
-	eventually(t, "an edge of pool us is ready", func() bool { return envoy.command(t.Context(), "ready").Run() == nil })
-	eventually(t, "pool us has an edge", func() bool {
+	testkit.Eventually(t, "an edge of pool us is ready", func() bool { return envoy.command(t.Context(), "ready").Run() == nil })
+	testkit.Eventually(t, "pool us has an edge", func() bool {
 		out, err := kubectl(t, "", "get", "edgepool", "us", "-o", "jsonpath={.status.edges}")
 		return err == nil && out == "1"
 	})
@@ -193,9 +184,7 @@ func TestProgramsRunAsTheirChartsSay(t *testing.T) {
 func edgeOf(t *testing.T, ca, hub string) edge {
 	t.Helper()
 	host, port, err := net.SplitHostPort(hub)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	e := newEdge(t, "metrics.enabled=false,hub.address="+host+",hub.port="+port)
 	certificate, key, _ := strings.Cut(ca, " ")
 	for text, into := range map[string]*[]byte{certificate: &e.ca.CA.Certificate, key: &e.ca.CA.Key} {

@@ -17,11 +17,12 @@ import (
 
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/internal/lab/envtestkit"
+	"crossway.dev/crossway/internal/testkit"
 	"crossway.dev/crossway/pkg/registration"
 )
 
-// kinds are what people and programs of a fleet act upon: one valid object of
-// each, by the word that the tables below use.
+// kinds has a valid object of each kind that people and programs of a fleet use,
+// by the names in the tables below.
 var kinds = map[string]string{
 	"membercluster":      manifest("MemberCluster", "probe", "{region: us}"),
 	"edgepool":           manifest("EdgePool", "probe", usPool),
@@ -47,13 +48,11 @@ var kinds = map[string]string{
 	"clusterbinding":     "{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRoleBinding, metadata: {name: probe}, roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: view}}",
 }
 
-// attempt does one thing to the API server, as a dry run, and returns its word.
+// attempt makes one request to the API server, as a dry run.
 func attempt(t *testing.T, as *rest.Config, verb, kind, namespace string) error {
 	t.Helper()
 	c, err := client.New(as, client.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	var o unstructured.Unstructured
 	if err := yaml.Unmarshal([]byte(kinds[kind]), &o.Object); err != nil || len(o.Object) == 0 {
 		t.Fatalf("no object for %q: %v", kind, err)
@@ -102,9 +101,7 @@ func may(t *testing.T, as *rest.Config, allowed bool, namespace, lines string) {
 func bind(t *testing.T, kind, role, namespace, user string) {
 	t.Helper()
 	c, err := client.New(envtestkit.Config(t), client.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	ref := rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: kind, Name: role}
 	subjects := []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: user}}
 	meta := metav1.ObjectMeta{Namespace: namespace, Name: role + "-" + user}
@@ -112,9 +109,7 @@ func bind(t *testing.T, kind, role, namespace, user string) {
 	if namespace == "" {
 		o = &rbacv1.ClusterRoleBinding{ObjectMeta: meta, RoleRef: ref, Subjects: subjects}
 	}
-	if err := c.Create(t.Context(), o); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, c.Create(t.Context(), o))
 	t.Cleanup(func() { _ = c.Delete(context.Background(), o) })
 }
 
@@ -124,8 +119,8 @@ const twoNamespaces = systemNamespace + `---
 {apiVersion: v1, kind: Namespace, metadata: {name: theirs}}
 `
 
-// The fleet admin says who is in the fleet and where its edges are, and sees
-// everything about traffic without changing any of it.
+// The fleet admin decides which clusters are members and where edges are, and
+// reads everything about traffic without changing any of it.
 func TestFleetAdmin(t *testing.T) {
 	apply(t, twoNamespaces+"---\n"+render(t, "hub", ""))
 	bind(t, "ClusterRole", "crossway-fleet-admin", "", "fay")
@@ -160,9 +155,7 @@ func TestFleetAdmin(t *testing.T) {
 func signs(t *testing.T, as *rest.Config, secret string, reads, writes bool) {
 	t.Helper()
 	c, err := client.New(as, client.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	o := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "crossway-system", Name: secret}}
 	if err := c.Get(t.Context(), client.ObjectKeyFromObject(o), o); apierrors.IsForbidden(err) == reads {
 		t.Errorf("get %s: allowed is %v; got %v", secret, reads, err)
@@ -172,8 +165,8 @@ func signs(t *testing.T, as *rest.Config, secret string, reads, writes bool) {
 	}
 }
 
-// The platform admin owns Gateways and their kinds, not the fleet under them
-// and not the routes on them.
+// The platform admin changes Gateways, their classes and parameters, but neither
+// the members nor the routes.
 func TestPlatformAdmin(t *testing.T) {
 	apply(t, twoNamespaces+"---\n"+render(t, "hub", ""))
 	bind(t, "ClusterRole", "crossway-platform-admin", "", "pat")
@@ -188,8 +181,8 @@ func TestPlatformAdmin(t *testing.T) {
 		list secret,memberexport`)
 }
 
-// The developer has his own namespace: routes, policies and exports there,
-// nothing in another and nothing of the fleet's.
+// A developer changes routes, policies and exports in the own namespace, nothing
+// in another one and nothing of the fleet's.
 func TestDeveloper(t *testing.T) {
 	apply(t, twoNamespaces+"---\n"+render(t, "hub", ""))
 	bind(t, "ClusterRole", "crossway-developer", "mine", "dev")
@@ -205,8 +198,8 @@ func TestDeveloper(t *testing.T) {
 	may(t, dev, false, "theirs", "create httproute,backendpolicy,serviceexport,referencegrant\nlist httproute,serviceimport,gateway")
 }
 
-// Whoever edits a namespace is a developer there, by the labels that the
-// standard roles collect.
+// Users with the standard role edit in a namespace are developers there
+// (aggregated ClusterRoles).
 func TestDeveloperIsPartOfEdit(t *testing.T) {
 	for _, c := range []struct{ chart, role string }{{"hub", "crossway-developer"}, {"member-agent", "crossway-exporter"}} {
 		role := find(t, render(t, c.chart, ""), "ClusterRole", c.role)
@@ -221,8 +214,8 @@ func TestDeveloperIsPartOfEdit(t *testing.T) {
 
 const account = "system:serviceaccount:crossway-system:"
 
-// The hub reads what a build is made of, writes its verdicts and its imports,
-// and is no administrator.
+// The hub reads what Build reads, writes statuses and imports, and is no
+// administrator.
 func TestHubAccount(t *testing.T) {
 	installHub(t, "")
 	hub := envtestkit.As(t, account+"crossway-hub")
@@ -244,14 +237,12 @@ func TestHubAccount(t *testing.T) {
 	may(t, hub, false, "crossway-system", "create secret,lease\ndelete secret")
 }
 
-// The hub may grant an agent its Role, for it holds all that is in it, and may
-// not grant what it lacks.
+// The hub may grant an agent its Role, because it has all rights in that Role
+// itself. It may not grant other rights.
 func TestHubGrantsOnlyWhatItHolds(t *testing.T) {
 	hub := installHub(t, "")
 	admin, err := client.New(envtestkit.Config(t), client.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	for name, o := range map[string]registration.MemberObjects{"member": registration.Objects("us-9"), "fleet": registration.FleetObjects()} {
 		if err := admin.Create(t.Context(), o.Namespace.DeepCopy()); err != nil && !apierrors.IsAlreadyExists(err) {
 			t.Fatal(err)
@@ -278,9 +269,7 @@ func TestHubGrantsOnlyWhatItHolds(t *testing.T) {
 func TestHubWritesOnlyItsOwnSecrets(t *testing.T) {
 	hub := installHub(t, "")
 	admin, err := client.New(envtestkit.Config(t), client.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	for _, c := range []struct {
 		namespace, name string
 		allowed         bool
@@ -291,9 +280,7 @@ func TestHubWritesOnlyItsOwnSecrets(t *testing.T) {
 		secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: c.namespace, Name: c.name}}
 		if err := admin.Create(t.Context(), secret); apierrors.IsAlreadyExists(err) { // a hub of another test made it
 			err = admin.Get(t.Context(), client.ObjectKeyFromObject(secret), secret)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 		} else if err != nil {
 			t.Fatal(err)
 		}
@@ -305,8 +292,8 @@ func TestHubWritesOnlyItsOwnSecrets(t *testing.T) {
 	}
 }
 
-// The agent reads exports and what they are made of; it writes nothing in its
-// own cluster but their status, and reads no Secret.
+// The agent reads exports, Services, slices and nodes. In its own cluster it writes
+// only the status of exports, and it reads no Secret.
 func TestAgentAccount(t *testing.T) {
 	apply(t, twoNamespaces+"---\n"+render(t, "member-agent", ""))
 	agent := envtestkit.As(t, account+"crossway-member-agent")
@@ -343,7 +330,7 @@ func TestNoChartAsksForEverything(t *testing.T) {
 	}
 }
 
-// The namespace of what members read is the one that the hub uses.
+// The chart and the hub use the same namespace for FleetServices.
 func TestFleetNamespace(t *testing.T) {
 	manifests := render(t, "hub", "")
 	find(t, manifests, "Namespace", v1alpha1.FleetNamespace)
