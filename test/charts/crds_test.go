@@ -80,6 +80,8 @@ var validations = []struct{ kind, name, spec, refused string }{
 	{"GatewayParameters", "a", "{scope: Regional}", "scope Regional needs a region, and scope Global has none"},
 	{"GatewayParameters", "a", "{region: us}", "scope Regional needs a region, and scope Global has none"},
 	{"GatewayParameters", "a", "{scope: Zonal}", "spec.scope"},
+	{"GatewayParameters", "a", "{clients: {idleTimeout: 350s}}", ""},
+	{"GatewayParameters", "a", "{clients: {idleTimeout: 2h}}", "idleTimeout must be between 1s and 1h"},
 
 	{"MemberCluster", "us-2", "{region: us}", ""},
 	{"MemberCluster", strings.Repeat("c", 50), "{accepted: true, region: us, zone: us-a, endpointCIDRs: [10.1.0.0/16, '2001:db8::/48'], capacity: {scaler: 0}}", ""},

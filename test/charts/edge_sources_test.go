@@ -55,7 +55,7 @@ func TestOneSourceDoesNotFillTheConnectionTable(t *testing.T) {
 		"idle": "", "a half TLS hello": "\x16\x03\x01\x02\x00", "half a request": "GET / HTTP/1.1\r\nHost: a\r\n", "an HTTP/2 preface": "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00",
 	} {
 		t.Run(what, func(t *testing.T) {
-			eventually(t, "the connections of the last attack are gone", func() bool {
+			testkit.Eventually(t, "the connections of the last attack are gone", func() bool {
 				n, err := e.busy()
 				return err == nil && n == 0
 			})
