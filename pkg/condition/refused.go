@@ -18,14 +18,14 @@ const RefusedByEdge = "RefusedByEdge"
 type PoolRefusal struct {
 	Pool    string
 	Instead int64  // the generation that they serve instead; 0: none
-	Words   string // Envoy's; empty: they may tell of other routes
+	Message string // Envoy's; empty: it may quote other routes
 }
 
 // RouteRefusedByEdge says that the edges of all EdgePools of a parent refuse a
 // route, and have no earlier generation of it.
 func RouteRefusedByEdge(refusals []PoolRefusal) Condition {
 	return newCondition(gatewayv1.RouteConditionAccepted, false, RefusedByEdge,
-		"the edges refused this generation of the route, which is left out until it changes: "+wordsOf(refusals))
+		"the edges refused this generation of the route, which is left out until it changes: "+messageOf(refusals))
 }
 
 // RouteAcceptedEarlier says that a route is attached to its parent at an earlier
@@ -41,7 +41,7 @@ func RouteAcceptedEarlier(generation int64) Condition {
 // begins with "Fall Back").
 func RouteFellBack(generation int64, refusals []PoolRefusal) Condition {
 	return newCondition(gatewayv1.RouteConditionPartiallyInvalid, true, gatewayv1.RouteReasonUnsupportedValue,
-		fmt.Sprintf("Fall Back: the edges refused generation %d of the route; %s; change the route: %s", generation, servedInstead(refusals), wordsOf(refusals)))
+		fmt.Sprintf("Fall Back: the edges refused generation %d of the route; %s; change the route: %s", generation, servedInstead(refusals), messageOf(refusals)))
 }
 
 // RefusedInPools is a condition type on a route's parent. It is set only when True.
@@ -51,7 +51,7 @@ const RefusedInPools = "RefusedInPools"
 // serve it.
 func RouteRefusedInPools(generation int64, refusals []PoolRefusal) Condition {
 	return newCondition(RefusedInPools, true, RefusedByEdge,
-		fmt.Sprintf("some edges refused generation %d of the route; %s; upgrade these Envoys, or change the route: %s", generation, servedInstead(refusals), wordsOf(refusals)))
+		fmt.Sprintf("some edges refused generation %d of the route; %s; upgrade these Envoys, or change the route: %s", generation, servedInstead(refusals), messageOf(refusals)))
 }
 
 // servedInstead says what the pools serve.
@@ -66,22 +66,22 @@ func servedInstead(refusals []PoolRefusal) string {
 	return strings.Join(parts, ", ")
 }
 
-// wordsOf are Envoy's words, or where to find them. An Envoy may quote any route of
+// messageOf is Envoy's message, or where to find them. An Envoy may quote any route of
 // the listener, so they are not always for the owner of this one.
-func wordsOf(refusals []PoolRefusal) string {
+func messageOf(refusals []PoolRefusal) string {
 	for _, r := range refusals {
-		if r.Words != "" {
-			return r.Words
+		if r.Message != "" {
+			return r.Message
 		}
 	}
-	return "Envoy's words may quote routes of others and are in the hub's log"
+	return "Envoy's message may quote routes of others and is in the hub's log"
 }
 
 // GatewayRefusedByEdge says that the edges of all EdgePools of a Gateway refuse a
 // part of it. Edges keep the last listener that they accepted.
-func GatewayRefusedByEdge(pools []string, words string) Condition {
+func GatewayRefusedByEdge(pools []string, message string) Condition {
 	return newCondition(gatewayv1.GatewayConditionProgrammed, false, RefusedByEdge,
-		fmt.Sprintf("the edges of EdgePools %s refused this generation and keep the one before: %s", quoted(pools), wordsOf([]PoolRefusal{{Words: words}})))
+		fmt.Sprintf("the edges of EdgePools %s refused this generation and keep the one before: %s", quoted(pools), messageOf([]PoolRefusal{{Message: message}})))
 }
 
 // EdgePoolConfigurationType says whether the edges of a pool take all that they
@@ -120,7 +120,7 @@ func EdgePoolConfigurationRefused(refusals []EdgeRefusal) Condition {
 		parts = append(parts, fmt.Sprintf("and %d more edges", more))
 	}
 	return newCondition(EdgePoolConfigurationType, false, "RejectedByEdge",
-		strings.Join(parts, "; ")+"; each keeps the last that it accepted of these: upgrade the Envoys, Envoy's words are in the hub's log")
+		strings.Join(parts, "; ")+"; each keeps the last that it accepted of these: upgrade the Envoys, Envoy's message is in the hub's log")
 }
 
 func listed(objects []string) string {

@@ -55,9 +55,9 @@ type Programming struct {
 	// Unserved are the EdgePools in which the Gateway has an address and no edge is connected, sorted.
 	Unserved []string
 	// Refused are the EdgePools whose edges all refuse a part of the Gateway, sorted;
-	// they do not count above. Words are Envoy's for one of them.
+	// they do not count above. Message is Envoy's for one of them.
 	Refused []string
-	Words   string
+	Message string
 	// Early: the hub has just started, and edges may not have reconnected yet.
 	// Unserved is then left out of reports.
 	Early bool

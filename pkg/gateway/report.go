@@ -138,7 +138,7 @@ func (p *gatewayState) programmed(progress Programming) condition.Condition {
 	case p.unprogrammed != nil:
 		return *p.unprogrammed
 	case progress.Connected == 0 && len(progress.Refused) > 0:
-		return condition.GatewayRefusedByEdge(progress.Refused, progress.Words)
+		return condition.GatewayRefusedByEdge(progress.Refused, progress.Message)
 	case progress.Connected == 0:
 		return condition.GatewayNoEdge(p.pools)
 	case progress.Generation != p.object.Generation:

@@ -114,7 +114,7 @@ func (f *fixture) run(t *testing.T, d *datadriven.TestData) string {
 			f.refusals = nil
 			return ""
 		}
-		refusal := Refusal{Ref: condition.Ref{Kind: condition.HTTPRoute, Name: objectName(arg("name"))}, PoolRefusal: condition.PoolRefusal{Pool: arg("in"), Words: d.Input}}
+		refusal := Refusal{Ref: condition.Ref{Kind: condition.HTTPRoute, Name: objectName(arg("name"))}, PoolRefusal: condition.PoolRefusal{Pool: arg("in"), Message: d.Input}}
 		d.ScanArgs(t, "generation", &refusal.Ref.Generation)
 		d.MaybeScanArgs(t, "instead", &refusal.Instead)
 		f.refusals = append(f.refusals, refusal)
@@ -128,7 +128,7 @@ func (f *fixture) run(t *testing.T, d *datadriven.TestData) string {
 			p.Unserved = []string{unserved}
 		}
 		if refused := arg("refused"); refused != "" {
-			p.Refused, p.Words = []string{refused}, d.Input
+			p.Refused, p.Message = []string{refused}, d.Input
 		}
 		f.progress[objectName(arg("gateway"))] = p
 		return ""

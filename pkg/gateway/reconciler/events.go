@@ -18,10 +18,10 @@ import (
 // maxNoteLength is the API server's limit for the note of an Event, in bytes.
 const maxNoteLength = 1024
 
-// tell logs what edges refuse, with Envoy's words, and emits an Event on the
+// announce logs what edges refuse, with Envoy's message, and emits an Event on the
 // EdgePool of each, and on each route that a whole pool refuses. An edge can refuse
-// without end, so what is told of one pool is limited.
-func (r *Reconciler) tell(ctx context.Context, reviewed rollout.Reviewed) {
+// without end, so logs and Events about one pool are limited.
+func (r *Reconciler) announce(ctx context.Context, reviewed rollout.Reviewed) {
 	for _, j := range reviewed.Judgements {
 		limit := r.limits[j.Pool]
 		if limit == nil {
@@ -63,7 +63,7 @@ func (r *Reconciler) emit(object *corev1.ObjectReference, note string) {
 }
 
 func poolRefusal(f rollout.Refusal) condition.PoolRefusal {
-	refusal := condition.PoolRefusal{Pool: f.Pool, Words: f.Words}
+	refusal := condition.PoolRefusal{Pool: f.Pool, Message: f.Message}
 	if f.Instead != nil {
 		refusal.Instead = f.Instead.Generation
 	}

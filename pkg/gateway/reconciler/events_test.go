@@ -32,7 +32,7 @@ func TestEvents(t *testing.T) {
 	nack := func(stream uint64, nacked envoy.Resource, message string) []string {
 		g := rollout.EdgeProgress{Stream: stream, Node: "envoy", Answered: 1, Nacked: []rollout.ResourceNack{{
 			Resource: rollout.ResourceID{TypeURL: nacked.TypeURL, Name: nacked.Name}, Version: nacked.Version, Message: message, Fresh: true}}}
-		r.tell(t.Context(), r.rollout.Review(map[string][]rollout.EdgeProgress{"us": {g}}))
+		r.announce(t.Context(), r.rollout.Review(map[string][]rollout.EdgeProgress{"us": {g}}))
 		var notes []string
 		for len(recorder.Events) > 0 {
 			notes = append(notes, <-recorder.Events)

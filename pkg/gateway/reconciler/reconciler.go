@@ -104,7 +104,7 @@ type Reconciler struct {
 	refused  []gateway.Refusal // in the last reports
 	recorded bool              // refusals are those of the last records
 	refusals []rollout.Refusal
-	limits   map[string]*rate.Limiter // of what is told of each pool
+	limits   map[string]*rate.Limiter // of logs and Events about each pool
 	started  time.Time
 	first    bool // nothing is published yet
 }
@@ -220,7 +220,7 @@ func (r *Reconciler) pass(ctx context.Context) (built bool, err error) {
 	}
 	edges := r.edges()
 	reviewed := r.rollout.Review(edges)
-	r.tell(ctx, reviewed)
+	r.announce(ctx, reviewed)
 	if built = r.first || changed || reviewed.Changed; built {
 		r.result = gateway.Build(r.input)
 		r.input.Memo = r.result.Memo
@@ -293,7 +293,7 @@ func (r *Reconciler) report(ctx context.Context, edges map[string][]rollout.Edge
 	progress := gateway.Progress{}
 	for name, p := range r.rollout.Progress(edges, reconnecting) {
 		progress[name] = gateway.Programming{Generation: p.Generation, Connected: p.Connected, Acked: p.Acked, Unserved: p.Unserved,
-			Refused: p.Refused, Words: p.Words, Early: reconnecting}
+			Refused: p.Refused, Message: p.Message, Early: reconnecting}
 	}
 	refusals := r.rollout.Refusals()
 	refused := make([]gateway.Refusal, len(refusals))

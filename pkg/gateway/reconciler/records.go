@@ -36,7 +36,7 @@ type record struct {
 	Name       string          `json:"name"`
 	UID        types.UID       `json:"uid"`
 	Generation int64           `json:"generation"` // that is refused
-	Words      string          `json:"words,omitempty"`
+	Message    string          `json:"message,omitempty"`
 	Outvoted   bool            `json:"outvoted,omitempty"` // only some edges of the pool refuse it
 	Instead    json.RawMessage `json:"instead,omitempty"`  // the object that the pool serves
 }
@@ -58,7 +58,7 @@ func recordsOf(namespace string, refusals []rollout.Refusal) (map[string]*appsv1
 			continue
 		}
 		content := record{Pool: f.Pool, Kind: f.Ref.Kind, Namespace: f.Ref.Name.Namespace, Name: f.Ref.Name.Name,
-			UID: f.Version.UID, Generation: f.Version.Generation, Words: f.Words, Outvoted: f.Outvoted}
+			UID: f.Version.UID, Generation: f.Version.Generation, Message: f.Message, Outvoted: f.Outvoted}
 		revision := f.Version.Generation
 		if f.Instead != nil {
 			object, err := withoutStatus(f.Instead.Source.(*gateway.Route).Object())
@@ -101,7 +101,7 @@ func refusalOf(stored *appsv1.ControllerRevision) (rollout.Refusal, error) {
 	if err := json.Unmarshal(stored.Data.Raw, &content); err != nil {
 		return rollout.Refusal{}, err
 	}
-	f := rollout.Refusal{Pool: content.Pool, Words: content.Words, Outvoted: content.Outvoted,
+	f := rollout.Refusal{Pool: content.Pool, Message: content.Message, Outvoted: content.Outvoted,
 		Ref:     fleet.RouteRef{Kind: content.Kind, Name: fleet.ObjectName{Namespace: content.Namespace, Name: content.Name}},
 		Version: rollout.ObjectVersion{UID: content.UID, Generation: content.Generation}}
 	if len(content.Instead) == 0 {
@@ -147,7 +147,7 @@ func (r *Reconciler) restoreRefusals(ctx context.Context) error {
 // record hands over the records if the refusals are not those of the last call.
 func (r *Reconciler) record(ctx context.Context, refusals []rollout.Refusal) {
 	same := func(a, b rollout.Refusal) bool {
-		return a.Pool == b.Pool && a.Ref == b.Ref && a.Version == b.Version && a.Words == b.Words && a.Instead == b.Instead && a.Outvoted == b.Outvoted
+		return a.Pool == b.Pool && a.Ref == b.Ref && a.Version == b.Version && a.Message == b.Message && a.Instead == b.Instead && a.Outvoted == b.Outvoted
 	}
 	if r.options.Records == nil || r.recorded && slices.EqualFunc(r.refusals, refusals, same) {
 		return

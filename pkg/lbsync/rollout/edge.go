@@ -32,7 +32,7 @@ func (s State) String() string {
 type verdict struct {
 	version ObjectVersion
 	state   State
-	words   string // Envoy's, as far as the route's owner may read them
+	message string // Envoy's, as far as the route's owner may read them
 	// resource is the one that was NACKed.
 	resource ResourceID
 	// instead is the earlier version that the edge gets; nil: none.
@@ -240,7 +240,7 @@ func (r *Rollout) judge(p *pool, e *edge, n ResourceNack, since uint64, resource
 		if r.objects[ref].ObjectVersion != version { // the route has changed since
 			continue
 		}
-		next := verdict{version: version, state: Suspected, resource: n.Resource, words: r.words(e, n, ref, routes)}
+		next := verdict{version: version, state: Suspected, resource: n.Resource, message: r.readableMessage(e, n, ref, routes)}
 		next.instead, next.unproven = r.fallbackFor(p, e, ref)
 		if definite {
 			next.state = Rejected

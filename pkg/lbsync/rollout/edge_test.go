@@ -150,7 +150,7 @@ func TestQuotations(t *testing.T) {
 	}
 }
 
-// A route's owner reads Envoy's words only if they are about his namespace alone.
+// A route's owner reads Envoy's message only if it is about his namespace alone.
 func TestWordsAreNotForOthers(t *testing.T) {
 	other := fleet.RouteRef{Kind: "HTTPRoute", Name: fleet.ObjectName{Namespace: "bank", Name: "a"}}
 	for _, test := range []struct {
@@ -169,7 +169,7 @@ func TestWordsAreNotForOthers(t *testing.T) {
 		s.settle()
 		s.addRoute(storyRef("b"), "/bad-b2")
 		log := s.settle()
-		if f := s.rollout.Refusals(); len(f) != 1 || f[0].Words != test.want {
+		if f := s.rollout.Refusals(); len(f) != 1 || f[0].Message != test.want {
 			t.Errorf("%s: %+v\n%s", test.name, f, log)
 		}
 	}

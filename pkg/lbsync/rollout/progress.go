@@ -20,8 +20,8 @@ type GatewayProgress struct {
 	// Refused are the EdgePools whose connected edges all refuse a part of the
 	// Gateway, and keep what they have of it. Sorted; they do not count above.
 	Refused []string
-	// Words are Envoy's for one of Refused, if they are about this Gateway alone.
-	Words string
+	// Message is Envoy's for one of Refused, if it is about this Gateway alone.
+	Message string
 }
 
 // gatewayRollout is one version of a Gateway on its way to the edges.
@@ -126,14 +126,14 @@ func (g *GatewayProgress) add(pool string, since uint64, edges []EdgeProgress, r
 	}
 	if len(edges) > 0 && len(refusing) == len(edges) {
 		g.Refused = append(g.Refused, pool)
-		for _, words := range refusing {
-			g.Words = max(g.Words, words)
+		for _, message := range refusing {
+			g.Message = max(g.Message, message)
 		}
 	}
 }
 
 // gatewayRefusals returns which edges have NACKed what they should have of which
-// Gateway, with Envoy's words: by pool, Gateway and stream.
+// Gateway, with Envoy's message: by pool, Gateway and stream.
 func (r *Rollout) gatewayRefusals(edges map[string][]EdgeProgress) map[string]map[fleet.ObjectRef]map[uint64]string {
 	refusals := map[string]map[fleet.ObjectRef]map[uint64]string{}
 	for name, connected := range edges {

@@ -55,8 +55,8 @@ type Refusal struct {
 	Pool    string
 	Ref     fleet.RouteRef
 	Version ObjectVersion
-	// Words are Envoy's, if they tell the route's owner nothing about others.
-	Words string
+	// Message is Envoy's, if it says nothing about others than the route's owner.
+	Message string
 	// Instead is the version that the pool has; nil: none.
 	Instead *Object
 	// Outvoted: only some edges refuse it. It is then held against them and not
@@ -173,7 +173,7 @@ func (p *pool) refusedByAll(ref fleet.RouteRef) (f Refusal, all bool) {
 			return Refusal{}, false
 		}
 		v := e.verdicts[ref]
-		f = Refusal{Pool: p.name, Ref: ref, Version: v.version, Words: cmp.Or(f.Words, v.words), Instead: cmp.Or(f.Instead, v.instead)}
+		f = Refusal{Pool: p.name, Ref: ref, Version: v.version, Message: cmp.Or(f.Message, v.message), Instead: cmp.Or(f.Instead, v.instead)}
 	}
 	return f, len(p.edges) > 0
 }

@@ -167,7 +167,7 @@ func (s *story) pass() string {
 		fmt.Fprintf(&out, "%s/%s NACKed %s: candidates%s, rejected%s\n", j.Pool, j.Node, j.Nack.Resource, names(j.Candidates), names(j.Rejected))
 	}
 	for _, f := range reviewed.Refused {
-		fmt.Fprintf(&out, "%s refuses %s %s%s: %q\n", f.Pool, f.Ref.Name.Name, f.Version, describeInstead(f.Instead), f.Words)
+		fmt.Fprintf(&out, "%s refuses %s %s%s: %q\n", f.Pool, f.Ref.Name.Name, f.Version, describeInstead(f.Instead), f.Message)
 	}
 	var views []model.Model
 	for _, view := range reviewed.Views {

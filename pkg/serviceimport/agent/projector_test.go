@@ -252,17 +252,17 @@ func (w withoutFleet) Get(ctx context.Context, key client.ObjectKey, o client.Ob
 // exports the service: the ServiceImport stays until one knows.
 func TestImportOutlivesTheFleetsNamespace(t *testing.T) {
 	f := newFixture(t)
-	f.namespace("outlive")
-	f.fleetService("outlive", "web")
-	f.reconcile("outlive", "web")
-	key := reconcile.Request{NamespacedName: types.NamespacedName{Namespace: "outlive", Name: "web"}}
+	f.namespace("kept")
+	f.fleetService("kept", "web")
+	f.reconcile("kept", "web")
+	key := reconcile.Request{NamespacedName: types.NamespacedName{Namespace: "kept", Name: "web"}}
 	hub := f.projector.hub
 	for _, terminating := range []bool{true, false} {
 		f.projector.hub = withoutFleet{hub, terminating}
 		result, err := f.projector.Reconcile(t.Context(), key)
 		f.Must(err)
-		if f.get("outlive", "web") == nil || result.RequeueAfter == 0 {
-			t.Errorf("namespace terminating %v: ServiceImport %v, again after %s", terminating, f.get("outlive", "web"), result.RequeueAfter)
+		if f.get("kept", "web") == nil || result.RequeueAfter == 0 {
+			t.Errorf("namespace terminating %v: ServiceImport %v, again after %s", terminating, f.get("kept", "web"), result.RequeueAfter)
 		}
 	}
 }

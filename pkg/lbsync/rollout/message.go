@@ -13,9 +13,9 @@ import (
 // routes when one field of it is invalid.
 const maxQuotingWords = 512
 
-// words is Envoy's message, if the owner of a route may read it: nobody else's
+// readableMessage is Envoy's message, if the owner of a route may read it: nobody else's
 // routes are in the resource, or the message quotes this route alone.
-func (r *Rollout) words(e *edge, n ResourceNack, ref fleet.RouteRef, routes []fleet.RouteRef) string {
+func (r *Rollout) readableMessage(e *edge, n ResourceNack, ref fleet.RouteRef, routes []fleet.RouteRef) string {
 	others := func(other fleet.RouteRef) bool { return other.Name.Namespace != ref.Name.Namespace }
 	if !slices.ContainsFunc(routes, others) {
 		return n.Message
