@@ -83,6 +83,9 @@ func TestPoisonRequestOnARealEnvoy(t *testing.T) {
 			{"one member", func(c *crashable) []lbsync.Locality {
 				return []lbsync.Locality{c.member(t, protocol, "a", traffic.TotalParts, 10, 0)}
 			}},
+			{"header changes of the backend", func(c *crashable) []lbsync.Locality { // weighted_clusters
+				return []lbsync.Locality{c.member(t, protocol, "a", traffic.TotalParts, 10, 0)}
+			}},
 			{"two members, one of which has no share", func(c *crashable) []lbsync.Locality {
 				other := c.member(t, protocol, "b", 1, 10, 0)
 				other.Later = true
@@ -97,8 +100,12 @@ func TestPoisonRequestOnARealEnvoy(t *testing.T) {
 				a, _ := serve("store", netip.AddrPort{})
 				a.Protocol = protocol
 				port := freePort(t)
+				forward := to("store")
+				if c.name == "header changes of the backend" {
+					forward.Targets[0].Request.Set = []model.Header{{Name: "x-set", Value: "own"}}
+				}
 				e.apply(lbsync.Program{Assignments: []model.Assignment{a}, Listeners: []lbsync.Listener{
-					httpListener(port, model.VirtualHost{Hostname: "*", Rules: []model.Rule{{Match: prefix("/"), Forward: to("store")}}})}},
+					httpListener(port, model.VirtualHost{Hostname: "*", Rules: []model.Rule{{Match: prefix("/"), Forward: forward}}})}},
 					lbsync.LoadAssignment{Key: "store", Localities: c.members(backends)})
 				for i := range 8 {
 					if got := ask(t, port, "GET", "a.example", fmt.Sprintf("/die?%d", i), "x-crossway-sends: 1,2,3\r\nx-crossway-bytes: 7\r\nx-envoy-attempt-count: 9"); !strings.HasPrefix(got, "503") {
