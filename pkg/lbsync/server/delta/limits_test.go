@@ -35,18 +35,21 @@ func TestManyWildcardsAreOne(t *testing.T) {
 	}
 	p.UpdateLoadAssignments(nil, nil)
 	p.SetResources(Snapshot{Generation: 1, Clusters: all})
-	took := func(stars int) time.Duration {
-		s := p.Open("envoy-0", time.Minute)
-		defer p.Close(s)
-		s.Receive(clusters, &discovery.DeltaDiscoveryRequest{ResourceNamesSubscribe: []string{"x"}})
-		begin := time.Now()
-		s.Receive(clusters, &discovery.DeltaDiscoveryRequest{ResourceNamesSubscribe: slices.Repeat([]string{"*"}, stars)})
-		if n := len(s.kinds[clusters].entries); n != 2001 {
-			t.Fatalf("%d clusters, want all", n)
+	took := func(stars int) time.Duration { // the best of some, because the machine may be busy
+		best := time.Hour
+		for range 5 {
+			s := p.Open("envoy-0", time.Minute)
+			s.Receive(clusters, &discovery.DeltaDiscoveryRequest{ResourceNamesSubscribe: []string{"x"}})
+			begin := time.Now()
+			s.Receive(clusters, &discovery.DeltaDiscoveryRequest{ResourceNamesSubscribe: slices.Repeat([]string{"*"}, stars)})
+			best = min(best, time.Since(begin))
+			if n := len(s.kinds[clusters].entries); n != 2001 {
+				t.Fatalf("%d clusters, want all", n)
+			}
+			p.Close(s)
 		}
-		return time.Since(begin)
+		return best
 	}
-	took(1)
 	if one, many := took(1), took(2000); many > 20*one+10*time.Millisecond {
 		t.Errorf("one wildcard took %s, 2000 took %s", one, many)
 	}
