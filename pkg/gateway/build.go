@@ -46,7 +46,7 @@ func Build(in Input) Result {
 	if patched, ok := b.patch(); ok {
 		return patched
 	}
-	b.memo = &Memo{otherInputs: otherInputs, routes: in.Routes, secrets: map[memoKey]string{}}
+	b.memo = &Memo{otherInputs: otherInputs, routes: in.Routes, secrets: map[memoKey]string{}, merged: mergedByOldest{}}
 	if b.index = b.last.index; !b.same {
 		b.index = indexOf(in)
 	}

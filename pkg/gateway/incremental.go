@@ -36,7 +36,8 @@ type Memo struct {
 	parents    map[fleet.ObjectName]*gatewayState
 	policies   map[fleet.ServiceName]*policy
 	shared     map[fleet.RouteRef]bool // routes that share a host with another route
-	result     Result                  // without Memo
+	merged     mergedByOldest
+	result     Result // without Memo
 	accounts   *accounts
 	overBudget map[routeAt]condition.Condition
 	slowdowns  slowdowns

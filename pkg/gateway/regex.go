@@ -115,16 +115,42 @@ func (x *regexes) regexOf(pattern string) (regex, string) {
 	if repeatsNothing(parsed) {
 		return regex{}, fmt.Sprintf("the regular expression %q repeats a part 0 times; remove the part", shortened(pattern))
 	}
+	if size := unrolled(parsed); size > MaxRegexSteps { // before it is unrolled
+		return regex{}, tooLarge(pattern, size)
+	}
 	program, err := syntax.Compile(parsed.Simplify())
 	if err != nil {
 		return regex{}, fmt.Sprintf("the regular expression %q is not valid RE2: %v", shortened(pattern), err)
 	}
 	cost := regex{steps: programSize(program), program: program}
 	if cost.steps > MaxRegexSteps {
-		return regex{}, fmt.Sprintf("the regular expression %q is too large (about %d steps, at most %d); repeat less, or use fewer classes", shortened(pattern), cost.steps, MaxRegexSteps)
+		return regex{}, tooLarge(pattern, cost.steps)
 	}
 	x.add(&cost, program, longest(parsed))
 	return cost, ""
+}
+
+func tooLarge(pattern string, steps int) string {
+	return fmt.Sprintf("the regular expression %q is too large (about %d steps, at most %d); repeat less, or use fewer classes", shortened(pattern), steps, MaxRegexSteps)
+}
+
+// unrolled is a lower bound of the steps of a pattern with its repetitions written
+// out.
+func unrolled(re *syntax.Regexp) int {
+	size := 0
+	switch re.Op {
+	case syntax.OpLiteral:
+		size = len(re.Rune)
+	case syntax.OpCharClass, syntax.OpAnyChar, syntax.OpAnyCharNotNL:
+		size = 1
+	}
+	for _, sub := range re.Sub {
+		size += unrolled(sub)
+	}
+	if re.Op == syntax.OpRepeat {
+		size *= max(re.Min, re.Max)
+	}
+	return min(size, 1<<30)
 }
 
 // repeatsNothing says whether a part is repeated {0} times. RE2 counts such parts
@@ -219,7 +245,7 @@ type states struct {
 // that has more states than RE2 keeps.
 const (
 	maxDeterminization  = 200_000
-	maxDeterminizations = 5_000_000
+	maxDeterminizations = 1_000_000
 )
 
 // statesOf counts the states of a program's DFA by making them (the subset

@@ -129,7 +129,6 @@ func ownerOf(host string, owners map[string]*listener) (owner *listener) {
 // age, so equal matches stay in the Gateway API's order.
 func (b *build) virtualHosts(gateway fleet.ObjectName, hosts map[string][]*route) []model.VirtualHost {
 	served := make([]model.VirtualHost, 0, len(hosts))
-	merged := map[*route][]mergedRules{} // by their oldest route
 	for host, routes := range hosts {
 		virtual := model.VirtualHost{Hostname: host}
 		switch len(routes) {
@@ -138,13 +137,7 @@ func (b *build) virtualHosts(gateway fleet.ObjectName, hosts map[string][]*route
 			b.emit(routes[0])
 			virtual.Rules = routes[0].rules
 		default:
-			// Hosts of the same routes have the same slice, so that edges get it once.
-			at := slices.IndexFunc(merged[routes[0]], func(m mergedRules) bool { return slices.Equal(m.routes, routes) })
-			if at < 0 {
-				at = len(merged[routes[0]])
-				merged[routes[0]] = append(merged[routes[0]], b.merge(routes))
-			}
-			m := &merged[routes[0]][at]
+			m := b.merge(routes)
 			virtual.Rules = m.rules
 			for _, s := range m.shadows {
 				s.gateway, s.host = gateway, host
@@ -158,21 +151,47 @@ func (b *build) virtualHosts(gateway fleet.ObjectName, hosts map[string][]*route
 }
 
 // mergedRules are the rules of several routes on the hosts that they have in common.
+// A Memo keeps them.
 type mergedRules struct {
-	routes  []*route
+	routes  []*routeResult
 	rules   []model.Rule
 	shadows []shadow // without Gateway and host
 }
 
-func (b *build) merge(routes []*route) mergedRules {
-	m := mergedRules{routes: routes}
-	for _, r := range routes {
+// mergedByOldest are mergedRules by their oldest route.
+type mergedByOldest map[*routeResult][]*mergedRules
+
+func (m mergedByOldest) find(routes []*routeResult) *mergedRules {
+	for _, merged := range m[routes[0]] {
+		if slices.Equal(merged.routes, routes) {
+			return merged
+		}
+	}
+	return nil
+}
+
+// merge merges the rules of routes. Hosts of the same routes have the same slice,
+// so that edges get it once.
+func (b *build) merge(routes []*route) *mergedRules {
+	results := make([]*routeResult, len(routes))
+	for i, r := range routes {
 		b.emit(r)
 		b.shared[r.ref] = true
-		m.rules = append(m.rules, r.rules...)
+		results[i] = r.routeResult
 	}
-	m.rules = sorted(m.rules, ruleOrder)
-	m.shadows = findShadows(routes, m.rules)
+	if m := b.memo.merged.find(results); m != nil {
+		return m
+	}
+	m := b.last.merged.find(results)
+	if m == nil {
+		m = &mergedRules{routes: results}
+		for _, r := range results {
+			m.rules = append(m.rules, r.rules...)
+		}
+		m.rules = sorted(m.rules, ruleOrder)
+		m.shadows = findShadows(results, m.rules)
+	}
+	b.memo.merged[results[0]] = append(b.memo.merged[results[0]], m)
 	return m
 }
 

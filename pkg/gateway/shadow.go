@@ -38,7 +38,7 @@ type shadowSearch struct {
 // requests to another namespace, in precedence order. A match that a route repeats
 // itself is not reported. Nor is a longer prefix or an exact path of another
 // namespace: that is how a host is divided.
-func findShadows(routes []*route, rules []model.Rule) []shadow {
+func findShadows(routes []*routeResult, rules []model.Rule) []shadow {
 	s := shadowSearch{regexes: map[fleet.RouteRef]map[string]regex{}, earlier: map[model.PathMatch][]*model.Rule{}, work: maxComparisons}
 	shared := false // by several namespaces
 	for _, r := range routes {

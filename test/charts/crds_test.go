@@ -75,6 +75,8 @@ var validations = []struct{ kind, name, spec, refused string }{
 	{"MemberExport", "web.shop", "{service: {namespace: shop, name: web}, exportedAt: '2026-01-01T00:00:00Z', type: ExternalName}", "spec.type"},
 
 	{"GatewayParameters", "a", "{}", ""},
+	{"GatewayParameters", "a", "{budgets: {regexSteps: 3000, route: {memory: 16Mi}, namespace: {clusters: 0}, gateway: {matchMicroseconds: 1}}}", ""},
+	{"GatewayParameters", "a", "{budgets: {regexSteps: 3001}}", "spec.budgets.regexSteps"},
 	{"GatewayParameters", "a", "{scope: Global, exposure: Internal}", ""},
 	{"GatewayParameters", "a", "{scope: Regional, region: us}", ""},
 	{"GatewayParameters", "a", "{scope: Regional}", "scope Regional needs a region, and scope Global has none"},
