@@ -171,7 +171,8 @@ var (
 	errUnfinished         = errors.New("the edges of this pool have sent too many requests that are not complete")
 )
 
-// connections are those with an edge's certificate.
+// connections are those with an edge's certificate. A pool stays in pools, or who
+// closes all connections could send a burst again.
 type connections struct {
 	mu    sync.Mutex
 	pools map[string]*poolConnections
@@ -283,9 +284,7 @@ func (c *edgeConnection) Close() error {
 		c.expiry.Stop()
 		pool := c.all.pools[c.pool]
 		pool.unfinished -= c.unfinished
-		if pool.open--; pool.open == 0 {
-			delete(c.all.pools, c.pool)
-		}
+		pool.open--
 	}
 	c.all.mu.Unlock()
 	return c.Conn.Close()

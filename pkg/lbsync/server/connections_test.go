@@ -63,8 +63,10 @@ func TestUnfinishedRequestsAreBounded(t *testing.T) {
 		c.Close()
 		c.Close()
 	}
-	if len(all.pools) != 0 {
-		t.Errorf("left over: %+v", all.pools)
+	for name, pool := range all.pools {
+		if pool.open != 0 || pool.unfinished != 0 {
+			t.Errorf("pool %s: %d connections and %d bytes are left", name, pool.open, pool.unfinished)
+		}
 	}
 }
 
