@@ -6,6 +6,7 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -78,6 +79,7 @@ func (s *Story) FreezeHubAPI(ctx context.Context, restart bool) (Outage, error) 
 	if part := load.Part(load.Between(hundred, cutEnd.Add(-3*time.Second), cutEnd), "us-east"); part > 0 {
 		return outage, fmt.Errorf("us-east answered %.1f %% while it was cut off", 100*part)
 	}
+	s.note("us-west's part of 30 rps in each second: %s", partBySecond(thirty, "us-west", begin, 40))
 	var settled bool
 	outage.Overflow, settled = load.SettledAfter(thirty, begin, 10*time.Second, func(window []load.Sample) bool {
 		return math.Abs(load.Part(window, "us-west")-2.0/3) <= 0.10
@@ -86,6 +88,16 @@ func (s *Story) FreezeHubAPI(ctx context.Context, restart bool) (Outage, error) 
 		return outage, fmt.Errorf("30 requests per second never settled at 20/10 for 10 s")
 	}
 	return outage, s.AwaitConnected(ctx)
+}
+
+// partBySecond is a cluster's part of the answers in each second, in percent.
+func partBySecond(samples []load.Sample, cluster string, from time.Time, seconds int) string {
+	var out []string
+	for i := range seconds {
+		window := load.Between(samples, from.Add(time.Duration(i)*time.Second), from.Add(time.Duration(i+1)*time.Second))
+		out = append(out, fmt.Sprintf("%.0f", 100*load.Part(window, cluster)))
+	}
+	return strings.Join(out, " ")
 }
 
 func (s *Story) frozen(ctx context.Context) error {
