@@ -63,7 +63,8 @@ func TestRefusalByAnEdgeIsItsOwn(t *testing.T) {
 		has := func(text string) {
 			t.Helper()
 			eventually(t, "the strict edge itself to have "+text, func() (bool, string) {
-				return strings.Contains(admin(t, strict, "/config_dump?resource=dynamic_route_configs"), text), ""
+				dump := admin(t, strict, "/config_dump?resource=dynamic_route_configs")
+				return strings.Contains(dump, text), fmt.Sprintf("%s of %d bytes, and %s", admin(t, strict, "/stats?filter=rds.*update_rejected"), len(dump), conditionsOf(t, pool))
 			})
 		}
 		has("/heavy/[a-z]+")

@@ -74,7 +74,7 @@ func newEdge(g EdgeProgress) *edge {
 func (r *Rollout) review(p *pool, e *edge, g EdgeProgress) []Judgement {
 	r.forgetVerdicts(e)
 	var judgements []Judgement
-	blocked := map[ResourceID]uint64{}
+	blocked, taken := map[ResourceID]uint64{}, map[fleet.RouteRef]bool{} // taken from the edge in this Review
 	for _, n := range g.Nacked {
 		wanted := p.resource(e, n.Resource)
 		stands := wanted != nil && wanted.Version == n.Version && !e.explains(wanted)
@@ -86,9 +86,16 @@ func (r *Rollout) review(p *pool, e *edge, g EdgeProgress) []Judgement {
 			since = e.answered
 		}
 		blocked[n.Resource] = since
-		if stands && !e.overflow && e.judged[n.Resource] != n.Version {
+		// One route may be in several resources: once it is taken from the edge, they
+		// all get other versions.
+		explained := wanted != nil && slices.ContainsFunc(routesOf(wanted), func(ref fleet.RouteRef) bool { return taken[ref] })
+		if stands && !explained && !e.overflow && e.judged[n.Resource] != n.Version {
 			e.judged[n.Resource] = n.Version
-			judgements = append(judgements, r.judge(p, e, n, since, wanted))
+			j := r.judge(p, e, n, since, wanted)
+			judgements = append(judgements, j)
+			for _, ref := range j.Candidates {
+				taken[ref] = true
+			}
 		}
 	}
 	e.blocked = blocked

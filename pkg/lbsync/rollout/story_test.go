@@ -131,7 +131,7 @@ func (s *story) build(instead map[fleet.RouteRef]any) model.Model {
 	m.Listeners = []model.Listener{web}
 	if s.secret != "" {
 		tls := web
-		tls.Port, tls.Protocol, tls.Chains = 443, model.HTTPS, []model.Chain{{Name: "tls", Secrets: []string{"infra/cert"}}}
+		tls.Port, tls.Protocol, tls.Chains = 443, model.HTTPS, []model.Chain{{Name: "tls", Secrets: []string{"infra/cert"}, Hosts: []model.VirtualHost{host}}}
 		m.Listeners = append(m.Listeners, tls)
 		m.Secrets = []model.Secret{{Name: "infra/cert", Certificate: []byte(s.secret), PrivateKey: []byte("key")}}
 	}
