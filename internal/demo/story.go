@@ -51,6 +51,8 @@ var Steps = []Step{
 		[]string{"canary_misrouted", "canary_requests", "mirror_received_ratio", "mirror_client_errors", "mirror_requests", "step_failed", "step_requests"}},
 	{"capacity", "2 pods of 10 rps in us-west and eu-west, clients in us: 10, 30, 60 rps", (*Story).capacity,
 		[]string{"capacity_10", "overflow_seconds", "capacity_30", "capacity_60"}},
+	{"tenants", "another team adds and removes 60 hostnames, a wildcard, listeners; a certificate is renewed", (*Story).tenants,
+		[]string{"tenant_websockets_closed", "tenant_websockets", "tenant_changes"}},
 	{"cut", "a cluster's link goes down under 300 rps, and returns", (*Story).cut,
 		[]string{"cut_failed", "cut_requests", "cut_recovered_seconds", "cut_return_seconds"}},
 	{"sunset", "all member clusters of each region in turn are cut off", (*Story).sunset, []string{"sunset_failed", "sunset_requests"}},

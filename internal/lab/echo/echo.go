@@ -34,7 +34,8 @@ type Count struct {
 const maxBody = 1 << 20
 
 // Handler answers as who. The query parameter delay (a Go duration, at most
-// 60s) makes it slow; status makes it answer with that code.
+// 60s) makes it slow; status makes it answer with that code. A WebSocket gets
+// back what it sends.
 func Handler(who Identity) http.Handler {
 	var requests atomic.Int64
 	mux := http.NewServeMux()
@@ -44,6 +45,10 @@ func Handler(who Identity) http.Handler {
 	})
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		requests.Add(1)
+		if r.Header.Get("Upgrade") == "websocket" {
+			sendBack(w)
+			return
+		}
 		_, _ = io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, maxBody))
 		if !wait(r) {
 			return
@@ -76,6 +81,17 @@ func status(r *http.Request) int {
 		return http.StatusOK
 	}
 	return code
+}
+
+// sendBack upgrades the connection and sends back what comes, as a WebSocket would, without its frames.
+func sendBack(w http.ResponseWriter) {
+	conn, buffered, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
+	_, _ = io.Copy(conn, buffered)
 }
 
 func writeJSON(w http.ResponseWriter, code int, v any) {
