@@ -15,6 +15,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"crossway.dev/crossway/internal/lab"
@@ -98,7 +99,7 @@ func (s *Story) awaitAddresses(ctx context.Context) error {
 	return nil
 }
 
-// certificate makes the Gateway's certificate, as cert-manager would.
+// certificate makes the Gateway's certificate, or renews it, as cert-manager would.
 func (s *Story) certificate(ctx context.Context) error {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -133,7 +134,8 @@ func (s *Story) certificate(ctx context.Context) error {
 		},
 	}
 	secrets := s.Lab.Hub.Client.CoreV1().Secrets("infra")
-	_ = secrets.Delete(ctx, secret.Name, metav1.DeleteOptions{}) // of an earlier story on this lab
-	_, err = secrets.Create(ctx, secret, metav1.CreateOptions{})
+	if _, err = secrets.Create(ctx, secret, metav1.CreateOptions{}); apierrors.IsAlreadyExists(err) {
+		_, err = secrets.Update(ctx, secret, metav1.UpdateOptions{})
+	}
 	return err
 }
