@@ -61,7 +61,7 @@ func (f *fixture) endsWithin(limit time.Duration) {
 	kill := time.AfterFunc(limit, func() { _ = f.hub.Process.Kill() })
 	defer kill.Stop()
 	if err := f.hub.Wait(); err != nil {
-		f.t.Errorf("told to end, the hub says %v (killed after %s)", err, limit)
+		f.t.Errorf("asked to end, the hub says %v (killed after %s)", err, limit)
 	}
 }
 

@@ -120,7 +120,7 @@ func TestMemberToHub(t *testing.T) {
 	}
 
 	// Neither cluster's API server answers for longer than a leader has to renew its Lease. The agent goes on, ends when it
-	// is told to, and starts.
+	// is asked to, and starts.
 	thaw := envtestkit.Freeze(t)
 	f.waitForLog(agent, "this replica no longer leads")
 	time.Sleep(5 * time.Second)
