@@ -103,8 +103,11 @@ func (s *Story) openWebSocket(ctx context.Context, region, host string, secure b
 	fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n", host)
 	socket := &webSocket{conn, bufio.NewReader(conn)}
 	response, err := http.ReadResponse(socket.reader, nil)
-	if err == nil && response.StatusCode != http.StatusSwitchingProtocols {
-		err = fmt.Errorf("answered %s", response.Status)
+	if err == nil {
+		_ = response.Body.Close() // a 101 has none
+		if response.StatusCode != http.StatusSwitchingProtocols {
+			err = fmt.Errorf("answered %s", response.Status)
+		}
 	}
 	if err == nil {
 		err = socket.echo()
