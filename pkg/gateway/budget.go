@@ -132,45 +132,43 @@ type routeAt struct {
 }
 
 // admit decides which routes have room on their Gateways. Routes whose generation
-// is accepted already come first, then the others, both by age. So a new or
-// changed route never takes the place of another.
+// a Gateway accepted already come first there, then the others, both by age. So a
+// route that is new or changed, or new on a Gateway, never takes the place of
+// another.
 func (b *build) admit(byAge []int) {
 	b.accounts = &accounts{used: make(map[account]cost, 4*len(byAge)), contested: map[account]bool{}}
 	b.overBudget = map[routeAt]condition.Condition{}
-	var rest []int
-	for _, at := range byAge {
-		if b.in.Routes[at].isAccepted() {
-			b.admitRoute(b.memo.results[at])
-		} else {
-			rest = append(rest, at)
+	charged := make([]bool, len(b.in.Routes)) // its clusters
+	for _, accepted := range []bool{true, false} {
+		for _, at := range byAge {
+			for _, gateway := range b.memo.results[at].gateways {
+				if b.in.Routes[at].isAccepted(gateway) == accepted && b.admitRoute(b.memo.results[at], gateway, !charged[at]) {
+					charged[at] = true
+				}
+			}
 		}
-	}
-	for _, at := range rest {
-		b.admitRoute(b.memo.results[at])
 	}
 }
 
-// admitRoute charges a route for each of its Gateways that has room for it.
-func (b *build) admitRoute(r *routeResult) {
-	first := true
-	for _, gateway := range r.gateways {
-		if alone := b.overAlone(r, gateway); alone != nil {
-			b.overBudget[routeAt{r.ref, gateway}] = *alone
-			continue
-		}
-		charges := b.chargesAt(r, gateway, first)
-		if full := b.accounts.full(charges); full != nil {
-			for i := range charges {
-				if over := b.accounts.used[charges[i].to].plus(charges[i].amount); over.over(charges[i].limit) {
-					b.accounts.contested[charges[i].to] = true
-				}
-			}
-			b.overBudget[routeAt{r.ref, gateway}] = b.noRoom(gateway, full)
-			continue
-		}
-		b.accounts.add(charges)
-		first = false
+// admitRoute charges a route for one of its Gateways, and says whether there is
+// room for it.
+func (b *build) admitRoute(r *routeResult, gateway fleet.ObjectName, first bool) bool {
+	if alone := b.overAlone(r, gateway); alone != nil {
+		b.overBudget[routeAt{r.ref, gateway}] = *alone
+		return false
 	}
+	charges := b.chargesAt(r, gateway, first)
+	if full := b.accounts.full(charges); full != nil {
+		for i := range charges {
+			if over := b.accounts.used[charges[i].to].plus(charges[i].amount); over.over(charges[i].limit) {
+				b.accounts.contested[charges[i].to] = true
+			}
+		}
+		b.overBudget[routeAt{r.ref, gateway}] = b.noRoom(gateway, full)
+		return false
+	}
+	b.accounts.add(charges)
+	return true
 }
 
 // overAlone is the condition of a route that is over the budget of one route, or
@@ -268,17 +266,17 @@ func (b *build) chargesOf(r *routeResult) (charges []charge) {
 	return charges
 }
 
-// isAccepted says whether the route's status says that this generation is accepted
-// by a Gateway of ours.
-func (r *Route) isAccepted() bool {
+// isAccepted says whether the route's status says that a Gateway of ours accepts
+// this generation.
+func (r *Route) isAccepted(gateway fleet.ObjectName) bool {
 	return slices.ContainsFunc(r.Status, func(p gatewayv1.RouteParentStatus) bool {
-		return p.ControllerName == v1alpha1.GatewayController && slices.ContainsFunc(p.Conditions, func(c metav1.Condition) bool {
+		return p.ControllerName == v1alpha1.GatewayController && parentName(r.Ref, &p.ParentRef) == gateway && slices.ContainsFunc(p.Conditions, func(c metav1.Condition) bool {
 			return c.Type == string(gatewayv1.RouteConditionAccepted) && c.Status == metav1.ConditionTrue && c.ObservedGeneration == r.Generation
 		})
 	})
 }
 
-// placesOf are the places where a route is served: the hosts that it has in common
+// setPlaces sets the places where a route is served: the hosts that it has in common
 // with its listeners, where no narrower listener has them (listener isolation).
 func (b *build) setPlaces(r *routeResult) {
 	for _, at := range r.attachPoints {
