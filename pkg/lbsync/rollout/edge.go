@@ -317,7 +317,7 @@ func (r *Rollout) candidates(p *pool, e *edge, n ResourceNack, since uint64, rou
 	}
 	for _, probable := range []func(fleet.RouteRef) bool{
 		func(ref fleet.RouteRef) bool { return r.refusedBefore(p, ref) },
-		func(ref fleet.RouteRef) bool { return p.since[ref].generation > p.taken },
+		func(ref fleet.RouteRef) bool { return !p.hasTaken(ref) },
 		func(ref fleet.RouteRef) bool { return p.since[ref].generation > 0 }, // no status accepted it before this hub started
 	} {
 		if some := filter(found, probable); len(some) > 0 && (len(some) < len(found) || !n.Fresh) {

@@ -118,7 +118,7 @@ func (r *Rollout) noteVersions(p *pool, changed []*envoy.Resource, generation ui
 			if !isRoute(ref) || p.since[ref].version == r.objects[ref].ObjectVersion {
 				continue
 			}
-			at := publication{r.objects[ref].ObjectVersion, generation}
+			at := publication{version: r.objects[ref].ObjectVersion, generation: generation}
 			if _, refused := p.refused[ref]; !refused && !r.published && r.acceptedBeforeStart[ref] == at.version {
 				at.generation = 0
 			}

@@ -82,6 +82,7 @@ func (r *Rollout) Review(edges map[string][]EdgeProgress) Reviewed {
 			out.Judgements = append(out.Judgements, r.review(p, p.edges[g.Stream], g)...)
 		}
 		p.advance()
+		r.noteTaken(p)
 		out.Refused = append(out.Refused, r.reviewPool(p)...)
 	}
 	out.Changed = r.assignViews()
@@ -115,6 +116,23 @@ func (p *pool) advance() {
 	}
 }
 
+// noteTaken notes the routes that edges have taken while they refuse others: these
+// edges have not taken the whole snapshot.
+func (r *Rollout) noteTaken(p *pool) {
+	for ref, at := range p.since {
+		if !p.hasTaken(ref) && r.objects[ref].ObjectVersion == at.version && p.takenByAny(ref) {
+			at.taken = true
+			p.since[ref] = at
+		}
+	}
+}
+
+// hasTaken reports whether any edge took the present version of a route.
+func (p *pool) hasTaken(ref fleet.RouteRef) bool {
+	at := p.since[ref]
+	return at.taken || at.generation <= p.taken
+}
+
 // reviewPool decides which routes the pool refuses, and returns those that are
 // new. A refusal stays while no edge is connected.
 func (r *Rollout) reviewPool(p *pool) []Refusal {
@@ -138,7 +156,7 @@ func (r *Rollout) reviewPool(p *pool) []Refusal {
 	}
 	var refused []Refusal
 	for _, ref := range slices.SortedFunc(maps.Keys(candidates), fleet.RouteRef.Compare) {
-		if _, known := p.refused[ref]; known || p.since[ref].generation <= p.taken || r.objects[ref].ObjectVersion != p.since[ref].version {
+		if _, known := p.refused[ref]; known || p.hasTaken(ref) || r.objects[ref].ObjectVersion != p.since[ref].version {
 			continue
 		}
 		if f, all := p.refusedByAll(ref); all {

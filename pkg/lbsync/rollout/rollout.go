@@ -63,6 +63,7 @@ type pool struct {
 type publication struct {
 	version    ObjectVersion
 	generation uint64
+	taken      bool // by an edge that refuses other routes
 }
 
 // earlier is an earlier version of a route. An edge may still have it.
@@ -113,7 +114,7 @@ func (r *Rollout) SetObject(ref fleet.ObjectRef, o Object) {
 func (r *Rollout) keep(ref fleet.RouteRef, o Object) {
 	version := earlier{Object: o, takenIn: map[string]bool{}}
 	for name, p := range r.pools {
-		if at, published := p.since[ref]; published && at.version.UID == o.UID && at.generation <= p.taken {
+		if at, published := p.since[ref]; published && at.version.UID == o.UID && p.hasTaken(ref) {
 			version.takenIn[name] = true
 		}
 	}
