@@ -32,6 +32,8 @@ type session struct {
 	pool       *pool
 	// cut (one place) ends the stream.
 	cut chan error
+	// released: it may claim nothing any more. Guarded by pool.claimsMu.
+	released bool
 
 	// Of the goroutine that receives:
 	large int           // requests beyond smallRequest

@@ -130,6 +130,9 @@ func (p *pool) updateLoadAssignments(changed []Resource, removed []string) {
 func (p *pool) claim(open *session, edge Edge) (older *session, err error) {
 	p.claimsMu.Lock()
 	defer p.claimsMu.Unlock()
+	if open.released {
+		return nil, status.Error(codes.Canceled, "the stream has ended")
+	}
 	mine := claim{open.service, edge.key()}
 	older = p.claims[mine]
 	if older == nil {
@@ -147,10 +150,12 @@ func (p *pool) claim(open *session, edge Edge) (older *session, err error) {
 	return older, nil
 }
 
-// release ends the claim of a session, unless a newer one has it.
+// release ends the claim of a session, unless a newer one has it. A request that is
+// still being processed claims nothing any more: nobody would release it.
 func (p *pool) release(open *session) {
 	p.claimsMu.Lock()
 	defer p.claimsMu.Unlock()
+	open.released = true
 	maps.DeleteFunc(p.claims, func(_ claim, s *session) bool { return s == open })
 }
 
