@@ -112,6 +112,27 @@ func TestAllThatIsGoneIsRemoved(t *testing.T) {
 	}
 }
 
+// Names beyond those that a stream remembers are kept until they are sent as removed,
+// which an edge can put off by answering nothing: they are bounded as well.
+func TestUntrackedNamesAreBounded(t *testing.T) {
+	p := newPool()
+	size := 0
+	for i := range 100 {
+		s := p.Open(fmt.Sprint("envoy-", i), time.Minute)
+		held := map[string]string{strings.Repeat("n", 1<<20): "1"}
+		for _, name := range invented(3000, strings.Repeat("n", 1000)) {
+			held[name] = "1"
+		}
+		s.Receive(clusters, &discovery.DeltaDiscoveryRequest{InitialResourceVersions: held})
+		for _, name := range s.kinds[clusters].untracked {
+			size += len(name)
+		}
+	}
+	if most := 6*maxUntrackedSize + 100*minUntrackedSize; size > most || size == 0 {
+		t.Errorf("%d bytes of names are kept, want at most %d", size, most)
+	}
+}
+
 // An edge that never answers does not make the hub remember each response.
 func TestUnansweredResponsesAreBounded(t *testing.T) {
 	p := NewPool()

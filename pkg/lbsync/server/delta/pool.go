@@ -262,8 +262,16 @@ func (p *Pool) forgetNacks(node string) {
 // that invented names of many nodes cost no more than those of one.
 func (p *Pool) spareNames() int { return max(minSpareNames, maxSpareNames/max(1, len(p.streams))) }
 
+// untrackedSize is how many bytes the untracked names of one kind may have on each
+// stream: an edge decides when they are sent.
+func (p *Pool) untrackedSize() int {
+	return max(minUntrackedSize, maxUntrackedSize/max(1, len(p.streams)))
+}
+
 const (
 	minSpareNames, maxSpareNames = 1000, 20_000
+	// nameSize is what a name costs beside its bytes.
+	minUntrackedSize, maxUntrackedSize, nameSize = 256 << 10, 16 << 20, 16
 	// maxNameLength is longer than any name that is made for a resource: a
 	// Gateway's namespace, name and port, its chain and its host.
 	maxNameLength = 1024

@@ -53,7 +53,7 @@ type subscription struct {
 	notApplied, toRemove map[string]struct{}
 	// removals are those of toRemove that were not sent yet. untracked are names
 	// beyond what a Stream remembers, which the edge said that it has: they are
-	// sent once as removed, and forgotten.
+	// sent once as removed, and forgotten. Their size is bounded, too.
 	removals  queue
 	untracked []string
 	inFlight  map[string]response
@@ -284,11 +284,13 @@ func (s *Stream) subscribe(k Kind, r *discovery.DeltaDiscoveryRequest) {
 
 // takeOverVersions notes what the edge had before this stream.
 func (s *Stream) takeOverVersions(k Kind, versions map[string]string) {
+	left := s.pool.untrackedSize()
 	for name, version := range versions {
 		e := s.entryOf(k, name)
 		switch {
-		case e == nil && k.wildcard():
+		case e == nil && k.wildcard() && len(name) <= min(left, maxNameLength):
 			s.kinds[k].untracked = append(s.kinds[k].untracked, name)
+			left -= len(name) + nameSize
 		case e != nil:
 			version = s.shortVersion(k, name, version)
 			e.sent, e.applied = version, version
