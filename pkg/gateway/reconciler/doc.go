@@ -9,11 +9,12 @@
 // cache are never changed, so a slice that is the same as before has the same
 // contents, from the cache to the snapshots.
 //
-// Only the leader writes: statuses through condition/writer, and Events about NACKs.
+// Only the leader writes: statuses through condition/writer, Events about NACKs, and
+// Records of what edges refuse.
 //
 // Example:
 //
 //	r := reconciler.New(reconciler.Options{Cache: manager.GetCache(), Publisher: edges, Assigner: endpoints, Reporter: source, PoolReporter: pools})
 //	_ = manager.Add(r)
-//	observer.Nacked = func(_ server.Edge, n server.Nack) { r.Nacked(n.TypeURL, n.Name, n.Version, n.Message) }
+//	observer.Nacked = func(e server.Edge, n server.Nack) { r.Nacked(e.Identity.Pool, n.TypeURL) }
 package reconciler
