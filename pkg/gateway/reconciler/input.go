@@ -32,7 +32,7 @@ type watchedKind struct {
 	// affectsBuild reports whether an update changes a Result of Build. Most
 	// updates are our own writes to a status.
 	affectsBuild func(before, after client.Object) bool
-	// reported is the kind if Build reports on its status; otherwise empty.
+	// reported is the kind if there are reports on its status; otherwise empty.
 	reported condition.Kind
 	// rolledOut: edges answer for the objects of this kind (rollout.Object).
 	rolledOut bool
@@ -80,7 +80,7 @@ func watchedKinds() []watchedKind {
 			list: listInto(func(in *gateway.Input, l *corev1.ServiceList) { in.Services = l.Items })},
 		{object: &v1alpha1.BackendPolicy{}, affectsBuild: specChanged, reported: condition.BackendPolicy,
 			list: listInto(func(in *gateway.Input, l *v1alpha1.BackendPolicyList) { in.Policies = l.Items })},
-		{object: &v1alpha1.EdgePool{}, affectsBuild: poolChanged,
+		{object: &v1alpha1.EdgePool{}, affectsBuild: poolChanged, reported: condition.EdgePool,
 			list: listInto(func(in *gateway.Input, l *v1alpha1.EdgePoolList) { in.Pools = l.Items })},
 	}
 	for _, kind := range gateway.RouteKinds() {

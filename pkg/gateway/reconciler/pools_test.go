@@ -5,9 +5,26 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
 	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/pkg/gateway/model"
 	"crossway.dev/crossway/pkg/lbsync/rollout"
 )
+
+// A pool that is gone has no edges that refuse something.
+func TestNoMetricOfAPoolThatIsGone(t *testing.T) {
+	e := &sink{}
+	r := New(Options{Publisher: e, Assigner: e})
+	for _, pools := range [][]v1alpha1.EdgePool{make([]v1alpha1.EdgePool, 1), nil} {
+		r.input.Pools = pools
+		r.publish(t.Context(), model.Model{}, nil)
+		r.poolReports(nil)
+		if n := testutil.CollectAndCount(r.metrics.refusing); n != len(pools) {
+			t.Errorf("%d pools have a metric, want %d", n, len(pools))
+		}
+	}
+}
 
 // A pool whose spec.nearest another one's overrides says whose, and what to do.
 func TestNearestIgnored(t *testing.T) {

@@ -276,6 +276,8 @@ func (r *Reconciler) publish(ctx context.Context, m model.Model, views []model.M
 	}
 	for _, pool := range changes.Withdrawn {
 		r.options.Publisher.Withdraw(pool)
+		r.metrics.refusing.DeleteLabelValues(pool)
+		delete(r.limits, pool)
 	}
 	for _, fault := range changes.Faults {
 		log.FromContext(ctx).Info("a part of the configuration was left out: Envoy would refuse it", "fault", fault.String())

@@ -405,11 +405,11 @@ func (l *rechecks) Recheck(kind condition.Kind, name fleet.ObjectName) {
 // A new object may replace one of the same name and have the same report: it is checked again.
 func TestNewObjectsAreRechecked(t *testing.T) {
 	recorded := &rechecks{}
-	r := New(Options{Reporter: recorded})
+	r := New(Options{Reporter: recorded, PoolReporter: recorded})
 	for i, f := range r.kinds {
 		r.handler(i, f).OnAdd(f.object, false)
 	}
-	if got := fmt.Sprint(recorded.rechecked); got != "[GatewayClass / Gateway / BackendPolicy / HTTPRoute /]" {
+	if got := fmt.Sprint(recorded.rechecked); got != "[GatewayClass / Gateway / BackendPolicy / EdgePool / HTTPRoute /]" {
 		t.Error(got)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"crossway.dev/crossway/pkg/condition"
 	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/gateway"
 	"crossway.dev/crossway/pkg/lbsync/rollout"
@@ -48,7 +49,11 @@ func (r *Reconciler) handler(i int, kind watchedKind) toolscache.ResourceEventHa
 		})
 	}
 	recheck := func(o client.Object) {
-		if kind.reported != "" {
+		switch kind.reported {
+		case "":
+		case condition.EdgePool:
+			r.options.PoolReporter.Recheck(kind.reported, nameOf(o))
+		default:
 			r.options.Reporter.Recheck(kind.reported, nameOf(o))
 		}
 	}
