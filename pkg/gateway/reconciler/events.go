@@ -23,12 +23,7 @@ const maxNoteLength = 1024
 // without end, so logs and Events about one pool are limited.
 func (r *Reconciler) announce(ctx context.Context, reviewed rollout.Reviewed) {
 	for _, j := range reviewed.Judgements {
-		limit := r.limits[j.Pool]
-		if limit == nil {
-			limit = rate.NewLimiter(1, 20) // an Event is a write
-			r.limits[j.Pool] = limit
-		}
-		if !limit.AllowN(r.options.Clock.Now(), 1) {
+		if !r.mayAnnounce(j.Pool) {
 			continue
 		}
 		log.FromContext(ctx).Info("an edge refuses a resource", "pool", j.Pool, "edge", j.Node, "type", j.Nack.Resource.Type(), "name", j.Nack.Resource.Name,
@@ -44,11 +39,24 @@ func (r *Reconciler) announce(ctx context.Context, reviewed rollout.Reviewed) {
 		}
 	}
 	for _, f := range reviewed.Refused {
+		if !r.mayAnnounce(f.Pool) {
+			continue
+		}
 		object := &corev1.ObjectReference{APIVersion: gatewayv1.GroupVersion.String(), Kind: string(f.Ref.Kind),
 			Namespace: f.Ref.Name.Namespace, Name: f.Ref.Name.Name, UID: f.Version.UID,
 			FieldPath: fmt.Sprintf("metadata.generation{%d %s}", f.Version.Generation, f.Pool)}
 		r.emit(object, condition.RouteRefusedInPools(f.Version.Generation, []condition.PoolRefusal{poolRefusal(f)}).Message)
 	}
+}
+
+// mayAnnounce says whether there may be another Event about a pool, which is a write.
+func (r *Reconciler) mayAnnounce(pool string) bool {
+	limit := r.limits[pool]
+	if limit == nil {
+		limit = rate.NewLimiter(1, 20)
+		r.limits[pool] = limit
+	}
+	return limit.AllowN(r.options.Clock.Now(), 1)
 }
 
 // emit emits an Event, on the leader. What the Event is about is in the reference,

@@ -1,6 +1,7 @@
 package reconciler
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -61,5 +62,15 @@ func TestEvents(t *testing.T) {
 	}
 	if all > 20 {
 		t.Errorf("%d events of an edge that refuses without end", all)
+	}
+}
+
+// An edge that is alone in its pool and refuses all routes causes as few Events.
+func TestEventsOfManyRoutes(t *testing.T) {
+	recorder := events.NewFakeRecorder(200)
+	r := New(Options{Events: recorder, Clock: clocktesting.NewFakeClock(noon)})
+	r.announce(t.Context(), rollout.Reviewed{Refused: slices.Repeat([]rollout.Refusal{{Pool: "us", Ref: routeRef("a")}}, 100)})
+	if n := len(recorder.Events); n == 0 || n > 20 {
+		t.Errorf("%d events", n)
 	}
 }
