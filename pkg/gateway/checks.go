@@ -13,6 +13,10 @@ import (
 // the interval is twice as long, and so on: routes never multiply the checks.
 var maxChecks = 16
 
+// slowInterval is an interval that is never made longer: years, times a factor, are
+// more than a time.Duration holds.
+const slowInterval = time.Hour
+
 // slowdowns are the factors, powers of two, of the intervals of health checks, by
 // backend; none: 1.
 type slowdowns map[fleet.Backend]int
@@ -50,7 +54,7 @@ func (s slowdowns) slowed(a model.Assignment) model.Assignment {
 	for _, backend := range checked(&a) {
 		factor = max(factor, s[backend])
 	}
-	if factor > 1 {
+	if factor > 1 && a.Policy.HealthCheck.Interval < slowInterval {
 		policy, check := *a.Policy, *a.Policy.HealthCheck
 		check.Interval *= time.Duration(factor)
 		policy.HealthCheck, a.Policy = &check, &policy

@@ -15,16 +15,18 @@ import (
 // most maxChecks times an interval, also after a patch.
 func TestRoutesDoNotMultiplyHealthChecks(t *testing.T) {
 	for _, c := range []struct {
-		routes int
-		want   time.Duration
-	}{{1, time.Second}, {16, time.Second}, {17, 2 * time.Second}, {100, 8 * time.Second}} {
+		routes   int
+		interval gatewayv1.Duration
+		want     time.Duration
+	}{{1, "1s", time.Second}, {16, "1s", time.Second}, {17, "1s", 2 * time.Second}, {100, "1s", 8 * time.Second},
+		{300, "99999h99999h", 2 * 99999 * time.Hour}} {
 		in := bigInput(c.routes)
 		for _, route := range in.Routes {
 			objectOf(route).Spec.Rules[0].BackendRefs[0].Name = "app-0"
 		}
 		in.Policies = []v1alpha1.BackendPolicy{{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "checked"}, Spec: v1alpha1.BackendPolicySpec{
 			TargetRefs:  []gatewayv1.LocalPolicyTargetReference{{Group: mcsv1beta1.GroupName, Kind: "ServiceImport", Name: "app-0"}},
-			HealthCheck: &v1alpha1.HealthCheck{Interval: "1s", Timeout: "1s"}}}}
+			HealthCheck: &v1alpha1.HealthCheck{Interval: c.interval, Timeout: "1s"}}}}
 		result := Build(in)
 		in.Memo = result.Memo
 		for _, after := range []Result{result, change(&in, 0)} {
