@@ -141,8 +141,9 @@ func (b *build) admit(byAge []int) {
 	charged := make([]bool, len(b.in.Routes)) // its clusters
 	for _, accepted := range []bool{true, false} {
 		for _, at := range byAge {
+			acceptedBy := b.in.Routes[at].AcceptedBy()
 			for _, gateway := range b.memo.results[at].gateways {
-				if b.in.Routes[at].isAccepted(gateway) == accepted && b.admitRoute(b.memo.results[at], gateway, !charged[at]) {
+				if slices.Contains(acceptedBy, gateway) == accepted && b.admitRoute(b.memo.results[at], gateway, !charged[at]) {
 					charged[at] = true
 				}
 			}
@@ -266,14 +267,18 @@ func (b *build) chargesOf(r *routeResult) (charges []charge) {
 	return charges
 }
 
-// isAccepted says whether the route's status says that a Gateway of ours accepts
-// this generation.
-func (r *Route) isAccepted(gateway fleet.ObjectName) bool {
-	return slices.ContainsFunc(r.Status, func(p gatewayv1.RouteParentStatus) bool {
-		return p.ControllerName == v1alpha1.GatewayController && parentName(r.Ref, &p.ParentRef) == gateway && slices.ContainsFunc(p.Conditions, func(c metav1.Condition) bool {
+// AcceptedBy are the Gateways of ours that accept this generation of the route, as
+// its status says, in the order of the status.
+func (r *Route) AcceptedBy() (gateways []fleet.ObjectName) {
+	for i := range r.Status {
+		p := &r.Status[i]
+		if p.ControllerName == v1alpha1.GatewayController && slices.ContainsFunc(p.Conditions, func(c metav1.Condition) bool {
 			return c.Type == string(gatewayv1.RouteConditionAccepted) && c.Status == metav1.ConditionTrue && c.ObservedGeneration == r.Generation
-		})
-	})
+		}) {
+			gateways = append(gateways, parentName(r.Ref, &p.ParentRef))
+		}
+	}
+	return gateways
 }
 
 // setPlaces sets the places where a route is served: the hosts that it has in common

@@ -137,8 +137,8 @@ func specChanged(before, after client.Object) bool {
 func routeChanged(kind gateway.RouteKind) func(before, after client.Object) bool {
 	return func(before, after client.Object) bool {
 		old, next := kind.Route(before), kind.Route(after)
-		// Build reports on a route with our status, whatever its parents.
-		return specChanged(before, after) || old.HasOurStatus() != next.HasOurStatus()
+		// Build reports on a route with our status, whatever its parents, and admits what is accepted first.
+		return specChanged(before, after) || old.HasOurStatus() != next.HasOurStatus() || !slices.Equal(old.AcceptedBy(), next.AcceptedBy())
 	}
 }
 

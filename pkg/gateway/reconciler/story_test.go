@@ -422,12 +422,15 @@ func TestAffectsBuild(t *testing.T) {
 	refused := acceptedRoute("a", 1, condition.RouteRefusedByEdge(nil))
 	newer := route.DeepCopy()
 	newer.Generation = 2
+	accepted := newer.DeepCopy()
+	accepted.Status.Parents[0].Conditions[0].ObservedGeneration = 2
 	for _, story := range []struct {
-		name string
-		to   *gatewayv1.HTTPRoute
-		want bool
-	}{{"its status", status, false}, {"that an edge refused it", &refused, false}, {"its spec", newer, true}} {
-		if got := routeChanged(gateway.RouteKinds()[0])(&route, story.to); got != story.want {
+		name     string
+		from, to *gatewayv1.HTTPRoute
+		want     bool
+	}{{"its status", &route, status, false}, {"its spec", &route, newer, true},
+		{"that an edge refused it", &route, &refused, true}, {"that an edit is accepted", newer, accepted, true}} {
+		if got := routeChanged(gateway.RouteKinds()[0])(story.from, story.to); got != story.want {
 			t.Errorf("%s: affects Build: %v", story.name, got)
 		}
 	}
