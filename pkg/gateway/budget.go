@@ -282,7 +282,8 @@ func (r *Route) AcceptedBy() (gateways []fleet.ObjectName) {
 }
 
 // setPlaces sets the places where a route is served: the hosts that it has in common
-// with its listeners, where no narrower listener has them (listener isolation).
+// with its listeners, where no narrower listener has them (listener isolation). A
+// broken listener counts: when it is repaired, its routes push no others out.
 func (b *build) setPlaces(r *routeResult) {
 	for _, at := range r.attachPoints {
 		if !at.served {
@@ -290,7 +291,7 @@ func (b *build) setPlaces(r *routeResult) {
 		}
 		p := b.parents[at.gateway]
 		l := p.listeners[at.listener]
-		if l.broken() || !l.ownsHostname() {
+		if !l.ownsHostname() {
 			continue
 		}
 		for _, host := range r.plan.hosts {
