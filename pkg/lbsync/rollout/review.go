@@ -144,7 +144,8 @@ func (r *Rollout) reviewPool(p *pool) []Refusal {
 	candidates := map[fleet.RouteRef]bool{}
 	for _, e := range p.byStream() {
 		for ref, v := range e.verdicts {
-			if candidates[ref] = e.refuses(ref); e.refuses(ref) {
+			candidates[ref] = true
+			if e.refuses(ref) {
 				p.outvoted[ref] = Refusal{Pool: p.name, Ref: ref, Version: v.version, Instead: cmp.Or(v.instead, p.outvoted[ref].Instead), Outvoted: true}
 			}
 		}
