@@ -5,14 +5,11 @@ import (
 	"strings"
 	"time"
 
-	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	streamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	earlyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
-	"google.golang.org/protobuf/types/known/structpb"
 
 	"crossway.dev/crossway/pkg/gateway/model"
 	"crossway.dev/crossway/pkg/lbsync"
@@ -57,8 +54,7 @@ func connectionManager(l lbsync.Listener, c model.Chain) *hcmv3.HttpConnectionMa
 		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{ConfigSource: adsSource(), RouteConfigName: routesName(l, c)}},
 		HttpFilters: []*hcmv3.HttpFilter{{Name: "envoy.filters.http.router",
 			ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: routerFilter}}},
-		AccessLog: []*accesslogv3.AccessLog{{Name: "envoy.access_loggers.stdout",
-			ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: stdoutLog}}},
+		AccessLog: accessLogs(),
 		// The client is the peer of the connection, or who the trusted proxies in front say that it is. Nobody is internal.
 		UseRemoteAddress: enabled(), XffNumTrustedHops: l.Clients.TrustedHops,
 		InternalAddressConfig: &hcmv3.HttpConnectionManager_InternalAddressConfig{},
@@ -107,40 +103,4 @@ func withoutProxyHeaders() *earlyv3.HeaderMutation {
 		out.Mutations = append(out.Mutations, &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_Remove{Remove: name}})
 	}
 	return out
-}
-
-// logFields are the fields of one line of the access log. "member" names the cluster and the import that answered.
-// "assignment" is the Envoy cluster (route and backends). "flags" and "reason" say what happened, in Envoy's terms. Queries
-// are left out: they may contain secrets. Host and path are logged after any rewrite.
-var logFields = map[string]string{
-	"time":       "%START_TIME%",
-	"method":     "%REQUEST_HEADER(:METHOD)%",
-	"host":       "%REQUEST_HEADER(:AUTHORITY)%",
-	"path":       "%PATH(NQ)%",
-	"protocol":   "%PROTOCOL%",
-	"client":     "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
-	"request_id": "%REQUEST_HEADER(X-REQUEST-ID)%",
-	"status":     "%RESPONSE_CODE%",
-	"flags":      "%RESPONSE_FLAGS%",
-	"reason":     "%RESPONSE_CODE_DETAILS%",
-	"failure":    "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
-	"route":      "%ROUTE_NAME%",
-	"assignment": "%UPSTREAM_CLUSTER_RAW%",
-	"member":     "%CEL(xds.upstream_host_locality_metadata.filter_metadata['" + metadataKey + "']['member'])%",
-	"upstream":   "%UPSTREAM_HOST%",
-	"attempts":   "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
-	"ms":         "%DURATION%",
-	"received":   "%BYTES_RECEIVED%",
-	"sent":       "%BYTES_SENT%",
-}
-
-// accessLog writes one JSON object per request to standard output.
-func accessLog() *streamv3.StdoutAccessLog {
-	fields := map[string]*structpb.Value{}
-	for name, format := range logFields {
-		fields[name] = structpb.NewStringValue(format)
-	}
-	return &streamv3.StdoutAccessLog{AccessLogFormat: &streamv3.StdoutAccessLog_LogFormat{LogFormat: &corev3.SubstitutionFormatString{
-		Format: &corev3.SubstitutionFormatString_JsonFormat{JsonFormat: &structpb.Struct{Fields: fields}},
-	}}}
 }
