@@ -44,6 +44,11 @@ func RouteUnsupportedValue(problem string) Condition {
 	return newCondition(gatewayv1.RouteConditionAccepted, false, gatewayv1.RouteReasonUnsupportedValue, problem)
 }
 
+// RouteIncompatibleFilters has the filters that exclude each other.
+func RouteIncompatibleFilters(problem string) Condition {
+	return newCondition(gatewayv1.RouteConditionAccepted, false, gatewayv1.RouteReasonIncompatibleFilters, problem)
+}
+
 // OverBudget is the reason for a route that asks for more than a budget allows.
 const OverBudget = "OverBudget"
 

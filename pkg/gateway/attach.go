@@ -118,7 +118,7 @@ func (b *build) evaluateParent(r *routeResult, p *gatewayState, ref *gatewayv1.P
 	listeners, accepted := b.listenersFor(r, p, ref)
 	if accepted == nil {
 		accepted = r.refusal()
-		serve := accepted == nil || accepted.Reason == string(gatewayv1.RouteReasonUnsupportedValue) && r.plan.problem == ""
+		serve := r.plan.problem == ""
 		for _, l := range listeners {
 			r.attachPoints = append(r.attachPoints, attachPoint{gateway: p.name, listener: l, served: serve, accepted: accepted == nil})
 		}
@@ -201,6 +201,9 @@ func (r *routeResult) refusal() *condition.Condition {
 		return new(condition.RouteUnsupportedValue(r.plan.problem))
 	}
 	if dropped := r.dropped(); len(dropped) > 0 && len(dropped) == len(r.plan.rules) {
+		if r.plan.rules[0].incompatible {
+			return new(condition.RouteIncompatibleFilters(dropped[0]))
+		}
 		return new(condition.RouteUnsupportedValue(dropped[0]))
 	}
 	return nil

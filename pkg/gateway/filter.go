@@ -30,14 +30,14 @@ func planFilters(namespace string, rule *gatewayv1.HTTPRouteRule, plan *rulePlan
 	if plan.base.Redirect == nil {
 		return ""
 	}
-	for _, other := range []gatewayv1.HTTPRouteFilterType{gatewayv1.HTTPRouteFilterURLRewrite, gatewayv1.HTTPRouteFilterRequestMirror, gatewayv1.HTTPRouteFilterRequestHeaderModifier} {
+	for _, other := range []gatewayv1.HTTPRouteFilterType{gatewayv1.HTTPRouteFilterURLRewrite, gatewayv1.HTTPRouteFilterRequestMirror} {
 		if seen[other] {
-			return fmt.Sprintf("filter %s has no effect beside RequestRedirect, which forwards nothing; remove one", other)
+			plan.incompatible = true
+			return fmt.Sprintf("filters RequestRedirect and %s exclude each other, because a redirect forwards nothing; remove one", other)
 		}
 	}
-	if rule.Timeouts != nil {
-		return "timeouts have no effect beside RequestRedirect, which forwards nothing; remove one"
-	}
+	// These may stand beside a redirect (apis/v1 HTTPRouteFilter) and have no effect there.
+	plan.base.Request, plan.base.Timeout, plan.base.BackendTimeout = model.HeaderChanges{}, nil, nil
 	return ""
 }
 

@@ -107,7 +107,8 @@ const maxWeight = 1_000_000
 
 func planBackends(namespace string, rule *gatewayv1.HTTPRouteRule, plan *rulePlan) string {
 	if plan.base.Redirect != nil && len(rule.BackendRefs) > 0 {
-		return "filter RequestRedirect and backendRefs cannot be combined; remove one"
+		plan.incompatible = true
+		return "filter RequestRedirect and backendRefs exclude each other, because a redirect forwards nothing; remove one"
 	}
 	plan.backends = make([]backendPlan, 0, len(rule.BackendRefs))
 	sum := uint64(0)

@@ -22,12 +22,13 @@ type routePlan struct {
 
 // rulePlan is one rule of a route.
 type rulePlan struct {
-	problem    string     // the rule has a value that is refused; its matches answer 500
-	base       model.Rule // all but Origin.Match, Match, Forward, Respond and Mirrors
-	matches    []matchPlan
-	regexSteps int // of its largest regular expression
-	backends   []backendPlan
-	mirrors    []mirrorPlan
+	problem      string     // the rule has a value that is refused; its matches answer 500
+	incompatible bool       // the problem is that filters exclude each other
+	base         model.Rule // all but Origin.Match, Match, Forward, Respond and Mirrors
+	matches      []matchPlan
+	regexSteps   int // of its largest regular expression
+	backends     []backendPlan
+	mirrors      []mirrorPlan
 }
 
 type matchPlan struct {

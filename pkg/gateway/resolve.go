@@ -409,17 +409,26 @@ func (b *build) resolveService(backend fleet.Backend, port int32) (resolvedBacke
 	return resolvedBackend{}, new(condition.BackendPortNotFound(backend, port, offered))
 }
 
-// withProtocol sets the protocol of an appProtocol (GEP-1911). Edges use HTTP
-// without TLS to backends, and allow WebSocket upgrades to all of them.
+// appProtocols are the protocols that an appProtocol may name, in lower case: IANA's
+// names of HTTP with their aliases, those of Kubernetes (GEP-1911), and what users of
+// other gateways write. "tcp" says nothing about HTTP, as no name at all.
+// (https://www.iana.org/assignments/service-names-port-numbers)
+var appProtocols = map[string]model.BackendProtocol{
+	"": model.HTTP1, "tcp": model.HTTP1,
+	"http": model.HTTP1, "www": model.HTTP1, "www-http": model.HTTP1, "http-alt": model.HTTP1, "grpc-web": model.HTTP1,
+	"kubernetes.io/ws": model.HTTP1, "ws": model.HTTP1, "websocket": model.HTTP1,
+	"kubernetes.io/h2c": model.H2C, "h2c": model.H2C, "http2": model.H2C, "grpc": model.H2C,
+}
+
+// withProtocol sets the protocol of an appProtocol. Case does not matter (RFC 6335
+// section 5.1). Edges use HTTP without TLS to backends, and allow WebSocket upgrades
+// to all of them.
 func (r resolvedBackend) withProtocol(appProtocol string) (resolvedBackend, *condition.Condition) {
-	switch appProtocol {
-	case "", "http", "kubernetes.io/ws":
-		r.protocol = model.HTTP1
-	case "kubernetes.io/h2c", "http2", "grpc":
-		r.protocol = model.H2C
-	default:
+	protocol, known := appProtocols[strings.ToLower(appProtocol)]
+	if !known {
 		return r, new(condition.BackendUnsupportedProtocol(r.backend.Backend, r.backend.Port, appProtocol))
 	}
+	r.protocol = protocol
 	return r, nil
 }
 
