@@ -103,27 +103,37 @@ func (r *Reconciler) gather(ctx context.Context, p pending) (changed bool, err e
 		r.rollout.SetObjects(objectsOf(&r.input))
 	}
 	if len(p.routes) > 0 {
-		changed = true
-		if err := r.readRoutes(ctx, p.routes); err != nil {
+		routesChanged, err := r.readRoutes(ctx, p.routes)
+		if err != nil {
 			return false, err
 		}
+		changed = changed || routesChanged
 	}
 	return changed, nil
 }
 
-// readRoutes reads single routes. The others stay the same values, so that
-// Build sees that they did not change.
-func (r *Reconciler) readRoutes(ctx context.Context, refs sets.Set[fleet.RouteRef]) error {
+// readRoutes reads single routes, and says whether that can change a Result. The
+// others stay the same values, so that Build sees that they did not change. So do
+// those whose status has only what the last Result says: most events are the hub's
+// own writes.
+func (r *Reconciler) readRoutes(ctx context.Context, refs sets.Set[fleet.RouteRef]) (changed bool, err error) {
 	read := make(map[fleet.RouteRef]*gateway.Route, len(refs)) // nil: it does not exist
 	for ref := range refs {
-		var err error
 		if read[ref], err = r.readRoute(ctx, ref); err != nil {
-			return err
+			return false, err
 		}
 	}
 	routes := slices.Clone(r.input.Routes)
 	for ref, route := range read {
 		at, found := findRoute(routes, ref)
+		if found && route != nil {
+			if confirmed, ok := r.result.Confirmed(routes[at], route); ok {
+				routes[at] = confirmed
+				r.rollout.SetObject(ref, objectOfRoute(confirmed))
+				continue
+			}
+		}
+		changed = true
 		if found {
 			routes = slices.Delete(routes, at, at+1)
 		}
@@ -135,7 +145,7 @@ func (r *Reconciler) readRoutes(ctx context.Context, refs sets.Set[fleet.RouteRe
 		r.rollout.SetObject(ref, objectOfRoute(route))
 	}
 	r.input.Routes = routes
-	return nil
+	return changed, nil
 }
 
 // readRoute reads one route; nil: it does not exist.
