@@ -157,9 +157,11 @@ func (s *Server) request(open *session, st *stream, k delta.Kind, r *discovery.D
 	// Only this goroutine starts a kind, so this read needs no lock.
 	if s.observer.InitialVersions != nil && !st.state.Started(k) {
 		st.pool.lock()
+		began := time.Now()
 		known := st.state.Known(k, r.InitialResourceVersions)
 		st.pool.unlock()
 		s.observer.InitialVersions(st.edge, k.TypeURL(), known)
+		open.spent += time.Since(began)
 	}
 	st.pool.lock()
 	began := time.Now()

@@ -220,7 +220,16 @@ func certificateUntil(t testing.TB, end time.Time, ca registration.Pair, uris ..
 
 func (h *hub) dial(certificate ...tls.Certificate) *grpc.ClientConn {
 	h.t.Helper()
-	connection, err := grpc.NewClient(h.address, grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{
+	return h.dialFrom("127.0.0.1", certificate...)
+}
+
+// dialFrom is dial from one of the machine's own addresses.
+func (h *hub) dialFrom(address string, certificate ...tls.Certificate) *grpc.ClientConn {
+	h.t.Helper()
+	from := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}}
+	connection, err := grpc.NewClient(h.address, grpc.WithContextDialer(func(ctx context.Context, to string) (net.Conn, error) {
+		return from.DialContext(ctx, "tcp", to)
+	}), grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{
 		RootCAs: h.roots(), Certificates: certificate,
 	})))
 	check(h.t, err)

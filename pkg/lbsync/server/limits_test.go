@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"net"
 	"strings"
@@ -10,11 +11,13 @@ import (
 	"time"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpoint "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	loadstats "github.com/envoyproxy/go-control-plane/envoy/service/load_stats/v3"
 	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"github.com/go-logr/logr"
 	"github.com/go-logr/logr/funcr"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -57,6 +60,71 @@ func TestNewerStreamOfAnEdge(t *testing.T) {
 	e.getsNothing()
 	if edges := h.Edges(pool); len(edges) != 2 {
 		t.Errorf("%d edges are connected, want 2", len(edges))
+	}
+}
+
+// Whoever has the pool's certificate may use another edge's name: from another
+// address that ends neither of its streams, and both are served.
+func TestNameOfAnotherEdge(t *testing.T) {
+	h := newHub(t, server.Config{})
+	h.UpdateLoadAssignments(pool, nil, nil)
+	honest := running(h, "Cluster a@1")
+	load, err := loadstats.NewLoadReportingServiceClient(h.dial(h.certificate(usEdge))).StreamLoadStats(t.Context())
+	check(t, err)
+	check(t, load.Send(&loadstats.LoadStatsRequest{Node: &core.Node{Id: "envoy-0"}}))
+	_, err = load.Recv()
+	check(t, err)
+
+	thief := open(t, h.dialFrom("127.0.0.9", h.certificate(usEdge)), "envoy-0")
+	thief.asks(resourcev3.ClusterType, nil)
+	thief.takes("Cluster a@1")
+	check(t, reportsLoadFrom(h.dialFrom("127.0.0.9", h.certificate(usEdge)), "envoy-0"))
+	honest.getsNothing()
+	thief.getsNothing()
+	check(t, load.Send(&loadstats.LoadStatsRequest{ClusterStats: []*endpoint.ClusterStats{{ClusterName: "still-here"}}}))
+	h.waitFor(`envoy-0 of us sent {Clusters:[{Cluster:still-here Assignment: Interval:0s Dropped:0 Drops:[] Localities:[]}]}`)
+	if edges := h.Edges(pool); len(edges) != 2 {
+		t.Errorf("%d edges are connected, want 2", len(edges))
+	}
+}
+
+// reportsLoadFrom begins load reporting as a node, and ends it.
+func reportsLoadFrom(connection *grpc.ClientConn, node string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	stream, err := loadstats.NewLoadReportingServiceClient(connection).StreamLoadStats(ctx)
+	if err != nil {
+		return err
+	}
+	_ = stream.Send(&loadstats.LoadStatsRequest{Node: &core.Node{Id: node}}) // an error comes with Recv
+	_, err = stream.Recv()
+	return err
+}
+
+// A pool that is removed and made again before anybody asked whether its edges are
+// still authorized has none of the old streams: they would never get anything of it.
+func TestPoolIsMadeAgain(t *testing.T) {
+	h := newHub(t, server.Config{})
+	h.UpdateLoadAssignments(pool, nil, nil)
+	e := running(h, "Cluster a@1")
+	h.RemovePool(pool)
+	h.UpdateLoadAssignments(pool, nil, nil)
+	h.SetResources(pool, snapshot(1, "Cluster a@2"))
+	h.Reauthorize()
+	e.ends(codes.Aborted, "was removed")
+	again := h.connect("envoy-0")
+	again.asks(resourcev3.ClusterType, versions{"a": "1"})
+	again.takes("Cluster a@2")
+}
+
+// Who reads what edges have done makes no pool.
+func TestReadersMakeNoPool(t *testing.T) {
+	h := newHub(t, server.Config{})
+	if edges := h.Edges("unknown"); len(edges) > 0 {
+		t.Errorf("an unknown pool has %d edges", len(edges))
+	}
+	if text := h.Describe(); text != "" {
+		t.Errorf("reading made a pool: %s", text)
 	}
 }
 

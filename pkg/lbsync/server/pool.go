@@ -52,8 +52,12 @@ type claim struct {
 	edge    string
 }
 
-// key names an edge among those of its pool.
-func (e Edge) key() string { return e.Identity.Zone + "/" + e.Node }
+// key names an edge among those of its pool. The certificate is the pool's, so whoever
+// has it may use any edge's name, but hardly its address: from elsewhere the same name
+// is another edge, which takes nothing from this one. An honest edge that reconnects
+// from another address, behind a NAT with several, counts twice until keepalive ends
+// its dead connection.
+func (e Edge) key() string { return e.Identity.Zone + "/" + e.Source + "/" + e.Node }
 
 func newPool(name string, maxEdges int, notify func(string)) *pool {
 	p := &pool{name: name, notify: notify, quota: newQuota(maxEdges), state: delta.NewPool(), streams: map[string]*stream{}, claims: map[claim]*session{}}

@@ -13,6 +13,8 @@ import (
 	"github.com/go-logr/logr"
 	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"crossway.dev/crossway/pkg/registration"
 )
@@ -93,16 +95,31 @@ func (s *Server) UpdateLoadAssignments(pool string, changed []Resource, removed 
 
 // Edges is what each connected edge of a pool has done with its snapshots.
 // Observer.Progress says when to ask again. It never waits.
-func (s *Server) Edges(pool string) []EdgeState { return *s.pool(pool).edges.Load() }
+func (s *Server) Edges(pool string) []EdgeState {
+	s.mu.Lock()
+	p := s.pools[pool]
+	s.mu.Unlock()
+	if p == nil {
+		return nil
+	}
+	return *p.edges.Load()
+}
 
-// RemovePool deletes what a pool should have. Streams that are still open keep
-// what they have: Config.Authorize and Reauthorize end them.
+// RemovePool deletes what a pool should have, and ends its streams. Their edges keep
+// what they have. A pool may be made again at once, so that Config.Authorize never
+// rejects them: they then open new streams and get what the new pool has.
 func (s *Server) RemovePool(pool string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.pools, pool)
+	for open := range s.sessions {
+		if open.identity.Pool == pool {
+			open.end(status.Errorf(codes.Aborted, "pool %q was removed", pool))
+		}
+	}
 }
 
+// pool makes the pool if there is none: for those who publish, and for streams.
 func (s *Server) pool(name string) *pool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

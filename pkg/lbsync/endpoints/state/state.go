@@ -32,7 +32,8 @@ type Hub struct {
 // Source the address that it connects from.
 type Edge struct{ Pool, Region, Node, Source string }
 
-func (e Edge) key() string { return e.Pool + "/" + e.Node }
+// key has the Source, so that who takes another edge's name does not speak for it.
+func (e Edge) key() string { return e.Pool + "/" + e.Node + "@" + e.Source }
 
 // Changes are the changes since the last pass; a nil value is a deletion. Only the last version of an object counts,
 // every load report does.

@@ -178,7 +178,7 @@ func TestDump(t *testing.T) {
 	spilling := RegionStatus{Demand: 30, RegionShares: traffic.RegionShares{Region: "us", Overflow: all / 3,
 		Shares: []traffic.Share{{Cluster: "eu-west", Parts: all / 3}, {Cluster: "us-west", Parts: all - all/3}}}}
 	want := Dump{
-		Regions:     map[string]RegionDump{"eu": {}, "us": {Nearest: []string{"eu"}, Edges: []string{"us/one"}}},
+		Regions:     map[string]RegionDump{"eu": {}, "us": {Nearest: []string{"eu"}, Edges: []string{"us/one@"}}},
 		Members:     map[fleet.ClusterName]MemberDump{"hub": {Scaler: 1}, "eu-west": {fleet.Place{Region: "eu"}, 1}, "us-west": {fleet.Place{Region: "us"}, 1}},
 		Assignments: 3,
 		Backends: []BackendStatus{
