@@ -84,8 +84,9 @@ type ClientSettings struct {
 
 // Budgets bound what routes may cost each edge that serves them, so that no user
 // takes memory or time from others. The newest route that goes over a budget is
-// refused (Accepted=False, OverBudget); a route that was accepted keeps its place
-// until it changes.
+// refused (Accepted=False, OverBudget). A route that was accepted keeps its place
+// until it changes, or until listeners that were added make the routes of its
+// namespace dearer than the budget of a namespace.
 type Budgets struct {
 	// RegexSteps is the largest program of one regular expression, by an estimate
 	// that is never below RE2's own count. Default: 1000.
@@ -112,12 +113,13 @@ type Budgets struct {
 // Budget is what routes may cost one edge.
 type Budget struct {
 	// Routes is the number of Envoy routes: matches times hostnames times ports, and
-	// twice that for a match without a method.
+	// twice that where a rule redirects.
 	// +kubebuilder:validation:Minimum=0
 	// +optional
 	Routes *int32 `json:"routes,omitempty"`
-	// Clusters is the number of Envoy clusters: one for each rule with other
-	// backends, and one for each backend with filters of its own.
+	// Clusters is the number of Envoy clusters that a route may have: each backend of a
+	// rule counts, whether it is there or not. Rules with the same backends and
+	// timeout count once.
 	// +kubebuilder:validation:Minimum=0
 	// +optional
 	Clusters *int32 `json:"clusters,omitempty"`

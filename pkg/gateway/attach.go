@@ -25,8 +25,6 @@ type routeResult struct {
 	unresolved   []condition.Condition // one for each invalid reference, in spec order
 	policies     []fleet.ObjectRef     // that act on its backends
 	attachPoints []attachPoint
-	clusters     cost               // of its assignments
-	each         cost               // of its rules at one place
 	places       []place            // where it is served, if there is room, in order
 	gateways     []fleet.ObjectName // of places, in order
 	report       objectReport
@@ -96,7 +94,6 @@ func (b *build) evaluate(object *Route) *routeResult {
 		})
 	}
 	if r.plan != nil {
-		r.setCost()
 		b.setPlaces(r)
 	}
 	r.ours = len(r.report.Parents) > 0 || object.HasOurStatus()

@@ -101,9 +101,9 @@ type charge struct {
 func (b *build) chargesAt(r *routeResult, gateway fleet.ObjectName, first bool) []charge {
 	places, limits := r.placesAt(gateway), &b.parents[gateway].budgets
 	namespace := r.ref.Name.Namespace
-	copies := r.each.times(len(places))
+	copies := r.plan.each.times(len(places))
 	copies.time = 0
-	whole := copies.plus(r.clusters)
+	whole := copies.plus(r.plan.clusters)
 	charges := make([]charge, 0, 2+2*len(places))
 	charges = append(charges, charge{account{place: place{gateway: gateway}}, whole, limits.gateway.untimed()})
 	if !first {
@@ -112,8 +112,8 @@ func (b *build) chargesAt(r *routeResult, gateway fleet.ObjectName, first bool) 
 	charges = append(charges, charge{account{namespace: namespace}, whole, limits.namespace.untimed()})
 	for _, at := range places {
 		charges = append(charges,
-			charge{account{place: at}, cost{time: r.each.time}, cost{time: limits.gateway.time}},
-			charge{account{namespace, at}, cost{time: r.each.time}, cost{time: limits.namespace.time}})
+			charge{account{place: at}, cost{time: r.plan.each.time}, cost{time: limits.gateway.time}},
+			charge{account{namespace, at}, cost{time: r.plan.each.time}, cost{time: limits.namespace.time}})
 	}
 	return charges
 }
@@ -134,7 +134,9 @@ type routeAt struct {
 // admit decides which routes have room on their Gateways. Routes whose generation
 // a Gateway accepted already come first there, then the others, both by age. So a
 // route that is new or changed, or new on a Gateway, never takes the place of
-// another.
+// another. What a Gateway accepted stays within the budget of its namespace alone:
+// listeners that are added make it dearer, and must not cost another namespace a
+// route.
 func (b *build) admit(byAge []int) {
 	b.accounts = &accounts{used: make(map[account]cost, 4*len(byAge)), contested: map[account]bool{}}
 	b.overBudget = map[routeAt]condition.Condition{}
@@ -143,7 +145,7 @@ func (b *build) admit(byAge []int) {
 		for _, at := range byAge {
 			acceptedBy := b.in.Routes[at].AcceptedBy()
 			for _, gateway := range b.memo.results[at].gateways {
-				if slices.Contains(acceptedBy, gateway) == accepted && b.admitRoute(b.memo.results[at], gateway, !charged[at]) {
+				if slices.Contains(acceptedBy, gateway) == accepted && b.admitRoute(b.memo.results[at], gateway, !charged[at], accepted) {
 					charged[at] = true
 				}
 			}
@@ -153,13 +155,13 @@ func (b *build) admit(byAge []int) {
 
 // admitRoute charges a route for one of its Gateways, and says whether there is
 // room for it.
-func (b *build) admitRoute(r *routeResult, gateway fleet.ObjectName, first bool) bool {
+func (b *build) admitRoute(r *routeResult, gateway fleet.ObjectName, first, accepted bool) bool {
 	if alone := b.overAlone(r, gateway); alone != nil {
 		b.overBudget[routeAt{r.ref, gateway}] = *alone
 		return false
 	}
 	charges := b.chargesAt(r, gateway, first)
-	if full := b.accounts.full(charges); full != nil {
+	if full := b.accounts.full(charges, accepted); full != nil {
 		for i := range charges {
 			if over := b.accounts.used[charges[i].to].plus(charges[i].amount); over.over(charges[i].limit) {
 				b.accounts.contested[charges[i].to] = true
@@ -181,7 +183,7 @@ func (b *build) overAlone(r *routeResult, gateway fleet.ObjectName) *condition.C
 			return new(condition.RouteRegexOverBudget(fmt.Sprintf("rules[%d]", i), rule.regexSteps, limits.regexSteps, gateway))
 		}
 	}
-	whole := r.each.times(len(r.placesAt(gateway))).plus(r.clusters)
+	whole := r.plan.each.times(len(r.placesAt(gateway))).plus(r.plan.clusters)
 	if whole.over(limits.route) {
 		return new(condition.RouteOverBudget(gateway, whole.describe(limits.route), "one route"))
 	}
@@ -217,10 +219,15 @@ func (c cost) describe(limit cost) string {
 	return text
 }
 
-// full is the first charge for which its account has no room, or nil.
-func (a *accounts) full(charges []charge) *charge {
+// full is the first charge for which its account has no room, or nil. A route that
+// is accepted has room in accounts of all namespaces.
+func (a *accounts) full(charges []charge, accepted bool) *charge {
 	for i := range charges {
-		if c := &charges[i]; a.used[c.to].plus(c.amount).over(c.limit) {
+		c := &charges[i]
+		if accepted && c.to.namespace == "" {
+			continue
+		}
+		if a.used[c.to].plus(c.amount).over(c.limit) {
 			return c
 		}
 	}

@@ -1,7 +1,12 @@
 package gateway
 
 import (
+	"fmt"
+	"slices"
+	"strings"
 	"time"
+
+	"k8s.io/utils/ptr"
 
 	"crossway.dev/crossway/pkg/gateway/model"
 )
@@ -43,21 +48,94 @@ const (
 	timePerAllText = 1500 * time.Nanosecond // to read all headers: one that comes many times is joined
 )
 
-// setCost sets the cost of a route's clusters, and of its rules on one host of one
-// port.
-func (r *routeResult) setCost() {
-	r.clusters = cost{clusters: len(r.assignments), bytes: len(r.assignments) * clusterBytes}
-	r.each = cost{bytes: hostBytes}
-	for i := range r.rules {
-		r.each = r.each.plus(ruleCost(&r.rules[i], r.plan.regexes))
+// setCost sets the cost of a plan's clusters, and of its rules on one host of one
+// port. Both are functions of the route's spec alone: each backend counts as if it
+// had a cluster of its own, whether it can be resolved or not. So no policy, import
+// or grant that comes later makes a route dearer than when it was accepted.
+func (p *routePlan) setCost() {
+	p.each = cost{bytes: hostBytes}
+	clusters := map[string]bool{}
+	for i := range p.rules {
+		rule := &p.rules[i]
+		rule.addClusters(clusters)
+		whole := rule.dearest()
+		for _, m := range rule.matches {
+			whole.Match = m.match
+			p.each = p.each.plus(ruleCost(&whole, p.regexes))
+		}
+	}
+	p.clusters = cost{clusters: len(clusters), bytes: len(clusters) * clusterBytes}
+}
+
+// addClusters adds the keys of the clusters that a rule may have at most. Rules with
+// the same list of backends and the same timeout have the same clusters.
+func (r *rulePlan) addClusters(clusters map[string]bool) {
+	timeout := ptr.Deref(r.base.BackendTimeout, 0)
+	entries := r.entries()
+	list := "" // the weights of a single backend have no effect
+	if len(entries) > 1 {
+		list = fmt.Sprint(entries)
+	}
+	for _, e := range entries {
+		if list == "" {
+			e = backendEntry{ref: e.ref}
+		}
+		clusters[fmt.Sprint(timeout, e, list)] = true
+	}
+	for i := range r.mirrors {
+		clusters[fmt.Sprint(timeout, backendEntry{ref: r.mirrors[i].ref}, "")] = true
 	}
 }
 
-// ruleCost is the cost of a rule on one host. A rule that forwards any method is
-// two Envoy routes, and so is a redirect.
+// backendEntry is a backend of a rule that may have a cluster of its own.
+type backendEntry struct {
+	ref     reference
+	weight  uint32
+	filters bool
+}
+
+// entries are the backends of a rule, without those that get no requests. Backends
+// with filters are never together in a cluster; of the others, equal ones always are.
+func (r *rulePlan) entries() (entries []backendEntry) {
+	for i := range r.backends {
+		b := &r.backends[i]
+		if b.weight == 0 {
+			continue
+		}
+		at := -1
+		if !b.hasFilters() {
+			at = slices.IndexFunc(entries, func(e backendEntry) bool { return !e.filters && e.ref == b.ref })
+		}
+		if at >= 0 {
+			entries[at].weight += b.weight
+		} else {
+			entries = append(entries, backendEntry{b.ref, b.weight, b.hasFilters()})
+		}
+	}
+	return entries
+}
+
+// dearest is what a rule is in the Model at most, without its match.
+func (r *rulePlan) dearest() model.Rule {
+	rule := r.base
+	key := assignmentKey(rule.Origin.Route, nil)
+	if rule.Redirect == nil && len(r.backends) > 0 {
+		rule.Forward = &model.Forward{}
+		for i := range r.backends {
+			rule.Forward.Targets = append(rule.Forward.Targets, model.Target{Assignment: key, Request: r.backends[i].request, Response: r.backends[i].response})
+		}
+	}
+	for range r.mirrors {
+		rule.Mirrors = append(rule.Mirrors, model.Mirror{Assignment: key})
+	}
+	return rule
+}
+
+// ruleCost is the cost of a rule on one host: of one Envoy route, and of two if it
+// redirects.
 func ruleCost(rule *model.Rule, regexes map[string]regex) cost {
 	copies := 1
-	if rule.Redirect != nil || rule.Forward != nil && rule.Match.Method == "" {
+	if rule.Redirect != nil {
 		copies = 2
 	}
 	c := cost{routes: 1, bytes: routeBytes, time: timePerRoute}
@@ -122,7 +200,8 @@ func headersCost(c *model.HeaderChanges) int {
 	bytes := 0
 	for _, list := range [][]model.Header{c.Set, c.Add} {
 		for i := range list {
-			bytes += headerBytes + copiesOfText*(len(list[i].Name)+len(list[i].Value))
+			escaped := strings.Count(list[i].Value, "%") // Envoy gets two of each
+			bytes += headerBytes + copiesOfText*(len(list[i].Name)+len(list[i].Value)+escaped)
 		}
 	}
 	for _, name := range c.Remove {

@@ -94,7 +94,9 @@ func (b *build) planOf(route *Route) *routePlan {
 	if result := b.cached[route.source]; result != nil && result.plan != nil {
 		return result.plan
 	}
-	return route.source.plan()
+	plan := route.source.plan()
+	plan.setCost()
+	return plan
 }
 
 // cachedCertificateProblem is certificateProblem, cached in the Memo. A Secret

@@ -18,6 +18,9 @@ type routePlan struct {
 	problem string   // makes the whole route invalid
 	rules   []rulePlan
 	regexes map[string]regex // by pattern
+
+	clusters cost // of all clusters that it may have
+	each     cost // of its rules at one place
 }
 
 // rulePlan is one rule of a route.

@@ -26,21 +26,39 @@ import (
 	"crossway.dev/crossway/pkg/lbsync/server"
 )
 
-// costly is a Gateway with one port and routes of one namespace, each accepted or
-// not by Build.
+// costly are Gateways and routes of one namespace, each accepted or not by Build.
 type costly struct {
 	in   gateway.Input
-	port uint16
+	port uint16 // the first of the first Gateway
 }
 
-func newCostly(t *testing.T) *costly {
-	c := &costly{port: freePort(t)}
+// newCostly has one Gateway with one port.
+func newCostly(t *testing.T) *costly { return newCostlyWith(t, 1, 1) }
+
+// newCostlyWith has Gateways gw, gw1, gw2 and so on, with as many ports each.
+func newCostlyWith(t *testing.T, gateways, ports int) *costly {
+	c := &costly{}
 	c.in = gateway.Input{
 		GatewayClasses: []gatewayv1.GatewayClass{{ObjectMeta: metav1.ObjectMeta{Name: "crossway"}, Spec: gatewayv1.GatewayClassSpec{ControllerName: v1alpha1.GatewayController}}},
-		Gateways: []gatewayv1.Gateway{{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "gw"}, Spec: gatewayv1.GatewaySpec{GatewayClassName: "crossway",
-			Listeners: []gatewayv1.Listener{{Name: "http", Port: gatewayv1.PortNumber(c.port), Protocol: gatewayv1.HTTPProtocolType}}}}},
-		Pools: []v1alpha1.EdgePool{{ObjectMeta: metav1.ObjectMeta{Name: "us"}, Spec: v1alpha1.EdgePoolSpec{Region: "us"}, Status: v1alpha1.EdgePoolStatus{
-			Allocations: []v1alpha1.AddressAllocation{{Gateway: v1alpha1.GatewayReference{Namespace: "shop", Name: "gw"}, Address: "127.0.0.1"}}}}},
+		Pools:          []v1alpha1.EdgePool{{ObjectMeta: metav1.ObjectMeta{Name: "us"}, Spec: v1alpha1.EdgePoolSpec{Region: "us"}}},
+	}
+	for i := range gateways {
+		name := "gw"
+		if i > 0 {
+			name += fmt.Sprint(i)
+		}
+		one := gatewayv1.Gateway{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name}, Spec: gatewayv1.GatewaySpec{GatewayClassName: "crossway"}}
+		for k := range ports {
+			port := freePort(t)
+			if c.port == 0 {
+				c.port = port
+			}
+			one.Spec.Listeners = append(one.Spec.Listeners, gatewayv1.Listener{Name: gatewayv1.SectionName(fmt.Sprint("http", k)),
+				Port: gatewayv1.PortNumber(port), Protocol: gatewayv1.HTTPProtocolType})
+		}
+		c.in.Gateways = append(c.in.Gateways, one)
+		c.in.Pools[0].Status.Allocations = append(c.in.Pools[0].Status.Allocations,
+			v1alpha1.AddressAllocation{Gateway: v1alpha1.GatewayReference{Namespace: "shop", Name: name}, Address: fmt.Sprintf("127.0.0.%d", i+1)})
 	}
 	for i := range 2000 {
 		name := fmt.Sprintf("b%d", i)
@@ -56,7 +74,9 @@ func newCostly(t *testing.T) *costly {
 func (c *costly) add(hosts []string, rules ...gatewayv1.HTTPRouteRule) {
 	n := len(c.in.Routes)
 	route := &gatewayv1.HTTPRoute{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: fmt.Sprintf("r%d", n), Generation: 1, CreationTimestamp: metav1.Unix(int64(n), 0)}}
-	route.Spec.ParentRefs = []gatewayv1.ParentReference{{Name: "gw"}}
+	for i := range c.in.Gateways {
+		route.Spec.ParentRefs = append(route.Spec.ParentRefs, gatewayv1.ParentReference{Name: gatewayv1.ObjectName(c.in.Gateways[i].Name)})
+	}
 	for _, h := range hosts {
 		route.Spec.Hostnames = append(route.Spec.Hostnames, gatewayv1.Hostname(h))
 	}

@@ -41,11 +41,16 @@ const (
 	mirrors
 	change // none, rewrite, redirect
 	sharedHosts
+	percent  // filters set values that are all per cent signs
+	timeouts // both, request, none
+	ports
+	gateways
 	genes
 )
 
 var limits = shape{hosts: 16, rules: 16, matches: 64, pathKind: 3, pathLength: 1000, headerMatches: 16, queryMatches: 16, valueLength: 4096, method: 1,
-	requestHeaders: 16, responseHeaders: 16, filterLength: 4096, backends: 16, backendHeaders: 16, mirrors: 10, change: 2, sharedHosts: 1}
+	requestHeaders: 16, responseHeaders: 16, filterLength: 4096, backends: 16, backendHeaders: 16, mirrors: 10, change: 2, sharedHosts: 1,
+	percent: 1, timeouts: 2, ports: 4, gateways: 4}
 
 // mutated is a shape with a few genes changed.
 func (s shape) mutated(r *rand.Rand) shape {
@@ -60,7 +65,9 @@ func (s shape) mutated(r *rand.Rand) shape {
 			s[gene] = r.IntN(limits[gene] + 1)
 		}
 	}
-	s[hosts], s[rules] = max(s[hosts], 1), max(s[rules], 1)
+	for _, gene := range []int{hosts, rules, ports, gateways} {
+		s[gene] = max(s[gene], 1)
+	}
 	s[matches] = min(max(s[matches], 1), 128/s[rules])
 	return s
 }
@@ -70,6 +77,11 @@ func (s shape) filter(n int, kind gatewayv1.HTTPRouteFilterType) []gatewayv1.HTT
 		return nil
 	}
 	filters := setHeaders(n, s[filterLength])
+	if s[percent] == 1 {
+		for i := range filters[0].RequestHeaderModifier.Set {
+			filters[0].RequestHeaderModifier.Set[i].Value = strings.Repeat("%", s[filterLength])
+		}
+	}
 	if kind == gatewayv1.HTTPRouteFilterResponseHeaderModifier {
 		filters[0].Type, filters[0].ResponseHeaderModifier, filters[0].RequestHeaderModifier = kind, filters[0].RequestHeaderModifier, nil
 	}
@@ -112,6 +124,12 @@ func (s shape) rule(route, n int) (rule gatewayv1.HTTPRouteRule) {
 		rule.Filters = append(rule.Filters, gatewayv1.HTTPRouteFilter{Type: gatewayv1.HTTPRouteFilterRequestMirror,
 			RequestMirror: &gatewayv1.HTTPRequestMirrorFilter{BackendRef: backendRef((route + k) % 2000).BackendObjectReference}})
 	}
+	if s[timeouts] < 2 {
+		rule.Timeouts = &gatewayv1.HTTPRouteTimeouts{Request: ptr(gatewayv1.Duration("30s"))}
+		if s[timeouts] == 0 {
+			rule.Timeouts.BackendRequest = ptr(gatewayv1.Duration("10s"))
+		}
+	}
 	for k := range s[backends] {
 		ref := backendRef((route*16 + n*3 + k) % 2000)
 		ref.Filters = s.filter(s[backendHeaders], gatewayv1.HTTPRouteFilterRequestHeaderModifier)
@@ -146,7 +164,7 @@ func (s shape) match(path string) (m gatewayv1.HTTPRouteMatch) {
 
 // filled are routes of a shape, as many as a namespace may have, and a few that are refused.
 func (s shape) filled(t *testing.T) (x *costly, p lbsync.Program) {
-	x = newCostly(t)
+	x = newCostlyWith(t, s[gateways], s[ports])
 	for _, many := range []int{2, 12, 100, 400, 1300, 4500} {
 		for i := len(x.in.Routes); i < many; i++ {
 			s.add(x, i)
