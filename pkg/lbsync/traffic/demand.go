@@ -37,9 +37,12 @@ type Sample struct {
 
 func (s Sample) start() time.Time { return s.End.Add(-s.Interval) }
 
+func (s Sample) rate() float64 { return float64(s.Issued) / s.Interval.Seconds() }
+
 // Demand estimates what the clients of one region send for one import, in requests per second. It rises at once when a
 // report exceeds what counting noise explains, falls to the measured rate within three windows, and keeps its value
-// while every request fails. The zero value has no samples. Edges report at different times.
+// while every request fails. Requests that come late, or that edges count twice because they report at different times, are
+// no rise. The zero value has no samples.
 type Demand struct {
 	samples     map[string][]Sample // by edge, oldest first, within demandWindow
 	firstReport map[string]time.Time
@@ -107,8 +110,8 @@ func (d *Demand) latest(edge string) Sample {
 }
 
 func (d *Demand) update(now time.Time) {
-	mean, current := d.mean(now), d.current(now)
-	rises := current > d.estimate+riseSigmas*math.Sqrt(d.estimate)+1
+	mean, current, certain := d.mean(now), d.current(now), d.certain(now)
+	rises := certain > d.estimate+riseSigmas*math.Sqrt(d.estimate)+1
 	d.allFailing = d.failing(now)
 	if d.allFailing { // fewer requests are counted than clients send, so only a clear rise says something
 		if rises {
@@ -148,28 +151,83 @@ func (d *Demand) reportingEdges(now time.Time) []string {
 func (d *Demand) current(now time.Time) float64 {
 	sum := 0.0
 	for _, edge := range d.reportingEdges(now) {
-		s := d.latest(edge)
-		sum += float64(s.Issued) / s.Interval.Seconds()
+		sum += d.latest(edge).rate()
 	}
 	return sum
 }
 
-// mean is the sum of each edge's average over the window, no older than resetAt.
-func (d *Demand) mean(now time.Time) float64 {
-	sum := 0.0
+// certain is the part of current that is no requests counted late or twice.
+//
+// Requests that gathered while clients, or the network before the edge, did not get on come all at once: they make up for
+// what was missing in the reports before. And edges report at different times, so clients that move from one edge to
+// another are counted by both for a moment: what one edge gained may be what another has lost, or will say that it lost.
+func (d *Demand) certain(now time.Time) float64 {
+	sum, gained, lost := 0.0, 0.0, 0.0
 	for _, edge := range d.reportingEdges(now) {
-		issued, covered := 0.0, 0.0
-		for _, s := range d.samples[edge] {
-			if d.beganAfterReset(s) && s.informative() {
-				issued += float64(s.Issued)
-				covered += s.Interval.Seconds()
-			}
+		s := d.latest(edge)
+		punctual := max(0, s.rate()-d.missing(edge)/s.Interval.Seconds())
+		sum += punctual
+		before := 0.0
+		if history := d.samples[edge]; len(history) > 1 {
+			before = history[len(history)-2].rate()
 		}
-		if covered > 0 {
+		gained += max(0, punctual-before)
+		lost += max(0, before-punctual) + punctual*min(1, now.Sub(s.End).Seconds()/s.Interval.Seconds())
+	}
+	return sum - min(gained, lost)
+}
+
+// missing is how many requests an edge's two reports before the last have less than all those before the last on average.
+func (d *Demand) missing(edge string) float64 {
+	before := d.samples[edge]
+	before = before[:max(0, len(before)-1)]
+	issued, covered := counted(before, time.Time{}, d.latest(edge).End)
+	recentIssued, recentCovered := counted(before[max(0, len(before)-2):], time.Time{}, d.latest(edge).End)
+	if covered == 0 {
+		return 0
+	}
+	return max(0, issued/covered*recentCovered-recentIssued)
+}
+
+// mean is the sum of each edge's average over the window, no older than resetAt. It ends where the report of every edge has
+// come, so that clients that moved from one edge to another are counted once.
+func (d *Demand) mean(now time.Time) float64 {
+	edges := d.reportingEdges(now)
+	to := now
+	for _, edge := range edges {
+		if end := d.latest(edge).End; end.Before(to) {
+			to = end
+		}
+	}
+	from := to.Add(-demandWindow)
+	if d.resetAt.After(from) {
+		from = d.resetAt
+	}
+	sum := 0.0
+	for _, edge := range edges {
+		if issued, covered := counted(d.samples[edge], from, to); covered > 0 {
 			sum += issued / covered
 		}
 	}
 	return sum
+}
+
+// counted sums the reports that are informative, those of which a part is in a time by that part.
+func counted(samples []Sample, from, to time.Time) (issued, seconds float64) {
+	for _, s := range samples {
+		begin, end := s.start(), s.End
+		if begin.Before(from) {
+			begin = from
+		}
+		if end.After(to) {
+			end = to
+		}
+		if part := end.Sub(begin).Seconds(); part > 0 && s.informative() {
+			issued += s.rate() * part
+			seconds += part
+		}
+	}
+	return issued, seconds
 }
 
 // informative is false for a report with failures alone: requests that found every endpoint ejected are missing in it.

@@ -1,6 +1,7 @@
 package traffic
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"testing"
@@ -22,6 +23,10 @@ type clock struct {
 	health func(time.Duration) (up bool)
 	after  func(now time.Duration) // called after each report
 	next   int
+	// phase is how much later each edge reports than the one before; 0: evenly. goesTo is the edge of a request; nil: each
+	// in turn.
+	phase  time.Duration
+	goesTo func(now time.Duration, request int) int
 }
 
 const tick = time.Millisecond
@@ -31,15 +36,20 @@ func (c *clock) run(d *Demand, until time.Duration) {
 	if c.counts == nil {
 		c.counts = make([]uint64, c.edges)
 	}
+	phase := cmp.Or(c.phase, time.Duration(1000/c.edges)*tick)
 	for ; c.now < until; c.now += tick {
 		before := math.Floor(c.sent)
 		c.sent += c.rate(c.now) * tick.Seconds()
 		for range int(math.Floor(c.sent) - before) {
-			c.counts[c.next%c.edges]++
+			edge := c.next % c.edges
+			if c.goesTo != nil {
+				edge = c.goesTo(c.now, c.next)
+			}
+			c.counts[edge]++
 			c.next++
 		}
 		for e := range c.edges {
-			if (c.now-time.Duration(e)*time.Second/time.Duration(c.edges))%time.Second != 0 || c.now < time.Second {
+			if (c.now-time.Duration(e)*phase)%time.Second != 0 || c.now < time.Second {
 				continue
 			}
 			s := Sample{Edge: fmt.Sprint(e), End: epoch.Add(c.now), Interval: time.Second, Issued: c.counts[e], Succeeded: c.counts[e]}
@@ -77,22 +87,16 @@ func overflowing(rate float64) Move {
 	return Move{New: Split(in), Members: in.Members, Demand: map[string]float64{"us": rate}}
 }
 
-// A constant demand moves no share once the window is full, whichever edges count it and when.
+// A constant demand moves no share at once when the window is full, whichever edges count it and when: what comes of
+// counting whole requests in each edge is small.
 func TestConstantDemandMovesNothing(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		c := &clock{edges: rapid.IntRange(1, 3).Draw(t, "edges"), rate: constant(rapid.Float64Range(25, 400).Draw(t, "rate")),
-			sent: rapid.Float64Range(0, 1).Draw(t, "phase")}
-		var d Demand
-		c.run(&d, 9*time.Second)
-		inForce := overflowing(d.Rate())
-		c.after = func(now time.Duration) {
-			m := overflowing(d.Rate())
-			m.Old = inForce.New
-			if m.Significant() {
-				t.Fatalf("%v: estimate %v moves %v to %v", now, d.Rate(), m.Old, m.New)
-			}
+		rate := rapid.Float64Range(25, 400).Draw(t, "rate")
+		c := &clock{edges: rapid.IntRange(1, 3).Draw(t, "edges"), rate: constant(rate), sent: rapid.Float64Range(0, 1).Draw(t, "phase")}
+		lowest, highest := c.extremes(9*time.Second, 60*time.Second)
+		if !near(lowest, rate, 0.025) || !near(highest, rate, 0.025) || movesAtOnce(lowest, highest) {
+			t.Fatalf("between %v and %v", lowest, highest)
 		}
-		c.run(&d, 60*time.Second)
 	})
 }
 
@@ -232,5 +236,65 @@ func TestLearnedSharesWaitForEveryEdge(t *testing.T) {
 	d.Observe(Sample{Edge: "b", End: at(6), Interval: time.Second, Issued: 30})
 	if d.Settled(edges, epoch, at(6)) {
 		t.Error("one report of b is not enough to know its demand")
+	}
+}
+
+// stalling is a constant demand whose requests gather from time to time, and are sent all at once then: the clients, or the
+// network before the edges, did not get on for a moment.
+func stalling(rate float64, every, stall time.Duration) func(time.Duration) float64 {
+	return func(now time.Duration) float64 {
+		switch at := now % every; {
+		case at < stall:
+			return 0
+		case at < stall+tick:
+			return rate * (stall + tick).Seconds() / tick.Seconds()
+		default:
+			return rate
+		}
+	}
+}
+
+// Requests that gathered make up for those that were missing before: a stall moves no share at once, whenever it is and
+// whatever edges count it.
+func TestAStallMovesNothing(t *testing.T) {
+	for _, edges := range []int{1, 2, 4} {
+		for every := 3 * time.Second; every < 12*time.Second; every += 1370 * time.Millisecond {
+			for stall := 50 * time.Millisecond; stall <= 750*time.Millisecond; stall += 50 * time.Millisecond {
+				c := &clock{edges: edges, rate: stalling(30, every, stall)}
+				if lowest, highest := c.extremes(9*time.Second, 60*time.Second); movesAtOnce(lowest, 30) || movesAtOnce(highest, 30) {
+					t.Errorf("%d edges, a stall of %v every %v: between %.1f and %.1f", edges, stall, every, lowest, highest)
+				}
+			}
+		}
+	}
+}
+
+// extremes are the lowest and highest estimates in a time.
+func (c *clock) extremes(from, to time.Duration) (lowest, highest float64) {
+	var d Demand
+	c.run(&d, from)
+	lowest, highest = d.Rate(), d.Rate()
+	c.after = func(time.Duration) { lowest, highest = min(lowest, d.Rate()), max(highest, d.Rate()) }
+	c.run(&d, to)
+	return lowest, highest
+}
+
+// movesAtOnce says whether an estimate moves shares that were divided by another without waiting for SmallMoveDelay.
+func movesAtOnce(estimate, before float64) bool {
+	m := overflowing(estimate)
+	m.Old = overflowing(before).New
+	return m.Significant() && !m.Small()
+}
+
+// Edges report at different times. Clients that change from one to another are counted by both or by none of them for a
+// moment, and move no share at once.
+func TestClientsThatChangeTheirEdgeMoveNothing(t *testing.T) {
+	for every := 2 * time.Second; every < 14*time.Second; every += 1370 * time.Millisecond {
+		for phase := 50 * time.Millisecond; phase < time.Second; phase += 50 * time.Millisecond {
+			c := &clock{edges: 2, rate: constant(30), phase: phase, goesTo: func(now time.Duration, _ int) int { return int(now/every) % 2 }}
+			if lowest, highest := c.extremes(9*time.Second, 60*time.Second); movesAtOnce(lowest, 30) || movesAtOnce(highest, 30) {
+				t.Errorf("edges report %v apart, clients change every %v: between %.1f and %.1f", phase, every, lowest, highest)
+			}
+		}
 	}
 }
