@@ -75,6 +75,8 @@ func (l *Lab) startNodes(ctx, life context.Context, c *Cluster, p clusterPlan) e
 	if err != nil {
 		return err
 	}
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
 	factory := informers.NewSharedInformerFactory(c.Client, 0)
 	var nodes []*v1.Node
 	for _, n := range p.nodes {
@@ -95,6 +97,7 @@ func (l *Lab) startNodes(ctx, life context.Context, c *Cluster, p clusterPlan) e
 		l.kubelets.Go(func() {
 			if err := k.Run(life); err != nil {
 				log.Error("kubelet", "node", k.Name, "error", err)
+				fail(err)
 			}
 		})
 	}
@@ -152,7 +155,7 @@ func (c *Cluster) awaitNodes(ctx context.Context, count int) error {
 		}
 		select {
 		case <-ctx.Done():
-			return errors.Join(ctx.Err(), err)
+			return errors.Join(context.Cause(ctx), err)
 		case <-time.After(50 * time.Millisecond):
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"sync"
 
 	"github.com/vishvananda/netlink"
@@ -140,7 +141,11 @@ func (n *Network) addNode(spec NodeSpec, number byte) (*Node, error) {
 	if node.handle, err = netlink.NewHandleAt(node.NS); err != nil {
 		return nil, err
 	}
-	if err := Do(node.NS, func() error { return sysctls(nodeSysctls) }); err != nil {
+	settings := nodeSysctls
+	if !spec.Services.IsValid() {
+		settings = slices.Concat(nodeSysctls, clientSysctls)
+	}
+	if err := Do(node.NS, func() error { return sysctls(settings) }); err != nil {
 		return nil, err
 	}
 	if err := up(node.handle, "lo"); err != nil {
@@ -335,13 +340,15 @@ var (
 		{"ipv4/conf/default/rp_filter", "0"}, {"ipv4/conf/all/rp_filter", "0"},
 		{"ipv4/conf/default/send_redirects", "0"}, {"ipv4/conf/all/send_redirects", "0"}, // pods reach their neighbours through the node
 		{"ipv4/ip_unprivileged_port_start", "0"}, // as containerd sets it
-		// Load generators open many connections to one address.
-		{"ipv4/ip_local_port_range", "1024 65535"}, {"ipv4/tcp_tw_reuse", "1"},
+		{"ipv4/tcp_tw_reuse", "1"},
 		// A closing listener hands its half-open connections to the next one
 		// on the same address (two Envoys share addresses by SO_REUSEPORT).
 		{"ipv4/tcp_migrate_req", "1"},
 		{"core/somaxconn", "4096"},
 	}
+	// clientSysctls are those of a node where nothing listens, only load generators, which open many connections to one
+	// address. Elsewhere a connection could take the port of a program that starts later.
+	clientSysctls = [][2]string{{"ipv4/ip_local_port_range", "1024 65535"}}
 )
 
 // sysctls sets values of the calling thread's network namespace. Where the
