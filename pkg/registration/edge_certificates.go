@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -22,10 +23,15 @@ const (
 	// EdgeCASecret holds the CA that signs the edges' client certificates and
 	// the hub's xDS serving certificate: tls.crt, tls.key.
 	EdgeCASecret = "crossway-edge-ca"
-	// XDSSecret holds the hub's xDS serving certificate: tls.crt, tls.key, ca.crt.
+	// XDSSecret holds the hub's xDS serving certificate: tls.crt, tls.key, ca.crt; and
+	// versions.key, which never changes.
 	XDSSecret = "crossway-xds"
 	// CAKey is the key of the CA's certificate in XDSSecret.
 	CAKey = "ca.crt"
+	// VersionKey names the key with which the hub's replicas seal versions of load
+	// assignments; VersionKeyLength is its least length in bytes.
+	VersionKey       = "versions.key"
+	VersionKeyLength = 32
 
 	// EdgeCALife and ServerLife are how long the CA's and the serving certificate are valid.
 	EdgeCALife = 10 * 365 * 24 * time.Hour
@@ -65,6 +71,13 @@ func NewEdgeCA(now time.Time, random io.Reader) (Pair, error) {
 	template.IsCA, template.MaxPathLenZero = true, true
 	template.KeyUsage = x509.KeyUsageCertSign | x509.KeyUsageCRLSign
 	return sign(template, template, key, key)
+}
+
+// NewVersionKey makes a key for XDSSecret.
+func NewVersionKey() []byte {
+	key := make([]byte, VersionKeyLength)
+	_, _ = rand.Read(key) // which never fails
+	return key
 }
 
 // NewServerCertificate signs the hub's xDS serving certificate for the DNS names

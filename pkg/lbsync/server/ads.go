@@ -27,7 +27,7 @@ func (s *Server) send(g deltaStream, open *session, st *stream) error {
 	stuck.Stop()
 	defer stuck.Stop()
 	for {
-		r, encoded, wait, err := st.next(g)
+		r, encoded, wait, err := st.next(g, s.seal)
 		if err != nil {
 			return err
 		}
@@ -55,7 +55,7 @@ func (s *Server) send(g deltaStream, open *session, st *stream) error {
 }
 
 // next is the next response, and its encoding; or how long to wait for one.
-func (st *stream) next(g deltaStream) (r *discovery.DeltaDiscoveryResponse, encoded *grpc.PreparedMsg, wait time.Duration, err error) {
+func (st *stream) next(g deltaStream, seal seal) (r *discovery.DeltaDiscoveryResponse, encoded *grpc.PreparedMsg, wait time.Duration, err error) {
 	select {
 	case st.pool.quota.response <- struct{}{}:
 		defer func() { <-st.pool.quota.response }()
@@ -69,7 +69,7 @@ func (st *stream) next(g deltaStream) (r *discovery.DeltaDiscoveryResponse, enco
 		return nil, nil, wait, nil
 	}
 	encoded = &grpc.PreparedMsg{}
-	return r, encoded, 0, encoded.Encode(g, r)
+	return r, encoded, 0, encoded.Encode(g, seal.onWire(st.edge.Identity.Region, r))
 }
 
 // countSent counts a response that was sent. At debug level the log says which
@@ -154,6 +154,9 @@ func (s *Server) disconnected(st *stream) {
 
 // request processes one request.
 func (s *Server) request(open *session, st *stream, k delta.Kind, r *discovery.DeltaDiscoveryRequest) {
+	began := time.Now()
+	r.InitialResourceVersions = s.seal.genuine(st.edge.Identity.Region, r.TypeUrl, r.InitialResourceVersions)
+	open.spent += time.Since(began)
 	// Only this goroutine starts a kind, so this read needs no lock.
 	if s.observer.InitialVersions != nil && !st.state.Started(k) {
 		st.pool.lock()
@@ -164,7 +167,7 @@ func (s *Server) request(open *session, st *stream, k delta.Kind, r *discovery.D
 		open.spent += time.Since(began)
 	}
 	st.pool.lock()
-	began := time.Now()
+	began = time.Now()
 	received := st.state.Receive(k, r)
 	st.pool.changed = st.pool.changed || received.Progress
 	open.spent += time.Since(began)

@@ -24,6 +24,9 @@ type certificates struct {
 
 	current atomic.Pointer[tls.Config]
 	loaded  chan struct{} // closed when current is set
+	// versionKey is of the first Secret that was read: another one would change the
+	// version of everything that edges have. Set before loaded is closed.
+	versionKey []byte
 }
 
 func newCertificates(secret types.NamespacedName, log logr.Logger) *certificates {
@@ -58,6 +61,7 @@ func (c *certificates) load(secret *corev1.Secret) {
 		return
 	}
 	if c.current.Swap(config) == nil {
+		c.versionKey = secret.Data[registration.VersionKey]
 		close(c.loaded)
 	}
 }

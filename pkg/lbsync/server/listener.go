@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/pkg/registration"
 )
 
 // ListenerConfig is what a Listener is made from. All of it must be set.
@@ -64,6 +65,7 @@ func (l *Listener) Start(ctx context.Context) error {
 			return nil
 		}
 	}
+	l.config.Server.SetVersionKey(l.versionKey())
 	socket, err := Listen(ctx, l.config.Address)
 	if err != nil {
 		return err
@@ -77,6 +79,17 @@ func (l *Listener) Start(ctx context.Context) error {
 		return fmt.Errorf("serve edges: %w", err)
 	}
 	return nil
+}
+
+// versionKey is the Secret's. A Secret that an older hub made has none before the
+// leader adds it, and this hub may not lead before it serves: it then uses a key of its
+// own, and after its next restart edges are sent their load assignments again.
+func (l *Listener) versionKey() []byte {
+	if key := l.certificates.versionKey; len(key) >= registration.VersionKeyLength {
+		return key
+	}
+	l.config.Log.Info("the Secret has no key for versions yet", "secret", l.config.Secret.String())
+	return registration.NewVersionKey()
 }
 
 // watchPools authorizes the open streams again when an EdgePool changes.

@@ -40,6 +40,7 @@ type Server struct {
 	discovery.UnimplementedAggregatedDiscoveryServiceServer
 	config   Config
 	observer Observer // not changed after Register
+	seal     seal     // nor is this
 	metrics  metrics
 	// rejections limits the log lines about streams that have no pool yet.
 	rejections *rate.Limiter

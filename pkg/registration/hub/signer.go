@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"fmt"
@@ -58,19 +59,26 @@ func (s *Signer) ensure(ctx context.Context) error {
 	}
 	missing := err != nil
 	fault := registration.ServerCertificateFault(issuer, pairOf(secret), s.Names)
-	if fault == "" && string(secret.Data[registration.CAKey]) == string(ca.Certificate) {
+	signed := fault == "" && string(secret.Data[registration.CAKey]) == string(ca.Certificate)
+	versionKey := secret.Data[registration.VersionKey]
+	if signed && len(versionKey) >= registration.VersionKeyLength {
 		return nil
 	}
-	server, err := registration.NewServerCertificate(issuer, s.Names)
-	if err != nil {
-		return err
+	if len(versionKey) < registration.VersionKeyLength {
+		versionKey = registration.NewVersionKey()
+	}
+	server := pairOf(secret)
+	if !signed {
+		if server, err = registration.NewServerCertificate(issuer, s.Names); err != nil {
+			return err
+		}
 	}
 	fill(secret, server)
-	secret.Data[registration.CAKey] = ca.Certificate
+	secret.Data[registration.CAKey], secret.Data[registration.VersionKey] = ca.Certificate, versionKey
 	if missing {
 		err = s.Client.Create(ctx, secret)
 	} else {
-		s.Log.Info("new xDS serving certificate", "reason", fault)
+		s.Log.Info("renewed the Secret of the xDS serving certificate", "reason", cmp.Or(fault, "no CA, or no key for versions, or another one"))
 		err = s.Client.Update(ctx, secret)
 	}
 	if err != nil {

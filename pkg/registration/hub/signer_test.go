@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"testing"
@@ -40,8 +41,20 @@ func TestSigner(t *testing.T) {
 	}
 	s.Names = []string{"hub.example.com", "10.0.0.1"}
 	testkit.Must(t, s.ensure(t.Context()))
-	if _, again := read(registration.XDSSecret); again == version {
+	renewed, again := read(registration.XDSSecret)
+	if again == version {
 		t.Error("a certificate without one of the names was kept")
+	}
+	key := server.Data[registration.VersionKey]
+	if len(key) < registration.VersionKeyLength || !bytes.Equal(renewed.Data[registration.VersionKey], key) {
+		t.Error("with a new certificate the key for versions is missing, or another one")
+	}
+	delete(renewed.Data, registration.VersionKey) // as an older hub made it
+	testkit.Must(t, c.Update(t.Context(), &renewed))
+	testkit.Must(t, s.ensure(t.Context()))
+	added, _ := read(registration.XDSSecret)
+	if len(added.Data[registration.VersionKey]) < registration.VersionKeyLength || !bytes.Equal(added.Data["tls.key"], renewed.Data["tls.key"]) {
+		t.Error("a Secret of an older hub got no key for versions, or another certificate")
 	}
 	if _, again := read(registration.EdgeCASecret); again != caVersion {
 		t.Error("the CA was written again")
