@@ -30,15 +30,15 @@ test: install lint generate-check race e2e conformance-core ## everything: lint,
 unit: ## the edit loop: tests that start no API server and no Envoy (PKG=./pkg/gateway for one package)
 	go test -short $(PKG)
 
-race: ## all tests but the end-to-end ones, with the race detector, real API servers and Envoys
+race: $(TOOLS)/gotestsum ## all tests but the end-to-end ones, with the race detector, real API servers and Envoys
 	@echo "go test -race, all but e2e (compiling takes some minutes the first time) ..."
 	@programs=$$(go run ./internal/lab/install/cmd/lab-install); eval "$$programs"; \
 	export KUBEBUILDER_ASSETS ENVOY HELM; \
-	go test -race -timeout 20m $$(go list ./... | grep -v /test/e2e); \
+	$(TOOLS)/gotestsum --format pkgname --format-hide-empty-pkg -- -race -timeout 20m $$(go list ./... | grep -v /test/e2e); \
 	go test -race -tags faults -run Fault ./cmd/hub
 
-e2e: install ## every claim of the demo, in the lab, with binaries built with the race detector
-	go test -count=1 -timeout 30m -v ./test/e2e
+e2e: install $(TOOLS)/gotestsum ## every claim of the demo, in the lab, with binaries built with the race detector
+	$(TOOLS)/gotestsum --format standard-verbose -- -count=1 -timeout 30m ./test/e2e
 
 conformance: install ## the official Gateway API suite, profile GATEWAY-HTTP, in the lab (out/conformance.yaml)
 	@mkdir -p bin
@@ -93,6 +93,12 @@ images: ## build and push container images with ko, to KO_DOCKER_REPO (TAGS=0.1.
 install: # what demo, test, lab and bench need
 	@echo "looking for what is needed ..."
 	@go run ./internal/lab/install/cmd/lab-install >/dev/null
+
+# It runs go test and says what failed, with its output, once more at the end.
+$(TOOLS)/gotestsum: hack/test/go.mod
+	@mkdir -p $(TOOLS)
+	go -C hack/test build -o $@ gotest.tools/gotestsum
+	@touch $@
 
 $(TOOLS)/golangci-lint: hack/lint/go.mod
 	@mkdir -p $(TOOLS)
