@@ -132,6 +132,7 @@ func protocol(a model.Assignment) *httpv3.HttpProtocolOptions {
 			HttpProtocolOptions: &corev3.Http1ProtocolOptions{}}
 	}
 	options.UpstreamProtocolOptions = &httpv3.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: explicit}
+	options.RetryPolicy = retries(a)
 	return options
 }
 

@@ -41,9 +41,17 @@ const (
 	hostSelectionAttempts = 100
 )
 
-// retries is the retry policy of all requests: what no backend can have seen is repeated. retryOnHeader adds what may be
-// repeated although a backend may have seen it.
-func retries(number uint32) *routev3.RetryPolicy {
+// retries is the retry policy of all requests to an assignment: what no backend can have seen is repeated. retryOnHeader
+// adds what may be repeated although a backend may have seen it. Mirrored requests lack that header.
+//
+// The cluster has the policy, which Envoy reads since 1.36 and prefers to a route's. In each virtual host it would cost every
+// edge more than all else that is built again of a host when any route of its port changes.
+// (docs/adr/0011-one-routeconfiguration-per-chain.md)
+func retries(a model.Assignment) *routev3.RetryPolicy {
+	number := uint32(maxRetries)
+	if a.Timeout > 0 {
+		number = maxRetriesWithTimeout
+	}
 	return &routev3.RetryPolicy{
 		RetryOn:    retryUnsent,
 		NumRetries: wrapperspb.UInt32(number),
@@ -56,14 +64,6 @@ func retries(number uint32) *routev3.RetryPolicy {
 		RetryPriority: &routev3.RetryPolicy_RetryPriority{Name: "envoy.retry_priorities.previous_priorities",
 			ConfigType: &routev3.RetryPolicy_RetryPriority_TypedConfig{TypedConfig: previousPriorities}},
 	}
-}
-
-// ownRetries is the retry policy of a rule that differs from its virtual host's; nil: it does not.
-func ownRetries(rule model.Rule) *routev3.RetryPolicy {
-	if rule.BackendTimeout == nil || *rule.BackendTimeout <= 0 {
-		return nil
-	}
-	return retries(maxRetriesWithTimeout)
 }
 
 // retryOnHeader makes Envoy repeat safe methods (RFC 9110 section 9.2.1; TRACE is not worth it) although the first try may
@@ -92,8 +92,8 @@ const (
 // sendCountHeaders are removed from what clients send. Only a backend that gets a repeated request sees them.
 var sendCountHeaders = []string{bytesHeader, sendsHeader, laterHeader}
 
-// virtualHostDefaults are the fields that every virtual host has: its retry policy, and that Envoy sets attemptHeader.
-var virtualHostDefaults = packed(&routev3.VirtualHost{IncludeRequestAttemptCount: true, RetryPolicy: retries(maxRetries)}).GetValue()
+// virtualHostDefaults are the fields that every virtual host has: Envoy sets attemptHeader.
+var virtualHostDefaults = packed(&routev3.VirtualHost{IncludeRequestAttemptCount: true}).GetValue()
 
 // sendLimitFilters are HTTP filters that see every try of a request. They end it after maxSends tries that were sent, or
 // after one that was sent in a later locality: the request has failed in two members then. Envoy itself has one number of

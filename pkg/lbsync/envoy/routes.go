@@ -189,7 +189,6 @@ func headers(c model.HeaderChanges) (add []*corev3.HeaderValueOption, remove []s
 func forward(rule model.Rule) *routev3.RouteAction {
 	out := &routev3.RouteAction{
 		Timeout:     durationpb.New(0), // Envoy's default would cut an answer after 15 s
-		RetryPolicy: ownRetries(rule),
 		IdleTimeout: idleTimeout(rule),
 	}
 	if rule.Timeout != nil && *rule.Timeout > 0 { // not Timeout: see outlierDetection
