@@ -84,7 +84,8 @@ type ClientSettings struct {
 
 // Budgets bound what routes may cost each edge that serves them, so that no user
 // takes memory or time from others. The newest route that goes over a budget is
-// refused (Accepted=False, OverBudget). A route that was accepted keeps its place
+// refused (Accepted=False, OverBudget); of an edited one, the generation that was
+// accepted last is served (PartiallyInvalid). A route that was accepted keeps its place
 // until it changes, or until listeners that were added make the routes of its
 // namespace dearer than the budget of a namespace.
 type Budgets struct {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"crossway.dev/crossway/pkg/fleet"
@@ -36,12 +37,21 @@ func RouteAcceptedEarlier(generation int64) Condition {
 	return c
 }
 
+// fallBack is how the message of a condition begins that says that an earlier
+// generation is served (apis/v1 RouteConditionPartiallyInvalid).
+const fallBack = "Fall Back:"
+
 // RouteFellBack says that the edges of all EdgePools of a parent refuse a route and
-// serve an earlier generation (apis/v1 RouteConditionPartiallyInvalid: the message
-// begins with "Fall Back").
+// serve an earlier generation.
 func RouteFellBack(generation int64, refusals []PoolRefusal) Condition {
 	return newCondition(gatewayv1.RouteConditionPartiallyInvalid, true, gatewayv1.RouteReasonUnsupportedValue,
-		fmt.Sprintf("Fall Back: the edges refused generation %d of the route; %s; change the route: %s", generation, servedInstead(refusals), messageOf(refusals)))
+		fmt.Sprintf(fallBack+" the edges refused generation %d of the route; %s; change the route: %s", generation, servedInstead(refusals), messageOf(refusals)))
+}
+
+// IsFellBack says whether a condition is RouteFellBack.
+func IsFellBack(c metav1.Condition) bool {
+	return c.Type == string(gatewayv1.RouteConditionPartiallyInvalid) && c.Reason == string(gatewayv1.RouteReasonUnsupportedValue) &&
+		strings.HasPrefix(c.Message, fallBack)
 }
 
 // RefusedInPools is a condition type on a route's parent. It is set only when True.

@@ -73,6 +73,13 @@ func RouteNoRoom(gateway fleet.ObjectName, costs, whose, used string) Condition 
 			costs, gateway, whose, used))
 }
 
+// RouteKept says that a generation of a route is over budget, and that the one which
+// was accepted before is served.
+func RouteKept(generation, served int64, over Condition) Condition {
+	return newCondition(gatewayv1.RouteConditionPartiallyInvalid, true, OverBudget,
+		fmt.Sprintf(fallBack+" generation %d of the route is served, because generation %d has no room: %s", served, generation, over.Message))
+}
+
 // RoutePartiallyInvalid has the problems of the rules that are dropped (GEP-1364:
 // the message begins with "Dropped Rule").
 func RoutePartiallyInvalid(problems []string) Condition {

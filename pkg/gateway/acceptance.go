@@ -14,7 +14,7 @@ import (
 // for some route, the order in which routes are admitted matters, and so every change
 // of an acceptance.
 func (r *Result) Confirmed(present, now *Route) (*Route, bool) {
-	if r.Memo == nil || len(r.Memo.overBudget) > 0 || present.UID != now.UID || present.Generation != now.Generation {
+	if r.Memo == nil || len(r.Memo.overBudget)+len(r.Memo.kept) > 0 || present.UID != now.UID || present.Generation != now.Generation {
 		return nil, false
 	}
 	report := r.reportOn(now.Ref)

@@ -1,6 +1,8 @@
 package gateway
 
 import (
+	"slices"
+
 	"k8s.io/utils/ptr"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -51,9 +53,12 @@ type attachment struct {
 // attach attaches a route to the listeners of its attach points, and reports on
 // the route if one of its parents is, or was, a Gateway of ours.
 func (b *build) attach(result *routeResult) {
-	r := &route{routeResult: result}
+	r, kept := &route{routeResult: result}, b.kept[result.ref]
+	if kept != nil {
+		r.routeResult = kept.result
+	}
 	for _, p := range r.attachPoints {
-		if _, over := b.overBudget[routeAt{r.ref, p.gateway}]; over {
+		if _, over := b.overBudget[routeAt{r.ref, p.gateway}]; over || kept != nil && !slices.Contains(kept.gateways, p.gateway) {
 			continue
 		}
 		l := b.parents[p.gateway].listeners[p.listener]
@@ -64,8 +69,8 @@ func (b *build) attach(result *routeResult) {
 			l.count(r)
 		}
 	}
-	if r.ours {
-		b.reports = append(b.reports, b.reportWithBudgets(r))
+	if result.ours {
+		b.reports = append(b.reports, b.reportWithBudgets(result))
 	}
 }
 

@@ -66,6 +66,10 @@ func (c cost) lower(other cost) cost {
 	return cost{min(c.routes, other.routes), min(c.clusters, other.clusters), min(c.bytes, other.bytes), min(c.time, other.time)}
 }
 
+func (c cost) higher(other cost) cost {
+	return cost{max(c.routes, other.routes), max(c.clusters, other.clusters), max(c.bytes, other.bytes), max(c.time, other.time)}
+}
+
 // place is a hostname on a port of a Gateway: one request looks at its rules.
 type place struct {
 	gateway fleet.ObjectName
@@ -139,26 +143,50 @@ type routeAt struct {
 // route.
 func (b *build) admit(byAge []int) {
 	b.accounts = &accounts{used: make(map[account]cost, 4*len(byAge)), contested: map[account]bool{}}
-	b.overBudget = map[routeAt]condition.Condition{}
-	charged := make([]bool, len(b.in.Routes)) // its clusters
-	for _, accepted := range []bool{true, false} {
-		for _, at := range byAge {
-			acceptedBy := b.in.Routes[at].AcceptedBy()
-			for _, gateway := range b.memo.results[at].gateways {
-				if slices.Contains(acceptedBy, gateway) == accepted && b.admitRoute(b.memo.results[at], gateway, !charged[at], accepted) {
-					charged[at] = true
-				}
+	b.overBudget, b.kept = map[routeAt]condition.Condition{}, map[fleet.RouteRef]*fallback{}
+	admitted := make([][]fleet.ObjectName, len(b.in.Routes))
+	admit := func(at int, gateway fleet.ObjectName, accepted bool) {
+		r := b.memo.results[at]
+		if _, over := b.admitRoute(r, gateway, len(admitted[at]) == 0, accepted); over != nil {
+			b.overBudget[routeAt{r.ref, gateway}] = *over
+		} else {
+			admitted[at] = append(admitted[at], gateway)
+		}
+	}
+	held := map[int]*fallback{}
+	for _, at := range byAge {
+		acceptedBy := b.in.Routes[at].AcceptedBy()
+		for _, gateway := range b.memo.results[at].gateways {
+			if slices.Contains(acceptedBy, gateway) {
+				admit(at, gateway, true)
+			}
+		}
+		if len(acceptedBy) == 0 {
+			held[at] = b.hold(b.in.Routes[at], b.memo.results[at])
+		}
+	}
+	for _, at := range byAge {
+		if f := held[at]; f != nil {
+			if !b.replace(f, b.memo.results[at]) {
+				b.kept[b.memo.results[at].ref] = f
+				continue
+			}
+			admitted[at] = f.gateways
+		}
+		acceptedBy := b.in.Routes[at].AcceptedBy()
+		for _, gateway := range b.memo.results[at].gateways {
+			if !slices.Contains(acceptedBy, gateway) && !slices.Contains(admitted[at], gateway) {
+				admit(at, gateway, false)
 			}
 		}
 	}
 }
 
-// admitRoute charges a route for one of its Gateways, and says whether there is
-// room for it.
-func (b *build) admitRoute(r *routeResult, gateway fleet.ObjectName, first, accepted bool) bool {
+// admitRoute charges a route for one of its Gateways, and returns the charges. If
+// there is no room for it, it returns the condition that says so.
+func (b *build) admitRoute(r *routeResult, gateway fleet.ObjectName, first, accepted bool) ([]charge, *condition.Condition) {
 	if alone := b.overAlone(r, gateway); alone != nil {
-		b.overBudget[routeAt{r.ref, gateway}] = *alone
-		return false
+		return nil, alone
 	}
 	charges := b.chargesAt(r, gateway, first)
 	if full := b.accounts.full(charges, accepted); full != nil {
@@ -167,11 +195,10 @@ func (b *build) admitRoute(r *routeResult, gateway fleet.ObjectName, first, acce
 				b.accounts.contested[charges[i].to] = true
 			}
 		}
-		b.overBudget[routeAt{r.ref, gateway}] = b.noRoom(gateway, full)
-		return false
+		return nil, new(noRoom(gateway, full, b.accounts.used[full.to]))
 	}
 	b.accounts.add(charges)
-	return true
+	return charges, nil
 }
 
 // overAlone is the condition of a route that is over the budget of one route, or
@@ -190,8 +217,9 @@ func (b *build) overAlone(r *routeResult, gateway fleet.ObjectName) *condition.C
 	return nil
 }
 
-// noRoom is the condition of a route for which an account has no room.
-func (b *build) noRoom(gateway fleet.ObjectName, c *charge) condition.Condition {
+// noRoom is the condition of a route for which an account has no room, because others
+// use it.
+func noRoom(gateway fleet.ObjectName, c *charge, used cost) condition.Condition {
 	var whose string
 	switch at := c.to.place; {
 	case at.host == "" && c.to.namespace != "":
@@ -203,7 +231,7 @@ func (b *build) noRoom(gateway fleet.ObjectName, c *charge) condition.Condition 
 	default:
 		whose = fmt.Sprintf("the routes on host %q, port %d", at.host, at.port)
 	}
-	return condition.RouteNoRoom(gateway, c.amount.describe(c.limit), whose, b.accounts.used[c.to].describe(c.limit))
+	return condition.RouteNoRoom(gateway, c.amount.describe(c.limit), whose, used.describe(c.limit))
 }
 
 // describe is a cost as text, with each part that the limit bounds.
@@ -275,12 +303,24 @@ func (b *build) chargesOf(r *routeResult) (charges []charge) {
 }
 
 // AcceptedBy are the Gateways of ours that accept this generation of the route, as
-// its status says, in the order of the status.
+// its status says, in the order of the status. One that edges refuse is accepted, too:
+// it keeps its place while they serve an earlier one. So does the earlier one, which
+// is in the place of the present one (InsteadOf).
 func (r *Route) AcceptedBy() (gateways []fleet.ObjectName) {
-	for i := range r.Status {
-		p := &r.Status[i]
-		if p.ControllerName == v1alpha1.GatewayController && slices.ContainsFunc(p.Conditions, func(c metav1.Condition) bool {
-			return c.Type == string(gatewayv1.RouteConditionAccepted) && c.Status == metav1.ConditionTrue && c.ObservedGeneration == r.Generation
+	at := r
+	if r.present != nil {
+		at = r.present
+	}
+	for i := range at.Status {
+		p := &at.Status[i]
+		if p.ControllerName != v1alpha1.GatewayController {
+			continue
+		}
+		refused := slices.ContainsFunc(p.Conditions, func(c metav1.Condition) bool {
+			return c.ObservedGeneration == at.Generation && condition.IsFellBack(c)
+		})
+		if slices.ContainsFunc(p.Conditions, func(c metav1.Condition) bool {
+			return c.Type == string(gatewayv1.RouteConditionAccepted) && c.Status == metav1.ConditionTrue && (refused || c.ObservedGeneration == at.Generation)
 		}) {
 			gateways = append(gateways, parentName(r.Ref, &p.ParentRef))
 		}
@@ -331,7 +371,10 @@ func (r *routeResult) placesAt(gateway fleet.ObjectName) []place {
 
 // reportWithBudgets is the report on a route, with the condition OverBudget for
 // each Gateway that has no room for it.
-func (b *build) reportWithBudgets(r *route) *objectReport {
+func (b *build) reportWithBudgets(r *routeResult) *objectReport {
+	if f := b.kept[r.ref]; f != nil {
+		return f.report(&r.report)
+	}
 	if len(b.overBudget) == 0 {
 		return &r.report
 	}

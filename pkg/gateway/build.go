@@ -29,6 +29,7 @@ type build struct {
 	shared        map[fleet.RouteRef]bool            // routes that share a host with another route
 	accounts      *accounts
 	overBudget    map[routeAt]condition.Condition // routes that a Gateway has no room for
+	kept          map[fleet.RouteRef]*fallback    // routes that are served as they were accepted before
 	slowdowns     slowdowns
 	shadows       []shadow
 }
@@ -53,7 +54,7 @@ func Build(in Input) Result {
 	b.buildAll()
 	result := Result{Model: b.model, reports: b.reports}
 	b.memo.index, b.memo.parents, b.memo.policies, b.memo.shared, b.memo.result = b.index, b.parents, b.policies, b.shared, result
-	b.memo.accounts, b.memo.overBudget, b.memo.slowdowns = b.accounts, b.overBudget, b.slowdowns
+	b.memo.accounts, b.memo.overBudget, b.memo.kept, b.memo.slowdowns = b.accounts, b.overBudget, b.kept, b.slowdowns
 	result.Memo = b.memo
 	return result
 }

@@ -40,6 +40,7 @@ type Memo struct {
 	result     Result // without Memo
 	accounts   *accounts
 	overBudget map[routeAt]condition.Condition
+	kept       map[fleet.RouteRef]*fallback
 	slowdowns  slowdowns
 }
 
@@ -130,7 +131,13 @@ func (b *build) patch() (Result, bool) {
 	}
 	var changed []int
 	for i, route := range in.Routes {
+		if route.earlier != last.routes[i].earlier { // it may be served now, or not any more
+			return Result{}, false
+		}
 		if last.routes[i].source != route.source {
+			if route.earlier != nil {
+				return Result{}, false
+			}
 			changed = append(changed, i)
 		}
 	}

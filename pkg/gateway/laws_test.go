@@ -125,6 +125,9 @@ func TestMemoOfRoutes(tb *testing.T) {
 		for i := range in.Routes {
 			if rapid.Bool().Draw(t, "changed") {
 				in.Routes[i] = revised(in.Routes[i], func(r *gatewayv1.HTTPRoute) { r.Spec = genRoute(t).Spec })
+				if rapid.Bool().Draw(t, "earlier") {
+					in.Routes[i] = in.Routes[i].WithEarlier(last.Routes[i])
+				}
 			}
 		}
 		if len(in.Routes) > 0 && rapid.Bool().Draw(t, "deleted") {
@@ -147,6 +150,8 @@ func TestMemoOfRoutes(tb *testing.T) {
 		in.Memo = last.Memo
 		with := result(in)
 		must(t, reflect.DeepEqual(without, with), "a Memo is used although other inputs changed")
+		in.Memo = Build(in).Memo
+		must(t, reflect.DeepEqual(without, result(in)), "its own Memo changes the result")
 		must(t, reflect.DeepEqual(wanted, result(last)), "a Build changed a Memo")
 		must(t, reflect.DeepEqual(without, with), "a Build changed the result of another through their Memo")
 	})

@@ -26,6 +26,7 @@ type Route struct {
 
 	source  routeSource
 	present *Route // InsteadOf; nil: the Route is the present version itself
+	earlier *Route // WithEarlier; nil: none is known
 }
 
 // routeSource is the object that a Route was made of. Its identity (==) is that of

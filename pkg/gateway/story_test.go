@@ -3,6 +3,7 @@ package gateway
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -74,10 +75,14 @@ type fixture struct {
 	in       Input
 	progress Progress
 	refusals []Refusal
+
+	earlier Earlier
+	last    Result
+	before  []*Route // of last
 }
 
 func newFixture(t *testing.T) *fixture {
-	f := &fixture{t: t, progress: Progress{}}
+	f := &fixture{t: t, progress: Progress{}, earlier: Earlier{}}
 	f.add(`{kind: GatewayClass, metadata: {name: crossway}, spec: {controllerName: crossway.dev/gateway}}`)
 	return f
 }
@@ -140,13 +145,22 @@ func (f *fixture) run(t *testing.T, d *datadriven.TestData) string {
 	case "rule": // prints whether one rule of a route is valid, and if not, why
 		return f.ruleProblem(d.Input)
 	case "build":
-		return describeModel(Build(f.in).Model)
+		return describeModel(f.build().Model)
 	case "status":
-		return describeReports(Report(Build(f.in), f.progress, f.refusals...), arg("kind"), arg("name"))
+		return describeReports(Report(f.build(), f.progress, f.refusals...), arg("kind"), arg("name"))
 	default:
 		t.Fatalf("unknown command %q", d.Cmd)
 		return ""
 	}
+}
+
+// build is a Build after the one of the last call, as the reconciler makes them.
+func (f *fixture) build() Result {
+	slices.SortFunc(f.in.Routes, func(a, b *Route) int { return a.Ref.Compare(b.Ref) })
+	f.earlier.Note(f.last, f.before, f.in.Routes)
+	f.last = BuildKeeping(&f.in, f.earlier)
+	f.before, f.in.Memo = f.in.Routes, nil
+	return f.last
 }
 
 func (f *fixture) add(text string) {

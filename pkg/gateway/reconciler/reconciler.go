@@ -99,7 +99,9 @@ type Reconciler struct {
 	// All below belongs to the loop's goroutine.
 	rollout  *rollout.Rollout
 	input    gateway.Input
-	result   gateway.Result    // of the last Build
+	result   gateway.Result // of the last Build
+	earlier  gateway.Earlier
+	kept     map[fleet.RouteRef]keptRoute
 	reported gateway.Progress  // in the last reports
 	refused  []gateway.Refusal // in the last reports
 	recorded bool              // refusals are those of the last records
@@ -116,7 +118,7 @@ func New(options Options) *Reconciler {
 	}
 	r := &Reconciler{
 		options: options, metrics: newMetrics(), built: make(chan struct{}), first: true,
-		rollout: rollout.New(), limits: map[string]*rate.Limiter{}, input: gateway.Input{CRDVersion: options.CRDVersion, SecretNamespaces: options.SecretNamespaces},
+		rollout: rollout.New(), earlier: gateway.Earlier{}, limits: map[string]*rate.Limiter{}, input: gateway.Input{CRDVersion: options.CRDVersion, SecretNamespaces: options.SecretNamespaces},
 	}
 	r.watchKinds(watchedKinds())
 	return r
@@ -204,6 +206,7 @@ func (r *Reconciler) pass(ctx context.Context) (built bool, err error) {
 	for _, dump := range p.dumps {
 		dump()
 	}
+	before := r.input.Routes
 	changed, err := r.gather(ctx, p)
 	if err != nil {
 		r.requeue(p)
@@ -218,12 +221,13 @@ func (r *Reconciler) pass(ctx context.Context) (built bool, err error) {
 			return false, err
 		}
 	}
+	r.earlier.Note(r.result, before, r.input.Routes)
 	edges := r.edges()
 	reviewed := r.rollout.Review(edges)
 	r.announce(ctx, reviewed)
 	if built = r.first || changed || reviewed.Changed; built {
-		r.result = gateway.Build(r.input)
-		r.input.Memo = r.result.Memo
+		r.result = gateway.BuildKeeping(&r.input, r.earlier)
+		r.keep()
 		r.publish(ctx, r.result.Model, r.viewModels(reviewed.Views))
 		runtime.Gosched() // let the streams that publish woke run first: there may be one processor
 	}
@@ -253,7 +257,7 @@ func (r *Reconciler) viewModels(views []rollout.View) []model.Model {
 			case instead == nil:
 				in.Routes = slices.Delete(in.Routes, at, at+1)
 			default:
-				in.Routes[at] = gateway.InsteadOf(in.Routes[at], instead.(*gateway.Route))
+				in.Routes[at] = gateway.InsteadOf(r.objectOf(in.Routes[at]).Source.(*gateway.Route), instead.(*gateway.Route))
 			}
 		}
 		models[i] = gateway.Build(in).Model
@@ -306,7 +310,7 @@ func (r *Reconciler) report(ctx context.Context, edges map[string][]rollout.Edge
 		r.reported, r.refused = progress, refused
 		r.options.Reporter.Report(gateway.Report(r.result, progress, refused...))
 	}
-	r.record(ctx, r.rollout.Records())
+	r.record(ctx, append(r.rollout.Records(), r.keptRecords()...))
 }
 
 // edges are the connected edges of every pool.

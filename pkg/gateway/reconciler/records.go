@@ -26,8 +26,9 @@ import (
 	"crossway.dev/crossway/pkg/lbsync/rollout"
 )
 
-// record is what a hub that restarts must know of a route that a pool refuses: the
-// route's API object has only the refused generation. It is the data of a
+// record is what a hub that restarts must know of a route that a pool refuses, or of
+// one that is over budget (without a pool): the route's API object has only the
+// refused generation. It is the data of a
 // ControllerRevision, which is how Kubernetes keeps earlier versions of objects.
 type record struct {
 	Pool       string          `json:"pool"`
@@ -44,6 +45,9 @@ type record struct {
 // maxRecords bounds the records of one pool: one edge can refuse every route.
 const maxRecords = 128
 
+// maxKeptRecords bounds the records of routes of one namespace that are over budget.
+const maxKeptRecords = 32
+
 // RefusalSelector selects the records of refusals among ControllerRevisions.
 func RefusalSelector() client.MatchingLabels {
 	return client.MatchingLabels{v1alpha1.LabelRefusedRoute: "true"}
@@ -54,7 +58,11 @@ func RefusalSelector() client.MatchingLabels {
 func recordsOf(namespace string, refusals []rollout.Refusal) (map[string]*appsv1.ControllerRevision, error) {
 	records, inPool := map[string]*appsv1.ControllerRevision{}, map[string]int{}
 	for _, f := range refusals {
-		if inPool[f.Pool]++; inPool[f.Pool] > maxRecords {
+		from, limit := f.Pool, maxRecords
+		if f.Pool == "" {
+			from, limit = "/"+f.Ref.Name.Namespace, maxKeptRecords
+		}
+		if inPool[from]++; inPool[from] > limit {
 			continue
 		}
 		content := record{Pool: f.Pool, Kind: f.Ref.Kind, Namespace: f.Ref.Name.Namespace, Name: f.Ref.Name.Name,
@@ -73,9 +81,13 @@ func recordsOf(namespace string, refusals []rollout.Refusal) (map[string]*appsv1
 		}
 		sum := sha256.Sum256(data)
 		name := "crossway-refused-" + hex.EncodeToString(sum[:10])
+		note := fmt.Sprintf("%s, refused by EdgePool %s", f.Ref, f.Pool)
+		if f.Pool == "" {
+			note = fmt.Sprintf("%s, over budget", f.Ref)
+		}
 		records[name] = &appsv1.ControllerRevision{
 			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: RefusalSelector(),
-				Annotations: map[string]string{v1alpha1.LabelRefusedRoute: fmt.Sprintf("%s, refused by EdgePool %s", f.Ref, f.Pool)}},
+				Annotations: map[string]string{v1alpha1.LabelRefusedRoute: note}},
 			Data: runtime.RawExtension{Raw: data}, Revision: revision,
 		}
 	}
@@ -140,14 +152,18 @@ func (r *Reconciler) restoreRefusals(ctx context.Context) error {
 		}
 		refusals = append(refusals, f)
 	}
-	r.rollout.Restore(refusals)
+	r.rollout.Restore(r.restoreKept(refusals))
 	return nil
+}
+
+func sameInstead(a, b *rollout.Object) bool {
+	return a == b || a != nil && b != nil && a.ObjectVersion == b.ObjectVersion
 }
 
 // record hands over the records if the refusals are not those of the last call.
 func (r *Reconciler) record(ctx context.Context, refusals []rollout.Refusal) {
 	same := func(a, b rollout.Refusal) bool {
-		return a.Pool == b.Pool && a.Ref == b.Ref && a.Version == b.Version && a.Message == b.Message && a.Instead == b.Instead && a.Outvoted == b.Outvoted
+		return a.Pool == b.Pool && a.Ref == b.Ref && a.Version == b.Version && a.Message == b.Message && sameInstead(a.Instead, b.Instead) && a.Outvoted == b.Outvoted
 	}
 	if r.options.Records == nil || r.recorded && slices.EqualFunc(r.refusals, refusals, same) {
 		return

@@ -100,7 +100,7 @@ func (r *Reconciler) gather(ctx context.Context, p pending) (changed bool, err e
 		}
 	}
 	if listed {
-		r.rollout.SetObjects(objectsOf(&r.input))
+		r.rollout.SetObjects(r.objects())
 	}
 	if len(p.routes) > 0 {
 		routesChanged, err := r.readRoutes(ctx, p.routes)
@@ -129,7 +129,7 @@ func (r *Reconciler) readRoutes(ctx context.Context, refs sets.Set[fleet.RouteRe
 		if found && route != nil {
 			if confirmed, ok := r.result.Confirmed(routes[at], route); ok {
 				routes[at] = confirmed
-				r.rollout.SetObject(ref, objectOfRoute(confirmed))
+				r.rollout.SetObject(ref, r.objectOf(confirmed))
 				continue
 			}
 		}
@@ -142,7 +142,7 @@ func (r *Reconciler) readRoutes(ctx context.Context, refs sets.Set[fleet.RouteRe
 			continue
 		}
 		routes = slices.Insert(routes, at, route)
-		r.rollout.SetObject(ref, objectOfRoute(route))
+		r.rollout.SetObject(ref, r.objectOf(route))
 	}
 	r.input.Routes = routes
 	return changed, nil
@@ -163,11 +163,12 @@ func (r *Reconciler) readRoute(ctx context.Context, ref fleet.RouteRef) (*gatewa
 	}
 }
 
-// objectsOf are the Gateways and routes of a snapshot.
-func objectsOf(in *gateway.Input) map[fleet.ObjectRef]rollout.Object {
+// objects are the Gateways and routes of the Input.
+func (r *Reconciler) objects() map[fleet.ObjectRef]rollout.Object {
+	in := &r.input
 	objects := make(map[fleet.ObjectRef]rollout.Object, len(in.Routes)+len(in.Gateways))
 	for _, route := range in.Routes {
-		objects[route.Ref] = objectOfRoute(route)
+		objects[route.Ref] = r.objectOf(route)
 	}
 	for i := range in.Gateways {
 		ref, o := objectOfGateway(&in.Gateways[i])
