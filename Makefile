@@ -70,6 +70,7 @@ lab: install ## leave a fleet running and print how to look at it (Ctrl-C ends i
 
 bench: install ## measure latencies and sizes (out/bench.json, and a table)
 	@mkdir -p out bin
+	@hack/install-debian.sh nghttp2-client nginx-light # what part "request" needs
 	go build -o bin/ ./test/bench/cmd/bench
 	bin/bench --out out/bench.json
 

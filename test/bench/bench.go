@@ -120,8 +120,11 @@ func (b *Bench) join(ctx context.Context, name string, spec v1alpha1.MemberClust
 	}
 }
 
-// Parts of a measurement, in their order; "grow" comes first and always.
-var Parts = []string{"slices", "routes", "members", "rest", "warm", "cold", "burst"}
+// RequestPart is the part that needs no fleet, see package request.
+const RequestPart = "request"
+
+// Parts of a measurement, in their order; "grow" comes first of those on a fleet, and always.
+var Parts = []string{RequestPart, "slices", "routes", "members", "rest", "warm", "cold", "burst"}
 
 // Measure grows the fleet to a size, which is not below the last one, and
 // measures the parts there.

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strconv"
@@ -18,7 +19,9 @@ import (
 	"time"
 
 	"crossway.dev/crossway/internal/lab"
+	"crossway.dev/crossway/internal/lab/install"
 	"crossway.dev/crossway/test/bench"
+	"crossway.dev/crossway/test/bench/request"
 )
 
 func main() {
@@ -26,24 +29,68 @@ func main() {
 	sizes := flag.String("sizes", "10,100,1000", "comma list of numbers of routes, each with an import of 150 endpoints")
 	parts := flag.String("parts", strings.Join(bench.Parts, ","), "comma list of what to measure")
 	logs := flag.String("logs", "", "directory to keep the logs of all programs in; empty: they go with the lab")
+	rows := flag.String("requests", "", "regular expression for the comparisons of part request; empty: all")
 	flag.Parse()
-	lab.Enter(lab.Entry{})
+	o := options{out: *out, sizes: *sizes, parts: strings.Split(*parts, ","), logs: *logs}
+	if slices.ContainsFunc(o.parts, func(part string) bool { return part != bench.RequestPart }) {
+		lab.Enter(lab.Entry{})
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, options{*out, *sizes, *parts, *logs}); err != nil {
+	if err := run(ctx, o, *rows); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		stop()
 		os.Exit(1)
 	}
 }
 
-type options struct{ out, sizes, parts, logs string }
+type options struct {
+	out, sizes, logs string
+	parts            []string
+}
 
-func run(ctx context.Context, o options) error {
+// run measures what requests cost, which needs no lab, and then the other parts on a lab.
+func run(ctx context.Context, o options, rows string) error {
 	sizes, err := parse(o.sizes)
 	if err != nil {
 		return err
 	}
+	r := result{Machine: fmt.Sprintf("%d CPUs, %s", runtime.NumCPU(), runtime.Version()), Load: loadAverage()}
+	if slices.Contains(o.parts, bench.RequestPart) {
+		if r.Requests, err = requests(ctx, rows); err != nil {
+			return err
+		}
+		if err := write(o.out, r); err != nil {
+			return err
+		}
+	}
+	if o.parts = slices.DeleteFunc(o.parts, func(part string) bool { return part == bench.RequestPart }); len(o.parts) == 0 {
+		return nil
+	}
+	return onLab(ctx, o, sizes, r)
+}
+
+// requests measures the part that needs no lab.
+func requests(ctx context.Context, pattern string) ([]request.Row, error) {
+	selected, err := regexp.Compile(pattern)
+	if err != nil {
+		return nil, fmt.Errorf("--requests: %w", err)
+	}
+	programs, err := install.Ensure(ctx, os.Stdout)
+	if err != nil {
+		return nil, err
+	}
+	began := time.Now()
+	rows, err := request.Measure(ctx, programs, selected.MatchString)
+	if err != nil {
+		return nil, err
+	}
+	fmt.Printf("what requests cost (%s)\n\n", time.Since(began).Round(time.Second))
+	return rows, request.Table(os.Stdout, rows)
+}
+
+// onLab measures the parts that are about a fleet.
+func onLab(ctx context.Context, o options, sizes []int, r result) error {
 	config := bench.LabConfig()
 	config.LogDir = o.logs
 	fleet, err := lab.Start(ctx, config, os.Stdout)
@@ -60,10 +107,11 @@ func run(ctx context.Context, o options) error {
 	}
 	began := time.Now()
 	all := map[string]bench.Figures{}
+	r.Sizes = all
 	for _, n := range sizes {
-		figures, err := b.Measure(ctx, n, strings.Split(o.parts, ","))
+		figures, err := b.Measure(ctx, n, o.parts)
 		all[strconv.Itoa(n)] = figures
-		r := result{Machine: fmt.Sprintf("%d CPUs, %s", runtime.NumCPU(), runtime.Version()), Load: loadAverage(), Sizes: all}
+		r.Load = loadAverage()
 		if err := errors.Join(err, write(o.out, r)); err != nil {
 			return err
 		}
@@ -90,7 +138,9 @@ func parse(list string) ([]int, error) {
 type result struct {
 	Machine string                   `json:"machine"`
 	Load    string                   `json:"load_average_at_end"` // the bench's own programs included
-	Sizes   map[string]bench.Figures `json:"sizes"`
+	Sizes   map[string]bench.Figures `json:"sizes,omitempty"`
+	// Requests are what a request costs an edge, beside a static Envoy.
+	Requests []request.Row `json:"requests,omitempty"`
 }
 
 func loadAverage() string {
