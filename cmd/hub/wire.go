@@ -102,6 +102,7 @@ func wire(o Options, cluster *rest.Config) (manager.Manager, error) {
 	watchdog := &program.Watchdog{After: gateways.Built(), Pings: map[string]func(context.Context) error{
 		"the loop of Gateways": gateways.Ping, "the loop of endpoints": loop.Ping,
 		"the xDS server": func(context.Context) error { xds.Ping(); return nil },
+		"a writer":       leadership.Ping,
 	}}
 	crdVersion := &crdVersion{reader: mgr.GetAPIReader(), set: gateways.SetCRDVersion, log: log}
 

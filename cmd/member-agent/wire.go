@@ -16,7 +16,6 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
 
@@ -78,7 +77,11 @@ func wire(o Options) (ctrl.Manager, error) {
 	if err := mgr.Add(leadership.EachTerm(heartbeat)); err != nil {
 		return nil, fmt.Errorf("add the heartbeat: %w", err)
 	}
-	return mgr, addChecks(mgr, exporter)
+	watchdog := &program.Watchdog{Pings: map[string]func(context.Context) error{"a writer": leadership.Ping}}
+	if err := mgr.Add(watchdog); err != nil {
+		return nil, fmt.Errorf("add the watchdog: %w", err)
+	}
+	return mgr, addChecks(mgr, watchdog, exporter)
 }
 
 // newManager makes the manager of this cluster, and who of the agent's replicas leads.
@@ -107,10 +110,9 @@ func memberKinds() []program.Kind {
 		{Object: &corev1.Node{}, ClusterScoped: true}}
 }
 
-// addChecks adds /healthz, which is true while the process answers, and /readyz,
-// which is true once the cluster's exports are on the hub.
-func addChecks(mgr ctrl.Manager, exporter *agent.Exporter) error {
-	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {
+// addChecks adds /healthz, nothing is stuck, and /readyz, which is true once the cluster's exports are on the hub.
+func addChecks(mgr ctrl.Manager, watchdog *program.Watchdog, exporter *agent.Exporter) error {
+	if err := mgr.AddHealthzCheck("watchdog", watchdog.Check); err != nil {
 		return fmt.Errorf("add /healthz: %w", err)
 	}
 	err := mgr.AddReadyzCheck("first-push", func(request *http.Request) error {

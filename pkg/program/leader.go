@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -64,6 +66,7 @@ type Leadership struct {
 	mu    sync.Mutex // guards the rest
 	term  *term      // nil: this replica does not lead
 	begun chan struct{}
+	late  map[<-chan struct{}]bool // of writers whose context has ended; closed when the writer has
 }
 
 // term is a time in which this replica leads.
@@ -208,8 +211,8 @@ func (l *Leadership) Join(ctx context.Context) (writer context.Context, leave fu
 		l.mu.Unlock()
 		if current != nil {
 			writer, cancel := context.WithCancel(ctx)
-			unlink := context.AfterFunc(current, cancel)
-			return writer, func() { unlink(); cancel(); current.writers.Done() }, true
+			unlink, ended := context.AfterFunc(current, cancel), l.awaitEnd(writer)
+			return writer, func() { ended(); unlink(); cancel(); current.writers.Done() }, true
 		}
 		select {
 		case <-begun:
@@ -217,6 +220,49 @@ func (l *Leadership) Join(ctx context.Context) (writer context.Context, leave fu
 		}
 	}
 	return nil, nil, false
+}
+
+// awaitEnd makes Ping wait for a writer from when its context ends until it says that it has ended.
+func (l *Leadership) awaitEnd(writer context.Context) (ended func()) {
+	done := make(chan struct{})
+	stop := context.AfterFunc(writer, func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		select {
+		case <-done:
+		default:
+			if l.late == nil {
+				l.late = map[<-chan struct{}]bool{}
+			}
+			l.late[done] = true
+		}
+	})
+	return func() {
+		stop()
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		close(done)
+		delete(l.late, done)
+	}
+}
+
+// Ping returns once the writers whose context has ended have ended as well, or with an error when ctx ends. One that is
+// stuck never does, and this replica would never lead again. A nil Leadership has no terms, and watches nobody.
+func (l *Leadership) Ping(ctx context.Context) error {
+	if l == nil {
+		return nil
+	}
+	l.mu.Lock()
+	late := slices.Collect(maps.Keys(l.late))
+	l.mu.Unlock()
+	for _, ended := range late {
+		select {
+		case <-ended:
+		case <-ctx.Done():
+			return fmt.Errorf("wait for a writer to end: %w", context.Cause(ctx))
+		}
+	}
+	return nil
 }
 
 // EachTerm is a Runnable of every replica that runs another one in each term. The
@@ -258,6 +304,9 @@ func (l *Leadership) Reconciler(r reconcile.Reconciler) reconcile.Reconciler {
 		defer leave()
 		limited, cancel := context.WithTimeout(writer, reconcileTimeout)
 		defer cancel()
+		if l != nil {
+			defer l.awaitEnd(limited)()
+		}
 		result, err := r.Reconcile(limited, request)
 		if err != nil && writer.Err() != nil {
 			return reconcile.Result{RequeueAfter: time.Millisecond}, nil // the next term begins with it

@@ -13,6 +13,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
@@ -282,5 +283,61 @@ func TestReconcilerWaitsForTheTerm(t *testing.T) {
 		if got := <-ask("slow"); !errors.Is(got.err, context.DeadlineExceeded) {
 			t.Errorf("a key that takes too long: %+v", got)
 		}
+	})
+}
+
+// A reconcile that goes on when its time is over is noticed, and so is one that goes on after the term. One that ends, or
+// that waits for the next term, is not.
+func TestPingNoticesAWriterThatDoesNotEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		of := &lease{}
+		l := replica(of, "a")
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- l.Start(ctx) }()
+		stuck := make(chan struct{})
+		r := l.Reconciler(reconcile.Func(func(limited context.Context, request reconcile.Request) (reconcile.Result, error) {
+			<-limited.Done()
+			if request.Name == "stuck" {
+				<-stuck
+			}
+			return reconcile.Result{}, limited.Err()
+		}))
+		w := &Watchdog{Pings: map[string]func(context.Context) error{"a writer": l.Ping}}
+		go func() { _ = w.Start(ctx) }()
+		one := func(name string) {
+			_, _ = r.Reconcile(ctx, reconcile.Request{NamespacedName: types.NamespacedName{Name: name}})
+		}
+		healthy := func(want bool, what string) {
+			t.Helper()
+			if err := w.Check(nil); (err == nil) != want {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		go one("slow")
+		go one("stuck")
+		time.Sleep(reconcileTimeout + pingInterval)
+		healthy(true, "at the end of its time")
+		time.Sleep(maxSilence + time.Second)
+		healthy(false, "30 s later")
+		stuck <- struct{}{}
+		time.Sleep(time.Second)
+		healthy(true, "it has ended")
+
+		go one("stuck")
+		time.Sleep(time.Second)
+		of.freeze(true)
+		time.Sleep(leaseDuration)
+		go one("slow") // waits for a term
+		time.Sleep(pingInterval + maxSilence + time.Second)
+		healthy(false, "the term does not end")
+		stuck <- struct{}{}
+		time.Sleep(time.Second)
+		healthy(true, "the term has ended")
+		time.Sleep(time.Hour)
+		healthy(true, "an API server that does not answer")
+		cancel()
+		testkit.Must(t, <-ended)
+		time.Sleep(time.Minute)
 	})
 }

@@ -24,7 +24,7 @@ const (
 type Watchdog struct {
 	// Pings return once the part has answered, or when ctx ends.
 	Pings map[string]func(ctx context.Context) error
-	// After is closed once the parts run.
+	// After is closed once the parts run. Nil: they do.
 	After <-chan struct{}
 
 	mu    sync.Mutex
@@ -36,10 +36,12 @@ func (w *Watchdog) NeedLeaderElection() bool { return false }
 
 // Start asks until ctx ends.
 func (w *Watchdog) Start(ctx context.Context) error {
-	select {
-	case <-w.After:
-	case <-ctx.Done():
-		return nil
+	if w.After != nil {
+		select {
+		case <-w.After:
+		case <-ctx.Done():
+			return nil
+		}
 	}
 	var all sync.WaitGroup
 	for name := range w.Pings {

@@ -40,7 +40,11 @@ func (l *Loop) announce(events []state.HealthEvent) {
 		}
 		a.waiting = append(slices.DeleteFunc(a.waiting, func(w state.HealthEvent) bool { return w.HeldOut == e.HeldOut && w.Dead == e.Dead }), e)
 	}
-	for _, a := range l.announcements {
+	for about, a := range l.announcements {
+		if len(a.waiting) == 0 && a.limiter.TokensAt(now) >= announceBurst {
+			delete(l.announcements, about) // a new one may say as much
+			continue
+		}
 		if len(a.waiting) > 0 && a.limiter.AllowN(now, 1) {
 			for _, e := range a.waiting {
 				l.announceOne(e)

@@ -66,6 +66,11 @@ func TestAnnouncementsAreLimited(t *testing.T) {
 	if n > 150 || !strings.Contains(last, "TrafficRestored") { // in 600 s
 		t.Errorf("%d Events, the last is %q", n, last)
 	}
+	f.clock.Step(announceBurst * announceInterval)
+	f.run()
+	if n := len(f.announcements); n > 0 {
+		t.Errorf("%d announcements are kept though nothing waits", n)
+	}
 }
 
 // A member that is held out of an import is restored when no route uses the import any more.
