@@ -209,6 +209,7 @@ zone: %[2]s
 hub: {address: %[3]s}
 concurrency: 1
 drain: {announceSeconds: 0, seconds: 3, waitSeconds: 15}
+sourceLimit: {gateways: ["%[4]s"]}
 `
 
 func (l *Lab) installEdges(ctx context.Context, override string) error {
@@ -229,7 +230,7 @@ func (l *Lab) installEdge(ctx context.Context, region, override string) error {
 	if err := l.edgeCertificate(ctx, region, zone); err != nil {
 		return err
 	}
-	values := fmt.Sprintf(edgeValues, region, zone, xdsAddress)
+	values := fmt.Sprintf(edgeValues, region, zone, xdsAddress, l.GatewayAddresses(region))
 	name := "crossway-edge-" + region
 	if err := l.chart(ctx, l.Hub, release{name: name, chart: "edge", values: []string{values, override}}); err != nil {
 		return err

@@ -160,9 +160,10 @@ func (l *Lab) start(ctx, life context.Context, cfg Config) error {
 // imageTable is what the lab knows by itself, then what cfg adds.
 func (l *Lab) imageTable(cfg Config) (kubelet.Images, error) {
 	images := kubelet.Images{
-		"envoy":   {Entrypoint: []string{"envoy"}, Files: map[string]string{"/usr/local/bin/envoy": l.Programs.Envoy}},
-		"kubectl": kubelet.Program(l.Programs.Path("kubectl")),
-		"busybox": {Cmd: []string{"sh"}}, "alpine": {Cmd: []string{"sh"}}, "debian": {Cmd: []string{"sh"}},
+		"envoy":      {Entrypoint: []string{"envoy"}, Files: map[string]string{"/usr/local/bin/envoy": l.Programs.Envoy}},
+		"kube-proxy": {Entrypoint: []string{"kube-proxy"}}, // of which the charts use nft, this machine's
+		"kubectl":    kubelet.Program(l.Programs.Path("kubectl")),
+		"busybox":    {Cmd: []string{"sh"}}, "alpine": {Cmd: []string{"sh"}}, "debian": {Cmd: []string{"sh"}},
 	}
 	maps.Copy(images, ourImages())
 	maps.Copy(images, cfg.Images)

@@ -456,6 +456,16 @@ func TestEdgePod(t *testing.T) {
 			t.Errorf("%s: not root is %v, capabilities %v", values, *p.SecurityContext.RunAsNonRoot, added)
 		}
 	}
+	if len(usual.InitContainers) > 0 {
+		t.Errorf("by default the pod has init containers: %v", usual.InitContainers)
+	}
+	limited := pod("sourceLimit.gateways={198.18.1.0/24}")
+	if c := limited.InitContainers[0].SecurityContext.Capabilities; !slices.Equal(c.Add, []corev1.Capability{"NET_ADMIN"}) || !slices.Equal(c.Drop, []corev1.Capability{"ALL"}) {
+		t.Errorf("who loads the limit by source has capabilities %+v", c)
+	}
+	if added := limited.Containers[0].SecurityContext.Capabilities.Add; !*limited.SecurityContext.RunAsNonRoot || len(added) > 0 {
+		t.Errorf("with a limit by source Envoy is root, or has %v", added)
+	}
 	if p := pod("runAsRoot=true"); *p.SecurityContext.RunAsUser != 0 || !slices.Equal(p.Containers[0].SecurityContext.Capabilities.Add, []corev1.Capability{"NET_BIND_SERVICE"}) {
 		t.Errorf("runAsRoot: %+v", p.SecurityContext)
 	}
