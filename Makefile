@@ -13,7 +13,7 @@ PKG ?= ./api/... ./cmd/... ./internal/arch ./pkg/...
 export VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 TAGS ?= latest
 
-.PHONY: help demo test unit race e2e conformance conformance-core lint fmt lab bench generate generate-check build images clean
+.PHONY: help demo test unit race clients e2e conformance conformance-core lint fmt lab bench generate generate-check build images clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -34,8 +34,11 @@ race: $(TOOLS)/gotestsum ## all tests but the end-to-end ones, with the race det
 	@echo "go test -race, all but e2e (compiling takes some minutes the first time) ..."
 	@programs=$$(go run ./internal/lab/install/cmd/lab-install); eval "$$programs"; \
 	export KUBEBUILDER_ASSETS ENVOY HELM; \
-	$(TOOLS)/gotestsum --format pkgname --format-hide-empty-pkg -- -race -timeout 20m $$(go list ./... | grep -v /test/e2e); \
+	$(TOOLS)/gotestsum --format pkgname --format-hide-empty-pkg -- -race -timeout 20m $$(go list ./... | grep -v -e /test/e2e -e /test/clients); \
 	go test -race -tags faults -run Fault ./cmd/hub
+
+clients: $(TOOLS)/gotestsum ## real clients (curl, nginx, Python, Node, Java, gRPC) and servers, through one edge with defaults
+	$(TOOLS)/gotestsum --format pkgname -- -count=1 -timeout 15m ./test/clients
 
 e2e: install $(TOOLS)/gotestsum ## every claim of the demo, in the lab, with binaries built with the race detector
 	$(TOOLS)/gotestsum --format standard-verbose -- -count=1 -timeout 30m ./test/e2e

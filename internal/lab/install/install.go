@@ -50,7 +50,7 @@ func Ensure(ctx context.Context, progress io.Writer) (Programs, error) {
 	}
 	defer unlock()
 	var p Programs
-	if err := i.systemPackages(ctx); err != nil {
+	if err := i.systemPackages(ctx, debian); err != nil {
 		return p, err
 	}
 	if p.Dir, err = i.kubernetes(ctx); err != nil {

@@ -175,13 +175,15 @@ func unzip(archive, name, out string) error {
 	return errors.Join(err, to.Close())
 }
 
+type debianPackage struct {
+	name    string
+	present func(context.Context) bool
+}
+
 // debian maps what the lab needs from the system to the packages that have it:
 // kube-proxy calls nft; race-built programs need a C compiler and the C
 // library's headers, which gcc only recommends.
-var debian = []struct {
-	pkg     string
-	present func(context.Context) bool
-}{
+var debian = []debianPackage{
 	{"nftables", command("nft")},
 	{"gcc", command("gcc")},
 	{"libc6-dev", compiles},
@@ -204,18 +206,18 @@ func compiles(ctx context.Context) bool {
 
 // systemPackages installs missing Debian packages where it may, and otherwise
 // says what is missing.
-func (i *installer) systemPackages(ctx context.Context) error {
+func (i *installer) systemPackages(ctx context.Context, needed []debianPackage) error {
 	var missing []string
-	for _, d := range debian {
+	for _, d := range needed {
 		if !d.present(ctx) {
-			missing = append(missing, d.pkg)
+			missing = append(missing, d.name)
 		}
 	}
 	if len(missing) == 0 {
 		return nil
 	}
 	if _, err := exec.LookPath("apt-get"); err != nil || os.Getuid() != 0 {
-		return fmt.Errorf("the lab needs the packages %s; install them as root (Debian: apt-get install %[1]s)", strings.Join(missing, " "))
+		return fmt.Errorf("these packages are missing: %s; install them as root (Debian: apt-get install %[1]s)", strings.Join(missing, " "))
 	}
 	return i.step("installing "+strings.Join(missing, " "), func() error {
 		env := []string{"DEBIAN_FRONTEND=noninteractive"}
