@@ -308,7 +308,7 @@ func TestFailoverIsDemand(t *testing.T) {
 			f.ObserveLoad(edge, []Load{{Assignment: "api", Interval: time.Second}, load})
 			f.run()
 		}
-		if got := f.shares("us", "api"); !strings.HasPrefix(got, "ServiceImport/shop/api=eu-west:4") { // 40, of which 20 fit into us-west
+		if got := f.shares("us", "api"); got != "ServiceImport/shop/api=eu-west:500000,us-west:500000" { // 40, of which 20 fit into us-west
 			t.Errorf("%s: %s", key, got)
 		}
 	}

@@ -23,6 +23,7 @@ type backendState struct {
 	members    []traffic.Capacity     // that the shares were last divided over
 	movedAt    time.Time              // when the shares last moved; zero: they may move at once
 	smallSince time.Time              // since when a small move is significant; zero: none is
+	largeAt    time.Time              // when the shares last moved without waiting
 	resplitDue bool                   // something changed since the last division
 	overflow   overflow
 }
@@ -106,6 +107,9 @@ func (b *backendState) resplit(c splitContext) (changed bool) {
 	if !membersChanged && b.deferMove(move, c.now) || slices.EqualFunc(b.shares, move.New, sameShares) {
 		return false
 	}
+	if !move.Small() {
+		b.largeAt = c.now
+	}
 	b.shares, b.movedAt, b.smallSince = move.New, c.now, time.Time{}
 	if settled {
 		for _, r := range b.regions {
@@ -115,13 +119,14 @@ func (b *backendState) resplit(c splitContext) (changed bool) {
 	return true
 }
 
-// deferMove says that a move is not significant, or is small and may still be noise.
+// deferMove says that a move is not significant, or is small and may still be noise. A large move is made on what one report
+// says, so the small ones that correct it do not wait.
 func (b *backendState) deferMove(move traffic.Move, now time.Time) bool {
 	switch {
 	case !move.Significant():
 		b.smallSince = time.Time{}
 		return true
-	case !move.Small():
+	case !move.Small(), !move.Learned && now.Sub(b.largeAt) < traffic.SmallMoveDelay:
 		return false
 	case b.smallSince.IsZero():
 		b.smallSince = now
