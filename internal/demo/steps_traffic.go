@@ -280,6 +280,7 @@ func (s *Story) capacity(ctx context.Context) error {
 		if rate != 30 {
 			continue
 		}
+		s.note("us-west's part of 30 rps in each second: %s", partBySecond(samples, "us-west", begin, 30))
 		after, ok := load.SettledAfter(samples, begin, 10*time.Second, func(window []load.Sample) bool {
 			return math.Abs(load.Part(window, "us-west")-2.0/3) <= 0.10
 		})

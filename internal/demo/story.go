@@ -70,6 +70,7 @@ var Steps = []Step{
 func (s *Story) Tell(ctx context.Context, step Step) error {
 	fmt.Fprintf(s.Out, "\n== %s: %s\n", step.Name, step.Tell)
 	began := time.Now()
+	waited, _ := waitedForCPU()
 	err := step.Run(s, ctx)
 	for _, b := range Bounds {
 		if !slices.Contains(step.Figures, b.Figure) {
@@ -84,7 +85,7 @@ func (s *Story) Tell(ctx context.Context, step Step) error {
 		}
 		fmt.Fprintf(s.Out, "   %-34s %-14s expected %-14s %s\n", b.Figure, measured, b.Expected(), verdict)
 	}
-	fmt.Fprintf(s.Out, "   (%s)\n", time.Since(began).Round(100*time.Millisecond))
+	fmt.Fprintf(s.Out, "   (%s)\n", duration(began, waited))
 	if err != nil {
 		return fmt.Errorf("step %s: %w", step.Name, err)
 	}
