@@ -80,6 +80,89 @@ type ClientSettings struct {
 	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s') && duration(self) <= duration('1h')",message="idleTimeout must be between 1s and 1h"
 	// +optional
 	IdleTimeout *metav1.Duration `json:"idleTimeout,omitempty"`
+	// HTTP10 says what becomes of requests of HTTP/1.0.
+	// +optional
+	HTTP10 HTTP10Settings `json:"http10,omitempty"`
+	// Headers are about the headers of requests.
+	// +optional
+	Headers HeaderSettings `json:"headers,omitempty"`
+	// Paths are about the paths of requests.
+	// +optional
+	Paths PathSettings `json:"paths,omitempty"`
+}
+
+// HTTP10Settings say what becomes of requests of HTTP/1.0, which health checks of
+// load balancers and some proxies send.
+type HTTP10Settings struct {
+	// Action is Serve, or Refuse (answered 426).
+	// +kubebuilder:validation:Enum=Serve;Refuse
+	// +kubebuilder:default=Serve
+	// +optional
+	Action string `json:"action,omitempty"`
+	// DefaultHost is the host of requests without one. Without DefaultHost, it is the
+	// server name of a listener that has TLS and one hostname, and else the Gateway's
+	// address, which only routes without hostnames serve.
+	// +kubebuilder:validation:Pattern=`^([a-z0-9]([-a-z0-9]*[a-z0-9])?)(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`
+	// +kubebuilder:validation:MaxLength=253
+	// +optional
+	DefaultHost string `json:"defaultHost,omitempty"`
+}
+
+// HeaderSettings are about the headers of requests.
+type HeaderSettings struct {
+	// Underscores says what becomes of headers whose name has an underscore: Allow,
+	// Drop (the header) or Refuse (the request, with 400). Many backends do not tell '_'
+	// from '-'. So with Allow, a header is dropped all the same if it differs only by
+	// that from one that edges or the filters of its route set or remove.
+	// +kubebuilder:validation:Enum=Allow;Drop;Refuse
+	// +kubebuilder:default=Allow
+	// +optional
+	Underscores string `json:"underscores,omitempty"`
+	// MaxKiB is how large the headers of a request may be together; with more it is
+	// answered 431. Edges hold as much for each request whose headers are not complete,
+	// and the time to choose a route (budgets) is for 32 KiB.
+	// +kubebuilder:validation:Minimum=8
+	// +kubebuilder:validation:Maximum=96
+	// +kubebuilder:default=32
+	// +optional
+	MaxKiB int32 `json:"maxKiB,omitempty"`
+	// MaxCount is how many headers a request may have; with more it is answered 431.
+	// +kubebuilder:validation:Minimum=50
+	// +kubebuilder:validation:Maximum=1000
+	// +kubebuilder:default=100
+	// +optional
+	MaxCount int32 `json:"maxCount,omitempty"`
+	// RequestID says whose X-Request-ID backends and the access log get: Keep (the
+	// client's; edges make one where there is none) or Replace (always the edge's).
+	// +kubebuilder:validation:Enum=Keep;Replace
+	// +kubebuilder:default=Keep
+	// +optional
+	RequestID string `json:"requestID,omitempty"`
+	// ForwardedHost says when backends get the host that the client asked for as
+	// X-Forwarded-Host: OnRewrite (where a rule rewrites the host) or Never.
+	// +kubebuilder:validation:Enum=OnRewrite;Never
+	// +kubebuilder:default=OnRewrite
+	// +optional
+	ForwardedHost string `json:"forwardedHost,omitempty"`
+}
+
+// PathSettings are about the paths of requests. Edges resolve "." and ".." and decode
+// %XX of letters, digits, '-', '.', '_' and '~' in any case (RFC 3986 section 6.2.2).
+type PathSettings struct {
+	// EscapedSlashes says what becomes of %2F and %5C in paths: Keep (backends get
+	// them), Redirect (307 to the path with slashes), Unescape (backends get slashes) or
+	// Refuse (400). With Keep, a request is answered 403 if the slash could hide from a
+	// longer rule of its host that the request is meant for it.
+	// +kubebuilder:validation:Enum=Keep;Redirect;Unescape;Refuse
+	// +kubebuilder:default=Keep
+	// +optional
+	EscapedSlashes string `json:"escapedSlashes,omitempty"`
+	// DoubleSlashes says what becomes of // in paths: Merge (into one) or Keep (backends
+	// get it, and what is said of Keep above holds).
+	// +kubebuilder:validation:Enum=Merge;Keep
+	// +kubebuilder:default=Merge
+	// +optional
+	DoubleSlashes string `json:"doubleSlashes,omitempty"`
 }
 
 // Budgets bound what routes may cost each edge that serves them, so that no user

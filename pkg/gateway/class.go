@@ -124,16 +124,39 @@ func (b *build) parametersAt(group, kind string, name fleet.ObjectName) (v1alpha
 	return spec, ""
 }
 
-// clientSettings are what parameters say of clients, or nothing.
+// clientSettings are what parameters say of clients, or nothing. Values that the API
+// server would refuse count as the default.
 func clientSettings(c *v1alpha1.ClientSettings) model.ClientSettings {
 	if c == nil {
 		return model.ClientSettings{}
 	}
-	settings := model.ClientSettings{TrustedHops: uint32(max(c.TrustedHops, 0)), ProxyProtocol: c.ProxyProtocol}
+	settings := model.ClientSettings{
+		TrustedHops: uint32(max(c.TrustedHops, 0)), ProxyProtocol: c.ProxyProtocol,
+		RefuseHTTP10:      c.HTTP10.Action == "Refuse",
+		Underscores:       oneOf(c.Headers.Underscores, model.DropUnderscores, model.RefuseUnderscores),
+		MaxHeaderKiB:      uint32(min(max(c.Headers.MaxKiB, 0), 96)),
+		MaxHeaders:        uint32(min(max(c.Headers.MaxCount, 0), 1000)),
+		OwnRequestIDs:     c.Headers.RequestID == "Replace",
+		HideHost:          c.Headers.ForwardedHost == "Never",
+		EscapedSlashes:    oneOf(c.Paths.EscapedSlashes, model.RedirectEscapedSlashes, model.UnescapeSlashes, model.RefuseEscapedSlashes),
+		KeepDoubleSlashes: c.Paths.DoubleSlashes == "Keep",
+	}
 	if c.IdleTimeout != nil {
 		settings.IdleTimeout = c.IdleTimeout.Duration
 	}
+	if validPreciseHostname(c.HTTP10.DefaultHost) {
+		settings.HTTP10Host = c.HTTP10.DefaultHost
+	}
 	return settings
+}
+
+// oneOf is the value of a setting if it is one of those given, and else its default,
+// which is empty.
+func oneOf[T ~string](value string, values ...T) T {
+	if slices.Contains(values, T(value)) {
+		return T(value)
+	}
+	return ""
 }
 
 // budgetsOf are the budgets of a Gateway: its class's, lowered by its own.

@@ -53,9 +53,6 @@ func planMatch(given *gatewayv1.HTTPRouteMatch, regexes *regexes) (match model.M
 		if name == "host" {
 			return match, "a header match on Host is not supported; use spec.hostnames"
 		}
-		if strings.Contains(name, "_") { // lbsync/envoy: HeadersWithUnderscoresAction
-			return match, fmt.Sprintf("header %q has an underscore: edges refuse such requests, as Envoy's guide for edges asks; use '-'", shortened(name))
-		}
 		if match.Headers, problem = regexes.withValue(match.Headers, kind, model.ValueMatch{Name: name, Value: header.Value}); problem != "" {
 			return match, "header " + problem
 		}
@@ -124,8 +121,9 @@ func planPath(given *gatewayv1.HTTPPathMatch, regexes *regexes) (model.PathMatch
 	}
 }
 
-// pathProblem says why no normalised request path can have this value, or "".
-// Edges normalise paths, so a path with "//" or "/../" would never match.
+// pathProblem says why no request path that a rule is tried on can have this value, or
+// "". Edges resolve "/../", and redirect a request with "//" or %2f that a longer match
+// is about (lbsync/envoy, slashGuard).
 func pathProblem(path string) string {
 	switch lower := strings.ToLower(path); {
 	case !strings.HasPrefix(path, "/"):
@@ -136,7 +134,7 @@ func pathProblem(path string) string {
 		return fmt.Sprintf("path %q has characters that no path may have", shortened(path))
 	case strings.Contains(path, "//") || strings.Contains(path+"/", "/./") || strings.Contains(path+"/", "/../") ||
 		strings.Contains(lower, "%2f"):
-		return fmt.Sprintf("path %q is not normalised: it has //, /./, /../ or %%2f, and requests never match it", shortened(path))
+		return fmt.Sprintf("path %q has //, /./, /../ or %%2f, and requests never match it; match the path before that, which requests with // or %%2f match, too", shortened(path))
 	default:
 		return ""
 	}

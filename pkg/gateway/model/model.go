@@ -46,7 +46,38 @@ type ClientSettings struct {
 	TrustedHops   uint32        // proxies in front that add to X-Forwarded-For
 	ProxyProtocol bool          // connections begin with a PROXY header
 	IdleTimeout   time.Duration // of a connection without a request; 0: the default
+
+	RefuseHTTP10 bool
+	HTTP10Host   string      // of requests of HTTP/1.0 without a host; empty: the server name, or the address
+	Underscores  Underscores // headers whose name has one
+	MaxHeaderKiB uint32      // of all headers of a request; 0: the default
+	MaxHeaders   uint32      // of a request; 0: the default
+	// OwnRequestIDs: the client's x-request-id is replaced.
+	OwnRequestIDs bool
+	// HideHost: no x-forwarded-host where a rule rewrites the host.
+	HideHost          bool
+	EscapedSlashes    EscapedSlashes // %2F and %5C in paths
+	KeepDoubleSlashes bool           // // in paths
 }
+
+// Underscores is what becomes of headers whose name has an underscore.
+type Underscores string
+
+const (
+	AllowUnderscores  Underscores = "" // unless the name is that of an edge or a filter but for '-'
+	DropUnderscores   Underscores = "Drop"
+	RefuseUnderscores Underscores = "Refuse"
+)
+
+// EscapedSlashes is what becomes of %2F and %5C in paths.
+type EscapedSlashes string
+
+const (
+	KeepEscapedSlashes     EscapedSlashes = ""
+	RedirectEscapedSlashes EscapedSlashes = "Redirect"
+	UnescapeSlashes        EscapedSlashes = "Unescape"
+	RefuseEscapedSlashes   EscapedSlashes = "Refuse"
+)
 
 // Address is the Gateway's address in one EdgePool.
 type Address struct {

@@ -71,7 +71,7 @@ func (c *Cache) listener(l lbsync.Listener) Resources {
 func (c *Cache) routes(l lbsync.Listener, chain model.Chain) Resources {
 	name := routesName(l, chain)
 	last := c.chains[name]
-	if last == nil {
+	if last == nil || last.clients != l.Clients {
 		last = &chainRoutes{}
 	}
 	if last.name != name || !model.SameSlice(last.hosts, chain.Hosts) || !slices.Equal(last.misdirected, chain.Misdirected) {

@@ -29,6 +29,7 @@ const (
 // rules that is translated, validated and encoded, and a copy of the others.
 type chainRoutes struct {
 	name        string // of the RouteConfiguration
+	clients     model.ClientSettings
 	hosts       []model.VirtualHost
 	misdirected []string
 	domains     map[string]domain // by hostname
@@ -72,7 +73,7 @@ type virtualHost struct {
 
 // next returns the RouteConfiguration of the chain as it is now, with the parts of the last one that did not change.
 func (c *chainRoutes) next(l lbsync.Listener, name string, chain model.Chain) *chainRoutes {
-	next := &chainRoutes{name: name, hosts: chain.Hosts, misdirected: chain.Misdirected,
+	next := &chainRoutes{name: name, clients: l.Clients, hosts: chain.Hosts, misdirected: chain.Misdirected,
 		domains: make(map[string]domain, len(chain.Hosts)), lists: make(map[rulesKey]*ruleList, len(c.lists))}
 	base := &routev3.RouteConfiguration{Name: name, IgnorePortInHostMatching: true, RequestHeadersToRemove: sendCountHeaders,
 		RequestHeadersToAdd: []*corev3.HeaderValueOption{retryOnHeader()}}

@@ -2,13 +2,14 @@ package envoy
 
 import (
 	"cmp"
+	"slices"
 	"strings"
 	"time"
 
-	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
-	earlyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"crossway.dev/crossway/pkg/gateway/model"
@@ -46,38 +47,95 @@ const (
 // clientKeepalive finds clients that vanished while their WebSocket or their request was idle.
 var clientKeepalive = &corev3.TcpKeepalive{KeepaliveTime: number(60), KeepaliveInterval: number(15), KeepaliveProbes: number(4)}
 
-// connectionManager returns the connection manager of a chain, hardened as Envoy's guide for edges says. Routes are never
-// inside the Listener, because open connections would keep the old ones.
+// connectionManager returns the connection manager of a chain, hardened as Envoy's guide for edges says where ordinary
+// clients survive that. Routes are never inside the Listener, because open connections would keep the old ones.
 func connectionManager(l lbsync.Listener, c model.Chain) *hcmv3.HttpConnectionManager {
-	out := &hcmv3.HttpConnectionManager{
+	return &hcmv3.HttpConnectionManager{
 		StatPrefix:     strings.ReplaceAll(routesName(l, c), "/", "."),
 		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{ConfigSource: adsSource(), RouteConfigName: routesName(l, c)}},
-		HttpFilters: []*hcmv3.HttpFilter{{Name: "envoy.filters.http.router",
-			ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: routerFilter}}},
+		HttpFilters: append(slices.Clip(slashFilters), &hcmv3.HttpFilter{Name: "envoy.filters.http.router",
+			ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: routerFilter}}),
 		AccessLog: accessLogs(),
 		// The client is the peer of the connection, or who the trusted proxies in front say that it is. Nobody is internal.
 		UseRemoteAddress: enabled(), XffNumTrustedHops: l.Clients.TrustedHops,
 		InternalAddressConfig: &hcmv3.HttpConnectionManager_InternalAddressConfig{},
-		NormalizePath:         enabled(), MergeSlashes: true,
-		PathWithEscapedSlashesAction: hcmv3.HttpConnectionManager_UNESCAPE_AND_REDIRECT,
+		NormalizePath:         enabled(), MergeSlashes: !l.Clients.KeepDoubleSlashes,
+		PathWithEscapedSlashesAction: escapedSlashes[l.Clients.EscapedSlashes],
+		PreserveExternalRequestId:    !l.Clients.OwnRequestIDs,
 		StripTrailingHostDot:         true,
 		ServerHeaderTransformation:   hcmv3.HttpConnectionManager_PASS_THROUGH,
 		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{
 			IdleTimeout:                  durationpb.New(cmp.Or(l.Clients.IdleTimeout, connectionIdleTimeout)),
-			MaxHeadersCount:              number(maxHeaders),
-			HeadersWithUnderscoresAction: corev3.HttpProtocolOptions_REJECT_REQUEST},
-		Http2ProtocolOptions:  http2Limits(),
-		MaxRequestHeadersKb:   number(maxHeaderKiB),
-		RequestHeadersTimeout: durationpb.New(headersTimeout),
-		RequestTimeout:        durationpb.New(bodyTimeout),
-		StreamIdleTimeout:     durationpb.New(streamIdleTimeout),
-		UpgradeConfigs:        []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}},
+			MaxHeadersCount:              number(cmp.Or(l.Clients.MaxHeaders, maxHeaders)),
+			HeadersWithUnderscoresAction: underscores[l.Clients.Underscores]},
+		HttpProtocolOptions:           http1Options(l, c),
+		Http2ProtocolOptions:          http2Limits(),
+		MaxRequestHeadersKb:           number(cmp.Or(l.Clients.MaxHeaderKiB, maxHeaderKiB)),
+		RequestHeadersTimeout:         durationpb.New(headersTimeout),
+		RequestTimeout:                durationpb.New(bodyTimeout),
+		StreamIdleTimeout:             durationpb.New(streamIdleTimeout),
+		UpgradeConfigs:                []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: websocket}},
+		EarlyHeaderMutationExtensions: []*corev3.TypedExtensionConfig{{Name: "envoy.http.early_header_mutation.header_mutation", TypedConfig: removals(l)}},
 	}
-	if l.Clients.TrustedHops == 0 {
-		out.EarlyHeaderMutationExtensions = []*corev3.TypedExtensionConfig{{Name: "envoy.http.early_header_mutation.header_mutation", TypedConfig: untrustedHeaders}}
+}
+
+var underscores = map[model.Underscores]corev3.HttpProtocolOptions_HeadersWithUnderscoresAction{
+	model.AllowUnderscores:  corev3.HttpProtocolOptions_ALLOW,
+	model.DropUnderscores:   corev3.HttpProtocolOptions_DROP_HEADER,
+	model.RefuseUnderscores: corev3.HttpProtocolOptions_REJECT_REQUEST,
+}
+
+var escapedSlashes = map[model.EscapedSlashes]hcmv3.HttpConnectionManager_PathWithEscapedSlashesAction{
+	model.KeepEscapedSlashes:     hcmv3.HttpConnectionManager_KEEP_UNCHANGED,
+	model.RedirectEscapedSlashes: hcmv3.HttpConnectionManager_UNESCAPE_AND_REDIRECT,
+	model.UnescapeSlashes:        hcmv3.HttpConnectionManager_UNESCAPE_AND_FORWARD,
+	model.RefuseEscapedSlashes:   hcmv3.HttpConnectionManager_REJECT_REQUEST,
+}
+
+func removals(l lbsync.Listener) *anypb.Any {
+	if l.Clients.TrustedHops > 0 {
+		return trustedHeaders
+	}
+	return untrustedHeaders
+}
+
+const websocket = "websocket" // the only protocol to which clients may upgrade
+
+// http1Options let clients of HTTP/1.0 and those that offer upgrades pass. A server may ignore an offer (RFC 9110 section
+// 7.8), and some clients always make one: Apache HttpClient 5.4 offers TLS/1.2.
+func http1Options(l lbsync.Listener, c model.Chain) *corev3.Http1ProtocolOptions {
+	out := &corev3.Http1ProtocolOptions{IgnoreHttp_11Upgrade: otherUpgrades}
+	if !l.Clients.RefuseHTTP10 {
+		out.AcceptHttp_10, out.DefaultHostForHttp_10 = true, defaultHost(l, c)
 	}
 	return out
 }
+
+// defaultHost is the host of a request of HTTP/1.0 that has none. An address is no hostname, so it selects the rules of
+// routes without hostnames.
+func defaultHost(l lbsync.Listener, c model.Chain) string {
+	switch {
+	case l.Clients.HTTP10Host != "":
+		return l.Clients.HTTP10Host
+	case c.ServerName != "" && !strings.HasPrefix(c.ServerName, "*"):
+		return c.ServerName
+	case l.Address.Is6():
+		return "[" + l.Address.String() + "]"
+	default:
+		return l.Address.String()
+	}
+}
+
+// otherUpgrades matches all protocols but websocket, in any case. RE2 cannot say "not", so this says at which letter a name
+// differs.
+var otherUpgrades = func() (matchers []*matcherv3.StringMatcher) {
+	var patterns []string
+	for at := range len(websocket) {
+		patterns = append(patterns, websocket[:at]+"(?:[^"+websocket[at:at+1]+"].*)?")
+	}
+	pattern := "(?i:" + strings.Join(patterns, "|") + "|" + websocket + ".+)"
+	return []*matcherv3.StringMatcher{{MatchPattern: &matcherv3.StringMatcher_SafeRegex{SafeRegex: regex(pattern)}}}
+}()
 
 func http2Limits() *corev3.Http2ProtocolOptions {
 	return &corev3.Http2ProtocolOptions{
@@ -88,19 +146,4 @@ func http2Limits() *corev3.Http2ProtocolOptions {
 		MaxInboundPriorityFramesPerStream:            number(maxPriorityFrames),
 		MaxInboundWindowUpdateFramesPerDataFrameSent: number(maxWindowUpdates),
 	}
-}
-
-// proxyHeaders are the headers by which proxies tell backends what a request was like when it reached them. A client that
-// is not a trusted proxy has no say in them. Envoy itself writes x-forwarded-for, x-forwarded-proto, x-request-id and
-// x-envoy-*, and removes x-forwarded-client-cert.
-var proxyHeaders = []string{"forwarded", "x-real-ip", "x-client-ip", "true-client-ip", "x-forwarded-host", "x-forwarded-port", "x-forwarded-server",
-	"x-forwarded-prefix", "x-original-host", "x-original-url", "x-rewrite-url"}
-
-// withoutProxyHeaders removes proxyHeaders before a route is chosen, so the filters of routes may set them.
-func withoutProxyHeaders() *earlyv3.HeaderMutation {
-	out := &earlyv3.HeaderMutation{}
-	for _, name := range proxyHeaders {
-		out.Mutations = append(out.Mutations, &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_Remove{Remove: name}})
-	}
-	return out
 }

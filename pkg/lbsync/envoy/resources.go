@@ -8,6 +8,7 @@ import (
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	proxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/proxy_protocol/v3"
 	inspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
@@ -152,12 +153,14 @@ var (
 	previousPriorities = packed(&prioritiesv3.PreviousPrioritiesConfig{UpdateFrequency: 1})
 	http1Upstream      = packed(protocol(model.Assignment{Protocol: model.HTTP1}))
 	http2Upstream      = packed(protocol(model.Assignment{Protocol: model.H2C}))
-	untrustedHeaders   = packed(withoutProxyHeaders())
+	untrustedHeaders   = packed(earlyRemovals(false))
+	trustedHeaders     = packed(earlyRemovals(true))
+	enabledFilter      = packed(&routev3.FilterConfig{Config: &anypb.Any{}}) // as the chain says
 	proxyProtocol      = packed(&proxyv3.ProxyProtocol{})
 	rejectingProxy     = packed(&tcpv3.TcpProxy{StatPrefix: "reject", ClusterSpecifier: &tcpv3.TcpProxy_Cluster{Cluster: missingCluster}})
 
 	constants = map[*anypb.Any]bool{routerFilter: true, tlsInspector: true, stdoutLog: true, previousHosts: true, previousPriorities: true,
-		http1Upstream: true, http2Upstream: true, untrustedHeaders: true, proxyProtocol: true, rejectingProxy: true}
+		http1Upstream: true, http2Upstream: true, untrustedHeaders: true, trustedHeaders: true, enabledFilter: true, proxyProtocol: true, rejectingProxy: true}
 )
 
 // initialFetchTimeout bounds how long a listener or a cluster waits for the resources that it refers to. With Envoy's

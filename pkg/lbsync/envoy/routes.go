@@ -37,8 +37,10 @@ func misdirected(c model.Chain) *routev3.VirtualHost {
 // virtualHostRoutes are the Envoy routes of a host's rules. They do not depend on the hostname: hosts of equal rules share
 // them.
 func virtualHostRoutes(l lbsync.Listener, rules []model.Rule) (routes []*routev3.Route, faults []Fault) {
+	guards := newSlashGuards(l, rules)
 	for _, rule := range rules {
 		for _, route := range routesFor(l, rule) {
+			guards.protect(rule, route)
 			if err := validateRoute(rule, route); err != nil {
 				faults = append(faults, Fault{TypeURL: resourcev3.RouteType, Part: route.GetName(), Message: err.Error()})
 				if route = answering500(route); validate(route) != nil {
@@ -115,7 +117,10 @@ func routesFor(l lbsync.Listener, rule model.Rule) []*routev3.Route {
 		}
 		r.Action = respond(answer)
 	default:
-		r.Action = &routev3.Route_Route{Route: forward(rule)}
+		action := forward(rule)
+		tellHost(l, rule, action)
+		withoutLookalikes(l, rule, r)
+		r.Action = &routev3.Route_Route{Route: action}
 	}
 	return []*routev3.Route{r}
 }
