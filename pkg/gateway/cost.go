@@ -40,6 +40,8 @@ const (
 	routeBytes     = 6_800
 	matchBytes     = 600 // a header or query parameter to compare
 	headerBytes    = 600 // a header to set, add or remove
+	lookalikeBytes = 250 // a name that differs from such a header's by '_' alone, to remove
+	separators     = 5   // of a name, in whose places lookalikes have the other one
 	targetBytes    = 900
 	mirrorBytes    = 800
 	copiesOfText   = 6
@@ -163,7 +165,7 @@ func (c *cost) addRegex(r regex) { c.bytes, c.time = c.bytes+r.bytes, c.time+r.t
 
 // actionCost is the memory of what a rule does with a request.
 func actionCost(rule *model.Rule) int {
-	bytes := headersCost(&rule.Request)
+	bytes := headersCost(&rule.Request) + lookalikesCost(&rule.Request)
 	if rule.Redirect != nil {
 		bytes += copiesOfText * (len(rule.Redirect.Hostname) + pathText(rule.Redirect.Path))
 	}
@@ -173,7 +175,7 @@ func actionCost(rule *model.Rule) int {
 	if rule.Forward != nil {
 		for i := range rule.Forward.Targets {
 			target := &rule.Forward.Targets[i]
-			bytes += targetBytes + copiesOfText*len(target.Assignment) + headersCost(&target.Request) + headersCost(&target.Response)
+			bytes += targetBytes + copiesOfText*len(target.Assignment) + headersCost(&target.Request) + lookalikesCost(&target.Request) + headersCost(&target.Response)
 			if len(rule.Forward.Targets) > 1 || !empty(target.Request) || !empty(target.Response) { // has the rule's changes as well
 				bytes += headersCost(&rule.Request)
 			}
@@ -206,6 +208,25 @@ func headersCost(c *model.HeaderChanges) int {
 	}
 	for _, name := range c.Remove {
 		bytes += headerBytes + copiesOfText*len(name)
+	}
+	return bytes
+}
+
+// lookalikesCost is the memory of the names that edges remove from requests because they
+// differ by '_' alone from headers that a filter handles.
+func lookalikesCost(c *model.HeaderChanges) int {
+	bytes := 0
+	of := func(name string) {
+		others := 1<<min(strings.Count(name, "-")+strings.Count(name, "_"), separators) - 1
+		bytes += others * (lookalikeBytes + copiesOfText*len(name))
+	}
+	for _, list := range [][]model.Header{c.Set, c.Add} {
+		for i := range list {
+			of(list[i].Name)
+		}
+	}
+	for _, name := range c.Remove {
+		of(name)
 	}
 	return bytes
 }
