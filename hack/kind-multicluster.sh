@@ -107,6 +107,7 @@ gateway_addresses() {
     for node in $(edge_nodes "$r"); do
       docker exec "$node" ip route replace local "${gateways[$r]}" dev lo
       docker exec "$node" sysctl -qw net.ipv4.tcp_migrate_req=1
+      docker exec "$node" sysctl -qw net.ipv4.tcp_retries2=3
       docker exec "$node" sysctl -qw net.ipv4.ip_unprivileged_port_start=0 # edges are not root
     done
   done

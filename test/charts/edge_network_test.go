@@ -275,3 +275,27 @@ func manyUsers() bool {
 	text, err := os.ReadFile("/proc/self/uid_map")
 	return err == nil && len(strings.Fields(string(text))) == 3 && strings.Fields(string(text))[2] == "4294967295"
 }
+
+// Where the kernel finds a peer that vanished in time, an edge adds no limit that also ends requests to a backend that
+// pauses. Elsewhere it does, and says what to set.
+func TestEdgeLimitsSilence(t *testing.T) {
+	if !inOwnNetwork(t) {
+		return
+	}
+	e := newEdge(t, "")
+	for _, c := range []struct {
+		retries string
+		limited bool
+	}{{"3", false}, {"15", true}} {
+		testkit.SetKernel(t, "net.ipv4.tcp_retries2", c.retries)
+		said, err := e.command(t.Context(), "run", e.bootstrap(), "--mode", "validate", "--service-node", "a", "--service-cluster", "b", "--disable-hot-restart").CombinedOutput()
+		if strings.Contains(string(said), "net.ipv4.tcp_retries2=3") != c.limited || err != nil {
+			t.Errorf("tcp_retries2 %s: %s %v", c.retries, said, err)
+		}
+		written, err := os.ReadFile(filepath.Join(e.dir, "bootstrap.yaml"))
+		testkit.Must(t, err)
+		if limited := strings.Contains(string(written), "TCP_USER_TIMEOUT"); limited != c.limited {
+			t.Errorf("tcp_retries2 %s: %s", c.retries, written)
+		}
+	}
+}

@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,7 +19,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vishvananda/netlink"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 
@@ -375,30 +373,10 @@ func post(url string, stop <-chan struct{}) result {
 // kernel resets what waits to be accepted when one of two listeners closes.
 func inOwnNetwork(t *testing.T) bool {
 	t.Helper()
-	const inside = "CROSSWAY_TEST_NETWORK"
-	if os.Getenv(inside) == "" {
-		runtime.LockOSThread() // Pdeathsig is sent when this thread ends
-		defer runtime.UnlockOSThread()
-		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.v", "-test.run=^"+t.Name()+"$")
-		cmd.Env = append(os.Environ(), inside+"=own")
-		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
-		if os.Getuid() != 0 {
-			cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
-			cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
-		}
-		out, err := cmd.CombinedOutput()
-		t.Logf("in a network of its own:\n%s", out)
-		testkit.Must(t, err)
+	if !testkit.InOwnNetwork(t) {
 		return false
 	}
-	loopback, err := netlink.LinkByName("lo")
-	if err == nil {
-		err = netlink.LinkSetUp(loopback)
-	}
-	if err == nil {
-		err = os.WriteFile("/proc/sys/net/ipv4/tcp_migrate_req", []byte("1"), 0o644)
-	}
-	testkit.Must(t, err)
+	testkit.SetKernel(t, "net.ipv4.tcp_migrate_req", "1")
 	return true
 }
 

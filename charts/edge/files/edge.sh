@@ -9,14 +9,16 @@ shopt -s inherit_errexit
 readonly directory=${CROSSWAY_EDGE_RUN:-/run/crossway}
 readonly admin=$directory/admin.sock
 
-# run BOOTSTRAP ARGUMENT...: becomes Envoy, with @POD_IP@ replaced in the bootstrap.
+# run BOOTSTRAP ARGUMENT...: becomes Envoy, with @POD_IP@ and "# @SILENCE@" replaced in the bootstrap.
 run() {
-  local bootstrap
+  local bootstrap limit
   bootstrap=$(<"$1")
   if [[ ${NODE_NETWORK:-} == true ]]; then
     await_node
   fi
-  printf '%s\n' "${bootstrap//@POD_IP@/${POD_IP:-127.0.0.1}}" >"$directory/bootstrap.yaml"
+  limit=$(silence_limit)
+  bootstrap=${bootstrap//@POD_IP@/${POD_IP:-127.0.0.1}}
+  printf '%s\n' "${bootstrap//\# @SILENCE@/$limit}" >"$directory/bootstrap.yaml"
   rm -f "$admin"
   exec envoy --config-path "$directory/bootstrap.yaml" "${@:2}"
 }
@@ -35,6 +37,17 @@ await_node() {
     echo "an edge of another user is on this node, and Linux shares a port only within one user: waiting until it is gone" >&2
     sleep 5
   done
+}
+
+# silence_limit: prints what ends a connection to a backend that vanished, unless the kernel does so within 10 s. The socket
+# option, TCP_USER_TIMEOUT, also ends a connection to a backend that reads nothing for that time (Linux 5.11), and so is only
+# second best.
+silence_limit() {
+  local retries
+  retries=$(</proc/sys/net/ipv4/tcp_retries2)
+  ((retries > 4)) || return 0
+  echo "this node takes minutes to find that a backend vanished (net.ipv4.tcp_retries2=$retries): so requests end whose backend reads nothing for 8 s. Set sysctl net.ipv4.tcp_retries2=3 on it" >&2
+  echo 'upstream_bind_config: {socket_options: [{level: 6, name: 18, int_value: 8000, state: STATE_PREBIND, description: TCP_USER_TIMEOUT}]}'
 }
 
 # shared_with_another_user: somebody else listens on this edge's port of statistics.

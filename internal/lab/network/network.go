@@ -340,6 +340,7 @@ var (
 		{"ipv4/conf/default/rp_filter", "0"}, {"ipv4/conf/all/rp_filter", "0"},
 		{"ipv4/conf/default/send_redirects", "0"}, {"ipv4/conf/all/send_redirects", "0"}, // pods reach their neighbours through the node
 		{"ipv4/ip_unprivileged_port_start", "0"}, // as containerd sets it
+		{"ipv4/tcp_retries2", "3"},               // as the notes of chart edge ask
 		{"ipv4/tcp_tw_reuse", "1"},
 		// A closing listener hands its half-open connections to the next one
 		// on the same address (two Envoys share addresses by SO_REUSEPORT).

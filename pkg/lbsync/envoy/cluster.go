@@ -17,8 +17,6 @@ import (
 const (
 	// connectTimeout is short, so that a dead address costs one retry and little time.
 	connectTimeout = 250 * time.Millisecond
-	// peerTimeout closes a connection whose peer acknowledges nothing. A slow answer is not cut.
-	peerTimeout = 500 * time.Millisecond
 	// An address is ejected when, in one ejectionInterval, minFailedConnects connections to it or more could not be made
 	// and none could. Envoy counts a request that ends with its connection as such a failure, too. But a request that is
 	// given to a connection counts as a success, so requests that crash an endpoint are half of its count and eject nobody.
@@ -70,10 +68,7 @@ func cluster(a model.Assignment) *clusterv3.Cluster {
 				BudgetPercent: &typev3.Percent{Value: 100}, MinRetryConcurrency: number(minRetryConcurrency)},
 		}}},
 		PerConnectionBufferLimitBytes: number(bufferLimit),
-		UpstreamBindConfig:            &corev3.BindConfig{SocketOptions: []*corev3.SocketOption{userTimeout()}},
-		UpstreamConnectionOptions: &clusterv3.UpstreamConnectionOptions{TcpKeepalive: &corev3.TcpKeepalive{
-			// For requests that the peer acknowledged before it vanished: no unsent data is left to time out.
-			KeepaliveProbes: number(3), KeepaliveTime: number(1), KeepaliveInterval: number(1)}},
+		UpstreamConnectionOptions:     &clusterv3.UpstreamConnectionOptions{TcpKeepalive: peerKeepalive},
 		TypedExtensionProtocolOptions: map[string]*anypb.Any{
 			"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": upstream},
 		HealthChecks:              healthChecks(a),
@@ -81,15 +76,15 @@ func cluster(a model.Assignment) *clusterv3.Cluster {
 	}
 }
 
-// userTimeout is Linux's TCP_USER_TIMEOUT: option 18 of level 6 (TCP), in milliseconds.
-func userTimeout() *corev3.SocketOption {
-	return &corev3.SocketOption{Description: "TCP_USER_TIMEOUT", Level: 6, Name: 18,
-		Value: &corev3.SocketOption_IntValue{IntValue: peerTimeout.Milliseconds()}, State: corev3.SocketOption_STATE_PREBIND}
-}
+// peerKeepalive closes a connection whose peer has vanished while nothing was on its way to it: after 5 s. While bytes are,
+// the kernel does not probe. How long it sends them again is a setting of the edge's node, because every socket option for
+// it would end a request to a backend that reads slowly, too. (docs/adr/0014-silence-of-a-peer.md)
+//
+// HTTP/2 has no pings: a gRPC server ends connections that ping more than once in five minutes (gRFC A8).
+var peerKeepalive = &corev3.TcpKeepalive{KeepaliveTime: number(2), KeepaliveInterval: number(1), KeepaliveProbes: number(3)}
 
 // outlierDetection ejects an address to which connections cannot be made. What a service answers ejects it only if its
-// policy asks for that. A timeout of the router would count as such a failure, and one slow request would take the address
-// away from all others. Therefore timeouts are limits on how long a stream lasts, which do not count.
+// policy asks for that. A request that is not answered in time is half a failure, as one that crashes its endpoint is.
 func outlierDetection(policy *model.ClusterPolicy) *clusterv3.OutlierDetection {
 	zero := number(0)
 	out := &clusterv3.OutlierDetection{
@@ -118,15 +113,13 @@ func outlierDetection(policy *model.ClusterPolicy) *clusterv3.OutlierDetection {
 func protocol(a model.Assignment) *httpv3.HttpProtocolOptions {
 	options := &httpv3.HttpProtocolOptions{
 		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{IdleTimeout: durationpb.New(time.Minute)}}
-	if a.Timeout > 0 {
+	if a.Timeout > 0 { // from the first byte sent to a backend to the last of its answer; not of an upgrade, see unlimitedFilter
 		options.CommonHttpProtocolOptions.MaxStreamDuration = durationpb.New(a.Timeout)
 	}
 	explicit := &httpv3.HttpProtocolOptions_ExplicitHttpConfig{}
 	if a.Protocol == model.H2C {
 		explicit.ProtocolConfig = &httpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{
-			Http2ProtocolOptions: &corev3.Http2ProtocolOptions{
-				// One connection carries many requests, so a dead one must be found while they wait.
-				ConnectionKeepalive: &corev3.KeepaliveSettings{Interval: durationpb.New(peerTimeout), Timeout: durationpb.New(peerTimeout)}}}
+			Http2ProtocolOptions: &corev3.Http2ProtocolOptions{}}
 	} else {
 		explicit.ProtocolConfig = &httpv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions{
 			HttpProtocolOptions: &corev3.Http1ProtocolOptions{}}

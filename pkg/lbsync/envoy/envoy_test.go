@@ -76,15 +76,15 @@ func routesOf(port uint16, protocol model.Protocol, rule model.Rule) []*routev3.
 
 // What a rule says of time holds: nothing cuts an answer earlier.
 func TestLongTimeouts(t *testing.T) {
-	const minute = time.Minute
+	const hour = time.Hour
 	for _, c := range []struct{ whole, each, idle *time.Duration }{
-		{new(minute), nil, nil},
-		{new(10 * minute), nil, new(10 * minute)},
-		{new(0 * minute), nil, new(0 * minute)},
-		{nil, new(10 * minute), new(30 * minute)}, // three tries
-		{new(0 * minute), new(10 * minute), new(0 * minute)},
-		{new(12 * minute), new(10 * minute), new(12 * minute)},
-		{nil, new(minute), nil},
+		{new(hour), nil, nil},
+		{new(10 * hour), nil, new(10 * hour)},
+		{new(0 * hour), nil, new(0 * hour)},
+		{nil, new(10 * hour), new(30 * hour)}, // three tries
+		{new(0 * hour), new(10 * hour), new(0 * hour)},
+		{new(12 * hour), new(10 * hour), new(12 * hour)},
+		{nil, new(hour / 3), nil},
 	} {
 		got := routesOf(80, model.HTTP, model.Rule{Forward: to("a"), Timeout: c.whole, BackendTimeout: c.each})[0].GetRoute().GetIdleTimeout()
 		if (got == nil) != (c.idle == nil) || c.idle != nil && got.AsDuration() != *c.idle {

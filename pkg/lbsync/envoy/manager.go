@@ -6,7 +6,9 @@ import (
 	"strings"
 	"time"
 
+	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	headerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -17,16 +19,16 @@ import (
 )
 
 // What a client may take, in time and in memory. Each state that a connection may stay in has a limit: before TLS begins,
-// in its handshake, without a request, in the headers of a request, in its body, and idle within a request. Values that
-// Envoy would use anyway are written down here, because the edge relies on them.
+// in its handshake, without a request, in the headers of a request, and idle within a request. A request whose body or
+// answer goes on has none. Values that Envoy would use anyway are written down here, because the edge relies on them.
 // (https://www.envoyproxy.io/docs/envoy/latest/configuration/best_practices/edge)
 const (
 	listenerFiltersTimeout = 5 * time.Second  // until the first bytes of TLS, and the PROXY header, have come
 	handshakeTimeout       = 10 * time.Second // of TLS
 	headersTimeout         = 10 * time.Second // from the first byte of a request to the end of its headers
-	bodyTimeout            = 5 * time.Minute  // for the whole request to arrive, not for its answer
-	// streamIdleTimeout is how long a request, or a WebSocket, may be idle unless its rule allows more.
-	streamIdleTimeout = 5 * time.Minute
+	// streamIdleTimeout is how long a request, or a WebSocket, may be idle in both directions unless its rule allows more.
+	// Streams of events, watches of gRPC and reports that take minutes are silent and well. Keepalive finds peers that vanished.
+	streamIdleTimeout = time.Hour
 	// connectionIdleTimeout is how long a connection may be open without a request, unless the Gateway's parameters say otherwise.
 	connectionIdleTimeout = time.Minute
 
@@ -50,12 +52,13 @@ var clientKeepalive = &corev3.TcpKeepalive{KeepaliveTime: number(60), KeepaliveI
 // connectionManager returns the connection manager of a chain, hardened as Envoy's guide for edges says where ordinary
 // clients survive that. Routes are never inside the Listener, because open connections would keep the old ones.
 func connectionManager(l lbsync.Listener, c model.Chain) *hcmv3.HttpConnectionManager {
+	filters := append(slices.Clip(slashFilters), &hcmv3.HttpFilter{Name: "envoy.filters.http.router",
+		ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: routerFilter}})
 	return &hcmv3.HttpConnectionManager{
 		StatPrefix:     strings.ReplaceAll(routesName(l, c), "/", "."),
 		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{ConfigSource: adsSource(), RouteConfigName: routesName(l, c)}},
-		HttpFilters: append(slices.Clip(slashFilters), &hcmv3.HttpFilter{Name: "envoy.filters.http.router",
-			ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: routerFilter}}),
-		AccessLog: accessLogs(),
+		HttpFilters:    filters,
+		AccessLog:      accessLogs(),
 		// The client is the peer of the connection, or who the trusted proxies in front say that it is. Nobody is internal.
 		UseRemoteAddress: enabled(), XffNumTrustedHops: l.Clients.TrustedHops,
 		InternalAddressConfig: &hcmv3.HttpConnectionManager_InternalAddressConfig{},
@@ -72,9 +75,8 @@ func connectionManager(l lbsync.Listener, c model.Chain) *hcmv3.HttpConnectionMa
 		Http2ProtocolOptions:          http2Limits(),
 		MaxRequestHeadersKb:           number(cmp.Or(l.Clients.MaxHeaderKiB, maxHeaderKiB)),
 		RequestHeadersTimeout:         durationpb.New(headersTimeout),
-		RequestTimeout:                durationpb.New(bodyTimeout),
 		StreamIdleTimeout:             durationpb.New(streamIdleTimeout),
-		UpgradeConfigs:                []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: websocket}},
+		UpgradeConfigs:                []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: websocket, Filters: slices.Insert(slices.Clone(filters), 0, unlimitedFilter)}},
 		EarlyHeaderMutationExtensions: []*corev3.TypedExtensionConfig{{Name: "envoy.http.early_header_mutation.header_mutation", TypedConfig: removals(l)}},
 	}
 }
@@ -136,6 +138,12 @@ var otherUpgrades = func() (matchers []*matcherv3.StringMatcher) {
 	pattern := "(?i:" + strings.Join(patterns, "|") + "|" + websocket + ".+)"
 	return []*matcherv3.StringMatcher{{MatchPattern: &matcherv3.StringMatcher_SafeRegex{SafeRegex: regex(pattern)}}}
 }()
+
+// unlimitedFilter lifts the limit of an upgrade that protocol sets: it ends with the answer to the upgrade (handshakeLimit).
+var unlimitedFilter = &hcmv3.HttpFilter{Name: "envoy.filters.http.header_mutation", ConfigType: &hcmv3.HttpFilter_TypedConfig{
+	TypedConfig: packed(&headerv3.HeaderMutation{Mutations: &headerv3.Mutations{RequestMutations: []*mutationv3.HeaderMutation{{
+		Action: &mutationv3.HeaderMutation_Append{Append: &corev3.HeaderValueOption{AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
+			Header: &corev3.HeaderValue{Key: "x-envoy-upstream-stream-duration-ms", Value: "0"}}}}}}})}}
 
 func http2Limits() *corev3.Http2ProtocolOptions {
 	return &corev3.Http2ProtocolOptions{

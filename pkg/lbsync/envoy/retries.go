@@ -66,6 +66,15 @@ func retries(a model.Assignment) *routev3.RetryPolicy {
 	}
 }
 
+// handshakeLimit is the limit on each try of a rule for the answer to an upgrade, which protocol does not limit; nil: none.
+// Envoy takes this field of a retry policy from the route, and all others from the cluster.
+func handshakeLimit(rule model.Rule) *routev3.RetryPolicy {
+	if rule.BackendTimeout == nil || *rule.BackendTimeout <= 0 {
+		return nil
+	}
+	return &routev3.RetryPolicy{PerTryTimeout: durationpb.New(*rule.BackendTimeout)}
+}
+
 // retryOnHeader makes Envoy repeat safe methods (RFC 9110 section 9.2.1; TRACE is not worth it) although the first try may
 // have reached the backend. Envoy's router adds what the header says to the retry policy, and removes the header. An empty
 // value is not added. Two routes for each rule, one of them for safe methods, would cost every edge twice the time and

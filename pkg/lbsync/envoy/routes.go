@@ -12,6 +12,7 @@ import (
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"k8s.io/utils/ptr"
 
 	"crossway.dev/crossway/pkg/gateway/model"
 	"crossway.dev/crossway/pkg/lbsync"
@@ -193,11 +194,11 @@ func headers(c model.HeaderChanges) (add []*corev3.HeaderValueOption, remove []s
 // forward sends a rule's requests to its targets.
 func forward(rule model.Rule) *routev3.RouteAction {
 	out := &routev3.RouteAction{
-		Timeout:     durationpb.New(0), // Envoy's default would cut an answer after 15 s
+		// From the end of the request to the end of its answer, or to the answer to an upgrade: what a client still sends,
+		// and an upgraded connection, are not cut. Envoy's default would cut an answer after 15 s.
+		Timeout:     durationpb.New(ptr.Deref(rule.Timeout, 0)),
+		RetryPolicy: handshakeLimit(rule),
 		IdleTimeout: idleTimeout(rule),
-	}
-	if rule.Timeout != nil && *rule.Timeout > 0 { // not Timeout: see outlierDetection
-		out.MaxStreamDuration = &routev3.RouteAction_MaxStreamDuration{MaxStreamDuration: durationpb.New(*rule.Timeout)}
 	}
 	if isSingle(*rule.Forward) {
 		out.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: rule.Forward.Targets[0].Assignment}
