@@ -24,7 +24,7 @@ var logFields = map[string]string{
 	"failure":    "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
 	"route":      "%ROUTE_NAME%",
 	"assignment": "%UPSTREAM_CLUSTER_RAW%",
-	"member":     "%CEL(xds.upstream_host_locality_metadata.filter_metadata['" + metadataKey + "']['member'])%",
+	"member":     "%UPSTREAM_HOST_NAME%", // see locality
 	"upstream":   "%UPSTREAM_HOST%",
 	"attempts":   "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
 	"ms":         "%DURATION%",

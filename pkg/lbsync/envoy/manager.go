@@ -55,10 +55,11 @@ func connectionManager(l lbsync.Listener, c model.Chain) *hcmv3.HttpConnectionMa
 	filters := append(slices.Clip(slashFilters), &hcmv3.HttpFilter{Name: "envoy.filters.http.router",
 		ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: routerFilter}})
 	return &hcmv3.HttpConnectionManager{
-		StatPrefix:     strings.ReplaceAll(routesName(l, c), "/", "."),
-		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{ConfigSource: adsSource(), RouteConfigName: routesName(l, c)}},
-		HttpFilters:    filters,
-		AccessLog:      accessLogs(),
+		StatPrefix:         strings.ReplaceAll(routesName(l, c), "/", "."),
+		RouteSpecifier:     &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{ConfigSource: adsSource(), RouteConfigName: routesName(l, c)}},
+		HttpFilters:        filters,
+		AccessLog:          accessLogs(),
+		RequestIdExtension: requestID(),
 		// The client is the peer of the connection, or who the trusted proxies in front say that it is. Nobody is internal.
 		UseRemoteAddress: enabled(), XffNumTrustedHops: l.Clients.TrustedHops,
 		InternalAddressConfig: &hcmv3.HttpConnectionManager_InternalAddressConfig{},

@@ -11,6 +11,7 @@ import (
 	"math/big"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -129,6 +130,31 @@ func TestRulesOnARealEnvoy(t *testing.T) {
 			}
 			return false
 		})
+	}
+}
+
+// What an Envoy counts and logs of a request: docs/traffic.md says the same.
+func TestStatisticsOnARealEnvoy(t *testing.T) {
+	e := startEdge(t)
+	a, load := serve("a", headersOf(t))
+	l := httpListener(freePort(t), model.VirtualHost{Hostname: "*", Rules: []model.Rule{{Match: prefix("/"), Forward: to("a")}}})
+	e.apply(lbsync.Program{Listeners: []lbsync.Listener{l}, Assignments: []model.Assignment{a}}, load)
+	for range 3 {
+		if got := ask(t, l.Port, "GET", "a.example", "/", ""); !strings.HasPrefix(got, "200 ") {
+			t.Fatal(got)
+		}
+	}
+	for filter, want := range map[string]string{
+		`^http\..*downstream_rq_2xx$`:     ": 3",
+		`^cluster\.a\.upstream_rq_total$`: ": 3",
+		`^cluster\.a\..*upstream_rq_2.*`:  "", // nine lookups of names for each request
+	} {
+		if got := strings.TrimSpace(e.get("/stats?filter=" + url.QueryEscape(filter))); !strings.HasSuffix(got, want) || want == "" && got != "" {
+			t.Errorf("%s: %q, want %q", filter, got, want)
+		}
+	}
+	if strings.Contains(e.get("/config_dump?resource=dynamic_listeners"), "CEL(xds") {
+		t.Error("the access log has CEL, which costs a request more than all other fields")
 	}
 }
 

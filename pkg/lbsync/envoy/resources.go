@@ -9,7 +9,6 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	proxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/proxy_protocol/v3"
 	inspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
 	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
@@ -146,8 +145,9 @@ func packed(message proto.Message) *anypb.Any {
 
 // Messages that are the same in every resource. They are packed once and validated by a test. Nobody may change them.
 var (
-	routerFilter       = packed(&routerv3.Router{SuppressEnvoyHeaders: true, UpstreamHttpFilters: sendLimitFilters()})
+	routerFilter       = packed(router())
 	tlsInspector       = packed(&inspectorv3.TlsInspector{})
+	requestIDs         = packed(uuids())
 	stdoutLog          = packed(accessLog())
 	previousHosts      = packed(&hostsv3.PreviousHostsPredicate{})
 	previousPriorities = packed(&prioritiesv3.PreviousPrioritiesConfig{UpdateFrequency: 1})
@@ -159,7 +159,7 @@ var (
 	proxyProtocol      = packed(&proxyv3.ProxyProtocol{})
 	rejectingProxy     = packed(&tcpv3.TcpProxy{StatPrefix: "reject", ClusterSpecifier: &tcpv3.TcpProxy_Cluster{Cluster: missingCluster}})
 
-	constants = map[*anypb.Any]bool{routerFilter: true, tlsInspector: true, stdoutLog: true, previousHosts: true, previousPriorities: true,
+	constants = map[*anypb.Any]bool{routerFilter: true, tlsInspector: true, requestIDs: true, stdoutLog: true, previousHosts: true, previousPriorities: true,
 		http1Upstream: true, http2Upstream: true, untrustedHeaders: true, trustedHeaders: true, enabledFilter: true, proxyProtocol: true, rejectingProxy: true}
 )
 
