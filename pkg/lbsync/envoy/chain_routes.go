@@ -3,6 +3,7 @@ package envoy
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"slices"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -34,6 +35,10 @@ type chainRoutes struct {
 	misdirected []string
 	domains     map[string]domain // by hostname
 	lists       map[rulesKey]*ruleList
+	base        *Resource     // without virtual hosts; nil: Envoy would refuse it
+	groups      []virtualHost // in the order of their first hosts
+	groupOf     []int         // by index in hosts; noGroup: Envoy would refuse the hostname
+	refused     []Fault       // of hostnames
 	resources   Resources
 	used        bool // since the last Sweep
 }
@@ -69,10 +74,16 @@ type ruleList struct {
 type virtualHost struct {
 	header []byte // its name and domains, encoded
 	routes *ruleList
+	hosts  int
 }
+
+const noGroup = -1
 
 // next returns the RouteConfiguration of the chain as it is now, with the parts of the last one that did not change.
 func (c *chainRoutes) next(l lbsync.Listener, name string, chain model.Chain) *chainRoutes {
+	if patched := c.patched(l, chain); patched != nil {
+		return patched
+	}
 	next := &chainRoutes{name: name, clients: l.Clients, hosts: chain.Hosts, misdirected: chain.Misdirected,
 		domains: make(map[string]domain, len(chain.Hosts)), lists: make(map[rulesKey]*ruleList, len(c.lists))}
 	base := &routev3.RouteConfiguration{Name: name, IgnorePortInHostMatching: true, RequestHeadersToRemove: sendCountHeaders,
@@ -85,45 +96,85 @@ func (c *chainRoutes) next(l lbsync.Listener, name string, chain model.Chain) *c
 		next.resources.Faults = []Fault{{TypeURL: resourcev3.RouteType, Name: name, Message: err.Error()}}
 		return next
 	}
-	hosts := next.virtualHosts(l, c)
-	resource.Body = &anypb.Any{TypeUrl: resource.TypeURL, Value: concatenated(resource.Body.GetValue(), hosts)}
-	resource.Version = versionOf(resource.Version, hosts)
-	resource.Sources = []fleet.ObjectRef{gatewayRef(l.Gateway)}
-	for _, host := range hosts {
-		resource.Sources = append(resource.Sources, host.routes.sources...)
-		for _, fault := range host.routes.faults {
-			fault.Name = name
-			next.resources.Faults = append(next.resources.Faults, fault)
-		}
+	next.base = &resource
+	next.group(l, c)
+	sources := []fleet.ObjectRef{gatewayRef(l.Gateway)}
+	for i := range next.groups {
+		sources = append(sources, next.groups[i].routes.sources...)
 	}
-	resource.Sources = unique(resource.Sources)
-	next.resources.Routes = []Resource{resource}
+	next.assemble(unique(sources))
 	return next
 }
 
-// virtualHosts are the virtual hosts of a chain, in the order of their first hosts. Hosts of equal routes are one virtual
-// host, whether they share the memory of their rules or not.
-func (c *chainRoutes) virtualHosts(l lbsync.Listener, last *chainRoutes) []virtualHost {
-	hosts := make([]virtualHost, 0, len(c.hosts))
+// patched returns the RouteConfiguration of a chain in which some hosts that share their rules with no other have other rules,
+// and all else is as before; nil: more changed. So one changed route of many costs no look-up of all hosts.
+func (c *chainRoutes) patched(l lbsync.Listener, chain model.Chain) *chainRoutes {
+	if c.base == nil || len(c.hosts) != len(chain.Hosts) || !slices.Equal(c.misdirected, chain.Misdirected) {
+		return nil
+	}
+	next := *c
+	next.hosts, next.groups = chain.Hosts, slices.Clone(c.groups)
+	for i := range chain.Hosts {
+		if c.hosts[i].Hostname != chain.Hosts[i].Hostname {
+			return nil
+		}
+		at := c.groupOf[i]
+		if at == noGroup || model.SameSlice(c.hosts[i].Rules, chain.Hosts[i].Rules) {
+			continue
+		}
+		old, routes := c.groups[at].routes, next.list(l, chain.Hosts[i].Rules, c)
+		delete(next.lists, keyOf(c.hosts[i].Rules))
+		isEqual := func(h virtualHost) bool { return h.routes.sum == routes.sum }
+		if c.groups[at].hosts > 1 || !slices.Equal(old.sources, routes.sources) || routes.sum != old.sum && slices.ContainsFunc(next.groups, isEqual) {
+			return nil
+		}
+		next.groups[at].routes = routes
+	}
+	next.assemble(c.resources.Routes[0].Sources)
+	return &next
+}
+
+// assemble makes the resource of its parts, and adds the faults of the routes.
+func (c *chainRoutes) assemble(sources []fleet.ObjectRef) {
+	resource := *c.base
+	resource.Body = &anypb.Any{TypeUrl: resource.TypeURL, Value: concatenated(c.base.Body.GetValue(), c.groups)}
+	resource.Version = versionOf(c.base.Version, c.groups)
+	resource.Sources = sources
+	c.resources = Resources{Routes: []Resource{resource}, Faults: slices.Clip(c.refused)}
+	for i := range c.groups {
+		for _, fault := range c.groups[i].routes.faults {
+			fault.Name = c.name
+			c.resources.Faults = append(c.resources.Faults, fault)
+		}
+	}
+}
+
+// group sets the virtual hosts of a chain. Hosts of equal routes are one virtual host, whether they share the memory of
+// their rules or not.
+func (c *chainRoutes) group(l lbsync.Listener, last *chainRoutes) {
+	c.groups, c.groupOf = make([]virtualHost, 0, len(c.hosts)), make([]int, len(c.hosts))
 	index := make(map[[sha256.Size]byte]int, len(c.hosts))
-	for _, h := range c.hosts {
+	for i, h := range c.hosts {
 		d := c.domain(h.Hostname, last)
 		if d.problem != nil {
-			c.resources.Faults = append(c.resources.Faults, Fault{TypeURL: resourcev3.RouteType, Name: c.name, Part: h.Hostname, Message: d.problem.Error()})
+			c.groupOf[i] = noGroup
+			c.refused = append(c.refused, Fault{TypeURL: resourcev3.RouteType, Name: c.name, Part: h.Hostname, Message: d.problem.Error()})
 			continue
 		}
 		routes := c.list(l, h.Rules, last)
 		at, found := index[routes.sum]
 		if !found {
-			at = len(hosts)
+			at = len(c.groups)
 			index[routes.sum] = at
 			header := append(make([]byte, 0, len(virtualHostDefaults)+2*len(d.encoded)), virtualHostDefaults...)
 			header = protowire.AppendTag(header, nameField, protowire.BytesType)
-			hosts = append(hosts, virtualHost{header: protowire.AppendString(header, h.Hostname), routes: routes})
+			c.groups = append(c.groups, virtualHost{header: protowire.AppendString(header, h.Hostname), routes: routes})
 		}
-		hosts[at].header = append(hosts[at].header, d.encoded...)
+		group := &c.groups[at]
+		group.header = append(group.header, d.encoded...)
+		group.hosts++
+		c.groupOf[i] = at
 	}
-	return hosts
 }
 
 // domain returns a hostname as one domain of a virtual host, or why Envoy would refuse it.

@@ -248,6 +248,7 @@ func TestCacheChangesNothing(t *testing.T) {
 			p.Listeners[0].Chains[0].Hosts, p.Listeners[0].Chains[0].Secrets = hosts, []string{"infra/a"}
 			p.Listeners[0].Port = rapid.SampledFrom([]uint16{80, 8080}).Draw(t, "port")
 			p.Listeners[0].Protocol = rapid.SampledFrom([]model.Protocol{model.HTTP, model.HTTP, model.HTTPS}).Draw(t, "protocol")
+			p.Listeners[0].Chains[0].Misdirected = rapid.SampledFrom([][]string{nil, nil, {"h3.example", "elsewhere.example"}}).Draw(t, "misdirected")
 			for range rapid.IntRange(1, 2).Draw(t, "places") {
 				all, wanted = append(all, cache.Translate(p)), append(wanted, envoy.Translate(p))
 			}
@@ -271,7 +272,8 @@ func otherHosts(t *rapid.T, hosts []model.VirtualHost) []model.VirtualHost {
 	hosts = slices.Clone(hosts)
 	for range rapid.IntRange(0, 5).Draw(t, "changes") {
 		k := rapid.IntRange(0, 3).Draw(t, "host") // few, so that some change again
-		rule := model.Rule{Match: prefix("/" + rapid.StringMatching("[a-c]").Draw(t, "path")), Redirect: &model.Redirect{StatusCode: 301, Hostname: "b"}}
+		owner := fleet.RouteRef{Kind: "HTTPRoute", Name: fleet.ObjectName{Namespace: "site", Name: rapid.SampledFrom([]string{"a", "a", "b"}).Draw(t, "owner")}}
+		rule := model.Rule{Origin: model.Origin{Route: owner}, Match: prefix("/" + rapid.StringMatching("[a-c]").Draw(t, "path")), Redirect: &model.Redirect{StatusCode: 301, Hostname: "b"}}
 		how := rapid.IntRange(0, 9).Draw(t, "how")
 		switch {
 		case how == 9: // no hostname, to Envoy
@@ -301,7 +303,7 @@ func otherHosts(t *rapid.T, hosts []model.VirtualHost) []model.VirtualHost {
 func versions(r envoy.Resources) (out []string) {
 	for _, kind := range [][]envoy.Resource{r.Listeners, r.Routes, r.Clusters, r.Secrets} {
 		for _, one := range kind {
-			out = append(out, one.TypeURL+" "+one.Name+" "+one.Version)
+			out = append(out, fmt.Sprint(one.TypeURL, one.Name, one.Version, one.Sources))
 		}
 	}
 	for _, fault := range r.Faults {
