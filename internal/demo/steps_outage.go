@@ -3,7 +3,6 @@ package demo
 import (
 	"context"
 	"fmt"
-	"math"
 	"net"
 	"net/http"
 	"strings"
@@ -81,9 +80,7 @@ func (s *Story) FreezeHubAPI(ctx context.Context, restart bool) (Outage, error) 
 	}
 	s.note("us-west's part of 30 rps in each second: %s", partBySecond(thirty, "us-west", begin, 40))
 	var settled bool
-	outage.Overflow, settled = load.SettledAfter(thirty, begin, 10*time.Second, func(window []load.Sample) bool {
-		return math.Abs(load.Part(window, "us-west")-2.0/3) <= 0.10
-	})
+	outage.Overflow, settled = load.SettledAfter(thirty, begin, 10*time.Second, twentyOfThirty)
 	if !settled {
 		return outage, fmt.Errorf("30 requests per second never settled at 20/10 for 10 s")
 	}
