@@ -123,6 +123,17 @@ func others(more int) string {
 	return fmt.Sprintf(" (and %d more)", more)
 }
 
+// NarrowHostname is a condition type on a route's parent. It is set only when True.
+const NarrowHostname = "NarrowHostname"
+
+// RouteNarrowHostname says that the rules of a wider hostname do not serve what no
+// rule of a hostname matches, because they have no room.
+func RouteNarrowHostname(host, wide string, more int) Condition {
+	return newCondition(NarrowHostname, true, OverBudget,
+		fmt.Sprintf("requests for host %q that no rule of it matches are answered 404: the budgets leave no room to serve them by the rules of host %q; use fewer of these, delete routes, or ask for a larger budget (GatewayParameters)%s",
+			host, wide, others(more)))
+}
+
 // RouteResolved says that every backend of a route can be used.
 func RouteResolved() Condition {
 	return newCondition(gatewayv1.RouteConditionResolvedRefs, true, gatewayv1.RouteReasonResolvedRefs, "all references are resolved")

@@ -32,6 +32,8 @@ type build struct {
 	kept          map[fleet.RouteRef]*fallback    // routes that are served as they were accepted before
 	slowdowns     slowdowns
 	shadows       []shadow
+	narrow        []narrowHost // hosts with wider ones
+	cut           []narrowHost // for which wider rules have no room
 }
 
 // Build translates a snapshot of objects into the Model that all edges serve.
@@ -74,17 +76,19 @@ func (b *build) buildAll() {
 	b.memo.results = b.evaluateRoutes()
 	order := byAge(in.Routes, (*Route).age)
 	b.admit(order)
-	for _, at := range order {
-		b.attach(b.memo.results[at])
+	for i, at := range order {
+		b.attach(b.memo.results[at], i)
 	}
 	for _, p := range b.parents {
 		b.serve(p)
 		b.reportGateway(p)
 	}
+	b.serveWider()
 	b.slowChecks()
 	b.reportPolicies()
 	b.addSecrets()
 	b.reportShadows()
+	b.reportWider()
 	b.sort()
 }
 

@@ -85,7 +85,7 @@ func describeChain(out *strings.Builder, c model.Chain) {
 	}
 	describeL4(out, indent+"tcp", c.TCP)
 	for _, h := range c.Hosts {
-		fmt.Fprintf(out, "%shost %s\n", indent, h.Hostname)
+		fmt.Fprintf(out, "%shost %s\n", indent, strings.Join(append([]string{h.Hostname}, h.Wider...), ", then "))
 		for i := range h.Rules {
 			fmt.Fprintf(out, "%s  %s\n", indent, describeRule(&h.Rules[i]))
 		}

@@ -42,6 +42,7 @@ type Memo struct {
 	overBudget map[routeAt]condition.Condition
 	kept       map[fleet.RouteRef]*fallback
 	slowdowns  slowdowns
+	wider      widerRoom
 }
 
 // memoKey identifies one version of an object in an API server.
@@ -153,6 +154,9 @@ func (b *build) patch() (Result, bool) {
 			return Result{}, false
 		}
 		var fits bool
+		if next.wider, fits = next.wider.allows(old, result); !fits {
+			return Result{}, false
+		}
 		if next.accounts, fits = b.recharged(next.accounts, old, result); !fits {
 			return Result{}, false
 		}
@@ -168,7 +172,7 @@ func (b *build) patch() (Result, bool) {
 // Gateways and of policies, whose ancestors may depend on routes, stay the same.
 func (r *routeResult) patchable(other *routeResult) bool {
 	sameKeys := slices.EqualFunc(r.assignments, other.assignments, func(x, y model.Assignment) bool { return x.Key == y.Key })
-	return r.ours == other.ours && slices.Equal(r.policies, other.policies) && slices.Equal(r.attachPoints, other.attachPoints) && sameKeys &&
+	return r.ours == other.ours && matchesAll(r.rules) == matchesAll(other.rules) && slices.Equal(r.policies, other.policies) && slices.Equal(r.attachPoints, other.attachPoints) && sameKeys &&
 		(len(r.attachPoints) == 0 || len(r.rules) > 0 && slices.Equal(r.plan.hosts, other.plan.hosts))
 }
 

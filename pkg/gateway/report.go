@@ -17,7 +17,7 @@ func ConditionTypes() []string {
 	return []string{
 		string(gatewayv1.GatewayConditionAccepted), string(gatewayv1.GatewayConditionProgrammed), string(gatewayv1.ListenerConditionResolvedRefs),
 		string(gatewayv1.ListenerConditionConflicted), string(gatewayv1.ListenerConditionOverlappingTLSConfig),
-		string(gatewayv1.RouteConditionPartiallyInvalid), string(gatewayv1.GatewayClassConditionStatusSupportedVersion), condition.Shadowed, condition.Shadows, condition.RefusedInPools,
+		string(gatewayv1.RouteConditionPartiallyInvalid), string(gatewayv1.GatewayClassConditionStatusSupportedVersion), condition.Shadowed, condition.Shadows, condition.NarrowHostname, condition.RefusedInPools,
 	}
 }
 

@@ -31,16 +31,16 @@ func (b *build) serve(p *gatewayState) {
 		}
 		served := model.Listener{Gateway: p.name, Port: port, Protocol: protocol, Addresses: p.addresses, Clients: clientSettings(p.parameters.Clients)}
 		if protocol == model.HTTP {
-			served.Chains = []model.Chain{b.plainChain(p.name, listeners)}
+			served.Chains = []model.Chain{b.plainChain(p.name, port, listeners)}
 		} else {
-			served.Chains = b.secureChains(p.name, listeners)
+			served.Chains = b.secureChains(p.name, port, listeners)
 		}
 		b.model.Listeners = append(b.model.Listeners, served)
 	}
 }
 
 // plainChain merges all HTTP listeners of a port.
-func (b *build) plainChain(gateway fleet.ObjectName, listeners []*listener) model.Chain {
+func (b *build) plainChain(gateway fleet.ObjectName, port uint16, listeners []*listener) model.Chain {
 	// Envoy closes the connections of a chain whose name changes, so the name
 	// depends on none of the listeners.
 	chain := model.Chain{Name: "http"}
@@ -49,13 +49,14 @@ func (b *build) plainChain(gateway fleet.ObjectName, listeners []*listener) mode
 		collectHosts(l, owners, hosts)
 	}
 	chain.Hosts = b.virtualHosts(gateway, hosts)
+	b.noteWider(place{gateway: gateway, port: port}, chain.Hosts, hosts, owners)
 	return chain
 }
 
 // secureChains are the chains of an HTTPS port, one for each hostname. The chain
 // of a hostname whose listeners are broken closes every connection, so that its
 // clients never reach a wider chain.
-func (b *build) secureChains(gateway fleet.ObjectName, listeners []*listener) []model.Chain {
+func (b *build) secureChains(gateway fleet.ObjectName, port uint16, listeners []*listener) []model.Chain {
 	owners := ownersOf(listeners)
 	all := slices.Sorted(maps.Keys(owners))
 	chains := make([]model.Chain, 0, len(all))
@@ -73,6 +74,7 @@ func (b *build) secureChains(gateway fleet.ObjectName, listeners []*listener) []
 		hosts := map[string][]*route{}
 		collectHosts(l, owners, hosts)
 		chain.Secrets, chain.Hosts = slices.Sorted(slices.Values(l.secrets)), b.virtualHosts(gateway, hosts)
+		b.noteWider(place{gateway: gateway, port: port}, chain.Hosts, hosts, owners)
 		for _, other := range all {
 			if other != host {
 				chain.Misdirected = append(chain.Misdirected, other)

@@ -184,7 +184,21 @@ func (b *build) reportShadows() {
 			taken[by] = append(taken[by], s)
 		}
 	}
-	if len(lost) == 0 {
+	b.addConditions(func(at routeAt) (conditions []condition.Condition) {
+		if found := lost[at]; len(found) > 0 {
+			conditions = append(conditions, found[0].lost(len(found)-1))
+		}
+		if found := taken[at]; len(found) > 0 {
+			conditions = append(conditions, found[0].taken(len(found)-1))
+		}
+		return conditions
+	}, len(lost) > 0)
+}
+
+// addConditions adds conditions to the reports on routes, for each parent that accepts
+// them.
+func (b *build) addConditions(of func(routeAt) []condition.Condition, any bool) {
+	if !any {
 		return
 	}
 	for i := range b.reports {
@@ -196,16 +210,9 @@ func (b *build) reportShadows() {
 		b.reports[i] = &report
 		for j := range report.Parents {
 			parent := &report.Parents[j]
-			gateway := parentName(report.Ref.Object(), &parent.ParentRef)
-			at := routeAt{report.Ref.Object(), gateway}
-			if parent.Conditions[0].Status != "True" {
-				continue
-			}
-			if found := lost[at]; len(found) > 0 {
-				parent.Conditions = append(slices.Clip(parent.Conditions), found[0].lost(len(found)-1))
-			}
-			if found := taken[at]; len(found) > 0 {
-				parent.Conditions = append(slices.Clip(parent.Conditions), found[0].taken(len(found)-1))
+			at := routeAt{report.Ref.Object(), parentName(report.Ref.Object(), &parent.ParentRef)}
+			if more := of(at); parent.Conditions[0].Status == "True" && len(more) > 0 {
+				parent.Conditions = append(slices.Clip(parent.Conditions), more...)
 			}
 		}
 	}

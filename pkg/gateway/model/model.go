@@ -129,7 +129,10 @@ type L4Target struct {
 // VirtualHost is one hostname and its rules in precedence order.
 type VirtualHost struct {
 	Hostname string // lower case; exact, "*.example.com" (any number of labels), or "*"
-	Rules    []Rule // in Gateway API precedence; no match is 404
+	Rules    []Rule // in Gateway API precedence
+	// Wider are the Hosts of the chain whose rules serve what none of Rules matches, the
+	// narrowest first. What no rule matches is answered 404.
+	Wider []string
 }
 
 // RouteName names a route in logs and metrics: an HTTPRoute by its name alone,

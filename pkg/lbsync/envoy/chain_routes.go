@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"slices"
+	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -51,15 +52,16 @@ type domain struct {
 
 // rulesKey is the memory of a list of rules. A Model is never changed, so the same memory is the same list.
 type rulesKey struct {
-	first *model.Rule
-	len   int
+	first  *model.Rule
+	len    int
+	before int // depth of the rules of narrower hosts that come first (slashGuards)
 }
 
-func keyOf(rules []model.Rule) rulesKey {
+func keyOf(rules []model.Rule, before int) rulesKey {
 	if len(rules) == 0 {
 		return rulesKey{}
 	}
-	return rulesKey{&rules[0], len(rules)}
+	return rulesKey{&rules[0], len(rules), before}
 }
 
 // ruleList are the routes of one list of rules, for all hosts that have it.
@@ -68,13 +70,34 @@ type ruleList struct {
 	sum     [sha256.Size]byte
 	sources []fleet.ObjectRef // routes, in order
 	faults  []Fault           // without Name
+	depth   int               // of these rules and those that come first
 }
 
 // virtualHost are the hosts of one chain that have equal routes.
 type virtualHost struct {
-	header []byte // its name and domains, encoded
-	routes *ruleList
+	header []byte      // its name and domains, encoded
+	routes []*ruleList // its own, and those of wider hosts
 	hosts  int
+}
+
+// size is the length of the encoding.
+func (h *virtualHost) size() int {
+	size := len(h.header)
+	for _, list := range h.routes {
+		size += len(list.encoded)
+	}
+	return size
+}
+
+func sameRoutes(a, b *ruleList) bool { return a.sum == b.sum }
+
+// sumOf is equal for equal lists of routes.
+func sumOf(lists []*ruleList) string {
+	sum := ""
+	for _, list := range lists {
+		sum += string(list.sum[:])
+	}
+	return sum
 }
 
 const noGroup = -1
@@ -100,7 +123,7 @@ func (c *chainRoutes) next(l lbsync.Listener, name string, chain model.Chain) *c
 	next.group(l, c)
 	sources := []fleet.ObjectRef{gatewayRef(l.Gateway)}
 	for i := range next.groups {
-		sources = append(sources, next.groups[i].routes.sources...)
+		sources = append(sources, next.groups[i].routes[0].sources...)
 	}
 	next.assemble(unique(sources))
 	return next
@@ -115,17 +138,21 @@ func (c *chainRoutes) patched(l lbsync.Listener, chain model.Chain) *chainRoutes
 	next := *c
 	next.hosts, next.groups = chain.Hosts, slices.Clone(c.groups)
 	for i := range chain.Hosts {
-		if c.hosts[i].Hostname != chain.Hosts[i].Hostname {
+		if c.hosts[i].Hostname != chain.Hosts[i].Hostname || !slices.Equal(c.hosts[i].Wider, chain.Hosts[i].Wider) {
 			return nil
 		}
 		at := c.groupOf[i]
 		if at == noGroup || model.SameSlice(c.hosts[i].Rules, chain.Hosts[i].Rules) {
 			continue
 		}
-		old, routes := c.groups[at].routes, next.list(l, chain.Hosts[i].Rules, c)
-		delete(next.lists, keyOf(c.hosts[i].Rules))
-		isEqual := func(h virtualHost) bool { return h.routes.sum == routes.sum }
-		if c.groups[at].hosts > 1 || !slices.Equal(old.sources, routes.sources) || routes.sum != old.sum && slices.ContainsFunc(next.groups, isEqual) {
+		isWider := func(h model.VirtualHost) bool { return slices.Contains(h.Wider, chain.Hosts[i].Hostname) }
+		if slices.ContainsFunc(chain.Hosts, isWider) {
+			return nil
+		}
+		old, routes := c.groups[at].routes, next.listsOf(l, chain.Hosts[i], c)
+		delete(next.lists, keyOf(c.hosts[i].Rules, 0))
+		isEqual := func(h virtualHost) bool { return slices.EqualFunc(h.routes, routes, sameRoutes) }
+		if c.groups[at].hosts > 1 || !slices.Equal(old[0].sources, routes[0].sources) || !slices.EqualFunc(old, routes, sameRoutes) && slices.ContainsFunc(next.groups, isEqual) {
 			return nil
 		}
 		next.groups[at].routes = routes
@@ -142,7 +169,7 @@ func (c *chainRoutes) assemble(sources []fleet.ObjectRef) {
 	resource.Sources = sources
 	c.resources = Resources{Routes: []Resource{resource}, Faults: slices.Clip(c.refused)}
 	for i := range c.groups {
-		for _, fault := range c.groups[i].routes.faults {
+		for _, fault := range c.groups[i].routes[0].faults {
 			fault.Name = c.name
 			c.resources.Faults = append(c.resources.Faults, fault)
 		}
@@ -153,7 +180,7 @@ func (c *chainRoutes) assemble(sources []fleet.ObjectRef) {
 // their rules or not.
 func (c *chainRoutes) group(l lbsync.Listener, last *chainRoutes) {
 	c.groups, c.groupOf = make([]virtualHost, 0, len(c.hosts)), make([]int, len(c.hosts))
-	index := make(map[[sha256.Size]byte]int, len(c.hosts))
+	index := make(map[string]int, len(c.hosts))
 	for i, h := range c.hosts {
 		d := c.domain(h.Hostname, last)
 		if d.problem != nil {
@@ -161,11 +188,12 @@ func (c *chainRoutes) group(l lbsync.Listener, last *chainRoutes) {
 			c.refused = append(c.refused, Fault{TypeURL: resourcev3.RouteType, Name: c.name, Part: h.Hostname, Message: d.problem.Error()})
 			continue
 		}
-		routes := c.list(l, h.Rules, last)
-		at, found := index[routes.sum]
+		routes := c.listsOf(l, h, last)
+		sum := sumOf(routes)
+		at, found := index[sum]
 		if !found {
 			at = len(c.groups)
-			index[routes.sum] = at
+			index[sum] = at
 			header := append(make([]byte, 0, len(virtualHostDefaults)+2*len(d.encoded)), virtualHostDefaults...)
 			header = protowire.AppendTag(header, nameField, protowire.BytesType)
 			c.groups = append(c.groups, virtualHost{header: protowire.AppendString(header, h.Hostname), routes: routes})
@@ -190,13 +218,24 @@ func (c *chainRoutes) domain(hostname string, last *chainRoutes) domain {
 	return d
 }
 
-// list returns the routes of a list of rules.
-func (c *chainRoutes) list(l lbsync.Listener, rules []model.Rule, last *chainRoutes) *ruleList {
-	key := keyOf(rules)
+// listsOf returns the routes of a host: its own, and those of the hosts whose rules serve the rest.
+func (c *chainRoutes) listsOf(l lbsync.Listener, h model.VirtualHost, last *chainRoutes) []*ruleList {
+	lists := []*ruleList{c.list(l, h.Rules, 0, last)}
+	for _, wide := range h.Wider {
+		if k, found := slices.BinarySearchFunc(c.hosts, wide, func(h model.VirtualHost, name string) int { return strings.Compare(h.Hostname, name) }); found {
+			lists = append(lists, c.list(l, c.hosts[k].Rules, lists[len(lists)-1].depth, last))
+		}
+	}
+	return lists
+}
+
+// list returns the routes of a list of rules, after those of narrower hosts of a depth.
+func (c *chainRoutes) list(l lbsync.Listener, rules []model.Rule, before int, last *chainRoutes) *ruleList {
+	key := keyOf(rules, before)
 	list := c.lists[key]
 	if list == nil {
 		if list = last.lists[key]; list == nil {
-			list = encodeRules(l, rules)
+			list = encodeRules(l, rules, before)
 		}
 		c.lists[key] = list
 	}
@@ -204,9 +243,10 @@ func (c *chainRoutes) list(l lbsync.Listener, rules []model.Rule, last *chainRou
 }
 
 // encodeRules translates, validates and encodes a list of rules.
-func encodeRules(l lbsync.Listener, rules []model.Rule) *ruleList {
-	list := &ruleList{sources: appendRoutes(nil, rules)}
-	routes, faults := virtualHostRoutes(l, rules)
+func encodeRules(l lbsync.Listener, rules []model.Rule, before int) *ruleList {
+	guards := newSlashGuards(l, rules)
+	list := &ruleList{sources: appendRoutes(nil, rules), depth: max(guards.depth(), before)}
+	routes, faults := virtualHostRoutes(l, rules, guards, before)
 	list.faults = faults
 	for _, route := range routes {
 		encoded, err := proto.MarshalOptions{Deterministic: true}.Marshal(route)
@@ -224,13 +264,16 @@ func encodeRules(l lbsync.Listener, rules []model.Rule) *ruleList {
 func concatenated(base []byte, hosts []virtualHost) []byte {
 	size := len(base)
 	for _, h := range hosts {
-		size += protowire.SizeTag(virtualHostsField) + protowire.SizeBytes(len(h.header)+len(h.routes.encoded))
+		size += protowire.SizeTag(virtualHostsField) + protowire.SizeBytes(h.size())
 	}
 	out := append(make([]byte, 0, size), base...)
 	for _, h := range hosts {
 		out = protowire.AppendTag(out, virtualHostsField, protowire.BytesType)
-		out = protowire.AppendVarint(out, uint64(len(h.header)+len(h.routes.encoded)))
-		out = append(append(out, h.header...), h.routes.encoded...)
+		out = protowire.AppendVarint(out, uint64(h.size()))
+		out = append(out, h.header...)
+		for _, list := range h.routes {
+			out = append(out, list.encoded...)
+		}
 	}
 	return out
 }
@@ -242,7 +285,7 @@ func versionOf(base string, hosts []virtualHost) string {
 	sum.Write([]byte(base))
 	for _, h := range hosts {
 		sum.Write(h.header)
-		sum.Write(h.routes.sum[:])
+		sum.Write([]byte(sumOf(h.routes)))
 	}
 	return hex.EncodeToString(sum.Sum(nil)[:10])
 }

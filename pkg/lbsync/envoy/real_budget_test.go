@@ -102,6 +102,7 @@ func (c *costly) program(t *testing.T) (p lbsync.Program, accepted int) {
 
 // loaded is an Envoy that has a program.
 type loaded struct {
+	send    func(generation uint64, p lbsync.Program) // and wait for the ACKs
 	process *os.Process
 	before  int // resident memory without the program
 }
@@ -155,6 +156,7 @@ func load(t *testing.T, p lbsync.Program) *loaded {
 	send(1, first)
 	e.before = e.resident()
 	send(2, p)
+	e.send = send
 	return e
 }
 
@@ -250,6 +252,16 @@ func TestBudgetsBoundTheMemoryOfAnEdge(t *testing.T) {
 					RequestMirror: &gatewayv1.HTTPRequestMirrorFilter{BackendRef: backendRef(k).BackendObjectReference}})
 			}
 			c.add(host(i), rule)
+		}},
+		{"one path each under a wildcard with many rules", func(c *costly, i int) {
+			if i == 0 {
+				var all []gatewayv1.HTTPRouteRule
+				for k := range 16 {
+					all = append(all, costlyRule(k, fmt.Sprint("/wide/", k)))
+				}
+				c.add([]string{"*.example.com"}, all...)
+			}
+			c.add(host(i), costlyRule(0, "/a"))
 		}},
 		{"regular expressions", func(c *costly, i int) {
 			rule := costlyRule(0, fmt.Sprintf("/(foo|bar|baz)/[a-z0-9-]{1,63}/%d", i))
@@ -443,14 +455,19 @@ func randomPattern(r *rand.Rand, depth int) string {
 	}
 }
 
-// Whatever regular expression the hub accepts, an Envoy takes: the hub's estimate of RE2's program is never below RE2's
-// own count. Each pattern is repeated until the hub refuses it, so that many are just below the limit.
-func TestRegexStepsAreAnUpperEstimate(t *testing.T) {
-	x := newCostly(t)
+// unbounded takes the budgets away.
+func unbounded(x *costly) {
 	all := v1alpha1.Budget{Routes: ptr(int32(1 << 30)), Clusters: ptr(int32(1 << 30)), Memory: ptr(resource.MustParse("1000Gi")), MatchMicroseconds: ptr(int32(1 << 30))}
 	x.in.Parameters = []v1alpha1.GatewayParameters{{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "all"},
 		Spec: v1alpha1.GatewayParametersSpec{Budgets: v1alpha1.Budgets{RegexSteps: ptr(int32(gateway.MaxRegexSteps)), Route: all, Namespace: all, Gateway: all}}}}
 	x.in.GatewayClasses[0].Spec.ParametersRef = &gatewayv1.ParametersReference{Group: gatewayv1.Group(v1alpha1.GroupVersion.Group), Kind: "GatewayParameters", Name: "all", Namespace: ptr(gatewayv1.Namespace("shop"))}
+}
+
+// Whatever regular expression the hub accepts, an Envoy takes: the hub's estimate of RE2's program is never below RE2's
+// own count. Each pattern is repeated until the hub refuses it, so that many are just below the limit.
+func TestRegexStepsAreAnUpperEstimate(t *testing.T) {
+	x := newCostly(t)
+	unbounded(x)
 	r := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 0))
 	for range 150 {
 		pattern := randomPattern(r, r.IntN(4))

@@ -45,12 +45,13 @@ const (
 	timeouts // both, request, none
 	ports
 	gateways
+	wide // rules of a wildcard that has all hosts beneath
 	genes
 )
 
 var limits = shape{hosts: 16, rules: 16, matches: 64, pathKind: 3, pathLength: 1000, headerMatches: 16, queryMatches: 16, valueLength: 4096, method: 1,
 	requestHeaders: 16, responseHeaders: 16, filterLength: 4096, backends: 16, backendHeaders: 16, mirrors: 10, change: 2, sharedHosts: 1,
-	percent: 1, timeouts: 2, ports: 4, gateways: 4}
+	percent: 1, timeouts: 2, ports: 4, gateways: 4, wide: 16}
 
 // mutated is a shape with a few genes changed.
 func (s shape) mutated(r *rand.Rand) shape {
@@ -122,7 +123,7 @@ func (s shape) rule(route, n int) (rule gatewayv1.HTTPRouteRule) {
 	}
 	for k := range s[mirrors] {
 		rule.Filters = append(rule.Filters, gatewayv1.HTTPRouteFilter{Type: gatewayv1.HTTPRouteFilterRequestMirror,
-			RequestMirror: &gatewayv1.HTTPRequestMirrorFilter{BackendRef: backendRef((route + k) % 2000).BackendObjectReference}})
+			RequestMirror: &gatewayv1.HTTPRequestMirrorFilter{BackendRef: backendRef((route + k + 2000) % 2000).BackendObjectReference}})
 	}
 	if s[timeouts] < 2 {
 		rule.Timeouts = &gatewayv1.HTTPRouteTimeouts{Request: ptr(gatewayv1.Duration("30s"))}
@@ -131,7 +132,7 @@ func (s shape) rule(route, n int) (rule gatewayv1.HTTPRouteRule) {
 		}
 	}
 	for k := range s[backends] {
-		ref := backendRef((route*16 + n*3 + k) % 2000)
+		ref := backendRef((route*16 + n*3 + k + 2000) % 2000)
 		ref.Filters = s.filter(s[backendHeaders], gatewayv1.HTTPRouteFilterRequestHeaderModifier)
 		rule.BackendRefs = append(rule.BackendRefs, ref)
 	}
@@ -165,12 +166,19 @@ func (s shape) match(path string) (m gatewayv1.HTTPRouteMatch) {
 // filled are routes of a shape, as many as a namespace may have, and a few that are refused.
 func (s shape) filled(t *testing.T) (x *costly, p lbsync.Program) {
 	x = newCostlyWith(t, s[gateways], s[ports])
+	if s[wide] > 0 {
+		var all []gatewayv1.HTTPRouteRule
+		for rule := range s[wide] {
+			all = append(all, s.rule(-1, rule))
+		}
+		x.add([]string{"*.example.com"}, all...)
+	}
 	for _, many := range []int{2, 12, 100, 400, 1300, 4500} {
-		for i := len(x.in.Routes); i < many; i++ {
+		for i := len(x.in.Routes); i <= many; i++ {
 			s.add(x, i)
 		}
 		var accepted int
-		if p, accepted = x.program(t); accepted < many {
+		if p, accepted = x.program(t); accepted < len(x.in.Routes) {
 			break
 		}
 	}

@@ -36,12 +36,11 @@ func misdirected(c model.Chain) *routev3.VirtualHost {
 }
 
 // virtualHostRoutes are the Envoy routes of a host's rules. They do not depend on the hostname: hosts of equal rules share
-// them.
-func virtualHostRoutes(l lbsync.Listener, rules []model.Rule) (routes []*routev3.Route, faults []Fault) {
-	guards := newSlashGuards(l, rules)
+// them. Rules of a wider host come after those of a narrower one (slashGuards.depth).
+func virtualHostRoutes(l lbsync.Listener, rules []model.Rule, guards *slashGuards, before int) (routes []*routev3.Route, faults []Fault) {
 	for _, rule := range rules {
 		for _, route := range routesFor(l, rule) {
-			guards.protect(rule, route)
+			guards.protect(rule, route, before)
 			if err := validateRoute(rule, route); err != nil {
 				faults = append(faults, Fault{TypeURL: resourcev3.RouteType, Part: route.GetName(), Message: err.Error()})
 				if route = answering500(route); validate(route) != nil {

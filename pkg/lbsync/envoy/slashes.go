@@ -91,12 +91,20 @@ func newSlashGuards(l lbsync.Listener, rules []model.Rule) *slashGuards {
 	return g
 }
 
-// protect makes a route refuse what its rule must not get.
-func (g *slashGuards) protect(rule model.Rule, route *routev3.Route) {
+// depth is the number of segments of the longest path of the rules, as rules that come after all of them need it.
+func (g *slashGuards) depth() int {
+	if g.regexes {
+		return anyDepth
+	}
+	return min(g.deepest[""], anyDepth)
+}
+
+// protect makes a route refuse what its rule must not get. before is the depth of rules that come first.
+func (g *slashGuards) protect(rule model.Rule, route *routev3.Route, before int) {
 	m := rule.Match.Path
-	depth := g.deepest[strings.TrimRight(m.Value, "/")]
+	depth := max(g.deepest[strings.TrimRight(m.Value, "/")], before)
 	switch {
-	case !g.paths || m.Kind == model.PathExact:
+	case !g.paths && before == 0 || m.Kind == model.PathExact:
 		return
 	case m.Kind == model.PathRegex || g.regexes:
 		depth = anyDepth
