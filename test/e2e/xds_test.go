@@ -56,7 +56,7 @@ func dialHub(t *testing.T, certificate tls.Certificate) *grpc.ClientConn {
 // type. The error is the stream's, where the hub ended it.
 func ask(t *testing.T, connection *grpc.ClientConn, names []string) (map[string]int, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second) // who is refused, or gets all, waits for less
 	defer cancel()
 	stream, err := discovery.NewAggregatedDiscoveryServiceClient(connection).DeltaAggregatedResources(ctx)
 	if err != nil {
