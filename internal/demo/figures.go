@@ -117,15 +117,24 @@ func (b Bound) Expected() string {
 	return strings.Join(parts, " ")
 }
 
+// Broken says how the figure is not within its bound; empty where it is.
+func (b Bound) Broken(figures Figures) string {
+	switch values, measured := figures[b.Figure]; {
+	case !measured:
+		return fmt.Sprintf("%s was not measured, want %s (%s)", b.Figure, b.Expected(), b.What)
+	case !b.Holds(values):
+		return fmt.Sprintf("%s is %s, want %s (%s)", b.Figure, Numbers(values), b.Expected(), b.What)
+	default:
+		return ""
+	}
+}
+
 // Judge lists the bounds that do not hold; empty where the demo has passed.
 func Judge(figures Figures) []string {
 	var broken []string
 	for _, b := range Bounds {
-		switch values, measured := figures[b.Figure]; {
-		case !measured:
-			broken = append(broken, fmt.Sprintf("%s was not measured (%s)", b.Figure, b.What))
-		case !b.Holds(values):
-			broken = append(broken, fmt.Sprintf("%s is %s, want %s (%s)", b.Figure, Numbers(values), b.Expected(), b.What))
+		if text := b.Broken(figures); text != "" {
+			broken = append(broken, text)
 		}
 	}
 	return broken

@@ -61,8 +61,8 @@ func TestStory(t *testing.T) {
 				t.Error(err)
 			}
 			for _, figure := range step.Figures {
-				if b := bounds[figure]; !b.Holds(story.Figures[figure]) {
-					t.Errorf("%s is %s, want %s (%s)", figure, demo.Numbers(story.Figures[figure]), b.Expected(), b.What)
+				if broken := bounds[figure].Broken(story.Figures); broken != "" {
+					t.Error(broken)
 				}
 			}
 		})
