@@ -2,6 +2,10 @@ package lbsync
 
 import (
 	"cmp"
+	"encoding/binary"
+	"hash/fnv"
+	"io"
+	"math"
 	"net/netip"
 	"slices"
 	"strings"
@@ -29,6 +33,44 @@ type AssignInput struct {
 	Parts func(b model.WeightedBackend) []Part
 	// Shares of Region, by backend. A Service of the hub's own cluster needs none.
 	Shares []traffic.BackendShares
+	// Divisors are more than 1 where there would be too many copies of endpoints.
+	Divisors Divisors
+}
+
+// Divisors say which part of the endpoints an assignment has: one of so many of its own backends, and of its fallback. 0
+// is 1. Which ones they are depends on the assignment, so that several have different ones.
+type Divisors struct{ Own, Fallback uint32 }
+
+// thinned is the part of a list of endpoints that an assignment has: at least the one with the least hash, if there must
+// be one.
+func (in AssignInput) thinned(endpoints []fleet.Endpoint, divisor uint32, one bool) (kept []fleet.Endpoint) {
+	if divisor <= 1 || len(endpoints) == 0 {
+		return endpoints
+	}
+	seed := fnv.New64a()
+	_, _ = io.WriteString(seed, in.Assignment.Key)
+	first, least := 0, uint64(math.MaxUint64)
+	for i, e := range endpoints {
+		address := e.Address.As16()
+		hash := mixed(mixed(seed.Sum64()^binary.BigEndian.Uint64(address[:8])) ^ binary.BigEndian.Uint64(address[8:]))
+		if hash%uint64(divisor) == 0 {
+			kept = append(kept, e)
+		}
+		if hash < least {
+			first, least = i, hash
+		}
+	}
+	if len(kept) == 0 && one {
+		kept = endpoints[first : first+1]
+	}
+	return kept
+}
+
+// mixed is the finalizer of SplitMix64: each bit of x changes half of the result's.
+func mixed(x uint64) uint64 {
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
 }
 
 // LoadAssignment says which addresses answer for one assignment in one region, and in which proportion.
@@ -192,14 +234,15 @@ func (l *resolvedList) total() float64 { return l.up + l.down + l.dropped }
 // resolve resolves an assignment's own backends and its fallback. An assignment without any endpoint of its own has no
 // fallback: 503 is the right answer for a Service without endpoints.
 func (in AssignInput) resolve() (own, fallback resolvedList) {
-	own = in.resolveList(in.Assignment.Backends)
+	own = in.resolveList(in.Assignment.Backends, in.Divisors.Own, true)
 	if len(own.localities) > 0 {
-		fallback = in.resolveList(in.Assignment.Fallback)
+		fallback = in.resolveList(in.Assignment.Fallback, in.Divisors.Fallback, false)
 	}
 	return own, fallback
 }
 
-func (in AssignInput) resolveList(list []model.WeightedBackend) (out resolvedList) {
+// resolveList resolves a list, with one of so many endpoints of each member: of each at least one, or else of each backend.
+func (in AssignInput) resolveList(list []model.WeightedBackend, divisor uint32, ofEach bool) (out resolvedList) {
 	backends := slices.Clone(list)
 	slices.SortStableFunc(backends, func(a, b model.WeightedBackend) int {
 		return cmp.Or(a.Backend.Compare(b.Backend), cmp.Compare(a.Port, b.Port))
@@ -208,7 +251,7 @@ func (in AssignInput) resolveList(list []model.WeightedBackend) (out resolvedLis
 		if b.Weight == 0 {
 			continue
 		}
-		localities, fractions := in.localitiesOf(b)
+		localities, fractions := in.localitiesOf(b, divisor, ofEach)
 		shares, found := in.sharesOf(b.Backend)
 		if found && !slices.ContainsFunc(out.shares, func(s traffic.BackendShares) bool { return s.Backend == b.Backend }) {
 			out.shares = append(out.shares, shares)
@@ -252,7 +295,7 @@ func (in AssignInput) sharesOf(b fleet.Backend) (traffic.BackendShares, bool) {
 
 // localitiesOf lists the members that can answer for b, sorted by cluster, and the fraction of b's requests that each
 // gets.
-func (in AssignInput) localitiesOf(b model.WeightedBackend) ([]Locality, []float64) {
+func (in AssignInput) localitiesOf(b model.WeightedBackend, divisor uint32, ofEach bool) ([]Locality, []float64) {
 	parts := slices.Clone(in.Parts(b))
 	slices.SortStableFunc(parts, func(a, b Part) int { return cmp.Compare(a.Cluster, b.Cluster) })
 	ready := slices.ContainsFunc(parts, func(p Part) bool { return hasPort(b, p.Cluster) && CountReady(p.Endpoints) > 0 })
@@ -265,8 +308,11 @@ func (in AssignInput) localitiesOf(b model.WeightedBackend) ([]Locality, []float
 			continue
 		}
 		l := Locality{Backend: b.Backend, Cluster: p.Cluster, Place: p.Place, Unchecked: b.Unchecked}
-		for _, e := range usable {
+		for _, e := range in.thinned(usable, divisor, ofEach || len(localities) == 0) {
 			l.Endpoints = append(l.Endpoints, netip.AddrPortFrom(e.Address, uint16(e.Port)))
+		}
+		if len(l.Endpoints) == 0 {
+			continue
 		}
 		localities = append(localities, l)
 		all = append(all, float64(len(usable)))

@@ -273,7 +273,7 @@ func TestFallbackLaws(t *testing.T) {
 		if got.Drop != want.Drop || !reflect.DeepEqual(got.Shares, want.Shares) {
 			t.Fatalf("a fallback changes what is dropped or learned: %v %v", got, want)
 		}
-		if b := in.resolveList(in.Assignment.Backends); b.down > 0 && b.up+in.resolveList(in.Assignment.Fallback).up > 0 {
+		if b := in.resolveList(in.Assignment.Backends, 0, true); b.down > 0 && b.up+in.resolveList(in.Assignment.Fallback, 0, false).up > 0 {
 			if sum < traffic.TotalParts || sum > traffic.TotalParts+uint64(len(got.Localities)) {
 				t.Fatalf("weights sum to %d", sum)
 			}

@@ -58,9 +58,13 @@ var (
 		"Backends of a route's assignments that share addresses with one before them; load reports count those requests for the first.", []string{"route"}, nil)
 )
 
+var thinnedDesc = prometheus.NewDesc("crossway_endpoints_thinned",
+	"Namespaces whose routes would make too many copies of endpoints: their clusters have one of so many of their own endpoints, or of their spares.",
+	[]string{"namespace", "endpoints"}, nil)
+
 // Describe implements prometheus.Collector.
 func (l *Loop) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{demandDesc, shareDesc, heldOutDesc, downDesc, capacityDesc, readyDesc, overlapDesc} {
+	for _, d := range []*prometheus.Desc{demandDesc, shareDesc, heldOutDesc, downDesc, capacityDesc, readyDesc, overlapDesc, thinnedDesc} {
 		out <- d
 	}
 	l.metrics.published.Describe(out)
@@ -100,6 +104,10 @@ func (l *Loop) collect() (collected []prometheus.Metric) {
 	}
 	for route, overlaps := range l.overlaps() {
 		gauge(overlapDesc, float64(overlaps), route)
+	}
+	for namespace, divisors := range l.state.Thinned() {
+		gauge(thinnedDesc, float64(divisors.Own), namespace, "own")
+		gauge(thinnedDesc, float64(divisors.Fallback), namespace, "spare")
 	}
 	return collected
 }

@@ -57,6 +57,7 @@ func backendsOf(a *model.Assignment) []model.WeightedBackend {
 }
 
 func (s *State) addUser(a *model.Assignment) {
+	s.countCopies(a, 1)
 	s.dirty.assignments[a.Key] = true
 	for _, w := range backendsOf(a) {
 		b := s.backends[w.Backend]
@@ -70,6 +71,7 @@ func (s *State) addUser(a *model.Assignment) {
 }
 
 func (s *State) removeUser(a *model.Assignment) {
+	s.countCopies(a, -1)
 	for _, w := range backendsOf(a) {
 		if b := s.backends[w.Backend]; b != nil {
 			delete(b.users, a.Key)
@@ -121,6 +123,9 @@ func (s *State) AssignInput(key, region string) lbsync.AssignInput {
 		return lbsync.AssignInput{}
 	}
 	in := lbsync.AssignInput{Assignment: *a, Region: region, Parts: s.parts}
+	if c := s.copies[a.Route.Name.Namespace]; c != nil {
+		in.Divisors = c.divisors
+	}
 	for _, w := range backendsOf(a) {
 		if b := s.backends[w.Backend]; b != nil && b.shares != nil && w.Backend.Kind == fleet.Import {
 			in.Shares = append(in.Shares, traffic.BackendShares{Backend: w.Backend, RegionShares: b.sharesOf(region)})

@@ -20,6 +20,7 @@ type backendState struct {
 	users      map[string]bool // keys of the assignments that use it
 	regions    map[string]*regionState
 	shares     []traffic.RegionShares // in force, by region
+	ready      int                    // endpoints of all members
 	members    []traffic.Capacity     // that the shares were last divided over
 	movedAt    time.Time              // when the shares last moved; zero: they may move at once
 	smallSince time.Time              // since when a small move is significant; zero: none is

@@ -65,6 +65,7 @@ type State struct {
 
 	assignments     map[string]*model.Assignment
 	backends        map[fleet.Backend]*backendState
+	copies          map[string]*copies                  // by namespace of the routes
 	policies        []model.ImportPolicy                // in force, whether or not a route uses their imports
 	removedPolicies map[fleet.ObjectName]*removedPolicy // no longer in force
 	edges           map[string]*edgeState
@@ -92,9 +93,10 @@ type edgeState struct {
 type dirty struct {
 	assignments map[string]bool        // to be encoded again
 	backends    map[*backendState]bool // whose demand is to be divided again
+	namespaces  map[string]bool        // whose copies of endpoints are to be counted again
 }
 
-func newDirty() dirty { return dirty{map[string]bool{}, map[*backendState]bool{}} }
+func newDirty() dirty { return dirty{map[string]bool{}, map[*backendState]bool{}, map[string]bool{}} }
 
 // add marks a backend, and the assignments that use it.
 func (d dirty) add(b *backendState) {
@@ -110,7 +112,7 @@ func (d dirty) add(b *backendState) {
 // New makes a State of a fleet without members, pools or routes.
 func New(hub Hub) *State {
 	s := &State{hub: hub, store: newStore(), objects: map[string]*v1alpha1.MemberCluster{}, pools: map[string]*v1alpha1.EdgePool{},
-		assignments: map[string]*model.Assignment{}, backends: map[fleet.Backend]*backendState{}, edges: map[string]*edgeState{}, learning: map[string]*learning{}, ended: healthEvents{},
+		assignments: map[string]*model.Assignment{}, copies: map[string]*copies{}, backends: map[fleet.Backend]*backendState{}, edges: map[string]*edgeState{}, learning: map[string]*learning{}, ended: healthEvents{},
 		removedPolicies: map[fleet.ObjectName]*removedPolicy{}, dirty: newDirty()}
 	s.readMembers()
 	return s
@@ -166,10 +168,17 @@ func (s *State) Update(now time.Time) (changed []string) {
 		}
 	}
 	for b := range s.dirty.backends {
-		if b.resplit(splitContext{now: now, members: s.capacities(b.backend), regions: s.regions}) {
+		members := s.capacities(b.backend)
+		if b.ready = 0; len(members) > 0 {
+			for _, m := range members {
+				b.ready += m.Ready
+			}
+		}
+		if b.resplit(splitContext{now: now, members: members, regions: s.regions}) {
 			s.dirty.add(b)
 		}
 	}
+	s.thinCopies()
 	changed = s.existing(s.dirty.assignments)
 	s.dirty = newDirty()
 	return changed
