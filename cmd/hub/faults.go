@@ -10,10 +10,8 @@ import (
 	"strings"
 	"time"
 
-	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -32,7 +30,7 @@ type faults struct{ disable string }
 
 const (
 	disableOverflow        = "overflow"          // no import has a rate: nothing overflows
-	disableRetries         = "retries"           // no cluster and no route has a retry policy
+	disableRetries         = "retries"           // no host and no route has a retry policy
 	disableMakeBeforeBreak = "make-before-break" // routes do not wait for their clusters
 	disableKeptShares      = "kept-shares"       // nothing is learned from the versions that edges have
 )
@@ -109,53 +107,32 @@ func withoutAssignmentVersions(o server.Observer) server.Observer {
 type publisherWithoutRetries struct{ reconciler.Publisher }
 
 func (p publisherWithoutRetries) Publish(s rollout.Snapshot) {
-	s.Resources.Routes = edited(s.Resources.Routes, routesWithoutRetries)
-	s.Resources.Clusters = edited(s.Resources.Clusters, clusterWithoutRetries)
+	s.Resources.Routes = withoutRetries(s.Resources.Routes)
 	p.Publisher.Publish(s)
 }
 
-// edited are resources whose messages were changed. Versions get a suffix, because the content differs.
-func edited[M any, P interface {
-	*M
-	proto.Message
-}](resources []envoy.Resource, edit func(P)) []envoy.Resource {
-	out := slices.Clone(resources)
+// withoutRetries removes all retry policies, and the header that adds to them. Versions get a suffix, because the content differs.
+func withoutRetries(routes []envoy.Resource) []envoy.Resource {
+	out := slices.Clone(routes)
 	for i, r := range out {
-		message, body := P(new(M)), new(anypb.Any)
-		if err := r.Body.UnmarshalTo(message); err != nil {
+		var configuration routev3.RouteConfiguration
+		if err := r.Body.UnmarshalTo(&configuration); err != nil {
 			continue // not one of ours
 		}
-		edit(message)
-		if err := anypb.MarshalFrom(body, message, proto.MarshalOptions{Deterministic: true}); err == nil {
+		configuration.RequestHeadersToAdd = slices.DeleteFunc(configuration.RequestHeadersToAdd,
+			func(h *corev3.HeaderValueOption) bool { return h.GetHeader().GetKey() == "x-envoy-retry-on" })
+		for _, host := range configuration.VirtualHosts {
+			host.RetryPolicy = nil
+			for _, route := range host.Routes {
+				if action := route.GetRoute(); action != nil {
+					action.RetryPolicy = nil
+				}
+			}
+		}
+		body := new(anypb.Any)
+		if err := anypb.MarshalFrom(body, &configuration, proto.MarshalOptions{Deterministic: true}); err == nil {
 			out[i].Body, out[i].Version = body, r.Version+"-without-retries"
 		}
 	}
 	return out
-}
-
-// routesWithoutRetries removes the policies of routes, and the header that adds to a policy.
-func routesWithoutRetries(configuration *routev3.RouteConfiguration) {
-	configuration.RequestHeadersToAdd = slices.DeleteFunc(configuration.RequestHeadersToAdd,
-		func(h *corev3.HeaderValueOption) bool { return h.GetHeader().GetKey() == "x-envoy-retry-on" })
-	for _, host := range configuration.VirtualHosts {
-		for _, route := range host.Routes {
-			if action := route.GetRoute(); action != nil {
-				action.RetryPolicy = nil
-			}
-		}
-	}
-}
-
-// clusterWithoutRetries removes the policy of a cluster.
-func clusterWithoutRetries(cluster *clusterv3.Cluster) {
-	for name, body := range cluster.TypedExtensionProtocolOptions {
-		var options httpv3.HttpProtocolOptions
-		if err := body.UnmarshalTo(&options); err != nil {
-			continue
-		}
-		options.RetryPolicy = nil
-		if changed, err := anypb.New(&options); err == nil {
-			cluster.TypedExtensionProtocolOptions[name] = changed
-		}
-	}
 }

@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"fmt"
 	"math/big"
 	"net"
 	"net/netip"
@@ -16,6 +17,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -43,32 +45,69 @@ func (b backend) app() bool { return b.files == "" }
 func httpBackends(t *testing.T, tools install.Clients) []backend {
 	t.Helper()
 	dir := t.TempDir()
-	python := append(os.Environ(), "PYTHONPATH="+tools.PythonPath+":"+testdata(t, "python"), "PYTHONDONTWRITEBYTECODE=1")
-	node := append(os.Environ(), "NODE_PATH="+tools.NodePath)
-	served := func(b backend, env []string, command ...string) backend {
-		if !b.address.IsValid() {
-			b.address = loopback(freePort(t))
-		}
-		for n := range command {
-			command[n] = strings.ReplaceAll(command[n], "PORT", strconv.Itoa(int(b.address.Port())))
-		}
-		cmd := exec.Command(command[0], command[1:]...)
-		cmd.Env = env
-		start(t, b.name, cmd)
-		awaitPort(t, b.address.Port())
-		return b
-	}
+	node := []string{"NODE_PATH=" + tools.NodePath}
+	python := pythonEnv(t, tools)
 	nginx := backend{name: "nginx", address: loopback(freePort(t)), keepAlive: 5 * time.Second, line: 7500, files: filepath.Join(dir, "files")}
 	config := nginxConfig(t, dir, "backend.conf", "@PORT@", strconv.Itoa(int(nginx.address.Port())))
 	return []backend{
-		served(backend{name: "node", keepAlive: 5 * time.Second, line: 7500}, node, tools.Node, testdata(t, "node/server.js"), "PORT"),
-		served(backend{name: "uvicorn", keepAlive: 5 * time.Second, line: 7500}, python,
+		serve(t, backend{name: "node", keepAlive: 5 * time.Second, line: 7500}, node, tools.Node, testdata(t, "node/server.js"), "PORT"),
+		serve(t, backend{name: "uvicorn", keepAlive: 5 * time.Second, line: 7500}, python,
 			"python3", "-m", "uvicorn", "--host", "127.0.0.1", "--port", "PORT", "--log-level", "warning", "app:asgi"),
-		served(backend{name: "gunicorn", keepAlive: 2 * time.Second, line: 4000}, python,
+		serve(t, backend{name: "gunicorn", keepAlive: 2 * time.Second, line: 4000}, python,
 			"python3", "-m", "gunicorn", "--bind", "127.0.0.1:PORT", "--threads", "256", "--log-level", "warning", "--no-control-socket", "app:wsgi"),
-		served(nginx, os.Environ(), tools.Nginx, "-e", "stderr", "-p", dir, "-c", config),
-		served(backend{name: "node-h2c", appProtocol: "kubernetes.io/h2c", line: 7500}, node, tools.Node, testdata(t, "node/server.js"), "PORT", "h2"),
+		serve(t, nginx, nil, tools.Nginx, "-e", "stderr", "-p", dir, "-c", config),
+		serve(t, backend{name: "node-h2c", appProtocol: "kubernetes.io/h2c", line: 7500}, node, tools.Node, testdata(t, "node/server.js"), "PORT", "h2"),
 	}
+}
+
+func pythonEnv(t *testing.T, tools install.Clients) []string {
+	return []string{"PYTHONPATH=" + tools.PythonPath + ":" + testdata(t, "python"), "PYTHONDONTWRITEBYTECODE=1"}
+}
+
+// serve runs a server until the test ends, at its address or on a free port, which stands where the command says PORT.
+func serve(t *testing.T, b backend, env []string, command ...string) backend {
+	t.Helper()
+	if !b.address.IsValid() {
+		b.address = loopback(freePort(t))
+	}
+	for n := range command {
+		command[n] = strings.ReplaceAll(command[n], "PORT", strconv.Itoa(int(b.address.Port())))
+	}
+	cmd := exec.Command(command[0], command[1:]...)
+	cmd.Env = append(os.Environ(), env...)
+	start(t, b.name, cmd)
+	awaitPort(t, b.address.Port())
+	return b
+}
+
+var compiled = struct {
+	once sync.Once
+	dir  string
+	err  error
+}{}
+
+// javaCommand is how a class of testdata/java is run.
+func javaCommand(t *testing.T, tools install.Clients, args ...string) []string {
+	t.Helper()
+	compiled.once.Do(func() {
+		sources, err := filepath.Glob(testdata(t, "java/*.java"))
+		testkit.Must(t, err)
+		compiled.dir, err = os.MkdirTemp("", "battery-java-")
+		testkit.Must(t, err)
+		out, err := exec.Command("javac", append([]string{"-encoding", "UTF-8", "-nowarn", "-proc:none", "-d", compiled.dir, "-cp", tools.ClassPath}, sources...)...).CombinedOutput()
+		if err != nil {
+			compiled.err = fmt.Errorf("javac: %w\n%s", err, out)
+		}
+	})
+	testkit.Must(t, compiled.err)
+	return append([]string{"java", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", compiled.dir + ":" + tools.ClassPath}, args...)
+}
+
+// TestMain removes the compiled classes.
+func TestMain(m *testing.M) {
+	code := m.Run()
+	_ = os.RemoveAll(compiled.dir)
+	os.Exit(code)
 }
 
 func loopback(port uint16) netip.AddrPort {

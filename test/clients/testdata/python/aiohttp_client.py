@@ -52,8 +52,18 @@ async def socket(session, e):
             message = await ws.receive(timeout=120)
             if message.type != aiohttp.WSMsgType.BINARY or len(message.data) != size:
                 raise RuntimeError(f"a message of {size} bytes came back as {message.type!r} {str(message.data)[:80]}")
-            await asyncio.sleep(e["pause"])
+            if e["pause"]:
+                await silence(ws, e["pause"])
         return {"status": 101}
+
+
+async def silence(ws, seconds):
+    """Nothing comes for a while. Pings of the server are answered while one waits for a message."""
+    try:
+        message = await asyncio.wait_for(ws.receive(), seconds)
+    except asyncio.TimeoutError:
+        return
+    raise RuntimeError(f"{message.type!r} {message.data} instead of silence")
 
 
 async def act(shared, e):

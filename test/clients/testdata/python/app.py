@@ -87,7 +87,7 @@ def wsgi(environ, start_response):
 
     def answer(body, status="200 OK", extra=(), length=True):
         start_response(status, [*extra, *([("Content-Length", str(len(body)))] if length else [])])
-        return pieces(body)
+        return pieces(b"" if environ["REQUEST_METHOD"] == "HEAD" else body)
 
     if what == "bytes":
         return answer(pattern(int(rest[0])))
