@@ -117,8 +117,16 @@ func (p *pool) advance() {
 }
 
 // noteTaken notes the routes that edges have taken while they refuse others: these
-// edges have not taken the whole snapshot.
+// edges have not taken the whole snapshot. Other edges take all of it (advance), so
+// mostly there is nothing to look for.
 func (r *Rollout) noteTaken(p *pool) {
+	refusing := false
+	for _, e := range p.edges {
+		refusing = refusing || len(e.verdicts) > 0
+	}
+	if !refusing {
+		return
+	}
 	for ref, at := range p.since {
 		if !p.hasTaken(ref) && r.objects[ref].ObjectVersion == at.version && p.takenByAny(ref) {
 			at.taken = true
