@@ -28,6 +28,11 @@ const (
 	maxEjectedPercent = 90
 	// ejectionTime is for how long an ejected address gets no requests.
 	ejectionTime = 10 * time.Second
+	// http1IdleTimeout is how long a connection is kept without a request: shorter than servers keep theirs (gunicorn 2 s;
+	// Node, uvicorn and Apache 5 s). What is not idempotent is lost on a connection that the server is just closing.
+	http1IdleTimeout = 1500 * time.Millisecond
+	// http2IdleTimeout may be longer: a GOAWAY says what was not read.
+	http2IdleTimeout = time.Minute
 	// bufferLimit is the size of a connection's buffers in bytes, from Envoy's guide for edges.
 	bufferLimit = 32 * 1024
 	// minRetryConcurrency is how many requests of a cluster may wait for their next try: as many as come in some seconds
@@ -111,8 +116,12 @@ func outlierDetection(policy *model.ClusterPolicy) *clusterv3.OutlierDetection {
 }
 
 func protocol(a model.Assignment) *httpv3.HttpProtocolOptions {
+	idle := http1IdleTimeout
+	if a.Protocol == model.H2C {
+		idle = http2IdleTimeout
+	}
 	options := &httpv3.HttpProtocolOptions{
-		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{IdleTimeout: durationpb.New(time.Minute)}}
+		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{IdleTimeout: durationpb.New(idle)}}
 	if a.Timeout > 0 { // from the first byte sent to a backend to the last of its answer; not of an upgrade, see unlimitedFilter
 		options.CommonHttpProtocolOptions.MaxStreamDuration = durationpb.New(a.Timeout)
 	}

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	headerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
@@ -77,6 +78,7 @@ func connectionManager(l lbsync.Listener, c model.Chain) *hcmv3.HttpConnectionMa
 		MaxRequestHeadersKb:           number(cmp.Or(l.Clients.MaxHeaderKiB, maxHeaderKiB)),
 		RequestHeadersTimeout:         durationpb.New(headersTimeout),
 		StreamIdleTimeout:             durationpb.New(streamIdleTimeout),
+		LocalReplyConfig:              unavailable,
 		UpgradeConfigs:                []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: websocket, Filters: slices.Insert(slices.Clone(filters), 0, unlimitedFilter)}},
 		EarlyHeaderMutationExtensions: []*corev3.TypedExtensionConfig{{Name: "envoy.http.early_header_mutation.header_mutation", TypedConfig: removals(l)}},
 	}
@@ -139,6 +141,12 @@ var otherUpgrades = func() (matchers []*matcherv3.StringMatcher) {
 	pattern := "(?i:" + strings.Join(patterns, "|") + "|" + websocket + ".+)"
 	return []*matcherv3.StringMatcher{{MatchPattern: &matcherv3.StringMatcher_SafeRegex{SafeRegex: regex(pattern)}}}
 }()
+
+// unavailable answers 503 where Envoy would answer 507: more of a body came than is kept while its next try was waited for.
+var unavailable = &hcmv3.LocalReplyConfig{Mappers: []*hcmv3.ResponseMapper{{StatusCode: number(503),
+	Filter: &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_StatusCodeFilter{
+		StatusCodeFilter: &accesslogv3.StatusCodeFilter{Comparison: &accesslogv3.ComparisonFilter{Op: accesslogv3.ComparisonFilter_EQ,
+			Value: &corev3.RuntimeUInt32{DefaultValue: 507, RuntimeKey: "crossway.insufficient_storage"}}}}}}}}
 
 // unlimitedFilter lifts the limit of an upgrade that protocol sets: it ends with the answer to the upgrade (handshakeLimit).
 var unlimitedFilter = &hcmv3.HttpFilter{Name: "envoy.filters.http.header_mutation", ConfigType: &hcmv3.HttpFilter_TypedConfig{

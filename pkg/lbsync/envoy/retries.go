@@ -75,14 +75,14 @@ func handshakeLimit(rule model.Rule) *routev3.RetryPolicy {
 	return &routev3.RetryPolicy{PerTryTimeout: durationpb.New(*rule.BackendTimeout)}
 }
 
-// retryOnHeader makes Envoy repeat safe methods (RFC 9110 section 9.2.1; TRACE is not worth it) although the first try may
-// have reached the backend. Envoy's router adds what the header says to the retry policy, and removes the header. An empty
+// retryOnHeader makes Envoy repeat idempotent methods (RFC 9110 section 9.2.2; TRACE is not worth it) although the first try
+// may have reached the backend. Envoy's router adds what the header says to the retry policy, and removes the header. An empty
 // value is not added. Two routes for each rule, one of them for safe methods, would cost every edge twice the time and
 // the memory. (docs/adr/0011-one-routeconfiguration-per-chain.md)
 func retryOnHeader() *corev3.HeaderValueOption {
 	return &corev3.HeaderValueOption{AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD, Header: &corev3.HeaderValue{
 		Key:   "x-envoy-retry-on",
-		Value: "%CEL(request.method == 'GET' || request.method == 'HEAD' || request.method == 'OPTIONS' ? '" + retryReset + "' : '')%"}}
+		Value: "%CEL(request.method in ['GET', 'HEAD', 'OPTIONS', 'PUT', 'DELETE'] ? '" + retryReset + "' : '')%"}}
 }
 
 const (
@@ -101,8 +101,12 @@ const (
 // sendCountHeaders are removed from what clients send. Only a backend that gets a repeated request sees them.
 var sendCountHeaders = []string{bytesHeader, sendsHeader, laterHeader}
 
-// virtualHostDefaults are the fields that every virtual host has: Envoy sets attemptHeader.
-var virtualHostDefaults = packed(&routev3.VirtualHost{IncludeRequestAttemptCount: true}).GetValue()
+// repeatableBody is how many bytes of a body an edge keeps for the next try until the answer begins. A request with more is
+// not repeated once more has come.
+const repeatableBody = 256 * 1024
+
+// virtualHostDefaults are the fields that every virtual host has: Envoy sets attemptHeader, and keeps bodies.
+var virtualHostDefaults = packed(&routev3.VirtualHost{IncludeRequestAttemptCount: true, RequestBodyBufferLimit: wrapperspb.UInt64(repeatableBody)}).GetValue()
 
 // sendLimitFilters are HTTP filters that see every try of a request. They end it after maxSends tries that were sent, or
 // after one that was sent in a later locality: the request has failed in two members then. Envoy itself has one number of
