@@ -62,6 +62,15 @@ metadata: {name: handmade, namespace: shop}
 spec: {type: ClusterSetIP, ports: [{port: 8080, protocol: TCP}]}
 ---` + backend("handmade", importRef+"name: handmade, port: 8080"), routeObject("handmade"),
 		"ResolvedRefs=False BackendNotFound", []string{`ServiceImport "shop/handmade" was not made by Crossway`, "export it"}},
+	{"a regular expression that costs too much", "hub", `
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: costly, namespace: shop}
+spec:
+  parentRefs: [{namespace: infra, name: shared}]
+  hostnames: [store.example.com]
+  rules: [{matches: [{path: {type: RegularExpression, value: "/[a-z]{500}"}}]}]
+`, routeObject("costly"), "Accepted=False OverBudget", []string{"rules[0] has a regular expression", `Gateway "infra/shared" allows 1000`, "repeat less"}},
 	{"two routes that clash", "hub", routeTo("shop", "twin", "store.example.com", "store", 8080), routeObject("twin"),
 		"Shadowed=True SameMatch", []string{`HTTPRoute "shop/store"`, "change one of them"}},
 	{"two listeners that clash", "hub", `
