@@ -28,8 +28,8 @@ type Config struct {
 	Publisher Publisher
 	// Reporter gets the condition Overflowing of BackendPolicies.
 	Reporter Reporter
-	// Events get an Event on a MemberCluster that is held out, or no longer is. They are emitted where Leads
-	// says that this replica leads; nil: on every replica.
+	// Events get an Event on a MemberCluster that is held out, or no longer is, and on a Service of the hub's cluster
+	// that has addresses which are not the hub's. They are emitted where Leads says that this replica leads; nil: on every replica.
 	Events events.EventRecorder
 	Leads  func() bool
 	Hub    Hub

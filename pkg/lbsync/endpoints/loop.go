@@ -48,6 +48,7 @@ type Loop struct {
 	assignmentsSet bool                                // the first SetAssignments came
 	lastReported   time.Time                           // when the condition Overflowing was last reported
 	announcements  map[state.HealthEvent]*announcement // by region and member
+	refusals       refusals
 }
 
 // New makes a Loop.
@@ -175,6 +176,7 @@ func (l *Loop) pass() {
 func (l *Loop) update(removed []string) {
 	now := l.config.Clock.Now()
 	l.publish(l.state.Update(now), removed)
+	l.tellRefused(now)
 	if l.config.Reporter == nil || !l.assignmentsSet || now.Sub(l.lastReported) < overflowReportInterval {
 		return
 	}

@@ -1,0 +1,52 @@
+package state
+
+import (
+	"net/netip"
+	"slices"
+
+	"crossway.dev/crossway/pkg/fleet"
+)
+
+// Refused are the addresses of a Service of the hub's cluster that get no requests, because they are not the hub's own: of
+// slices without a selector, or of pods in the network of their node.
+type Refused struct {
+	Service fleet.ServiceName
+	Count   int
+	Of      int
+	First   netip.Addr // of them
+}
+
+// RefusedAddresses lists the Services in use that have such addresses, sorted. Members say the same of theirs in the status
+// of an export.
+func (s *State) RefusedAddresses() []Refused {
+	hub := s.members[fleet.HubCluster]
+	var out []Refused
+	for backend := range s.backends {
+		if backend.Kind != fleet.Service || hub == nil {
+			continue
+		}
+		r := Refused{Service: backend.Name}
+		all := map[netip.Addr]bool{}
+		if p := s.store.parts[backend][fleet.HubCluster]; p != nil {
+			for _, slice := range p.slices {
+				for _, a := range slice.endpoints {
+					all[a.ip] = true
+				}
+			}
+		}
+		r.Of = len(all)
+		for ip := range all {
+			if hub.admit(ip) {
+				continue
+			}
+			if r.Count++; r.Count == 1 || ip.Less(r.First) {
+				r.First = ip
+			}
+		}
+		if r.Count > 0 {
+			out = append(out, r)
+		}
+	}
+	slices.SortFunc(out, func(a, b Refused) int { return a.Service.Compare(b.Service) })
+	return out
+}
