@@ -158,7 +158,22 @@ func byAge[T any](objects []*T, of func(*T) age) []int {
 	}
 	slices.SortFunc(order, func(x, y int) int {
 		a, b := &ages[x], &ages[y]
-		return cmp.Or(cmp.Compare(a.created, b.created), a.name.Compare(b.name), cmp.Compare(a.kind, b.kind))
+		return cmp.Or(cmp.Compare(a.created, b.created), byText(a.name, b.name), cmp.Compare(a.kind, b.kind))
 	})
 	return order
+}
+
+// byText compares names as the texts "namespace/name", as the Gateway API does: a-b/x is
+// before a/y, because '-' is before '/'.
+func byText(a, b fleet.ObjectName) int {
+	switch n := min(len(a.Namespace), len(b.Namespace)); {
+	case a.Namespace == b.Namespace:
+		return cmp.Compare(a.Name, b.Name)
+	case a.Namespace[:n] != b.Namespace[:n]:
+		return cmp.Compare(a.Namespace, b.Namespace)
+	case len(a.Namespace) == n:
+		return cmp.Compare('/', b.Namespace[n])
+	default:
+		return cmp.Compare(a.Namespace[n], '/')
+	}
 }

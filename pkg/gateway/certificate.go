@@ -2,15 +2,18 @@ package gateway
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/asn1"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -37,10 +40,38 @@ func certificateProblem(secret *corev1.Secret) string {
 	if err != nil {
 		return fmt.Sprintf("Secret %q: tls.crt and tls.key do not make a pair: %s", name, strings.TrimPrefix(err.Error(), "tls: "))
 	}
-	if err := checkKey(pair.Leaf.PublicKey); err != nil {
+	if err := cmp.Or(checkKey(pair.Leaf.PublicKey), checkLeaf(pair.Leaf)); err != nil {
 		return fmt.Sprintf("Secret %q: %v", name, err)
 	}
 	return ""
+}
+
+// mustStaple is the extension by which a certificate demands OCSP responses (RFC 7633).
+// Its value lists features as integers; 5 is status_request.
+var (
+	mustStaple    = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 24}
+	statusRequest = 5
+)
+
+// checkLeaf finds certificates that Envoy refuses whatever their key is. All were tried
+// on Envoy 1.40.
+func checkLeaf(leaf *x509.Certificate) error {
+	if _, isECDSA := leaf.PublicKey.(*ecdsa.PublicKey); isECDSA && leaf.KeyUsage != 0 && leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0 {
+		return errors.New("its key usage does not allow digital signatures, which TLS needs of an ECDSA key; issue it with that usage")
+	}
+	if leaf.Subject.CommonName == "" && len(leaf.DNSNames)+len(leaf.IPAddresses)+len(leaf.URIs) == 0 {
+		return errors.New("it is for no name; issue it with DNS names")
+	}
+	for _, extension := range leaf.Extensions {
+		var features []int
+		if !extension.Id.Equal(mustStaple) {
+			continue
+		}
+		if _, err := asn1.Unmarshal(extension.Value, &features); err != nil || slices.Contains(features, statusRequest) {
+			return errors.New("it demands OCSP stapling (must-staple), which edges do not do; issue it without")
+		}
+	}
+	return nil
 }
 
 // checkChain parses every block, because Envoy rejects a chain if only its last

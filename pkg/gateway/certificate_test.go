@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/pem"
 	"math/big"
 	"sync"
@@ -52,7 +53,7 @@ func certificate(t testing.TB, kind string) map[string][]byte {
 
 func newCertificate(t testing.TB, kind string) map[string][]byte {
 	key := newKey(t, kind)
-	chain, private := selfSigned(t, key), encodeKey(t, key)
+	chain, private := selfSigned(t, key, kind), encodeKey(t, key)
 	switch kind {
 	case "mismatch":
 		private = encodeKey(t, newKey(t, "good"))
@@ -94,8 +95,16 @@ func newKey(t testing.TB, kind string) crypto.Signer {
 	return key
 }
 
-func selfSigned(t testing.TB, key crypto.Signer) []byte {
+func selfSigned(t testing.TB, key crypto.Signer, kind string) []byte {
 	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Unix(1, 0), DNSNames: []string{"shop.example.com"}}
+	switch kind {
+	case "must-staple":
+		template.ExtraExtensions = []pkix.Extension{{Id: mustStaple, Value: []byte{0x30, 3, 2, 1, 5}}}
+	case "no-names":
+		template.DNSNames, template.EmailAddresses = nil, []string{"a@example.com"}
+	case "ecdsa-encipherment":
+		template.KeyUsage = x509.KeyUsageKeyEncipherment
+	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	testkit.Must(t, err)
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
