@@ -157,10 +157,10 @@ type PathSettings struct {
 	// +kubebuilder:default=Keep
 	// +optional
 	EscapedSlashes string `json:"escapedSlashes,omitempty"`
-	// DoubleSlashes says what becomes of // in paths: Merge (into one) or Keep (backends
-	// get it, and what is said of Keep above holds).
-	// +kubebuilder:validation:Enum=Merge;Keep
-	// +kubebuilder:default=Merge
+	// DoubleSlashes says what becomes of // in paths: Keep (backends get it, and what is
+	// said of Keep above holds) or Merge (into one).
+	// +kubebuilder:validation:Enum=Keep;Merge
+	// +kubebuilder:default=Keep
 	// +optional
 	DoubleSlashes string `json:"doubleSlashes,omitempty"`
 }

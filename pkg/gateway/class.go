@@ -132,14 +132,14 @@ func clientSettings(c *v1alpha1.ClientSettings) model.ClientSettings {
 	}
 	settings := model.ClientSettings{
 		TrustedHops: uint32(max(c.TrustedHops, 0)), ProxyProtocol: c.ProxyProtocol,
-		RefuseHTTP10:      c.HTTP10.Action == "Refuse",
-		Underscores:       oneOf(c.Headers.Underscores, model.DropUnderscores, model.RefuseUnderscores),
-		MaxHeaderKiB:      uint32(min(max(c.Headers.MaxKiB, 0), 96)),
-		MaxHeaders:        uint32(min(max(c.Headers.MaxCount, 0), 1000)),
-		OwnRequestIDs:     c.Headers.RequestID == "Replace",
-		HideHost:          c.Headers.ForwardedHost == "Never",
-		EscapedSlashes:    oneOf(c.Paths.EscapedSlashes, model.RedirectEscapedSlashes, model.UnescapeSlashes, model.RefuseEscapedSlashes),
-		KeepDoubleSlashes: c.Paths.DoubleSlashes == "Keep",
+		RefuseHTTP10:   c.HTTP10.Action == "Refuse",
+		Underscores:    oneOf(c.Headers.Underscores, model.DropUnderscores, model.RefuseUnderscores),
+		MaxHeaderKiB:   uint32(min(max(c.Headers.MaxKiB, 0), 96)),
+		MaxHeaders:     uint32(min(max(c.Headers.MaxCount, 0), 1000)),
+		OwnRequestIDs:  c.Headers.RequestID == "Replace",
+		HideHost:       c.Headers.ForwardedHost == "Never",
+		EscapedSlashes: oneOf(c.Paths.EscapedSlashes, model.RedirectEscapedSlashes, model.UnescapeSlashes, model.RefuseEscapedSlashes),
+		MergeSlashes:   c.Paths.DoubleSlashes == "Merge",
 	}
 	if c.IdleTimeout != nil {
 		settings.IdleTimeout = c.IdleTimeout.Duration

@@ -55,9 +55,9 @@ type ClientSettings struct {
 	// OwnRequestIDs: the client's x-request-id is replaced.
 	OwnRequestIDs bool
 	// HideHost: no x-forwarded-host where a rule rewrites the host.
-	HideHost          bool
-	EscapedSlashes    EscapedSlashes // %2F and %5C in paths
-	KeepDoubleSlashes bool           // // in paths
+	HideHost       bool
+	EscapedSlashes EscapedSlashes // %2F and %5C in paths
+	MergeSlashes   bool           // // in paths
 }
 
 // Underscores is what becomes of headers whose name has an underscore.

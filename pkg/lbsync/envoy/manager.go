@@ -64,7 +64,7 @@ func connectionManager(l lbsync.Listener, c model.Chain) *hcmv3.HttpConnectionMa
 		// The client is the peer of the connection, or who the trusted proxies in front say that it is. Nobody is internal.
 		UseRemoteAddress: enabled(), XffNumTrustedHops: l.Clients.TrustedHops,
 		InternalAddressConfig: &hcmv3.HttpConnectionManager_InternalAddressConfig{},
-		NormalizePath:         enabled(), MergeSlashes: !l.Clients.KeepDoubleSlashes,
+		NormalizePath:         enabled(), MergeSlashes: l.Clients.MergeSlashes,
 		PathWithEscapedSlashesAction: escapedSlashes[l.Clients.EscapedSlashes],
 		PreserveExternalRequestId:    !l.Clients.OwnRequestIDs,
 		StripTrailingHostDot:         true,

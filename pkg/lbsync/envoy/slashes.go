@@ -66,7 +66,7 @@ type slashGuards struct {
 
 func newSlashGuards(l lbsync.Listener, rules []model.Rule) *slashGuards {
 	g := &slashGuards{deepest: map[string]int{}}
-	if l.Clients.EscapedSlashes != model.KeepEscapedSlashes && !l.Clients.KeepDoubleSlashes {
+	if l.Clients.EscapedSlashes != model.KeepEscapedSlashes && l.Clients.MergeSlashes {
 		return g
 	}
 	for i := range rules {
