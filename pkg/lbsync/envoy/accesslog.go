@@ -32,10 +32,12 @@ var logFields = map[string]string{
 	"sent":       "%BYTES_SENT%",
 }
 
-// accessLogs are the logs of a connection manager.
+// accessLogs are the logs of a connection manager: one for people, and the sample for the hub.
 func accessLogs() []*accesslogv3.AccessLog {
-	return []*accesslogv3.AccessLog{{Name: "envoy.access_loggers.stdout",
-		ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: stdoutLog}}}
+	return []*accesslogv3.AccessLog{
+		{Name: "envoy.access_loggers.stdout", ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: stdoutLog}},
+		{Name: "envoy.access_loggers.tcp_grpc", Filter: sampled(), ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: usageLog}},
+	}
 }
 
 // accessLog writes one JSON object per request to standard output.

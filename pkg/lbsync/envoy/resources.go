@@ -149,6 +149,7 @@ var (
 	tlsInspector       = packed(&inspectorv3.TlsInspector{})
 	requestIDs         = packed(uuids())
 	stdoutLog          = packed(accessLog())
+	usageLog           = packed(usage())
 	previousHosts      = packed(&hostsv3.PreviousHostsPredicate{})
 	previousPriorities = packed(&prioritiesv3.PreviousPrioritiesConfig{UpdateFrequency: 1})
 	http1Upstream      = packed(protocol(model.Assignment{Protocol: model.HTTP1}))
@@ -159,7 +160,7 @@ var (
 	proxyProtocol      = packed(&proxyv3.ProxyProtocol{})
 	rejectingProxy     = packed(&tcpv3.TcpProxy{StatPrefix: "reject", ClusterSpecifier: &tcpv3.TcpProxy_Cluster{Cluster: missingCluster}})
 
-	constants = map[*anypb.Any]bool{routerFilter: true, tlsInspector: true, requestIDs: true, stdoutLog: true, previousHosts: true, previousPriorities: true,
+	constants = map[*anypb.Any]bool{routerFilter: true, tlsInspector: true, requestIDs: true, stdoutLog: true, usageLog: true, previousHosts: true, previousPriorities: true,
 		http1Upstream: true, http2Upstream: true, untrustedHeaders: true, trustedHeaders: true, enabledFilter: true, proxyProtocol: true, rejectingProxy: true}
 )
 

@@ -98,6 +98,11 @@ func asInChart(t *testing.T) string {
 
 // startHubEdge starts both; args are more arguments of Envoy.
 func startHubEdge(t *testing.T, args ...string) *hubEdge {
+	return startHubEdgeWith(t, server.Config{}, nil, args...)
+}
+
+// startHubEdgeWith has another server, and load reports.
+func startHubEdgeWith(t *testing.T, config server.Config, load func(server.Edge, server.LoadReport), args ...string) *hubEdge {
 	if testing.Short() {
 		t.Skip("needs an Envoy: run without -short")
 	}
@@ -112,8 +117,10 @@ func startHubEdge(t *testing.T, args ...string) *hubEdge {
 		}
 	}
 	acks := make(chan ack, 1<<16)
-	hub := server.New(server.Config{Authorize: func(registration.EdgeIdentity) error { return nil }})
+	config.Authorize = func(registration.EdgeIdentity) error { return nil }
+	hub := server.New(config)
 	hub.Observe(server.Observer{
+		Load: load,
 		Acked: func(_ server.Edge, typeURL string, list []server.NameVersion) {
 			for _, r := range list {
 				acks <- ack{typeURL, r.Name, r.Version}

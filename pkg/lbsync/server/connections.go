@@ -149,8 +149,9 @@ func (c *pendingConn) Close() error {
 
 // Limits of the connections of one pool.
 const (
-	// maxConnections: an Envoy has one, or two for a moment, and maybe one that is dead.
-	maxConnections = 512
+	// maxConnections: an Envoy has one for configuration and load reports, or two for a
+	// moment, maybe one that is dead, and one for each worker that says what is used.
+	maxConnections = 1024
 	// maxUnfinished is how many bytes of requests that are not complete yet, or not
 	// processed, the connections of a pool may have together. When there are more,
 	// a connection that sends and has more than maxUnfinishedOfOne is closed.

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"strings"
+	"sync/atomic"
 	"time"
 	"unicode"
 
@@ -21,6 +22,7 @@ type service string
 const (
 	configuration service = "ads"
 	load          service = "load"
+	usage         service = "usage"
 )
 
 // session is one open stream of either service.
@@ -30,10 +32,13 @@ type session struct {
 	number     uint64
 	connection *edgeConnection
 	pool       *pool
+	count      *atomic.Int32 // of the pool's sessions, this one among them
 	// cut (one place) ends the stream.
 	cut chan error
-	// released: it may claim nothing any more. Guarded by pool.claimsMu.
+	// released: it may claim nothing any more. watch is of a session of load reports.
+	// Both are guarded by pool.claimsMu.
 	released bool
+	watch    *watch
 
 	// Of the goroutine that receives:
 	large int           // requests beyond smallRequest
@@ -100,14 +105,18 @@ func (s *Server) openSession(ctx context.Context, what service) (*session, error
 // admit waits until the pool may open another stream.
 func (s *Server) admit(ctx context.Context, open *session) error {
 	p := s.pool(open.identity.Pool)
-	if int(p.sessions.Add(1)) > maxStreams(s.config.MaxEdges) {
-		p.sessions.Add(-1)
+	sessions, limit, limiter := &p.sessions, maxStreams(s.config.MaxEdges), p.quota.streams
+	if open.service == usage {
+		sessions, limit, limiter = &p.usages, maxUsageStreams(s.config.MaxEdges), p.quota.usageStreams
+	}
+	if int(sessions.Add(1)) > limit {
+		sessions.Add(-1)
 		return status.Errorf(codes.ResourceExhausted, "the edges of pool %q have too many streams", p.name)
 	}
-	open.pool = p
+	open.pool, open.count = p, sessions
 	ctx, cancel := context.WithTimeout(ctx, streamWait)
 	defer cancel()
-	if p.quota.streams.Wait(ctx) != nil {
+	if limiter.Wait(ctx) != nil {
 		return status.Errorf(codes.ResourceExhausted, "the edges of pool %q open too many streams", p.name)
 	}
 	return nil
@@ -117,10 +126,9 @@ func (s *Server) admit(ctx context.Context, open *session) error {
 // stream of an edge ends the older one of the same service, whose connection may
 // be dead without the hub having noticed yet.
 func (s *Server) name(open *session, node string) (Edge, error) {
-	edge := Edge{Node: node, Source: sourceOf(open.connection.RemoteAddr()).Addr().String(), Identity: open.identity, Stream: open.number}
-	printable := strings.IndexFunc(node, func(r rune) bool { return !unicode.IsPrint(r) }) < 0
-	if node == "" || len(node) > maxNodeLength || !printable {
-		return edge, status.Errorf(codes.InvalidArgument, "node.id: use 1 to %d printable characters", maxNodeLength)
+	edge, err := named(open, node)
+	if err != nil {
+		return edge, err
 	}
 	older, err := open.pool.claim(open, edge)
 	if err != nil {
@@ -128,6 +136,16 @@ func (s *Server) name(open *session, node string) (Edge, error) {
 	}
 	if older != nil {
 		older.end(replaced(edge))
+	}
+	return edge, nil
+}
+
+// named is the edge of a session, by the name that it gives itself.
+func named(open *session, node string) (Edge, error) {
+	edge := Edge{Node: node, Source: sourceOf(open.connection.RemoteAddr()).Addr().String(), Identity: open.identity, Stream: open.number}
+	printable := strings.IndexFunc(node, func(r rune) bool { return !unicode.IsPrint(r) }) < 0
+	if node == "" || len(node) > maxNodeLength || !printable {
+		return edge, status.Errorf(codes.InvalidArgument, "node.id: use 1 to %d printable characters", maxNodeLength)
 	}
 	return edge, nil
 }
@@ -144,7 +162,7 @@ func (s *Server) closeSession(open *session) {
 	delete(s.sessions, open)
 	s.mu.Unlock()
 	if open.pool != nil {
-		open.pool.sessions.Add(-1)
+		open.count.Add(-1)
 		open.pool.release(open)
 	}
 }

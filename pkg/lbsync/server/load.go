@@ -1,12 +1,12 @@
 package server
 
 import (
+	"context"
 	"time"
 
 	endpoint "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	loadstats "github.com/envoyproxy/go-control-plane/envoy/service/load_stats/v3"
 	"golang.org/x/time/rate"
-	"google.golang.org/protobuf/types/known/durationpb"
 )
 
 // LoadReport is what one edge sent and counted. It has only clusters that the edge
@@ -49,39 +49,43 @@ type loadServer struct {
 
 func (s *Server) loadReporting() loadstats.LoadReportingServiceServer { return loadServer{Server: s} }
 
+type loadStream = loadstats.LoadReportingService_StreamLoadStatsServer
+
 // StreamLoadStats receives the load reports of one edge. It is called by gRPC.
-func (l loadServer) StreamLoadStats(g loadstats.LoadReportingService_StreamLoadStatsServer) error {
+func (l loadServer) StreamLoadStats(g loadStream) error {
 	return l.serve(g.Context(), load, func(open *session, ended chan<- error) {
-		go func() { ended <- l.collect(g, open) }()
+		go func() { ended <- l.collect(g, open, ended) }()
 	})
 }
 
-func (l loadServer) collect(g loadstats.LoadReportingService_StreamLoadStatsServer, open *session) error {
+// collect receives reports. The first request says which edge it is; then the edge is
+// told what to report.
+func (l loadServer) collect(g loadStream, open *session, ended chan<- error) error {
 	silent := open.endAfter(firstRequestTimeout, "no report within %s", firstRequestTimeout)
 	defer silent.Stop()
 	// More reports than were asked for wait.
 	reports := rate.NewLimiter(rate.Every(l.config.ReportInterval*2/3), 5)
+	watch := newWatch(l.config.ReportInterval)
 	var edge Edge
 	for {
 		var r loadstats.LoadStatsRequest
 		err := open.next(g, &r, func() (err error) {
-			if edge.Stream != 0 {
+			first := edge.Stream == 0
+			if first {
+				// The load counts for the place in the certificate. The node's locality is not
+				// read, because the edge may choose it.
+				if edge, err = l.name(open, r.GetNode().GetId()); err != nil {
+					return err
+				}
+				silent.Stop()
+				open.pool.setWatch(open, watch)
+				go func() { ended <- l.ask(g, open, watch) }()
+			}
+			l.observe(&r, open, watch)
+			if !first || len(r.ClusterStats) > 0 { // after a reconnect the first message may have counts already
 				l.report(edge, &r)
-				return nil
 			}
-			// The load counts for the place in the certificate. The node's locality is not
-			// read, because the edge may choose it.
-			if edge, err = l.name(open, r.GetNode().GetId()); err != nil {
-				return err
-			}
-			silent.Stop()
-			// After a reconnect the first message may have counts already.
-			if len(r.ClusterStats) > 0 {
-				l.report(edge, &r)
-			}
-			return g.Send(&loadstats.LoadStatsResponse{
-				SendAllClusters: true, LoadReportingInterval: durationpb.New(l.config.ReportInterval),
-			})
+			return nil
 		})
 		if err != nil {
 			return err
@@ -92,11 +96,43 @@ func (l loadServer) collect(g loadstats.LoadReportingService_StreamLoadStatsServ
 	}
 }
 
+// ask sends what the edge is to report, whenever that changes.
+func (l loadServer) ask(g loadStream, open *session, w *watch) error {
+	stuck := open.endAfter(time.Hour, "an edge has read nothing for %s", sendTimeout)
+	stuck.Stop()
+	defer stuck.Stop()
+	for {
+		select {
+		case <-w.changed:
+		case <-g.Context().Done():
+			return context.Cause(g.Context())
+		}
+		if r := w.next(); r != nil {
+			stuck.Reset(sendTimeout)
+			err := g.Send(r)
+			stuck.Stop()
+			if err != nil {
+				return err
+			}
+		}
+	}
+}
+
 func (l loadServer) report(edge Edge, r *loadstats.LoadStatsRequest) {
 	l.metrics.loadReports.WithLabelValues(edge.Identity.Pool).Inc()
 	if l.observer.Load != nil {
 		l.observer.Load(edge, loadReport(r))
 	}
+}
+
+// observe has the edge report what is used, as its report and its pool's clusters say.
+func (l loadServer) observe(r *loadstats.LoadStatsRequest, open *session, w *watch) {
+	open.pool.lock()
+	sizes, changes := open.pool.state.ClusterSizes()
+	open.pool.unlock()
+	now := time.Now()
+	w.setSizes(sizes, changes, now)
+	w.observe(r.ClusterStats, now)
 }
 
 func loadReport(r *loadstats.LoadStatsRequest) LoadReport {

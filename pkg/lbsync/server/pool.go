@@ -23,7 +23,8 @@ type pool struct {
 	name     string
 	notify   func(pool string) // that edges changed
 	quota    quota
-	sessions atomic.Int32                // open streams of both services
+	sessions atomic.Int32                // open streams of configuration and load reports
+	usages   atomic.Int32                // open streams of usage
 	edges    atomic.Pointer[[]EdgeState] // in the order in which their streams were opened
 
 	mu      sync.Mutex // guards all below and the state of every stream; see lock
@@ -168,6 +169,23 @@ func (p *pool) holds(open *session, edge Edge) bool {
 	p.claimsMu.Lock()
 	defer p.claimsMu.Unlock()
 	return p.claims[claim{open.service, edge.key()}] == open
+}
+
+// setWatch says what decides which clusters the edge of a session reports.
+func (p *pool) setWatch(open *session, w *watch) {
+	p.claimsMu.Lock()
+	defer p.claimsMu.Unlock()
+	open.watch = w
+}
+
+// watchOf is that of an edge; nil if it reports no load.
+func (p *pool) watchOf(edge Edge) *watch {
+	p.claimsMu.Lock()
+	defer p.claimsMu.Unlock()
+	if open := p.claims[claim{load, edge.key()}]; open != nil {
+		return open.watch
+	}
+	return nil
 }
 
 // open adds the stream of an edge in place of its older one. It returns nil if the

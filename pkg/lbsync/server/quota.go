@@ -30,6 +30,7 @@ const (
 	// streamRate is how many streams per second a pool may open, in the long run. The
 	// burst is all its edges with both of their streams, and some that are dead.
 	streamRate, streamWait = 2, 5 * time.Second
+	usageStreamRate        = 16
 	// refusalDelay slows down who opens streams only to be refused.
 	refusalDelay = 250 * time.Millisecond
 	// firstRequestTimeout is how long a stream may be silent before it says who it is.
@@ -52,8 +53,10 @@ const (
 type quota struct {
 	maxEdges int
 	streams  *rate.Limiter
-	work     *rate.Limiter // in nanoseconds
-	log      *rate.Limiter
+	// usageStreams are those of usage, which are many and may wait.
+	usageStreams *rate.Limiter
+	work         *rate.Limiter // in nanoseconds
+	log          *rate.Limiter
 	// Turns: of a large request, and of a response that is made. What all edges of a
 	// pool cause together then takes one processor at most, and not all.
 	large, response chan struct{}
@@ -63,16 +66,22 @@ func newQuota(maxEdges int) quota {
 	return quota{
 		maxEdges: maxEdges,
 		streams:  rate.NewLimiter(streamRate, maxStreams(maxEdges)),
-		work:     rate.NewLimiter(workRate*rate.Limit(time.Second), int(workBurst)),
-		log:      rate.NewLimiter(logRate, logBurst),
-		large:    make(chan struct{}, 1),
-		response: make(chan struct{}, 1),
+
+		usageStreams: rate.NewLimiter(usageStreamRate, maxUsageStreams(maxEdges)),
+		work:         rate.NewLimiter(workRate*rate.Limit(time.Second), int(workBurst)),
+		log:          rate.NewLimiter(logRate, logBurst),
+		large:        make(chan struct{}, 1),
+		response:     make(chan struct{}, 1),
 	}
 }
 
 // maxStreams is how many streams a pool may have open: two for each edge, and some
 // whose edge has another by now.
 func maxStreams(maxEdges int) int { return 2*maxEdges + 32 }
+
+// maxUsageStreams is how many streams of usage a pool may have open: one for each
+// worker of an Envoy.
+func maxUsageStreams(maxEdges int) int { return 16 * maxEdges }
 
 // next receives one request, parses it and has it handled. It returns once the
 // pool has time for another one.

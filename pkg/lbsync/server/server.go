@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	accesslog "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	loadstats "github.com/envoyproxy/go-control-plane/envoy/service/load_stats/v3"
 	"github.com/go-logr/logr"
@@ -69,11 +70,12 @@ func New(config Config) *Server {
 // Observe sets who is notified of what edges do. Call it before Register.
 func (s *Server) Observe(o Observer) { s.observer = o }
 
-// Register adds both services to a gRPC server, which must be one that requires
+// Register adds the services to a gRPC server, which must be one that requires
 // client certificates (NewGRPCServer).
 func (s *Server) Register(g *grpc.Server) {
 	discovery.RegisterAggregatedDiscoveryServiceServer(g, s)
 	loadstats.RegisterLoadReportingServiceServer(g, s.loadReporting())
+	accesslog.RegisterAccessLogServiceServer(g, usageServer{Server: s})
 }
 
 // SetResources replaces everything but the load assignments of a pool. What

@@ -129,5 +129,6 @@ var variants = []kind{
 	{name: "request id", change: change{resource: ofManager(func(m *hcmv3.HttpConnectionManager) { m.GenerateRequestId = wrapperspb.Bool(false) })}},
 	{name: "overload manager", change: change{bootstrap: withoutBootstrap("overload_manager")}},
 	{name: "choice of statistics", change: change{bootstrap: withoutBootstrap("stats_config")}},
+	{name: "usage, for load reports", change: change{resource: ofManager(func(m *hcmv3.HttpConnectionManager) { m.AccessLog = m.AccessLog[:1] })}},
 	{name: "load reports", change: change{bootstrap: withoutBootstrap("cluster_manager")}},
 }

@@ -20,6 +20,22 @@ type Pool struct {
 	// them when it closes. remembered is how many they are.
 	nacks      map[string]map[resourceKey]Nack
 	remembered int
+	// sizes is what ClusterSizes returned, nil after a change, and changes its version.
+	sizes   map[string]int
+	changes uint64
+}
+
+// ClusterSizes is how many bytes the load assignment of each cluster has. The map is not
+// changed afterwards. changes differs where the map does.
+func (p *Pool) ClusterSizes() (sizes map[string]int, changes uint64) {
+	if p.sizes == nil {
+		p.sizes = make(map[string]int, len(p.kinds[clusters].resources))
+		for name, c := range p.kinds[clusters].resources {
+			p.sizes[name] = len(p.kinds[assignments].resources[c.assignment].body())
+		}
+		p.changes++
+	}
+	return p.sizes, p.changes
 }
 
 // desiredKind is what a pool's edges should have of one kind. Until ready it is
@@ -98,6 +114,7 @@ func NewPool() *Pool {
 // version, becomes due on each stream. It returns whether the Progress of any
 // stream changed.
 func (p *Pool) SetResources(snapshot Snapshot) bool {
+	p.sizes = nil
 	first := !p.kinds[clusters].ready
 	var changed [kinds][]string
 	for k, list := range [kinds][]Resource{
@@ -200,6 +217,7 @@ func emptyAssignment(name string) encoded {
 // A withdrawn assignment keeps its endpoints until the next SetResources: a
 // snapshot that no longer uses it deletes it, one that still does empties it.
 func (p *Pool) UpdateLoadAssignments(changed []Resource, removed []string) {
+	p.sizes = nil
 	all := &p.kinds[assignments]
 	first := !all.ready
 	all.ready = true

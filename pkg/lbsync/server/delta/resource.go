@@ -113,6 +113,8 @@ func (e encoded) version() string {
 	return e.wire.Version
 }
 
+func (e encoded) body() []byte { return e.wire.GetResource().GetValue() }
+
 func (e encoded) equal(o encoded) bool {
 	return e.version() == o.version() && e.assignment == o.assignment
 }
