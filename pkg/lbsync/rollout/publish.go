@@ -69,6 +69,9 @@ func (r *Rollout) Publish(m model.Model, views []model.Model, pools []lbsync.Poo
 // union are the assignments of all Models. Two Models have the same assignment
 // under a key, or only one of them has it.
 func union(assignments []model.Assignment, views []model.Model) []model.Assignment {
+	if len(views) == 0 {
+		return assignments
+	}
 	known := make(map[string]bool, len(assignments))
 	for i := range assignments {
 		known[assignments[i].Key] = true
