@@ -15,8 +15,10 @@ import (
 )
 
 const (
-	// connectTimeout is short, so that a dead address costs one retry and little time.
-	connectTimeout = 250 * time.Millisecond
+	// connectTimeout is enough for a round trip of 350 ms after the first packet was lost, which the kernel sends again after
+	// 1 s. It is short enough for endpoints of a cut member to be ejected within 2 s. Envoy has one for all endpoints of a
+	// cluster, near or far.
+	connectTimeout = 1400 * time.Millisecond
 	// An address is ejected when, in one ejectionInterval, minFailedConnects connections to it or more could not be made
 	// and none could. Envoy counts a request that ends with its connection as such a failure, too. But a request that is
 	// given to a connection counts as a success, so requests that crash an endpoint are half of its count and eject nobody.

@@ -28,7 +28,7 @@ const (
 	retryReset  = "reset"
 	// maxRetries and the delays before them last long enough for a few dead endpoints to be ejected, or for the hub to
 	// move their share away, before the request fails. This holds for a lone request too, all of whose endpoints are dead.
-	// Delays are random, up to a limit that doubles: 3.6 s in total on average, and 250 ms more for each connection that
+	// Delays are random, up to a limit that doubles: 3.6 s in total on average, and 1.4 s more for each connection that
 	// is not even refused.
 	maxRetries    = 9
 	minRetryDelay = 25 * time.Millisecond
