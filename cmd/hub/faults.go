@@ -10,8 +10,11 @@ import (
 	"strings"
 	"time"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -30,7 +33,7 @@ type faults struct{ disable string }
 
 const (
 	disableOverflow        = "overflow"          // no import has a rate: nothing overflows
-	disableRetries         = "retries"           // no host and no route has a retry policy
+	disableRetries         = "retries"           // no cluster and no route has a retry policy
 	disableMakeBeforeBreak = "make-before-break" // routes do not wait for their clusters
 	disableKeptShares      = "kept-shares"       // nothing is learned from the versions that edges have
 )
@@ -107,32 +110,74 @@ func withoutAssignmentVersions(o server.Observer) server.Observer {
 type publisherWithoutRetries struct{ reconciler.Publisher }
 
 func (p publisherWithoutRetries) Publish(s rollout.Snapshot) {
-	s.Resources.Routes = withoutRetries(s.Resources.Routes)
+	s.Resources.Listeners = edited(s.Resources.Listeners, listenerWithoutRetries)
+	s.Resources.Routes = edited(s.Resources.Routes, routesWithoutRetries)
+	s.Resources.Clusters = edited(s.Resources.Clusters, clusterWithoutRetries)
 	p.Publisher.Publish(s)
 }
 
-// withoutRetries removes all retry policies, and the header that adds to them. Versions get a suffix, because the content differs.
-func withoutRetries(routes []envoy.Resource) []envoy.Resource {
-	out := slices.Clone(routes)
+// edited are resources whose messages were changed. Versions get a suffix, because the content differs.
+func edited[M any, P interface {
+	*M
+	proto.Message
+}](resources []envoy.Resource, edit func(P)) []envoy.Resource {
+	out := slices.Clone(resources)
 	for i, r := range out {
-		var configuration routev3.RouteConfiguration
-		if err := r.Body.UnmarshalTo(&configuration); err != nil {
+		message, body := P(new(M)), new(anypb.Any)
+		if err := r.Body.UnmarshalTo(message); err != nil {
 			continue // not one of ours
 		}
-		configuration.RequestHeadersToAdd = slices.DeleteFunc(configuration.RequestHeadersToAdd,
-			func(h *corev3.HeaderValueOption) bool { return h.GetHeader().GetKey() == "x-envoy-retry-on" })
-		for _, host := range configuration.VirtualHosts {
-			host.RetryPolicy = nil
-			for _, route := range host.Routes {
-				if action := route.GetRoute(); action != nil {
-					action.RetryPolicy = nil
-				}
-			}
-		}
-		body := new(anypb.Any)
-		if err := anypb.MarshalFrom(body, &configuration, proto.MarshalOptions{Deterministic: true}); err == nil {
+		edit(message)
+		if err := anypb.MarshalFrom(body, message, proto.MarshalOptions{Deterministic: true}); err == nil {
 			out[i].Body, out[i].Version = body, r.Version+"-without-retries"
 		}
 	}
 	return out
+}
+
+// listenerWithoutRetries removes the filters that add to the policies of clusters.
+func listenerWithoutRetries(listener *listenerv3.Listener) {
+	without := func(filters []*hcmv3.HttpFilter) []*hcmv3.HttpFilter {
+		return slices.DeleteFunc(filters, func(f *hcmv3.HttpFilter) bool { return f.Name == envoy.RetryFilter })
+	}
+	for _, chain := range listener.FilterChains {
+		for _, filter := range chain.Filters {
+			var manager hcmv3.HttpConnectionManager
+			if filter.GetTypedConfig().UnmarshalTo(&manager) != nil {
+				continue
+			}
+			manager.HttpFilters = without(manager.HttpFilters)
+			for _, u := range manager.UpgradeConfigs {
+				u.Filters = without(u.Filters)
+			}
+			if changed, err := anypb.New(&manager); err == nil {
+				filter.ConfigType = &listenerv3.Filter_TypedConfig{TypedConfig: changed}
+			}
+		}
+	}
+}
+
+// routesWithoutRetries removes the policies of routes.
+func routesWithoutRetries(configuration *routev3.RouteConfiguration) {
+	for _, host := range configuration.VirtualHosts {
+		for _, route := range host.Routes {
+			if action := route.GetRoute(); action != nil {
+				action.RetryPolicy = nil
+			}
+		}
+	}
+}
+
+// clusterWithoutRetries removes the policy of a cluster.
+func clusterWithoutRetries(cluster *clusterv3.Cluster) {
+	for name, body := range cluster.TypedExtensionProtocolOptions {
+		var options httpv3.HttpProtocolOptions
+		if err := body.UnmarshalTo(&options); err != nil {
+			continue
+		}
+		options.RetryPolicy = nil
+		if changed, err := anypb.New(&options); err == nil {
+			cluster.TypedExtensionProtocolOptions[name] = changed
+		}
+	}
 }

@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 
@@ -64,21 +63,25 @@ func TestFaultsSwitchMechanismsOff(t *testing.T) {
 	}
 
 	// What edges get of a Gateway with one route that forwards: nothing of it repeats a request.
-	program := lbsync.Program{Listeners: []lbsync.Listener{{Address: netip.MustParseAddr("198.18.1.1"), Listener: model.Listener{
+	program := lbsync.Program{Assignments: []model.Assignment{{Key: "a"}}, Listeners: []lbsync.Listener{{Address: netip.MustParseAddr("198.18.1.1"), Listener: model.Listener{
 		Gateway: fleet.ObjectName{Namespace: "shop", Name: "store"}, Port: 80, Protocol: model.HTTP, Chains: []model.Chain{{Name: "http",
 			Hosts: []model.VirtualHost{{Hostname: "*", Rules: []model.Rule{{Match: model.Match{Path: model.PathMatch{Kind: model.PathPrefix, Value: "/"}},
 				Forward: &model.Forward{Targets: []model.Target{{Assignment: "a", Weight: 1}}}}}}}}}}}}}
-	made := envoy.Translate(program).Routes
+	made := envoy.Translate(program)
 	text := func(r envoy.Resource) string {
-		var configuration routev3.RouteConfiguration
-		testkit.Must(t, r.Body.UnmarshalTo(&configuration))
-		return protojson.Format(&configuration)
+		message, err := r.Body.UnmarshalNew()
+		testkit.Must(t, err)
+		return protojson.Format(message)
 	}
-	changed := withoutRetries(made)
-	if len(changed) != 1 || !strings.Contains(text(made[0]), "etry") {
-		t.Fatalf("%d resources, the first of which retries nothing", len(made))
-	}
-	if strings.Contains(text(changed[0]), "etry") || changed[0].Version == made[0].Version {
-		t.Errorf("version %q still retries: %s", changed[0].Version, text(changed[0]))
+	for name, c := range map[string]struct{ made, changed []envoy.Resource }{
+		envoy.RetryFilter: {made.Listeners, edited(made.Listeners, listenerWithoutRetries)},
+		"retryPolicy":     {made.Clusters, edited(made.Clusters, clusterWithoutRetries)},
+	} {
+		if len(c.changed) != 1 || !strings.Contains(text(c.made[0]), name) {
+			t.Fatalf("%d resources, the first of which has no %s", len(c.made), name)
+		}
+		if got := text(c.changed[0]); strings.Contains(got, name) || strings.Contains(got, "retryPolicy") || c.changed[0].Version == c.made[0].Version {
+			t.Errorf("version %q still retries: %s", c.changed[0].Version, got)
+		}
 	}
 }

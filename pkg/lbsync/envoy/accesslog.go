@@ -9,7 +9,7 @@ import (
 
 // logFields are the fields of one line of the access log. "member" names the cluster and the import that answered.
 // "assignment" is the Envoy cluster (route and backends). "flags" and "reason" say what happened, in Envoy's terms. Queries
-// are left out: they may contain secrets. Host and path are logged after any rewrite.
+// are left out: they may contain secrets. Host and path are logged after any rewrite. docs/traffic.md says the same.
 var logFields = map[string]string{
 	"time":       "%START_TIME%",
 	"method":     "%REQUEST_HEADER(:METHOD)%",

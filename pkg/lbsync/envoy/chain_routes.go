@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -109,8 +108,7 @@ func (c *chainRoutes) next(l lbsync.Listener, name string, chain model.Chain) *c
 	}
 	next := &chainRoutes{name: name, clients: l.Clients, hosts: chain.Hosts, misdirected: chain.Misdirected,
 		domains: make(map[string]domain, len(chain.Hosts)), lists: make(map[rulesKey]*ruleList, len(c.lists))}
-	base := &routev3.RouteConfiguration{Name: name, IgnorePortInHostMatching: true, RequestHeadersToRemove: sendCountHeaders,
-		RequestHeadersToAdd: []*corev3.HeaderValueOption{retryOnHeader()}}
+	base := &routev3.RouteConfiguration{Name: name, IgnorePortInHostMatching: true}
 	if m := misdirected(chain); m != nil {
 		base.VirtualHosts = []*routev3.VirtualHost{m}
 	}

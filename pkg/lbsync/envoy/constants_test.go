@@ -1,6 +1,7 @@
 package envoy
 
 import (
+	"slices"
 	"testing"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -21,7 +22,7 @@ func TestConstantsAreValid(t *testing.T) {
 			t.Errorf("%s: %v", body.GetTypeUrl(), err)
 		}
 	}
-	for _, filter := range slashFilters {
+	for _, filter := range append(slices.Clip(slashFilters), retryIdempotentFilter) {
 		if err := validate(filter); err != nil {
 			t.Error(err)
 		}

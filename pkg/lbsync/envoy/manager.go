@@ -53,7 +53,7 @@ var clientKeepalive = &corev3.TcpKeepalive{KeepaliveTime: number(60), KeepaliveI
 // connectionManager returns the connection manager of a chain, hardened as Envoy's guide for edges says where ordinary
 // clients survive that. Routes are never inside the Listener, because open connections would keep the old ones.
 func connectionManager(l lbsync.Listener, c model.Chain) *hcmv3.HttpConnectionManager {
-	filters := append(slices.Clip(slashFilters), &hcmv3.HttpFilter{Name: "envoy.filters.http.router",
+	filters := append(slices.Clip(slashFilters), retryIdempotentFilter, &hcmv3.HttpFilter{Name: "envoy.filters.http.router",
 		ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: routerFilter}})
 	return &hcmv3.HttpConnectionManager{
 		StatPrefix:         strings.ReplaceAll(routesName(l, c), "/", "."),

@@ -41,8 +41,8 @@ const (
 	hostSelectionAttempts = 100
 )
 
-// retries is the retry policy of all requests to an assignment: what no backend can have seen is repeated. retryOnHeader
-// adds what may be repeated although a backend may have seen it. Mirrored requests lack that header.
+// retries is the retry policy of all requests to an assignment: what no backend can have seen is repeated. retryIdempotent
+// adds what may be repeated although a backend may have seen it. Mirrored requests lack its header.
 //
 // The cluster has the policy, which Envoy reads since 1.36 and prefers to a route's. In each virtual host it would cost every
 // edge more than all else that is built again of a host when any route of its port changes.
@@ -75,14 +75,46 @@ func handshakeLimit(rule model.Rule) *routev3.RetryPolicy {
 	return &routev3.RetryPolicy{PerTryTimeout: durationpb.New(*rule.BackendTimeout)}
 }
 
-// retryOnHeader makes Envoy repeat idempotent methods (RFC 9110 section 9.2.2; TRACE is not worth it) although the first try
-// may have reached the backend. Envoy's router adds what the header says to the retry policy, and removes the header. An empty
-// value is not added. Two routes for each rule, one of them for safe methods, would cost every edge twice the time and
-// the memory. (docs/adr/0011-one-routeconfiguration-per-chain.md)
-func retryOnHeader() *corev3.HeaderValueOption {
-	return &corev3.HeaderValueOption{AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD, Header: &corev3.HeaderValue{
-		Key:   "x-envoy-retry-on",
-		Value: "%CEL(request.method in ['GET', 'HEAD', 'OPTIONS', 'PUT', 'DELETE'] ? '" + retryReset + "' : '')%"}}
+// RetryFilter is the name of the HTTP filter retryIdempotent.
+const RetryFilter = "retry-idempotent"
+
+// retryIdempotent is an HTTP filter that makes Envoy repeat idempotent methods (RFC 9110 section 9.2.2; TRACE is not worth it) although
+// the first try may have reached the backend. Envoy's router adds what the header says to the retry policy, and removes the
+// header. A CEL expression as the header's value would cost a request twice what the filter costs it, and two routes for
+// each rule, one of them for these methods, would cost every edge twice the time and the memory.
+// (docs/performance.md, docs/adr/0011-one-routeconfiguration-per-chain.md)
+func retryIdempotent() *hcmv3.HttpFilter {
+	adding := &headerv3.HeaderMutation{Mutations: &headerv3.Mutations{RequestMutations: []*mutationv3.HeaderMutation{{
+		Action: &mutationv3.HeaderMutation_Append{Append: &corev3.HeaderValueOption{AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
+			Header: &corev3.HeaderValue{Key: "x-envoy-retry-on", Value: retryReset}}}}}}}
+	repeated := &matcherv3.Matcher_MatcherList_Predicate_PredicateList{}
+	for _, method := range []string{"GET", "HEAD", "OPTIONS", "PUT", "DELETE"} {
+		repeated.Predicate = append(repeated.Predicate, headerIs(":method", method))
+	}
+	return unless(RetryFilter, adding, &matcherv3.Matcher_MatcherList_Predicate{MatchType: &matcherv3.Matcher_MatcherList_Predicate_NotMatcher{
+		NotMatcher: &matcherv3.Matcher_MatcherList_Predicate{MatchType: &matcherv3.Matcher_MatcherList_Predicate_OrMatcher{OrMatcher: repeated}}}})
+}
+
+// unless is an HTTP filter that changes headers of requests to which a condition does not apply.
+func unless(name string, changes *headerv3.HeaderMutation, condition *matcherv3.Matcher_MatcherList_Predicate) *hcmv3.HttpFilter {
+	skip := &xdscorev3.TypedExtensionConfig{Name: "skip", TypedConfig: packed(&skipv3.SkipFilter{})}
+	return &hcmv3.HttpFilter{Name: name, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: packed(&matchingv3.ExtensionWithMatcher{
+		ExtensionConfig: &corev3.TypedExtensionConfig{Name: "envoy.filters.http.header_mutation", TypedConfig: packed(changes)},
+		XdsMatcher: &matcherv3.Matcher{MatcherType: &matcherv3.Matcher_MatcherList_{MatcherList: &matcherv3.Matcher_MatcherList{
+			Matchers: []*matcherv3.Matcher_MatcherList_FieldMatcher{{
+				Predicate: condition,
+				OnMatch:   &matcherv3.Matcher_OnMatch{OnMatch: &matcherv3.Matcher_OnMatch_Action{Action: skip}},
+			}}}}},
+	})}}
+}
+
+// headerIs is the condition that a header of the request has a value.
+func headerIs(name, value string) *matcherv3.Matcher_MatcherList_Predicate {
+	return &matcherv3.Matcher_MatcherList_Predicate{MatchType: &matcherv3.Matcher_MatcherList_Predicate_SinglePredicate_{
+		SinglePredicate: &matcherv3.Matcher_MatcherList_Predicate_SinglePredicate{
+			Input: &xdscorev3.TypedExtensionConfig{Name: "header", TypedConfig: packed(&inputv3.HttpRequestHeaderMatchInput{HeaderName: name})},
+			Matcher: &matcherv3.Matcher_MatcherList_Predicate_SinglePredicate_ValueMatch{ValueMatch: &matcherv3.StringMatcher{
+				MatchPattern: &matcherv3.StringMatcher_Exact{Exact: value}}}}}}
 }
 
 const (
@@ -97,9 +129,6 @@ const (
 	// stopHeader is no header name. Envoy answers 503 for a request that has it, instead of sending the request.
 	stopHeader = "sent too often"
 )
-
-// sendCountHeaders are removed from what clients send. Only a backend that gets a repeated request sees them.
-var sendCountHeaders = []string{bytesHeader, sendsHeader, laterHeader}
 
 // repeatableBody is how many bytes of a body an edge keeps for the next try until the answer begins. A request with more is
 // not repeated once more has come.
@@ -130,21 +159,8 @@ func sendLimitFilters() []*hcmv3.HttpFilter {
 		set(laterHeader, fmt.Sprintf("%%CEL('%s' in xds.upstream_host_locality_metadata.filter_metadata['%s'] ? %s : '%s')%%", laterKey, metadataKey, bytes, nowhere),
 			corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD),
 	}}}
-	delegate := &matchingv3.ExtensionWithMatcher{
-		ExtensionConfig: &corev3.TypedExtensionConfig{Name: "envoy.filters.http.header_mutation", TypedConfig: packed(counting)},
-		XdsMatcher: &matcherv3.Matcher{MatcherType: &matcherv3.Matcher_MatcherList_{MatcherList: &matcherv3.Matcher_MatcherList{
-			Matchers: []*matcherv3.Matcher_MatcherList_FieldMatcher{{
-				Predicate: &matcherv3.Matcher_MatcherList_Predicate{MatchType: &matcherv3.Matcher_MatcherList_Predicate_SinglePredicate_{
-					SinglePredicate: &matcherv3.Matcher_MatcherList_Predicate_SinglePredicate{
-						Input: &xdscorev3.TypedExtensionConfig{Name: "header", TypedConfig: packed(&inputv3.HttpRequestHeaderMatchInput{HeaderName: attemptHeader})},
-						Matcher: &matcherv3.Matcher_MatcherList_Predicate_SinglePredicate_ValueMatch{ValueMatch: &matcherv3.StringMatcher{
-							MatchPattern: &matcherv3.StringMatcher_Exact{Exact: "1"}}}}}},
-				OnMatch: &matcherv3.Matcher_OnMatch{OnMatch: &matcherv3.Matcher_OnMatch_Action{
-					Action: &xdscorev3.TypedExtensionConfig{Name: "skip", TypedConfig: packed(&skipv3.SkipFilter{})}}},
-			}}}}},
-	}
 	return []*hcmv3.HttpFilter{
-		{Name: "envoy.filters.http.match_delegate", ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: packed(delegate)}},
+		unless("envoy.filters.http.match_delegate", counting, headerIs(attemptHeader, "1")),
 		{Name: "envoy.filters.http.upstream_codec", ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: packed(&codecv3.UpstreamCodec{})}},
 	}
 }

@@ -7,6 +7,9 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
+// retryIdempotentFilter is the same in all chains.
+var retryIdempotentFilter = retryIdempotent()
+
 // router sends requests to backends. It does not count answers by their status for each cluster
 // (cluster.*.upstream_rq_2xx, upstream_rq_200, external.* and zone.*): Envoy looks up nine names for each request to do so,
 // which is 6 % of what a request costs. The listener counts them (http.*.downstream_rq_2xx), and the access log has

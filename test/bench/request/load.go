@@ -22,7 +22,10 @@ type load struct {
 	headers int    // that a request has beside the usual ones
 }
 
-var plain = load{name: "HTTP/1.1"}
+var (
+	plain        = load{name: "HTTP/1.1"}
+	largeAnswers = load{name: "64 KiB answers", path: "/64k"}
+)
 
 // loads are the kinds of requests that are measured. Answers have 300 bytes unless said.
 var loads = []load{
@@ -30,7 +33,7 @@ var loads = []load{
 	{name: "HTTP/2", h2: true},
 	{name: "HTTP/1.1 over TLS", tls: true},
 	{name: "HTTP/2 over TLS", tls: true, h2: true},
-	{name: "64 KiB answers", path: "/64k"},
+	largeAnswers,
 	{name: "64 KiB POSTs", path: "/post", post: true},
 	{name: "1 KiB path, 40 headers", path: "/" + strings.Repeat("long-segment/", 80), headers: 40},
 }

@@ -117,8 +117,8 @@ func startUpstreams(ctx context.Context, dir string) (*process, error) {
 		return nil, err
 	}
 	if conn, err := net.Dial("tcp", upstreams[0].String()); err == nil {
-		conn.Close()
-		return nil, fmt.Errorf("another program listens on %s", upstreams[0])
+		_ = conn.Close()
+		return nil, fmt.Errorf("another program, perhaps another bench, listens on %s", upstreams[0])
 	}
 	p, err := start(ctx, otherProcessor, filepath.Join(dir, "nginx.out"), program, "-e", filepath.Join(dir, "nginx.log"), "-c", config)
 	if err != nil {

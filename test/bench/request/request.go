@@ -47,6 +47,8 @@ func comparisons() []comparison {
 	for _, v := range variants {
 		all = append(all, comparison{name: "edge, without " + v.name, first: edge, second: v, load: plain, pairs: 4})
 	}
+	all = append(all, comparison{name: "edge, with statistics by status", first: edge, second: withStatistics, load: plain, pairs: 4},
+		comparison{name: "edge, without limits of buffers: 64 KiB answers", first: edge, second: unbuffered, load: largeAnswers, pairs: 4})
 	for i := range all {
 		if all[i].site.name == "" {
 			all[i].site = small

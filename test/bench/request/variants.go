@@ -2,6 +2,7 @@ package request
 
 import (
 	"os"
+	"slices"
 	"strings"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -9,9 +10,12 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"crossway.dev/crossway/pkg/lbsync/envoy"
 )
 
 // change is a change of what an edge has.
@@ -98,6 +102,26 @@ func withoutBootstrap(field string) func(string) error {
 	}
 }
 
+const protocolOptions = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+
+// withoutRetryFilter removes the filter that chooses which methods are repeated.
+func withoutRetryFilter(m *hcmv3.HttpConnectionManager) {
+	m.HttpFilters = slices.DeleteFunc(m.HttpFilters, func(f *hcmv3.HttpFilter) bool { return f.Name == envoy.RetryFilter })
+}
+
+// unbuffered lifts the limits of buffers, which matter to large bodies.
+var unbuffered = kind{name: "limits of buffers", change: change{resource: func(m proto.Message) {
+	switch m := m.(type) {
+	case *listenerv3.Listener:
+		m.PerConnectionBufferLimitBytes = nil
+	case *clusterv3.Cluster:
+		m.PerConnectionBufferLimitBytes = nil
+	}
+}}}
+
+// withStatistics is an edge that also counts answers by their status for each cluster, as Envoy does by default.
+var withStatistics = kind{name: "statistics by status", change: change{resource: ofRouter(func(r *routerv3.Router) { r.DynamicStats = wrapperspb.Bool(true) })}}
+
 // variants are edges without one of the things that they have and the static Envoy has not.
 var variants = []kind{
 	{name: "access log", change: change{resource: ofManager(func(m *hcmv3.HttpConnectionManager) { m.AccessLog = nil })}},
@@ -113,19 +137,25 @@ var variants = []kind{
 		m.CommonHttpProtocolOptions.IdleTimeout = nil
 	})}},
 	{name: "limit of sends (upstream filter)", change: change{resource: ofRouter(func(r *routerv3.Router) { r.UpstreamHttpFilters = nil })}},
-	{name: "header for retries", change: change{resource: ofRoutes(func(r *routev3.RouteConfiguration) { r.RequestHeadersToAdd = nil })}},
+	{name: "choice of methods to retry", change: change{resource: ofManager(withoutRetryFilter)}},
 	{name: "retries", change: change{resource: func(m proto.Message) {
+		ofManager(withoutRetryFilter)(m)
+		ofRouter(func(r *routerv3.Router) { r.UpstreamHttpFilters = nil })(m)
 		ofRoutes(func(r *routev3.RouteConfiguration) {
-			r.RequestHeadersToAdd, r.RequestHeadersToRemove = nil, nil
 			for _, h := range r.VirtualHosts {
-				h.RetryPolicy, h.IncludeRequestAttemptCount = nil, false
+				h.IncludeRequestAttemptCount = false
 			}
 		})(m)
-		ofRouter(func(r *routerv3.Router) { r.UpstreamHttpFilters = nil })(m)
+		ofCluster(func(c *clusterv3.Cluster) {
+			options := &httpv3.HttpProtocolOptions{}
+			if c.TypedExtensionProtocolOptions[protocolOptions].UnmarshalTo(options) == nil {
+				options.RetryPolicy = nil
+				c.TypedExtensionProtocolOptions[protocolOptions] = mustPack(options)
+			}
+		})(m)
 	}}},
 	{name: "outlier detection", change: change{resource: ofCluster(func(c *clusterv3.Cluster) { c.OutlierDetection = nil })}},
 	{name: "circuit breakers", change: change{resource: ofCluster(func(c *clusterv3.Cluster) { c.CircuitBreakers = nil })}},
-	{name: "statistics by status of answers", change: change{resource: ofRouter(func(r *routerv3.Router) { r.DynamicStats = wrapperspb.Bool(false) })}},
 	{name: "request id", change: change{resource: ofManager(func(m *hcmv3.HttpConnectionManager) { m.GenerateRequestId = wrapperspb.Bool(false) })}},
 	{name: "overload manager", change: change{bootstrap: withoutBootstrap("overload_manager")}},
 	{name: "choice of statistics", change: change{bootstrap: withoutBootstrap("stats_config")}},
