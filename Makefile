@@ -24,7 +24,7 @@ demo: install ## run a fleet on this machine and show what it does, with measure
 	@go build -o bin/ ./internal/demo/cmd/demo
 	bin/demo --out out/demo.json
 
-test: install lint generate-check race e2e conformance-core ## everything: lint, generated files, all tests with the race detector, end to end, conformance
+test: install lint generate-check race clients e2e conformance-core ## everything: lint, generated files, all tests with the race detector, real clients, end to end, conformance
 	@echo "all tests passed"
 
 unit: ## the edit loop: tests that start no API server and no Envoy (PKG=./pkg/gateway for one package)

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -125,7 +126,7 @@ func httpCases() []httpCase {
 			return "/seen/" + strings.Repeat("p", b.line-40) + "?q=" + strings.Repeat("q", 20)
 		}, check: seen},
 		{name: "escaped slash", path: fixed("/seen/group%2Fproject?x=1"), check: seen},
-		{name: "double slash", path: fixed("/seen/fetch/https://host//x"), check: normalized("/seen/fetch/https:/host/x")},
+		{name: "double slash", path: fixed("/seen/fetch/https://host//x"), check: seen},
 		{name: "dots", needs: rawPath, path: fixed("/seen/a/../b/./c"), check: normalized("/seen/b/c")},
 		{name: "other characters", path: fixed("/seen/%C3%A9%20%25/a:b@c,d;e=f?x=%2B&y=a+b"), check: seen},
 		{name: "websocket", needs: webSockets, only: sockets, path: fixed("/ws"), request: exchange{Messages: []int{0, 5, small, 1 << 20}}, check: answered(101)},
@@ -143,9 +144,9 @@ func httpCases() []httpCase {
 	}
 	for n := range cases {
 		if cases[n].request.Method == "" {
-			cases[n].request.Method = "GET"
+			cases[n].request.Method = http.MethodGet
 		}
-		if cases[n].request.Method == "GET" || cases[n].request.Method == "HEAD" {
+		if cases[n].request.Method == http.MethodGet || cases[n].request.Method == http.MethodHead {
 			cases[n].request.Body = -1
 		}
 	}

