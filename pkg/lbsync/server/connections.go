@@ -151,6 +151,8 @@ func (c *pendingConn) Close() error {
 const (
 	// maxConnections: an Envoy has one for configuration and load reports, or two for a
 	// moment, maybe one that is dead, and one for each worker that says what is used.
+	// Where machines have many processors, those are more than all others: the oldest of
+	// them makes room for a new connection.
 	maxConnections = 1024
 	// maxUnfinished is how many bytes of requests that are not complete yet, or not
 	// processed, the connections of a pool may have together. When there are more,
@@ -183,6 +185,7 @@ type connections struct {
 type poolConnections struct {
 	open, unfinished int
 	received         *rate.Limiter // in bytes
+	usages           list.List     // of *edgeConnection: those that are for usage alone, oldest first
 }
 
 // edgeConnection is a connection whose handshake is done. It is closed when its
@@ -198,6 +201,8 @@ type edgeConnection struct {
 	unfinished int
 	changedAt  time.Time
 	closed     bool
+	needed     bool          // for more than usage
+	place      *list.Element // in usages
 }
 
 // edgeAuth is the result of a handshake.
@@ -218,7 +223,13 @@ func (a *connections) add(conn net.Conn, info credentials.TLSInfo) (*edgeConnect
 		a.pools[c.pool] = pool
 	}
 	if pool.open >= maxConnections {
-		return nil, errTooManyConnections
+		oldest := pool.usages.Front()
+		if oldest == nil {
+			return nil, errTooManyConnections
+		}
+		evicted := oldest.Value.(*edgeConnection)
+		evicted.forget()
+		go func() { _ = evicted.Conn.Close() }() // which may wait for its client
 	}
 	pool.open++
 	c.expiry = time.AfterFunc(time.Until(leaf.NotAfter), func() { _ = c.Close() })
@@ -277,16 +288,44 @@ func (c *edgeConnection) count(n int) {
 	c.all.pools[c.pool].unfinished += n
 }
 
+// opens notes what a stream of the connection is for.
+func (c *edgeConnection) opens(what service) {
+	c.all.mu.Lock()
+	defer c.all.mu.Unlock()
+	usages := &c.all.pools[c.pool].usages
+	switch {
+	case c.closed || c.needed:
+	case what == usage && c.place == nil:
+		c.place = usages.PushBack(c)
+	case what != usage:
+		c.needed = true
+		if c.place != nil {
+			usages.Remove(c.place)
+			c.place = nil
+		}
+	}
+}
+
+// forget counts the connection no more. all.mu is held.
+func (c *edgeConnection) forget() {
+	if c.closed {
+		return
+	}
+	c.closed = true
+	c.expiry.Stop()
+	pool := c.all.pools[c.pool]
+	pool.unfinished -= c.unfinished
+	pool.open--
+	if c.place != nil {
+		pool.usages.Remove(c.place)
+		c.place = nil
+	}
+}
+
 // Close implements net.Conn.
 func (c *edgeConnection) Close() error {
 	c.all.mu.Lock()
-	if !c.closed {
-		c.closed = true
-		c.expiry.Stop()
-		pool := c.all.pools[c.pool]
-		pool.unfinished -= c.unfinished
-		pool.open--
-	}
+	c.forget()
 	c.all.mu.Unlock()
 	return c.Conn.Close()
 }

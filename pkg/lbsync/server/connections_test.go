@@ -11,6 +11,10 @@ import (
 	"time"
 
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
+
+	"crossway.dev/crossway/internal/testkit"
+	"crossway.dev/crossway/pkg/registration"
 )
 
 // source gives as many bytes as are asked for.
@@ -67,6 +71,48 @@ func TestUnfinishedRequestsAreBounded(t *testing.T) {
 		if pool.open != 0 || pool.unfinished != 0 {
 			t.Errorf("pool %s: %d connections and %d bytes are left", name, pool.open, pool.unfinished)
 		}
+	}
+}
+
+// Where edges have so many workers that their connections for usage are all that a pool may have, one of these makes room
+// for an edge's configuration.
+func TestUsageKeepsNoEdgeOut(t *testing.T) {
+	all, s := &connections{pools: map[string]*poolConnections{}}, New(Config{Authorize: func(registration.EdgeIdentity) error { return nil }, MaxEdges: 250})
+	leaf := &x509.Certificate{NotAfter: time.Now().Add(time.Hour), URIs: []*url.URL{{Scheme: "spiffe", Host: "crossway", Path: "/edge/us/us/us-a"}}}
+	state := credentials.TLSInfo{State: tls.ConnectionState{PeerCertificates: []*x509.Certificate{leaf}, VerifiedChains: [][]*x509.Certificate{{leaf}}}}
+	connect := func(what ...service) (*edgeConnection, error) {
+		c, err := all.add(source{}, state)
+		if err != nil {
+			return nil, err
+		}
+		t.Cleanup(func() { c.Close() })
+		for _, one := range what {
+			open, err := s.openSession(peer.NewContext(t.Context(), &peer.Peer{AuthInfo: edgeAuth{state, c}}), one)
+			if err != nil {
+				return nil, err
+			}
+			t.Cleanup(func() { s.closeSession(open) })
+		}
+		return c, nil
+	}
+	first, err := connect(usage, configuration)
+	testkit.Must(t, err)
+	var workers []*edgeConnection
+	for range maxConnections - 1 {
+		worker, err := connect(usage)
+		testkit.Must(t, err)
+		workers = append(workers, worker)
+	}
+	edge, err := connect(configuration, load, usage)
+	testkit.Must(t, err)
+	if first.closed || edge.closed || !workers[0].closed || workers[1].closed || all.pools["us"].open != maxConnections {
+		t.Errorf("not the oldest connection for usage made room; %d are open", all.pools["us"].open)
+	}
+	for _, worker := range workers[1:] {
+		worker.opens(load)
+	}
+	if _, err := connect(); !errors.Is(err, errTooManyConnections) {
+		t.Errorf("one more than %d that have configuration or load reports: %v", maxConnections, err)
 	}
 }
 

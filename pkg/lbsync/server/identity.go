@@ -87,6 +87,7 @@ func (s *Server) openSession(ctx context.Context, what service) (*session, error
 	if err != nil {
 		return nil, err
 	}
+	connection.opens(what)
 	s.mu.Lock()
 	s.streams++
 	open := &session{service: what, identity: identity, number: s.streams, connection: connection, cut: make(chan error, 1)}
