@@ -9,6 +9,8 @@ import (
 	earlyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
 	"crossway.dev/crossway/pkg/gateway/model"
 	"crossway.dev/crossway/pkg/lbsync"
 )
@@ -37,9 +39,17 @@ func lookalikes(names []string) string {
 	return strings.Join(patterns, "|")
 }
 
+// maxNamesProgram is a bound on the RE2 program of removeMatching, which takes about 660 steps. The field is deprecated in
+// favour of a key of the bootstrap's runtime. An edge whose bootstrap lacks that key allows 100 steps, and would refuse all
+// listeners.
+const maxNamesProgram = 1000
+
 func removeMatching(pattern string) *mutationv3.HeaderMutation {
+	names := &matcherv3.RegexMatcher{Regex: pattern,
+		EngineType: &matcherv3.RegexMatcher_GoogleRe2{GoogleRe2: &matcherv3.RegexMatcher_GoogleRE2{ //nolint:staticcheck // deprecated, see above
+			MaxProgramSize: wrapperspb.UInt32(maxNamesProgram)}}} //nolint:staticcheck // the same
 	return &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_RemoveOnMatch_{RemoveOnMatch: &mutationv3.HeaderMutation_RemoveOnMatch{
-		KeyMatcher: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_SafeRegex{SafeRegex: regex(pattern)}}}}}
+		KeyMatcher: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_SafeRegex{SafeRegex: names}}}}}
 }
 
 // earlyRemovals removes headers before a route is chosen, so the filters of routes may set them: lookalikes of those that

@@ -215,7 +215,7 @@ func upgradedAt(t *testing.T, port uint16, host, path string) (net.Conn, *bufio.
 	fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nhost: %s\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n", path, host)
 	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
 	reader := bufio.NewReader(conn)
-	response, err := http.ReadResponse(reader, nil)
+	response, err := http.ReadResponse(reader, nil) //nolint:bodyclose // the caller reads the connection
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -266,6 +266,7 @@ func TestLimitsOfRulesOnARealEnvoy(t *testing.T) {
 				t.Fatal(err)
 			}
 			content, err := io.ReadAll(response.Body)
+			_ = response.Body.Close()
 			if got := string(content); (got != c.answer || err != nil) != (c.answer == "cut") {
 				t.Errorf("an answer of 2 s: %q, %v", got, err)
 			}

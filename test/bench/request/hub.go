@@ -38,7 +38,7 @@ type hub struct {
 	helm   string
 }
 
-func startHub(helm string) (*hub, error) {
+func startHub(ctx context.Context, helm string) (*hub, error) {
 	ca, err := registration.NewEdgeCA(time.Now(), rand.Reader)
 	if err != nil {
 		return nil, err
@@ -57,7 +57,7 @@ func startHub(helm string) (*hub, error) {
 	roots.AppendCertsFromPEM(ca.Certificate)
 	h.grpc = server.NewGRPCServer(&tls.Config{Certificates: []tls.Certificate{certificate}, ClientCAs: roots})
 	h.Register(h.grpc)
-	socket, err := net.Listen("tcp", "127.0.0.1:0")
+	socket, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}

@@ -68,7 +68,7 @@ func (p *process) cpu() (sum time.Duration, err error) {
 // awaitPort waits until somebody listens.
 func awaitPort(ctx context.Context, address string) error {
 	for {
-		conn, err := net.Dial("tcp", address)
+		conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
 		if err == nil {
 			return conn.Close()
 		}
@@ -116,7 +116,7 @@ func startUpstreams(ctx context.Context, dir string) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	if conn, err := net.Dial("tcp", upstreams[0].String()); err == nil {
+	if conn, err := new(net.Dialer).DialContext(ctx, "tcp", upstreams[0].String()); err == nil {
 		_ = conn.Close()
 		return nil, fmt.Errorf("another program, perhaps another bench, listens on %s", upstreams[0])
 	}

@@ -85,7 +85,7 @@ func Measure(ctx context.Context, programs install.Programs, selected func(name 
 	if b.certificate, err = newCertificate(); err != nil {
 		return nil, err
 	}
-	if b.hub, err = startHub(programs.Helm); err != nil {
+	if b.hub, err = startHub(ctx, programs.Helm); err != nil {
 		return nil, err
 	}
 	defer b.hub.grpc.Stop()
