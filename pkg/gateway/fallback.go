@@ -174,7 +174,12 @@ func (e Earlier) Note(last Result, before, now []*Route) {
 		if at == len(before) || before[at].Ref != route.Ref || before[at].UID != route.UID || before[at].Generation == route.Generation {
 			continue
 		}
-		if kept[route.Ref] == nil && last.Accepts(route.Ref) {
+		if kept[route.Ref] != nil || !last.Accepts(route.Ref) {
+			continue
+		}
+		// Edits may come faster than statuses are written: what none accepts is no
+		// replacement for what one did.
+		if e[route.Ref] == nil || len(acceptedAt(route.Status, before[at]))+len(before[at].AcceptedBy()) > 0 {
 			e[route.Ref] = before[at]
 		}
 	}
