@@ -135,11 +135,15 @@ func (d *Demand) update(now time.Time) {
 }
 
 // reportingEdges lists the edges that report, sorted. An edge that missed two reports is gone or stuck, and its clients
-// with it.
+// with it. A report that came early says nothing about when the next one comes.
 func (d *Demand) reportingEdges(now time.Time) []string {
 	var edges []string
-	for edge := range d.samples {
-		if s := d.latest(edge); now.Sub(s.End) < 2*s.Interval+s.Interval/2 {
+	for edge, history := range d.samples {
+		longest := time.Duration(0)
+		for _, s := range history {
+			longest = max(longest, s.Interval)
+		}
+		if now.Sub(d.latest(edge).End) < 2*longest+longest/2 {
 			edges = append(edges, edge)
 		}
 	}

@@ -298,3 +298,23 @@ func TestClientsThatChangeTheirEdgeMoveNothing(t *testing.T) {
 		}
 	}
 }
+
+// An edge reports early when it has requests for a cluster that it was not asked for. Until its next report, as late as
+// all others, it is not silent.
+func TestAnEarlyReportIsNoSilence(t *testing.T) {
+	var d Demand
+	report := func(edge string, end, interval time.Duration) {
+		n := uint64(100 * interval.Seconds())
+		d.Observe(Sample{Edge: edge, End: epoch.Add(end), Interval: interval, Issued: n, Succeeded: n})
+	}
+	const early = 300 * time.Millisecond
+	for second := range 10 {
+		report("one", time.Duration(second)*time.Second, time.Second)
+		report("two", time.Duration(second)*time.Second+200*time.Millisecond, time.Second)
+	}
+	report("one", 9*time.Second+early, early)
+	report("two", 10*time.Second+200*time.Millisecond, time.Second)
+	if got := d.Rate(); !near(got, 200, 0.01) {
+		t.Errorf("two edges with 100 rps each: %.0f", got)
+	}
+}
