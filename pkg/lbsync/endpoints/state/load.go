@@ -73,7 +73,7 @@ func compareBools(a, b bool) int {
 
 // importLoad is one report's counts for one import.
 type importLoad struct {
-	interval          time.Duration
+	interval          time.Duration // the longest one: a cluster that the edge was just asked for has a shorter one
 	issued            float64
 	succeeded, failed uint64
 	members           map[fleet.ClusterName]*memberLoad
@@ -145,7 +145,7 @@ func (s *State) addIssued(loads map[*backendState]*importLoad, backend fleet.Bac
 	if loads[b] == nil {
 		loads[b] = &importLoad{}
 	}
-	loads[b].interval = interval
+	loads[b].interval = max(loads[b].interval, interval)
 	loads[b].issued += issued
 }
 

@@ -190,3 +190,29 @@ func TestDump(t *testing.T) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
 }
+
+// An edge counts a cluster that it was just asked for over a shorter time than its others. The requests of both, for one
+// import, are no rise.
+func TestAClusterThatIsNewInAReportIsNoRise(t *testing.T) {
+	s := newFleet()
+	edge := Edge{Pool: "us", Region: "us", Node: "one"}
+	s.Connected(edge)
+	s.Learn(edge, nil, start)
+	now := start
+	report := func(loads ...Load) {
+		now = now.Add(loads[0].Interval)
+		c := NewChanges()
+		c.Loads = []LoadReport{{Edge: edge, At: now, Loads: loads}}
+		s.Apply(c)
+	}
+	load := func(assignment string, interval time.Duration, requests uint64) Load {
+		return Load{Assignment: assignment, Interval: interval, Localities: []LocalityLoad{{SubZone: "us-west/shop/web", Issued: requests, Succeeded: requests}}}
+	}
+	for range 10 {
+		report(load("a", time.Second, 100))
+	}
+	report(load("a", 1200*time.Millisecond, 120), load("c", 250*time.Millisecond, 1))
+	if got := s.backends[importNamed("web")].region("us").demand.Rate(); got < 95 || got > 110 {
+		t.Errorf("101 requests per second count as %.0f", got)
+	}
+}
