@@ -16,8 +16,8 @@ import (
 )
 
 // proxyHeaders are the headers by which proxies tell backends what a request was like when it reached them. A client that
-// is not a trusted proxy has no say in them. Envoy itself writes x-forwarded-for, x-forwarded-proto, x-request-id and
-// x-envoy-*, and removes x-forwarded-client-cert.
+// is not a trusted proxy has no say in them. Envoy itself writes x-forwarded-for, x-forwarded-proto and x-request-id, and
+// removes x-forwarded-client-cert.
 var proxyHeaders = []string{"forwarded", "x-real-ip", "x-client-ip", "true-client-ip", "x-forwarded-host", "x-forwarded-port", "x-forwarded-server",
 	"x-forwarded-prefix", "x-original-host", "x-original-url", "x-rewrite-url"}
 
@@ -53,10 +53,10 @@ func removeMatching(pattern string) *mutationv3.HeaderMutation {
 }
 
 // earlyRemovals removes headers before a route is chosen, so the filters of routes may set them: lookalikes of those that
-// edges handle, what edges alone send and, where no trusted proxy is in front, proxyHeaders. It is one pattern, because
-// each name by itself would be looked for in each request.
+// edges handle, what edges alone send (Envoy itself removes only some of x-envoy-*) and, where no trusted proxy is in front,
+// proxyHeaders. It is one pattern, because each name by itself would be looked for in each request.
 func earlyRemovals(trusted bool) *earlyv3.HeaderMutation {
-	pattern := lookalikes(slices.Concat(proxyHeaders, edgeHeaders)) + "|x-crossway-.*"
+	pattern := lookalikes(slices.Concat(proxyHeaders, edgeHeaders)) + "|x-(?:crossway|envoy)-.*"
 	if !trusted {
 		pattern += "|" + strings.Join(proxyHeaders, "|")
 	}

@@ -52,7 +52,7 @@ func TestHeadersOfClientsOnARealEnvoy(t *testing.T) {
 	claims := []string{"forwarded: for=6.6.6.6", "x-real-ip: 6.6.6.6", "x-client-ip: 6.6.6.6", "true-client-ip: 6.6.6.6", "x-forwarded-host: evil.example",
 		"x-forwarded-port: 1", "x-forwarded-server: evil", "x-forwarded-prefix: /evil", "x-original-host: evil.example", "x-original-url: /admin", "x-rewrite-url: /admin"}
 	always := []string{"x-envoy-retry-on: 5xx", "x-envoy-max-retries: 99", "x-envoy-original-path: /admin", "x-envoy-internal: true", "x-envoy-external-address: 6.6.6.6",
-		"x-forwarded-client-cert: Hash=1", "x-crossway-sends: 1", "x-crossway-bytes: 1"}
+		"x-envoy-is-timeout-retry: true", "x-envoy-original-method: POST", "x-envoy-anything: 1", "x-forwarded-client-cert: Hash=1", "x-crossway-sends: 1", "x-crossway-bytes: 1"}
 	send := strings.Join(slices.Concat(claims, always, []string{"x-forwarded-for: 6.6.6.6, 7.7.7.7", "x-forwarded-proto: https", "x-request-id: theirs", "x-own: kept"}), "\r\n")
 	for _, c := range []struct {
 		what   string
