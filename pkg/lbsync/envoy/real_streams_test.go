@@ -229,7 +229,7 @@ func TestLimitsOfRulesOnARealEnvoy(t *testing.T) {
 	for _, c := range []struct {
 		name        string
 		whole, each *time.Duration
-		upload      string // of 2 s
+		upload      string // of 2 s, by a POST, which is not tried again
 		answer      string // of 2 s
 		silent      int    // a handshake that is never answered
 	}{
@@ -250,7 +250,7 @@ func TestLimitsOfRulesOnARealEnvoy(t *testing.T) {
 					t.Errorf("a handshake without an answer: %d", status)
 				}
 			}
-			if got := uploaded(t, port, http.MethodPut, &trickle{10, 200 * time.Millisecond}); !strings.HasPrefix(got, c.upload) {
+			if got := uploaded(t, port, http.MethodPost, &trickle{10, 200 * time.Millisecond}); !strings.HasPrefix(got, c.upload) {
 				t.Errorf("an upload of 2 s: %s", got)
 			}
 			// What a client says about its own limits changes nothing.
