@@ -43,6 +43,7 @@ type Memo struct {
 	kept       map[fleet.RouteRef]*fallback
 	slowdowns  slowdowns
 	wider      widerRoom
+	narrow     map[fleet.RouteRef]bool // routes with the condition NarrowHostname
 }
 
 // memoKey identifies one version of an object in an API server.
@@ -150,7 +151,7 @@ func (b *build) patch() (Result, bool) {
 	next.routes, next.results = in.Routes, slices.Clone(last.results)
 	for _, i := range changed {
 		old, result := last.results[i], b.evaluate(in.Routes[i])
-		if last.shared[old.ref] || !old.patchable(result) || !next.result.replace(old, result, last.slowdowns) {
+		if last.shared[old.ref] || last.narrow[old.ref] || !old.patchable(result) || !next.result.replace(old, result, last.slowdowns) {
 			return Result{}, false
 		}
 		var fits bool

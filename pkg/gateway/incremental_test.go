@@ -3,6 +3,7 @@ package gateway
 import (
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -71,6 +72,45 @@ func TestPatchIsBuild(tb *testing.T) {
 
 func same(a, b Result) bool {
 	return reflect.DeepEqual(outcomeOf(a), outcomeOf(b))
+}
+
+// A route of a hostname that wider rules have no room for still says so when it changes.
+func TestPatchKeepsNarrowHostname(t *testing.T) {
+	f := newFixture(t)
+	f.add(baseObjects + `---
+kind: GatewayClass
+metadata: {name: crossway}
+spec:
+  controllerName: crossway.dev/gateway
+  parametersRef: {group: crossway.dev, kind: GatewayParameters, namespace: infra, name: small}
+---
+kind: GatewayParameters
+metadata: {name: small, namespace: infra}
+spec: {budgets: {namespace: {routes: 2}}}
+---
+kind: HTTPRoute
+metadata: {name: narrow, namespace: shop}
+spec:
+  parentRefs: [{name: shared, namespace: infra}]
+  hostnames: [www.example.org]
+  rules: [{matches: [{path: {value: /one}}], backendRefs: [{name: store, port: 80}]}]
+---
+kind: HTTPRoute
+metadata: {name: wide, namespace: shop}
+spec:
+  parentRefs: [{name: shared, namespace: infra}]
+  hostnames: ["*.example.org"]
+  rules: [{matches: [{path: {value: /api}}], backendRefs: [{name: store, port: 80}]}]
+`)
+	in := f.in
+	in.Memo = Build(in).Memo
+	in.Routes = slices.Clone(in.Routes)
+	in.Routes[0] = revised(in.Routes[0], func(r *gatewayv1.HTTPRoute) { r.Spec.Rules[0].Matches[0].Path.Value = new("/two") })
+	next := Build(in)
+	in.Memo = nil
+	if whole := Build(in); !same(whole, next) || !strings.Contains(describeReports(Report(whole, nil), "HTTPRoute", "shop/narrow"), "NarrowHostname") {
+		t.Errorf("a patch:\n%s\na Build:\n%s", describeReports(Report(next, nil), "HTTPRoute", ""), describeReports(Report(whole, nil), "HTTPRoute", ""))
+	}
 }
 
 // A change of any input that is not a route's own leads to a full Build.

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"crossway.dev/crossway/pkg/condition"
+	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/gateway/model"
 )
 
@@ -126,8 +127,10 @@ func (w widerRoom) allows(old, next *routeResult) (widerRoom, bool) {
 // for which wider rules have no room.
 func (b *build) reportWider() {
 	cut := map[routeAt][]narrowHost{}
+	b.memo.narrow = map[fleet.RouteRef]bool{}
 	for _, n := range b.cut {
 		for _, r := range n.routes {
+			b.memo.narrow[r.ref] = true
 			at := routeAt{r.ref, n.place.gateway}
 			cut[at] = append(cut[at], n)
 		}
