@@ -91,6 +91,42 @@ func testOneSource(t *testing.T, s sides) {
 	}
 }
 
+// Another number holds at once, also for a client that has connections.
+func TestOtherSourceLimitHoldsAtOnce(t *testing.T) {
+	if !inOwnNetwork(t) {
+		return
+	}
+	becomeNode(t)
+	s := sides{honest: "192.0.2.99", gateway: gatewayAddress}
+	addLoopbackAddress(t, s.honest)
+	socket, err := net.Listen("tcp", net.JoinHostPort(s.gateway, "8080"))
+	testkit.Must(t, err)
+	defer socket.Close()
+	opens := func() bool {
+		c, err := s.dialFrom(s.honest, 2*time.Second)
+		if err == nil {
+			t.Cleanup(func() { c.Close() })
+		}
+		return err == nil
+	}
+	load := func(most int) {
+		t.Helper()
+		e := newEdge(t, fmt.Sprintf("sourceLimit.connections=%d,sourceLimit.gateways={198.18.1.0/24}", most))
+		out, err := exec.CommandContext(t.Context(), "nft", "-f", filepath.Join(e.dir, "limits.nft")).CombinedOutput()
+		if err != nil {
+			t.Fatalf("nft: %v\n%s", err, out)
+		}
+	}
+	load(2)
+	if !opens() || !opens() || opens() {
+		t.Error("a client has not 2 connections of 2")
+	}
+	load(4)
+	if !opens() {
+		t.Error("a client that has 2 connections of 4 gets no other one")
+	}
+}
+
 func addLoopbackAddress(t *testing.T, address string) {
 	t.Helper()
 	loopback, err := netlink.LinkByName("lo")

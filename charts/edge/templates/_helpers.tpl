@@ -15,7 +15,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | quote }}
 {{- end }}
 
 {{- /* files/limits.nft with the ranges and the number of the values, and a table for each pool. A family without
-ranges has an address that is for documentation. */ -}}
+ranges has an address that is for documentation. Sets are named by the number: of a source that a set knows already, the
+kernel keeps the number with which it was added. */ -}}
 {{- define "edge.limits" -}}
 {{- $four := list }}{{ $six := list }}
 {{- range .Values.sourceLimit.gateways }}
@@ -26,5 +27,9 @@ ranges has an address that is for documentation. */ -}}
 {{- $text := .Files.Get "files/limits.nft" }}
 {{- $text = regexReplaceAll "(?m)^define gateways4 = .*$" $text (printf "define gateways4 = { %s }" $four) }}
 {{- $text = regexReplaceAll "(?m)^define gateways6 = .*$" $text (printf "define gateways6 = { %s }" $six) }}
-{{- $text | replace "over 2000" (printf "over %d" (int64 .Values.sourceLimit.connections)) | replace "inet crossway_edge" (printf "inet crossway_edge_%s" (replace "-" "_" .Values.pool)) }}
+{{- $most := int64 .Values.sourceLimit.connections }}
+{{- range list "sources4" "sources6" }}
+{{- $text = replace . (printf "%s_%d" . $most) $text }}
+{{- end }}
+{{- $text | replace "over 2000" (printf "over %d" $most) | replace "inet crossway_edge" (printf "inet crossway_edge_%s" (replace "-" "_" .Values.pool)) }}
 {{- end }}
