@@ -1,10 +1,13 @@
 package reconciler
 
 import (
+	"context"
+	"errors"
 	"strings"
 	"testing"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"crossway.dev/crossway/api/v1alpha1"
@@ -119,6 +122,34 @@ func TestFastEditsOverBudgetKeepTheRoute(t *testing.T) {
 	e.changed()
 	e.edit("/unwritten", "a")
 	e.edit("/large", "a", "b")
+	if got := e.servedPath(); got != "/accepted" {
+		t.Errorf("%q is served", got)
+	}
+}
+
+// What was read before another kind could not be read is no less an edit.
+func TestEditOverBudgetAfterAFailedPassKeepsTheRoute(t *testing.T) {
+	e := newEditor(t, v1alpha1.Budgets{Route: v1alpha1.Budget{Clusters: new(int32(1))}})
+	e.edit("/accepted", "a")
+	e.status(metav1.ConditionTrue)
+	e.changed()
+	large := e.route.DeepCopy()
+	large.Generation++
+	large.Spec.Rules[0].BackendRefs = append(large.Spec.Rules[0].BackendRefs, *large.Spec.Rules[0].BackendRefs[0].DeepCopy())
+	large.Spec.Rules[0].BackendRefs[1].Name = "b"
+	fails := errors.New("no answer")
+	e.loop.watchKinds([]watchedKind{
+		{rolledOut: true, list: func(_ context.Context, _ client.Reader, into *gateway.Input) error {
+			into.Routes = []*gateway.Route{gateway.FromHTTPRoute(large), into.Routes[1]}
+			return nil
+		}},
+		{list: func(context.Context, client.Reader, *gateway.Input) error { return fails }}})
+	e.loop.inbox.Add(func(p *pending) { p.staleAll() })
+	if _, err := e.loop.pass(t.Context()); !errors.Is(err, fails) {
+		t.Fatal(err)
+	}
+	fails = nil
+	e.pass()
 	if got := e.servedPath(); got != "/accepted" {
 		t.Errorf("%q is served", got)
 	}

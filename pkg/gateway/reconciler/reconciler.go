@@ -209,6 +209,7 @@ func (r *Reconciler) pass(ctx context.Context) (built bool, err error) {
 	before := r.input.Routes
 	changed, err := r.gather(ctx, p)
 	if err != nil {
+		r.input.Routes = before // so that the next pass notes what changed
 		r.requeue(p)
 		return false, err
 	}
