@@ -114,8 +114,13 @@ func changedNames(names []string, c model.HeaderChanges) []string {
 	return append(names, c.Remove...)
 }
 
-// tellHost tells backends the host that the client asked for, where a rule rewrites it and does not say so itself.
+// tellHost tells backends the host that the client asked for, where a rule rewrites it and no filter sets or removes that
+// header: Envoy would add the host after all filters.
 func tellHost(l lbsync.Listener, rule model.Rule, out *routev3.RouteAction) {
-	own := slices.ContainsFunc(rule.Request.Set, func(h model.Header) bool { return h.Name == "x-forwarded-host" })
+	const header = "x-forwarded-host"
+	decides := func(c model.HeaderChanges) bool {
+		return slices.Contains(c.Remove, header) || slices.ContainsFunc(c.Set, func(h model.Header) bool { return h.Name == header })
+	}
+	own := decides(rule.Request) || slices.ContainsFunc(rule.Forward.Targets, func(t model.Target) bool { return decides(t.Request) })
 	out.AppendXForwardedHost = out.GetHostRewriteLiteral() != "" && !l.Clients.HideHost && !own
 }

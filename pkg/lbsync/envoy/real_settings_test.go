@@ -271,6 +271,29 @@ func TestRequestIDsAndHostsOnARealEnvoy(t *testing.T) {
 	}
 }
 
+// Where a rule rewrites the host, filters have the last word on x-forwarded-host, those of a backend too.
+func TestForwardedHostOfFiltersOnARealEnvoy(t *testing.T) {
+	e, port := startEdge(t), freePort(t)
+	a, load := serve("a", told(t, "a"))
+	own := model.HeaderChanges{Set: []model.Header{{Name: "x-forwarded-host", Value: "own.example"}}}
+	none := model.HeaderChanges{Remove: []string{"x-forwarded-host"}}
+	host := func(name string, ofRule, ofTarget model.HeaderChanges) model.VirtualHost {
+		return model.VirtualHost{Hostname: name, Rules: []model.Rule{{Match: prefix("/"), Request: ofRule, Rewrite: &model.Rewrite{Hostname: "internal.example"},
+			Forward: &model.Forward{Targets: []model.Target{{Assignment: "a", Weight: 1, Request: ofTarget}}}}}}
+	}
+	nothing := model.HeaderChanges{}
+	e.apply(lbsync.Program{Assignments: []model.Assignment{a}, Listeners: []lbsync.Listener{httpListener(port, host("rule-removes.example", none, nothing),
+		host("rule-sets.example", own, nothing), host("target-removes.example", nothing, none), host("target-sets.example", nothing, own))}}, load)
+	for name, want := range map[string]string{"rule-sets.example": "x-forwarded-host: own.example", "target-sets.example": "x-forwarded-host: own.example",
+		"rule-removes.example": "", "target-removes.example": ""} {
+		_, lines := answer(t, port, get(name, "/"))
+		got := strings.Join(slices.DeleteFunc(lines, func(l string) bool { return !strings.HasPrefix(l, "x-forwarded-host") }), ",")
+		if got != want {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
+	}
+}
+
 // The limits of headers, and that a Gateway may raise them.
 func TestHeaderLimitsOnARealEnvoy(t *testing.T) {
 	ports := settingsEdge(t, model.ClientSettings{}, model.ClientSettings{MaxHeaderKiB: 96, MaxHeaders: 1000})
