@@ -99,12 +99,12 @@ type Reconciler struct {
 	// All below belongs to the loop's goroutine.
 	rollout  *rollout.Rollout
 	input    gateway.Input
-	result   gateway.Result // of the last Build
-	earlier  gateway.Earlier
-	kept     map[fleet.RouteRef]keptRoute
-	reported gateway.Progress  // in the last reports
-	refused  []gateway.Refusal // in the last reports
-	recorded bool              // refusals are those of the last records
+	result   gateway.Result               // of the last Build
+	earlier  gateway.Earlier              // what was accepted last of routes that changed since
+	kept     map[fleet.RouteRef]keptRoute // after the last Build
+	reported gateway.Progress             // in the last reports
+	refused  []gateway.Refusal            // in the last reports
+	recorded bool                         // refusals are those of the last records
 	refusals []rollout.Refusal
 	limits   map[string]*rate.Limiter // of logs and Events about each pool
 	started  time.Time

@@ -28,8 +28,8 @@ import (
 
 // record is what a hub that restarts must know of a route that a pool refuses, or of
 // one that is over budget (without a pool): the route's API object has only the
-// refused generation. It is the data of a
-// ControllerRevision, which is how Kubernetes keeps earlier versions of objects.
+// refused generation. It is the data of a ControllerRevision, which is how Kubernetes
+// keeps earlier versions of objects.
 type record struct {
 	Pool       string          `json:"pool"`
 	Kind       fleet.Kind      `json:"kind"`
@@ -184,7 +184,7 @@ const (
 	maxRecordRetryDelay = 30 * time.Second
 )
 
-// Records writes the records of what pools refuse. It is a Runnable that runs
+// Records writes the records of what pools or budgets refuse. It is a Runnable that runs
 // while this replica leads. A replica knows only what its own edges refuse.
 type Records struct {
 	Client    client.Client

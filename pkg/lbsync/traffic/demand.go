@@ -160,7 +160,7 @@ func (d *Demand) current(now time.Time) float64 {
 	return sum
 }
 
-// certain is the part of current that is no requests counted late or twice.
+// certain is current without what may be requests that are counted late or twice.
 //
 // Requests that gathered while clients, or the network before the edge, did not get on come all at once: they make up for
 // what was missing in the reports before. And edges report at different times, so clients that move from one edge to
@@ -185,8 +185,8 @@ func (d *Demand) certain(now time.Time) float64 {
 func (d *Demand) missing(edge string) float64 {
 	before := d.samples[edge]
 	before = before[:max(0, len(before)-1)]
-	issued, covered := counted(before, time.Time{}, d.latest(edge).End)
-	recentIssued, recentCovered := counted(before[max(0, len(before)-2):], time.Time{}, d.latest(edge).End)
+	issued, covered := countsWithin(before, time.Time{}, d.latest(edge).End)
+	recentIssued, recentCovered := countsWithin(before[max(0, len(before)-2):], time.Time{}, d.latest(edge).End)
 	if covered == 0 {
 		return 0
 	}
@@ -209,15 +209,15 @@ func (d *Demand) mean(now time.Time) float64 {
 	}
 	sum := 0.0
 	for _, edge := range edges {
-		if issued, covered := counted(d.samples[edge], from, to); covered > 0 {
+		if issued, covered := countsWithin(d.samples[edge], from, to); covered > 0 {
 			sum += issued / covered
 		}
 	}
 	return sum
 }
 
-// counted sums the reports that are informative, those of which a part is in a time by that part.
-func counted(samples []Sample, from, to time.Time) (issued, seconds float64) {
+// countsWithin sums the reports that are informative, those of which a part is in a time by that part.
+func countsWithin(samples []Sample, from, to time.Time) (issued, seconds float64) {
 	for _, s := range samples {
 		begin, end := s.start(), s.End
 		if begin.Before(from) {
