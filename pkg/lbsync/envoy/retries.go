@@ -78,10 +78,10 @@ func handshakeLimit(rule model.Rule) *routev3.RetryPolicy {
 // RetryFilter is the name of the HTTP filter retryIdempotent.
 const RetryFilter = "retry-idempotent"
 
-// retryIdempotent is an HTTP filter that makes Envoy repeat idempotent methods (RFC 9110 section 9.2.2; TRACE is not worth it) although
-// the first try may have reached the backend. Envoy's router adds what the header says to the retry policy, and removes the
-// header. A CEL expression as the header's value would cost a request twice what the filter costs it, and two routes for
-// each rule, one of them for these methods, would cost every edge twice the time and the memory.
+// retryIdempotent is an HTTP filter that makes Envoy repeat idempotent methods (RFC 9110 section 9.2.2; TRACE is not worth it)
+// although the first try may have reached the backend. Envoy's router adds what the header says to the retry policy, and
+// removes the header. A CEL expression as the header's value would cost a request twice what the filter costs it. Two routes
+// for each rule, one of them for these methods, would cost every edge twice the time and the memory.
 // (docs/performance.md, docs/adr/0011-one-routeconfiguration-per-chain.md)
 func retryIdempotent() *hcmv3.HttpFilter {
 	adding := &headerv3.HeaderMutation{Mutations: &headerv3.Mutations{RequestMutations: []*mutationv3.HeaderMutation{{

@@ -25,7 +25,7 @@ const (
 	usage         service = "usage"
 )
 
-// session is one open stream of either service.
+// session is one open stream of any service.
 type session struct {
 	service    service
 	identity   registration.EdgeIdentity

@@ -28,7 +28,8 @@ const (
 	maxFields, maxReportFields = 150_000, 500_000
 
 	// streamRate is how many streams per second a pool may open, in the long run. The
-	// burst is all its edges with both of their streams, and some that are dead.
+	// burst is all its edges with both of their streams, and some that are dead. Streams
+	// of usage have a rate of their own.
 	streamRate, streamWait = 2, 5 * time.Second
 	usageStreamRate        = 16
 	// refusalDelay slows down who opens streams only to be refused.
@@ -64,9 +65,8 @@ type quota struct {
 
 func newQuota(maxEdges int) quota {
 	return quota{
-		maxEdges: maxEdges,
-		streams:  rate.NewLimiter(streamRate, maxStreams(maxEdges)),
-
+		maxEdges:     maxEdges,
+		streams:      rate.NewLimiter(streamRate, maxStreams(maxEdges)),
 		usageStreams: rate.NewLimiter(usageStreamRate, maxUsageStreams(maxEdges)),
 		work:         rate.NewLimiter(workRate*rate.Limit(time.Second), int(workBurst)),
 		log:          rate.NewLimiter(logRate, logBurst),

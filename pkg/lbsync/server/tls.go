@@ -33,7 +33,7 @@ func NewGRPCServer(base *tls.Config, options ...grpc.ServerOption) *grpc.Server 
 		// stream is no edge.
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 5 * time.Second, Timeout: 3 * time.Second, MaxConnectionIdle: time.Minute}),
 		grpc.ConnectionTimeout(5 * time.Second),
-		// An Envoy has two streams, and for a moment those that it has just lost.
+		// An Envoy has two or three streams, and for a moment those that it has just lost.
 		grpc.MaxConcurrentStreams(8),
 		grpc.InTapHandle(mayOpen),
 		grpc.MaxHeaderListSize(16 << 10),
