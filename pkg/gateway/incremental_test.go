@@ -26,6 +26,12 @@ func TestPatchIsBuild(tb *testing.T) {
 			rule, next := &objectOf(route).Spec.Rules[0], &objectOf(in.Routes[(i+1)%len(in.Routes)]).Spec.Rules[0]
 			rule.BackendRefs = append(rule.BackendRefs, next.BackendRefs[0])
 		}
+		if rapid.Bool().Draw(t, "wide") { // the first is wider than the others
+			objectOf(in.Routes[0]).Spec.Hostnames = nil
+			for _, route := range in.Routes[1:] {
+				objectOf(route).Spec.Rules[0].Matches = []gatewayv1.HTTPRouteMatch{{Path: &gatewayv1.HTTPPathMatch{Value: new("/narrow")}}}
+			}
+		}
 		if rapid.Bool().Draw(t, "chaos") {
 			in = inputs.Draw(t, "in")
 		} else if rapid.IntRange(0, 2).Draw(t, "tight") == 2 {
