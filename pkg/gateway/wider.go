@@ -34,9 +34,25 @@ func matchesAll(rules []model.Rule) bool {
 	})
 }
 
+// wideHost is what the hosts that are narrower than a host need to know of it.
+type wideHost struct {
+	cost cost
+	all  bool // its rules match every request
+}
+
+func newWideHost(routes []*route) *wideHost {
+	w := &wideHost{}
+	for _, r := range routes {
+		w.cost, w.all = w.cost.plus(r.plan.each), w.all || matchesAll(r.rules)
+	}
+	return w
+}
+
 // noteWider notes the wider hosts of the hosts of a chain. owners are the listeners
-// of the port by hostname.
+// of the port by hostname. It looks at the routes of each wide host once, because
+// thousands of narrow ones may share thousands of rules.
 func (b *build) noteWider(at place, served []model.VirtualHost, hosts map[string][]*route, owners map[string]*listener) {
+	known := map[string]*wideHost{}
 	for i := range served {
 		host, routes := served[i].Hostname, hosts[served[i].Hostname]
 		if len(routes) == 0 || host == anyHost || matchesAll(served[i].Rules) {
@@ -52,11 +68,13 @@ func (b *build) noteWider(at place, served []model.VirtualHost, hosts map[string
 			if wide == host || len(others) == 0 || slices.Equal(others, last) {
 				return true
 			}
-			n.wider, last = append(n.wider, wide), others
-			for _, r := range others {
-				n.cost = n.cost.plus(r.plan.each)
+			w := known[wide]
+			if w == nil {
+				w = newWideHost(others)
+				known[wide] = w
 			}
-			return !slices.ContainsFunc(others, func(r *route) bool { return matchesAll(r.rules) })
+			n.wider, n.cost, last = append(n.wider, wide), n.cost.plus(w.cost), others
+			return !w.all
 		})
 		if len(n.wider) > 0 {
 			b.narrow = append(b.narrow, n)
