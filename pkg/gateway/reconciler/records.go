@@ -243,7 +243,8 @@ func (w *Records) Start(ctx context.Context) error {
 }
 
 // write creates the records that are missing, and then deletes those that are not
-// needed any more. desired is nil until the first Build.
+// needed any more, but for one whose successor could not be created. desired is nil
+// until the first Build.
 func (w *Records) write(ctx context.Context, desired map[string]*appsv1.ControllerRevision) error {
 	if desired == nil {
 		return nil
@@ -257,16 +258,18 @@ func (w *Records) write(ctx context.Context, desired map[string]*appsv1.Controll
 		known[stored.Items[i].Name] = true
 	}
 	var errs []error
+	missing := map[string]bool{} // by what they are about
 	for name, revision := range desired {
-		if !known[name] {
-			errs = append(errs, client.IgnoreAlreadyExists(w.Client.Create(ctx, revision.DeepCopy())))
+		if known[name] {
+			continue
+		}
+		if err := client.IgnoreAlreadyExists(w.Client.Create(ctx, revision.DeepCopy())); err != nil {
+			errs = append(errs, err)
+			missing[revision.Annotations[v1alpha1.LabelRefusedRoute]] = true
 		}
 	}
-	if err := errors.Join(errs...); err != nil {
-		return err
-	}
 	for i := range stored.Items {
-		if desired[stored.Items[i].Name] == nil {
+		if desired[stored.Items[i].Name] == nil && !missing[stored.Items[i].Annotations[v1alpha1.LabelRefusedRoute]] {
 			errs = append(errs, client.IgnoreNotFound(w.Client.Delete(ctx, &stored.Items[i])))
 		}
 	}
