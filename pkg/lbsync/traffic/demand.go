@@ -10,6 +10,9 @@ const (
 	// demandWindow is what the estimate averages over. It is long enough that the reports of a constant demand move no
 	// share, and short enough that a fall is seen within three windows of "a few seconds" (3 x 3 s).
 	demandWindow = 6 * time.Second
+	// maxInterval bounds the interval of a report. One that says to cover hours, as of an edge that was long without a
+	// hub or of one that lies, counts with its rate, and no longer than others.
+	maxInterval = 10 * time.Second
 	// minReportedTime is what each edge must have reported before an estimate may replace learned shares.
 	minReportedTime = 4 * time.Second
 	// maxSettleWait is how long learned shares wait for an edge that does not report.
@@ -59,6 +62,9 @@ type Demand struct {
 func (d *Demand) Observe(s Sample) {
 	if s.Interval <= 0 {
 		return
+	}
+	if s.Interval > maxInterval {
+		s.Issued, s.Interval = uint64(s.rate()*maxInterval.Seconds()), maxInterval
 	}
 	if d.samples == nil {
 		d.samples, d.firstReport = map[string][]Sample{}, map[string]time.Time{}

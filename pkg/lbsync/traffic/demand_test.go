@@ -318,3 +318,21 @@ func TestAnEarlyReportIsNoSilence(t *testing.T) {
 		t.Errorf("two edges with 100 rps each: %.0f", got)
 	}
 }
+
+// A report that says to cover hours is forgotten as soon as others are: whoever has stolen an edge's certificate would
+// otherwise need one report to hold a region's demand.
+func TestReportOfHours(t *testing.T) {
+	for _, interval := range []time.Duration{100 * time.Hour, math.MaxInt64} {
+		d := &Demand{}
+		c := &clock{edges: 1, rate: func(time.Duration) float64 { return 100 }}
+		c.run(d, 10*time.Second)
+		d.Observe(Sample{Edge: "liar", End: epoch.Add(c.now), Interval: interval, Issued: uint64(5000 * interval.Seconds()), Succeeded: 1})
+		if rate := d.Rate(); rate < 4500 {
+			t.Errorf("%s at 5000 a second: the rate is %.0f, and nobody could know that it is not", interval, rate)
+		}
+		c.run(d, time.Minute)
+		if rate := d.Rate(); rate < 95 || rate > 105 {
+			t.Errorf("50 s after a report of %s: the rate is %.0f, want 100", interval, rate)
+		}
+	}
+}
