@@ -69,7 +69,7 @@ func recordsOf(namespace string, refusals []rollout.Refusal) (map[string]*appsv1
 			UID: f.Version.UID, Generation: f.Version.Generation, Message: f.Message, Outvoted: f.Outvoted}
 		revision := f.Version.Generation
 		if f.Instead != nil {
-			object, err := withoutStatus(f.Instead.Source.(*gateway.Route).Object())
+			object, err := contentOf(f.Instead.Source.(*gateway.Route).Object())
 			if err != nil {
 				return nil, fmt.Errorf("record generation %d of %s: %w", f.Instead.Generation, f.Ref, err)
 			}
@@ -94,7 +94,16 @@ func recordsOf(namespace string, refusals []rollout.Refusal) (map[string]*appsv1
 	return records, nil
 }
 
-func withoutStatus(o client.Object) ([]byte, error) {
+// contentOf is a route without its status, and without what may be in its metadata for
+// others: no budget bounds that, and all records are encoded for each route that
+// changes.
+func contentOf(o client.Object) ([]byte, error) {
+	o = o.DeepCopyObject().(client.Object)
+	o.SetAnnotations(nil)
+	o.SetLabels(nil)
+	o.SetFinalizers(nil)
+	o.SetOwnerReferences(nil)
+	o.SetManagedFields(nil)
 	all, err := json.Marshal(o)
 	if err != nil {
 		return nil, err

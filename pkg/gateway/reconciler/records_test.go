@@ -2,6 +2,7 @@ package reconciler
 
 import (
 	"context"
+	"strings"
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -11,6 +12,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/pkg/gateway"
+	"crossway.dev/crossway/pkg/lbsync/rollout"
 )
 
 func recordAbout(name, note string) *appsv1.ControllerRevision {
@@ -45,5 +48,31 @@ func TestRecordThatIsTooLarge(t *testing.T) {
 	}
 	if names != "large-1 new " {
 		t.Errorf("records %s; the one of the large route stays until there is a newer one", names)
+	}
+}
+
+// A record has what the hub reads of a route: annotations may be far larger, and are in no budget.
+func TestRecordsAreSmall(t *testing.T) {
+	route := httpRoute("route", "/kept").DeepCopy()
+	route.Generation, route.Annotations, route.Labels = 7, map[string]string{"note": strings.Repeat("<", 250_000)}, map[string]string{"team": "shop"}
+	served := objectOfRoute(gateway.FromHTTPRoute(route))
+	records, err := recordsOf("crossway-system", []rollout.Refusal{{Ref: routeRef("route"), Instead: &served}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, record := range records {
+		if size := len(record.Data.Raw); size > 2000 {
+			t.Errorf("a record of a small route has %d bytes", size)
+		}
+		f, err := refusalOf(record)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f.Instead.Generation != 7 || !strings.Contains(string(record.Data.Raw), `"/kept"`) {
+			t.Errorf("the record lacks the route: %s", record.Data.Raw)
+		}
+	}
+	if len(route.Annotations) != 1 {
+		t.Error("the route itself has changed")
 	}
 }
