@@ -118,7 +118,7 @@ func TestOtherSourceLimitHoldsAtOnce(t *testing.T) {
 		}
 	}
 	load(2)
-	if !opens() || !opens() || opens() {
+	if first, second, third := opens(), opens(), opens(); !first || !second || third {
 		t.Error("a client has not 2 connections of 2")
 	}
 	load(4)
