@@ -12,11 +12,15 @@ import (
 // would cost the hub's time for each hostname of others.
 func TestManyHostsUnderManyRules(t *testing.T) {
 	const hosts, wide = 1000, 60
-	both := buildTime(append(pathsOf(bigInput(hosts), 1, ""), pathsOf(bigInput(wide), 128, "*.example.com")...))
-	apart := buildTime(pathsOf(bigInput(hosts), 1, "")) + buildTime(pathsOf(bigInput(wide), 128, "*.example.com"))
-	if both > 3*apart {
-		t.Errorf("%d hostnames and %d x 128 rules of a wider one take %s together, and %s apart", hosts, wide, both, apart)
+	var both, apart time.Duration
+	for range 5 { // a busy machine may slow down one of them
+		both = buildTime(append(pathsOf(bigInput(hosts), 1, ""), pathsOf(bigInput(wide), 128, "*.example.com")...))
+		apart = buildTime(pathsOf(bigInput(hosts), 1, "")) + buildTime(pathsOf(bigInput(wide), 128, "*.example.com"))
+		if both <= 3*apart { // six times, if each hostname looks at the rules
+			return
+		}
 	}
+	t.Errorf("%d hostnames and %d x 128 rules of a wider one take %s together, and %s apart", hosts, wide, both, apart)
 }
 
 // pathsOf gives each route of an Input a number of paths, and a hostname if one is given.
