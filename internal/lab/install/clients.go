@@ -115,8 +115,8 @@ func (i *installer) nginx(ctx context.Context) (string, error) {
 		return path, nil
 	}
 	dir, err := i.directory("nginx", "/etc/os-release", func(dir string) error {
-		if err := run(ctx, dir, nil, "apt-get", "download", "-qq", "nginx"); err != nil {
-			return err
+		if err := run(ctx, dir, nil, "apt-get", "download", "-qq", "nginx"); err != nil { // apt may have no lists of packages yet
+			return errors.Join(err, run(ctx, dir, nil, "apt-get", "update", "-qq")) // for the next try
 		}
 		packages, err := filepath.Glob(filepath.Join(dir, "nginx_*.deb"))
 		if err != nil || len(packages) != 1 {
