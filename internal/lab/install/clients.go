@@ -37,11 +37,7 @@ var clientPackages = []debianPackage{
 // it takes one or two minutes.
 func EnsureClients(ctx context.Context, progress io.Writer) (Clients, error) {
 	var c Clients
-	i, err := newInstaller(progress)
-	if err != nil {
-		return c, err
-	}
-	unlock, err := i.lock(ctx)
+	i, unlock, err := lockedInstaller(ctx, progress)
 	if err != nil {
 		return c, err
 	}

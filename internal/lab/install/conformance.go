@@ -24,11 +24,7 @@ var conformancePrograms = []struct {
 // Conformance returns the suite and the programs of its pods, building what is
 // missing.
 func Conformance(ctx context.Context, progress io.Writer) (ConformancePrograms, error) {
-	i, err := newInstaller(progress)
-	if err != nil {
-		return ConformancePrograms{}, err
-	}
-	unlock, err := i.lock(ctx)
+	i, unlock, err := lockedInstaller(ctx, progress)
 	if err != nil {
 		return ConformancePrograms{}, err
 	}

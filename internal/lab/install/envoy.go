@@ -7,11 +7,7 @@ import (
 
 // Envoy is Ensure for Envoy alone: it returns the program's full path.
 func Envoy(ctx context.Context, progress io.Writer) (string, error) {
-	i, err := newInstaller(progress)
-	if err != nil {
-		return "", err
-	}
-	unlock, err := i.lock(ctx)
+	i, unlock, err := lockedInstaller(ctx, progress)
 	if err != nil {
 		return "", err
 	}

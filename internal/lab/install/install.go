@@ -40,11 +40,7 @@ func (p Programs) Path(name string) string { return filepath.Join(p.Dir, name) }
 // Progress lines go to progress. Cold on 2 cores it takes about 7 minutes,
 // warm some milliseconds.
 func Ensure(ctx context.Context, progress io.Writer) (Programs, error) {
-	i, err := newInstaller(progress)
-	if err != nil {
-		return Programs{}, err
-	}
-	unlock, err := i.lock(ctx)
+	i, unlock, err := lockedInstaller(ctx, progress)
 	if err != nil {
 		return Programs{}, err
 	}
@@ -66,11 +62,7 @@ func Ensure(ctx context.Context, progress io.Writer) (Programs, error) {
 // Kubernetes is Ensure for the Kubernetes programs alone, for tests that need
 // an API server and nothing else.
 func Kubernetes(ctx context.Context, progress io.Writer) (Programs, error) {
-	i, err := newInstaller(progress)
-	if err != nil {
-		return Programs{}, err
-	}
-	unlock, err := i.lock(ctx)
+	i, unlock, err := lockedInstaller(ctx, progress)
 	if err != nil {
 		return Programs{}, err
 	}
@@ -111,6 +103,15 @@ func newInstaller(progress io.Writer) (*installer, error) {
 		return nil, err
 	}
 	return &installer{root: root, cache: cache, progress: progress}, os.MkdirAll(cache, 0o755)
+}
+
+// lockedInstaller is an installer while no other run installs, until unlock.
+func lockedInstaller(ctx context.Context, progress io.Writer) (i *installer, unlock func(), err error) {
+	if i, err = newInstaller(progress); err != nil {
+		return nil, nil, err
+	}
+	unlock, err = i.lock(ctx)
+	return i, unlock, err
 }
 
 // CacheDir is where programs are kept between runs.
