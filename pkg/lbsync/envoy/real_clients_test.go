@@ -93,6 +93,19 @@ func TestHeadersOfClientsOnARealEnvoy(t *testing.T) {
 // raw sends bytes and returns the body of the answer, or "closed".
 func raw(t *testing.T, port uint16, request string) string {
 	t.Helper()
+	status, _, body := exchange(t, port, request)
+	switch {
+	case status == "":
+		return "closed"
+	case !strings.HasPrefix(status, "200 "):
+		return status
+	}
+	return body
+}
+
+// exchange sends bytes and returns the answer. Its status, "200 OK", is empty where there is none.
+func exchange(t *testing.T, port uint16, request string) (status string, header http.Header, body string) {
+	t.Helper()
 	conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 	if err != nil {
 		t.Fatal(err)
@@ -102,14 +115,11 @@ func raw(t *testing.T, port uint16, request string) string {
 	fmt.Fprint(conn, request)
 	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {
-		return "closed"
+		return "", nil, ""
 	}
 	defer response.Body.Close()
-	body, _ := io.ReadAll(response.Body)
-	if response.StatusCode != http.StatusOK {
-		return response.Status
-	}
-	return string(body)
+	content, _ := io.ReadAll(response.Body)
+	return response.Status, response.Header, string(content)
 }
 
 // clientHello is the first message of a TLS client.

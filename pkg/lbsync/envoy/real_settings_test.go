@@ -1,17 +1,14 @@
 package envoy_test
 
 import (
-	"bufio"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"crossway.dev/crossway/pkg/gateway/model"
 	"crossway.dev/crossway/pkg/lbsync"
@@ -35,24 +32,15 @@ func told(t *testing.T, name string) netip.AddrPort {
 // answer sends bytes and returns the status, the Location if there is one, and the lines of the body.
 func answer(t *testing.T, port uint16, request string) (status string, lines []string) {
 	t.Helper()
-	conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
-	fmt.Fprint(conn, request)
-	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	if err != nil {
+	status, header, body := exchange(t, port, request)
+	if status == "" {
 		return "closed", nil
 	}
-	defer response.Body.Close()
-	body, _ := io.ReadAll(response.Body)
-	status = fmt.Sprint(response.StatusCode)
-	if location := response.Header.Get("location"); location != "" {
+	status, _, _ = strings.Cut(status, " ")
+	if location := header.Get("location"); location != "" {
 		status += " " + location
 	}
-	return status, strings.Split(string(body), "\n")
+	return status, strings.Split(body, "\n")
 }
 
 // settingsEdge is an edge with one listener for each of several settings, and the same two hosts on each.
