@@ -196,7 +196,7 @@ join() {
 apiVersion: crossway.dev/v1alpha1
 kind: MemberCluster
 metadata: {name: $member}
-spec: {accepted: true, region: ${region[$member]}, zone: ${zone[$member]}, endpointCIDRs: [${pods[$member]}]}
+spec: {accepted: true, region: ${region[$member]}, zone: ${zone[$member]}, endpointCIDRs: [${pods[$member]}], exports: {namespaces: ["*"]}}
 YAML
     member_kubeconfig "$member" "$server"
     on "$member" create namespace "$system" --dry-run=client -o yaml | on "$member" apply -f -

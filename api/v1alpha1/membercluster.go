@@ -54,10 +54,74 @@ type MemberClusterSpec struct {
 	// +optional
 	EndpointCIDRs []string `json:"endpointCIDRs,omitempty"`
 
+	// Exports are what the cluster may export to the fleet.
+	// +kubebuilder:default={}
+	// +optional
+	Exports MemberExportRules `json:"exports,omitempty"`
+
+	// Imports are what the cluster may import from the fleet. Absent: services
+	// of the namespaces that it may export.
+	// +optional
+	Imports *MemberImportRules `json:"imports,omitempty"`
+
+	// Local says that the cluster is the hub's own.
+	// +optional
+	Local bool `json:"local,omitempty"`
+
 	// Capacity of the cluster as a whole.
 	// +kubebuilder:default={}
 	// +optional
 	Capacity MemberCapacity `json:"capacity,omitempty"`
+}
+
+// NamespacePattern is the name of a namespace, or a pattern in which each * is
+// any number of characters.
+//
+// +kubebuilder:validation:MaxLength=63
+// +kubebuilder:validation:Pattern=`^[a-z0-9*]([-a-z0-9*]*[a-z0-9*])?$`
+// +kubebuilder:validation:XValidation:rule="!self.startsWith('kube-') && !self.startsWith('crossway-') && !self.startsWith('member-')",message="namespaces kube-*, crossway-* and member-* are the system's own; none of them is exported or imported"
+type NamespacePattern string
+
+// MemberExportRules are what a cluster may export, and how much of it.
+type MemberExportRules struct {
+	// Namespaces whose services the cluster may export: names, and patterns like
+	// team-* ("*": all). None by default. No pattern matches namespaces kube-*,
+	// crossway-* and member-*, and only its name matches namespace default.
+	// +kubebuilder:validation:MaxItems=256
+	// +listType=set
+	// +optional
+	Namespaces []NamespacePattern `json:"namespaces,omitempty"`
+
+	// MaxExports is how many MemberExports the cluster may have.
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=10000
+	// +kubebuilder:default=500
+	// +optional
+	MaxExports int32 `json:"maxExports,omitempty"`
+
+	// MaxEndpointsPerService is how many endpoints of one service count.
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=100000
+	// +kubebuilder:default=2000
+	// +optional
+	MaxEndpointsPerService int32 `json:"maxEndpointsPerService,omitempty"`
+
+	// MaxEndpoints is how many endpoints of all its services count.
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=1000000
+	// +kubebuilder:default=20000
+	// +optional
+	MaxEndpoints int32 `json:"maxEndpoints,omitempty"`
+}
+
+// MemberImportRules are what a cluster may import.
+type MemberImportRules struct {
+	// Namespaces whose services the cluster may import: names and patterns, as
+	// in exports.namespaces. Empty: none.
+	// +kubebuilder:validation:MaxItems=256
+	// +listType=set
+	// +optional
+	Namespaces []NamespacePattern `json:"namespaces,omitempty"`
 }
 
 // MemberCapacity scales the capacity of all backends in a cluster.

@@ -51,7 +51,7 @@ func TestSize(t *testing.T) {
 		&gatewayv1.Gateway{ObjectMeta: metav1.ObjectMeta{Name: "shared", Namespace: "size"}, Spec: gatewayv1.GatewaySpec{GatewayClassName: "crossway-global",
 			Listeners: []gatewayv1.Listener{{Name: "http", Port: 18080, Protocol: gatewayv1.HTTPProtocolType}}}})
 	for i, c := range []string{"c1", "c2", "c3"} {
-		f.make(&v1alpha1.MemberCluster{ObjectMeta: metav1.ObjectMeta{Name: c}, Spec: v1alpha1.MemberClusterSpec{Accepted: true, Region: "us", EndpointCIDRs: []string{fmt.Sprintf("10.%d.0.0/16", i+1)}}},
+		f.make(&v1alpha1.MemberCluster{ObjectMeta: metav1.ObjectMeta{Name: c}, Spec: v1alpha1.MemberClusterSpec{Accepted: true, Exports: v1alpha1.MemberExportRules{Namespaces: []v1alpha1.NamespacePattern{"*"}}, Region: "us", EndpointCIDRs: []string{fmt.Sprintf("10.%d.0.0/16", i+1)}}},
 			&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "member-" + c, Labels: map[string]string{v1alpha1.LabelMember: c}}})
 	}
 	began := time.Now()

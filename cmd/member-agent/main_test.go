@@ -87,7 +87,7 @@ func TestMemberToHub(t *testing.T) {
 	f.waitForLog(agent, "waiting for the hub")
 	f.Must(f.admin.Create(t.Context(), &v1alpha1.MemberCluster{
 		ObjectMeta: metav1.ObjectMeta{Name: "whole"},
-		Spec:       v1alpha1.MemberClusterSpec{Accepted: true, Region: "us", EndpointCIDRs: []string{"10.1.0.0/16"}},
+		Spec:       v1alpha1.MemberClusterSpec{Accepted: true, Exports: v1alpha1.MemberExportRules{Namespaces: []v1alpha1.NamespacePattern{"*"}}, Region: "us", EndpointCIDRs: []string{"10.1.0.0/16"}},
 	}))
 	f.Eventually("the agent to be ready", func() bool { return agent.ready() })
 

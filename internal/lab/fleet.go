@@ -156,7 +156,7 @@ const memberCluster = `
 apiVersion: crossway.dev/v1alpha1
 kind: MemberCluster
 metadata: {name: %s}
-spec: {accepted: true, region: %s, zone: %s, endpointCIDRs: [%s]}
+spec: {accepted: true, region: %s, zone: %s, endpointCIDRs: [%s], exports: {namespaces: ["*"]}}
 `
 
 // installAgents joins every member: until joining exists, an agent's client

@@ -46,7 +46,7 @@ func TestObjectsComeBack(t *testing.T) {
 			Endpoints: []discoveryv1.Endpoint{{Addresses: []string{"10.0.0.1"}, Zone: ptr.To(""), Conditions: discoveryv1.EndpointConditions{Ready: ptr.To(false)}}}}},
 			func() runtime.Object { return &discoveryv1.EndpointSlice{} }},
 		"JSON": {[]runtime.Object{&v1alpha1.MemberCluster{ObjectMeta: metav1.ObjectMeta{Name: "us-west", Generation: 3},
-			Spec: v1alpha1.MemberClusterSpec{Accepted: true, EndpointCIDRs: []string{"10.1.0.0/16"}}}},
+			Spec: v1alpha1.MemberClusterSpec{Accepted: true, Exports: v1alpha1.MemberExportRules{Namespaces: []v1alpha1.NamespacePattern{"*"}}, EndpointCIDRs: []string{"10.1.0.0/16"}}}},
 			func() runtime.Object { return &v1alpha1.MemberCluster{} }},
 		"none": {nil, nil},
 	} {

@@ -66,7 +66,7 @@ func New(ctx context.Context, fleet *lab.Lab, out io.Writer) (*Bench, error) {
 		}
 	}
 	for _, m := range hubOnly {
-		if err := b.join(ctx, m.name, v1alpha1.MemberClusterSpec{Accepted: true, Region: m.region, Zone: m.region + "-bench-1", EndpointCIDRs: []string{m.cidr}}); err != nil {
+		if err := b.join(ctx, m.name, v1alpha1.MemberClusterSpec{Accepted: true, Exports: v1alpha1.MemberExportRules{Namespaces: []v1alpha1.NamespacePattern{"*"}}, Region: m.region, Zone: m.region + "-bench-1", EndpointCIDRs: []string{m.cidr}}); err != nil {
 			return nil, err
 		}
 	}

@@ -101,6 +101,12 @@ var validations = []struct{ kind, name, spec, refused string }{
 	{"MemberCluster", "us-2", "{region: us, endpointCIDRs: [10.1.0.0]}", "endpointCIDRs must be CIDRs like 10.1.0.0/16"},
 	{"MemberCluster", "us-2", "{region: us, endpointCIDRs: [10.1.0.0/33]}", "endpointCIDRs must be CIDRs like 10.1.0.0/16"},
 	{"MemberCluster", "us-2", "{region: us, capacity: {scaler: 101}}", "spec.capacity.scaler"},
+	{"MemberCluster", "us-2", "{region: us, local: true, exports: {namespaces: [shop, team-*, '*', default], maxExports: 1, maxEndpointsPerService: 1, maxEndpoints: 1}, imports: {}}", ""},
+	{"MemberCluster", "us-2", "{region: us, exports: {namespaces: [kube-system]}}", "namespaces kube-*, crossway-* and member-* are the system's own"},
+	{"MemberCluster", "us-2", "{region: us, imports: {namespaces: [crossway-fleet]}}", "namespaces kube-*, crossway-* and member-* are the system's own"},
+	{"MemberCluster", "us-2", "{region: us, exports: {namespaces: ['team-[ab]']}}", "spec.exports.namespaces"},
+	{"MemberCluster", "us-2", "{region: us, exports: {maxExports: 0}}", "spec.exports.maxExports"},
+	{"MemberCluster", "us-2", "{region: us, exports: {maxEndpoints: 1000001}}", "spec.exports.maxEndpoints"},
 	{"MemberCluster", "us-2", "{}", "spec.region"},
 }
 

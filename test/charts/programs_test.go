@@ -150,7 +150,7 @@ func asked(t *testing.T, args ...string) (answer string) {
 func TestProgramsRunAsTheirChartsSay(t *testing.T) {
 	const values = "secretNamespaces={default}" // the fewest rights
 	apply(t, systemNamespace+"---\n"+render(t, "hub", values)+"---\n"+render(t, "member-agent", ""))
-	apply(t, manifest("MemberCluster", "us-west", "{accepted: true, region: us, endpointCIDRs: [10.1.0.0/16]}"))
+	apply(t, manifest("MemberCluster", "us-west", "{accepted: true, region: us, endpointCIDRs: [10.1.0.0/16], exports: {namespaces: [shop]}}"))
 
 	hub := launch(t, "hub", values, "./cmd/hub", nil, "--kubeconfig", kubeconfigOf(t, envtestkit.As(t, account+"crossway-hub")))
 	testkit.Eventually(t, "the hub is ready", hub.ready)

@@ -17,7 +17,7 @@ const exportingMember = `
 apiVersion: crossway.dev/v1alpha1
 kind: MemberCluster
 metadata: {name: NAME}
-spec: {accepted: true, region: us, endpointCIDRs: [10.1.0.0/16]}`
+spec: {accepted: true, region: us, endpointCIDRs: [10.1.0.0/16], exports: {namespaces: ['*']}}`
 
 const exportOfStore = `
 apiVersion: crossway.dev/v1alpha1

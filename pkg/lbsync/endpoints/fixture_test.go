@@ -97,7 +97,7 @@ func (f *fixture) pool(name, region string, nearest ...string) {
 
 func (f *fixture) member(name, region, cidr string, scaler int32) {
 	m := &v1alpha1.MemberCluster{ObjectMeta: metav1.ObjectMeta{Name: name}}
-	m.Spec = v1alpha1.MemberClusterSpec{Accepted: true, Region: region, Zone: region + "-a", EndpointCIDRs: []string{cidr}, Capacity: v1alpha1.MemberCapacity{Scaler: &scaler}}
+	m.Spec = v1alpha1.MemberClusterSpec{Accepted: true, Exports: v1alpha1.MemberExportRules{Namespaces: []v1alpha1.NamespacePattern{"*"}}, Region: region, Zone: region + "-a", EndpointCIDRs: []string{cidr}, Capacity: v1alpha1.MemberCapacity{Scaler: &scaler}}
 	f.inbox.memberHandler().OnAdd(m, false)
 }
 

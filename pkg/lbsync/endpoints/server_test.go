@@ -142,5 +142,5 @@ func pool(name string) *v1alpha1.EdgePool {
 }
 
 func clusterOf(name, cidr string) *v1alpha1.MemberCluster {
-	return &v1alpha1.MemberCluster{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.MemberClusterSpec{Accepted: true, Region: "us", EndpointCIDRs: []string{cidr}}}
+	return &v1alpha1.MemberCluster{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.MemberClusterSpec{Accepted: true, Exports: v1alpha1.MemberExportRules{Namespaces: []v1alpha1.NamespacePattern{"*"}}, Region: "us", EndpointCIDRs: []string{cidr}}}
 }

@@ -87,7 +87,7 @@ func (f *fixture) member(name string, accepted bool, cidrs ...string) {
 	f.Helper()
 	f.Must(f.client.Create(f.Context(), &v1alpha1.MemberCluster{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
-		Spec:       v1alpha1.MemberClusterSpec{Accepted: accepted, Region: "us", EndpointCIDRs: cidrs},
+		Spec:       v1alpha1.MemberClusterSpec{Accepted: accepted, Exports: v1alpha1.MemberExportRules{Namespaces: []v1alpha1.NamespacePattern{"*"}}, Region: "us", EndpointCIDRs: cidrs},
 	}))
 }
 

@@ -97,7 +97,7 @@ func (f *fixture) ensure(o client.Object) {
 // member makes an accepted MemberCluster and its namespace.
 func (f *fixture) member(name, cidr string) {
 	f.Helper()
-	m := &v1alpha1.MemberCluster{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.MemberClusterSpec{Accepted: true, Region: "us"}}
+	m := &v1alpha1.MemberCluster{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.MemberClusterSpec{Accepted: true, Exports: v1alpha1.MemberExportRules{Namespaces: []v1alpha1.NamespacePattern{"*"}}, Region: "us"}}
 	if cidr != "" {
 		m.Spec.EndpointCIDRs = []string{cidr}
 	}

@@ -33,7 +33,7 @@ func newFleet() *State {
 	}
 	for cluster, network := range map[string]string{"us-west": "10.1.0", "eu-west": "10.3.0"} {
 		m := &v1alpha1.MemberCluster{ObjectMeta: metav1.ObjectMeta{Name: cluster}}
-		m.Spec = v1alpha1.MemberClusterSpec{Accepted: true, Region: cluster[:2], EndpointCIDRs: []string{network + ".0/24"}}
+		m.Spec = v1alpha1.MemberClusterSpec{Accepted: true, Exports: v1alpha1.MemberExportRules{Namespaces: []v1alpha1.NamespacePattern{"*"}}, Region: cluster[:2], EndpointCIDRs: []string{network + ".0/24"}}
 		c.Members[cluster] = m
 		for i, service := range []string{"web", "api"} {
 			last := []string{"1", "2"}
