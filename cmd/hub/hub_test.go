@@ -15,6 +15,7 @@ import (
 
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/internal/testkit"
+	"crossway.dev/crossway/pkg/fleet"
 )
 
 // A hub on an empty cluster makes its certificates and serves; a member's export, a Gateway and a route become an
@@ -110,7 +111,7 @@ func (f *fixture) export(address string, port int32) *discoveryv1.EndpointSlice 
 		ObjectMeta: metav1.ObjectMeta{Namespace: "member-us-west", Name: "store-abc", Labels: map[string]string{
 			v1alpha1.LabelServiceName: "store", v1alpha1.LabelServiceNamespace: "shop", v1alpha1.LabelSourceCluster: "us-west"}},
 		AddressType: discoveryv1.AddressTypeIPv4,
-		Ports:       []discoveryv1.EndpointPort{{Name: ptr.To("http"), Port: &port, Protocol: ptr.To(corev1.ProtocolTCP)}},
+		Ports:       []discoveryv1.EndpointPort{{Name: ptr.To(fleet.PortID("TCP", 80)), Port: &port, Protocol: ptr.To(corev1.ProtocolTCP)}},
 		Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{address}, Conditions: discoveryv1.EndpointConditions{Ready: ptr.To(true)}}},
 	}
 	_ = f.Delete(f.t.Context(), slice.DeepCopy()) // of an earlier test

@@ -30,6 +30,7 @@ import (
 
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/internal/testkit"
+	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/registration"
 )
 
@@ -134,7 +135,7 @@ func (f *fixture) fillOne(i int) (changing *discoveryv1.EndpointSlice) {
 			ObjectMeta: metav1.ObjectMeta{Namespace: "member-" + cluster, Name: name, Labels: map[string]string{
 				v1alpha1.LabelServiceName: name, v1alpha1.LabelServiceNamespace: "size", v1alpha1.LabelSourceCluster: cluster}},
 			AddressType: discoveryv1.AddressTypeIPv4,
-			Ports:       []discoveryv1.EndpointPort{{Name: ptr.To("http"), Port: ptr.To(int32(8080)), Protocol: ptr.To(corev1.ProtocolTCP)}},
+			Ports:       []discoveryv1.EndpointPort{{Name: ptr.To(fleet.PortID("TCP", 80)), Port: ptr.To(int32(8080)), Protocol: ptr.To(corev1.ProtocolTCP)}},
 		}
 		for k := range 50 {
 			s.Endpoints = append(s.Endpoints, discoveryv1.Endpoint{Addresses: []string{fmt.Sprintf("10.%d.%d.%d", c+1, i/4, i%4*60+k)}, Zone: ptr.To("z" + cluster),

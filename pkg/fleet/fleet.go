@@ -61,12 +61,11 @@ func (r ObjectRef) Compare(other ObjectRef) int {
 	return cmp.Or(cmp.Compare(r.Kind, other.Kind), r.Name.Compare(other.Name))
 }
 
-// Port is one port of a Service or of an import.
-type Port struct {
-	Name        string // empty: the Service has one unnamed port
-	Protocol    string // TCP, UDP or SCTP
-	Port        int32
-	AppProtocol string // empty: unknown
+// PortID is the name of a port in slices on the hub, like "tcp-80": the protocol
+// and the number of the Service's port. Clusters may name the same port
+// differently, and may rename it. An empty protocol is TCP, the API's default.
+func PortID(protocol string, number int32) string {
+	return fmt.Sprintf("%s-%d", strings.ToLower(cmp.Or(protocol, "TCP")), number)
 }
 
 // EndpointState is the state of an endpoint in Kubernetes (EndpointConditions).

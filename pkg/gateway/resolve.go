@@ -368,7 +368,7 @@ func (b *build) resolveImport(backend fleet.Backend, port int32) (resolvedBacken
 		if port != 0 && p.Port != port || port == 0 && len(found.Spec.Ports) != 1 {
 			continue
 		}
-		r := resolvedBackend{backend: model.WeightedBackend{Backend: backend, Port: p.Port, PortName: p.Name}}
+		r := resolvedBackend{backend: model.WeightedBackend{Backend: backend, Port: p.Port, PortName: fleet.PortID(string(p.Protocol), p.Port)}}
 		r.backend.Clusters = offeredBy(found, p)
 		if policy := b.policies[backend.Name]; policy != nil {
 			r.policy, r.from = policy.cluster, fleet.ObjectRef{Kind: condition.BackendPolicy, Name: policy.winner}

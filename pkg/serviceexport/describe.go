@@ -56,7 +56,7 @@ func Describe(in Input) Offer {
 	}
 	var unpushable []string
 	for _, s := range in.Slices {
-		if stripped, ok := Strip(in.Cluster, s, in.Zones); ok {
+		if stripped, ok := Strip(in.Cluster, Source{Slice: s, Service: in.Service, Zones: in.Zones}); ok {
 			offer.Slices = append(offer.Slices, stripped)
 		} else {
 			unpushable = append(unpushable, s.Name)

@@ -131,8 +131,11 @@ func TestStripOrder(t *testing.T) {
 	moved := a
 	moved.NodeName, moved.Hints = &other, &discoveryv1.EndpointHints{ForZones: []discoveryv1.ForZone{{Name: "us-b"}}}
 	a.NodeName = &node
-	one, _ := Strip("us-west", discoveryv1.EndpointSlice{AddressType: "IPv4", Endpoints: []discoveryv1.Endpoint{a, b}}, nil)
-	two, _ := Strip("us-west", discoveryv1.EndpointSlice{AddressType: "IPv4", Endpoints: []discoveryv1.Endpoint{b, moved}}, nil)
+	source := func(endpoints ...discoveryv1.Endpoint) Source {
+		return Source{Slice: discoveryv1.EndpointSlice{AddressType: "IPv4", Endpoints: endpoints}, Service: &corev1.Service{}}
+	}
+	one, _ := Strip("us-west", source(a, b))
+	two, _ := Strip("us-west", source(b, moved))
 	if !equality.Semantic.DeepEqual(one, two) {
 		t.Errorf("order, node or hints matter:\n%+v\n%+v", one, two)
 	}

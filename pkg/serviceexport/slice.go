@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"slices"
 
+	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
@@ -28,18 +29,28 @@ func SliceName(slice *discoveryv1.EndpointSlice) string {
 	return slice.Labels[discoveryv1.LabelServiceName] + "-" + hex.EncodeToString(sum[:8])
 }
 
+// Source is one slice of the member, and what it is read with.
+type Source struct {
+	Slice   discoveryv1.EndpointSlice
+	Service *corev1.Service   // names the ports
+	Zones   map[string]string // by node, for endpoints without a zone of their own
+	// Pushed are the ports of the slice on the hub; none: it is not there yet.
+	Pushed []discoveryv1.EndpointPort
+}
+
 // Strip returns a member's slice as the hub should have it, without its owner. It
 // keeps addresses, ports, conditions, zones and hostnames, and sorts endpoints by
 // address: a source that changed only their order, hints or node names gives the
 // same slice. ok is false for a slice of host names instead of IP addresses.
-func Strip(cluster fleet.ClusterName, slice discoveryv1.EndpointSlice, zones map[string]string) (stripped discoveryv1.EndpointSlice, ok bool) {
-	if !Pushable(&slice) {
+func Strip(cluster fleet.ClusterName, source Source) (stripped discoveryv1.EndpointSlice, ok bool) {
+	slice := &source.Slice
+	if !Pushable(slice) {
 		return discoveryv1.EndpointSlice{}, false
 	}
 	stripped = discoveryv1.EndpointSlice{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: v1alpha1.MemberNamespace(cluster),
-			Name:      SliceName(&slice),
+			Name:      SliceName(slice),
 			Labels: map[string]string{
 				v1alpha1.LabelServiceName:      slice.Labels[discoveryv1.LabelServiceName],
 				v1alpha1.LabelServiceNamespace: slice.Namespace,
@@ -49,15 +60,12 @@ func Strip(cluster fleet.ClusterName, slice discoveryv1.EndpointSlice, zones map
 		},
 		AddressType: slice.AddressType,
 		Endpoints:   []discoveryv1.Endpoint{},
-		Ports:       []discoveryv1.EndpointPort{},
+		Ports:       source.ports(),
 	}
 	for _, e := range slice.Endpoints {
-		stripped.Endpoints = append(stripped.Endpoints, stripEndpoint(e.DeepCopy(), zones))
+		stripped.Endpoints = append(stripped.Endpoints, stripEndpoint(e.DeepCopy(), source.Zones))
 	}
 	slices.SortStableFunc(stripped.Endpoints, func(a, b discoveryv1.Endpoint) int { return slices.Compare(a.Addresses, b.Addresses) })
-	for _, p := range slice.Ports {
-		stripped.Ports = append(stripped.Ports, *p.DeepCopy())
-	}
 	return stripped, true
 }
 

@@ -78,8 +78,8 @@ func (s service) endpoints(network, zone string, turn int) []discoveryv1.Endpoin
 	return out
 }
 
-func slicePorts() []discoveryv1.EndpointPort {
-	return []discoveryv1.EndpointPort{{Name: to("http"), Port: to(int32(8080)), Protocol: to(corev1.ProtocolTCP)}}
+func slicePorts(name string) []discoveryv1.EndpointPort {
+	return []discoveryv1.EndpointPort{{Name: to(name), Port: to(int32(8080)), Protocol: to(corev1.ProtocolTCP)}}
 }
 
 // hubSlice is a slice as the agent of a member without one would push it.
@@ -88,7 +88,7 @@ func (s service) hubSlice(member, network string, turn int) *discoveryv1.Endpoin
 		ObjectMeta: metav1.ObjectMeta{Namespace: "member-" + member, Name: s.name + "." + s.namespace, Labels: map[string]string{
 			v1alpha1.LabelServiceName: s.name, v1alpha1.LabelServiceNamespace: s.namespace, v1alpha1.LabelSourceCluster: member,
 			discoveryv1.LabelManagedBy: v1alpha1.ManagedBySlices}},
-		AddressType: discoveryv1.AddressTypeIPv4, Ports: slicePorts(), Endpoints: s.endpoints(network, member+"-1", turn),
+		AddressType: discoveryv1.AddressTypeIPv4, Ports: slicePorts("tcp-8080"), Endpoints: s.endpoints(network, member+"-1", turn),
 	}
 }
 
@@ -118,7 +118,7 @@ func (s service) memberSlice(turn int) *discoveryv1.EndpointSlice {
 	return &discoveryv1.EndpointSlice{
 		ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: s.name, Labels: map[string]string{
 			discoveryv1.LabelServiceName: s.name, discoveryv1.LabelManagedBy: "bench.crossway.dev", noProxy: "none"}},
-		AddressType: discoveryv1.AddressTypeIPv4, Ports: slicePorts(), Endpoints: s.endpoints("10.1", "us-west-1", turn),
+		AddressType: discoveryv1.AddressTypeIPv4, Ports: slicePorts("http"), Endpoints: s.endpoints("10.1", "us-west-1", turn),
 	}
 }
 

@@ -293,7 +293,7 @@ type Assignment struct {
 type WeightedBackend struct {
 	Backend  fleet.Backend
 	Port     int32  // of the import or Service
-	PortName string // finds the port in the backend's EndpointSlices
+	PortName string // of the port in the backend's EndpointSlices; fleet.PortID in those of members
 	// Clusters that offer the port, sorted; nil: all, as for a Service of the hub.
 	Clusters  []fleet.ClusterName
 	Weight    uint32

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
 
@@ -76,10 +78,7 @@ func TestOneSliceChanges(t *testing.T) {
 
 	change := func(edit func(*discoveryv1.EndpointSlice)) {
 		t.Helper()
-		var s discoveryv1.EndpointSlice
-		f.Must(f.member.GetClient().Get(t.Context(), types.NamespacedName{Namespace: ns, Name: "web-1"}, &s))
-		edit(&s)
-		f.Must(f.member.GetClient().Update(t.Context(), &s))
+		f.changeSlice(ns, "web-1", edit)
 	}
 	no := false
 	change(func(s *discoveryv1.EndpointSlice) { s.Endpoints[0].Conditions.Ready = &no })
@@ -100,6 +99,48 @@ func TestOneSliceChanges(t *testing.T) {
 	f.Must(f.admin.Update(t.Context(), s))
 	f.waitForHubCache(s, before)
 	f.wantWrites("after a change on the hub", f.reconcile(ns, "web", "web-1", "web-2"), sliceWrite)
+}
+
+// A rename of a port writes the name, and no slice: neither when the Service has it
+// first nor when the slice does, and not after a restart between the two. A port
+// that is new is one write of each.
+func TestPortIsRenamed(t *testing.T) {
+	f := newFixture(t, "rename")
+	ns := f.namespace("rename-shop")
+	f.service(ns, "web")
+	f.reconcile(ns, "web", "web-1")
+	wantPorts := func(when string, want ...string) {
+		t.Helper()
+		s := f.onHub(hubName(ns, "web", "web-1"), &discoveryv1.EndpointSlice{}).(*discoveryv1.EndpointSlice)
+		var got []string
+		for _, p := range s.Ports {
+			got = append(got, fmt.Sprint(*p.Name, " ", *p.Port))
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s the slice on the hub has ports %q, want %q", when, got, want)
+		}
+	}
+	wantPorts("at first", "tcp-80 8080")
+
+	f.changeService(ns, "web", func(s *corev1.Service) { s.Spec.Ports[0].Name = "http-web" })
+	f.wantWrites("with a new name in the Service", f.reconcile(ns, "web", "web-1"), exportWrite)
+	f.start()
+	f.wantWrites("after a restart", f.reconcile(ns, "web", "web-1"))
+	f.changeSlice(ns, "web-1", func(s *discoveryv1.EndpointSlice) { s.Ports[0].Name = ptr.To("http-web") })
+	f.wantWrites("with the new name in the slice", f.reconcile(ns, "web", "web-1"))
+
+	f.changeSlice(ns, "web-1", func(s *discoveryv1.EndpointSlice) { s.Ports[0].Name = ptr.To("") })
+	f.wantWrites("without a name in the slice", f.reconcile(ns, "web", "web-1"))
+	wantPorts("without a name in the slice", "tcp-80 8080")
+	f.changeService(ns, "web", func(s *corev1.Service) { s.Spec.Ports[0].Name = "" })
+	f.wantWrites("without a name", f.reconcile(ns, "web", "web-1"), exportWrite)
+	if name := f.memberExport(ns, "web").Spec.Ports[0].Name; name != "" {
+		t.Errorf("the MemberExport has the name %q", name)
+	}
+
+	f.changeService(ns, "web", func(s *corev1.Service) { s.Spec.Ports[0].Port = 81 })
+	f.wantWrites("with another number", f.reconcile(ns, "web", "web-1"), exportWrite, sliceWrite)
+	wantPorts("with another number", "tcp-81 8080")
 }
 
 // A slice waits for its MemberExport, which owns it.
@@ -233,14 +274,8 @@ func TestHubUnreachable(t *testing.T) {
 	f.reconcile(ns, "web")
 
 	f.writes.setCut(true)
-	var s discoveryv1.EndpointSlice
-	f.Must(f.member.GetClient().Get(t.Context(), types.NamespacedName{Namespace: ns, Name: "web-1"}, &s))
-	s.Endpoints = s.Endpoints[:1]
-	f.Must(f.member.GetClient().Update(t.Context(), &s))
-	var service corev1.Service
-	f.Must(f.member.GetClient().Get(t.Context(), types.NamespacedName{Namespace: ns, Name: "web"}, &service))
-	service.Spec.Ports[0].Port = 81
-	f.Must(f.member.GetClient().Update(t.Context(), &service))
+	f.changeSlice(ns, "web-1", func(s *discoveryv1.EndpointSlice) { s.Endpoints = s.Endpoints[:1] })
+	f.changeService(ns, "web", func(s *corev1.Service) { s.Spec.Ports[0].Port = 81 })
 	for range 3 {
 		if f.reconcileExport(ns, "web") == nil || f.reconcileSlice(hubName(ns, "web", "web-1")) == nil {
 			t.Error("a key whose write failed is not tried again")

@@ -128,6 +128,22 @@ func (f *fixture) slice(namespace, service, name string, addresses ...string) {
 	f.Must(f.member.GetClient().Create(f.Context(), sliceOf(namespace, service, name, addresses...)))
 }
 
+func (f *fixture) changeService(namespace, name string, edit func(*corev1.Service)) {
+	f.Helper()
+	var s corev1.Service
+	f.Must(f.member.GetClient().Get(f.Context(), types.NamespacedName{Namespace: namespace, Name: name}, &s))
+	edit(&s)
+	f.Must(f.member.GetClient().Update(f.Context(), &s))
+}
+
+func (f *fixture) changeSlice(namespace, name string, edit func(*discoveryv1.EndpointSlice)) {
+	f.Helper()
+	var s discoveryv1.EndpointSlice
+	f.Must(f.member.GetClient().Get(f.Context(), types.NamespacedName{Namespace: namespace, Name: name}, &s))
+	edit(&s)
+	f.Must(f.member.GetClient().Update(f.Context(), &s))
+}
+
 func sliceOf(namespace, service, name string, addresses ...string) *discoveryv1.EndpointSlice {
 	http, port, ready := "http", int32(8080), true
 	s := &discoveryv1.EndpointSlice{

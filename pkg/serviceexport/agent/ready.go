@@ -67,12 +67,13 @@ func (e *Exporter) slicePushed(ctx context.Context, hubName string) error {
 	if e.isDone(hubName) {
 		return nil
 	}
-	want, _, err := e.wantedSlice(ctx, hubName)
-	if want == nil || err != nil {
+	key := types.NamespacedName{Namespace: v1alpha1.MemberNamespace(e.cluster), Name: hubName}
+	have, err := apply.Found(ctx, e.hub, key, &discoveryv1.EndpointSlice{})
+	if err != nil {
 		return err
 	}
-	have, err := apply.Found(ctx, e.hub, client.ObjectKeyFromObject(want), &discoveryv1.EndpointSlice{})
-	if err != nil {
+	want, _, err := e.wantedSlice(ctx, hubName, have)
+	if want == nil || err != nil {
 		return err
 	}
 	if have == nil || !sameSlice(have, want) {

@@ -6,6 +6,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -88,7 +89,7 @@ func (e *Exporter) SetupWithManager(mgr ctrl.Manager, leadership *program.Leader
 	err = ctrl.NewControllerManagedBy(mgr).Named("slice").
 		Watches(&discoveryv1.EndpointSlice{}, handler.EnqueueRequestsFromMapFunc(sliceRequests)).
 		Watches(&mcsv1beta1.ServiceExport{}, handler.EnqueueRequestsFromMapFunc(e.slicesOfService), builder.WithPredicates(deletionChanged)).
-		Watches(&corev1.Service{}, handler.EnqueueRequestsFromMapFunc(e.slicesOfService), builder.WithPredicates(serviceTypeChanged)).
+		Watches(&corev1.Service{}, handler.EnqueueRequestsFromMapFunc(e.slicesOfService), builder.WithPredicates(offerChanged)).
 		WatchesMetadata(node, handler.EnqueueRequestsFromMapFunc(e.slicesOfNode), builder.WithPredicates(predicate.LabelChangedPredicate{})).
 		WatchesRawSource(source.Kind(e.hubCache, &v1alpha1.MemberExport{}, handler.TypedEnqueueRequestsFromMapFunc(e.slicesOfMemberExport), ownerCreatedOrDeleted)).
 		WatchesRawSource(source.Kind(e.hubCache, &discoveryv1.EndpointSlice{}, handler.TypedEnqueueRequestsFromMapFunc(hubSliceRequests))).
@@ -106,9 +107,11 @@ var deletionChanged = predicate.Funcs{UpdateFunc: func(u event.UpdateEvent) bool
 		u.ObjectOld.GetUID() != u.ObjectNew.GetUID()
 }}
 
-// serviceTypeChanged ignores updates that leave a Service as exportable as it was.
-var serviceTypeChanged = predicate.Funcs{UpdateFunc: func(u event.UpdateEvent) bool {
-	return u.ObjectOld.(*corev1.Service).Spec.Type != u.ObjectNew.(*corev1.Service).Spec.Type
+// offerChanged ignores updates that change neither whether a Service can be exported
+// nor what its ports are.
+var offerChanged = predicate.Funcs{UpdateFunc: func(u event.UpdateEvent) bool {
+	before, after := &u.ObjectOld.(*corev1.Service).Spec, &u.ObjectNew.(*corev1.Service).Spec
+	return before.Type != after.Type || !apiequality.Semantic.DeepEqual(before.Ports, after.Ports)
 }}
 
 // ownerCreatedOrDeleted ignores updates that do not give slices another owner.

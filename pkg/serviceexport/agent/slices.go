@@ -32,7 +32,7 @@ func (e *Exporter) ReconcileSlice(ctx context.Context, request reconcile.Request
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	want, owner, err := e.wantedSlice(ctx, request.Name)
+	want, owner, err := e.wantedSlice(ctx, request.Name, have)
 	if err != nil {
 		return reconcile.Result{}, err
 	}
@@ -56,23 +56,26 @@ func (e *Exporter) ReconcileSlice(ctx context.Context, request reconcile.Request
 	return reconcile.Result{}, err
 }
 
-// wantedSlice returns the slice that the hub should have under a name; nil: none.
-// owner is its MemberExport on the hub; nil: it is not there yet.
-func (e *Exporter) wantedSlice(ctx context.Context, hubName string) (want *discoveryv1.EndpointSlice, owner *v1alpha1.MemberExport, err error) {
+// wantedSlice returns the slice that the hub should have under a name, where it has
+// the slice have now; nil: none. owner is its MemberExport on the hub; nil: it is
+// not there yet.
+func (e *Exporter) wantedSlice(ctx context.Context, hubName string, have *discoveryv1.EndpointSlice) (want *discoveryv1.EndpointSlice, owner *v1alpha1.MemberExport, err error) {
 	source, err := e.source(ctx, hubName)
 	if source == nil || err != nil {
 		return nil, nil, err
 	}
 	service, _ := serviceexport.ServiceOf(source)
-	offered, err := e.offered(ctx, service)
-	if !offered || err != nil {
+	in := serviceexport.Source{Slice: *source}
+	if in.Service, err = e.offered(ctx, service); in.Service == nil || err != nil {
 		return nil, nil, err
 	}
-	zones, err := e.zonesOf(ctx, source)
-	if err != nil {
+	if in.Zones, err = e.zonesOf(ctx, source); err != nil {
 		return nil, nil, err
 	}
-	stripped, ok := serviceexport.Strip(e.cluster, *source, zones)
+	if have != nil {
+		in.Pushed = have.Ports
+	}
+	stripped, ok := serviceexport.Strip(e.cluster, in)
 	if !ok {
 		return nil, nil, nil
 	}
@@ -104,14 +107,18 @@ func (e *Exporter) source(ctx context.Context, hubName string) (*discoveryv1.End
 	return nil, nil
 }
 
-func (e *Exporter) offered(ctx context.Context, service fleet.ServiceName) (bool, error) {
+// offered returns the Service if it is exported and can be; nil: not.
+func (e *Exporter) offered(ctx context.Context, service fleet.ServiceName) (*corev1.Service, error) {
 	key := types.NamespacedName(service)
 	export, err := apply.Found(ctx, e.member, key, &mcsv1beta1.ServiceExport{})
 	if export == nil || err != nil {
-		return false, err
+		return nil, err
 	}
 	found, err := apply.Found(ctx, e.member, key, &corev1.Service{})
-	return serviceexport.Offered(export, found), err
+	if err != nil || !serviceexport.Offered(export, found) {
+		return nil, err
+	}
+	return found, nil
 }
 
 // zonesOf returns the zones of the nodes of those endpoints that have no zone of
