@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +17,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -22,6 +25,7 @@ import (
 
 	"crossway.dev/crossway/internal/lab/controlplane"
 	"crossway.dev/crossway/internal/lab/kubelet"
+	"crossway.dev/crossway/internal/lab/load"
 )
 
 // Cluster is one running cluster of the lab.
@@ -38,6 +42,8 @@ type Cluster struct {
 	// Kubeconfig is a file with the same configuration.
 	Kubeconfig           string
 	PodCIDR, ServiceCIDR string
+	// DNS is the ClusterIP of the cluster's name server, which InstallDNS installs.
+	DNS string
 	// NodeAddress is the address of the cluster's first node on the backbone.
 	NodeAddress string
 
@@ -60,7 +66,7 @@ func (l *Lab) startCluster(ctx, life context.Context, env controlplane.Env, p cl
 	c := &Cluster{
 		Name: p.name, Region: p.region, Zone: p.zone, Server: fmt.Sprintf("https://%s:%d", node.Address, apiPort),
 		REST: plane.REST, Kubeconfig: plane.Kubeconfig, PodCIDR: p.pods.String(), ServiceCIDR: p.services.String(), NodeAddress: node.Address.String(),
-		plane: plane, kubectl: l.Programs.Path("kubectl"),
+		DNS: serviceAddress(p.services, 10), plane: plane, kubectl: l.Programs.Path("kubectl"),
 	}
 	if c.Client, err = kubernetes.NewForConfig(c.REST); err != nil {
 		return nil, err
@@ -123,12 +129,18 @@ func (l *Lab) newKubelet(c *Cluster, n nodePlan, factory informers.SharedInforme
 	if err != nil {
 		return nil, err
 	}
-	service := strings.TrimSuffix(c.ServiceCIDR, "0.0/16")
 	return kubelet.New(kubelet.Config{
 		Name: n.name, Labels: n.labels, Network: node, Client: c.Client, Informers: factory, Images: l.images,
 		Dir: filepath.Join(stateDir, "crossway-lab/pods", n.name), LogDir: l.LogDir,
-		APIServerHost: service + "0.1", APIServerPort: "443", DNS: service + "0.10", Certificate: certificate, Log: log,
+		APIServerHost: serviceAddress(netip.MustParsePrefix(c.ServiceCIDR), 1), APIServerPort: "443", DNS: c.DNS, Certificate: certificate, Log: log,
 	})
+}
+
+// serviceAddress is the n-th ClusterIP of a range.
+func serviceAddress(services netip.Prefix, n byte) string {
+	address := services.Addr().As4()
+	address[3] = n
+	return netip.AddrFrom4(address).String()
 }
 
 func (l *Lab) logger(name string) (*slog.Logger, error) {
@@ -197,6 +209,18 @@ func (c *Cluster) KillPod(namespace, name string, down time.Duration) error {
 		}
 	}
 	return fmt.Errorf("no node of cluster %s runs pod %s/%s", c.Name, namespace, name)
+}
+
+// DialerIn dials numeric addresses from inside a pod's network, as its containers do.
+func (c *Cluster) DialerIn(namespace, name string) load.DialContext {
+	return func(ctx context.Context, proto, address string) (net.Conn, error) {
+		for _, k := range c.kubelets {
+			if conn, found, err := k.Dial(ctx, types.NamespacedName{Namespace: namespace, Name: name}, proto, address); found {
+				return conn, err
+			}
+		}
+		return nil, fmt.Errorf("no node of cluster %s runs pod %s/%s", c.Name, namespace, name)
+	}
 }
 
 // FreezeAPIServer makes the cluster's API server accept connections and answer

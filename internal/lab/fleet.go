@@ -30,7 +30,7 @@ const xdsAddress = "10.110.18.0"
 type InstallOptions struct{ Hub, Agent, Edge string }
 
 // Install installs Crossway in the fleet as an administrator would: the CRDs,
-// charts/hub, a MemberCluster for each member and charts/member-agent there
+// CoreDNS with the zone clusterset.local, charts/hub, a MemberCluster for each member and charts/member-agent there
 // with a client certificate of its own, an EdgePool for each region and
 // charts/edge with a certificate from `crossway edge certificate`. It returns
 // when every pod of it is ready. What runs are the programs that Enter built,
@@ -42,6 +42,7 @@ func (l *Lab) Install(ctx context.Context, o InstallOptions) error {
 		do   func(context.Context) error
 	}{
 		{"CRDs", l.installCRDs},
+		{"DNS", l.InstallDNS},
 		{"hub", func(ctx context.Context) error { return l.installHub(ctx, o.Hub) }},
 		{"member agents", func(ctx context.Context) error { return l.installAgents(ctx, o.Agent) }},
 		{"edges", func(ctx context.Context) error { return l.installEdges(ctx, o.Edge) }},
@@ -59,42 +60,33 @@ func (l *Lab) Install(ctx context.Context, o InstallOptions) error {
 }
 
 // installCRDs applies the CRDs of the Gateway API (standard channel) and
-// Crossway to the hub, and those of mcs-api everywhere.
+// Crossway to the hub.
 func (l *Lab) installCRDs(ctx context.Context) error {
-	var hub, everywhere []byte
 	root, err := install.ModuleRoot()
 	if err != nil {
 		return err
 	}
-	for _, source := range []struct {
-		module, dir string
-		into        *[]byte
-	}{
-		{"sigs.k8s.io/gateway-api", "config/crd/standard", &hub}, {"sigs.k8s.io/mcs-api", "config/crd", &everywhere}, {"", "charts/hub/crds", &hub},
-	} {
-		dir := root
-		if source.module != "" {
-			if dir, err = install.ModuleDir(ctx, source.module); err != nil {
-				return err
-			}
-		}
-		manifests, err := concatenate(filepath.Join(dir, source.dir))
+	gatewayAPI, err := install.ModuleDir(ctx, "sigs.k8s.io/gateway-api")
+	if err != nil {
+		return err
+	}
+	var manifests []byte
+	for _, dir := range []string{filepath.Join(gatewayAPI, "config/crd/standard"), filepath.Join(root, "charts/hub/crds")} {
+		more, err := concatenate(dir)
 		if err != nil {
 			return err
 		}
-		*source.into = append(*source.into, manifests...)
+		manifests = append(manifests, more...)
 	}
-	return l.each(func(c *Cluster) error {
-		manifests := everywhere
-		if c == l.Hub {
-			manifests = append(bytes.Clone(hub), everywhere...)
-		}
-		if err := c.Apply(ctx, manifests); err != nil {
-			return err
-		}
-		_, err := c.Kubectl(ctx, nil, "wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
+	return l.Hub.applyCRDs(ctx, manifests)
+}
+
+func (c *Cluster) applyCRDs(ctx context.Context, manifests []byte) error {
+	if err := c.Apply(ctx, manifests); err != nil {
 		return err
-	})
+	}
+	_, err := c.Kubectl(ctx, nil, "wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
+	return err
 }
 
 // each does the same in every cluster at once.

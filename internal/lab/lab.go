@@ -163,6 +163,7 @@ func (l *Lab) imageTable(cfg Config) (kubelet.Images, error) {
 		"envoy":      {Entrypoint: []string{"envoy"}, Files: map[string]string{"/usr/local/bin/envoy": l.Programs.Envoy}},
 		"kube-proxy": {Entrypoint: []string{"kube-proxy"}}, // of which the charts use nft, this machine's
 		"kubectl":    kubelet.Program(l.Programs.Path("kubectl")),
+		"coredns":    kubelet.Program(l.Programs.CoreDNS),
 		"busybox":    {Cmd: []string{"sh"}}, "alpine": {Cmd: []string{"sh"}}, "debian": {Cmd: []string{"sh"}},
 	}
 	maps.Copy(images, ourImages())

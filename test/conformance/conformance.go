@@ -97,7 +97,7 @@ func startLab(ctx context.Context, cfg Config, programs install.ConformanceProgr
 	fleet, err := lab.Start(ctx, lab.Config{
 		Members: lab.Members[:1],
 		LogDir:  cfg.LogDir,
-		Images:  kubelet.Images{"gateway-api/echo-basic": kubelet.Program(programs.Echo), "coredns/coredns": kubelet.Program(programs.CoreDNS)},
+		Images:  kubelet.Images{"gateway-api/echo-basic": kubelet.Program(programs.Echo)},
 	}, cfg.Out)
 	if err != nil {
 		return nil, err

@@ -7,8 +7,8 @@ import (
 )
 
 // ConformancePrograms are the official conformance suite of the Gateway API, a
-// test program, and the programs of its test pods.
-type ConformancePrograms struct{ Suite, Echo, CoreDNS string }
+// test program, and the program of its test pods that the lab lacks.
+type ConformancePrograms struct{ Suite, Echo string }
 
 // conformancePrograms are what test/conformance/suite pins, with the time each
 // took to build on 2 cores with an empty build cache.
@@ -17,7 +17,6 @@ var conformancePrograms = []struct {
 	test            bool
 }{
 	{"echo-basic", "sigs.k8s.io/gateway-api/conformance/echo-basic", "20 s", false},
-	{"coredns", "./cmd/coredns", "70 s", false},
 	{"conformance.test", ".", "2 min", true},
 }
 
@@ -30,7 +29,7 @@ func Conformance(ctx context.Context, progress io.Writer) (ConformancePrograms, 
 	}
 	defer unlock()
 	module := filepath.Join(i.root, "test/conformance/suite")
-	version, err := key(filepath.Join(module, "go.mod"), filepath.Join(module, "go.sum"), filepath.Join(module, "suite_test.go"), filepath.Join(module, "cmd/coredns/main.go"))
+	version, err := key(filepath.Join(module, "go.mod"), filepath.Join(module, "go.sum"), filepath.Join(module, "suite_test.go"))
 	if err != nil {
 		return ConformancePrograms{}, err
 	}
@@ -46,5 +45,5 @@ func Conformance(ctx context.Context, progress io.Writer) (ConformancePrograms, 
 			return ConformancePrograms{}, err
 		}
 	}
-	return ConformancePrograms{Suite: filepath.Join(dir, "conformance.test"), Echo: filepath.Join(dir, "echo-basic"), CoreDNS: filepath.Join(dir, "coredns")}, nil
+	return ConformancePrograms{Suite: filepath.Join(dir, "conformance.test"), Echo: filepath.Join(dir, "echo-basic")}, nil
 }

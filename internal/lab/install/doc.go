@@ -1,6 +1,7 @@
 // Package install finds or makes the programs that the lab runs: etcd,
 // kube-apiserver, kube-controller-manager, kube-proxy and kubectl (built from
-// the nested module internal/lab/binaries), Envoy, helm, and nft.
+// the nested module internal/lab/binaries), CoreDNS (from internal/lab/coredns),
+// Envoy, helm, and nft.
 //
 // It owns the cache directory (${CROSSWAY_CACHE}, else the user's cache
 // directory, "crossway"). A cached program is complete or absent: programs are

@@ -94,6 +94,22 @@ func (i *installer) build(ctx context.Context, b build) error {
 	return os.Rename(temporary, b.out)
 }
 
+// coreDNS builds CoreDNS from the module internal/lab/coredns, which pins it.
+func (i *installer) coreDNS(ctx context.Context) (string, error) {
+	module := filepath.Join(i.root, "internal/lab/coredns")
+	version, err := key(filepath.Join(module, "go.mod"), filepath.Join(module, "go.sum"), filepath.Join(module, "main.go"))
+	if err != nil {
+		return "", err
+	}
+	out := filepath.Join(i.cache, "coredns-"+version, "coredns")
+	if exists(out) {
+		return out, nil
+	}
+	return out, i.step("building CoreDNS (about 50 s on 2 cores)", func() error {
+		return i.build(ctx, build{module: module, pkg: ".", flags: []string{"-trimpath", "-ldflags", "-s -w"}, out: out})
+	})
+}
+
 // helm builds helm from the module hack/tools, which pins it.
 func (i *installer) helm(ctx context.Context) (string, error) {
 	module := filepath.Join(i.root, "hack/tools")

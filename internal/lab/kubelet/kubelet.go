@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"log/slog"
+	"net"
 	"sync"
 	"time"
 
@@ -34,7 +35,7 @@ type Config struct {
 	LogDir    string // one file per container
 	// APIServer is host and port of the Service "kubernetes".
 	APIServerHost, APIServerPort string
-	// DNS is the cluster's name server, which need not exist.
+	// DNS is the cluster's name server, which may come later.
 	DNS string
 	// Certificate is the one that the node serves logs and exec with.
 	Certificate tls.Certificate
@@ -187,6 +188,17 @@ func (k *Kubelet) find(namespace, name string) *worker {
 		}
 	}
 	return nil
+}
+
+// Dial connects from inside a pod's network to a numeric address. It reports
+// whether the node has the pod.
+func (k *Kubelet) Dial(ctx context.Context, pod types.NamespacedName, proto, address string) (net.Conn, bool, error) {
+	w := k.find(pod.Namespace, pod.Name)
+	if w == nil {
+		return nil, false, nil
+	}
+	conn, err := network.Dial(ctx, w.ns(), proto, address)
+	return conn, true, err
 }
 
 // Kill sends SIGKILL to every process of a pod and does not start its
