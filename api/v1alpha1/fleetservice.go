@@ -34,12 +34,20 @@ type FleetServiceSpec struct {
 	// +listType=map
 	// +listMapKey=name
 	Clusters []ExportingCluster `json:"clusters"`
+
+	// Former are clusters that exported the service and no longer do, by name. If one
+	// pushes the same ServiceExport again, it has its place again.
+	// +listType=map
+	// +listMapKey=name
+	// +optional
+	Former []ExportingCluster `json:"former,omitempty"`
 }
 
-// FleetServicePort is a port and the clusters that offer it.
+// FleetServicePort is a port and the clusters that back it.
 type FleetServicePort struct {
 	ServicePort `json:",inline"`
-	// Clusters that offer the port, by name. Absent: all exporting clusters do.
+	// Clusters that back the port, by name: those that expose its protocol and number,
+	// under any name, with the same appProtocol. Absent: all exporting clusters do.
 	// +listType=atomic
 	// +optional
 	Clusters []string `json:"clusters,omitempty"`
@@ -47,8 +55,8 @@ type FleetServicePort struct {
 
 // ExportingCluster is a member that exports the service.
 type ExportingCluster struct {
-	Name       string      `json:"name"`
-	ExportedAt metav1.Time `json:"exportedAt"`
+	Name         string `json:"name"`
+	ExportRecord `json:",inline"`
 }
 
 // FleetServiceList is a list of FleetServices.

@@ -104,9 +104,14 @@ type ServicePort struct {
 type MemberExportSpec struct {
 	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="service cannot change; delete the export and make another"
 	Service ServiceReference `json:"service"`
-	// ExportedAt is the creationTimestamp of the ServiceExport. The oldest export
-	// wins conflicts.
+	// ExportedAt is the creationTimestamp of the ServiceExport. It is the member's own
+	// word, and orders only exports that the hub saw at the same time.
 	ExportedAt metav1.Time `json:"exportedAt"`
+	// ExportUID is the UID of the ServiceExport. An export that is pushed again under
+	// the same UID keeps its place among the exports of the service.
+	// +kubebuilder:validation:MaxLength=63
+	// +optional
+	ExportUID string `json:"exportUID,omitempty"`
 
 	ServiceProperties `json:",inline"`
 
@@ -117,13 +122,41 @@ type MemberExportSpec struct {
 }
 
 // MemberExportStatus has the hub's conditions, which the agent copies to the
-// ServiceExport.
+// ServiceExport, and the hub's record of the export. Members cannot write it.
 type MemberExportStatus struct {
 	// Conditions: Ready, Conflict (KEP-1645), EndpointsAdmitted.
 	// +listType=map
 	// +listMapKey=type
 	// +optional
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
+
+	// Seen is the hub's record of the export. The FleetService has the other copy.
+	// +optional
+	Seen *SeenExport `json:"seen,omitempty"`
+}
+
+// SeenExport is what the hub recorded of an export when it merged it last.
+type SeenExport struct {
+	ExportRecord `json:",inline"`
+
+	// Generation of the MemberExport that was merged.
+	Generation int64 `json:"generation"`
+	// Differs are the properties in which that generation had another value than the
+	// import, like "type" or "tcp-80.name".
+	// +listType=atomic
+	// +optional
+	Differs []string `json:"differs,omitempty"`
+}
+
+// ExportRecord is the place of an export among the exports of its service.
+type ExportRecord struct {
+	// ExportUID is the UID of the ServiceExport.
+	// +optional
+	ExportUID string `json:"exportUID,omitempty"`
+	// Sequence is the order in which the hub first saw the exports of the service: the
+	// lower is the senior.
+	// +kubebuilder:validation:Minimum=1
+	Sequence int64 `json:"sequence"`
 }
 
 // MemberExportList is a list of MemberExports.

@@ -42,7 +42,7 @@ spec:
   service: {namespace: shop, name: store}
   type: ClusterSetIP
   ports: [{name: http, protocol: TCP, port: 8080}]
-  clusters: [{name: us-west, exportedAt: "2026-01-01T00:00:00Z"}]`)},
+  clusters: [{name: us-west, sequence: 1}]`)},
 		Pools: []v1alpha1.EdgePool{object[v1alpha1.EdgePool](`
 metadata: {name: us}
 spec: {region: us, addresses: [{cidr: 198.18.1.0/24}]}

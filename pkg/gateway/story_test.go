@@ -53,7 +53,7 @@ metadata: {name: store.shop, namespace: crossway-fleet}
 spec:
   service: {namespace: shop, name: store}
   type: ClusterSetIP
-  clusters: [{name: eu-west, exportedAt: null}, {name: us-west, exportedAt: null}]
+  clusters: [{name: eu-west, sequence: 1}, {name: us-west, sequence: 1}]
   ports: [{name: http, port: 8080}, {name: h2, port: 8081, appProtocol: kubernetes.io/h2c, clusters: [us-west]}, {name: dns, port: 53, protocol: UDP}, {name: tls, port: 8443, appProtocol: https}]
 ---
 kind: FleetService
@@ -61,7 +61,7 @@ metadata: {name: green.shop, namespace: crossway-fleet}
 spec:
   service: {namespace: shop, name: green}
   type: ClusterSetIP
-  clusters: [{name: us-west, exportedAt: null}]
+  clusters: [{name: us-west, sequence: 1}]
   ports: [{name: http, port: 8080}]
 ---
 kind: Service

@@ -57,8 +57,10 @@ func Merge(exports []Export) Merged {
 	families, familyConflicts := mergeFamilies(byAge)
 	merged.IPFamilies = families
 	conflicts = append(conflicts, familyConflicts...)
-	for _, e := range byAge {
-		merged.Clusters = append(merged.Clusters, v1alpha1.ExportingCluster{Name: string(e.Cluster), ExportedAt: e.Spec.ExportedAt})
+	for i, e := range byAge {
+		merged.Clusters = append(merged.Clusters, v1alpha1.ExportingCluster{
+			Name: string(e.Cluster), ExportRecord: v1alpha1.ExportRecord{ExportUID: e.Spec.ExportUID, Sequence: int64(i + 1)},
+		})
 	}
 	slices.SortFunc(merged.Clusters, func(a, b v1alpha1.ExportingCluster) int { return cmp.Compare(a.Name, b.Name) })
 	return Merged{Import: merged, Conditions: conditions(byAge, conflicts)}

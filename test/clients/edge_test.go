@@ -110,7 +110,7 @@ func input(t *testing.T, e *edge, backends []backend, secret corev1.Secret) gate
 		in.Routes = append(in.Routes, gateway.FromHTTPRoute(&route))
 		var service v1alpha1.FleetService
 		object(t, fmt.Sprintf(`{metadata: {namespace: crossway-fleet, name: %[1]s.shop}, spec: {service: {namespace: shop, name: %[1]s}, type: ClusterSetIP,
-			ports: [{name: web, protocol: TCP, port: 80, appProtocol: %[2]q}], clusters: [{name: us-west, exportedAt: "2026-01-01T00:00:00Z"}]}}`, b.name, b.appProtocol), &service)
+			ports: [{name: web, protocol: TCP, port: 80, appProtocol: %[2]q}], clusters: [{name: us-west, sequence: 1}]}}`, b.name, b.appProtocol), &service)
 		in.Imports = append(in.Imports, service)
 	}
 	in.Gateways = []gatewayv1.Gateway{gatewayOf}

@@ -49,7 +49,7 @@ status: {allocations: [{gateway: {namespace: shop, name: shared}, address: 198.1
 		for name, dummy := range map[string]string{"blue": blue, "green": green} {
 			in.Imports = append(in.Imports, object[v1alpha1.FleetService](t, `
 metadata: {namespace: crossway-fleet, name: `+name+`.shop}
-spec: {service: {namespace: shop, name: `+name+`}, type: ClusterSetIP, ports: [{name: http, protocol: TCP, port: 80}], clusters: [{name: us-west, exportedAt: null}]}`))
+spec: {service: {namespace: shop, name: `+name+`}, type: ClusterSetIP, ports: [{name: http, protocol: TCP, port: 80}], clusters: [{name: us-west, sequence: 1}]}`))
 			in.Policies = append(in.Policies, object[v1alpha1.BackendPolicy](t, `
 metadata: {namespace: shop, name: `+name+`}
 spec: {targetRefs: [{group: multicluster.x-k8s.io, kind: ServiceImport, name: `+name+`}], dummy: `+dummy+`}`))

@@ -89,7 +89,7 @@ func (f *fixture) fleetService(namespace, name string) *v1alpha1.FleetService {
 				Annotations: map[string]string{"note": "x"}, IPFamilies: []corev1.IPFamily{"IPv4"},
 			},
 			Ports:    []v1alpha1.FleetServicePort{{ServicePort: v1alpha1.ServicePort{Name: "http", Port: 80, Protocol: "TCP", AppProtocol: &h2c}}},
-			Clusters: []v1alpha1.ExportingCluster{{Name: "us-east", ExportedAt: metav1.Now()}, {Name: "us-west", ExportedAt: metav1.Now()}},
+			Clusters: []v1alpha1.ExportingCluster{{Name: "us-east", ExportRecord: v1alpha1.ExportRecord{Sequence: 1}}, {Name: "us-west", ExportRecord: v1alpha1.ExportRecord{Sequence: 2}}},
 		},
 	}
 	f.Must(f.client.Create(f.Context(), i))
