@@ -110,6 +110,21 @@ func ExportNotAccepted(namespace string) Condition {
 		fmt.Sprintf("namespace %q is not that of an accepted MemberCluster, so this export is not offered; accept the MemberCluster, or delete this MemberExport", namespace))
 }
 
+// ExportNamespaceNotAllowed says that a member may not export services of a
+// namespace, with the line that would allow it.
+func ExportNamespaceNotAllowed(cluster fleet.ClusterName, namespace string) Condition {
+	return newCondition(ExportReady, false, "NamespaceNotAllowed",
+		fmt.Sprintf("MemberCluster %q may not export services of namespace %q, so this export is not offered; the fleet admin allows it on the hub by "+
+			"spec.exports.namespaces: [%s], beside those that are there", cluster, namespace, namespace))
+}
+
+// ExportSystemNamespace says that no member may export services of a namespace
+// that is the system's own.
+func ExportSystemNamespace(namespace string) Condition {
+	return newCondition(ExportReady, false, "NamespaceNotAllowed",
+		fmt.Sprintf("namespace %q is the system's own (kube-*, crossway-* and member-* are), so its services are not offered; move the Service to another namespace", namespace))
+}
+
 // ExportNoConflicts says that all exports of a service agree.
 func ExportNoConflicts() Condition {
 	return newCondition(ExportConflict, false, mcsv1beta1.ServiceExportReasonNoConflicts,

@@ -2,6 +2,7 @@ package condition
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -86,6 +87,14 @@ func MemberNoCIDRs() Condition {
 func MemberCIDRsRefused(problems []string) Condition {
 	return newCondition(MemberExportsAcceptedType, false, "EndpointCIDRsRefused",
 		andMore(problems)+"; no endpoint in a refused range gets traffic: correct spec.endpointCIDRs")
+}
+
+// MemberNamespacesNotAllowed names the namespaces that a member exports from and
+// may not, with the line that would allow them.
+func MemberNamespacesNotAllowed(namespaces []string) Condition {
+	return newCondition(MemberExportsAcceptedType, false, "NamespacesNotAllowed",
+		fmt.Sprintf("exports from namespaces %s are not offered; allow them by spec.exports.namespaces: [%s], beside those that are there, or delete the ServiceExports in the cluster",
+			andMore(quotedNames(namespaces)), strings.Join(namespaces[:min(len(namespaces), maxListed)], ", ")))
 }
 
 // MemberEndpointsRefused names the exports of a member that have refused endpoints.

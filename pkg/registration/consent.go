@@ -4,7 +4,10 @@ import (
 	"path"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/pkg/fleet"
 )
 
 // SystemNamespace tells whether a namespace is the system's own: Kubernetes',
@@ -33,6 +36,14 @@ func MayImport(m *v1alpha1.MemberCluster, namespace string) bool {
 		patterns = m.Spec.Imports.Namespaces
 	}
 	return Accepted(m) && matches(patterns, namespace)
+}
+
+// Owner returns the member that a namespace on the hub was made for. The name
+// alone does not say that: somebody else may have made namespace member-foo
+// before cluster foo was accepted.
+func Owner(namespace *corev1.Namespace) (cluster fleet.ClusterName, ok bool) {
+	name, ok := v1alpha1.MemberOfNamespace(namespace.Name)
+	return fleet.ClusterName(name), ok && namespace.Labels[v1alpha1.LabelMember] == name
 }
 
 // matches tells whether a pattern matches a namespace. Namespace "default" is

@@ -32,6 +32,7 @@ type MemberFacts struct {
 	Namespace   NamespaceState
 	LastRenewal *time.Time // of the agent's Lease; nil: never
 	Refused     []string   // names of its exports with refused endpoints, sorted
+	NotAllowed  []string   // namespaces that it exports from and may not, sorted
 	Now         time.Time
 }
 
@@ -73,6 +74,8 @@ func exportsAccepted(f MemberFacts, joined bool) condition.Condition {
 		return condition.MemberCIDRsRefused(f.Admission.Faults)
 	case len(f.Admission.CIDRs) == 0:
 		return condition.MemberNoCIDRs()
+	case len(f.NotAllowed) > 0:
+		return condition.MemberNamespacesNotAllowed(f.NotAllowed)
 	case len(f.Refused) > 0:
 		return condition.MemberEndpointsRefused(f.Refused)
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -43,12 +44,13 @@ type exportVersion struct {
 func (x *imports) list(ctx context.Context, reader client.Reader, in *gateway.Input) error {
 	var members v1alpha1.MemberClusterList
 	var exports v1alpha1.MemberExportList
-	for _, list := range []client.ObjectList{&members, &exports} {
+	var namespaces corev1.NamespaceList
+	for _, list := range []client.ObjectList{&members, &exports, &namespaces} {
 		if err := reader.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
 			return err
 		}
 	}
-	byService := exportsByService(members.Items, exports.Items)
+	byService := exportsByService(members.Items, namespaces.Items, exports.Items)
 	next := make(map[fleet.ServiceName]mergedImport, len(byService))
 	changed := len(byService) != len(x.merged)
 	for service, exports := range byService {
@@ -67,30 +69,34 @@ func (x *imports) list(ctx context.Context, reader client.Reader, in *gateway.In
 	return nil
 }
 
-// countedExport is an export of an accepted member.
+// countedExport is an export that counts.
 type countedExport struct {
 	exportVersion
 	object *v1alpha1.MemberExport
 }
 
-// exportsByService are the exports of accepted members, sorted by member. The namespace alone says whose an export is.
-func exportsByService(members []v1alpha1.MemberCluster, exports []v1alpha1.MemberExport) map[fleet.ServiceName][]countedExport {
-	accepted := map[string]time.Time{}
+// exportsByService are the exports that count, sorted by member: of accepted members, and of namespaces that they may
+// export. The namespace on the hub alone says whose an export is.
+func exportsByService(members []v1alpha1.MemberCluster, namespaces []corev1.Namespace, exports []v1alpha1.MemberExport) map[fleet.ServiceName][]countedExport {
+	byName := map[fleet.ClusterName]*v1alpha1.MemberCluster{}
 	for i := range members {
-		if registration.Accepted(&members[i]) {
-			accepted[members[i].Name] = registration.AcceptedAt(&members[i])
+		byName[fleet.ClusterName(members[i].Name)] = &members[i]
+	}
+	byNamespace := map[string]*v1alpha1.MemberCluster{}
+	for i := range namespaces {
+		if owner, ok := registration.Owner(&namespaces[i]); ok && byName[owner] != nil {
+			byNamespace[namespaces[i].Name] = byName[owner]
 		}
 	}
 	byService := map[fleet.ServiceName][]countedExport{}
 	for i := range exports {
 		e := &exports[i]
-		cluster, inMember := v1alpha1.MemberOfNamespace(e.Namespace)
-		acceptedAt, counts := accepted[cluster]
-		if !inMember || !counts || e.DeletionTimestamp != nil {
+		m := byNamespace[e.Namespace]
+		if m == nil || !registration.MayExport(m, e.Spec.Service.Namespace) || e.DeletionTimestamp != nil {
 			continue
 		}
 		service := fleet.ServiceName(e.Spec.Service)
-		byService[service] = append(byService[service], countedExport{exportVersion{fleet.ClusterName(cluster), e.UID, e.Generation, acceptedAt}, e})
+		byService[service] = append(byService[service], countedExport{exportVersion{fleet.ClusterName(m.Name), e.UID, e.Generation, registration.AcceptedAt(m)}, e})
 	}
 	for _, exports := range byService {
 		slices.SortFunc(exports, func(a, b countedExport) int { return cmp.Compare(a.cluster, b.cluster) })
@@ -118,5 +124,6 @@ func mergedOf(exports []countedExport, last mergedImport) mergedImport {
 // acceptanceChanged ignores all but what a merge depends on: most updates of a MemberCluster are numbers and times.
 func acceptanceChanged(before, after client.Object) bool {
 	old, next := before.(*v1alpha1.MemberCluster), after.(*v1alpha1.MemberCluster)
-	return registration.Accepted(old) != registration.Accepted(next) || !registration.AcceptedAt(old).Equal(registration.AcceptedAt(next))
+	return registration.Accepted(old) != registration.Accepted(next) || !slices.Equal(old.Spec.Exports.Namespaces, next.Spec.Exports.Namespaces) ||
+		!registration.AcceptedAt(old).Equal(registration.AcceptedAt(next))
 }

@@ -31,7 +31,7 @@ spec: {service: {name: store, namespace: NAME}, exportedAt: "2026-01-01T00:00:00
 func TestImportsComeFromExports(t *testing.T) {
 	h := newHub(t)
 	h.start()
-	h.must(h.api.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "member-" + h.name}}))
+	h.must(h.api.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "member-" + h.name, Labels: map[string]string{v1alpha1.LabelMember: h.name}}}))
 	h.apply(fleetOfOne)
 	h.apply(exportingMember)
 	h.apply(exportOfStore)
@@ -46,8 +46,33 @@ func TestImportsComeFromExports(t *testing.T) {
 		t.Error("equal exports made other imports, so that every route is built again")
 	}
 
+	namespace := &corev1.Namespace{}
+	h.must(h.api.Get(t.Context(), client.ObjectKey{Name: "member-" + h.name}, namespace))
+	for _, owned := range []bool{false, true} {
+		namespace.Labels[v1alpha1.LabelMember] = map[bool]string{true: h.name, false: "another"}[owned]
+		h.must(h.api.Update(t.Context(), namespace))
+		namespace.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Namespace"))
+		h.awaitCaches(namespace)
+		h.pass()
+		want := map[bool]string{true: "True ResolvedRefs", false: "False BackendNotFound"}[owned]
+		if got := h.conditionOf(condition.HTTPRoute, "a", "ResolvedRefs"); got != want {
+			t.Errorf("namespace is the member's %v: %s, want %s", owned, got, want)
+		}
+	}
+
 	member := &v1alpha1.MemberCluster{}
 	h.must(h.api.Get(t.Context(), client.ObjectKey{Name: h.name}, member))
+	for _, allowed := range []v1alpha1.NamespacePattern{"others", v1alpha1.NamespacePattern(h.name)} {
+		member.Spec.Exports.Namespaces = []v1alpha1.NamespacePattern{allowed}
+		h.must(h.api.Update(t.Context(), member))
+		member.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("MemberCluster"))
+		h.awaitCaches(member)
+		h.pass()
+		want := map[bool]string{true: "True ResolvedRefs", false: "False BackendNotFound"}[allowed != "others"]
+		if got := h.conditionOf(condition.HTTPRoute, "a", "ResolvedRefs"); got != want {
+			t.Errorf("may export %s: %s, want %s", allowed, got, want)
+		}
+	}
 	for _, accepted := range []bool{false, true} {
 		member.Spec.Accepted = accepted
 		h.must(h.api.Update(t.Context(), member))

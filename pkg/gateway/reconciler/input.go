@@ -2,6 +2,7 @@ package reconciler
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"maps"
 	"slices"
@@ -56,6 +57,13 @@ func listInto[L any, P interface {
 	}
 }
 
+// listAlso calls two functions that list.
+func listAlso(a, b func(context.Context, client.Reader, *gateway.Input) error) func(context.Context, client.Reader, *gateway.Input) error {
+	return func(ctx context.Context, reader client.Reader, in *gateway.Input) error {
+		return errors.Join(a(ctx, reader, in), b(ctx, reader, in))
+	}
+}
+
 // watchedKinds are all kinds that Build reads.
 func watchedKinds() []watchedKind {
 	exported := &imports{}
@@ -69,7 +77,7 @@ func watchedKinds() []watchedKind {
 		{object: &gatewayv1beta1.ReferenceGrant{}, affectsBuild: specChanged,
 			list: listInto(func(in *gateway.Input, l *gatewayv1beta1.ReferenceGrantList) { in.Grants = l.Items })},
 		{object: &corev1.Namespace{}, affectsBuild: labelsChanged,
-			list: listInto(func(in *gateway.Input, l *corev1.NamespaceList) { in.Namespaces = l.Items })},
+			list: listAlso(exported.list, listInto(func(in *gateway.Input, l *corev1.NamespaceList) { in.Namespaces = l.Items }))},
 		{object: &corev1.Secret{}, affectsBuild: secretChanged,
 			list: listInto(func(in *gateway.Input, l *corev1.SecretList) { in.Secrets = l.Items })},
 		{object: &v1alpha1.MemberExport{}, affectsBuild: specChanged, list: exported.list},

@@ -201,11 +201,18 @@ func (r *Registrar) facts(ctx context.Context, member *v1alpha1.MemberCluster, s
 	}
 	for i := range exports.Items {
 		e := &exports.Items[i]
-		if hasRefusedEndpoints(e) {
-			facts.Refused = append(facts.Refused, fleet.ServiceName(e.Spec.Service).String())
+		switch namespace := e.Spec.Service.Namespace; {
+		case registration.MayExport(member, namespace):
+			if hasRefusedEndpoints(e) {
+				facts.Refused = append(facts.Refused, fleet.ServiceName(e.Spec.Service).String())
+			}
+		case !registration.SystemNamespace(namespace): // no line of the MemberCluster allows those
+			facts.NotAllowed = append(facts.NotAllowed, namespace)
 		}
 	}
 	slices.Sort(facts.Refused)
+	slices.Sort(facts.NotAllowed)
+	facts.NotAllowed = slices.Compact(facts.NotAllowed)
 	return facts, exports.Items, nil
 }
 

@@ -421,6 +421,15 @@ func TestExportsAccepted(t *testing.T) {
 	f.Must(f.client.Status().Update(t.Context(), e))
 	f.reconcile("x-west")
 	f.wantStatus("x-west", "ExportsAccepted=False EndpointsRefused", "Joined=True Accepted", "Reachable=Unknown NeverHeard")
+
+	member := f.get("x-west")
+	member.Spec.Exports.Namespaces = []v1alpha1.NamespacePattern{"infra"}
+	f.Must(f.client.Update(t.Context(), member))
+	f.reconcile("x-west")
+	f.wantStatus("x-west", "ExportsAccepted=False NamespacesNotAllowed", "Joined=True Accepted", "Reachable=Unknown NeverHeard")
+	if c := meta.FindStatusCondition(f.get("x-west").Status.Conditions, "ExportsAccepted"); !strings.Contains(c.Message, `spec.exports.namespaces: [shop]`) {
+		t.Error(c.Message)
+	}
 }
 
 func export(f *fixture, member, service string) *v1alpha1.MemberExport {

@@ -47,7 +47,7 @@ func NewMerger(c cluster.Cluster, reserved []netip.Prefix) (*Merger, error) {
 
 // members are the accepted members of the fleet, by name.
 type members struct {
-	byName     map[fleet.ClusterName]v1alpha1.MemberCluster
+	byName     map[fleet.ClusterName]v1alpha1.MemberCluster // with a namespace of their own
 	admissions map[fleet.ClusterName]registration.Admission
 }
 
@@ -107,7 +107,7 @@ func (m *Merger) merge(ctx context.Context, request reconcile.Request) (mergedSe
 	}
 	var exports []serviceimport.Export
 	for _, e := range service.exports {
-		if member, ok := service.members.of(&e); ok {
+		if member, ok := service.members.of(&e); ok && registration.MayExport(&member, e.Spec.Service.Namespace) {
 			exports = append(exports, serviceimport.Export{
 				Cluster: fleet.ClusterName(member.Name), AcceptedAt: registration.AcceptedAt(&member), Spec: e.Spec,
 			})
@@ -124,8 +124,15 @@ func (m *Merger) members(ctx context.Context) (members, error) {
 	}
 	accepted := members{byName: map[fleet.ClusterName]v1alpha1.MemberCluster{}, admissions: registration.Admissions(list.Items, m.reserved)}
 	for _, c := range list.Items {
-		if registration.Accepted(&c) {
-			accepted.byName[fleet.ClusterName(c.Name)] = c
+		namespace, err := apply.Found(ctx, m.client, types.NamespacedName{Name: v1alpha1.MemberNamespace(c.Name)}, &corev1.Namespace{})
+		if err != nil {
+			return members{}, err
+		}
+		if namespace == nil || !registration.Accepted(&c) {
+			continue
+		}
+		if owner, ok := registration.Owner(namespace); ok {
+			accepted.byName[owner] = c
 		}
 	}
 	return accepted, nil
@@ -202,6 +209,12 @@ func (m *Merger) conditions(ctx context.Context, e *v1alpha1.MemberExport, servi
 		return []condition.Condition{condition.ExportNotAccepted(e.Namespace)}, nil
 	}
 	cluster := fleet.ClusterName(member.Name)
+	switch namespace := e.Spec.Service.Namespace; {
+	case registration.SystemNamespace(namespace):
+		return []condition.Condition{condition.ExportSystemNamespace(namespace)}, nil
+	case !registration.MayExport(&member, namespace):
+		return []condition.Condition{condition.ExportNamespaceNotAllowed(cluster, namespace)}, nil
+	}
 	conditions := append(slices.Clone(service.merged.Conditions[cluster]), condition.ExportOffered(len(service.members.byName)-1))
 	addresses, err := m.addresses(ctx, e)
 	if err != nil {

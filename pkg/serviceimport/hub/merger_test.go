@@ -102,7 +102,7 @@ func (f *fixture) member(name, cidr string) {
 		m.Spec.EndpointCIDRs = []string{cidr}
 	}
 	f.Must(f.client.Create(f.Context(), m))
-	f.ensure(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: v1alpha1.MemberNamespace(name)}})
+	f.ensure(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: v1alpha1.MemberNamespace(name), Labels: map[string]string{v1alpha1.LabelMember: name}}})
 }
 
 // export makes a cluster's export of shop/<service>, hour of January 1st.
@@ -142,6 +142,7 @@ func (f *fixture) reconcile(service string) {
 	f.Helper()
 	f.Must(f.client.List(f.Context(), &v1alpha1.MemberExportList{})) // a controller comes after its event
 	f.Must(f.client.List(f.Context(), &v1alpha1.MemberClusterList{}))
+	f.Must(f.client.List(f.Context(), &corev1.NamespaceList{}))
 	f.reconcileKey("shop", service)
 }
 
@@ -465,4 +466,48 @@ func (f *fixture) wantNoImport(service string) {
 	if err := f.client.Get(f.Context(), key, &v1alpha1.FleetService{}); !apierrors.IsNotFound(err) {
 		f.Errorf("FleetService %s: %v", key, err)
 	}
+}
+
+// An export counts only from a namespace that the member may export, and its
+// condition shows the line that allows it.
+func TestNamespaceNotAllowed(t *testing.T) {
+	f := newFixture(t)
+	f.member("c-west", "10.1.0.0/16")
+	f.member("c-east", "10.2.0.0/16")
+	f.export("member-c-west", "consent", 1, func(s *v1alpha1.MemberExportSpec) { s.Ports[0].Name = "evil" })
+	f.export("member-c-east", "consent", 2, nil)
+	allow := func(namespaces ...v1alpha1.NamespacePattern) {
+		var m v1alpha1.MemberCluster
+		f.Must(f.client.Get(t.Context(), types.NamespacedName{Name: "c-west"}, &m))
+		m.Spec.Exports.Namespaces = namespaces
+		f.Must(f.client.Update(t.Context(), &m))
+		f.reconcile("consent")
+	}
+	allow()
+	f.wantImport("consent", "http 80 from c-east")
+	f.wantConditions("member-c-west", "consent", "Ready=False NamespaceNotAllowed")
+	if m := f.message("member-c-west", "consent", "Ready"); !strings.Contains(m, "spec.exports.namespaces: [shop]") {
+		t.Error(m)
+	}
+	allow("s*")
+	if got := f.fleetService("consent"); !strings.Contains(got, "c-west") {
+		t.Errorf("allowed, but the import is %s", got)
+	}
+}
+
+// A namespace that somebody else made under the name of a member's is no
+// member's: an export in it does not count until the namespace has the label.
+func TestNamespaceOfSomebodyElse(t *testing.T) {
+	f := newFixture(t)
+	theirs := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "member-l-west"}}
+	f.ensure(theirs)
+	f.member("l-west", "10.1.0.0/16")
+	f.export("member-l-west", "taken", 1, nil)
+	f.reconcile("taken")
+	f.wantImport("taken", "none")
+	f.wantConditions("member-l-west", "taken", "Ready=False NotAccepted")
+	theirs.Labels = map[string]string{v1alpha1.LabelMember: "l-west"}
+	f.Must(f.client.Update(t.Context(), theirs))
+	f.reconcile("taken")
+	f.wantImport("taken", "http 80 from l-west")
 }

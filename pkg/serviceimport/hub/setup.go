@@ -55,6 +55,7 @@ func (m *Merger) SetupWithManager(mgr ctrl.Manager, leadership *program.Leadersh
 	}
 	err := m.controller(mgr, "import", program.Workers).
 		Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(m.fleetNamespaceChanged), builder.WithPredicates(fleetNamespace)).
+		Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(m.everyService), builder.WithPredicates(ownerChanged)).
 		Complete(leadership.Reconciler(m))
 	if err != nil {
 		return fmt.Errorf("controller of imports: %w", err)
@@ -94,6 +95,18 @@ var fleetNamespace = predicate.And(
 		},
 		DeleteFunc: func(event.DeleteEvent) bool { return false },
 	})
+
+// ownerChanged lets through when a namespace becomes a member's, or ceases to be one.
+var ownerChanged = predicate.Funcs{
+	CreateFunc: func(c event.CreateEvent) bool { return isOwned(c.Object) },
+	UpdateFunc: func(u event.UpdateEvent) bool { return isOwned(u.ObjectOld) != isOwned(u.ObjectNew) },
+	DeleteFunc: func(event.DeleteEvent) bool { return false }, // its exports were deleted before
+}
+
+func isOwned(namespace client.Object) bool {
+	_, ok := registration.Owner(namespace.(*corev1.Namespace))
+	return ok
+}
 
 // fleetNamespaceChanged has all FleetServices written again once their namespace is there: a namespace that is being
 // deleted takes none.
