@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -38,8 +39,10 @@ type Spec struct {
 	// REST dials where that differs.
 	Address, Control string
 	Port             int
-	ServiceCIDR      string
-	Namespace        netns.NsHandle // network namespace; 0: the caller's
+	// ServiceCIDR is the range of ClusterIPs; two, with a comma between them, for
+	// both IP families.
+	ServiceCIDR string
+	Namespace   netns.NsHandle // network namespace; 0: the caller's
 	// AuditPolicy, where set, is an audit policy (YAML); the log is then
 	// written to <LogDir>/<Name>-audit.log.
 	AuditPolicy []byte
@@ -187,7 +190,9 @@ func (c *Cluster) RESTFor(client KeyPair) *rest.Config {
 	return cfg
 }
 
+// firstAddress is that of the first range.
 func firstAddress(cidr string) (string, error) {
+	cidr, _, _ = strings.Cut(cidr, ",")
 	ip, _, err := net.ParseCIDR(cidr)
 	if err != nil {
 		return "", err
