@@ -129,14 +129,16 @@ func (b *Bench) members(ctx context.Context, _ int, f Figures) error {
 	return err
 }
 
-// atRest measures the hub's peak so far, and what it uses while nothing changes.
+// atRest measures the hub's peak so far, and what hub and Envoys use while nothing changes and no request comes.
 func (b *Bench) atRest(ctx context.Context, _ int, f Figures) error {
 	hub, _ := findHub()
-	before, began := hub.cpu(), time.Now()
+	before, programs, began := hub.cpu(), cpuByProgram(), time.Now()
 	if err := pause(ctx, 10*time.Second); err != nil {
 		return err
 	}
-	f["cpu_idle_percent"] = Value(100 * float64(hub.cpu()-before) / float64(time.Since(began)))
+	took, now := float64(time.Since(began)), cpuByProgram()
+	f["cpu_idle_percent"] = Value(100 * float64(hub.cpu()-before) / took)
+	f["edge_cpu_idle_percent"] = Value(100 * float64(now["envoy"]-programs["envoy"]) / took / float64(len(b.edges)))
 	f["rss_peak_mb"] = Value(hub.peak())
 	return nil
 }

@@ -59,6 +59,7 @@ var Rows = []struct{ Name, Tell string }{
 	{"push_to_ack_histogram_mean_ms", "  the same by the hub's histogram"},
 	{"rss_peak_mb", "hub, peak RSS up to here"},
 	{"cpu_idle_percent", "hub, CPU at rest, of one core"},
+	{"edge_cpu_idle_percent", "one Envoy, CPU at rest, of one core"},
 	{"warm_ms", "hub restart, Envoys keep their state"},
 	{"warm_connected_ms", "  of it until the first edge is back"},
 	{"warm_other_resources", "  resources sent beside the two that changed"},

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	runtimev3 "github.com/envoyproxy/go-control-plane/envoy/service/runtime/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
 	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 	serverv3 "github.com/envoyproxy/go-control-plane/pkg/server/v3"
@@ -151,6 +152,7 @@ func snapshot(t *testing.T, m model.Model, backends []backend) *cachev3.Snapshot
 		}
 		s.Resources[kind] = cachev3.NewResources("1", out)
 	}
+	s.Resources[types.Runtime] = cachev3.NewResources("1", []types.Resource{&runtimev3.Runtime{Name: "hub"}})
 	testkit.Must(t, s.ConstructVersionMap())
 	return s
 }

@@ -157,55 +157,85 @@ func (e *edge) flagged(members []lbsync.Locality) (ejected []string) {
 	return ejected
 }
 
+// besieged is what 20 clients did that sent nothing but requests that crash whoever reads them.
+type besieged struct {
+	asked, failed int // requests of others
+	ejected       int // the most living endpoints that were ejected at a time
+	allDead       bool
+	poison        int
+	delay         time.Duration // the longest that the edge took for an answer of its own
+}
+
+// besiege sends poison for some seconds to an edge with six living endpoints and six addresses that take no connections.
+func besiege(t *testing.T, protocol model.BackendProtocol, query string, pause time.Duration) (got besieged) {
+	e, backends := startEdge(t), &crashable{died: map[string][]string{}}
+	a, _ := serve("store", netip.AddrPort{})
+	a.Protocol = protocol
+	living, dead := backends.member(t, protocol, "a", 500_000, 6, 0), backends.member(t, protocol, "bb", 500_000, 0, 6)
+	port := freePort(t)
+	e.apply(lbsync.Program{Assignments: []model.Assignment{a}, Listeners: []lbsync.Listener{
+		httpListener(port, model.VirtualHost{Hostname: "*", Rules: []model.Rule{
+			{Match: prefix("/alive"), Respond: &model.Respond{StatusCode: 200}}, {Match: prefix("/"), Forward: to("store")}}})}},
+		lbsync.LoadAssignment{Key: "store", Localities: []lbsync.Locality{living, dead}})
+	ctx, stop := context.WithTimeout(t.Context(), 4*time.Second)
+	defer stop()
+	var running sync.WaitGroup
+	for i := range 20 {
+		running.Go(func() {
+			for n := 0; ctx.Err() == nil; n++ {
+				ask(t, port, "GET", "a.example", fmt.Sprintf("/die?%d-%d%s", i, n, query), "")
+			}
+		})
+	}
+	running.Go(func() {
+		for ctx.Err() == nil {
+			began := time.Now()
+			ask(t, port, "GET", "a.example", "/alive", "")
+			got.delay = max(got.delay, time.Since(began))
+			time.Sleep(20 * time.Millisecond)
+		}
+	})
+	for ctx.Err() == nil {
+		if answer := ask(t, port, "GET", "a.example", "/", ""); !strings.HasPrefix(answer, "200") {
+			got.failed++
+		}
+		got.asked++
+		time.Sleep(pause)
+		got.ejected = max(got.ejected, len(e.flagged([]lbsync.Locality{living})))
+		got.allDead = got.allDead || len(e.flagged([]lbsync.Locality{dead})) == 6
+	}
+	running.Wait()
+	backends.mu.Lock() // an endpoint may still answer what Envoy has given up
+	defer backends.mu.Unlock()
+	got.poison = len(backends.died)
+	return got
+}
+
 // Clients that send nothing but requests that crash whoever reads them, many at a time, eject no endpoint that others
 // use, fast or slow, and requests of others are answered. Addresses to which no connection can be made are all ejected.
+//
+// Envoy counts in intervals of 0.5 s. On a machine that lets an edge wait for a good part of that, requests of many
+// intervals come in one: such a run says nothing, and is repeated.
 func TestPoisonEjectsNobodyOnARealEnvoy(t *testing.T) {
+	const busy = 100 * time.Millisecond
 	for _, c := range []struct {
-		protocol model.BackendProtocol
-		query    string
-		pause    time.Duration // between two requests of others
-	}{{model.HTTP1, "", 0}, {model.H2C, "", 0}, {model.HTTP1, "&slow", 300 * time.Millisecond}, {model.H2C, "&slow", 300 * time.Millisecond}} {
+		protocol  model.BackendProtocol
+		query     string
+		pause     time.Duration // between two requests of others
+		tolerated int           // of 1000 requests of others: over HTTP/2 they end with the connections that are closed, 3 times, too
+	}{{model.HTTP1, "", 0, 0}, {model.H2C, "", 0, 10}, {model.HTTP1, "&slow", 300 * time.Millisecond, 0}, {model.H2C, "&slow", 300 * time.Millisecond, 10}} {
 		t.Run(fmt.Sprint(c.protocol, c.query, c.pause), func(t *testing.T) {
-			protocol := c.protocol
-			e, backends := startEdge(t), &crashable{died: map[string][]string{}}
-			a, _ := serve("store", netip.AddrPort{})
-			a.Protocol = protocol
-			living, dead := backends.member(t, protocol, "a", 500_000, 6, 0), backends.member(t, protocol, "bb", 500_000, 0, 6)
-			port := freePort(t)
-			e.apply(lbsync.Program{Assignments: []model.Assignment{a}, Listeners: []lbsync.Listener{
-				httpListener(port, model.VirtualHost{Hostname: "*", Rules: []model.Rule{{Match: prefix("/"), Forward: to("store")}}})}},
-				lbsync.LoadAssignment{Key: "store", Localities: []lbsync.Locality{living, dead}})
-			ctx, stop := context.WithTimeout(t.Context(), 4*time.Second)
-			defer stop()
-			var attackers sync.WaitGroup
-			for i := range 20 {
-				attackers.Go(func() {
-					for n := 0; ctx.Err() == nil; n++ {
-						ask(t, port, "GET", "a.example", fmt.Sprintf("/die?%d-%d%s", i, n, c.query), "")
-					}
-				})
-			}
-			most, failed, asked, allDead := 0, 0, 0, false
-			for ctx.Err() == nil {
-				if got := ask(t, port, "GET", "a.example", "/", ""); !strings.HasPrefix(got, "200") {
-					failed++
+			for range 6 {
+				got := besiege(t, c.protocol, c.query, c.pause)
+				t.Logf("%+v", got)
+				if got.failed*1000 <= c.tolerated*got.asked && got.ejected == 0 && got.allDead {
+					return
 				}
-				asked++
-				time.Sleep(c.pause)
-				most = max(most, len(e.flagged([]lbsync.Locality{living})))
-				allDead = allDead || len(e.flagged([]lbsync.Locality{dead})) == 6
+				if got.delay < busy {
+					t.Fatal("an endpoint was ejected, a request of others failed, or a dead address was not ejected")
+				}
 			}
-			attackers.Wait()
-			backends.mu.Lock() // an endpoint may still answer what Envoy has given up
-			defer backends.mu.Unlock()
-			t.Logf("%d of %d requests of others failed, at most %d of 6 endpoints ejected, all dead ones: %v, %d poison requests", failed, asked, most, allDead, len(backends.died))
-			tolerated := 0 // per 1000; over HTTP/2 requests of others end with the connections that are closed; they are sent 3 times, too
-			if protocol == model.H2C {
-				tolerated = 10
-			}
-			if failed*1000 > tolerated*asked || most > 0 || !allDead {
-				t.Fail()
-			}
+			t.Skipf("this machine makes an edge wait for more than %s", busy)
 		})
 	}
 }

@@ -66,13 +66,18 @@ type hubEdge struct {
 
 // stats are the statistics whose names match a regular expression.
 func (e *hubEdge) stats(filter string) string {
-	response, err := http.Get("http://" + e.admin + "/stats?filter=" + url.QueryEscape(filter))
+	return strings.TrimSpace(e.page("/stats?filter=" + url.QueryEscape(filter)))
+}
+
+// page is what the admin interface answers.
+func (e *hubEdge) page(path string) string {
+	response, err := http.Get("http://" + e.admin + path)
 	if err != nil {
 		return err.Error()
 	}
 	defer response.Body.Close()
 	body, _ := io.ReadAll(response.Body)
-	return strings.TrimSpace(string(body))
+	return string(body)
 }
 
 // asInChart are the parts of the chart's bootstrap that decide what resources cost: the bound of regular expressions and

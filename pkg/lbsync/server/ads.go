@@ -158,7 +158,7 @@ func (s *Server) request(open *session, st *stream, k delta.Kind, r *discovery.D
 	r.InitialResourceVersions = s.seal.genuine(st.edge.Identity.Region, r.TypeUrl, r.InitialResourceVersions)
 	open.spent += time.Since(began)
 	// Only this goroutine starts a kind, so this read needs no lock.
-	if s.observer.InitialVersions != nil && !st.state.Started(k) {
+	if s.observer.InitialVersions != nil && !k.IsRuntime() && !st.state.Started(k) {
 		st.pool.lock()
 		began := time.Now()
 		known := st.state.Known(k, r.InitialResourceVersions)
@@ -199,10 +199,10 @@ func (s *Server) report(st *stream, k delta.Kind, received delta.Received, r *di
 		s.limited(st.pool.quota.log).Info("edge NACKed a response", "node", edge.Node, "pool", edge.Identity.Pool, "type", k.String(),
 			"message", message[:min(len(message), maxLoggedMessage)])
 	}
-	if len(received.Acked) > 0 && s.observer.Acked != nil {
+	if len(received.Acked) > 0 && s.observer.Acked != nil && !k.IsRuntime() {
 		s.observer.Acked(edge, k.TypeURL(), received.Acked)
 	}
-	if s.observer.Nacked != nil {
+	if s.observer.Nacked != nil && !k.IsRuntime() {
 		for _, nack := range received.Nacked {
 			s.observer.Nacked(edge, nack)
 		}

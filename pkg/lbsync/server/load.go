@@ -127,9 +127,7 @@ func (l loadServer) report(edge Edge, r *loadstats.LoadStatsRequest) {
 
 // observe has the edge report what is used, as its report and its pool's clusters say.
 func (l loadServer) observe(r *loadstats.LoadStatsRequest, open *session, w *watch) {
-	open.pool.lock()
-	sizes, changes := open.pool.state.ClusterSizes()
-	open.pool.unlock()
+	sizes, changes := open.pool.clusterSizes()
 	now := time.Now()
 	w.setSizes(sizes, changes, now)
 	w.observe(r.ClusterStats, now)

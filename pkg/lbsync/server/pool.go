@@ -31,6 +31,9 @@ type pool struct {
 	state   *delta.Pool
 	streams map[string]*stream // by edge
 	changed bool               // edges is to be made again
+	// interval is that of outlier detection, for the cluster sizes of version measured.
+	interval time.Duration
+	measured uint64
 
 	changesMu sync.Mutex // guards published
 	published []func()   // changes of state
@@ -63,6 +66,7 @@ func (e Edge) key() string { return e.Identity.Zone + "/" + e.Source + "/" + e.N
 func newPool(name string, maxEdges int, notify func(string)) *pool {
 	p := &pool{name: name, notify: notify, quota: newQuota(maxEdges), state: delta.NewPool(), streams: map[string]*stream{}, claims: map[claim]*session{}}
 	p.edges.Store(&[]EdgeState{})
+	p.setInterval(minInterval)
 	return p
 }
 

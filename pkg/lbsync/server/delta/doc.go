@@ -29,8 +29,9 @@
 //   - A NACKed resource is not sent again to that edge before its version changes.
 //     Envoy ACKs a bad secret when it gets it a second time, so a second answer
 //     to the same version would be wrong.
-//   - Before the first SetResources of a pool its edges get no response at all:
-//     an empty one would delete their configuration.
+//   - Before the first SetResources of a pool its edges get nothing but the runtime:
+//     an empty response would delete their configuration. Envoy asks for the runtime
+//     first, and for the rest once it has it.
 //
 // # States of one resource on one edge
 //

@@ -12,9 +12,12 @@ import (
 // Next is the next response to send, or nil and the time after which to ask again
 // (0: after the next change). The order is make before break:
 //
-//	secrets and clusters · their assignments · (clusters ACKed) ·
+//	runtime · secrets and clusters · their assignments · (clusters ACKed) ·
 //	listeners, routes · (these ACKed) · removal of unused clusters
 func (s *Stream) Next(now time.Time) (*discovery.DeltaDiscoveryResponse, time.Duration) {
+	if r := s.nextSingle(runtimes, now); r != nil {
+		return r, 0
+	}
 	s.assignmentsFirst = !s.assignmentsFirst
 	if s.assignmentsFirst {
 		if r := s.nextSingle(assignments, now); r != nil {

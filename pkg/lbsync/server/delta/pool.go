@@ -121,7 +121,7 @@ func (p *Pool) SetResources(snapshot Snapshot) bool {
 		clusters: snapshot.Clusters, secrets: snapshot.Secrets,
 		listeners: snapshot.Listeners, routes: snapshot.Routes,
 	} {
-		if Kind(k) != assignments {
+		if Kind(k) != assignments && Kind(k) != runtimes {
 			changed[k] = p.kinds[k].replace(list)
 		}
 	}
@@ -133,7 +133,7 @@ func (p *Pool) SetResources(snapshot Snapshot) bool {
 	for s := range p.streams {
 		s.setOverrides(snapshot.Overrides[s.ID])
 		for k := range kinds {
-			if first && k != assignments {
+			if first && k != assignments && k != runtimes {
 				s.reconcileAll(k)
 				continue
 			}
@@ -147,6 +147,14 @@ func (p *Pool) SetResources(snapshot Snapshot) bool {
 		progress = s.updateProgress() || progress
 	}
 	return progress
+}
+
+// SetRuntime replaces the runtime, for which edges ask before anything else.
+func (p *Pool) SetRuntime(r Resource) {
+	p.kinds[runtimes] = desiredKind{ready: true, resources: map[string]encoded{r.Name: encode(r)}}
+	for s := range p.streams {
+		s.reconcile(runtimes, r.Name)
+	}
 }
 
 // updateUsed reads which assignments the clusters use, and returns those that

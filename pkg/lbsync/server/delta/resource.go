@@ -18,15 +18,16 @@ const (
 	secrets
 	listeners
 	routes
+	runtimes
 	kinds
 )
 
 var (
 	typeURLs = [kinds]string{
 		resourcev3.ClusterType, resourcev3.EndpointType, resourcev3.SecretType,
-		resourcev3.ListenerType, resourcev3.RouteType,
+		resourcev3.ListenerType, resourcev3.RouteType, resourcev3.RuntimeType,
 	}
-	kindNames = [kinds]string{"cluster", "assignment", "secret", "listener", "route"}
+	kindNames = [kinds]string{"cluster", "assignment", "secret", "listener", "route", "runtime"}
 )
 
 // KindOf is the Kind of a type URL; false for a type that is not served.
@@ -44,6 +45,10 @@ func (k Kind) TypeURL() string { return typeURLs[k] }
 
 // String is a short name, for metrics and logs.
 func (k Kind) String() string { return kindNames[k] }
+
+// IsRuntime says whether resources of the kind are the server's own: no Snapshot has
+// them, and nobody waits for their ACK.
+func (k Kind) IsRuntime() bool { return k == runtimes }
 
 // wildcard says whether Envoy subscribes to every resource of the kind rather
 // than by name: its first request then names none (the protocol's legacy wildcard).

@@ -139,7 +139,7 @@ func (s *Stream) Known(k Kind, versions map[string]string) map[string]string {
 func (s *Stream) Progress() Progress {
 	progress := Progress{Generation: s.generation, Answered: s.answered}
 	for key, nack := range s.currentNacks() {
-		if _, desired := s.desired(key.kind, key.name); desired {
+		if _, desired := s.desired(key.kind, key.name); desired && !key.kind.IsRuntime() {
 			progress.Nacks = append(progress.Nacks, nack)
 		}
 	}

@@ -123,7 +123,7 @@ func TestNackIsDescribed(t *testing.T) {
 	if e.ack(r); strings.Contains(e.Describe(), "NACK") {
 		t.Errorf("the edge took the next version:\n%s", e.Describe())
 	}
-	if got := p.Describe(); got != "snapshot 2: 1 cluster 0 assignment 0 secret 0 listener 0 route\n" {
+	if got := p.Describe(); got != "snapshot 2: 1 cluster 0 assignment 0 secret 0 listener 0 route runtime unknown\n" {
 		t.Errorf("got %q", got)
 	}
 }
@@ -224,4 +224,31 @@ func TestNacksOfAnEarlierStream(t *testing.T) {
 	if got := strings.Join(sent, ", "); !strings.Contains(got, "route r@2") || strings.Contains(got, "secret s@2") {
 		t.Errorf("sent %s", got)
 	}
+}
+
+// An edge gets the runtime before there is anything else, and again when it changes. Whether it takes it says nothing of
+// a snapshot.
+func TestRuntimeComesFirst(t *testing.T) {
+	p := NewPool()
+	p.SetRuntime(resources("hub@1")[0])
+	e := edge{p.Open("envoy-0", time.Minute), t}
+	e.Receive(runtimes, &discovery.DeltaDiscoveryRequest{ResourceNamesSubscribe: []string{"hub"}})
+	r, _ := e.expect(noon, "runtime hub@1")
+	e.ack(r)
+	for _, k := range []Kind{clusters, listeners} {
+		e.Receive(k, &discovery.DeltaDiscoveryRequest{})
+	}
+	p.UpdateLoadAssignments(nil, nil)
+	p.SetResources(Snapshot{Generation: 1, Clusters: resources("a@1")})
+	p.SetRuntime(resources("hub@2")[0])
+	runtime, _ := e.expect(noon, "runtime hub@2")
+	r, _ = e.expect(noon, "cluster a@1")
+	e.ack(r)
+	r, _ = e.expect(noon, "listener")
+	e.ack(r)
+	e.Receive(runtimes, &discovery.DeltaDiscoveryRequest{ResponseNonce: runtime.Nonce, ErrorDetail: &rpcstatus.Status{Message: "no"}})
+	if got := e.Progress(); got.Generation != 1 || len(got.Nacks) > 0 {
+		t.Errorf("%+v", got)
+	}
+	e.expect(noon, "nothing")
 }
