@@ -217,7 +217,7 @@ func besiege(t *testing.T, protocol model.BackendProtocol, query string, pause t
 // Envoy counts in intervals of 0.5 s. On a machine that lets an edge wait for a good part of that, requests of many
 // intervals come in one: such a run says nothing, and is repeated.
 func TestPoisonEjectsNobodyOnARealEnvoy(t *testing.T) {
-	const busy = 100 * time.Millisecond
+	const busy = 50 * time.Millisecond
 	for _, c := range []struct {
 		protocol  model.BackendProtocol
 		query     string
