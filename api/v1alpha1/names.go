@@ -22,6 +22,11 @@ const (
 	// MembersGroup is the group of all agents on the hub.
 	MembersGroup = "crossway:members"
 
+	// MemberAPIConfigMap is in FleetNamespace and says where the member API is and which CA signed its certificate.
+	MemberAPIConfigMap = "crossway-member-api"
+	MemberAPIAddress   = "address"
+	MemberAPICA        = "ca.crt"
+
 	// AgentLease is the name of the Lease that an agent renews in its namespace on the hub.
 	AgentLease = "crossway-agent"
 	// AgentLeaseRenewInterval is the time between two renewals of that Lease.
@@ -37,6 +42,10 @@ const (
 	LabelServiceName      = "crossway.dev/service-name"
 	LabelServiceNamespace = "crossway.dev/service-namespace"
 	LabelSourceCluster    = "multicluster.kubernetes.io/source-cluster"
+	// LabelSourceRegion is on each EndpointSlice that the member API serves: the region of its cluster.
+	LabelSourceRegion = "crossway.dev/source-region"
+	// AnnotationRegion is on each ServiceImport that the member API serves: the region of the member that reads it.
+	AnnotationRegion = "crossway.dev/region"
 	// LabelMember is on the Namespace, Role and RoleBinding that the hub makes for a member.
 	LabelMember = "crossway.dev/member"
 	// LabelRefusedRoute is on the hub's records of routes that edges refuse.
@@ -48,6 +57,8 @@ const (
 
 	// ManagedBySlices is the value of endpointslice.kubernetes.io/managed-by on pushed slices.
 	ManagedBySlices = "member-agent.crossway.dev"
+	// ManagedByImports is its value on slices that an agent imports into its own cluster.
+	ManagedByImports = "imports.crossway.dev"
 )
 
 // MemberNamespace is the namespace of a member on the hub, the only one that

@@ -1,0 +1,150 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"crossway.dev/crossway/api/v1alpha1"
+)
+
+const (
+	// A request that the member API did not take is sent again after firstRetry,
+	// then after twice as long each time, at most maxRetry. An informer by itself
+	// would wait up to a minute, so long after a hub is back.
+	firstRetry = 250 * time.Millisecond
+	maxRetry   = 5 * time.Second
+	// placeTimeout is how long reading the ConfigMap may take.
+	placeTimeout = 5 * time.Second
+)
+
+// place is where the member API is, and who signed its certificate.
+type place struct{ address, ca string }
+
+// connection sends requests to the member API. Before each one it reads the place
+// in the hub's ConfigMap. While the hub's API server is away, the last place counts.
+// It gives up only with the request's context: an informer's list takes as long as
+// the hub is away.
+type connection struct {
+	credentials *rest.Config // for the hub's API server
+	hub         client.Reader
+
+	mu     sync.Mutex
+	place  place
+	via    http.RoundTripper // to place
+	logged string            // the last trouble, so that it is logged once
+}
+
+func newConnection(credentials *rest.Config, hub client.Reader) *connection {
+	return &connection{credentials: credentials, hub: hub}
+}
+
+// RoundTrip sends a request without a body, again and again until the API takes it.
+func (c *connection) RoundTrip(request *http.Request) (*http.Response, error) {
+	for delay := firstRetry; ; delay = min(2*delay, maxRetry) {
+		response, err := c.send(request)
+		trouble := troubleOf(response, err)
+		c.log(trouble)
+		if trouble == "" {
+			return response, err
+		}
+		if response != nil {
+			_ = response.Body.Close()
+		}
+		select {
+		case <-request.Context().Done():
+			return nil, request.Context().Err()
+		case <-time.After(delay):
+		}
+	}
+}
+
+func (c *connection) send(request *http.Request) (*http.Response, error) {
+	address, via, err := c.where(request.Context())
+	if err != nil {
+		return nil, err
+	}
+	request = request.Clone(request.Context())
+	request.URL.Scheme, request.URL.Host, request.Host = address.Scheme, address.Host, ""
+	return via.RoundTrip(request)
+}
+
+// troubleOf tells why a request must be sent again; "": the answer is one that an
+// informer understands.
+func troubleOf(response *http.Response, err error) string {
+	if err != nil {
+		return err.Error()
+	}
+	switch code := response.StatusCode; {
+	case code == http.StatusUnauthorized, code == http.StatusForbidden, code == http.StatusTooManyRequests, code >= http.StatusInternalServerError:
+		text, _ := io.ReadAll(io.LimitReader(response.Body, 256)) // only for the log
+		return response.Status + " " + string(text)
+	}
+	return ""
+}
+
+// where returns the API's address and a transport to it.
+func (c *connection) where(ctx context.Context) (*url.URL, http.RoundTripper, error) {
+	now, err := c.readPlace(ctx)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err != nil && c.via == nil {
+		return nil, nil, err
+	}
+	if err == nil && now != c.place {
+		via, err := rest.TransportFor(c.configFor(now))
+		if err != nil {
+			return nil, nil, fmt.Errorf("transport to the member API: %w", err)
+		}
+		c.place, c.via = now, via
+	}
+	address, err := url.Parse(c.place.address)
+	if err != nil {
+		return nil, nil, fmt.Errorf("address of the member API: %w", err)
+	}
+	return address, c.via, nil
+}
+
+func (c *connection) readPlace(ctx context.Context) (place, error) {
+	ctx, cancel := context.WithTimeout(ctx, placeTimeout)
+	defer cancel()
+	var m corev1.ConfigMap
+	if err := c.hub.Get(ctx, types.NamespacedName{Namespace: v1alpha1.FleetNamespace, Name: v1alpha1.MemberAPIConfigMap}, &m); err != nil {
+		return place{}, fmt.Errorf("read where the member API is: %w", err)
+	}
+	return place{address: m.Data[v1alpha1.MemberAPIAddress], ca: m.Data[v1alpha1.MemberAPICA]}, nil
+}
+
+// configFor is the configuration for the member API: the hub's credentials, and the
+// API's own address and CA.
+func (c *connection) configFor(p place) *rest.Config {
+	config := rest.CopyConfig(c.credentials)
+	config.Host, config.APIPath = p.address, ""
+	config.Insecure, config.ServerName, config.CAFile, config.CAData = false, "", "", []byte(p.ca)
+	return config
+}
+
+func (c *connection) log(trouble string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if trouble == c.logged {
+		return
+	}
+	logger := ctrl.Log.WithName("member-api")
+	if c.logged = trouble; trouble == "" {
+		logger.Info("this cluster reads its imports", "address", c.place.address)
+		return
+	}
+	logger.Info("waiting for the hub's member API: imports stay as they are", "address", cmp.Or(c.place.address, "unknown"), "answer", trouble)
+}

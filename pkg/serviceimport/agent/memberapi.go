@@ -1,0 +1,117 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
+
+)
+
+// indexServed is the index of served slices by the service that they belong to.
+const indexServed = "service"
+
+// MemberAPI is what the hub's member API serves to one member: a copy that follows
+// it, and outlives every loss of the connection. Unlike a controller's cache it
+// may be read before it has synced: Synced tells.
+type MemberAPI struct {
+	imports, slices cache.SharedIndexInformer
+}
+
+// NewMemberAPI makes the copy. It connects to the API with the credentials of
+// config, where the ConfigMap that hub reads says.
+func NewMemberAPI(config *rest.Config, hub client.Reader, scheme *runtime.Scheme) (*MemberAPI, error) {
+	through := &rest.Config{
+		Host: "https://member-api", Transport: newConnection(config, hub), UserAgent: config.UserAgent, QPS: -1,
+		ContentConfig: rest.ContentConfig{ContentType: runtime.ContentTypeJSON},
+	}
+	api, err := client.NewWithWatch(through, client.Options{Scheme: scheme})
+	if err != nil {
+		return nil, fmt.Errorf("client for the member API: %w", err)
+	}
+	m := &MemberAPI{
+		imports: cache.NewSharedIndexInformer(listWatch(api, &mcsv1beta1.ServiceImportList{}), &mcsv1beta1.ServiceImport{}, 0, nil),
+		slices: cache.NewSharedIndexInformer(listWatch(api, &discoveryv1.EndpointSliceList{}), &discoveryv1.EndpointSlice{}, 0, cache.Indexers{
+			indexServed: func(o any) ([]string, error) { return []string{serviceOfSlice(o.(client.Object)).String()}, nil },
+		}),
+	}
+	for _, i := range []cache.SharedIndexInformer{m.imports, m.slices} {
+		if err := i.SetTransform(cache.TransformStripManagedFields()); err != nil {
+			return nil, fmt.Errorf("informer of the member API: %w", err)
+		}
+	}
+	return m, nil
+}
+
+// listWatch lists first and then watches, which is all that the member API takes.
+func listWatch(api client.WithWatch, list client.ObjectList) cache.ListerWatcher {
+	return cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+			into := list.DeepCopyObject().(client.ObjectList)
+			return into, api.List(ctx, into, &client.ListOptions{Raw: &options})
+		},
+		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
+			return api.Watch(ctx, list, &client.ListOptions{Raw: &options})
+		},
+	}, noWatchList{})
+}
+
+type noWatchList struct{}
+
+func (noWatchList) IsWatchListSemanticsUnSupported() bool { return true }
+
+// NeedLeaderElection lets every replica follow the API, so that the next leader begins at once.
+func (m *MemberAPI) NeedLeaderElection() bool { return false }
+
+// Start follows the API until ctx ends.
+func (m *MemberAPI) Start(ctx context.Context) error {
+	go m.imports.RunWithContext(ctx)
+	go m.slices.RunWithContext(ctx)
+	<-ctx.Done()
+	return nil
+}
+
+// Synced tells whether everything was listed once.
+func (m *MemberAPI) Synced() bool { return m.imports.HasSynced() && m.slices.HasSynced() }
+
+// serviceImport is the served import of a service; nil: there is none.
+func (m *MemberAPI) serviceImport(service types.NamespacedName) *mcsv1beta1.ServiceImport {
+	if o, ok, _ := m.imports.GetStore().GetByKey(service.String()); ok { // a store of keys has no errors
+		return o.(*mcsv1beta1.ServiceImport)
+	}
+	return nil
+}
+
+// slicesOf are the served slices of a service.
+func (m *MemberAPI) slicesOf(service types.NamespacedName) []discoveryv1.EndpointSlice {
+	objects, _ := m.slices.GetIndexer().ByIndex(indexServed, service.String()) // the index exists
+	var of []discoveryv1.EndpointSlice
+	for _, o := range objects {
+		of = append(of, *o.(*discoveryv1.EndpointSlice))
+	}
+	return of
+}
+
+// services are all services with a served import, or those of one namespace.
+func (m *MemberAPI) services(namespace string) []types.NamespacedName {
+	var keys []types.NamespacedName
+	for _, o := range m.imports.GetStore().List() {
+		if key := client.ObjectKeyFromObject(o.(client.Object)); namespace == "" || key.Namespace == namespace {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+// serviceOfSlice is the service that an imported or served slice belongs to.
+func serviceOfSlice(o client.Object) types.NamespacedName {
+	return types.NamespacedName{Namespace: o.GetNamespace(), Name: o.GetLabels()[mcsv1beta1.LabelServiceName]}
+}
