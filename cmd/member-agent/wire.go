@@ -23,6 +23,7 @@ import (
 	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/program"
 	"crossway.dev/crossway/pkg/serviceexport/agent"
+	importagent "crossway.dev/crossway/pkg/serviceimport/agent"
 )
 
 // apiClient has limits with which 200 exports at once are pushed in about two
@@ -34,7 +35,7 @@ var apiClient = program.Client{UserAgent: name, QPS: 200, Burst: 400}
 const readyzTimeout = time.Second
 
 // wire builds the program in the order of the data flow: the member's cluster, the
-// hub, the exporter between them.
+// hub, the exporter and the importer between them.
 func wire(o Options) (ctrl.Manager, error) {
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, mcsv1beta1.Install, v1alpha1.AddToScheme} {
@@ -69,6 +70,14 @@ func wire(o Options) (ctrl.Manager, error) {
 		return nil, err
 	}
 
+	importer, err := newImporter(fleet.ClusterName(o.Cluster), mgr, hub)
+	if err != nil {
+		return nil, err
+	}
+	if err := importer.SetupWithManager(mgr, leadership); err != nil {
+		return nil, err
+	}
+
 	identity, err := os.Hostname()
 	if err != nil {
 		return nil, fmt.Errorf("read the host name: %w", err)
@@ -82,6 +91,18 @@ func wire(o Options) (ctrl.Manager, error) {
 		return nil, fmt.Errorf("add the watchdog: %w", err)
 	}
 	return mgr, addChecks(mgr, watchdog, exporter)
+}
+
+// newImporter makes the importer, which follows the hub's member API.
+func newImporter(name fleet.ClusterName, mgr ctrl.Manager, hub *agent.Hub) (*importagent.Importer, error) {
+	api, err := importagent.NewMemberAPI(hub.GetConfig(), hub.GetAPIReader(), mgr.GetScheme())
+	if err != nil {
+		return nil, err
+	}
+	if err := mgr.Add(api); err != nil {
+		return nil, fmt.Errorf("add the member API: %w", err)
+	}
+	return importagent.NewImporter(name, mgr, api)
 }
 
 // newManager makes the manager of this cluster, and who of the agent's replicas leads.
@@ -106,8 +127,8 @@ func newManager(o Options, config *rest.Config, scheme *runtime.Scheme) (ctrl.Ma
 
 // memberKinds are the kinds that the agent reads or writes in its own cluster.
 func memberKinds() []program.Kind {
-	return []program.Kind{{Object: &mcsv1beta1.ServiceExport{}}, {Object: &corev1.Service{}}, {Object: &discoveryv1.EndpointSlice{}},
-		{Object: &corev1.Node{}, ClusterScoped: true}}
+	return []program.Kind{{Object: &mcsv1beta1.ServiceExport{}}, {Object: &mcsv1beta1.ServiceImport{}}, {Object: &corev1.Service{}},
+		{Object: &discoveryv1.EndpointSlice{}}, {Object: &corev1.Namespace{}, ClusterScoped: true}, {Object: &corev1.Node{}, ClusterScoped: true}}
 }
 
 // addChecks adds /healthz, nothing is stuck, and /readyz, which is true once the cluster's exports are on the hub.

@@ -43,7 +43,7 @@ var mayImport = map[string][]string{
 var ioPackages = map[string][]string{
 	"pkg/serviceexport/agent": nil,
 	"pkg/serviceimport/hub":   {"pkg/registration"},
-	"pkg/serviceimport/agent": {"pkg/registration"},
+	"pkg/serviceimport/agent": {"pkg/registration", "pkg/serviceexport"},
 	"pkg/registration/hub":    nil,
 	"pkg/gateway/reconciler":  {"pkg/lbsync", "pkg/lbsync/rollout", "pkg/registration", "pkg/serviceimport"},
 	"pkg/lbsync/endpoints":    {"pkg/lbsync", "pkg/lbsync/envoy", "pkg/lbsync/traffic", "pkg/lbsync/endpoints/state"},

@@ -55,3 +55,9 @@ func families(all []corev1.IPFamily) string {
 func ImportNotOurs(service fleet.ServiceName) string {
 	return fmt.Sprintf("ServiceImport %q was not made by Crossway, which leaves it as it is; delete it, and Crossway puts the fleet's import in its place", service)
 }
+
+// ImportNotListed is the message about an import that the hub no longer lists,
+// although nobody saw it end. It is sent as an event.
+func ImportNotListed(service fleet.ServiceName) string {
+	return fmt.Sprintf("the hub no longer lists %q, nor most other imports of this cluster, so it may have lost its memory: the import stays; delete this ServiceImport if the service is gone", service)
+}

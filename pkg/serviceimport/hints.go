@@ -30,28 +30,34 @@ const (
 //
 // Without a known region, or in a member with more zones than an endpoint may have
 // hints, there are none: all endpoints are used alike.
-func (e Endpoints) hint(imported []discoveryv1.EndpointSlice, region string) {
-	if region == "" || len(e.Zones) == 0 || len(e.Zones) > maxZoneHints {
-		return
-	}
+func (e Endpoints) hint(imported []discoveryv1.EndpointSlice) {
+	region := e.Import.Annotations[v1alpha1.AnnotationRegion]
+	known := region != "" && len(e.Zones) > 0 && len(e.Zones) <= maxZoneHints
 	inRegion := func(s *discoveryv1.EndpointSlice) bool { return s.Labels[v1alpha1.LabelSourceRegion] == region }
 	served := e.servedZones(imported, inRegion)
 	for i := range imported {
 		for j := range imported[i].Endpoints {
 			endpoint := &imported[i].Endpoints[j]
-			endpoint.Hints = &discoveryv1.EndpointHints{}
-			if inRegion(&imported[i]) {
-				for _, zone := range e.Zones {
-					if !served[zone] || zone == ptr.Deref(endpoint.Zone, "") {
-						endpoint.Hints.ForZones = append(endpoint.Hints.ForZones, discoveryv1.ForZone{Name: zone})
-					}
-				}
-			}
-			if len(endpoint.Hints.ForZones) == 0 {
-				endpoint.Hints.ForZones = []discoveryv1.ForZone{{Name: noZone}}
+			endpoint.Hints = nil
+			if known {
+				endpoint.Hints = &discoveryv1.EndpointHints{ForZones: e.zonesFor(endpoint, inRegion(&imported[i]), served)}
 			}
 		}
 	}
+}
+
+// zonesFor are the hints of one endpoint; there is always one.
+func (e Endpoints) zonesFor(endpoint *discoveryv1.Endpoint, inRegion bool, served map[string]bool) []discoveryv1.ForZone {
+	var hints []discoveryv1.ForZone
+	for _, zone := range e.Zones {
+		if inRegion && (!served[zone] || zone == ptr.Deref(endpoint.Zone, "")) {
+			hints = append(hints, discoveryv1.ForZone{Name: zone})
+		}
+	}
+	if len(hints) == 0 {
+		hints = []discoveryv1.ForZone{{Name: noZone}}
+	}
+	return hints
 }
 
 // servedZones are the zones with ready endpoints of their own, if the import's

@@ -1,6 +1,7 @@
 package serviceimport
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"maps"
@@ -20,16 +21,20 @@ import (
 // Service (KEP-1645).
 const AnnotationDerivedService = "multicluster.kubernetes.io/derived-service"
 
+// DerivedPrefix begins the names of derived Services.
+const DerivedPrefix = "crossway-"
+
 // DerivedName is the name of the Service that gives the import of a service its
 // IPs. It is a hash, because the Service's own name may be as long as a name can be.
 func DerivedName(service string) string {
 	sum := sha256.Sum256([]byte(service))
-	return "crossway-" + hex.EncodeToString(sum[:8])
+	return DerivedPrefix + hex.EncodeToString(sum[:8])
 }
 
 // DerivedService is the Service that gives an import its IPs in one cluster; nil:
 // a headless import has none. It has no selector: kube-proxy finds the imported
-// slices by their label. It names no IP families, so that the API server gives it
+// slices by their label, and a port of them by its ID, so that no rename of a port
+// in the import is seen there. It names no IP families, so that the API server gives it
 // those that the cluster has, and a change of the import's families changes nothing.
 // All defaults of the API are set, so that it can be compared with what is stored.
 func DerivedService(i *mcsv1beta1.ServiceImport) *corev1.Service {
@@ -54,9 +59,8 @@ func DerivedService(i *mcsv1beta1.ServiceImport) *corev1.Service {
 		service.Spec.SessionAffinityConfig = affinityConfig(i.Spec.SessionAffinityConfig)
 	}
 	for _, p := range i.Spec.Ports {
-		protocol := protocolOf(p)
 		service.Spec.Ports = append(service.Spec.Ports, corev1.ServicePort{
-			Name: p.Name, Protocol: protocol, Port: p.Port, AppProtocol: p.AppProtocol, TargetPort: intstr.FromInt32(p.Port),
+			Name: idOf(p), Protocol: cmp.Or(p.Protocol, corev1.ProtocolTCP), Port: p.Port, AppProtocol: p.AppProtocol, TargetPort: intstr.FromInt32(p.Port),
 		})
 	}
 	return service

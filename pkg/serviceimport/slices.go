@@ -21,119 +21,151 @@ import (
 type Endpoints struct {
 	Cluster fleet.ClusterName // the member itself
 	Import  *mcsv1beta1.ServiceImport
-	// Slices of other clusters, as the hub serves them. Those of the member itself
-	// are left out: it knows its own endpoints better, and without the hub.
-	Slices []discoveryv1.EndpointSlice
+	// Served are the slices of other clusters, as the hub serves them. Those of the
+	// member itself are left out: it knows its own endpoints better, and without the hub.
+	Served []discoveryv1.EndpointSlice
+	// Stored are the imported slices that the member has.
+	Stored []discoveryv1.EndpointSlice
+	// Kept are those of them that stay as they are, because the hub is not heard of them.
+	Kept []discoveryv1.EndpointSlice
 	// Service is the member's own of that name; nil: it exports none.
 	Service       *corev1.Service
 	ServiceSlices []discoveryv1.EndpointSlice
 	Zones         []string // of the member's nodes; "": one has none
 }
 
-// ImportedSlices returns the slices that the member should have, by name, without their
-// owner. Each has the endpoints of one cluster (KEP-1645). They have kube-proxy's
-// label if the import has a derived Service.
+// ImportedSlices returns the slices that the member should have, by name, without
+// their owner. Each has the endpoints of one cluster (KEP-1645). They have
+// kube-proxy's label if the import has a derived Service.
 func (e Endpoints) ImportedSlices() []discoveryv1.EndpointSlice {
 	var imported []discoveryv1.EndpointSlice
-	region := e.Import.Annotations[v1alpha1.AnnotationRegion]
-	for _, served := range e.Slices {
-		if served.Labels[mcsv1beta1.LabelSourceCluster] != string(e.Cluster) {
-			imported = append(imported, e.slice(served, served.Labels[v1alpha1.LabelSourceRegion]))
+	for i := range e.Served {
+		if !e.isOwn(&e.Served[i]) {
+			imported = append(imported, e.imported(e.Served[i]))
 		}
 	}
-	if e.exports() {
-		for i := range e.ServiceSlices {
-			if serviceexport.Pushable(&e.ServiceSlices[i]) {
-				imported = append(imported, e.slice(e.own(&e.ServiceSlices[i]), region))
-			}
+	for i := range e.Kept {
+		if !e.isOwn(&e.Kept[i]) {
+			imported = append(imported, *e.Kept[i].DeepCopy())
+		}
+	}
+	for i := range e.ServiceSlices {
+		if s, ok := e.own(e.ServiceSlices[i]); ok {
+			imported = append(imported, s)
 		}
 	}
 	slices.SortFunc(imported, func(a, b discoveryv1.EndpointSlice) int { return cmp.Compare(a.Name, b.Name) })
-	e.hint(imported, region)
+	e.hint(imported)
 	return imported
 }
 
-// exports tells whether the member is one of the import's clusters.
-func (e Endpoints) exports() bool {
-	return e.Service != nil && slices.ContainsFunc(e.Import.Status.Clusters, func(c mcsv1beta1.ClusterStatus) bool {
-		return c.Cluster == string(e.Cluster)
-	})
+func (e Endpoints) isOwn(s *discoveryv1.EndpointSlice) bool {
+	return s.Labels[mcsv1beta1.LabelSourceCluster] == string(e.Cluster)
 }
 
-// slice copies what an imported slice has of its source.
-func (e Endpoints) slice(source discoveryv1.EndpointSlice, region string) discoveryv1.EndpointSlice {
-	s := discoveryv1.EndpointSlice{
-		ObjectMeta: metav1.ObjectMeta{
-			Namespace: e.Import.Namespace, Name: source.Name,
-			Labels: map[string]string{
-				mcsv1beta1.LabelServiceName:   e.Import.Name,
-				mcsv1beta1.LabelSourceCluster: source.Labels[mcsv1beta1.LabelSourceCluster],
-				discoveryv1.LabelManagedBy:    v1alpha1.ManagedByImports,
-			},
+// imported is a slice under the labels of imported slices.
+func (e Endpoints) imported(source discoveryv1.EndpointSlice) discoveryv1.EndpointSlice {
+	s := *source.DeepCopy()
+	s.ObjectMeta = metav1.ObjectMeta{
+		Namespace: e.Import.Namespace, Name: source.Name,
+		Labels: map[string]string{
+			mcsv1beta1.LabelServiceName:   e.Import.Name,
+			mcsv1beta1.LabelSourceCluster: source.Labels[mcsv1beta1.LabelSourceCluster],
+			discoveryv1.LabelManagedBy:    v1alpha1.ManagedByImports,
 		},
-		AddressType: source.AddressType,
-		Endpoints:   []discoveryv1.Endpoint{},
-		Ports:       []discoveryv1.EndpointPort{},
 	}
-	if region != "" {
+	if region := source.Labels[v1alpha1.LabelSourceRegion]; region != "" {
 		s.Labels[v1alpha1.LabelSourceRegion] = region
 	}
 	if e.Import.Spec.Type != mcsv1beta1.Headless {
 		s.Labels[discoveryv1.LabelServiceName] = DerivedName(e.Import.Name)
 	}
+	s.Ports = e.portsOf(source.Ports)
+	return s
+}
+
+// portsOf are those ports of a slice that the import has. Its derived Service and
+// the slices have them under their IDs (fleet.PortID), so that kube-proxy goes on
+// when the import renames one. A headless import has no derived Service: there the
+// names are the import's, for SRV records.
+func (e Endpoints) portsOf(served []discoveryv1.EndpointPort) []discoveryv1.EndpointPort {
+	ports := []discoveryv1.EndpointPort{}
+	for _, p := range served {
+		of := find(e.Import.Spec.Ports, func(i mcsv1beta1.ServicePort) bool { return idOf(i) == ptr.Deref(p.Name, "") })
+		if of == nil {
+			continue
+		}
+		port := p.DeepCopy()
+		port.AppProtocol = of.AppProtocol
+		if e.Import.Spec.Type == mcsv1beta1.Headless {
+			port.Name = ptr.To(of.Name)
+		}
+		ports = append(ports, *port)
+	}
+	return ports
+}
+
+// own returns the imported slice of one of the member's own Service. It keeps node
+// names, by which kube-proxy knows local endpoints. ok is false if the member is
+// none of the import's clusters, or if the slice has names instead of addresses.
+func (e Endpoints) own(source discoveryv1.EndpointSlice) (own discoveryv1.EndpointSlice, ok bool) {
+	exports := e.Service != nil && slices.ContainsFunc(e.Import.Status.Clusters, func(c mcsv1beta1.ClusterStatus) bool { return c.Cluster == string(e.Cluster) })
+	if !exports || !serviceexport.Pushable(&source) {
+		return own, false
+	}
+	stored := find(e.Stored, func(s discoveryv1.EndpointSlice) bool { return s.Name == e.ownName(&source) })
+	from := serviceexport.Source{Slice: source, Service: e.Service}
+	if stored != nil {
+		from.Pushed = e.served(stored.Ports)
+	}
+	stripped, _ := serviceexport.Strip(e.Cluster, from)
+	stripped.Name = e.ownName(&source)
+	stripped.Labels[v1alpha1.LabelSourceRegion] = e.Import.Annotations[v1alpha1.AnnotationRegion]
+	stripped.Ports = slices.DeleteFunc(stripped.Ports, func(p discoveryv1.EndpointPort) bool { return !e.sameAppProtocol(*p.Name) })
+	nodes := map[string]*string{}
 	for _, endpoint := range source.Endpoints {
-		c := endpoint.DeepCopy()
-		s.Endpoints = append(s.Endpoints, discoveryv1.Endpoint{
-			Addresses: c.Addresses, Conditions: c.Conditions, Hostname: c.Hostname, Zone: c.Zone, NodeName: c.NodeName,
+		nodes[endpoint.Addresses[0]] = endpoint.NodeName
+	}
+	for i := range stripped.Endpoints {
+		stripped.Endpoints[i].NodeName = nodes[stripped.Endpoints[i].Addresses[0]]
+	}
+	return e.imported(stripped), true
+}
+
+// served are the ports of a stored slice under their IDs again.
+func (e Endpoints) served(stored []discoveryv1.EndpointPort) []discoveryv1.EndpointPort {
+	ports := slices.Clone(stored)
+	for i, p := range ports {
+		of := find(e.Import.Spec.Ports, func(i mcsv1beta1.ServicePort) bool { return i.Name == ptr.Deref(p.Name, "") })
+		if e.Import.Spec.Type == mcsv1beta1.Headless && of != nil {
+			ports[i].Name = ptr.To(idOf(*of))
+		}
+	}
+	return ports
+}
+
+// sameAppProtocol tells whether the member speaks the import's protocol on a port.
+func (e Endpoints) sameAppProtocol(id string) bool {
+	return slices.ContainsFunc(e.Import.Spec.Ports, func(p mcsv1beta1.ServicePort) bool {
+		return idOf(p) == id && slices.ContainsFunc(e.Service.Spec.Ports, func(own corev1.ServicePort) bool {
+			return fleet.PortID(string(own.Protocol), own.Port) == id && ptr.Deref(own.AppProtocol, "") == ptr.Deref(p.AppProtocol, "")
 		})
-	}
-	for _, p := range source.Ports {
-		s.Ports = append(s.Ports, *p.DeepCopy())
-	}
-	return s
+	})
 }
 
-// own returns a slice of the member's own Service under the import's ports. It
-// keeps node names, by which kube-proxy knows local endpoints.
-func (e Endpoints) own(source *discoveryv1.EndpointSlice) discoveryv1.EndpointSlice {
-	s := discoveryv1.EndpointSlice{
-		ObjectMeta: metav1.ObjectMeta{
-			Name:   ownSliceName(e.Cluster, source),
-			Labels: map[string]string{mcsv1beta1.LabelSourceCluster: string(e.Cluster)},
-		},
-		AddressType: source.AddressType,
-		Endpoints:   slices.Clone(source.Endpoints),
-	}
-	slices.SortStableFunc(s.Endpoints, func(a, b discoveryv1.Endpoint) int { return slices.Compare(a.Addresses, b.Addresses) })
-	for _, p := range e.Import.Spec.Ports {
-		if at := slices.IndexFunc(e.Service.Spec.Ports, func(own corev1.ServicePort) bool {
-			return own.Port == p.Port && cmp.Or(own.Protocol, corev1.ProtocolTCP) == protocolOf(p) && ptr.Deref(own.AppProtocol, "") == ptr.Deref(p.AppProtocol, "")
-		}); at >= 0 {
-			s.Ports = append(s.Ports, portsOf(source, e.Service.Spec.Ports[at].Name, p)...)
-		}
-	}
-	return s
+// ownName is the name that the hub gives to the slice in other members.
+func (e Endpoints) ownName(source *discoveryv1.EndpointSlice) string {
+	sum := sha256.Sum256([]byte(string(e.Cluster) + "/" + serviceexport.SliceName(source)))
+	return e.Import.Name + "-" + hex.EncodeToString(sum[:8])
 }
 
-// portsOf is the port of a slice that a Service calls so, under the import's name.
-func portsOf(source *discoveryv1.EndpointSlice, name string, of mcsv1beta1.ServicePort) []discoveryv1.EndpointPort {
-	for _, p := range source.Ports {
-		if ptr.Deref(p.Name, "") == name && ptr.Deref(p.Protocol, corev1.ProtocolTCP) == protocolOf(of) && p.Port != nil {
-			return []discoveryv1.EndpointPort{{Name: &of.Name, Protocol: p.Protocol, Port: p.Port, AppProtocol: p.AppProtocol}}
-		}
+func idOf(p mcsv1beta1.ServicePort) string { return fleet.PortID(string(p.Protocol), p.Port) }
+
+func find[T any](all []T, is func(T) bool) *T {
+	if i := slices.IndexFunc(all, is); i >= 0 {
+		return &all[i]
 	}
 	return nil
-}
-
-// ownSliceName is the name of the copy of a member's own slice, like those that
-// the hub gives to slices of others.
-func ownSliceName(cluster fleet.ClusterName, source *discoveryv1.EndpointSlice) string {
-	sum := sha256.Sum256([]byte(string(cluster) + "/" + source.Name))
-	return source.Labels[discoveryv1.LabelServiceName] + "-" + hex.EncodeToString(sum[:8])
-}
-
-func protocolOf(p mcsv1beta1.ServicePort) corev1.Protocol {
-	return cmp.Or(p.Protocol, corev1.ProtocolTCP)
 }
 
 // SameSlice tells whether a stored imported slice needs no write. Labels and
@@ -141,7 +173,7 @@ func protocolOf(p mcsv1beta1.ServicePort) corev1.Protocol {
 func SameSlice(have, want *discoveryv1.EndpointSlice) bool {
 	_, hasLabel := have.Labels[discoveryv1.LabelServiceName]
 	_, wantsLabel := want.Labels[discoveryv1.LabelServiceName]
-	return hasLabel == wantsLabel && hasAll(have.Labels, want.Labels) && equal(have.ServiceSliceserReferences, want.OwnerReferences) &&
+	return hasLabel == wantsLabel && hasAll(have.Labels, want.Labels) && equal(have.OwnerReferences, want.OwnerReferences) &&
 		equal(have.Endpoints, want.Endpoints) && equal(have.Ports, want.Ports)
 }
 

@@ -17,24 +17,30 @@ import (
 	"crossway.dev/crossway/internal/lab/process"
 )
 
-// server is the binary's one control plane; the first Config starts it.
-var server struct {
+// server is the binary's control plane; the first Config starts it. other is a
+// second one on the same etcd, which the first Other starts.
+var server, other struct {
 	once    sync.Once
 	err     error
-	group   *process.Group
-	dir     string
 	cluster *controlplane.Cluster
+}
+
+// shared is what both control planes run in.
+var shared struct {
+	group *process.Group
+	dir   string
+	etcd  string
 }
 
 // Main runs a binary's tests, stops the API server if one was started, and
 // exits with the tests' result.
 func Main(m *testing.M) {
 	code := m.Run()
-	if server.group != nil {
-		server.group.Close()
+	if shared.group != nil {
+		shared.group.Close()
 	}
-	if server.dir != "" {
-		_ = os.RemoveAll(server.dir)
+	if shared.dir != "" {
+		_ = os.RemoveAll(shared.dir)
 	}
 	os.Exit(code)
 }
@@ -46,11 +52,23 @@ func Config(t testing.TB) *rest.Config {
 	return rest.CopyConfig(start(t).REST)
 }
 
+// Other is the administrator's configuration of a second API server: another
+// cluster. All tests share it, too.
+func Other(t testing.TB) *rest.Config {
+	t.Helper()
+	start(t)
+	other.once.Do(func() { other.cluster, other.err = startCluster("other", "10.254.0.0/16") })
+	if other.err != nil {
+		t.Fatal("start the other API server: ", other.err)
+	}
+	return rest.CopyConfig(other.cluster.REST)
+}
+
 // Dir is a directory for all tests of a binary, gone when they end.
 func Dir(t testing.TB) string {
 	t.Helper()
 	start(t)
-	return server.dir
+	return shared.dir
 }
 
 // As is Config for another user: a client certificate with this user and these
@@ -112,42 +130,50 @@ func start(t testing.TB) *controlplane.Cluster {
 }
 
 func startServer() error {
+	var err error
+	if shared.dir, err = os.MkdirTemp("", "crossway-envtest-"); err != nil {
+		return err
+	}
+	shared.group = process.NewGroup(nil)
+	server.cluster, err = startCluster("envtest", "10.255.0.0/16")
+	return err
+}
+
+// startCluster starts an API server with Crossway's CRDs and, before the first one, etcd.
+func startCluster(name, services string) (*controlplane.Cluster, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute) // a cold machine builds first
 	defer cancel()
 	programs, err := install.Kubernetes(ctx, os.Stderr)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if server.dir, err = os.MkdirTemp("", "crossway-envtest-"); err != nil {
-		return err
-	}
-	server.group = process.NewGroup(nil)
-	env := controlplane.Env{Programs: programs, Group: server.group, Dir: server.dir, LogDir: server.dir}
+	env := controlplane.Env{Programs: programs, Group: shared.group, Dir: shared.dir, LogDir: shared.dir}
 	ports, err := freePorts(ctx, 3)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	etcd, err := controlplane.StartEtcd(ctx, env, "127.0.0.1", ports[0], ports[1])
-	if err != nil {
-		return err
+	if shared.etcd == "" {
+		if shared.etcd, err = controlplane.StartEtcd(ctx, env, "127.0.0.1", ports[0], ports[1]); err != nil {
+			return nil, err
+		}
 	}
 	address, err := machineAddress()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	server.cluster, err = controlplane.Start(ctx, env, controlplane.Spec{
-		Name: "envtest", Etcd: etcd, Address: address, Control: "127.0.0.1", Port: ports[2],
-		ServiceCIDR: "10.255.0.0/16", APIServerOnly: true,
+	cluster, err := controlplane.Start(ctx, env, controlplane.Spec{
+		Name: name, Etcd: shared.etcd, Address: address, Control: "127.0.0.1", Port: ports[2],
+		ServiceCIDR: services, APIServerOnly: true,
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	dirs, err := CRDDirs(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	_, err = envtest.InstallCRDs(server.cluster.REST, envtest.CRDInstallOptions{Paths: dirs, MaxTime: time.Minute, PollInterval: 50 * time.Millisecond})
-	return err
+	_, err = envtest.InstallCRDs(cluster.REST, envtest.CRDInstallOptions{Paths: dirs, MaxTime: time.Minute, PollInterval: 50 * time.Millisecond})
+	return cluster, err
 }
 
 // CRDDirs are the directories of the CRDs that a hub needs: the Gateway API's

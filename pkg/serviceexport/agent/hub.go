@@ -6,6 +6,7 @@ import (
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -45,7 +46,7 @@ func NewHub(config *rest.Config, name fleet.ClusterName, scheme *runtime.Scheme)
 	ours := labels.SelectorFromSet(labels.Set{discoveryv1.LabelManagedBy: v1alpha1.ManagedBySlices})
 	c, err := cluster.New(config, func(o *cluster.Options) {
 		o.Scheme = scheme
-		o.MapperProvider = program.Mapper(scheme, []program.Kind{{Object: &v1alpha1.MemberExport{}}, {Object: &discoveryv1.EndpointSlice{}}, {Object: &coordinationv1.Lease{}}})
+		o.MapperProvider = program.Mapper(scheme, []program.Kind{{Object: &v1alpha1.MemberExport{}}, {Object: &discoveryv1.EndpointSlice{}}, {Object: &coordinationv1.Lease{}}, {Object: &corev1.ConfigMap{}}})
 		o.Cache.DefaultNamespaces = map[string]cache.Config{v1alpha1.MemberNamespace(name): {}}
 		o.Cache.ByObject = map[client.Object]cache.ByObject{&discoveryv1.EndpointSlice{}: {Label: ours}}
 		o.Cache.DefaultTransform = cache.TransformStripManagedFields()

@@ -13,7 +13,6 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
-
 )
 
 // indexServed is the index of served slices by the service that they belong to.
@@ -37,18 +36,12 @@ func NewMemberAPI(config *rest.Config, hub client.Reader, scheme *runtime.Scheme
 	if err != nil {
 		return nil, fmt.Errorf("client for the member API: %w", err)
 	}
-	m := &MemberAPI{
+	return &MemberAPI{
 		imports: cache.NewSharedIndexInformer(listWatch(api, &mcsv1beta1.ServiceImportList{}), &mcsv1beta1.ServiceImport{}, 0, nil),
 		slices: cache.NewSharedIndexInformer(listWatch(api, &discoveryv1.EndpointSliceList{}), &discoveryv1.EndpointSlice{}, 0, cache.Indexers{
-			indexServed: func(o any) ([]string, error) { return []string{serviceOfSlice(o.(client.Object)).String()}, nil },
+			indexServed: func(o any) ([]string, error) { return []string{serviceOf(o.(client.Object)).String()}, nil },
 		}),
-	}
-	for _, i := range []cache.SharedIndexInformer{m.imports, m.slices} {
-		if err := i.SetTransform(cache.TransformStripManagedFields()); err != nil {
-			return nil, fmt.Errorf("informer of the member API: %w", err)
-		}
-	}
-	return m, nil
+	}, nil
 }
 
 // listWatch lists first and then watches, which is all that the member API takes.
@@ -111,7 +104,7 @@ func (m *MemberAPI) services(namespace string) []types.NamespacedName {
 	return keys
 }
 
-// serviceOfSlice is the service that an imported or served slice belongs to.
-func serviceOfSlice(o client.Object) types.NamespacedName {
+// serviceOf is the service that an imported or served slice, or a derived Service, belongs to.
+func serviceOf(o client.Object) types.NamespacedName {
 	return types.NamespacedName{Namespace: o.GetNamespace(), Name: o.GetLabels()[mcsv1beta1.LabelServiceName]}
 }

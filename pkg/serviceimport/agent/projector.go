@@ -3,66 +3,41 @@ package agent
 import (
 	"context"
 	"fmt"
-	"slices"
-	"strings"
-	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/tools/events"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/cluster"
-	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
-	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	"sigs.k8s.io/controller-runtime/pkg/source"
 	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
 
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/apply"
-	"crossway.dev/crossway/pkg/condition"
-	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/program"
 	"crossway.dev/crossway/pkg/serviceimport"
 )
-
-// fieldManager owns what is applied to a ServiceImport.
-const fieldManager = "crossway-imports"
 
 // fleetNamespaceRetry is when a ServiceImport without a FleetService is looked at again while their namespace is not there.
 const fleetNamespaceRetry = 5 * time.Second
 
 // Projector writes one cluster's ServiceImports from the hub's FleetServices.
 type Projector struct {
-	// read-only after NewProjector
+	*writer
 	hub      client.Reader
 	hubCache cache.Cache
-	local    client.Client
-	events   events.EventRecorder
-	now      func() time.Time
-
-	// used by any goroutine
-	reported   sync.Map // UIDs of ServiceImports of others that have their event
-	statusGate apply.BurstGate
 }
 
 // NewProjector makes a Projector that reads FleetServices from hub's cache and
 // writes ServiceImports to local. Both may be the same cluster.
 func NewProjector(local, hub cluster.Cluster) (*Projector, error) {
-	waiting, err := apply.ClientOf(local)
-	if err != nil {
-		return nil, err
-	}
-	return &Projector{
-		hub: hub.GetCache(), hubCache: hub.GetCache(), local: waiting,
-		events: local.GetEventRecorder("crossway-imports"), now: time.Now,
-	}, nil
+	w, err := newWriter(local)
+	return &Projector{writer: w, hub: hub.GetCache(), hubCache: hub.GetCache()}, err
 }
 
 // Reconcile writes one ServiceImport without its status. The key is its name.
@@ -72,7 +47,9 @@ func (p *Projector) Reconcile(ctx context.Context, request reconcile.Request) (r
 		return reconcile.Result{}, err
 	}
 	if have != nil && !serviceimport.Ours(have) {
-		p.reportNotOurs(have, fleetService)
+		if fleetService != nil {
+			p.reportNotOurs(have)
+		}
 		return reconcile.Result{}, nil
 	}
 	if fleetService == nil {
@@ -82,37 +59,18 @@ func (p *Projector) Reconcile(ctx context.Context, request reconcile.Request) (r
 	if err != nil || namespace == nil || namespace.DeletionTimestamp != nil {
 		return reconcile.Result{}, err // the namespace's arrival brings this key back
 	}
-	want := serviceimport.Project(*fleetService).Import
-	if have != nil && sameImport(have, &want) {
-		return reconcile.Result{}, nil
-	}
-	if err := apply.Object(ctx, p.local, fieldManager, &want); err != nil {
-		return reconcile.Result{}, err
-	}
-	p.statusGate.CountWrite(p.now())
-	return reconcile.Result{}, nil
+	_, err = p.write(ctx, have, serviceimport.Project(*fleetService).Import)
+	return reconcile.Result{}, err
 }
 
 // ReconcileStatus writes the status of one ServiceImport that Crossway made. The
 // key is its name.
 func (p *Projector) ReconcileStatus(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
-	if delay := p.statusGate.StatusDelay(p.now()); delay > 0 {
-		return reconcile.Result{RequeueAfter: delay}, nil
-	}
 	fleetService, have, err := p.both(ctx, request)
 	if err != nil || fleetService == nil || have == nil || !serviceimport.Ours(have) {
 		return reconcile.Result{}, err
 	}
-	want := serviceimport.Project(*fleetService)
-	if !apiequality.Semantic.DeepEqual(have.Spec, want.Import.Spec) { // labels are not compared: others may add some
-		return reconcile.Result{}, nil // its change brings this key back
-	}
-	status := &want.Import
-	status.Status.Conditions = condition.Stamped(have.Status.Conditions, want.Conditions, have.Generation, p.now())
-	if sameStatus(have.Status, status.Status) {
-		return reconcile.Result{}, nil
-	}
-	return reconcile.Result{}, apply.Status(ctx, p.local, fieldManager, status)
+	return p.writeStatus(ctx, have, serviceimport.Project(*fleetService))
 }
 
 // both reads the FleetService and the ServiceImport of one name; nil: it does
@@ -146,38 +104,11 @@ func (p *Projector) remove(ctx context.Context, have *mcsv1beta1.ServiceImport) 
 	return reconcile.Result{}, apply.Remove(ctx, p.local, have)
 }
 
-// reportNotOurs creates one event on each ServiceImport that somebody else made
-// under the name of a FleetService.
-func (p *Projector) reportNotOurs(have *mcsv1beta1.ServiceImport, fleetService *v1alpha1.FleetService) {
-	if fleetService == nil {
-		return
-	}
-	if _, reported := p.reported.LoadOrStore(have.UID, nil); reported {
-		return
-	}
-	p.events.Eventf(have, nil, corev1.EventTypeWarning, "NotCrossways", "Import", "%s",
-		condition.ImportNotOurs(fleet.ServiceName(client.ObjectKeyFromObject(have))))
-}
-
-func sameImport(have, want *mcsv1beta1.ServiceImport) bool {
-	return apiequality.Semantic.DeepEqual(have.Spec, want.Spec) &&
-		apiequality.Semantic.DeepEqual(have.Labels, want.Labels) &&
-		apiequality.Semantic.DeepEqual(have.Annotations, want.Annotations)
-}
-
-// sameStatus compares the parts of a status that Crossway writes.
-func sameStatus(have, want mcsv1beta1.ServiceImportStatus) bool {
-	clusters := slices.SortedFunc(slices.Values(have.Clusters), func(a, b mcsv1beta1.ClusterStatus) int { return strings.Compare(a.Cluster, b.Cluster) })
-	return have.EndpointSliceObjects == want.EndpointSliceObjects &&
-		apply.SameConditions(have.Conditions, want.Conditions, string(mcsv1beta1.ServiceImportConditionReady)) &&
-		apiequality.Semantic.DeepEqual(clusters, want.Clusters)
-}
-
 // SetupWithManager adds both controllers, of ServiceImports and of their
 // status, to the local cluster's manager. They write while the replica leads.
 func (p *Projector) SetupWithManager(mgr ctrl.Manager, leadership *program.Leadership) error {
 	err := p.controller(mgr, "serviceimport", program.Workers).
-		Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(p.requestsOfNamespace), builder.WithPredicates(createdOrDeleted)).
+		Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(p.requestsOfNamespace), builder.WithPredicates(deletionChanged)).
 		Complete(leadership.Reconciler(p))
 	if err != nil {
 		return fmt.Errorf("controller of ServiceImports: %w", err)
@@ -194,11 +125,6 @@ func (p *Projector) controller(mgr ctrl.Manager, name string, workers int) *ctrl
 		WatchesRawSource(source.Kind(p.hubCache, &v1alpha1.FleetService{}, handler.TypedEnqueueRequestsFromMapFunc(requestsOfFleetService))).
 		WithOptions(program.ControllerOptions(workers))
 }
-
-// createdOrDeleted ignores updates that neither begin nor end a deletion.
-var createdOrDeleted = predicate.Funcs{UpdateFunc: func(u event.UpdateEvent) bool {
-	return (u.ObjectOld.GetDeletionTimestamp() == nil) != (u.ObjectNew.GetDeletionTimestamp() == nil)
-}}
 
 func requestsOfFleetService(_ context.Context, f *v1alpha1.FleetService) []reconcile.Request {
 	return []reconcile.Request{{NamespacedName: types.NamespacedName(f.Spec.Service)}}
