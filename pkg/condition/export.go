@@ -151,6 +151,14 @@ func EndpointsRefused(cluster fleet.ClusterName, refusals []string) Condition {
 		fmt.Sprintf("%s; refused endpoints get no traffic: correct the EndpointSlice, or spec.endpointCIDRs of MemberCluster %q on the hub", andMore(refusals), cluster))
 }
 
+// EndpointsLeftOut says that endpoints of an export get no traffic because the
+// member has too many, and which limits of it there are.
+func EndpointsLeftOut(cluster fleet.ClusterName, leftOut, perService, all int) Condition {
+	return newCondition(EndpointsAdmitted, false, "TooManyEndpoints",
+		fmt.Sprintf("%d endpoints get no traffic, those of the youngest EndpointSlices: MemberCluster %q may have %d of one service (spec.exports.maxEndpointsPerService on the hub) "+
+			"and %d of all (spec.exports.maxEndpoints); raise the limit, or export fewer", leftOut, cluster, perService, all))
+}
+
 // andMore joins the first texts and adds the number of the others.
 func andMore(texts []string) string {
 	if len(texts) <= maxListed {

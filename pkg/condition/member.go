@@ -100,5 +100,5 @@ func MemberNamespacesNotAllowed(namespaces []string) Condition {
 // MemberEndpointsRefused names the exports of a member that have refused endpoints.
 func MemberEndpointsRefused(services []string) Condition {
 	return newCondition(MemberExportsAcceptedType, false, "EndpointsRefused",
-		fmt.Sprintf("endpoints of %s are refused; condition EndpointsAdmitted of the MemberExport says which and why", andMore(quotedNames(services))))
+		fmt.Sprintf("endpoints of %s are refused or too many; condition EndpointsAdmitted of the MemberExport says which and why", andMore(quotedNames(services))))
 }

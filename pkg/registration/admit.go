@@ -10,7 +10,7 @@ import (
 	"crossway.dev/crossway/pkg/fleet"
 )
 
-// Admission is the rule which addresses one member may announce. The zero value,
+// Admission is the rule which endpoints one member may announce. The zero value,
 // for a cluster that is not an accepted member, admits none.
 type Admission struct {
 	Cluster fleet.ClusterName
@@ -18,6 +18,10 @@ type Admission struct {
 	CIDRs []netip.Prefix
 	// Reserved are the hub's own ranges, which no member may announce.
 	Reserved []netip.Prefix
+	// Namespaces are spec.exports.namespaces.
+	Namespaces []v1alpha1.NamespacePattern
+	// Limits are how many endpoints count.
+	Limits Limits
 	// Faults name the spec.endpointCIDRs that are ignored, and why.
 	Faults []string
 }
@@ -38,7 +42,7 @@ func Admissions(members []v1alpha1.MemberCluster, reserved []netip.Prefix) map[f
 	all := map[fleet.ClusterName]Admission{}
 	var taken []memberRange
 	for _, m := range byAge {
-		a := Admission{Cluster: fleet.ClusterName(m.Name), Reserved: slices.Clone(reserved)}
+		a := Admission{Cluster: fleet.ClusterName(m.Name), Reserved: slices.Clone(reserved), Namespaces: m.Spec.Exports.Namespaces, Limits: LimitsOf(&m)}
 		for _, text := range m.Spec.EndpointCIDRs {
 			cidr, fault := parseRange(text, taken, reserved)
 			if fault != "" {

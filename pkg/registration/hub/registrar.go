@@ -229,24 +229,21 @@ func (r *Registrar) endpoints(ctx context.Context, admission registration.Admiss
 	if err := r.client.List(ctx, &list, client.InNamespace(exports[0].Namespace), client.UnsafeDisableDeepCopy); err != nil {
 		return 0, fmt.Errorf("list EndpointSlices in %s: %w", exports[0].Namespace, err)
 	}
+	admitted := admission.Endpoints(registration.ReadAllAnnounced(list.Items))
 	var count int32
 	for i := range list.Items {
-		s := &list.Items[i]
-		if exported[fleet.ServiceName{Namespace: s.Labels[v1alpha1.LabelServiceNamespace], Name: s.Labels[v1alpha1.LabelServiceName]}] {
-			count += readyEndpoints(s, admission)
+		if _, service, ok := registration.SourceOf(&list.Items[i]); ok && exported[service] {
+			count += readyEndpoints(&list.Items[i], admitted[service])
 		}
 	}
 	return count, nil
 }
 
-func readyEndpoints(s *discoveryv1.EndpointSlice, admission registration.Admission) int32 {
+func readyEndpoints(s *discoveryv1.EndpointSlice, admitted registration.Endpoints) int32 {
 	var count int32
-	for _, e := range s.Endpoints {
-		if len(e.Addresses) == 0 || !ptr.Deref(e.Conditions.Ready, true) {
-			continue
-		}
-		address, err := netip.ParseAddr(e.Addresses[0]) // all of an endpoint's addresses are the same endpoint
-		if err == nil && admission.Refuses(address) == "" {
+	for i := range s.Endpoints {
+		e := &s.Endpoints[i]
+		if address, ok := registration.AddressOf(e); ok && ptr.Deref(e.Conditions.Ready, true) && admitted.Has(address) {
 			count++
 		}
 	}

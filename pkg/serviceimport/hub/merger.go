@@ -220,10 +220,27 @@ func (m *Merger) conditions(ctx context.Context, e *v1alpha1.MemberExport, servi
 	if err != nil {
 		return nil, err
 	}
-	if _, refused := service.members.admissions[cluster].Admit(addresses); len(refused) > 0 {
+	admission := service.members.admissions[cluster]
+	leftOut, err := m.leftOut(ctx, e, admission)
+	if err != nil {
+		return nil, err
+	}
+	if leftOut > 0 {
+		return append(conditions, condition.EndpointsLeftOut(cluster, leftOut, admission.Limits.EndpointsPerService, admission.Limits.Endpoints)), nil
+	}
+	if _, refused := admission.Admit(addresses); len(refused) > 0 {
 		return append(conditions, condition.EndpointsRefused(cluster, refused)), nil
 	}
 	return append(conditions, condition.EndpointsAllAdmitted(cluster)), nil
+}
+
+// leftOut is how many endpoints of an export are beyond the limits of its member.
+func (m *Merger) leftOut(ctx context.Context, e *v1alpha1.MemberExport, admission registration.Admission) (int, error) {
+	var list discoveryv1.EndpointSliceList
+	if err := m.client.List(ctx, &list, client.InNamespace(e.Namespace), client.DisableReadYourWritesConsistency, client.UnsafeDisableDeepCopy); err != nil {
+		return 0, fmt.Errorf("list EndpointSlices in %s: %w", e.Namespace, err)
+	}
+	return admission.Endpoints(registration.ReadAllAnnounced(list.Items))[fleet.ServiceName(e.Spec.Service)].LeftOut(), nil
 }
 
 // addresses returns the addresses in all slices of an export.

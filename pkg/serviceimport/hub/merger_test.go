@@ -511,3 +511,20 @@ func TestNamespaceOfSomebodyElse(t *testing.T) {
 	f.reconcile("taken")
 	f.wantImport("taken", "http 80 from l-west")
 }
+
+// Endpoints beyond a limit of the member are counted in the export's condition.
+func TestTooManyEndpoints(t *testing.T) {
+	f := newFixture(t)
+	f.member("t-west", "10.1.0.0/16")
+	var m v1alpha1.MemberCluster
+	f.Must(f.client.Get(t.Context(), types.NamespacedName{Name: "t-west"}, &m))
+	m.Spec.Exports.MaxEndpointsPerService = 2
+	f.Must(f.client.Update(t.Context(), &m))
+	f.export("member-t-west", "many", 1, nil)
+	f.slice("member-t-west", "many", "many-1", "IPv4", "10.1.0.1", "10.1.0.2", "10.1.0.3")
+	f.reconcile("many")
+	f.wantConditions("member-t-west", "many", "Conflict=False NoConflicts", "EndpointsAdmitted=False TooManyEndpoints", "Ready=True Exported")
+	if m := f.message("member-t-west", "many", "EndpointsAdmitted"); !strings.Contains(m, "1 endpoints get no traffic") {
+		t.Error(m)
+	}
+}

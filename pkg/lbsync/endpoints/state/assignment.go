@@ -142,7 +142,7 @@ func (s *State) parts(w model.WeightedBackend) []lbsync.Part {
 			continue
 		}
 		out = append(out, lbsync.Part{Backend: w.Backend, Cluster: cluster, Place: m.place,
-			Endpoints: s.store.parts[w.Backend][cluster].endpoints(m, w.PortName)})
+			Endpoints: s.store.parts[w.Backend][cluster].endpoints(m, m.admits(w.Backend), w.PortName)})
 	}
 	return out
 }
@@ -155,7 +155,7 @@ func (s *State) capacities(backend fleet.Backend) []traffic.Capacity {
 		if m == nil || !s.exports(cluster, backend) {
 			continue
 		}
-		out = append(out, traffic.Capacity{Cluster: cluster, Region: m.place.Region, Ready: s.store.parts[backend][cluster].ready(m.admit), Scaler: m.scaler})
+		out = append(out, traffic.Capacity{Cluster: cluster, Region: m.place.Region, Ready: s.store.parts[backend][cluster].ready(m.admits(backend)), Scaler: m.scaler})
 	}
 	return out
 }

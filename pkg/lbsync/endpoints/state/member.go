@@ -17,9 +17,35 @@ type member struct {
 	scaler float64 // 0..1
 	// admission says which addresses may reach an edge.
 	admission registration.Admission
+	// endpoints are those of each service that count; the hub has none.
+	endpoints map[fleet.ServiceName]registration.Endpoints
+}
+
+// admits returns which addresses of its part of a backend may reach an edge.
+func (m *member) admits(backend fleet.Backend) func(netip.Addr) bool {
+	if backend.Kind == fleet.Import {
+		return m.endpoints[backend.Name].Has
+	}
+	return m.admit
 }
 
 func (m *member) admit(address netip.Addr) bool { return m.admission.Refuses(address) == "" }
+
+// admitEndpoints reads which endpoints of a member count, and marks the backends for which that changed because of a slice
+// of another.
+func (s *State) admitEndpoints(cluster fleet.ClusterName) {
+	m := s.members[cluster]
+	if m == nil {
+		return
+	}
+	before := m.endpoints
+	m.endpoints = m.admission.Endpoints(s.store.announced(cluster))
+	for service, now := range m.endpoints {
+		if b := s.backends[fleet.Backend{Kind: fleet.Import, Name: service}]; b != nil && !now.Same(before[service]) {
+			s.dirty.add(b)
+		}
+	}
+}
 
 // readMembers makes all members from all MemberClusters again: which CIDRs count depends on the other members.
 func (s *State) readMembers() {
@@ -41,6 +67,7 @@ func (s *State) readMembers() {
 			scaler = float64(*percent) / 100
 		}
 		s.members[name] = &member{name: name, place: fleet.Place{Region: m.Spec.Region, Zone: m.Spec.Zone}, scaler: scaler, admission: admission}
+		s.admitEndpoints(name)
 	}
 }
 

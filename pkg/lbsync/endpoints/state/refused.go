@@ -30,7 +30,9 @@ func (s *State) RefusedAddresses() []Refused {
 		if p := s.store.parts[backend][fleet.HubCluster]; p != nil {
 			for _, slice := range p.slices {
 				for _, a := range slice.endpoints {
-					all[a.ip] = true
+					if a.state != fleet.NotReady {
+						all[a.ip] = true
+					}
 				}
 			}
 		}

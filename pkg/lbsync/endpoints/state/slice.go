@@ -2,6 +2,7 @@ package state
 
 import (
 	"net/netip"
+	"time"
 	"unique"
 
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -9,6 +10,7 @@ import (
 
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/registration"
 )
 
 // SliceKey is "namespace/name" of an EndpointSlice.
@@ -23,6 +25,8 @@ type partKey struct {
 // Slice is the compact form of an EndpointSlice: 40 bytes for each endpoint, so that 150,000 of them cost 6 MB.
 type Slice struct {
 	part      partKey
+	created   time.Time
+	name      string
 	ports     []slicePort
 	endpoints []address
 }
@@ -33,7 +37,7 @@ type slicePort struct {
 	number int32
 }
 
-// address is one endpoint that may get requests; others are not kept.
+// address is one endpoint. Those that are not ready are kept, too: they count for the limits of a member.
 type address struct {
 	ip    netip.Addr
 	zone  unique.Handle[string]
@@ -50,7 +54,7 @@ func ReadSlice(s *discoveryv1.EndpointSlice) *Slice {
 	if !ok {
 		return nil
 	}
-	out := &Slice{part: part, endpoints: make([]address, 0, len(s.Endpoints))}
+	out := &Slice{part: part, created: s.CreationTimestamp.Time, name: s.Name, endpoints: make([]address, 0, len(s.Endpoints))}
 	for _, p := range s.Ports {
 		if p.Port == nil || (p.Protocol != nil && *p.Protocol != "TCP") {
 			continue
@@ -66,27 +70,32 @@ func ReadSlice(s *discoveryv1.EndpointSlice) *Slice {
 // partOf says which cluster's part of which service a slice is. A slice in a member's namespace is never one of the hub's own
 // Services, whatever its labels say.
 func partOf(s *discoveryv1.EndpointSlice) (partKey, bool) {
-	if cluster, ok := v1alpha1.MemberOfNamespace(s.Namespace); ok {
-		name := fleet.ServiceName{Namespace: s.Labels[v1alpha1.LabelServiceNamespace], Name: s.Labels[v1alpha1.LabelServiceName]}
-		key := partKey{fleet.Backend{Kind: fleet.Import, Name: name}, fleet.ClusterName(cluster)}
-		return key, name.Namespace != "" && name.Name != ""
+	if _, ok := v1alpha1.MemberOfNamespace(s.Namespace); ok {
+		cluster, name, ok := registration.SourceOf(s)
+		return partKey{fleet.Backend{Kind: fleet.Import, Name: name}, cluster}, ok
 	}
 	name := fleet.ServiceName{Namespace: s.Namespace, Name: s.Labels[discoveryv1.LabelServiceName]}
 	return partKey{fleet.Backend{Kind: fleet.Service, Name: name}, fleet.HubCluster}, name.Name != ""
 }
 
 func appendAddress(to []address, e *discoveryv1.Endpoint) []address {
-	state := stateOf(e.Conditions)
-	if state == fleet.NotReady || len(e.Addresses) == 0 {
-		return to
-	}
-	// The API says that only the first address is used (EndpointSlice, addresses).
-	ip, err := netip.ParseAddr(e.Addresses[0])
-	if err != nil {
-		return to
-	}
 	// The address is not converted: Admission refuses an IPv4 address written as IPv6, here as in the member's conditions.
-	return append(to, address{ip: ip, zone: unique.Make(ptr.Deref(e.Zone, "")), state: state})
+	ip, ok := registration.AddressOf(e)
+	if !ok {
+		return to
+	}
+	return append(to, address{ip: ip, zone: unique.Make(ptr.Deref(e.Zone, "")), state: stateOf(e.Conditions)})
+}
+
+// announced is the slice of a member, as its admission sees it.
+func (s *Slice) announced() registration.Announced {
+	return registration.Announced{Service: s.part.backend.Name, Created: s.created, Name: s.name, Size: len(s.endpoints), Addresses: func(yield func(netip.Addr) bool) {
+		for _, a := range s.endpoints {
+			if !yield(a.ip) {
+				return
+			}
+		}
+	}}
 }
 
 // stateOf reads the conditions as their API documentation says: a missing ready means true, a missing serving the value

@@ -122,12 +122,17 @@ func New(hub Hub) *State {
 func (s *State) Apply(c Changes) []HealthEvent {
 	health := s.ended
 	s.ended = healthEvents{}
+	changed := map[fleet.ClusterName]bool{}
 	for key, slice := range c.Slices {
 		for _, part := range s.store.set(key, slice) {
 			b := s.backends[part.backend]
 			s.dirty.add(b)
 			s.readmit(b, part.cluster, health)
+			changed[part.cluster] = true
 		}
+	}
+	for cluster := range changed {
+		s.admitEndpoints(cluster)
 	}
 	for _, cluster := range s.reconnected(c.Members) {
 		for _, b := range s.backends {

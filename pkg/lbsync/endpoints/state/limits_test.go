@@ -1,0 +1,116 @@
+package state
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/lbsync"
+)
+
+// limitOf lets us-west have n endpoints of one service.
+func limitOf(s *State, n int32) {
+	m := s.objects["us-west"].DeepCopy()
+	m.Spec.Exports.MaxEndpointsPerService = n
+	c := NewChanges()
+	c.Members["us-west"] = m
+	s.Apply(c)
+}
+
+func endpointsOf(s *State, cluster fleet.ClusterName) []string {
+	var out []string
+	for _, l := range lbsync.Assign(s.AssignInput("a", "us")).Localities {
+		for _, e := range l.Endpoints {
+			if l.Cluster == cluster {
+				out = append(out, e.String())
+			}
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// Slices that give one address a number each for the same port are one endpoint,
+// that of the oldest slice.
+func TestSlicesDoNotMultiplyEndpoints(t *testing.T) {
+	s := newFleet()
+	c := NewChanges()
+	for i := range 50 {
+		slice := sliceOf("us-west", "web", "10.1.0.1", "10.1.0.2")
+		slice.Name = fmt.Sprint("web-", i)
+		slice.CreationTimestamp = metav1.NewTime(start.Add(time.Duration(i) * time.Second))
+		slice.Ports = []discoveryv1.EndpointPort{{Name: ptr.To("http"), Port: ptr.To(int32(1000 + i))}}
+		c.Slices[SliceKey("us-west/"+slice.Name)] = ReadSlice(slice)
+	}
+	s.Apply(c)
+	s.Update(start)
+	if got := endpointsOf(s, "us-west"); !slices.Equal(got, []string{"10.1.0.1:8080", "10.1.0.2:8080"}) {
+		t.Errorf("50 slices with the same two addresses are endpoints %v", got)
+	}
+}
+
+// Endpoints beyond the limit get nothing; those of the oldest slice are kept, and
+// a slice of another service changes nothing.
+func TestLimitOfEndpoints(t *testing.T) {
+	s := newFleet()
+	limitOf(s, 3)
+	s.Update(start)
+	c := NewChanges()
+	young := sliceOf("us-west", "web", "10.1.0.10", "10.1.0.11", "10.1.0.12")
+	young.Name, young.CreationTimestamp = "web-2", metav1.NewTime(start)
+	c.Slices["us-west/web-2"] = ReadSlice(young)
+	s.Apply(c)
+	if got := s.Update(start); !slices.Equal(got, []string{"a", "c"}) {
+		t.Errorf("changed: %v", got)
+	}
+	if got := endpointsOf(s, "us-west"); !slices.Equal(got, []string{"10.1.0.10:8080", "10.1.0.1:8080", "10.1.0.2:8080"}) {
+		t.Errorf("with a limit of 3: %v", got)
+	}
+	limitOf(s, 4)
+	s.Update(start)
+	if got := endpointsOf(s, "us-west"); len(got) != 4 {
+		t.Errorf("with a limit of 4: %v", got)
+	}
+}
+
+// What one service has too much of is taken from another where the limit of the
+// member is reached, and that other is encoded again.
+func TestLimitOfAMemberConcernsOtherServices(t *testing.T) {
+	s := newFleet()
+	m := s.objects["us-west"].DeepCopy()
+	m.Spec.Exports.MaxEndpoints = 4
+	c := NewChanges()
+	c.Members["us-west"] = m
+	s.Apply(c)
+	s.Update(start)
+	c = NewChanges()
+	old := sliceOf("us-west", "api", "10.1.0.3", "10.1.0.4", "10.1.0.5") // made at the same time as the other; its name is first
+	c.Slices["us-west/api"] = ReadSlice(old)
+	s.Apply(c)
+	if got := s.Update(start); !slices.Equal(got, []string{"a", "b", "c"}) {
+		t.Errorf("changed: %v", got)
+	}
+	if got := endpointsOf(s, "us-west"); !slices.Equal(got, []string{"10.1.0.1:8080"}) {
+		t.Errorf("what is left: %v", got)
+	}
+}
+
+// A namespace that the member may not export has no endpoints.
+func TestEndpointsNeedConsent(t *testing.T) {
+	s := newFleet()
+	m := s.objects["us-west"].DeepCopy()
+	m.Spec.Exports.Namespaces = nil
+	c := NewChanges()
+	c.Members["us-west"] = m
+	s.Apply(c)
+	s.Update(start)
+	if got := endpointsOf(s, "us-west"); len(got) > 0 {
+		t.Errorf("endpoints %v of a namespace that the member may not export", got)
+	}
+}
