@@ -120,7 +120,7 @@ func (r *rulePlan) entries() (entries []backendEntry) {
 // dearest is what a rule is in the Model at most, without its match.
 func (r *rulePlan) dearest() model.Rule {
 	rule := r.base
-	key := assignmentKey(rule.Origin.Route, nil)
+	key := assignmentKey(rule.Origin.Route, model.HTTP1, nil)
 	if rule.Redirect == nil && len(r.backends) > 0 {
 		rule.Forward = &model.Forward{}
 		for i := range r.backends {

@@ -340,7 +340,7 @@ func TestLongNames(t *testing.T) {
 	backends := []model.WeightedBackend{{Backend: fleet.Backend{Kind: fleet.Import, Name: fleet.ServiceName{Namespace: strings.Repeat("n", 63), Name: strings.Repeat("s", 63)}}, Port: 65535}}
 	keys := map[string]bool{}
 	for _, last := range []string{"a", "b"} {
-		key := assignmentKey(fleet.RouteRef{Kind: condition.HTTPRoute, Name: fleet.ObjectName{Namespace: strings.Repeat("n", 63), Name: strings.Repeat("r", 252) + last}}, backends) + "-4095"
+		key := assignmentKey(fleet.RouteRef{Kind: condition.HTTPRoute, Name: fleet.ObjectName{Namespace: strings.Repeat("n", 63), Name: strings.Repeat("r", 252) + last}}, model.HTTP1, backends) + "-4095"
 		if !keyPattern.MatchString(key) || keys[key] {
 			t.Errorf("key %q of %d characters", key, len(key))
 		}

@@ -259,7 +259,7 @@ func (r *routeResult) assignment(g *clusterGroup) string {
 		}
 		ordinal++
 	}
-	key := assignmentKey(r.ref, g.backends)
+	key := assignmentKey(r.ref, g.protocol, g.backends)
 	if r.earlier {
 		key += "-g" + strconv.FormatInt(r.report.Ref.Generation, 10)
 	}
@@ -287,7 +287,10 @@ const (
 	hashBytes   = 5
 )
 
-func assignmentKey(route fleet.RouteRef, backends []model.WeightedBackend) string {
+// assignmentKey is the name of an Envoy cluster and of its load assignment, which
+// travel apart. So another protocol has another key: endpoints that speak it are
+// never in the cluster of the earlier one.
+func assignmentKey(route fleet.RouteRef, protocol model.BackendProtocol, backends []model.WeightedBackend) string {
 	text := make([]byte, 0, 256)
 	if route.Kind != condition.HTTPRoute { // keys of HTTPRoutes never had a kind, and must stay the same
 		text = append(append(text, route.Kind...), '\n')
@@ -298,6 +301,9 @@ func assignmentKey(route fleet.RouteRef, backends []model.WeightedBackend) strin
 		text = append(append(text, '/'), backends[i].Backend.Name.Name...)
 		text = strconv.AppendInt(append(text, ' '), int64(backends[i].Port), 10)
 		text = append(text, '\n')
+	}
+	if protocol != model.HTTP1 {
+		text = append(append(text, protocol...), '\n')
 	}
 	name := route.Name.String()
 	if len(name) > maxKeyRoute {

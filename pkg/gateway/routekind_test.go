@@ -100,10 +100,10 @@ func TestKeyOfAnHTTPRoute(t *testing.T) {
 		{Backend: fleet.Backend{Kind: fleet.Service, Name: fleet.ServiceName{Namespace: "shop", Name: "store"}}, Port: 80},
 	}
 	ref := fleet.RouteRef{Kind: condition.HTTPRoute, Name: fleet.ObjectName{Namespace: "shop", Name: "store"}}
-	if got := assignmentKey(ref, backends[1:]); got != "shop/store/4a935769f9" {
+	if got := assignmentKey(ref, model.HTTP1, backends[1:]); got != "shop/store/4a935769f9" {
 		t.Errorf("one backend: %s", got)
 	}
-	if got := assignmentKey(ref, backends); got != "shop/store/d055e62a74" {
+	if got := assignmentKey(ref, model.HTTP1, backends); got != "shop/store/d055e62a74" {
 		t.Errorf("two backends: %s", got)
 	}
 }
