@@ -51,6 +51,11 @@ const (
 	// LabelRefusedRoute is on the hub's records of routes that edges refuse.
 	LabelRefusedRoute = "crossway.dev/refused-route"
 
+	// LabelManagedBy with the value ManagedBy is on objects that Crossway makes beside
+	// users' own: ServiceImports, and Services derived from them.
+	LabelManagedBy = "app.kubernetes.io/managed-by"
+	ManagedBy      = "crossway.dev"
+
 	// AgentFieldManager and HubFieldManager are the field managers of server-side apply.
 	AgentFieldManager = "crossway-member-agent"
 	HubFieldManager   = "crossway-hub"

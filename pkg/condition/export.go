@@ -47,6 +47,13 @@ func ExportInvalidType(service fleet.ServiceName, serviceType string) Condition 
 		fmt.Sprintf("Service %q has type %s, which cannot be exported; export a Service of type ClusterIP, NodePort or LoadBalancer", service, serviceType))
 }
 
+// ExportDerived says that the Service of an export is one that Crossway derived from
+// an import, which would export the fleet's endpoints to the fleet.
+func ExportDerived(service fleet.ServiceName) Condition {
+	return newCondition(ExportValid, false, mcsv1beta1.ServiceExportReasonInvalidServiceType,
+		fmt.Sprintf("Service %q is derived from a ServiceImport and cannot be exported; export the Service of your own pods", service))
+}
+
 // ExportAddressTypes says that EndpointSlices of the Service have addresses that
 // are neither IPv4 nor IPv6. Their endpoints are not exported.
 func ExportAddressTypes(service fleet.ServiceName, sliceNames []string) Condition {

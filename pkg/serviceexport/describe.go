@@ -42,10 +42,8 @@ func Describe(in Input) Offer {
 	if in.Service == nil {
 		return Offer{Conditions: []condition.Condition{condition.ExportNoService(name), condition.ExportNotReady(name)}}
 	}
-	if !exportable(in.Service) {
-		return Offer{Conditions: []condition.Condition{
-			condition.ExportInvalidType(name, string(in.Service.Spec.Type)), condition.ExportNotReady(name),
-		}}
+	if invalid := invalidType(name, in.Service); invalid != nil {
+		return Offer{Conditions: []condition.Condition{*invalid, condition.ExportNotReady(name)}}
 	}
 	offer := Offer{Spec: specOf(in.Export, in.Service), Conditions: []condition.Condition{condition.ExportIsValid(name)}}
 	var invalidLabels, invalidAnnotations []string
@@ -73,7 +71,12 @@ func Describe(in Input) Offer {
 // Offered tells whether Describe offers anything of a service. It is for callers
 // that handle a single slice.
 func Offered(export *mcsv1beta1.ServiceExport, service *corev1.Service) bool {
-	return exists(export) && service != nil && exportable(service)
+	return exists(export) && service != nil && Exportable(service)
+}
+
+// Exportable tells whether a Service can be exported.
+func Exportable(service *corev1.Service) bool {
+	return invalidType(fleet.ServiceName{}, service) == nil
 }
 
 // exists tells whether a service is exported. An export that is being deleted
@@ -82,8 +85,15 @@ func exists(export *mcsv1beta1.ServiceExport) bool {
 	return export != nil && export.DeletionTimestamp == nil
 }
 
-func exportable(service *corev1.Service) bool {
-	return service.Spec.Type != corev1.ServiceTypeExternalName
+// invalidType says why a Service cannot be exported; nil: it can.
+func invalidType(name fleet.ServiceName, service *corev1.Service) *condition.Condition {
+	switch {
+	case service.Spec.Type == corev1.ServiceTypeExternalName:
+		return new(condition.ExportInvalidType(name, string(service.Spec.Type)))
+	case service.Labels[v1alpha1.LabelManagedBy] == v1alpha1.ManagedBy:
+		return new(condition.ExportDerived(name))
+	}
+	return nil
 }
 
 func specOf(export *mcsv1beta1.ServiceExport, service *corev1.Service) *v1alpha1.MemberExportSpec {
@@ -91,6 +101,7 @@ func specOf(export *mcsv1beta1.ServiceExport, service *corev1.Service) *v1alpha1
 	spec := &v1alpha1.MemberExportSpec{
 		Service:    v1alpha1.ServiceReference{Namespace: export.Namespace, Name: export.Name},
 		ExportedAt: export.CreationTimestamp,
+		ExportUID:  string(export.UID),
 		ServiceProperties: v1alpha1.ServiceProperties{
 			Type:                  v1alpha1.ClusterSetIP,
 			SessionAffinity:       from.SessionAffinity,

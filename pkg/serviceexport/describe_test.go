@@ -123,7 +123,7 @@ func TestDescribeDeleting(t *testing.T) {
 }
 
 // Strip returns the same for endpoints in another order, on another node or with
-// hints.
+// hints, and leaves those that were pushed in their places.
 func TestStripOrder(t *testing.T) {
 	yes, node, other := true, "n1", "n2"
 	a := discoveryv1.Endpoint{Addresses: []string{"10.1.0.1"}, Conditions: discoveryv1.EndpointConditions{Ready: &yes}}
@@ -131,12 +131,21 @@ func TestStripOrder(t *testing.T) {
 	moved := a
 	moved.NodeName, moved.Hints = &other, &discoveryv1.EndpointHints{ForZones: []discoveryv1.ForZone{{Name: "us-b"}}}
 	a.NodeName = &node
-	source := func(endpoints ...discoveryv1.Endpoint) Source {
-		return Source{Slice: discoveryv1.EndpointSlice{AddressType: "IPv4", Endpoints: endpoints}, Service: &corev1.Service{}}
+	source := func(pushed *discoveryv1.EndpointSlice, endpoints ...discoveryv1.Endpoint) Source {
+		return Source{Slice: discoveryv1.EndpointSlice{AddressType: "IPv4", Endpoints: endpoints}, Service: &corev1.Service{}, Pushed: pushed}
 	}
-	one, _ := Strip("us-west", source(a, b))
-	two, _ := Strip("us-west", source(b, moved))
+	one, _ := Strip("us-west", source(nil, a, b))
+	two, _ := Strip("us-west", source(nil, b, moved))
 	if !equality.Semantic.DeepEqual(one, two) {
 		t.Errorf("order, node or hints matter:\n%+v\n%+v", one, two)
+	}
+	first := discoveryv1.Endpoint{Addresses: []string{"10.1.0.0"}}
+	grown, _ := Strip("us-west", source(&one, first, b, a))
+	var addresses []string
+	for _, e := range grown.Endpoints {
+		addresses = append(addresses, e.Addresses...)
+	}
+	if want := []string{"10.1.0.1", "10.1.0.2", "10.1.0.0"}; !slices.Equal(addresses, want) {
+		t.Errorf("with a new endpoint the hub has %v, want %v", addresses, want)
 	}
 }

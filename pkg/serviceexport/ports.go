@@ -29,7 +29,7 @@ func (s Source) ports() []discoveryv1.EndpointPort {
 		id := fleet.PortID(string(p.Protocol), p.Port)
 		served := find(s.Slice.Ports, func(e discoveryv1.EndpointPort) bool { return named(p, e) })
 		if served == nil || between {
-			kept := find(s.Pushed, func(e discoveryv1.EndpointPort) bool { return ptr.Deref(e.Name, "") == id && s.has(e, between) })
+			kept := find(s.pushedPorts(), func(e discoveryv1.EndpointPort) bool { return ptr.Deref(e.Name, "") == id && s.has(e, between) })
 			served = cmp.Or(kept, served)
 		}
 		if served == nil || served.Port == nil {
@@ -41,6 +41,13 @@ func (s Source) ports() []discoveryv1.EndpointPort {
 	}
 	slices.SortFunc(ports, func(a, b discoveryv1.EndpointPort) int { return cmp.Compare(*a.Name, *b.Name) })
 	return ports
+}
+
+func (s Source) pushedPorts() []discoveryv1.EndpointPort {
+	if s.Pushed == nil {
+		return nil
+	}
+	return s.Pushed.Ports
 }
 
 // betweenVersions tells whether the Service and its slice are known not to be of one

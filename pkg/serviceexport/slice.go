@@ -1,9 +1,11 @@
 package serviceexport
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -32,16 +34,17 @@ func SliceName(slice *discoveryv1.EndpointSlice) string {
 // Source is one slice of the member, and what it is read with.
 type Source struct {
 	Slice   discoveryv1.EndpointSlice
-	Service *corev1.Service   // names the ports
-	Zones   map[string]string // by node, for endpoints without a zone of their own
-	// Pushed are the ports of the slice on the hub; none: it is not there yet.
-	Pushed []discoveryv1.EndpointPort
+	Service *corev1.Service            // names the ports
+	Zones   map[string]string          // by node, for endpoints without a zone of their own
+	Pushed  *discoveryv1.EndpointSlice // as the hub has it; nil: it is not there yet
 }
 
 // Strip returns a member's slice as the hub should have it, without its owner. It
-// keeps addresses, ports, conditions, zones and hostnames, and sorts endpoints by
-// address: a source that changed only their order, hints or node names gives the
-// same slice. ok is false for a slice of host names instead of IP addresses.
+// keeps ports and, of endpoints, the address, conditions, zone and hostname. A source
+// that changed only the order of endpoints, hints or node names gives the same slice:
+// endpoints are in the order in which the hub has them, and new ones come last, by
+// address. So those that count there go on to count where a limit leaves others out.
+// ok is false for a slice of host names instead of IP addresses.
 func Strip(cluster fleet.ClusterName, source Source) (stripped discoveryv1.EndpointSlice, ok bool) {
 	slice := &source.Slice
 	if !Pushable(slice) {
@@ -65,7 +68,7 @@ func Strip(cluster fleet.ClusterName, source Source) (stripped discoveryv1.Endpo
 	for _, e := range slice.Endpoints {
 		stripped.Endpoints = append(stripped.Endpoints, stripEndpoint(e.DeepCopy(), source.Zones))
 	}
-	slices.SortStableFunc(stripped.Endpoints, func(a, b discoveryv1.Endpoint) int { return slices.Compare(a.Addresses, b.Addresses) })
+	source.sortEndpoints(stripped.Endpoints)
 	return stripped, true
 }
 
@@ -74,9 +77,29 @@ func Pushable(slice *discoveryv1.EndpointSlice) bool {
 	return slice.AddressType == discoveryv1.AddressTypeIPv4 || slice.AddressType == discoveryv1.AddressTypeIPv6
 }
 
+func (s Source) sortEndpoints(endpoints []discoveryv1.Endpoint) {
+	place := map[string]int{}
+	if s.Pushed != nil {
+		for i, e := range s.Pushed.Endpoints {
+			place[strings.Join(e.Addresses, " ")] = i
+		}
+	}
+	placeOf := func(e discoveryv1.Endpoint) int {
+		if i, pushed := place[strings.Join(e.Addresses, " ")]; pushed {
+			return i
+		}
+		return len(place)
+	}
+	slices.SortStableFunc(endpoints, func(a, b discoveryv1.Endpoint) int {
+		return cmp.Or(cmp.Compare(placeOf(a), placeOf(b)), slices.Compare(a.Addresses, b.Addresses))
+	})
+}
+
+// stripEndpoint returns what the hub should have of an endpoint. An endpoint may have
+// several addresses, of which only the first is used (EndpointSlice, addresses).
 func stripEndpoint(e *discoveryv1.Endpoint, zones map[string]string) discoveryv1.Endpoint {
 	if zone := zones[ptr.Deref(e.NodeName, "")]; e.Zone == nil && zone != "" {
 		e.Zone = &zone
 	}
-	return discoveryv1.Endpoint{Addresses: e.Addresses, Conditions: e.Conditions, Hostname: e.Hostname, Zone: e.Zone}
+	return discoveryv1.Endpoint{Addresses: e.Addresses[:min(1, len(e.Addresses))], Conditions: e.Conditions, Hostname: e.Hostname, Zone: e.Zone}
 }

@@ -14,8 +14,8 @@ import (
 // A ServiceImport with label LabelManagedBy and value ManagedBy was made by
 // Crossway, which may change and delete it.
 const (
-	LabelManagedBy = "app.kubernetes.io/managed-by"
-	ManagedBy      = "crossway.dev"
+	LabelManagedBy = v1alpha1.LabelManagedBy
+	ManagedBy      = v1alpha1.ManagedBy
 )
 
 // Projection is the ServiceImport of a FleetService, and the conditions for its

@@ -116,7 +116,8 @@ func (e Endpoints) own(source discoveryv1.EndpointSlice) (own discoveryv1.Endpoi
 	stored := find(e.Stored, func(s discoveryv1.EndpointSlice) bool { return s.Name == e.ownName(&source) })
 	from := serviceexport.Source{Slice: source, Service: e.Service}
 	if stored != nil {
-		from.Pushed = e.served(stored.Ports)
+		from.Pushed = stored.DeepCopy()
+		from.Pushed.Ports = e.served(stored.Ports)
 	}
 	stripped, _ := serviceexport.Strip(e.Cluster, from)
 	stripped.Name = e.ownName(&source)

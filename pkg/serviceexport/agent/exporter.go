@@ -13,6 +13,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -64,10 +65,10 @@ func (e *Exporter) ReconcileExport(ctx context.Context, request reconcile.Reques
 		return reconcile.Result{}, err
 	}
 	offer := serviceexport.Describe(in)
-	conditions, pushErr := e.push(ctx, service, offer)
-	delay := e.statusDelay(request.NamespacedName, offer, conditions)
+	answer, pushErr := e.push(ctx, service, offer)
+	delay := e.statusDelay(request.NamespacedName, answer)
 	if in.Export != nil && in.Export.DeletionTimestamp == nil && delay == 0 {
-		if err := e.writeStatus(ctx, in.Export, conditions); err != nil {
+		if err := e.writeStatus(ctx, in.Export, offer.Conditions, answer); err != nil {
 			return reconcile.Result{}, err
 		}
 	}
@@ -78,14 +79,24 @@ func (e *Exporter) ReconcileExport(ctx context.Context, request reconcile.Reques
 	return reconcile.Result{RequeueAfter: delay}, nil
 }
 
-// statusDelay is how long the status of a new export still waits for the hub's
-// conditions. They usually come within milliseconds. Pending is written only if
-// they do not.
-func (e *Exporter) statusDelay(key types.NamespacedName, offer serviceexport.Offer, conditions []condition.Condition) time.Duration {
-	pending := offer.Spec != nil && slices.ContainsFunc(conditions, func(c condition.Condition) bool {
-		return c.Reason == string(mcsv1beta1.ServiceExportReasonPending)
+// answer is what the hub says of an export.
+type answer struct {
+	conditions []condition.Condition
+	outdated   bool // it is about an earlier version of the export, or there is none yet
+}
+
+// has tells whether the hub itself wrote a condition of this type.
+func (a answer) has(conditionType string) bool {
+	return slices.ContainsFunc(a.conditions, func(c condition.Condition) bool {
+		return c.Type == conditionType && c.Reason != string(mcsv1beta1.ServiceExportReasonPending)
 	})
-	if !pending {
+}
+
+// statusDelay is how long a ServiceExport's status still waits for the hub's answer
+// to what was pushed. It usually comes within milliseconds. Only if it does not, the
+// status is written without it.
+func (e *Exporter) statusDelay(key types.NamespacedName, a answer) time.Duration {
+	if !a.outdated {
 		e.pending.Delete(key)
 		return 0
 	}
@@ -113,64 +124,74 @@ func (e *Exporter) gather(ctx context.Context, key types.NamespacedName) (servic
 	return in, nil
 }
 
-// push writes or deletes the MemberExport if it differs from the offer, and
-// returns the conditions for the ServiceExport.
-func (e *Exporter) push(ctx context.Context, service fleet.ServiceName, offer serviceexport.Offer) ([]condition.Condition, error) {
+// push writes or deletes the MemberExport if it differs from the offer, and returns
+// the hub's answer.
+func (e *Exporter) push(ctx context.Context, service fleet.ServiceName, offer serviceexport.Offer) (answer, error) {
 	key := e.memberExportKey(service)
 	memberExport, err := apply.Found(ctx, e.hub, key, &v1alpha1.MemberExport{})
 	switch {
 	case err != nil:
-		return nil, err
+		return answer{}, err
 	case offer.Spec == nil && memberExport == nil:
-		return offer.Conditions, nil
+		return answer{}, nil
 	case offer.Spec == nil:
-		return offer.Conditions, apply.Remove(ctx, e.hub, memberExport)
+		return answer{}, apply.Remove(ctx, e.hub, memberExport)
 	}
-	conditions := slices.Clone(offer.Conditions)
 	if memberExport == nil || !apiequality.Semantic.DeepEqual(memberExport.Spec, *offer.Spec) {
 		applied := &v1alpha1.MemberExport{
 			ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name},
 			Spec:       *offer.Spec.DeepCopy(),
 		}
 		if err := apply.Object(ctx, e.hub, v1alpha1.AgentFieldManager, applied); err != nil {
-			return e.pushFailed(service, memberExport, conditions, err)
+			return e.pushFailed(service, memberExport, err)
 		}
 		memberExport = applied
 	}
-	return append(conditions, hubConditions(service, memberExport)...), nil
+	return answerOf(service, memberExport), nil
 }
 
-// pushFailed adds a condition for the hub's answer. An error that the user must
+// pushFailed returns a condition for the hub's refusal. An error that the user must
 // correct is not returned: the key is not tried again before something changes.
-func (e *Exporter) pushFailed(service fleet.ServiceName, memberExport *v1alpha1.MemberExport, conditions []condition.Condition, err error) ([]condition.Condition, error) {
-	switch answer := errors.Unwrap(err); {
-	case apierrors.IsInvalid(answer), apierrors.IsBadRequest(answer):
-		return append(conditions, condition.ExportRefused(service, answer.Error())), nil
-	case apierrors.IsForbidden(answer), apierrors.IsNotFound(answer):
-		conditions = append(conditions, condition.ExportForbidden(e.cluster, answer.Error()))
-	default: // the hub cannot be reached: its last conditions stay
-		conditions = append(conditions, hubConditions(service, memberExport)...)
+func (e *Exporter) pushFailed(service fleet.ServiceName, memberExport *v1alpha1.MemberExport, err error) (answer, error) {
+	switch refusal := errors.Unwrap(err); {
+	case apierrors.IsInvalid(refusal), apierrors.IsBadRequest(refusal):
+		return answer{conditions: []condition.Condition{condition.ExportRefused(service, refusal.Error())}}, nil
+	case apierrors.IsForbidden(refusal), apierrors.IsNotFound(refusal):
+		return answer{conditions: []condition.Condition{condition.ExportForbidden(e.cluster, refusal.Error())}}, err
 	}
-	return conditions, err
+	last := answerOf(service, memberExport) // the hub cannot be reached: its last conditions stay
+	last.outdated = true
+	return last, err
 }
 
-// hubConditions returns the conditions that the hub wrote for an export.
-func hubConditions(service fleet.ServiceName, memberExport *v1alpha1.MemberExport) []condition.Condition {
+// answerOf returns the conditions that the hub wrote for an export. What the hub saw
+// of it is their observedGeneration.
+func answerOf(service fleet.ServiceName, memberExport *v1alpha1.MemberExport) answer {
 	if memberExport == nil || len(memberExport.Status.Conditions) == 0 {
-		return []condition.Condition{condition.ExportPending(service)}
+		return answer{conditions: []condition.Condition{condition.ExportPending(service)}, outdated: true}
 	}
-	var conditions []condition.Condition
+	var a answer
 	for _, c := range memberExport.Status.Conditions {
 		if slices.Contains(condition.ExportTypes, c.Type) {
-			conditions = append(conditions, condition.Condition{Type: c.Type, Status: c.Status, Reason: c.Reason, Message: c.Message})
+			a.conditions = append(a.conditions, condition.Condition{Type: c.Type, Status: c.Status, Reason: c.Reason, Message: c.Message})
+			a.outdated = a.outdated || c.ObservedGeneration < memberExport.Generation
 		}
 	}
-	return conditions
+	return a
 }
 
-func (e *Exporter) writeStatus(ctx context.Context, export *mcsv1beta1.ServiceExport, conditions []condition.Condition) error {
-	want := condition.Stamped(export.Status.Conditions, conditions, export.Generation, e.now())
-	if apply.SameConditions(export.Status.Conditions, want, condition.ExportTypes...) {
+// writeStatus writes the conditions of the member and of the hub where they differ.
+// Those of an outdated answer keep the generation that they are about.
+func (e *Exporter) writeStatus(ctx context.Context, export *mcsv1beta1.ServiceExport, own []condition.Condition, hub answer) error {
+	stored := export.Status.Conditions
+	want := condition.Stamped(stored, slices.Concat(own, hub.conditions), export.Generation, e.now())
+	for i := range want {
+		old := meta.FindStatusCondition(stored, want[i].Type)
+		if old != nil && hub.outdated && hub.has(want[i].Type) {
+			want[i].ObservedGeneration = old.ObservedGeneration
+		}
+	}
+	if apply.SameConditions(stored, want, condition.ExportTypes...) {
 		return nil
 	}
 	return apply.Status(ctx, e.member, v1alpha1.AgentFieldManager, &mcsv1beta1.ServiceExport{

@@ -42,6 +42,11 @@ func TestPush(t *testing.T) {
 	if len(export.Spec.Ports) != 1 || export.Spec.Ports[0].Port != 80 || export.Spec.Type != v1alpha1.ClusterSetIP {
 		t.Errorf("exported %+v", export.Spec)
 	}
+	var source mcsv1beta1.ServiceExport
+	f.Must(f.admin.Get(t.Context(), types.NamespacedName{Namespace: ns, Name: "web"}, &source))
+	if export.Spec.ExportUID != string(source.UID) || !export.Spec.ExportedAt.Equal(&source.CreationTimestamp) {
+		t.Errorf("exported at %s with UID %q, want %s and %q", export.Spec.ExportedAt, export.Spec.ExportUID, source.CreationTimestamp, source.UID)
+	}
 	s := f.onHub(hubName(ns, "web", "web-1"), &discoveryv1.EndpointSlice{}).(*discoveryv1.EndpointSlice)
 	if len(s.Endpoints) != 2 || s.Endpoints[0].Addresses[0] != "10.1.0.1" {
 		t.Errorf("endpoints %+v", s.Endpoints)
@@ -260,6 +265,78 @@ func TestHubConditionsAreCopied(t *testing.T) {
 	f.Must(f.member.GetClient().Delete(t.Context(), &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "web"}}))
 	f.reconcile(ns, "web")
 	f.wantConditions(ns, "web", "Others=True Theirs", "Ready=False Failed", "Valid=False NoService")
+}
+
+// A condition says which version of the ServiceExport it is about: those of the hub
+// are about the present one once the hub has seen what was pushed of it.
+func TestObservedGeneration(t *testing.T) {
+	f := newFixture(t, "observed")
+	ns := f.namespace("observed-shop")
+	f.service(ns, "web")
+	f.reconcile(ns, "web")
+	ready := metav1.Condition{Type: "Ready", Status: "True", Reason: "Exported"}
+	f.setHubConditions(ns, "web", ready)
+	f.reconcile(ns, "web")
+	generations := func(when string, want map[string]int64) {
+		t.Helper()
+		var export mcsv1beta1.ServiceExport
+		f.Must(f.admin.Get(t.Context(), types.NamespacedName{Namespace: ns, Name: "web"}, &export))
+		for _, c := range export.Status.Conditions {
+			if c.ObservedGeneration != want[c.Type] {
+				t.Errorf("%s condition %s has observedGeneration %d, want %d", when, c.Type, c.ObservedGeneration, want[c.Type])
+			}
+		}
+	}
+	relabel := func(value string) {
+		var export mcsv1beta1.ServiceExport
+		f.Must(f.member.GetClient().Get(t.Context(), types.NamespacedName{Namespace: ns, Name: "web"}, &export))
+		export.Spec.ExportedLabels = map[string]string{"team": value}
+		f.Must(f.member.GetClient().Update(t.Context(), &export))
+	}
+	generations("at first", map[string]int64{"Ready": 1, "Valid": 1})
+
+	relabel("shop")
+	f.reconcile(ns, "web")
+	generations("while the hub has not answered", map[string]int64{"Ready": 1, "Valid": 1})
+	f.clock = f.clock.Add(maxStatusDelay)
+	f.reconcile(ns, "web")
+	generations("when the hub does not answer", map[string]int64{"Ready": 1, "Valid": 2})
+	f.setHubConditions(ns, "web", ready)
+	f.reconcile(ns, "web")
+	generations("with an answer", map[string]int64{"Ready": 2, "Valid": 2})
+
+	f.writes.setCut(true)
+	relabel("store")
+	if f.reconcileExport(ns, "web") == nil {
+		t.Error("a push that failed is not tried again")
+	}
+	f.clock = f.clock.Add(maxStatusDelay)
+	if f.reconcileExport(ns, "web") == nil {
+		t.Error("a push that failed is not tried again")
+	}
+	generations("while the hub cannot be reached", map[string]int64{"Ready": 2, "Valid": 3})
+	f.writes.setCut(false)
+}
+
+// A Service that Kubernetes takes can be exported: its name may begin with a digit.
+func TestServiceNames(t *testing.T) {
+	f := newFixture(t, "names")
+	ns := f.namespace("1-names")
+	for _, name := range []string{"3d-viewer", "1", "0-" + strings.Repeat("x", 61)} {
+		f.service(ns, name)
+		f.wantWrites("for "+name, f.reconcile(ns, name, name+"-1"), exportWrite, sliceWrite)
+	}
+}
+
+// A Service that Crossway derived from an import would export the fleet's endpoints
+// to the fleet.
+func TestDerivedService(t *testing.T) {
+	f := newFixture(t, "derived")
+	ns := f.namespace("derived-shop")
+	f.service(ns, "crossway-abc")
+	f.changeService(ns, "crossway-abc", func(s *corev1.Service) { s.Labels = map[string]string{v1alpha1.LabelManagedBy: v1alpha1.ManagedBy} })
+	f.wantWrites("of a derived Service", f.reconcile(ns, "crossway-abc", "crossway-abc-1"))
+	f.wantConditions(ns, "crossway-abc", "Ready=False Failed", "Valid=False InvalidServiceType")
 }
 
 // While the hub cannot be reached, each key is tried again and the hub's last

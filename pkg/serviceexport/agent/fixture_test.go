@@ -223,12 +223,14 @@ func (f *fixture) wantNotOnHub(name string, into client.Object) {
 	}
 }
 
-// setHubConditions writes conditions to a MemberExport's status, as the hub does.
+// setHubConditions writes conditions of a MemberExport's present version to its
+// status, as the hub does.
 func (f *fixture) setHubConditions(namespace, name string, conditions ...metav1.Condition) {
 	f.Helper()
 	e := f.memberExport(namespace, name)
 	before := e.ResourceVersion
 	for _, c := range conditions {
+		c.ObservedGeneration = e.Generation
 		meta.SetStatusCondition(&e.Status.Conditions, c)
 	}
 	f.Must(f.admin.Status().Update(f.Context(), e))

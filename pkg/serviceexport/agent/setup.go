@@ -110,8 +110,8 @@ var deletionChanged = predicate.Funcs{UpdateFunc: func(u event.UpdateEvent) bool
 // offerChanged ignores updates that change neither whether a Service can be exported
 // nor what its ports are.
 var offerChanged = predicate.Funcs{UpdateFunc: func(u event.UpdateEvent) bool {
-	before, after := &u.ObjectOld.(*corev1.Service).Spec, &u.ObjectNew.(*corev1.Service).Spec
-	return before.Type != after.Type || !apiequality.Semantic.DeepEqual(before.Ports, after.Ports)
+	before, after := u.ObjectOld.(*corev1.Service), u.ObjectNew.(*corev1.Service)
+	return serviceexport.Exportable(before) != serviceexport.Exportable(after) || !apiequality.Semantic.DeepEqual(before.Spec.Ports, after.Spec.Ports)
 }}
 
 // ownerCreatedOrDeleted ignores updates that do not give slices another owner.

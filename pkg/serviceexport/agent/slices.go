@@ -65,15 +65,12 @@ func (e *Exporter) wantedSlice(ctx context.Context, hubName string, have *discov
 		return nil, nil, err
 	}
 	service, _ := serviceexport.ServiceOf(source)
-	in := serviceexport.Source{Slice: *source}
+	in := serviceexport.Source{Slice: *source, Pushed: have}
 	if in.Service, err = e.offered(ctx, service); in.Service == nil || err != nil {
 		return nil, nil, err
 	}
 	if in.Zones, err = e.zonesOf(ctx, source); err != nil {
 		return nil, nil, err
-	}
-	if have != nil {
-		in.Pushed = have.Ports
 	}
 	stripped, ok := serviceexport.Strip(e.cluster, in)
 	if !ok {
