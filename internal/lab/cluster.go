@@ -26,6 +26,7 @@ import (
 	"crossway.dev/crossway/internal/lab/controlplane"
 	"crossway.dev/crossway/internal/lab/kubelet"
 	"crossway.dev/crossway/internal/lab/load"
+	"crossway.dev/crossway/internal/lab/network"
 )
 
 // Cluster is one running cluster of the lab.
@@ -58,7 +59,7 @@ func (l *Lab) startCluster(ctx, life context.Context, env controlplane.Env, p cl
 	node := l.network.Nodes[p.nodes[0].name]
 	plane, err := controlplane.Start(ctx, env, controlplane.Spec{
 		Name: p.name, Etcd: etcd, Address: node.Address.String(), Control: node.Control.String(), Port: apiPort,
-		ServiceCIDR: p.services.String() + "," + services6(p.services), Namespace: node.NS, AuditPolicy: p.audit,
+		ServiceCIDR: p.services.String() + "," + network.Twin(p.services).String(), Namespace: node.NS, AuditPolicy: p.audit,
 	})
 	if err != nil {
 		return nil, err
@@ -134,12 +135,6 @@ func (l *Lab) newKubelet(c *Cluster, n nodePlan, factory informers.SharedInforme
 		Dir: filepath.Join(stateDir, "crossway-lab/pods", n.name), LogDir: l.LogDir,
 		APIServerHost: serviceAddress(netip.MustParsePrefix(c.ServiceCIDR), 1), APIServerPort: "443", DNS: c.DNS, Certificate: certificate, Log: log,
 	})
-}
-
-// services6 is a cluster's range of IPv6 ClusterIPs. Services may have one and names resolve to it; the lab's pods and
-// nodes have no IPv6 addresses, so nothing answers there.
-func services6(services netip.Prefix) string {
-	return fmt.Sprintf("fd00:%d::/112", services.Addr().As4()[1])
 }
 
 // serviceAddress is the n-th ClusterIP of a range.

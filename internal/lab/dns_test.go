@@ -65,7 +65,7 @@ spec: {type: Headless, ports: [{name: sql, port: 5432}]}
 apiVersion: v1
 kind: Service
 metadata: {name: store, namespace: NAMESPACE}
-spec: {clusterIP: 10.102.18.2, clusterIPs: [10.102.18.2, "fd00:102::1812"], ipFamilyPolicy: RequireDualStack, ports: [{name: http, port: 80}]}
+spec: {clusterIP: 10.102.18.2, clusterIPs: [10.102.18.2, "fd10::10.102.18.2"], ipFamilyPolicy: RequireDualStack, ports: [{name: http, port: 80}]}
 `
 
 // The lab's name server answers as the multi-cluster DNS specification 1.0.0
@@ -118,7 +118,7 @@ func TestNamesOfTheClusterSet(t *testing.T) {
 		{dnsmessage.TypeA, "nothing" + zone, []string{none}},
 
 		{dnsmessage.TypeA, "store.dns.svc.cluster.local", []string{"A 10.102.18.2"}},
-		{dnsmessage.TypeAAAA, "store.dns.svc.cluster.local", []string{"AAAA fd00:102::1812"}},
+		{dnsmessage.TypeAAAA, "store.dns.svc.cluster.local", []string{"AAAA fd10::a66:1202"}},
 		{dnsmessage.TypeA, "db.dns.svc.cluster.local", []string{none}},
 		{dnsmessage.TypePTR, "2.18.102.10.in-addr.arpa", []string{"PTR store.dns.svc.cluster.local."}},
 		{dnsmessage.TypePTR, "1.18.102.10.in-addr.arpa", []string{none}},

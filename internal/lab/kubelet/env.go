@@ -141,7 +141,12 @@ func (w *worker) field(path string) (string, error) {
 		return w.spec.ServiceAccountName, nil
 	case "status.hostIP", "status.hostIPs":
 		return w.k.Network.Address.String(), nil
-	case "status.podIP", "status.podIPs":
+	case "status.podIP":
+		return w.addressLocked(), nil
+	case "status.podIPs":
+		if w.network != nil {
+			return w.network.Address.String() + "," + w.network.Address6.String(), nil
+		}
 		return w.addressLocked(), nil
 	}
 	return "", fmt.Errorf("the lab does not know the field %q", path)

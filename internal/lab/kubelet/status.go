@@ -69,6 +69,9 @@ func (w *worker) status(last *v1.PodStatus) v1.PodStatus {
 	}
 	if address := w.addressLocked(); address != "" {
 		s.PodIP, s.PodIPs = address, []v1.PodIP{{IP: address}}
+		if w.network != nil {
+			s.PodIPs = append(s.PodIPs, v1.PodIP{IP: w.network.Address6.String()})
+		}
 	}
 	for _, c := range w.inits {
 		s.InitContainerStatuses = append(s.InitContainerStatuses, c.status(w.reason, w.message))

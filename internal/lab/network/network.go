@@ -74,7 +74,7 @@ func New(specs []NodeSpec) (*Network, error) {
 		return nil, err
 	}
 	for name, prefix := range map[string]netip.Prefix{"backbone": backbonePrefix, "control": controlPrefix} {
-		if err := addBridge(root, name, host(prefix, 1), prefix.Bits()); err != nil {
+		if err := addBridge(root, name, netip.PrefixFrom(host(prefix, 1), prefix.Bits())); err != nil {
 			return nil, err
 		}
 	}
@@ -121,13 +121,15 @@ func (n *Network) setUplink(node string, set func(netlink.Link) error) error {
 
 func uplink(a netip.Addr) string { return fmt.Sprintf("up%d", a.As4()[3]) }
 
-func addBridge(h *netlink.Handle, name string, address netip.Addr, bits int) error {
-	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: name, HardwareAddr: mac(address)}}
+func addBridge(h *netlink.Handle, name string, address netip.Prefix, addresses ...netip.Prefix) error {
+	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: name, HardwareAddr: mac(address.Addr())}}
 	if err := h.LinkAdd(bridge); err != nil {
 		return fmt.Errorf("add bridge %s: %w", name, err)
 	}
-	if err := h.AddrAdd(bridge, &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(address, bits))}); err != nil {
-		return err
+	for _, p := range append(addresses, address) {
+		if err := h.AddrAdd(bridge, &netlink.Addr{IPNet: ipNet(p), Flags: unix.IFA_F_NODAD}); err != nil {
+			return err
+		}
 	}
 	return h.LinkSetUp(bridge)
 }
@@ -180,7 +182,8 @@ func (node *Node) addLocal() error {
 		return nil
 	}
 	gateway := node.spec.PodCIDR.Addr().Next()
-	if err := addBridge(node.handle, "pods", gateway, node.spec.PodCIDR.Bits()); err != nil {
+	pods := netip.PrefixFrom(gateway, node.spec.PodCIDR.Bits())
+	if err := addBridge(node.handle, "pods", pods, Twin(pods)); err != nil {
 		return err
 	}
 	link, err := node.handle.LinkByName("pods")
@@ -210,8 +213,10 @@ func (n *Network) plug(node *Node, bridge, outer, inner string, address netip.Pr
 	if err != nil {
 		return err
 	}
-	if err := node.handle.AddrAdd(link, &netlink.Addr{IPNet: ipNet(address)}); err != nil {
-		return err
+	for _, p := range []netip.Prefix{address, Twin(address)} {
+		if err := node.handle.AddrAdd(link, &netlink.Addr{IPNet: ipNet(p), Flags: unix.IFA_F_NODAD}); err != nil {
+			return err
+		}
 	}
 	return node.handle.LinkSetUp(link)
 }
@@ -233,8 +238,10 @@ func (n *Network) connect() error {
 		if err != nil {
 			return err
 		}
-		if err := node.handle.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: ipNet(node.spec.Services), Scope: unix.RT_SCOPE_LINK}); err != nil {
-			return fmt.Errorf("route to Services of %s: %w", node.Name, err)
+		for _, services := range []netip.Prefix{node.spec.Services, Twin(node.spec.Services)} {
+			if err := node.handle.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: ipNet(services), Scope: unix.RT_SCOPE_LINK}); err != nil {
+				return fmt.Errorf("route to Services of %s: %w", node.Name, err)
+			}
 		}
 	}
 	return nil
@@ -247,7 +254,13 @@ func (n *Network) addNeighbours(h *netlink.Handle, device string, self netip.Add
 	}
 	index := link.Attrs().Index
 	neighbour := func(a netip.Addr) error {
-		return h.NeighSet(&netlink.Neigh{LinkIndex: index, Family: netlink.FAMILY_V4, State: netlink.NUD_PERMANENT, IP: a.AsSlice(), HardwareAddr: mac(a)})
+		four := &netlink.Neigh{LinkIndex: index, Family: netlink.FAMILY_V4, State: netlink.NUD_PERMANENT, IP: a.AsSlice(), HardwareAddr: mac(a)}
+		if !self.IsValid() { // the lab itself has no IPv6 address
+			return h.NeighSet(four)
+		}
+		six := *four
+		six.Family, six.IP = netlink.FAMILY_V6, twin(a).AsSlice()
+		return errors.Join(h.NeighSet(four), h.NeighSet(&six))
 	}
 	errs := []error{}
 	if self.IsValid() {
@@ -263,6 +276,9 @@ func (n *Network) addNeighbours(h *netlink.Handle, device string, self netip.Add
 				errs = append(errs, h.RouteAdd(&netlink.Route{LinkIndex: index, Dst: ipNet(p), Gw: other.Address.AsSlice()}))
 			}
 		}
+		if other.HasPods() && self.IsValid() {
+			errs = append(errs, h.RouteAdd(&netlink.Route{LinkIndex: index, Dst: ipNet(Twin(other.spec.PodCIDR)), Gw: twin(other.Address).AsSlice()}))
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -272,6 +288,16 @@ func (n *Network) addNeighbours(h *netlink.Handle, device string, self netip.Add
 func mac(a netip.Addr) net.HardwareAddr {
 	b := a.As4()
 	return net.HardwareAddr{0x02, 0x00, b[0], b[1], b[2], b[3]}
+}
+
+// Twin is the IPv6 range that belongs to an IPv4 range of the lab: whatever has an address there has also
+// its twin, fd10:: with the IPv4 address as its last four bytes.
+func Twin(p netip.Prefix) netip.Prefix { return netip.PrefixFrom(twin(p.Addr()), 96+p.Bits()) }
+
+func twin(a netip.Addr) netip.Addr {
+	six, four := [16]byte{0xfd, 0x10}, a.As4()
+	copy(six[12:], four[:])
+	return netip.AddrFrom16(six)
 }
 
 func host(p netip.Prefix, number byte) netip.Addr {
@@ -336,7 +362,7 @@ var (
 	}
 	nodeSysctls = [][2]string{
 		{"ipv4/ip_forward", "1"},
-		{"ipv6/conf/default/disable_ipv6", "1"}, // no duplicate address detection to wait for
+		{"ipv6/conf/all/forwarding", "1"}, {"ipv6/conf/default/accept_dad", "0"}, // nothing to wait for
 		{"ipv4/conf/default/rp_filter", "0"}, {"ipv4/conf/all/rp_filter", "0"},
 		{"ipv4/conf/default/send_redirects", "0"}, {"ipv4/conf/all/send_redirects", "0"}, // pods reach their neighbours through the node
 		{"ipv4/ip_unprivileged_port_start", "0"}, // as containerd sets it

@@ -2,6 +2,7 @@ package network
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -17,8 +18,10 @@ import (
 type Pod struct {
 	NS      netns.NsHandle
 	Address netip.Addr
-	node    *Node
-	link    string
+	// Address6 is the pod's IPv6 address.
+	Address6 netip.Addr
+	node     *Node
+	link     string
 }
 
 // HasPods reports whether the node has a network for pods. Without one, its
@@ -39,7 +42,7 @@ func (node *Node) NewPod() (*Pod, error) {
 		return nil, err
 	}
 	b := address.As4()
-	p := &Pod{NS: ns, Address: address, node: node, link: fmt.Sprintf("pod%d-%d", b[2], b[3])}
+	p := &Pod{NS: ns, Address: address, Address6: twin(address), node: node, link: fmt.Sprintf("pod%d-%d", b[2], b[3])}
 	if err := p.connect(); err != nil {
 		ns.Close()
 		return nil, fmt.Errorf("network of pod %s: %w", address, err)
@@ -57,9 +60,9 @@ func (node *Node) nextAddress() netip.Addr {
 	return node.last
 }
 
-// connect gives the pod one address without neighbours: all it sends goes
-// through the node, so that kube-proxy sees both directions of a connection
-// between two pods of one bridge.
+// connect gives the pod one address of each IP family without neighbours: all
+// it sends goes through the node, so that kube-proxy sees both directions of a
+// connection between two pods of one bridge.
 func (p *Pod) connect() error {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.MasterIndex = p.link, p.node.bridge
@@ -85,22 +88,28 @@ func (p *Pod) connect() error {
 		if err != nil {
 			return err
 		}
-		if err := netlink.AddrAdd(eth, &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(p.Address, 32))}); err != nil {
-			return err
-		}
 		if err := netlink.LinkSetUp(eth); err != nil {
 			return err
 		}
 		gateway := p.node.spec.PodCIDR.Addr().Next()
-		if err := netlink.RouteAdd(&netlink.Route{LinkIndex: eth.Attrs().Index, Dst: ipNet(netip.PrefixFrom(gateway, 32)), Scope: unix.RT_SCOPE_LINK}); err != nil {
-			return err
-		}
-		return netlink.RouteAdd(&netlink.Route{LinkIndex: eth.Attrs().Index, Gw: gateway.AsSlice()})
+		return errors.Join(route(eth, p.Address, gateway), route(eth, p.Address6, twin(gateway)))
 	})
 }
 
+// route gives a pod an address, and a gateway for all that it sends.
+func route(eth netlink.Link, address, gateway netip.Addr) error {
+	index, bits := eth.Attrs().Index, address.BitLen()
+	if err := netlink.AddrAdd(eth, &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(address, bits)), Flags: unix.IFA_F_NODAD}); err != nil {
+		return err
+	}
+	if err := netlink.RouteAdd(&netlink.Route{LinkIndex: index, Dst: ipNet(netip.PrefixFrom(gateway, bits)), Scope: unix.RT_SCOPE_LINK}); err != nil {
+		return err
+	}
+	return netlink.RouteAdd(&netlink.Route{LinkIndex: index, Gw: gateway.AsSlice()})
+}
+
 var podSysctls = [][2]string{
-	{"ipv6/conf/default/disable_ipv6", "1"},
+	{"ipv6/conf/default/accept_dad", "0"},
 	{"ipv4/ip_unprivileged_port_start", "0"},
 	{"core/somaxconn", "4096"},
 }
