@@ -31,11 +31,15 @@ func MayExport(m *v1alpha1.MemberCluster, namespace string) bool {
 // whether its spec.imports.namespaces has it or, where there is no spec.imports,
 // its spec.exports.namespaces.
 func MayImport(m *v1alpha1.MemberCluster, namespace string) bool {
-	patterns := m.Spec.Exports.Namespaces
+	return Accepted(m) && matches(ImportPatterns(m), namespace)
+}
+
+// ImportPatterns are the namespaces of which MayImport tells.
+func ImportPatterns(m *v1alpha1.MemberCluster) []v1alpha1.NamespacePattern {
 	if m.Spec.Imports != nil {
-		patterns = m.Spec.Imports.Namespaces
+		return m.Spec.Imports.Namespaces
 	}
-	return Accepted(m) && matches(patterns, namespace)
+	return m.Spec.Exports.Namespaces
 }
 
 // Owner returns the member that a namespace on the hub was made for. The name

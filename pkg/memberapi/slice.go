@@ -1,0 +1,162 @@
+package memberapi
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/utils/ptr"
+	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
+
+	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/pkg/fleet"
+)
+
+// LabelSourceRegion is the region of the member that an EndpointSlice is of.
+const LabelSourceRegion = "crossway.dev/source-region"
+
+// pushedSlice is a slice that a member pushed.
+type pushedSlice struct {
+	slice   *discoveryv1.EndpointSlice
+	cluster fleet.ClusterName
+	service fleet.ServiceName
+}
+
+// setSlice replaces a pushed slice, or removes it when nil.
+func (s *State) setSlice(key SliceKey, slice *discoveryv1.EndpointSlice, now time.Time, touched *Touched) {
+	cluster, ofMember := v1alpha1.MemberOfNamespace(key.Namespace)
+	if !ofMember {
+		return
+	}
+	var next *pushedSlice
+	if slice != nil && slice.DeletionTimestamp == nil {
+		service := fleet.ServiceName{Namespace: slice.Labels[v1alpha1.LabelServiceNamespace], Name: slice.Labels[v1alpha1.LabelServiceName]}
+		next = &pushedSlice{slice, fleet.ClusterName(cluster), service}
+	}
+	last := s.pushed[key]
+	if last != nil {
+		s.forget(key, last)
+		if next == nil || next.service != last.service {
+			s.hide(last, now, touched)
+		}
+	}
+	if next == nil {
+		delete(s.stale, key)
+		return
+	}
+	s.pushed[key] = next
+	insert(s.byService, next.service, key)
+	insert(s.byCluster, next.cluster, key)
+	s.stale[key] = true
+}
+
+func (s *State) forget(key SliceKey, p *pushedSlice) {
+	delete(s.pushed, key)
+	remove(s.byService, p.service, key)
+	remove(s.byCluster, p.cluster, key)
+}
+
+func insert[K comparable](index map[K]sets.Set[SliceKey], at K, key SliceKey) {
+	if index[at] == nil {
+		index[at] = sets.New[SliceKey]()
+	}
+	index[at].Insert(key)
+}
+
+func remove[K comparable](index map[K]sets.Set[SliceKey], at K, key SliceKey) {
+	index[at].Delete(key)
+	if len(index[at]) == 0 {
+		delete(index, at)
+	}
+}
+
+// show writes a slice as members see it, or removes it if none does.
+func (s *State) show(p *pushedSlice, now time.Time, touched *Touched) {
+	source, accepted := s.sources[p.cluster]
+	ports, serves := portsOf(s.services[p.service], p)
+	if !accepted || !serves {
+		s.hide(p, now, touched)
+		return
+	}
+	shown := p.identity(source.region)
+	identity := EndpointSlices.contentOf(shown)
+	shown.Ports, shown.Endpoints = ports, endpointsOf(p.slice, source)
+	s.set(s.Slices, p.name(), EndpointSlices.contentOf(shown), identity, touched)
+}
+
+// hide removes a slice.
+func (s *State) hide(p *pushedSlice, now time.Time, touched *Touched) {
+	s.remove(s.Slices, p.name(), now, touched)
+}
+
+// name is the slice's name in all members, where slices of several members are in
+// one namespace. At most 80 characters.
+func (p *pushedSlice) name() fleet.ObjectName {
+	sum := sha256.Sum256([]byte(string(p.cluster) + "/" + p.slice.Name))
+	return fleet.ObjectName{Namespace: p.service.Namespace, Name: p.service.Name + "-" + hex.EncodeToString(sum[:8])}
+}
+
+// identity is the slice without its endpoints.
+func (p *pushedSlice) identity(region string) *discoveryv1.EndpointSlice {
+	name := p.name()
+	out := &discoveryv1.EndpointSlice{TypeMeta: EndpointSlices.typeMeta(), AddressType: p.slice.AddressType, Endpoints: []discoveryv1.Endpoint{}}
+	out.Namespace, out.Name = name.Namespace, name.Name
+	out.Labels = map[string]string{
+		mcsv1beta1.LabelServiceName:   p.service.Name,
+		mcsv1beta1.LabelSourceCluster: string(p.cluster),
+		LabelSourceRegion:             region,
+	}
+	return out
+}
+
+// portsOf returns the import's ports that a slice serves, under their names in the
+// slice, so that a port renamed in the import changes no slice. serves is false if the slice's member does not export the service, or has none of its ports.
+func portsOf(service *v1alpha1.FleetServiceSpec, p *pushedSlice) (ports []discoveryv1.EndpointPort, serves bool) {
+	if service == nil || !slices.ContainsFunc(service.Clusters, func(c v1alpha1.ExportingCluster) bool { return c.Name == string(p.cluster) }) {
+		return nil, false
+	}
+	ports = []discoveryv1.EndpointPort{}
+	for _, port := range service.Ports {
+		if port.Clusters != nil && !slices.Contains(port.Clusters, string(p.cluster)) {
+			continue
+		}
+		key := portKey(port.ServicePort)
+		at := slices.IndexFunc(p.slice.Ports, func(have discoveryv1.EndpointPort) bool { return ptr.Deref(have.Name, "") == key })
+		if at < 0 {
+			continue
+		}
+		ports = append(ports, discoveryv1.EndpointPort{Name: &key, Protocol: &port.Protocol, Port: p.slice.Ports[at].Port, AppProtocol: port.AppProtocol})
+	}
+	return ports, len(ports) > 0 || len(service.Ports) == 0 // a headless Service may have none
+}
+
+// portKey is the name that a pushed slice gives a port: its protocol and number.
+func portKey(port v1alpha1.ServicePort) string {
+	return strings.ToLower(string(port.Protocol)) + "-" + strconv.Itoa(int(port.Port))
+}
+
+// endpointsOf returns the endpoints of a slice that its member may announce.
+func endpointsOf(slice *discoveryv1.EndpointSlice, source source) []discoveryv1.Endpoint {
+	out := []discoveryv1.Endpoint{}
+	for _, e := range slice.Endpoints {
+		admitted := slices.DeleteFunc(slices.Clone(e.Addresses), func(text string) bool {
+			address, err := netip.ParseAddr(text)
+			return err != nil || source.admission.Refuses(address) != ""
+		})
+		if len(admitted) == 0 {
+			continue
+		}
+		shown := discoveryv1.Endpoint{Addresses: admitted, Conditions: e.Conditions, Hostname: e.Hostname, Zone: e.Zone}
+		if shown.Zone == nil && source.zone != "" {
+			shown.Zone = &source.zone
+		}
+		out = append(out, shown)
+	}
+	return out
+}
