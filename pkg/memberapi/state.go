@@ -161,3 +161,11 @@ func (s *State) setService(name fleet.ServiceName, spec *v1alpha1.FleetServiceSp
 	identity.Namespace, identity.Name = name.Namespace, name.Name
 	s.set(s.Imports, name, ServiceImports.contentOf(&shown), ServiceImports.contentOf(identity), touched)
 }
+
+// Version is the last version.
+func (s *State) Version() uint64 { return s.versions.last }
+
+// ChangesSince is the number of versions after one.
+func (s *State) ChangesSince(version uint64) uint64 {
+	return (s.versions.last - max(version, s.versions.first)) / versionStep
+}

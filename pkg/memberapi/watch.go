@@ -173,3 +173,8 @@ func (w *Watch) changes() (events []Event, more bool) {
 func (w *Watch) sees(o *Object) bool {
 	return w.reader.sees[o.Name.Namespace] && (w.namespace == "" || w.namespace == o.Name.Namespace)
 }
+
+// String is the event's type in the protocol.
+func (t EventType) String() string {
+	return [...]string{"ADDED", "MODIFIED", "DELETED", "BOOKMARK"}[t]
+}

@@ -4,9 +4,7 @@ import (
 	"container/list"
 	"context"
 	"errors"
-	"fmt"
 	"net"
-	"net/netip"
 	"sync"
 	"time"
 
@@ -17,135 +15,6 @@ import (
 
 	"crossway.dev/crossway/pkg/registration"
 )
-
-// Limits of connections that have not presented an edge's certificate yet. The
-// oldest makes room for a new one: a handshake takes an edge a few round trips, and
-// who holds sockets open holds the oldest.
-const (
-	maxPending, maxPendingOfSource = 1024, 64
-	// acceptRate is how many connections per second a source may open, acceptBurst how
-	// many at once. A handshake costs the hub some tenths of a millisecond.
-	acceptRate, acceptBurst = 100, 1000
-	maxSources              = 4096
-)
-
-// Listen returns a socket for NewGRPCServer that bounds the connections without an
-// edge's certificate, in all and by source.
-func Listen(ctx context.Context, address string) (net.Listener, error) {
-	socket, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
-	if err != nil {
-		return nil, fmt.Errorf("serve edges: %w", err)
-	}
-	return &pendingListener{Listener: socket, rates: map[netip.Prefix]*rate.Limiter{}, count: map[netip.Prefix]int{}}, nil
-}
-
-type pendingListener struct {
-	net.Listener
-
-	mu      sync.Mutex // guards the rest
-	pending list.List  // of *pendingConn, oldest first
-	count   map[netip.Prefix]int
-	rates   map[netip.Prefix]*rate.Limiter
-}
-
-// pendingConn is a connection until its handshake is done.
-type pendingConn struct {
-	net.Conn
-	source   netip.Prefix
-	listener *pendingListener
-	place    *list.Element // nil: not pending any more
-}
-
-// Accept implements net.Listener.
-func (l *pendingListener) Accept() (net.Conn, error) {
-	for {
-		conn, err := l.Listener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		c := &pendingConn{Conn: conn, source: sourceOf(conn.RemoteAddr()), listener: l}
-		evicted, ok := l.add(c)
-		if evicted != nil {
-			_ = evicted.Conn.Close()
-		}
-		if ok {
-			return c, nil
-		}
-		_ = conn.Close()
-	}
-}
-
-// sourceOf is the address of a client; of IPv6 the network that one machine has.
-func sourceOf(address net.Addr) netip.Prefix {
-	ap, err := netip.ParseAddrPort(address.String())
-	if err != nil {
-		return netip.Prefix{}
-	}
-	ip := ap.Addr().Unmap().WithZone("")
-	bits := 64
-	if ip.Is4() {
-		bits = 32
-	}
-	prefix, _ := ip.Prefix(bits) // the length is right
-	return prefix
-}
-
-// add makes room for a connection; false if its source opens too many.
-func (l *pendingListener) add(c *pendingConn) (evicted *pendingConn, ok bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	limiter := l.rates[c.source]
-	if limiter == nil {
-		if len(l.rates) >= maxSources {
-			clear(l.rates)
-		}
-		limiter = rate.NewLimiter(acceptRate, acceptBurst)
-		l.rates[c.source] = limiter
-	}
-	if !limiter.Allow() {
-		return nil, false
-	}
-	oldest := l.pending.Front()
-	if l.count[c.source] >= maxPendingOfSource {
-		for oldest.Value.(*pendingConn).source != c.source {
-			oldest = oldest.Next()
-		}
-	} else if l.pending.Len() < maxPending {
-		oldest = nil
-	}
-	if oldest != nil {
-		evicted = oldest.Value.(*pendingConn)
-		l.remove(evicted)
-	}
-	c.place = l.pending.PushBack(c)
-	l.count[c.source]++
-	return evicted, true
-}
-
-// remove ends the waiting of a connection. l.mu is held.
-func (l *pendingListener) remove(c *pendingConn) {
-	if c.place == nil {
-		return
-	}
-	l.pending.Remove(c.place)
-	c.place = nil
-	if l.count[c.source]--; l.count[c.source] == 0 {
-		delete(l.count, c.source)
-	}
-}
-
-// established says that the handshake is done.
-func (c *pendingConn) established() {
-	c.listener.mu.Lock()
-	defer c.listener.mu.Unlock()
-	c.listener.remove(c)
-}
-
-// Close implements net.Conn.
-func (c *pendingConn) Close() error {
-	c.established()
-	return c.Conn.Close()
-}
 
 // Limits of the connections of one pool.
 const (

@@ -29,6 +29,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"crossway.dev/crossway/pkg/lbsync/server"
+	"crossway.dev/crossway/pkg/listener"
 	"crossway.dev/crossway/pkg/registration"
 )
 
@@ -93,10 +94,10 @@ func (h *hub) listen(address string) {
 	check(h.t, err)
 	g := server.NewGRPCServer(&tls.Config{Certificates: []tls.Certificate{certificate}, ClientCAs: h.roots()})
 	h.Register(g)
-	listener, err := server.Listen(h.t.Context(), address)
+	socket, err := listener.Listen(h.t.Context(), address)
 	check(h.t, err)
-	h.address, h.stop = listener.Addr().String(), g.Stop
-	go g.Serve(listener)
+	h.address, h.stop = socket.Addr().String(), g.Stop
+	go g.Serve(socket)
 	h.t.Cleanup(g.Stop)
 }
 

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
+	"crossway.dev/crossway/pkg/listener"
 	"crossway.dev/crossway/pkg/registration"
 )
 
@@ -143,7 +144,7 @@ func (s *Server) name(open *session, node string) (Edge, error) {
 
 // named is the edge of a session, by the name that it gives itself.
 func named(open *session, node string) (Edge, error) {
-	edge := Edge{Node: node, Source: sourceOf(open.connection.RemoteAddr()).Addr().String(), Identity: open.identity, Stream: open.number}
+	edge := Edge{Node: node, Source: listener.SourceOf(open.connection.RemoteAddr()).Addr().String(), Identity: open.identity, Stream: open.number}
 	printable := strings.IndexFunc(node, func(r rune) bool { return !unicode.IsPrint(r) }) < 0
 	if node == "" || len(node) > maxNodeLength || !printable {
 		return edge, status.Errorf(codes.InvalidArgument, "node.id: use 1 to %d printable characters", maxNodeLength)

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 
@@ -13,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/pkg/listener"
 	"crossway.dev/crossway/pkg/registration"
 )
 
@@ -46,6 +48,15 @@ func NewListener(config ListenerConfig) *Listener {
 // Serving is closed when edges can connect.
 func (l *Listener) Serving() <-chan struct{} { return l.serving }
 
+// Certified is closed once there is a serving certificate.
+func (l *Listener) Certified() <-chan struct{} { return l.certificates.loaded }
+
+// Certificate is the serving certificate of the next connection, for another server
+// of the same names (tls.Config.GetCertificate).
+func (l *Listener) Certificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	return &l.certificates.current.Load().Certificates[0], nil
+}
+
 // NeedLeaderElection says that every replica serves edges.
 func (l *Listener) NeedLeaderElection() bool { return false }
 
@@ -66,9 +77,9 @@ func (l *Listener) Start(ctx context.Context) error {
 		}
 	}
 	l.config.Server.SetVersionKey(l.versionKey())
-	socket, err := Listen(ctx, l.config.Address)
+	socket, err := listener.Listen(ctx, l.config.Address)
 	if err != nil {
-		return err
+		return fmt.Errorf("serve edges: %w", err)
 	}
 	g := NewGRPCServer(l.certificates.config())
 	l.config.Server.Register(g)

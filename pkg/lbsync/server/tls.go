@@ -8,12 +8,14 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
+
+	"crossway.dev/crossway/pkg/listener"
 )
 
 // NewGRPCServer is a gRPC server for edges: TLS 1.3, a client certificate of
 // base.ClientCAs is required, and the connection ends when that certificate does.
 // The server's certificates come from base, or from what its GetConfigForClient
-// returns. Serve with a socket of Listen.
+// returns. Serve with a socket of listener.Listen.
 func NewGRPCServer(base *tls.Config, options ...grpc.ServerOption) *grpc.Server {
 	strict := strictTLS(base)
 	if perClient := base.GetConfigForClient; perClient != nil {
@@ -68,8 +70,8 @@ func (e edgeCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials.Au
 	if !ok || len(info.State.PeerCertificates) == 0 {
 		return conn, auth, nil // openSession rejects it
 	}
-	if pending, ok := raw.(*pendingConn); ok {
-		pending.established()
+	if pending, ok := raw.(*listener.Conn); ok {
+		pending.Established()
 	}
 	edge, err := e.connections.add(conn, info)
 	if err != nil {

@@ -1,0 +1,102 @@
+package server
+
+import (
+	"context"
+	"fmt"
+
+	discoveryv1 "k8s.io/api/discovery/v1"
+	toolscache "k8s.io/client-go/tools/cache"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/memberapi"
+)
+
+// pending is what changed since the last pass; nil: gone.
+type pending struct {
+	services map[fleet.ServiceName]*v1alpha1.FleetServiceSpec
+	slices   map[memberapi.SliceKey]*discoveryv1.EndpointSlice
+	clusters map[string]*v1alpha1.MemberCluster
+	pings    []chan<- struct{}
+}
+
+func newPending() pending {
+	return pending{services: map[fleet.ServiceName]*v1alpha1.FleetServiceSpec{}, slices: map[memberapi.SliceKey]*discoveryv1.EndpointSlice{},
+		clusters: map[string]*v1alpha1.MemberCluster{}}
+}
+
+func (p *pending) empty() bool { return len(p.services)+len(p.slices)+len(p.clusters) == 0 }
+
+// watch adds the handlers and waits until each has seen all existing objects.
+func (s *Server) watch(ctx context.Context) error {
+	var registered []toolscache.InformerSynced
+	for _, w := range []struct {
+		object  client.Object
+		handler toolscache.ResourceEventHandler
+	}{
+		{&v1alpha1.MemberCluster{}, s.clusterHandler()},
+		{&discoveryv1.EndpointSlice{}, s.sliceHandler()},
+	} {
+		informer, err := s.config.Informers.GetInformer(ctx, w.object, cache.BlockUntilSynced(false))
+		if err != nil {
+			return fmt.Errorf("watch %T: %w", w.object, err)
+		}
+		r, err := informer.AddEventHandler(w.handler)
+		if err != nil {
+			return fmt.Errorf("watch %T: %w", w.object, err)
+		}
+		registered = append(registered, r.HasSynced)
+	}
+	if !toolscache.WaitForCacheSync(ctx.Done(), registered...) {
+		return fmt.Errorf("wait for the caches: %w", context.Cause(ctx))
+	}
+	return nil
+}
+
+// clusterHandler ignores what is no change of a spec: most updates are the hub's own, of the status.
+func (s *Server) clusterHandler() toolscache.ResourceEventHandler {
+	set := func(name string, m *v1alpha1.MemberCluster) {
+		s.inbox.Add(func(p *pending) { p.clusters[name] = m })
+	}
+	return toolscache.ResourceEventHandlerFuncs{
+		AddFunc: func(o any) { set(o.(*v1alpha1.MemberCluster).Name, o.(*v1alpha1.MemberCluster)) },
+		UpdateFunc: func(before, after any) {
+			old, next := before.(*v1alpha1.MemberCluster), after.(*v1alpha1.MemberCluster)
+			if old.UID != next.UID || old.Generation != next.Generation || old.DeletionTimestamp.IsZero() != next.DeletionTimestamp.IsZero() {
+				set(next.Name, next)
+			}
+		},
+		DeleteFunc: func(o any) {
+			if name, err := toolscache.DeletionHandlingObjectToName(o); err == nil {
+				set(name.Name, nil)
+			}
+		},
+	}
+}
+
+// sliceHandler takes slices of members alone: those of the hub's own cluster are many.
+func (s *Server) sliceHandler() toolscache.ResourceEventHandler {
+	set := func(key memberapi.SliceKey, slice *discoveryv1.EndpointSlice) {
+		if _, ofMember := v1alpha1.MemberOfNamespace(key.Namespace); ofMember {
+			s.inbox.Add(func(p *pending) { p.slices[key] = slice })
+		}
+	}
+	keyOf := func(o *discoveryv1.EndpointSlice) memberapi.SliceKey {
+		return memberapi.SliceKey{Namespace: o.Namespace, Name: o.Name}
+	}
+	return toolscache.ResourceEventHandlerFuncs{
+		AddFunc: func(o any) { set(keyOf(o.(*discoveryv1.EndpointSlice)), o.(*discoveryv1.EndpointSlice)) },
+		UpdateFunc: func(before, after any) {
+			if old, next := before.(*discoveryv1.EndpointSlice), after.(*discoveryv1.EndpointSlice); old.ResourceVersion != next.ResourceVersion {
+				set(keyOf(next), next)
+			}
+		},
+		DeleteFunc: func(o any) {
+			if name, err := toolscache.DeletionHandlingObjectToName(o); err == nil {
+				set(memberapi.SliceKey{Namespace: name.Namespace, Name: name.Name}, nil)
+			}
+		},
+	}
+}

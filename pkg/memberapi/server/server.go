@@ -1,0 +1,171 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	"k8s.io/utils/clock"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+
+	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/pkg/batch"
+	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/memberapi"
+)
+
+const (
+	// maxBatchDelay is the longest pause after a pass, which is cooldownFactor times as
+	// long as the pass took: a storm of slices takes at most a third of a core.
+	maxBatchDelay  = 10 * time.Millisecond
+	cooldownFactor = 2
+	// pruneInterval is how often old deletions are forgotten while nothing changes.
+	pruneInterval = time.Minute
+	// wakeAll is after how many changes all watches are brought up to date, also those
+	// whose readers see none of them: else they would fall behind what is remembered.
+	wakeAll = 1000
+)
+
+// Config is what a Server is made from. Clock is optional.
+type Config struct {
+	Informers cache.Informers
+	// Reserved are the hub's own ranges, which no member may announce.
+	Reserved []netip.Prefix
+	Clock    clock.WithTicker
+	Log      logr.Logger
+}
+
+// Server keeps what members see, and answers their requests. It is a manager's
+// Runnable on every replica.
+type Server struct {
+	config  Config
+	metrics metrics
+	inbox   *batch.Inbox[pending]
+	merged  chan struct{} // closed with the first call of Merged
+	once    sync.Once     // for merged
+	ready   chan struct{} // closed when the State is whole
+
+	// Of the loop's goroutine:
+	clusters map[string]*v1alpha1.MemberCluster
+	wokenAt  uint64 // the State's version when all watches were last woken
+
+	mu    sync.RWMutex // guards state
+	state *memberapi.State
+
+	openMu sync.Mutex // guards open
+	open   map[fleet.ClusterName]*memberState
+}
+
+// New makes a Server.
+func New(config Config) *Server {
+	if config.Clock == nil {
+		config.Clock = clock.RealClock{}
+	}
+	return &Server{
+		config: config, metrics: newMetrics(), inbox: batch.NewInbox(newPending), merged: make(chan struct{}), ready: make(chan struct{}),
+		state:    memberapi.New(memberapi.Start(config.Clock.Now(), rand.Uint32()), config.Reserved),
+		clusters: map[string]*v1alpha1.MemberCluster{}, open: map[fleet.ClusterName]*memberState{},
+	}
+}
+
+// NeedLeaderElection says that every replica serves members.
+func (s *Server) NeedLeaderElection() bool { return false }
+
+// Ready is closed once all that members see is known.
+func (s *Server) Ready() <-chan struct{} { return s.ready }
+
+// Merged takes services whose merge changed; nil: no member exports the service. The
+// first call has all services. It does not wait.
+func (s *Server) Merged(changed map[fleet.ServiceName]*v1alpha1.FleetServiceSpec) {
+	s.inbox.Add(func(p *pending) { maps.Copy(p.services, changed) })
+	s.once.Do(func() { close(s.merged) })
+}
+
+// Start keeps the State until ctx ends.
+func (s *Server) Start(ctx context.Context) error {
+	if err := s.watch(ctx); err != nil {
+		return err
+	}
+	select {
+	case <-s.merged:
+	case <-ctx.Done():
+		return nil
+	}
+	s.pass()
+	close(s.ready)
+	ticker := s.config.Clock.NewTicker(pruneInterval)
+	defer ticker.Stop()
+	pace := batch.Pace{MaxDelay: maxBatchDelay, CooldownFactor: cooldownFactor}
+	for {
+		var due <-chan time.Time
+		wake := s.inbox.Wake()
+		if at, waits := pace.Due(); waits { // a signal that comes meanwhile stays set
+			due, wake = s.config.Clock.After(at.Sub(s.config.Clock.Now())), nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-wake:
+			pace.Event(s.config.Clock.Now())
+		case <-ticker.C():
+			s.pass()
+		case <-due:
+			began := s.config.Clock.Now()
+			s.pass()
+			pace.Ran(began, s.config.Clock.Now())
+		}
+	}
+}
+
+// Ping returns once the loop has finished a pass, or with an error when ctx ends.
+func (s *Server) Ping(ctx context.Context) error {
+	done := make(chan struct{})
+	s.inbox.Add(func(p *pending) { p.pings = append(p.pings, done) })
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("wait for a pass: %w", context.Cause(ctx))
+	}
+}
+
+// pass takes in what is pending, and wakes the watches that it concerns.
+func (s *Server) pass() {
+	began := s.config.Clock.Now()
+	p := s.inbox.Drain()
+	changes := memberapi.Changes{Services: p.services, Slices: p.slices}
+	if len(p.clusters) > 0 {
+		for name, m := range p.clusters {
+			if m == nil {
+				delete(s.clusters, name)
+			} else {
+				s.clusters[name] = m
+			}
+		}
+		members := make([]v1alpha1.MemberCluster, 0, len(s.clusters))
+		for _, m := range s.clusters {
+			members = append(members, *m)
+		}
+		changes.Members = &members
+	}
+	s.mu.Lock()
+	touched := s.state.Apply(changes, began)
+	changesSince := s.state.ChangesSince(s.wokenAt)
+	all := touched.Readers || changesSince > wakeAll
+	if all {
+		s.wokenAt = s.state.Version()
+	}
+	s.mu.Unlock()
+	s.wake(touched, all)
+	if !p.empty() {
+		s.metrics.passes.Observe(s.config.Clock.Since(began).Seconds())
+	}
+	for _, done := range p.pings {
+		close(done)
+	}
+}
