@@ -7,7 +7,7 @@ import (
 
 // Names that agents, hub and edges agree on.
 const (
-	// FleetNamespace is the namespace of FleetServices on the hub. Every member may read it.
+	// FleetNamespace is the namespace of FleetServices on the hub, and of MemberAPIConfigMap.
 	FleetNamespace = "crossway-fleet"
 	// SystemNamespace is the namespace of the hub itself.
 	SystemNamespace = "crossway-system"
@@ -22,7 +22,9 @@ const (
 	// MembersGroup is the group of all agents on the hub.
 	MembersGroup = "crossway:members"
 
-	// MemberAPIConfigMap is in FleetNamespace and says where the member API is and which CA signed its certificate.
+	// MemberAPIConfigMap in FleetNamespace says where the member API is: keys
+	// MemberAPIAddress, like https://hub.example:18001, and MemberAPICA, the PEM
+	// certificate of the CA that signed the server's.
 	MemberAPIConfigMap = "crossway-member-api"
 	MemberAPIAddress   = "address"
 	MemberAPICA        = "ca.crt"

@@ -21,6 +21,7 @@ import (
 
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/gateway/reconciler"
+	memberapi "crossway.dev/crossway/pkg/memberapi/server"
 	registrationhub "crossway.dev/crossway/pkg/registration/hub"
 )
 
@@ -46,7 +47,11 @@ func cacheOptions(own string, secretNamespaces []string, newInformer newInformer
 	}
 	kinds := registrationhub.CacheByObject()
 	maps.Copy(kinds, map[client.Object]cache.ByObject{
-		&corev1.Secret{}:             certificates,
+		&corev1.Secret{}: certificates,
+		&corev1.ConfigMap{}: {Namespaces: map[string]cache.Config{
+			memberapi.ClientCANamespace: {FieldSelector: fields.OneTermEqualSelector("metadata.name", memberapi.ClientCAConfigMap)},
+			v1alpha1.FleetNamespace:     {FieldSelector: fields.OneTermEqualSelector("metadata.name", v1alpha1.MemberAPIConfigMap)},
+		}},
 		&discoveryv1.EndpointSlice{}: {Transform: stripSlice},
 		&appsv1.ControllerRevision{}: {Namespaces: map[string]cache.Config{own: {}}, Label: labels.SelectorFromSet(labels.Set(reconciler.RefusalSelector()))},
 	})

@@ -34,6 +34,7 @@ func servingKinds() []program.Kind {
 		{Object: &mcsv1beta1.ServiceImport{}},
 		{Object: &corev1.Namespace{}, ClusterScoped: true},
 		{Object: &corev1.Secret{}},
+		{Object: &corev1.ConfigMap{}}, // the CA of members' certificates, and where the member API is
 		{Object: &corev1.Service{}},
 		{Object: &discoveryv1.EndpointSlice{}},
 		{Object: &appsv1.ControllerRevision{}}, // records of what edges refuse

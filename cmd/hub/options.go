@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -21,6 +22,8 @@ type Options struct {
 	Namespace    string
 	XDSAddr      string
 	XDSNames     string
+	MemberAddr   string
+	MemberURL    string
 	MetricsAddr  string
 	HealthAddr   string
 	LeaderElect  bool
@@ -41,6 +44,9 @@ func (o *Options) Bind(f *flag.FlagSet) {
 	f.StringVar(&o.Namespace, "namespace", "crossway-system", "namespace of the hub: its certificates and its election Lease")
 	f.StringVar(&o.XDSAddr, "xds-addr", ":18000", "address that edges connect to (gRPC, mutual TLS)")
 	f.StringVar(&o.XDSNames, "xds-names", "", "DNS names and addresses that edges dial, separated by commas: the names of the serving certificate")
+	f.StringVar(&o.MemberAddr, "member-api-addr", ":18001", "address of the member API, from which members read what they import (HTTPS); 0 switches it off")
+	f.StringVar(&o.MemberURL, "member-api-url", "", "URL of the member API for agents, like https://hub.example:18001; its host becomes a name of the serving certificate; "+
+		"empty: agents are not told, and members import nothing")
 	f.StringVar(&o.MetricsAddr, "metrics-addr", ":8080", "address of /metrics; 0 switches it off")
 	f.StringVar(&o.HealthAddr, "health-addr", ":8081", "address of /healthz and /readyz; 0 switches it off")
 	f.BoolVar(&o.LeaderElect, "leader-elect", false, "elect one of several replicas to write; without it this one writes")
@@ -73,7 +79,7 @@ func (o *Options) Validate() error {
 	for _, name := range o.xdsNames() {
 		check(net.ParseIP(name) != nil || isDNSName(name), "--xds-names: %q is neither a DNS name nor an address", name)
 	}
-	faults = append(faults, program.CheckAddress("--xds-addr", o.XDSAddr),
+	faults = append(faults, o.memberURLFault(), program.CheckAddress("--xds-addr", o.XDSAddr), optionalAddressFault("--member-api-addr", o.MemberAddr),
 		optionalAddressFault("--metrics-addr", o.MetricsAddr), optionalAddressFault("--health-addr", o.HealthAddr))
 	for _, namespace := range o.secretNamespaces() {
 		check(isLabel(namespace), "--secret-namespaces: %q is not the name of a namespace", namespace)
@@ -114,6 +120,29 @@ func list(text string) []string {
 }
 
 func (o *Options) xdsNames() []string { return list(o.XDSNames) }
+
+// serverNames are the names in the serving certificate: those that edges dial, and agents.
+func (o *Options) serverNames() []string {
+	names := o.xdsNames()
+	if u, err := url.Parse(o.MemberURL); err == nil && u.Hostname() != "" && !slices.Contains(names, u.Hostname()) {
+		names = append(names, u.Hostname())
+	}
+	return names
+}
+
+func (o *Options) memberURLFault() error {
+	if o.MemberURL == "" {
+		return nil
+	}
+	if u, err := url.Parse(o.MemberURL); err != nil || u.Scheme != "https" || u.Path != "" || u.RawQuery != "" || u.User != nil ||
+		net.ParseIP(u.Hostname()) == nil && !isDNSName(u.Hostname()) {
+		return fmt.Errorf("--member-api-url %q is not like https://hub.example:18001", o.MemberURL)
+	}
+	if o.MemberAddr == "0" {
+		return errors.New("--member-api-url is set, and --member-api-addr is 0: agents would be told of an API that is not served")
+	}
+	return nil
+}
 
 func (o *Options) secretNamespaces() []string { return list(o.SecretSpaces) }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
+	authenticationclient "k8s.io/client-go/kubernetes/typed/authentication/v1"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -28,6 +29,7 @@ import (
 	"crossway.dev/crossway/pkg/gateway/reconciler"
 	"crossway.dev/crossway/pkg/lbsync/endpoints"
 	"crossway.dev/crossway/pkg/lbsync/server"
+	memberapi "crossway.dev/crossway/pkg/memberapi/server"
 	"crossway.dev/crossway/pkg/program"
 	"crossway.dev/crossway/pkg/registration"
 	registrationhub "crossway.dev/crossway/pkg/registration/hub"
@@ -79,6 +81,14 @@ func wire(o Options, cluster *rest.Config) (manager.Manager, error) {
 	// Edges: the xDS server, whose observer is set below.
 	xds := server.New(o.faults.config(server.Config{MaxEdges: o.MaxEdges, Authorize: authorize(mgr.GetCache()), Log: log.WithName("xds")}))
 
+	// Members: what they read of the fleet.
+	api := memberapi.New(memberapi.Config{Informers: mgr.GetCache(), Reserved: cidrs, Log: log.WithName("member-api")})
+
+	var merges reconciler.Imports
+	if o.MemberAddr != "0" {
+		merges = api
+	}
+
 	// Slices and load reports -> load assignments (frequent).
 	loop := endpoints.New(endpoints.Config{Cache: mgr.GetCache(), Publisher: loadAssignments{xds}, Reporter: overflowReports,
 		Events: mgr.GetEventRecorder("crossway-hub"), Leads: leadership.Leads,
@@ -87,17 +97,17 @@ func wire(o Options, cluster *rest.Config) (manager.Manager, error) {
 	// Objects -> Build -> everything else (rare).
 	records := reconciler.NewRecords(mgr.GetClient(), o.Namespace)
 	gateways := reconciler.New(reconciler.Options{Records: records, Cache: mgr.GetCache(), Publisher: o.faults.publisher(snapshots{xds, loop}),
-		Assigner: o.faults.assigner(loop), Reporter: gatewayReports, PoolReporter: poolReports,
+		Assigner: o.faults.assigner(loop), Imports: merges, Reporter: gatewayReports, PoolReporter: poolReports,
 		Events: mgr.GetEventRecorder("crossway-hub"), Leads: leadership.Leads, SecretNamespaces: o.secretNamespaces()})
 	xds.Observe(o.faults.observer(observer(gateways, loop)))
 
 	// Mutual TLS, once there is something to serve.
 	edges := server.NewListener(server.ListenerConfig{Server: xds, Address: o.XDSAddr, Informers: mgr.GetCache(),
 		Secret: types.NamespacedName{Namespace: o.Namespace, Name: registration.XDSSecret}, Ready: gateways.Built(), Log: log})
-	signer := &registrationhub.Signer{Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Namespace: o.Namespace, Names: o.xdsNames(), Log: log.WithName("certificates")}
+	signer := &registrationhub.Signer{Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Namespace: o.Namespace, Names: o.serverNames(), Log: log.WithName("certificates")}
 
 	// Controllers that reconcile every object once at the start wait until edges have what they need.
-	members := afterBuilt{gateways.Built(), func() error { return wireMembers(mgr, leadership, cidrs) }}
+	members := afterBuilt{gateways.Built(), func() error { return wireMembers(mgr, leadership, o, cidrs) }}
 
 	watchdog := &program.Watchdog{After: gateways.Built(), Pings: map[string]func(context.Context) error{
 		"the loop of Gateways": gateways.Ping, "the loop of endpoints": loop.Ping,
@@ -116,11 +126,35 @@ func wire(o Options, cluster *rest.Config) (manager.Manager, error) {
 			"edges":   func(context.Context) (any, error) { return xds.Describe(), nil },
 		}})
 	}
-	metrics.Registry.MustRegister(loop)
+	if o.MemberAddr != "0" {
+		served, err := serveMembers(o, cluster, mgr, api, edges)
+		if err != nil {
+			return nil, err
+		}
+		runnables = append(runnables, served...)
+	}
+	metrics.Registry.MustRegister(loop, api)
 	for _, c := range [][]prometheus.Collector{statuses.Collectors(), xds.Collectors(), gateways.Collectors()} {
 		metrics.Registry.MustRegister(c...)
 	}
 	return mgr, errors.Join(add(mgr, runnables), addChecks(mgr, watchdog, edges.Serving(), objects))
+}
+
+// serveMembers serves the member API, with the certificate that edges are presented.
+func serveMembers(o Options, cluster *rest.Config, mgr manager.Manager, api *memberapi.Server, edges *server.Listener) ([]manager.Runnable, error) {
+	reviews, err := authenticationclient.NewForConfig(cluster)
+	if err != nil {
+		return nil, fmt.Errorf("client of TokenReviews: %w", err)
+	}
+	authenticator, err := memberapi.NewAuthenticator(mgr.GetCache(), reviews)
+	if err != nil {
+		return nil, err
+	}
+	if o.MemberURL == "" {
+		ctrl.Log.WithName("hub").Info("agents are not told where the member API is, and members import nothing: set --member-api-url")
+	}
+	return []manager.Runnable{api, authenticator, memberapi.NewListener(memberapi.ListenerConfig{Server: api, Address: o.MemberAddr, Authenticator: authenticator,
+		Certificate: edges.Certificate, Certified: edges.Certified()})}, nil
 }
 
 func add(mgr manager.Manager, runnables []manager.Runnable) error {
@@ -151,7 +185,7 @@ func (a afterBuilt) Start(ctx context.Context) error {
 
 // wireMembers adds the controllers of members: their registration, and MemberExports -> FleetServices -> ServiceImports of the hub's own
 // cluster. reserved are the hub's own ranges.
-func wireMembers(mgr manager.Manager, leadership *program.Leadership, reserved []netip.Prefix) error {
+func wireMembers(mgr manager.Manager, leadership *program.Leadership, o Options, reserved []netip.Prefix) error {
 	registrar, err := registrationhub.NewRegistrar(mgr, reserved)
 	if err != nil {
 		return err
@@ -164,7 +198,11 @@ func wireMembers(mgr manager.Manager, leadership *program.Leadership, reserved [
 	if err != nil {
 		return err
 	}
-	for _, add := range []func(ctrl.Manager, *program.Leadership) error{registrar.SetupWithManager, merger.SetupWithManager, projector.SetupWithManager} {
+	announcer, err := registrationhub.NewAnnouncer(mgr, o.Namespace, o.MemberURL)
+	if err != nil {
+		return err
+	}
+	for _, add := range []func(ctrl.Manager, *program.Leadership) error{registrar.SetupWithManager, announcer.SetupWithManager, merger.SetupWithManager, projector.SetupWithManager} {
 		if err := add(mgr, leadership); err != nil {
 			return err
 		}

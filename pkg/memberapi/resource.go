@@ -10,6 +10,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
+
+	"crossway.dev/crossway/api/v1alpha1"
 )
 
 // Resource is one kind of the API.
@@ -24,9 +26,6 @@ var (
 	ServiceImports = Resource{schema.GroupVersion(mcsv1beta1.GroupVersion), "ServiceImport", "serviceimports"}
 	EndpointSlices = Resource{discoveryv1.SchemeGroupVersion, "EndpointSlice", "endpointslices"}
 )
-
-// AnnotationRegion is on each ServiceImport: the region of the member that reads it.
-const AnnotationRegion = "crossway.dev/region"
 
 // typeMeta is how objects of the resource say what they are.
 func (r Resource) typeMeta() metav1.TypeMeta {
@@ -78,7 +77,7 @@ func (r *Reader) AppendJSON(text []byte, l *Log, e Event) []byte {
 	text = strconv.AppendUint(text, e.Object.Version, 10)
 	text = append(text, `",`...)
 	if l.Resource == ServiceImports && e.Type != Deleted {
-		text = append(text, `"annotations":{"`+AnnotationRegion+`":"`...)
+		text = append(text, `"annotations":{"`+v1alpha1.AnnotationRegion+`":"`...)
 		text = append(text, r.member.Spec.Region...) // a DNS label
 		text = append(text, '"')
 		if len(c.annotations) > 0 {

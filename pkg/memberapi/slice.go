@@ -5,8 +5,6 @@ import (
 	"encoding/hex"
 	"net/netip"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -17,9 +15,6 @@ import (
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/fleet"
 )
-
-// LabelSourceRegion is the region of the member that an EndpointSlice is of.
-const LabelSourceRegion = "crossway.dev/source-region"
 
 // pushedSlice is a slice that a member pushed.
 type pushedSlice struct {
@@ -110,7 +105,7 @@ func (p *pushedSlice) identity(region string) *discoveryv1.EndpointSlice {
 	out.Labels = map[string]string{
 		mcsv1beta1.LabelServiceName:   p.service.Name,
 		mcsv1beta1.LabelSourceCluster: string(p.cluster),
-		LabelSourceRegion:             region,
+		v1alpha1.LabelSourceRegion:    region,
 	}
 	return out
 }
@@ -126,7 +121,7 @@ func portsOf(service *v1alpha1.FleetServiceSpec, p *pushedSlice) (ports []discov
 		if port.Clusters != nil && !slices.Contains(port.Clusters, string(p.cluster)) {
 			continue
 		}
-		key := portKey(port.ServicePort)
+		key := fleet.PortID(string(port.Protocol), port.Port)
 		at := slices.IndexFunc(p.slice.Ports, func(have discoveryv1.EndpointPort) bool { return ptr.Deref(have.Name, "") == key })
 		if at < 0 {
 			continue
@@ -134,11 +129,6 @@ func portsOf(service *v1alpha1.FleetServiceSpec, p *pushedSlice) (ports []discov
 		ports = append(ports, discoveryv1.EndpointPort{Name: &key, Protocol: &port.Protocol, Port: p.slice.Ports[at].Port, AppProtocol: port.AppProtocol})
 	}
 	return ports, len(ports) > 0 || len(service.Ports) == 0 // a headless Service may have none
-}
-
-// portKey is the name that a pushed slice gives a port: its protocol and number.
-func portKey(port v1alpha1.ServicePort) string {
-	return strings.ToLower(string(port.Protocol)) + "-" + strconv.Itoa(int(port.Port))
 }
 
 // endpointsOf returns the endpoints of a slice that its member may announce.

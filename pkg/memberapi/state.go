@@ -156,7 +156,7 @@ func (s *State) setService(name fleet.ServiceName, spec *v1alpha1.FleetServiceSp
 	shown := serviceimport.Project(v1alpha1.FleetService{Spec: *spec}).Import
 	shown.TypeMeta = ServiceImports.typeMeta()
 	shown.Status.EndpointSliceObjects = "" // which each member knows for itself
-	delete(shown.Annotations, AnnotationRegion)
+	delete(shown.Annotations, v1alpha1.AnnotationRegion)
 	identity := &mcsv1beta1.ServiceImport{TypeMeta: shown.TypeMeta}
 	identity.Namespace, identity.Name = name.Namespace, name.Name
 	s.set(s.Imports, name, ServiceImports.contentOf(&shown), ServiceImports.contentOf(identity), touched)

@@ -39,11 +39,20 @@ func Objects(cluster fleet.ClusterName) MemberObjects {
 }
 
 // FleetObjects returns what all members together need: the namespace of the
-// FleetServices and a Role to read them.
+// fleet's objects, and a Role to read there where the member API is.
 func FleetObjects() MemberObjects {
 	return newObjects(v1alpha1.FleetNamespace, nil,
 		rbacv1.Subject{APIGroup: rbacv1.GroupName, Kind: rbacv1.GroupKind, Name: v1alpha1.MembersGroup},
-		rbacv1.PolicyRule{APIGroups: []string{v1alpha1.GroupVersion.Group}, Resources: []string{"fleetservices"}, Verbs: []string{"get", "list", "watch"}})
+		rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{v1alpha1.MemberAPIConfigMap}, Verbs: []string{"get", "list", "watch"}})
+}
+
+// MemberAPI is where the member API is, for agents: its URL, and the certificate of
+// the CA that signed its server's.
+func MemberAPI(url string, ca []byte) *corev1.ConfigMap {
+	return &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.FleetNamespace, Name: v1alpha1.MemberAPIConfigMap},
+		Data:       map[string]string{v1alpha1.MemberAPIAddress: url, v1alpha1.MemberAPICA: string(ca)},
+	}
 }
 
 // newObjects is a namespace with a Role for one subject.

@@ -23,7 +23,8 @@ import (
 // imports merges what members export. Stored FleetServices are not read: they are derived from the same exports for
 // others to read, and whoever deletes one, their namespace or their CRD must take no route's backend away.
 type imports struct {
-	merged map[fleet.ServiceName]mergedImport
+	merged   map[fleet.ServiceName]mergedImport
+	observer Imports // nil: none
 }
 
 // mergedImport is a merge and what it was made from.
@@ -52,15 +53,25 @@ func (x *imports) list(ctx context.Context, reader client.Reader, in *gateway.In
 	}
 	byService := exportsByService(members.Items, namespaces.Items, exports.Items)
 	next := make(map[fleet.ServiceName]mergedImport, len(byService))
-	changed := len(byService) != len(x.merged)
+	changed := map[fleet.ServiceName]*v1alpha1.FleetServiceSpec{}
+	for service := range x.merged {
+		if byService[service] == nil {
+			changed[service] = nil
+		}
+	}
 	for service, exports := range byService {
 		last, known := x.merged[service]
 		now := mergedOf(exports, last)
 		next[service] = now
-		changed = changed || !known || !equality.Semantic.DeepEqual(last.service.Spec, now.service.Spec)
+		if !known || !equality.Semantic.DeepEqual(last.service.Spec, now.service.Spec) {
+			changed[service] = &now.service.Spec
+		}
+	}
+	if x.observer != nil && (len(changed) > 0 || x.merged == nil) {
+		x.observer.Merged(changed)
 	}
 	x.merged = next
-	if changed {
+	if len(changed) > 0 {
 		in.Imports = make([]v1alpha1.FleetService, 0, len(next))
 		for _, service := range slices.SortedFunc(maps.Keys(next), fleet.ServiceName.Compare) {
 			in.Imports = append(in.Imports, next[service].service)

@@ -65,8 +65,8 @@ func listAlso(a, b func(context.Context, client.Reader, *gateway.Input) error) f
 }
 
 // watchedKinds are all kinds that Build reads.
-func watchedKinds() []watchedKind {
-	exported := &imports{}
+func watchedKinds(merges Imports) []watchedKind {
+	exported := &imports{observer: merges}
 	all := []watchedKind{
 		{object: &gatewayv1.GatewayClass{}, affectsBuild: specChanged, reported: condition.GatewayClass,
 			list: listInto(func(in *gateway.Input, l *gatewayv1.GatewayClassList) { in.GatewayClasses = l.Items })},

@@ -49,6 +49,12 @@ type Assigner interface {
 	SetAssignments(assignments []model.Assignment, imports []model.ImportPolicy)
 }
 
+// Imports takes what the exports of services are merged to; nil: no member exports
+// the service. Its method does not block. The first call has all services.
+type Imports interface {
+	Merged(changed map[fleet.ServiceName]*v1alpha1.FleetServiceSpec)
+}
+
 const (
 	// idleDelay is how long no event must come before a build during a burst: one
 	// change often is several objects that arrive together.
@@ -74,6 +80,8 @@ type Options struct {
 	Reporter  Reporter
 	// PoolReporter takes the reports on EdgePools.
 	PoolReporter Reporter
+	// Imports takes each merge of exports, before a Build with it. Nil: nobody does.
+	Imports Imports
 	// Events takes an Event for each object that an edge rejects. Nil: none.
 	Events events.EventRecorder
 	// Leads says whether this replica leads now: only the leader emits Events.
@@ -120,7 +128,7 @@ func New(options Options) *Reconciler {
 		options: options, metrics: newMetrics(), built: make(chan struct{}), first: true,
 		rollout: rollout.New(), earlier: gateway.Earlier{}, limits: map[string]*rate.Limiter{}, input: gateway.Input{CRDVersion: options.CRDVersion, SecretNamespaces: options.SecretNamespaces},
 	}
-	r.watchKinds(watchedKinds())
+	r.watchKinds(watchedKinds(options.Imports))
 	return r
 }
 

@@ -169,8 +169,8 @@ func (f *fixture) mayWrite(name string, want bool) {
 	f.Errorf("agent of %s in its namespace: %v, want access: %v", name, err, want)
 }
 
-// An accepted member gets its namespace and Role, and its agent may read
-// FleetServices. A member whose acceptance is withdrawn loses its access and
+// An accepted member gets its namespace and Role, and its agent may read where the
+// member API is. A member whose acceptance is withdrawn loses its access and
 // keeps its exports.
 func TestAccept(t *testing.T) {
 	f := newFixture(t)
@@ -185,8 +185,11 @@ func TestAccept(t *testing.T) {
 	f.reconcile("r-west")
 	f.wantStatus("r-west", "ExportsAccepted=True Accepted", "Joined=True Accepted", "Reachable=Unknown NeverHeard")
 	f.mayWrite("r-west", true)
-	if err := f.agent("r-west").List(t.Context(), &v1alpha1.FleetServiceList{}, client.InNamespace(v1alpha1.FleetNamespace)); err != nil {
-		t.Error("a member reads the fleet's imports: ", err)
+	if err := f.agent("r-west").Get(t.Context(), types.NamespacedName{Namespace: v1alpha1.FleetNamespace, Name: v1alpha1.MemberAPIConfigMap}, &corev1.ConfigMap{}); !apierrors.IsNotFound(err) {
+		t.Error("a member reads where the member API is: ", err)
+	}
+	if err := f.agent("r-west").List(t.Context(), &v1alpha1.FleetServiceList{}, client.InNamespace(v1alpha1.FleetNamespace)); !apierrors.IsForbidden(err) {
+		t.Error("a member reads FleetServices: ", err)
 	}
 	export(f, "r-west", "web")
 
