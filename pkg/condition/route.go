@@ -126,12 +126,12 @@ func others(more int) string {
 // NarrowHostname is a condition type on a route's parent. It is set only when True.
 const NarrowHostname = "NarrowHostname"
 
-// RouteNarrowHostname says that the rules of a wider hostname do not serve what no
-// rule of a hostname matches, because they have no room.
-func RouteNarrowHostname(host, wide string, more int) Condition {
+// RouteNarrowHostname says that a route does not serve what no rule of a narrower
+// hostname matches, because its rules have no room there.
+func RouteNarrowHostname(host string, more int) Condition {
 	return newCondition(NarrowHostname, true, OverBudget,
-		fmt.Sprintf("requests for host %q that no rule of it matches are answered 404: the budgets leave no room to serve them by the rules of host %q; use fewer of these, delete routes, or ask for a larger budget (GatewayParameters)%s",
-			host, wide, others(more)))
+		fmt.Sprintf("this route does not serve requests for host %q%s that no rule of it matches: the budgets of the namespaces of its routes and of the Gateway leave no room for these rules; use fewer rules on wider hostnames, or ask for a larger budget (GatewayParameters)",
+			host, others(more)))
 }
 
 // RouteResolved says that every backend of a route can be used.

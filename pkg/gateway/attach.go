@@ -14,8 +14,9 @@ import (
 // route is a Route during one Build.
 type route struct {
 	*routeResult
-	order   int  // by age
-	emitted bool // its assignments are in the Model
+	object  *Route // the present version
+	order   int    // by age
+	emitted bool   // its assignments are in the Model
 }
 
 // routeResult is the result of evaluating a Route. It is immutable once evaluate
@@ -53,8 +54,8 @@ type attachment struct {
 
 // attach attaches a route to the listeners of its attach points, and reports on
 // the route if one of its parents is, or was, a Gateway of ours.
-func (b *build) attach(result *routeResult, order int) {
-	r, kept := &route{routeResult: result, order: order}, b.kept[result.ref]
+func (b *build) attach(object *Route, result *routeResult, order int) {
+	r, kept := &route{routeResult: result, object: object, order: order}, b.kept[result.ref]
 	if kept != nil {
 		r.routeResult = kept.result
 	}

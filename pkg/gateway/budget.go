@@ -77,11 +77,17 @@ type place struct {
 	host    string
 }
 
+func (p place) compare(other place) int {
+	return cmp.Or(p.gateway.Compare(other.gateway), cmp.Compare(p.port, other.port), cmp.Compare(p.host, other.host))
+}
+
 // account is what a budget is for: the routes of a namespace, of a Gateway, at a
-// place, or of a namespace at a place. The other fields are empty.
+// place, or of a namespace at a place; or for the rules of wider hosts at narrower ones,
+// for which a payer pays. The other fields are empty.
 type account struct {
 	namespace string
 	place     place
+	payer     string
 }
 
 // accounts are what the routes that are admitted cost. They are immutable once a
@@ -117,7 +123,7 @@ func (b *build) chargesAt(r *routeResult, gateway fleet.ObjectName, first bool) 
 	for _, at := range places {
 		charges = append(charges,
 			charge{account{place: at}, cost{time: r.plan.each.time}, cost{time: limits.gateway.time}},
-			charge{account{namespace, at}, cost{time: r.plan.each.time}, cost{time: limits.namespace.time}})
+			charge{account{namespace: namespace, place: at}, cost{time: r.plan.each.time}, cost{time: limits.namespace.time}})
 	}
 	return charges
 }
@@ -347,9 +353,7 @@ func (b *build) setPlaces(r *routeResult) {
 			}
 		}
 	}
-	slices.SortFunc(r.places, func(x, y place) int {
-		return cmp.Or(x.gateway.Compare(y.gateway), cmp.Compare(x.port, y.port), cmp.Compare(x.host, y.host))
-	})
+	slices.SortFunc(r.places, place.compare)
 	r.places = slices.Compact(r.places)
 	for _, at := range r.places {
 		if len(r.gateways) == 0 || r.gateways[len(r.gateways)-1] != at.gateway {

@@ -32,8 +32,9 @@ type build struct {
 	kept          map[fleet.RouteRef]*fallback    // routes that are served as they were accepted before
 	slowdowns     slowdowns
 	shadows       []shadow
-	narrow        []narrowHost // hosts with wider ones
-	cut           []narrowHost // for which wider rules have no room
+	narrow        []*narrowHost // hosts with wider ones
+	guests        *Guests
+	without       map[routeAt]hostsWithout // routes that some of these have no room for
 }
 
 // Build translates a snapshot of objects into the Model that all edges serve.
@@ -54,7 +55,7 @@ func Build(in Input) Result {
 		b.index = indexOf(in)
 	}
 	b.buildAll()
-	result := Result{Model: b.model, reports: b.reports}
+	result := Result{Model: b.model, Guests: b.guests, reports: b.reports}
 	b.memo.index, b.memo.parents, b.memo.policies, b.memo.shared, b.memo.result = b.index, b.parents, b.policies, b.shared, result
 	b.memo.accounts, b.memo.overBudget, b.memo.kept, b.memo.slowdowns = b.accounts, b.overBudget, b.kept, b.slowdowns
 	result.Memo = b.memo
@@ -77,7 +78,7 @@ func (b *build) buildAll() {
 	order := byAge(in.Routes, (*Route).age)
 	b.admit(order)
 	for i, at := range order {
-		b.attach(b.memo.results[at], i)
+		b.attach(in.Routes[at], b.memo.results[at], i)
 	}
 	for _, p := range b.parents {
 		b.serve(p)

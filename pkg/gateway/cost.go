@@ -31,6 +31,10 @@ func (c cost) minus(other cost) cost {
 
 func (c cost) times(n int) cost { return cost{c.routes * n, c.clusters * n, c.bytes * n, c.time} }
 
+func (c cost) part(n int) cost {
+	return cost{c.routes / n, c.clusters / n, c.bytes / n, c.time / time.Duration(n)}
+}
+
 // Memory in bytes and times of one look at a route, measured on Envoy 1.40 with two
 // workers at 2 GHz, and rounded up. Of a name or a value there are several copies:
 // Envoy keeps what it was sent beside what it made of it.

@@ -3,6 +3,7 @@ package gateway
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 
 	"crossway.dev/crossway/pkg/gateway/model"
@@ -85,11 +86,28 @@ func describeChain(out *strings.Builder, c model.Chain) {
 	}
 	describeL4(out, indent+"tcp", c.TCP)
 	for _, h := range c.Hosts {
-		fmt.Fprintf(out, "%shost %s\n", indent, strings.Join(append([]string{h.Hostname}, h.Wider...), ", then "))
+		fmt.Fprintf(out, "%shost %s\n", indent, h.Hostname+describeWider(c, h))
 		for i := range h.Rules {
 			fmt.Fprintf(out, "%s  %s\n", indent, describeRule(&h.Rules[i]))
 		}
 	}
+}
+
+// describeWider are the wider hosts of a host, with the rules where some are left out.
+func describeWider(c model.Chain, h model.VirtualHost) (text string) {
+	for _, w := range h.Wider {
+		text += ", then " + w.Hostname
+		same := func(wide model.VirtualHost) bool {
+			return wide.Hostname == w.Hostname && model.SameSlice(wide.Rules, w.Rules)
+		}
+		if slices.ContainsFunc(c.Hosts, same) {
+			continue
+		}
+		for i := range w.Rules {
+			text += fmt.Sprintf(" (%s.%d.%d)", w.Rules[i].Origin.Route.Name, w.Rules[i].Origin.Rule, w.Rules[i].Origin.Match)
+		}
+	}
+	return text
 }
 
 func describeL4(out *strings.Builder, what string, f *model.L4Forward) {

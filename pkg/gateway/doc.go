@@ -22,7 +22,8 @@
 //   - A regular expression for the path comes after exact paths and before
 //     prefixes, the longest first.
 //   - A backendRef to a ServiceImport needs no port if the import has exactly one.
-//   - The rules of one host never fall through to those of a wider host.
+//   - What no rule of a host matches is served by the rules of wider hosts of the same
+//     listener, as far as the budgets go.
 //   - timeouts.request and timeouts.backendRequest limit the whole exchange, also
 //     of a WebSocket. A request must have arrived within 5 minutes, even if its
 //     rule has a longer timeout.

@@ -43,7 +43,7 @@ type Memo struct {
 	kept       map[fleet.RouteRef]*fallback
 	slowdowns  slowdowns
 	wider      widerRoom
-	narrow     map[fleet.RouteRef]bool // routes with the condition NarrowHostname
+	wideRoutes map[fleet.RouteRef]bool // routes of wide hosts, where narrower ones have no room for all of them
 }
 
 // memoKey identifies one version of an object in an API server.
@@ -128,7 +128,7 @@ const maxPatchedRoutes = 16
 func (b *build) patch() (Result, bool) {
 	last, in := b.last, &b.in
 	if !patching || !b.same || len(last.routes) != len(in.Routes) || !model.SameSlice(last.otherInputs.Pools, in.Pools) ||
-		last.otherInputs.CRDVersion != in.CRDVersion {
+		last.otherInputs.CRDVersion != in.CRDVersion || last.result.Guests != nil && last.result.Guests != in.Guests {
 		return Result{}, false
 	}
 	var changed []int
@@ -151,7 +151,7 @@ func (b *build) patch() (Result, bool) {
 	next.routes, next.results = in.Routes, slices.Clone(last.results)
 	for _, i := range changed {
 		old, result := last.results[i], b.evaluate(in.Routes[i])
-		if last.shared[old.ref] || last.narrow[old.ref] || !old.patchable(result) || !next.result.replace(old, result, last.slowdowns) {
+		if last.shared[old.ref] || last.wideRoutes[old.ref] || !old.patchable(result) || !next.result.replace(old, result, last.slowdowns) {
 			return Result{}, false
 		}
 		var fits bool
@@ -217,14 +217,22 @@ func replaceRules(m *model.Model, old, next []model.Rule) (found bool) {
 // replacedHosts is a copy of hosts with old rules replaced by next, or nil if no
 // host has exactly the old rules.
 func replacedHosts(hosts []model.VirtualHost, old, next []model.Rule) (replaced []model.VirtualHost) {
+	isWider := func(w model.WiderRules) bool { return model.SameSlice(w.Rules, old) }
 	for i := range hosts {
-		if !model.SameSlice(hosts[i].Rules, old) {
+		own, wider := model.SameSlice(hosts[i].Rules, old), slices.IndexFunc(hosts[i].Wider, isWider)
+		if !own && wider < 0 {
 			continue
 		}
 		if replaced == nil {
 			replaced = slices.Clone(hosts)
 		}
-		replaced[i].Rules = next
+		if own {
+			replaced[i].Rules = next
+		}
+		if wider >= 0 {
+			replaced[i].Wider = slices.Clone(hosts[i].Wider)
+			replaced[i].Wider[wider].Rules = next
+		}
 	}
 	return replaced
 }

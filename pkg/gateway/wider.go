@@ -6,8 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"crossway.dev/crossway/pkg/condition"
-	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/gateway/model"
 )
 
@@ -23,8 +21,28 @@ type narrowHost struct {
 	place  place
 	host   *model.VirtualHost
 	routes []*route
-	wider  []string
-	cost   cost // of the wider rules
+	wider  []*guests
+
+	// For widerAdmission:
+	seniority seniority // of its oldest route
+	payers    []payer   // the namespaces of its routes
+}
+
+// namespaces are those of its routes, in the order of their oldest routes.
+func (n *narrowHost) namespaces() (namespaces []string) {
+	for _, r := range n.routes {
+		if namespace := r.ref.Name.Namespace; !slices.Contains(namespaces, namespace) {
+			namespaces = append(namespaces, namespace)
+		}
+	}
+	return namespaces
+}
+
+// guests are the routes of a wide host at a narrow one.
+type guests struct {
+	*wideHost
+	narrow   *narrowHost
+	admitted []*route // nil: all
 }
 
 // matchesAll says whether some rule matches every request.
@@ -36,14 +54,25 @@ func matchesAll(rules []model.Rule) bool {
 
 // wideHost is what the hosts that are narrower than a host need to know of it.
 type wideHost struct {
-	cost cost
-	all  bool // its rules match every request
+	name   string
+	routes []*route
+	rules  []model.Rule    // of all routes
+	costs  map[string]cost // of these, by namespace
+	all    bool            // they match every request
+
+	// For widerAdmission:
+	noted  bool
+	came   []*wideRoute            // its routes that were admitted so far, in order
+	guests []*guests               // the same at the narrower hosts that were so far
+	parts  map[string][]model.Rule // the rules of some routes, by their places in the order of age
 }
 
-func newWideHost(routes []*route) *wideHost {
-	w := &wideHost{}
+func newWideHost(name string, routes []*route, served []model.VirtualHost) *wideHost {
+	at, _ := slices.BinarySearchFunc(served, name, func(h model.VirtualHost, name string) int { return strings.Compare(h.Hostname, name) })
+	w := &wideHost{name: name, routes: routes, rules: served[at].Rules, costs: map[string]cost{}}
 	for _, r := range routes {
-		w.cost, w.all = w.cost.plus(r.plan.each), w.all || matchesAll(r.rules)
+		namespace := r.ref.Name.Namespace
+		w.costs[namespace], w.all = w.costs[namespace].plus(r.plan.each), w.all || matchesAll(r.rules)
 	}
 	return w
 }
@@ -59,7 +88,7 @@ func (b *build) noteWider(at place, served []model.VirtualHost, hosts map[string
 			continue
 		}
 		at.host = host
-		n, owner, last := narrowHost{place: at, host: &served[i], routes: routes}, ownerOf(host, owners), routes
+		n, owner, last := &narrowHost{place: at, host: &served[i], routes: routes}, ownerOf(host, owners), routes
 		widerHosts(host, func(wide string) bool {
 			if ownerOf(wide, owners) != owner {
 				return false
@@ -70,10 +99,10 @@ func (b *build) noteWider(at place, served []model.VirtualHost, hosts map[string
 			}
 			w := known[wide]
 			if w == nil {
-				w = newWideHost(others)
+				w = newWideHost(wide, others, served)
 				known[wide] = w
 			}
-			n.wider, n.cost, last = append(n.wider, wide), n.cost.plus(w.cost), others
+			n.wider, last = append(n.wider, &guests{wideHost: w}), others
 			return !w.all
 		})
 		if len(n.wider) > 0 {
@@ -83,42 +112,58 @@ func (b *build) noteWider(at place, served []model.VirtualHost, hosts map[string
 }
 
 // serveWider has the rules of wider hosts serve what those of narrower ones leave,
-// as far as there is room. The namespace of a host's oldest route pays. Hosts of
-// older routes come first; no route is refused because of them.
+// as far as there is room. The namespaces of a host's routes pay. No route is refused
+// because of them.
 func (b *build) serveWider() {
-	slices.SortFunc(b.narrow, func(x, y narrowHost) int {
-		return cmp.Or(cmp.Compare(x.routes[0].order, y.routes[0].order), x.place.gateway.Compare(y.place.gateway),
-			cmp.Compare(x.place.port, y.place.port), strings.Compare(x.place.host, y.place.host))
+	slices.SortFunc(b.narrow, func(x, y *narrowHost) int {
+		return cmp.Or(cmp.Compare(x.routes[0].order, y.routes[0].order), x.place.compare(y.place))
 	})
+	b.memo.wider = b.widerRoom()
+	if b.memo.wider == widerFull {
+		b.admitWider()
+	}
+	for i := range b.narrow {
+		n := b.narrow[i]
+		for _, g := range n.wider {
+			if rules := b.rulesOf(g); len(rules) > 0 {
+				n.host.Wider = append(n.host.Wider, model.WiderRules{Hostname: g.name, Rules: rules})
+			}
+		}
+	}
+}
+
+// widerRoom is how much room there is for the wider rules of all hosts together.
+func (b *build) widerRoom() widerRoom {
+	if len(b.narrow) == 0 {
+		return widerNone
+	}
 	accounts := &accounts{used: maps.Clone(b.accounts.used)}
 	var all []charge
 	for i := range b.narrow {
-		n := &b.narrow[i]
-		limits := &b.parents[n.place.gateway].budgets
-		space := n.cost
-		space.time = 0
-		charges := []charge{
-			{account{place: place{gateway: n.place.gateway}}, space, limits.gateway.untimed()},
-			{account{namespace: n.routes[0].ref.Name.Namespace}, space, limits.namespace.untimed()},
-			{account{place: n.place}, cost{time: n.cost.time}, cost{time: limits.gateway.time}},
+		n := b.narrow[i]
+		for _, g := range n.wider {
+			for namespace, c := range g.costs {
+				charges := b.chargesAtHost(n, namespace, c)
+				all = append(all, charges[:]...)
+				for _, payer := range n.namespaces() {
+					charges := b.chargesOfPayer(n, payer, namespace, c)
+					all = append(all, charges[:]...)
+				}
+			}
 		}
-		if accounts.full(charges, false) != nil {
-			b.cut = append(b.cut, *n)
-			continue
+	}
+	accounts.add(all)
+	room := widerRoomy
+	for _, c := range all {
+		used := accounts.used[c.to]
+		if used.over(c.limit) {
+			return widerFull
 		}
-		accounts.add(charges)
-		all = append(all, charges...)
-		n.host.Wider = n.wider
+		if used.plus(used).over(c.limit) {
+			room = widerTight
+		}
 	}
-	half := func(c charge) bool { used := accounts.used[c.to]; return used.plus(used).over(c.limit) }
-	b.memo.wider = widerNone
-	switch {
-	case len(b.narrow) == 0:
-	case len(b.cut) > 0 || slices.ContainsFunc(all, half):
-		b.memo.wider = widerTight
-	default:
-		b.memo.wider = widerRoomy
-	}
+	return room
 }
 
 // widerRoom says how much room the rules of wider hosts have.
@@ -126,7 +171,8 @@ type widerRoom int
 
 const (
 	widerNone  widerRoom = iota // there are none
-	widerTight                  // a route that costs otherwise may change which of them are served
+	widerFull                   // some have none
+	widerTight                  // a route that costs more may leave some without room
 	widerRoomy                  // they have room even if all routes cost twice as much
 )
 
@@ -139,25 +185,4 @@ func (w widerRoom) allows(old, next *routeResult) (widerRoom, bool) {
 	twice := old.plan.each.plus(old.plan.each)
 	more := next.plan.each.over(twice) || next.plan.clusters.over(old.plan.clusters.plus(old.plan.clusters))
 	return widerTight, w == widerRoomy && !more
-}
-
-// reportWider adds the condition NarrowHostname to the reports on routes of hostnames
-// for which wider rules have no room.
-func (b *build) reportWider() {
-	cut := map[routeAt][]narrowHost{}
-	b.memo.narrow = map[fleet.RouteRef]bool{}
-	for _, n := range b.cut {
-		for _, r := range n.routes {
-			b.memo.narrow[r.ref] = true
-			at := routeAt{r.ref, n.place.gateway}
-			cut[at] = append(cut[at], n)
-		}
-	}
-	b.addConditions(func(at routeAt) []condition.Condition {
-		found := cut[at]
-		if len(found) == 0 {
-			return nil
-		}
-		return []condition.Condition{condition.RouteNarrowHostname(found[0].place.host, found[0].wider[0], len(found)-1)}
-	}, len(cut) > 0)
 }

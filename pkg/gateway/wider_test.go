@@ -2,10 +2,19 @@ package gateway
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"pgregory.net/rapid"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/pkg/condition"
+	"crossway.dev/crossway/pkg/fleet"
 )
 
 // A Build looks at the rules of a wide hostname once, however many narrower hostnames there are: or one developer's rules
@@ -49,4 +58,145 @@ func buildTime(routes []*Route) time.Duration {
 		shortest = min(shortest, time.Since(begin))
 	}
 	return shortest
+}
+
+// sharedWildcard is a Gateway under whose hostname "*.example.com" several namespaces have routes, and the statuses that its
+// routes have by now.
+type sharedWildcard struct {
+	in      Input
+	earlier Earlier
+	result  Result
+	created int
+	now     metav1.Time
+}
+
+func newSharedWildcard(namespace, gateway int32) *sharedWildcard {
+	w := &sharedWildcard{in: bigInput(0), earlier: Earlier{}, now: metav1.NewTime(epoch)}
+	w.in.Parameters = []v1alpha1.GatewayParameters{{ObjectMeta: metav1.ObjectMeta{Namespace: "infra", Name: "tight"},
+		Spec: v1alpha1.GatewayParametersSpec{Budgets: v1alpha1.Budgets{Namespace: v1alpha1.Budget{Routes: &namespace}, Gateway: v1alpha1.Budget{Routes: &gateway}}}}}
+	w.in.GatewayClasses[0].Spec.ParametersRef = &gatewayv1.ParametersReference{Group: "crossway.dev", Kind: "GatewayParameters", Name: "tight", Namespace: new(gatewayv1.Namespace("infra"))}
+	w.see(nil)
+	return w
+}
+
+// set writes a route with a number of paths, or removes it where that is 0, and waits until all statuses are written.
+func (w *sharedWildcard) set(namespace, host string, paths int) {
+	routes := slices.Clone(w.in.Routes)
+	name := fleet.RouteRef{Kind: condition.HTTPRoute, Name: fleet.ObjectName{Namespace: namespace, Name: "of-" + strings.ReplaceAll(host, "*", "all")}}
+	at, found := slices.BinarySearchFunc(routes, name, func(r *Route, ref fleet.RouteRef) int { return r.Ref.Compare(ref) })
+	with := func(o *gatewayv1.HTTPRoute) {
+		o.Spec.Rules[0].Matches = nil
+		for i := range paths {
+			path := &gatewayv1.HTTPPathMatch{Value: new(fmt.Sprintf("/%s/%d", namespace, i))}
+			o.Spec.Rules[0].Matches = append(o.Spec.Rules[0].Matches, gatewayv1.HTTPRouteMatch{Path: path})
+		}
+	}
+	switch {
+	case paths == 0 && found:
+		routes = slices.Delete(routes, at, at+1)
+	case paths == 0:
+	case found:
+		routes[at] = revised(routes[at], with)
+	default:
+		w.created++
+		o := objectOf(bigInput(1).Routes[0])
+		o.Namespace, o.Name, o.UID = namespace, name.Name.Name, types.UID(fmt.Sprint(w.created))
+		o.CreationTimestamp, o.Spec.Hostnames = w.now, []gatewayv1.Hostname{gatewayv1.Hostname(host)}
+		with(o)
+		routes = slices.Insert(routes, at, FromHTTPRoute(o))
+	}
+	w.see(routes)
+	for range 4 { // each Build may change statuses, and these what the next Build does
+		w.now.Time = w.now.Add(time.Second)
+		w.see(w.withStatuses())
+	}
+}
+
+func (w *sharedWildcard) see(routes []*Route) {
+	w.earlier.Note(w.result, w.in.Routes, routes)
+	w.in.Routes = routes
+	w.result = BuildKeeping(&w.in, w.earlier)
+}
+
+// withStatuses are the routes with the statuses that the last Build decided.
+func (w *sharedWildcard) withStatuses() []*Route {
+	routes := slices.Clone(w.in.Routes)
+	for _, report := range Report(w.result, nil) {
+		at := slices.IndexFunc(routes, func(r *Route) bool { return r.Ref == report.Ref.Object() })
+		if at < 0 {
+			continue
+		}
+		o := objectOf(routes[at]).DeepCopy()
+		var stored []metav1.Condition
+		if len(o.Status.Parents) > 0 {
+			stored = o.Status.Parents[0].Conditions
+		}
+		o.Status.Parents = nil
+		for _, p := range report.Parents {
+			o.Status.Parents = append(o.Status.Parents, gatewayv1.RouteParentStatus{ParentRef: p.ParentRef, ControllerName: v1alpha1.GatewayController,
+				Conditions: condition.Stamped(stored, p.Conditions, report.Ref.Generation, w.now.Time)})
+		}
+		routes[at] = FromHTTPRoute(o)
+	}
+	return routes
+}
+
+// guests are the routes that serve what narrower hostnames leave, and the rules of these hostnames by namespace.
+func (w *sharedWildcard) guests() (served map[guest]bool, rules map[string]map[string]int) {
+	served, rules = map[guest]bool{}, map[string]map[string]int{}
+	for _, h := range w.result.Model.Listeners[0].Chains[0].Hosts {
+		rules[h.Hostname] = map[string]int{}
+		for _, r := range h.Rules {
+			rules[h.Hostname][r.Origin.Route.Name.Namespace]++
+		}
+		for _, wider := range h.Wider {
+			for _, r := range wider.Rules {
+				served[guest{place: place{host: h.Hostname}, route: r.Origin.Route}] = true
+			}
+		}
+	}
+	return served, rules
+}
+
+// What a route of a wildcard serves of a narrower hostname, it goes on to serve whatever a third namespace does.
+func TestOthersTakeNoRoomOfWiderRules(tb *testing.T) {
+	compared, full := 0, 0
+	rapid.Check(tb, func(t *rapid.T) {
+		w := newSharedWildcard(rapid.Int32Range(5, 14).Draw(t, "namespace"), rapid.Int32Range(16, 60).Draw(t, "gateway"))
+		namespaces := []string{"a", "b", "c", "d"}
+		for range rapid.IntRange(3, 14).Draw(t, "changes") {
+			was, rules := w.guests()
+			who := rapid.SampledFrom(namespaces).Draw(t, "who")
+			host := rapid.SampledFrom([]string{"*.example.com", "*.example.com", "x.example.com", "y.example.com", "z.example.com"}).Draw(t, "host")
+			paths := rapid.IntRange(0, 5).Draw(t, "paths")
+			history := describeModel(w.result.Model)
+			w.set(who, host, paths)
+			is, now := w.guests()
+			if w.result.Guests != nil {
+				full++
+			}
+			pending := false // an edit of another namespace that has room now
+			for _, namespace := range namespaces {
+				of := func(rules map[string]map[string]int) (count int) {
+					for _, byNamespace := range rules {
+						count += byNamespace[namespace]
+					}
+					return count
+				}
+				pending = pending || namespace != who && of(rules) != of(now)
+			}
+			for g := range was {
+				if pending || g.route.Name.Namespace == who || rules[g.place.host][who] > 0 {
+					continue
+				}
+				compared++
+				if !is[g] {
+					t.Fatalf("%s has %d paths for %s now, and %s does not serve the rest of %s any more:\n%s\n%s", who, paths, host, g.route, g.place.host, history, describeModel(w.result.Model))
+				}
+			}
+		}
+	})
+	if !testing.Short() && (compared < 100 || full < 100) {
+		tb.Errorf("%d comparisons, and %d Builds without room for all: this tests nothing", compared, full)
+	}
 }

@@ -130,9 +130,16 @@ type L4Target struct {
 type VirtualHost struct {
 	Hostname string // lower case; exact, "*.example.com" (any number of labels), or "*"
 	Rules    []Rule // in Gateway API precedence
-	// Wider are the Hosts of the chain whose rules serve what none of Rules matches, the
-	// narrowest first. What no rule matches is answered 404.
-	Wider []string
+	// Wider are rules of wider Hosts of the chain that serve what none of Rules matches,
+	// the narrowest first. What no rule matches is answered 404.
+	Wider []WiderRules
+}
+
+// WiderRules are rules of a wider host, in precedence order: all of them, in the same
+// memory, or those of some of its routes.
+type WiderRules struct {
+	Hostname string
+	Rules    []Rule
 }
 
 // RouteName names a route in logs and metrics: an HTTPRoute by its name alone,

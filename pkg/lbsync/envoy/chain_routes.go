@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"slices"
-	"strings"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
@@ -135,17 +134,14 @@ func (c *chainRoutes) patched(l lbsync.Listener, chain model.Chain) *chainRoutes
 	}
 	next := *c
 	next.hosts, next.groups = chain.Hosts, slices.Clone(c.groups)
+	sameWider := func(x, y model.WiderRules) bool { return model.SameSlice(x.Rules, y.Rules) }
 	for i := range chain.Hosts {
-		if c.hosts[i].Hostname != chain.Hosts[i].Hostname || !slices.Equal(c.hosts[i].Wider, chain.Hosts[i].Wider) {
+		if c.hosts[i].Hostname != chain.Hosts[i].Hostname || !slices.EqualFunc(c.hosts[i].Wider, chain.Hosts[i].Wider, sameWider) {
 			return nil
 		}
 		at := c.groupOf[i]
 		if at == noGroup || model.SameSlice(c.hosts[i].Rules, chain.Hosts[i].Rules) {
 			continue
-		}
-		isWider := func(h model.VirtualHost) bool { return slices.Contains(h.Wider, chain.Hosts[i].Hostname) }
-		if slices.ContainsFunc(chain.Hosts, isWider) {
-			return nil
 		}
 		old, routes := c.groups[at].routes, next.listsOf(l, chain.Hosts[i], c)
 		delete(next.lists, keyOf(c.hosts[i].Rules, 0))
@@ -220,9 +216,7 @@ func (c *chainRoutes) domain(hostname string, last *chainRoutes) domain {
 func (c *chainRoutes) listsOf(l lbsync.Listener, h model.VirtualHost, last *chainRoutes) []*ruleList {
 	lists := []*ruleList{c.list(l, h.Rules, 0, last)}
 	for _, wide := range h.Wider {
-		if k, found := slices.BinarySearchFunc(c.hosts, wide, func(h model.VirtualHost, name string) int { return strings.Compare(h.Hostname, name) }); found {
-			lists = append(lists, c.list(l, c.hosts[k].Rules, lists[len(lists)-1].depth, last))
-		}
+		lists = append(lists, c.list(l, wide.Rules, lists[len(lists)-1].depth, last))
 	}
 	return lists
 }
