@@ -86,12 +86,12 @@ func troubleOf(response *http.Response, err error) string {
 	if err != nil {
 		return err.Error()
 	}
-	switch code := response.StatusCode; {
-	case code == http.StatusUnauthorized, code == http.StatusForbidden, code == http.StatusTooManyRequests, code >= http.StatusInternalServerError:
-		text, _ := io.ReadAll(io.LimitReader(response.Body, 256)) // only for the log
-		return response.Status + " " + string(text)
+	switch response.StatusCode {
+	case http.StatusOK, http.StatusGone, http.StatusBadRequest: // gone: an informer lists again
+		return ""
 	}
-	return ""
+	text, _ := io.ReadAll(io.LimitReader(response.Body, 256)) // only for the log
+	return response.Status + " " + string(text)
 }
 
 // where returns the API's address and a transport to it.

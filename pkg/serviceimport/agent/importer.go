@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/cluster"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
 
@@ -54,13 +55,15 @@ type facts struct {
 	kept   []discoveryv1.EndpointSlice // of stored, those of which the hub is silent
 	ended  []string                    // what the hub reported as deleted until now
 	again  time.Duration               // when to look again; 0: after an event
+	// live tells whether the namespace is there and stays: its arrival brings the key back.
+	live bool
 }
 
 // Reconcile writes all that belongs to one import except its status. The key is
 // the name of the service.
 func (i *Importer) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	f, err := i.gather(ctx, request.NamespacedName)
-	if err != nil {
+	if err != nil || !f.live {
 		return reconcile.Result{}, err
 	}
 	switch {
@@ -94,10 +97,6 @@ func imported(i *mcsv1beta1.ServiceImport) bool {
 
 // writeAll makes what belongs to an import as it is wanted.
 func (i *Importer) writeAll(ctx context.Context, f facts) error {
-	namespace, err := apply.Found(ctx, i.local, types.NamespacedName{Name: f.wanted.Namespace}, &corev1.Namespace{})
-	if err != nil || namespace == nil || namespace.DeletionTimestamp != nil {
-		return err // the namespace's arrival brings this key back
-	}
 	derived, refused, err := i.writeService(ctx, f)
 	if err != nil {
 		return err
@@ -115,8 +114,12 @@ func (i *Importer) writeAll(ctx context.Context, f facts) error {
 // ReconcileStatus writes the status of one import that Crossway made.
 func (i *Importer) ReconcileStatus(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	f, err := i.gather(ctx, request.NamespacedName)
-	if err != nil || f.wanted == nil || f.have == nil || !serviceimport.Ours(f.have) {
+	if err != nil || !f.live || f.wanted == nil || f.have == nil || !serviceimport.Ours(f.have) {
 		return reconcile.Result{}, err
+	}
+	wanted, err := i.wantedSlices(ctx, f)
+	if err != nil || len(wanted) > 0 && len(f.stored) == 0 {
+		return reconcile.Result{}, err // the first slice brings this key back
 	}
 	want := serviceimport.MemberImport(f.wanted, f.derived)
 	if len(f.stored) > 0 {
@@ -127,7 +130,11 @@ func (i *Importer) ReconcileStatus(ctx context.Context, request reconcile.Reques
 
 func (i *Importer) gather(ctx context.Context, key types.NamespacedName) (facts, error) {
 	var f facts
-	var err error
+	namespace, err := apply.Found(ctx, i.local, types.NamespacedName{Name: key.Namespace}, &corev1.Namespace{})
+	if err != nil {
+		return f, err
+	}
+	f.live = namespace != nil && namespace.DeletionTimestamp == nil
 	if f.have, err = apply.Found(ctx, i.local, key, &mcsv1beta1.ServiceImport{}); err != nil {
 		return f, err
 	}
@@ -203,6 +210,16 @@ func (i *Importer) writeSlice(ctx context.Context, have, want *discoveryv1.Endpo
 	}
 	if have != nil && serviceimport.SameSlice(have, want) {
 		return nil
+	}
+	if have == nil {
+		other, err := apply.Found(ctx, i.local, client.ObjectKeyFromObject(want), &discoveryv1.EndpointSlice{})
+		if err != nil {
+			return err
+		}
+		if other != nil && other.DeletionTimestamp == nil {
+			log.FromContext(ctx).Info("an EndpointSlice that Crossway did not make has the name of an imported one and stays; delete it", "slice", want.Name)
+			return nil
+		}
 	}
 	if err := apply.Object(ctx, i.local, fieldManager, want); err != nil {
 		return err

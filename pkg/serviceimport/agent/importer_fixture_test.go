@@ -42,17 +42,16 @@ import (
 // member API in front of another API server, which holds what the hub serves.
 type member struct {
 	testkit.T
-	scheme        *runtime.Scheme
-	client        client.Client // of the member, without a cache
-	served        client.Client // of the member API's objects
-	api           *fakeAPI
-	namespace     string
-	credentials   *rest.Config
-	mu            sync.Mutex
-	writes        []string // guarded by mu
-	refuse        func(n int) bool
-	failed        atomic.Int32
-	namespaceMade bool
+	scheme      *runtime.Scheme
+	client      client.Client // of the member, without a cache
+	served      client.Client // of the member API's objects
+	api         *fakeAPI
+	namespace   string
+	credentials *rest.Config
+	mu          sync.Mutex
+	writes      []string // guarded by mu
+	refuse      func(n int) bool
+	missingTime time.Duration // of agents that start
 }
 
 // fakeAPI passes requests on to an API server, or answers by itself.
@@ -103,7 +102,7 @@ func nothing(w http.ResponseWriter, r *http.Request) {
 
 func newMember(t *testing.T, namespace string) *member {
 	t.Helper()
-	m := &member{T: testkit.T{TB: t}, scheme: runtime.NewScheme(), namespace: namespace}
+	m := &member{T: testkit.T{TB: t}, scheme: runtime.NewScheme(), namespace: namespace, missingTime: missingTime}
 	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, mcsv1beta1.Install, v1alpha1.AddToScheme} {
 		m.Must(add(m.scheme))
 	}
@@ -172,6 +171,7 @@ func (m *member) start() (importer *Importer, stop func()) {
 	m.Must(mgr.Add(api))
 	importer, err = NewImporter("here", mgr, api)
 	m.Must(err)
+	importer.silence.missingTime = m.missingTime
 	importer.events = events.NewFakeRecorder(100)
 	m.Must(importer.SetupWithManager(mgr, nil))
 	ctx, cancel := context.WithCancel(context.Background())
@@ -257,6 +257,25 @@ func (m *member) serveSlice(service, cluster, region string, addresses ...string
 	}
 	m.Must(m.served.Create(m.Context(), s))
 	return s
+}
+
+// export makes the member export a Service with one endpoint, and returns its slice.
+func (m *member) export(name, address string) *discoveryv1.EndpointSlice {
+	m.Helper()
+	meta := metav1.ObjectMeta{Namespace: m.namespace, Name: name}
+	own := &discoveryv1.EndpointSlice{
+		ObjectMeta:  metav1.ObjectMeta{Namespace: m.namespace, Name: name + "-own", Labels: map[string]string{discoveryv1.LabelServiceName: name}},
+		AddressType: discoveryv1.AddressTypeIPv4,
+		Ports:       []discoveryv1.EndpointPort{{Name: ptr.To("www"), Port: ptr.To(int32(8080))}},
+		Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{address}, NodeName: ptr.To("n1")}},
+	}
+	for _, o := range []client.Object{
+		&mcsv1beta1.ServiceExport{ObjectMeta: meta}, own,
+		&corev1.Service{ObjectMeta: meta, Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Name: "www", Port: 80, AppProtocol: ptr.To("kubernetes.io/h2c")}}}},
+	} {
+		m.Must(m.client.Create(m.Context(), o))
+	}
+	return own
 }
 
 // describe is what the member has of an import, as text.

@@ -1,11 +1,16 @@
 package agent
 
 import (
+	"fmt"
+	"net/http"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/events"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
 
@@ -91,5 +96,176 @@ func TestHandDeleted(t *testing.T) {
 	} {
 		m.Must(m.client.Delete(t.Context(), o))
 		m.want("web", webOfTwo)
+	}
+}
+
+// Each write fails once, at the beginning and at the end of an import. The agent
+// goes on, and so does the next one, where the first stops for good.
+func TestHalfWay(t *testing.T) {
+	m := newMember(t, "half-shop")
+	for n := 1; n <= 5; n++ {
+		served, slices := m.serveWeb()
+		m.fromWrite(n)
+		_, stop := m.start()
+		m.settle()
+		stop()
+		m.fromWrite(0)
+		_, stop = m.start()
+		m.want("web", webOfTwo)
+		m.settle()
+		stop()
+
+		m.fromWrite(n)
+		_, stop = m.start()
+		for _, o := range append(slices, served) {
+			m.Must(m.served.Delete(t.Context(), o))
+		}
+		m.settle()
+		stop()
+		// the next agent finds what is left: nobody reports the deletions to it
+		m.fromWrite(0)
+		m.missingTime = 0
+		_, stop = m.start()
+		m.want("web", "")
+		stop()
+		m.missingTime = missingTime
+	}
+}
+
+// fromWrite refuses all writes from the n-th on; 0: none.
+func (m *member) fromWrite(n int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.writes, m.refuse = nil, func(written int) bool { return n > 0 && written >= n }
+}
+
+// While the hub does not answer, answers something else, or has lost its memory,
+// imports stay as they are, and agents that start meanwhile write nothing. The
+// cluster's own endpoints follow its own slices nevertheless.
+func TestSilentHub(t *testing.T) {
+	m := newMember(t, "silent-shop")
+	m.serve("web", func(i *mcsv1beta1.ServiceImport) {
+		i.Status.Clusters = []mcsv1beta1.ClusterStatus{{Cluster: "a"}, {Cluster: "here"}}
+	})
+	m.serveSlice("web", "a", "us", "10.1.0.1")
+	own := m.export("web", "10.4.0.1")
+	_, stop := m.start()
+	web := func(address string) string {
+		return `import ClusterSetIP ips=1 clusters=[a here] slices=Present [Ready=True Ready]
+service ClusterIP tcp-80
+slice of a 10.1.0.1 tcp-80=8080 for kube-proxy
+slice of here ` + address + ` tcp-80=8080 for kube-proxy
+`
+	}
+	m.want("web", web("10.4.0.1"))
+	m.settle()
+	m.taken()
+	for i, answer := range []http.HandlerFunc{status(http.StatusForbidden), status(http.StatusUnauthorized), status(http.StatusServiceUnavailable),
+		status(http.StatusNotFound), status(http.StatusGone), nothing} {
+		m.api.answers(answer)
+		m.settle()
+		stop()
+		_, stop = m.start()
+		m.settle()
+		if writes := m.taken(); len(writes) > 0 {
+			t.Errorf("answer %d: writes %q", i, writes)
+		}
+		address := fmt.Sprintf("10.4.0.%d", i+2)
+		own.Endpoints[0].Addresses[0] = address
+		m.Must(m.client.Update(t.Context(), own))
+		m.want("web", web(address))
+		if writes := m.taken(); len(writes) != 1 {
+			t.Errorf("answer %d: own endpoints change: %q", i, writes)
+		}
+	}
+	m.api.answers(nil)
+	m.Must(m.served.DeleteAllOf(t.Context(), &discoveryv1.EndpointSlice{}, client.InNamespace(m.namespace)))
+	m.Must(m.served.DeleteAllOf(t.Context(), &mcsv1beta1.ServiceImport{}, client.InNamespace(m.namespace)))
+	stop()
+	m.missingTime = 0
+	m.start()
+	m.want("web", "")
+}
+
+// Many imports that are missing at once stay, until somebody deletes them.
+func TestMostAreMissing(t *testing.T) {
+	m := newMember(t, "most-shop")
+	for i := range manyImports {
+		m.serve(fmt.Sprint("web-", i))
+	}
+	_, stop := m.start()
+	m.want("web-4", "import ClusterSetIP ips=1 clusters=[a b] slices=Absent [Ready=True Ready]\nservice ClusterIP tcp-80\n")
+	m.settle()
+	stop()
+	m.Must(m.served.DeleteAllOf(t.Context(), &mcsv1beta1.ServiceImport{}, client.InNamespace(m.namespace)))
+	m.taken()
+	m.missingTime = time.Second
+	importer, _ := m.start()
+	m.Eventually("an event of each", func() bool { return len(importer.events.(*events.FakeRecorder).Events) == manyImports })
+	m.settle()
+	if writes := m.taken(); len(writes) > 0 {
+		t.Errorf("writes %q", writes)
+	}
+	m.Must(m.client.DeleteAllOf(t.Context(), &mcsv1beta1.ServiceImport{}, client.InNamespace(m.namespace)))
+	for i := range manyImports {
+		m.want(fmt.Sprint("web-", i), "")
+	}
+}
+
+// Objects of others under the names of Crossway's stay as they are.
+func TestOthersObjects(t *testing.T) {
+	m := newMember(t, "others-shop")
+	service := &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Namespace: m.namespace, Name: serviceimport.DerivedName("web")},
+		Spec:       corev1.ServiceSpec{Ports: []corev1.ServicePort{{Name: "theirs", Port: 99}}},
+	}
+	m.Must(m.client.Create(t.Context(), service))
+	served, slices := m.serveWeb()
+	importer, _ := m.start()
+	m.want("web", `import ClusterSetIP ips=0 clusters=[a b] slices=Present [Ready=False Pending]
+service ClusterIP theirs
+slice of a 10.1.0.1 tcp-80=8080 for kube-proxy
+slice of b 10.2.0.1 10.2.0.2 tcp-80=8080 for kube-proxy
+`)
+	m.Must(m.client.Delete(t.Context(), service))
+	m.want("web", webOfTwo)
+
+	theirs := &mcsv1beta1.ServiceImport{ObjectMeta: metav1.ObjectMeta{Namespace: m.namespace, Name: "api"}, Spec: mcsv1beta1.ServiceImportSpec{Type: mcsv1beta1.Headless, Ports: []mcsv1beta1.ServicePort{}}}
+	m.Must(m.client.Create(t.Context(), theirs))
+	api := m.serve("api")
+	m.serveSlice("api", "a", "us", "10.1.0.9")
+	m.Eventually("an event", func() bool { return len(importer.events.(*events.FakeRecorder).Events) == 1 })
+	m.want("api", "import Headless ips=0 clusters=[] slices= []\n")
+	m.Must(m.client.Delete(t.Context(), theirs))
+	m.want("api", `import ClusterSetIP ips=1 clusters=[a b] slices=Present [Ready=True Ready]
+service ClusterIP tcp-80
+slice of a 10.1.0.9 tcp-80=8080 for kube-proxy
+`)
+	for _, o := range append(slices, served, api) {
+		m.Must(m.served.Delete(t.Context(), o))
+	}
+	m.want("web", "")
+}
+
+// Namespaces that come later get their imports.
+func TestNamespaceComesLater(t *testing.T) {
+	m := newMember(t, "early-shop")
+	m.start()
+	m.namespace = "late-shop"
+	m.createNamespace(m.served, m.namespace)
+	m.serveWeb()
+	m.settle()
+	if writes := m.taken(); len(writes) > 0 {
+		t.Errorf("without the namespace: %q", writes)
+	}
+	m.createNamespace(m.client, m.namespace)
+	m.want("web", webOfTwo)
+	m.settle()
+	m.taken()
+	m.Must(m.client.Delete(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: m.namespace}}))
+	m.Must(m.client.DeleteAllOf(t.Context(), &discoveryv1.EndpointSlice{}, client.InNamespace(m.namespace)))
+	m.settle()
+	if writes := m.taken(); len(writes) > 0 {
+		t.Errorf("while the namespace ends: %q", writes)
 	}
 }

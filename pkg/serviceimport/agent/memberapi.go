@@ -13,6 +13,8 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
+
+	"crossway.dev/crossway/pkg/program"
 )
 
 // indexServed is the index of served slices by the service that they belong to.
@@ -32,7 +34,11 @@ func NewMemberAPI(config *rest.Config, hub client.Reader, scheme *runtime.Scheme
 		Host: "https://member-api", Transport: newConnection(config, hub), UserAgent: config.UserAgent, QPS: -1,
 		ContentConfig: rest.ContentConfig{ContentType: runtime.ContentTypeJSON},
 	}
-	api, err := client.NewWithWatch(through, client.Options{Scheme: scheme})
+	mapper, err := program.Mapper(scheme, []program.Kind{{Object: &mcsv1beta1.ServiceImport{}}, {Object: &discoveryv1.EndpointSlice{}}})(nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	api, err := client.NewWithWatch(through, client.Options{Scheme: scheme, Mapper: mapper})
 	if err != nil {
 		return nil, fmt.Errorf("client for the member API: %w", err)
 	}

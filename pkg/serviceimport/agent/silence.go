@@ -29,6 +29,8 @@ const (
 // lacks without such a report. A watch reports deletions; a list after a lost
 // connection only lacks what is gone. Any goroutine may use it.
 type silence struct {
+	missingTime time.Duration // read-only
+
 	mu       sync.Mutex
 	services map[types.NamespacedName]*reports
 }
@@ -39,7 +41,9 @@ type reports struct {
 	missing map[string]time.Time // since when
 }
 
-func newSilence() *silence { return &silence{services: map[types.NamespacedName]*reports{}} }
+func newSilence() *silence {
+	return &silence{missingTime: missingTime, services: map[types.NamespacedName]*reports{}}
+}
 
 func (s *silence) of(service types.NamespacedName) *reports {
 	if s.services[service] == nil {
@@ -103,7 +107,7 @@ func (s *silence) left(service types.NamespacedName, name string, now time.Time)
 	if _, ok := r.missing[name]; !ok {
 		r.missing[name] = now
 	}
-	return max(missingTime-now.Sub(r.missing[name]), 0)
+	return max(s.missingTime-now.Sub(r.missing[name]), 0)
 }
 
 // compare finds out what the hub wants of a service, and of what it is silent:
@@ -150,7 +154,7 @@ func (i *Importer) staysFor(key types.NamespacedName, have *mcsv1beta1.ServiceIm
 		return left
 	}
 	i.reportOnce(have, "NotListed", condition.ImportNotListed(fleet.ServiceName(key)))
-	return missingTime
+	return i.silence.missingTime
 }
 
 // mostAreMissing tells whether more than half of many imports are missing.
