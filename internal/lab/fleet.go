@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +18,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"crossway.dev/crossway/internal/lab/install"
+	"crossway.dev/crossway/internal/lab/network"
 )
 
 // System is the namespace of Crossway's own pods, in every cluster.
@@ -127,28 +129,36 @@ func concatenate(dir string) ([]byte, error) {
 const hubValues = `
 region: hub
 zone: hub-1
-hubCIDRs: [%s, %s]
-xds: {service: {type: ClusterIP, clusterIP: %s}}
+hubCIDRs: [%s, %s, %s, %s]
+xds: {service: {type: NodePort, clusterIP: %s}}
+memberAPI: {url: "https://%s:%d", nodePort: %[7]d}
 gatewayClasses: {regions: [%s]}
 `
+
+// memberAPIPort is the port of the hub's node at which members read what they import.
+const memberAPIPort = 30181
 
 // InstallHub installs the hub anew with other values, and returns when the new
 // one is ready; the old one may still be leaving.
 func (l *Lab) InstallHub(ctx context.Context, values string) error { return l.installHub(ctx, values) }
 
 func (l *Lab) installHub(ctx context.Context, override string) error {
-	values := fmt.Sprintf(hubValues, l.Hub.PodCIDR, l.Hub.ServiceCIDR, xdsAddress, strings.Join(l.Regions, ", "))
+	values := fmt.Sprintf(hubValues, l.Hub.PodCIDR, twin(l.Hub.PodCIDR), l.Hub.ServiceCIDR, twin(l.Hub.ServiceCIDR), xdsAddress,
+		l.Hub.NodeAddress, memberAPIPort, strings.Join(l.Regions, ", "))
 	if err := l.chart(ctx, l.Hub, release{name: "crossway-hub", chart: "hub", values: []string{values, override}}); err != nil {
 		return err
 	}
 	return l.rolledOut(ctx, l.Hub, "crossway-hub")
 }
 
+// twin is the IPv6 range that belongs to a range of the lab.
+func twin(cidr string) string { return network.Twin(netip.MustParsePrefix(cidr)).String() }
+
 const memberCluster = `
 apiVersion: crossway.dev/v1alpha1
 kind: MemberCluster
 metadata: {name: %s}
-spec: {accepted: true, region: %s, zone: %s, endpointCIDRs: [%s], exports: {namespaces: ["*"]}}
+spec: {accepted: true, region: %s, zone: %s, endpointCIDRs: [%s, %s], exports: {namespaces: ["*"]}}
 `
 
 // installAgents joins every member: until joining exists, an agent's client
@@ -158,7 +168,7 @@ func (l *Lab) installAgents(ctx context.Context, override string) error {
 		if c == l.Hub {
 			return nil
 		}
-		if err := l.Hub.Apply(ctx, fmt.Appendf(nil, memberCluster, c.Name, c.Region, c.Zone, c.PodCIDR)); err != nil {
+		if err := l.Hub.Apply(ctx, fmt.Appendf(nil, memberCluster, c.Name, c.Region, c.Zone, c.PodCIDR, twin(c.PodCIDR))); err != nil {
 			return err
 		}
 		pair, err := l.Hub.Sign("crossway:member:"+c.Name, "crossway:members")
