@@ -12,7 +12,7 @@ import (
 	"crossway.dev/crossway/pkg/serviceimport"
 )
 
-// Two clusters export shop/web with different port numbers. The older export
+// Two clusters export shop/web with different port numbers. The senior export
 // wins, and the status of both exports says so.
 func ExampleMerge() {
 	export := func(cluster fleet.ClusterName, hour int, port int32) serviceimport.Export {
@@ -23,7 +23,7 @@ func ExampleMerge() {
 			Ports:             []v1alpha1.ServicePort{{Name: "http", Protocol: corev1.ProtocolTCP, Port: port}},
 		}}
 	}
-	merged := serviceimport.Merge([]serviceimport.Export{export("us-west", 9, 8080), export("us-east", 8, 80)})
+	merged := serviceimport.Merge([]serviceimport.Export{export("us-west", 9, 8080), export("us-east", 8, 80)}, nil)
 
 	for _, port := range merged.Import.Ports {
 		fmt.Printf("%s %d/%s\n", port.Name, port.Port, port.Protocol)
@@ -34,5 +34,5 @@ func ExampleMerge() {
 	// Output:
 	// http 80/TCP
 	// Conflict=True PortConflict
-	// port "http" is TCP 80 in us-east, which exported first and wins, and TCP 8080 here; make them equal or rename one
+	// port "http" is TCP 80, so TCP 8080 of the same name here is left out and gets no requests; make them equal or rename one. only in us-east: port TCP 80 ("http"); give all Services the same ports
 }

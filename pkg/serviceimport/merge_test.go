@@ -20,25 +20,49 @@ import (
 
 // The stories of Merge: each line of input is one cluster's export; the output is
 // the FleetService and the conditions of each export.
+//
+// merge begins a service; "then" goes on with it, as the same replica does. "restart" goes
+// on with nothing remembered: without=records where the status of every MemberExport is
+// lost, without=import where the FleetService is. By default an export's UID is its
+// cluster's name, and its generation is 1.
 func TestMergeStories(t *testing.T) {
+	var last Merged
 	datadriven.RunTest(t, "testdata/merge.txt", func(t *testing.T, d *datadriven.TestData) string {
+		if d.Cmd == "merge" {
+			last = Merged{}
+		}
+		inForce, records := last.Import, map[fleet.ClusterName]v1alpha1.SeenExport{}
+		if d.Cmd == "restart" {
+			records = last.Seen
+		}
+		for _, lost := range d.CmdArgs {
+			if lost.Vals[0] == "import" {
+				inForce = nil
+			} else {
+				records = nil
+			}
+		}
 		var exports []Export
 		for line := range strings.Lines(d.Input) {
-			exports = append(exports, readExport(t, strings.Fields(line)))
+			e := readExport(t, strings.Fields(line))
+			if record, ok := records[e.Cluster]; ok {
+				e.Seen = &record
+			}
+			exports = append(exports, e)
 		}
-		merged := Merge(exports)
+		last = Merge(exports, inForce)
 		slices.Reverse(exports)
-		if again := describeMerged(Merge(exports)); again != describeMerged(merged) {
+		if again := describeMerged(Merge(exports, inForce)); again != describeMerged(last) {
 			t.Errorf("another order of the exports gives another import:\n%s", again)
 		}
-		return describeMerged(merged)
+		return describeMerged(last)
 	})
 }
 
 // readExport reads `us-west at=2 accepted=1 ports=http:80/TCP,grpc:90/TCP/h2c type=Headless ...`.
 func readExport(t *testing.T, args []string) Export {
-	e := Export{Cluster: fleet.ClusterName(args[0]), Spec: v1alpha1.MemberExportSpec{
-		Service:           v1alpha1.ServiceReference{Namespace: "shop", Name: "web"},
+	e := Export{Cluster: fleet.ClusterName(args[0]), Generation: 1, Spec: v1alpha1.MemberExportSpec{
+		Service: v1alpha1.ServiceReference{Namespace: "shop", Name: "web"}, ExportUID: args[0],
 		ServiceProperties: v1alpha1.ServiceProperties{Type: v1alpha1.ClusterSetIP},
 	}}
 	for _, w := range args[1:] {
@@ -48,35 +72,46 @@ func readExport(t *testing.T, args []string) Export {
 			e.Spec.ExportedAt = metav1.NewTime(hour(t, value))
 		case "accepted":
 			e.AcceptedAt = hour(t, value)
-		case "type":
-			e.Spec.Type = v1alpha1.ServiceType(value)
-		case "affinity":
-			e.Spec.SessionAffinity = corev1.ServiceAffinity(value)
-		case "timeout":
-			seconds := int32(number(t, value))
-			e.Spec.SessionAffinityConfig = &corev1.SessionAffinityConfig{ClientIP: &corev1.ClientIPConfig{TimeoutSeconds: &seconds}}
-		case "internal":
-			policy := corev1.ServiceInternalTrafficPolicy(value)
-			e.Spec.InternalTrafficPolicy = &policy
-		case "distribution":
-			e.Spec.TrafficDistribution = &value
-		case "labels":
-			e.Spec.Labels = pairs(value)
-		case "annotations":
-			e.Spec.Annotations = pairs(value)
-		case "families":
-			for f := range strings.SplitSeq(value, ",") {
-				e.Spec.IPFamilies = append(e.Spec.IPFamilies, corev1.IPFamily(f))
-			}
+		case "uid":
+			e.Spec.ExportUID = value
+		case "generation":
+			e.Generation = int64(number(t, value))
 		case "ports":
 			for p := range strings.SplitSeq(value, ",") {
 				e.Spec.Ports = append(e.Spec.Ports, readPort(t, p))
 			}
 		default:
-			t.Fatalf("unknown argument %q", w)
+			readProperty(t, &e.Spec.ServiceProperties, key, value)
 		}
 	}
 	return e
+}
+
+func readProperty(t *testing.T, p *v1alpha1.ServiceProperties, key, value string) {
+	switch key {
+	case "type":
+		p.Type = v1alpha1.ServiceType(value)
+	case "affinity":
+		p.SessionAffinity = corev1.ServiceAffinity(value)
+	case "timeout":
+		seconds := int32(number(t, value))
+		p.SessionAffinityConfig = &corev1.SessionAffinityConfig{ClientIP: &corev1.ClientIPConfig{TimeoutSeconds: &seconds}}
+	case "internal":
+		policy := corev1.ServiceInternalTrafficPolicy(value)
+		p.InternalTrafficPolicy = &policy
+	case "distribution":
+		p.TrafficDistribution = &value
+	case "labels":
+		p.Labels = pairs(value)
+	case "annotations":
+		p.Annotations = pairs(value)
+	case "families":
+		for f := range strings.SplitSeq(value, ",") {
+			p.IPFamilies = append(p.IPFamilies, corev1.IPFamily(f))
+		}
+	default:
+		t.Fatalf("unknown argument %q", key)
+	}
 }
 
 func readPort(t *testing.T, text string) v1alpha1.ServicePort {
@@ -116,13 +151,16 @@ func describeMerged(m Merged) string {
 	if len(p.IPFamilies) > 0 {
 		fmt.Fprintf(&b, " families=%v", p.IPFamilies)
 	}
-	var clusters []string
-	for _, c := range m.Import.Clusters {
-		clusters = append(clusters, c.Name)
+	fmt.Fprintf(&b, " from %s", placesOf(m.Import.Clusters))
+	if len(m.Import.Former) > 0 {
+		fmt.Fprintf(&b, ", formerly %s", placesOf(m.Import.Former))
 	}
-	fmt.Fprintf(&b, " from %s\n", strings.Join(clusters, ", "))
+	b.WriteString("\n")
 	for _, port := range m.Import.Ports {
-		fmt.Fprintf(&b, "  port %s %s", portName(port.ServicePort), portValue(port.ServicePort))
+		fmt.Fprintf(&b, "  port %q %s", port.Name, idOf(port.ServicePort))
+		if port.AppProtocol != nil {
+			fmt.Fprintf(&b, " (%s)", *port.AppProtocol)
+		}
 		if port.Clusters != nil {
 			fmt.Fprintf(&b, " in %s only", strings.Join(port.Clusters, ", "))
 		}
@@ -135,8 +173,20 @@ func describeMerged(m Merged) string {
 				fmt.Fprintf(&b, "  %s\n", c.Message)
 			}
 		}
+		if differs := m.Seen[cluster].Differs; len(differs) > 0 {
+			fmt.Fprintf(&b, "  differs: %s\n", strings.Join(differs, ", "))
+		}
 	}
 	return b.String()
+}
+
+// placesOf returns clusters with their sequences, like "us-east 2, us-west 1".
+func placesOf(clusters []v1alpha1.ExportingCluster) string {
+	var places []string
+	for _, c := range clusters {
+		places = append(places, fmt.Sprint(c.Name, " ", c.Sequence))
+	}
+	return strings.Join(places, ", ")
 }
 
 func pairs(text string) map[string]string {
