@@ -60,7 +60,7 @@ func drawPorts(t *rapid.T) []v1alpha1.ServicePort {
 	}), 0, 3, func(p v1alpha1.ServicePort) string { return p.Name }).Draw(t, "ports")
 	var valid []v1alpha1.ServicePort
 	for _, p := range drawn {
-		if !slices.ContainsFunc(valid, func(v v1alpha1.ServicePort) bool { return idOf(v) == idOf(p) }) {
+		if !slices.ContainsFunc(valid, func(v v1alpha1.ServicePort) bool { return portIDOf(v) == portIDOf(p) }) {
 			valid = append(valid, p)
 		}
 	}
@@ -257,7 +257,7 @@ func TestEitherRecordIsEnough(t *testing.T) {
 func everyNameIsHeld(i *v1alpha1.FleetServiceSpec, exports []Export) bool {
 	return !slices.ContainsFunc(i.Ports, func(p v1alpha1.FleetServicePort) bool {
 		return !slices.ContainsFunc(exports, func(e Export) bool {
-			return slices.ContainsFunc(e.Spec.Ports, func(q v1alpha1.ServicePort) bool { return idOf(q) == idOf(p.ServicePort) && q.Name == p.Name })
+			return slices.ContainsFunc(e.Spec.Ports, func(q v1alpha1.ServicePort) bool { return portIDOf(q) == portIDOf(p.ServicePort) && q.Name == p.Name })
 		})
 	})
 }

@@ -157,7 +157,7 @@ func describeMerged(m Merged) string {
 	}
 	b.WriteString("\n")
 	for _, port := range m.Import.Ports {
-		fmt.Fprintf(&b, "  port %q %s", port.Name, idOf(port.ServicePort))
+		fmt.Fprintf(&b, "  port %q %s", port.Name, portIDOf(port.ServicePort))
 		if port.AppProtocol != nil {
 			fmt.Fprintf(&b, " (%s)", *port.AppProtocol)
 		}

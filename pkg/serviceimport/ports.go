@@ -23,7 +23,7 @@ type portID struct {
 	number   int32
 }
 
-func idOf(p v1alpha1.ServicePort) portID { return portID{p.Protocol, p.Port} }
+func portIDOf(p v1alpha1.ServicePort) portID { return portID{p.Protocol, p.Port} }
 
 // String gives "TCP 80".
 func (id portID) String() string { return string(id.protocol) + " " + strconv.Itoa(int(id.number)) }
@@ -36,7 +36,7 @@ func (id portID) compare(other portID) int {
 func portsByID(spec *v1alpha1.MemberExportSpec) map[portID]*v1alpha1.ServicePort {
 	ports := make(map[portID]*v1alpha1.ServicePort, len(spec.Ports))
 	for i := range spec.Ports {
-		if id := idOf(spec.Ports[i]); ports[id] == nil {
+		if id := portIDOf(spec.Ports[i]); ports[id] == nil {
 			ports[id] = &spec.Ports[i]
 		}
 	}
@@ -72,7 +72,7 @@ func (m *merger) mergePorts() []v1alpha1.FleetServicePort {
 	exposed := map[portID]bool{}
 	for _, e := range m.exports {
 		for _, p := range e.Spec.Ports {
-			exposed[idOf(p)] = true
+			exposed[portIDOf(p)] = true
 		}
 	}
 	all := slices.SortedFunc(maps.Keys(exposed), portID.compare)
@@ -166,8 +166,8 @@ func (m *merger) portsBySeniority(all []portID) []portID {
 	first := map[portID]int{}
 	for i, e := range m.exports {
 		for _, p := range e.Spec.Ports {
-			if _, ok := first[idOf(p)]; !ok {
-				first[idOf(p)] = i
+			if _, ok := first[portIDOf(p)]; !ok {
+				first[portIDOf(p)] = i
 			}
 		}
 	}

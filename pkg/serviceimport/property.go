@@ -102,7 +102,7 @@ var fields = []field{
 		value: func(e Export) string { return string(affinityOf(e)) },
 	},
 	{
-		property: property{key: affinityConfig, has: func(e Export) bool { return affinityOf(e) == corev1.ServiceAffinityClientIP },
+		property: property{key: affinityConfigKey, has: func(e Export) bool { return affinityOf(e) == corev1.ServiceAffinityClientIP },
 			equal: func(a, b Export) bool {
 				return apiequality.Semantic.DeepEqual(a.Spec.SessionAffinityConfig, b.Spec.SessionAffinityConfig)
 			}},
@@ -144,7 +144,7 @@ var fields = []field{
 	},
 }
 
-const affinityConfig = "sessionAffinityConfig"
+const affinityConfigKey = "sessionAffinityConfig"
 
 // hasFamiliesOf tells whether an export has all IP families in force. A family more,
 // or another order, leaves no endpoint unreachable, and an export may not say.
@@ -155,7 +155,7 @@ func hasFamiliesOf(e, inForce Export) bool {
 // mergeProperties sets all properties that are in force.
 func (m *merger) mergeProperties(into *v1alpha1.ServiceProperties) {
 	for _, f := range fields {
-		if f.key == affinityConfig && into.SessionAffinity != corev1.ServiceAffinityClientIP {
+		if f.key == affinityConfigKey && into.SessionAffinity != corev1.ServiceAffinityClientIP {
 			continue
 		}
 		holder := m.decide(f.property)

@@ -29,20 +29,23 @@ import (
 type Merger struct {
 	// read-only after NewMerger
 	client   client.Client
+	merges   *Merges
 	reserved []netip.Prefix // the hub's own ranges
 	now      func() time.Time
 
-	statusGate apply.BurstGate // used by any goroutine
+	// used by any goroutine
+	statusGate apply.BurstGate
+	statusPace statusPace
 }
 
 // NewMerger makes a Merger of the hub's own cluster. reserved are the hub's
 // own pod and Service ranges, which no member may announce.
-func NewMerger(c cluster.Cluster, reserved []netip.Prefix) (*Merger, error) {
+func NewMerger(c cluster.Cluster, merges *Merges, reserved []netip.Prefix) (*Merger, error) {
 	waiting, err := apply.ClientOf(c)
 	if err != nil {
 		return nil, err
 	}
-	return &Merger{client: waiting, reserved: reserved, now: time.Now}, nil
+	return &Merger{client: waiting, merges: merges, reserved: reserved, now: time.Now}, nil
 }
 
 // members are the accepted members of the fleet, by name.
@@ -64,7 +67,8 @@ func (m *Merger) Reconcile(ctx context.Context, request reconcile.Request) (reco
 // ReconcileStatus writes the conditions of all MemberExports of one service,
 // once its FleetService is written. The key is the service's name.
 func (m *Merger) ReconcileStatus(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
-	if delay := m.statusGate.StatusDelay(m.now()); delay > 0 {
+	name := fleet.ServiceName(request.NamespacedName)
+	if delay := max(m.statusGate.StatusDelay(m.now()), m.statusPace.delay(name, m.now())); delay > 0 {
 		return reconcile.Result{RequeueAfter: delay}, nil
 	}
 	service, err := m.merge(ctx, request)
@@ -75,46 +79,50 @@ func (m *Merger) ReconcileStatus(ctx context.Context, request reconcile.Request)
 	if err != nil || !published(have, service.merged.Import) {
 		return reconcile.Result{}, err // the FleetService's change brings this key back
 	}
-	for _, e := range service.exports {
-		conditions, err := m.conditions(ctx, &e, service)
+	exports, err := m.exports(ctx, service.name)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	for _, e := range exports {
+		status, err := m.status(ctx, &e, service)
 		if err != nil {
 			return reconcile.Result{}, err
 		}
-		if err := m.writeStatus(ctx, &e, conditions); err != nil {
+		if err := m.writeStatus(ctx, &e, status); err != nil {
 			return reconcile.Result{}, err
 		}
 	}
 	return reconcile.Result{}, nil
 }
 
-// mergedService is one service with all its exports, and the merge of the
-// exports of accepted members.
+// mergedService is the merge of the exports of one service that count.
 type mergedService struct {
 	name    fleet.ServiceName
 	members members
-	exports []v1alpha1.MemberExport
 	merged  serviceimport.Merged
 }
 
 func (m *Merger) merge(ctx context.Context, request reconcile.Request) (mergedService, error) {
 	service := mergedService{name: fleet.ServiceName(request.NamespacedName)}
-	var err error
-	if service.members, err = m.members(ctx); err != nil {
-		return mergedService{}, err
-	}
-	if service.exports, err = m.exports(ctx, service.name); err != nil {
-		return mergedService{}, err
-	}
-	var exports []serviceimport.Export
-	for _, e := range service.exports {
-		if member, ok := service.members.of(&e); ok && registration.MayExport(&member, e.Spec.Service.Namespace) {
-			exports = append(exports, serviceimport.Export{
-				Cluster: fleet.ClusterName(member.Name), AcceptedAt: registration.AcceptedAt(&member), Spec: e.Spec,
-			})
+	err := m.merges.Do(ctx, func(merge func(fleet.ServiceName, []serviceimport.Export) serviceimport.Merged) (err error) {
+		if service.members, err = m.members(ctx); err != nil {
+			return err
 		}
-	}
-	service.merged = serviceimport.Merge(exports)
-	return service, nil
+		list, err := m.list(ctx, service.name)
+		if err != nil {
+			return err
+		}
+		var exports []serviceimport.Export
+		for i := range list {
+			e := &list[i]
+			if member, ok := service.members.of(e); ok && e.DeletionTimestamp == nil && registration.MayExport(&member, e.Spec.Service.Namespace) {
+				exports = append(exports, ExportOf(e, fleet.ClusterName(member.Name), registration.AcceptedAt(&member)))
+			}
+		}
+		service.merged = merge(service.name, exports)
+		return nil
+	})
+	return service, err
 }
 
 func (m *Merger) members(ctx context.Context) (members, error) {
@@ -145,18 +153,27 @@ func (m members) of(e *v1alpha1.MemberExport) (v1alpha1.MemberCluster, bool) {
 	return member, ok
 }
 
-// exports returns the MemberExports of one service, by namespace, each as fresh
-// as our own last write to it, and without those that are being deleted.
-func (m *Merger) exports(ctx context.Context, service fleet.ServiceName) ([]v1alpha1.MemberExport, error) {
+// list returns the MemberExports of one service. They are the cache's own.
+func (m *Merger) list(ctx context.Context, service fleet.ServiceName) ([]v1alpha1.MemberExport, error) {
 	var list v1alpha1.MemberExportList
-	// The list gives only the keys: one that is consistent would wait for our writes of all other services.
+	// A list that is consistent would wait for our writes of all other services.
 	err := m.client.List(ctx, &list, client.MatchingFields{indexExport: service.String()}, client.DisableReadYourWritesConsistency, client.UnsafeDisableDeepCopy)
 	if err != nil {
 		return nil, fmt.Errorf("list MemberExports of %s: %w", service, err)
 	}
+	return list.Items, nil
+}
+
+// exports returns the MemberExports of one service, by namespace, each as fresh
+// as our own last write to it, and without those that are being deleted.
+func (m *Merger) exports(ctx context.Context, service fleet.ServiceName) ([]v1alpha1.MemberExport, error) {
+	list, err := m.list(ctx, service)
+	if err != nil {
+		return nil, err
+	}
 	var exports []v1alpha1.MemberExport
-	for i := range list.Items {
-		e, err := apply.Found(ctx, m.client, client.ObjectKeyFromObject(&list.Items[i]), &v1alpha1.MemberExport{})
+	for i := range list {
+		e, err := apply.Found(ctx, m.client, client.ObjectKeyFromObject(&list[i]), &v1alpha1.MemberExport{})
 		if err != nil {
 			return nil, err
 		}
@@ -260,13 +277,29 @@ func (m *Merger) addresses(ctx context.Context, e *v1alpha1.MemberExport) ([]str
 	return addresses, nil
 }
 
-func (m *Merger) writeStatus(ctx context.Context, e *v1alpha1.MemberExport, conditions []condition.Condition) error {
-	want := condition.Stamped(e.Status.Conditions, conditions, e.Generation, m.now())
-	if apply.SameConditions(e.Status.Conditions, want) {
+// status returns the status of one export of a service. The record of one that does not
+// count keeps its place, and no more: what it says of values is not true for ever.
+func (m *Merger) status(ctx context.Context, e *v1alpha1.MemberExport, service mergedService) (v1alpha1.MemberExportStatus, error) {
+	conditions, err := m.conditions(ctx, e, service)
+	if err != nil {
+		return v1alpha1.MemberExportStatus{}, err
+	}
+	status := v1alpha1.MemberExportStatus{Conditions: condition.Stamped(e.Status.Conditions, conditions, e.Generation, m.now())}
+	cluster, _ := v1alpha1.MemberOfNamespace(e.Namespace)
+	if seen, ok := service.merged.Seen[fleet.ClusterName(cluster)]; ok {
+		status.Seen = &seen
+	} else if e.Status.Seen != nil {
+		status.Seen = &v1alpha1.SeenExport{ExportRecord: e.Status.Seen.ExportRecord}
+	}
+	return status, nil
+}
+
+func (m *Merger) writeStatus(ctx context.Context, e *v1alpha1.MemberExport, want v1alpha1.MemberExportStatus) error {
+	if apply.SameConditions(e.Status.Conditions, want.Conditions) && apiequality.Semantic.DeepEqual(e.Status.Seen, want.Seen) {
 		return nil
 	}
+	m.statusPace.written(fleet.ServiceName(e.Spec.Service), m.now())
 	return apply.Status(ctx, m.client, v1alpha1.HubFieldManager, &v1alpha1.MemberExport{
-		ObjectMeta: metav1.ObjectMeta{Namespace: e.Namespace, Name: e.Name},
-		Status:     v1alpha1.MemberExportStatus{Conditions: want},
+		ObjectMeta: metav1.ObjectMeta{Namespace: e.Namespace, Name: e.Name}, Status: want,
 	})
 }

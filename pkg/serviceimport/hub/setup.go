@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
@@ -60,8 +61,10 @@ func (m *Merger) SetupWithManager(mgr ctrl.Manager, leadership *program.Leadersh
 	if err != nil {
 		return fmt.Errorf("controller of imports: %w", err)
 	}
+	status := newMemberPace(m.now)
 	err = m.controller(mgr, "export-status", program.StatusWorkers).
-		Watches(&discoveryv1.EndpointSlice{}, handler.EnqueueRequestsFromMapFunc(requestsOfSlice)).
+		Watches(&v1alpha1.MemberExport{}, handler.EnqueueRequestsFromMapFunc(requestsOfExport), builder.WithPredicates(statusChanged)).
+		Watches(&discoveryv1.EndpointSlice{}, status.handler(requestsOfSlice)).
 		Complete(leadership.Reconciler(reconcile.Func(m.ReconcileStatus)))
 	if err != nil {
 		return fmt.Errorf("controller of the status of exports: %w", err)
@@ -71,10 +74,27 @@ func (m *Merger) SetupWithManager(mgr ctrl.Manager, leadership *program.Leadersh
 
 func (m *Merger) controller(mgr ctrl.Manager, name string, workers int) *ctrl.Builder {
 	return ctrl.NewControllerManagedBy(mgr).Named(name).
-		Watches(&v1alpha1.MemberExport{}, handler.EnqueueRequestsFromMapFunc(requestsOfExport)).
+		Watches(&v1alpha1.MemberExport{}, newMemberPace(m.now).handler(requestsOfExport), builder.WithPredicates(specChanged)).
 		Watches(&v1alpha1.FleetService{}, handler.EnqueueRequestsFromMapFunc(requestsOfFleetService)).
 		Watches(&v1alpha1.MemberCluster{}, handler.EnqueueRequestsFromMapFunc(m.everyService), builder.WithPredicates(membershipChanged)).
 		WithOptions(program.ControllerOptions(workers))
+}
+
+// specChanged ignores updates that only change the status of an export, or what a
+// merge does not read.
+var specChanged = predicate.Funcs{UpdateFunc: func(u event.UpdateEvent) bool {
+	before, after := u.ObjectOld, u.ObjectNew
+	return before.GetGeneration() != after.GetGeneration() || before.GetUID() != after.GetUID() ||
+		(before.GetDeletionTimestamp() == nil) != (after.GetDeletionTimestamp() == nil)
+}}
+
+// statusChanged lets through where somebody wrote a status, which no member may.
+var statusChanged = predicate.Funcs{
+	CreateFunc: func(event.CreateEvent) bool { return false },
+	UpdateFunc: func(u event.UpdateEvent) bool {
+		return !apiequality.Semantic.DeepEqual(u.ObjectOld.(*v1alpha1.MemberExport).Status, u.ObjectNew.(*v1alpha1.MemberExport).Status)
+	},
+	DeleteFunc: func(event.DeleteEvent) bool { return false },
 }
 
 // membershipChanged ignores updates that change neither a merge nor an admission:
