@@ -31,6 +31,7 @@ func servingKinds() []program.Kind {
 		{Object: &v1alpha1.EdgePool{}, ClusterScoped: true},
 		{Object: &v1alpha1.MemberCluster{}, ClusterScoped: true},
 		{Object: &v1alpha1.MemberExport{}},
+		{Object: &v1alpha1.FleetService{}}, // what was in force, where MemberExports do not say it
 		{Object: &mcsv1beta1.ServiceImport{}},
 		{Object: &corev1.Namespace{}, ClusterScoped: true},
 		{Object: &corev1.Secret{}},
@@ -48,7 +49,6 @@ func servingKinds() []program.Kind {
 // writingKinds are the further kinds that only the writers read.
 func writingKinds() []program.Kind {
 	return []program.Kind{
-		{Object: &v1alpha1.FleetService{}},
 		{Object: &coordinationv1.Lease{}},
 		{Object: &rbacv1.Role{}},
 		{Object: &rbacv1.RoleBinding{}},

@@ -96,7 +96,8 @@ func wire(o Options, cluster *rest.Config) (manager.Manager, error) {
 
 	// Objects -> Build -> everything else (rare).
 	records := reconciler.NewRecords(mgr.GetClient(), o.Namespace)
-	gateways := reconciler.New(reconciler.Options{Records: records, Cache: mgr.GetCache(), Publisher: o.faults.publisher(snapshots{xds, loop}),
+	history := importhub.NewMerges(mgr.GetCache())
+	gateways := reconciler.New(reconciler.Options{Records: records, Cache: mgr.GetCache(), Merges: history, Publisher: o.faults.publisher(snapshots{xds, loop}),
 		Assigner: o.faults.assigner(loop), Imports: merges, Reporter: gatewayReports, PoolReporter: poolReports,
 		Events: mgr.GetEventRecorder("crossway-hub"), Leads: leadership.Leads, SecretNamespaces: o.secretNamespaces()})
 	xds.Observe(o.faults.observer(observer(gateways, loop)))
@@ -107,7 +108,7 @@ func wire(o Options, cluster *rest.Config) (manager.Manager, error) {
 	signer := &registrationhub.Signer{Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Namespace: o.Namespace, Names: o.serverNames(), Log: log.WithName("certificates")}
 
 	// Controllers that reconcile every object once at the start wait until edges have what they need.
-	members := afterBuilt{gateways.Built(), func() error { return wireMembers(mgr, leadership, o, cidrs) }}
+	members := afterBuilt{gateways.Built(), func() error { return wireMembers(mgr, leadership, o, history, cidrs) }}
 
 	watchdog := &program.Watchdog{After: gateways.Built(), Pings: map[string]func(context.Context) error{
 		"the loop of Gateways": gateways.Ping, "the loop of endpoints": loop.Ping,
@@ -185,12 +186,12 @@ func (a afterBuilt) Start(ctx context.Context) error {
 
 // wireMembers adds the controllers of members: their registration, and MemberExports -> FleetServices -> ServiceImports of the hub's own
 // cluster. reserved are the hub's own ranges.
-func wireMembers(mgr manager.Manager, leadership *program.Leadership, o Options, reserved []netip.Prefix) error {
+func wireMembers(mgr manager.Manager, leadership *program.Leadership, o Options, merges *importhub.Merges, reserved []netip.Prefix) error {
 	registrar, err := registrationhub.NewRegistrar(mgr, reserved)
 	if err != nil {
 		return err
 	}
-	merger, err := importhub.NewMerger(mgr, reserved)
+	merger, err := importhub.NewMerger(mgr, merges, reserved)
 	if err != nil {
 		return err
 	}

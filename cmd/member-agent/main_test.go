@@ -161,7 +161,7 @@ func newFixture(t *testing.T) *fixture {
 	registrar, err := registrationhub.NewRegistrar(mgr, nil)
 	f.Must(err)
 	f.Must(registrar.SetupWithManager(mgr, nil))
-	merger, err := importhub.NewMerger(mgr, nil)
+	merger, err := importhub.NewMerger(mgr, importhub.NewMerges(mgr.GetCache()), nil)
 	f.Must(err)
 	f.Must(merger.SetupWithManager(mgr, nil))
 	projector, err := imports.NewProjector(mgr, mgr)

@@ -37,6 +37,7 @@ import (
 	"crossway.dev/crossway/pkg/gateway/model"
 	"crossway.dev/crossway/pkg/lbsync/envoy"
 	"crossway.dev/crossway/pkg/lbsync/rollout"
+	importhub "crossway.dev/crossway/pkg/serviceimport/hub"
 )
 
 func TestMain(m *testing.M) { envtestkit.Main(m) }
@@ -219,7 +220,7 @@ func (h *hub) start() {
 	h.pools = &reports{Source: statuses.Source("edgepools", condition.EdgePoolReadyType)}
 	h.records = NewRecords(h.api, h.name)
 	h.edges.firstStream += 10
-	h.loop = New(Options{Cache: objects, Publisher: h.edges, Assigner: h.edges, Reporter: h.reports, Records: h.records, PoolReporter: h.pools})
+	h.loop = New(Options{Cache: objects, Merges: importhub.NewMerges(objects), Publisher: h.edges, Assigner: h.edges, Reporter: h.reports, Records: h.records, PoolReporter: h.pools})
 	h.loop.started = time.Now()
 	var ends sync.WaitGroup
 	ends.Go(func() { _ = objects.Start(ctx) })

@@ -20,9 +20,18 @@ import (
 	"crossway.dev/crossway/pkg/serviceimport"
 )
 
-// imports merges what members export. Stored FleetServices are not read: they are derived from the same exports for
+// Merges merges what members export, and remembers what is in force.
+type Merges interface {
+	// Do calls a function that reads exports and merges them, while nobody else does.
+	Do(ctx context.Context, f func(merge func(fleet.ServiceName, []serviceimport.Export) serviceimport.Merged) error) error
+	// Confirms tells whether the record in the status of an export is that of the last merge.
+	Confirms(*v1alpha1.MemberExport) bool
+}
+
+// imports merges what members export. Stored FleetServices do not decide: they are derived from the same exports for
 // others to read, and whoever deletes one, their namespace or their CRD must take no route's backend away.
 type imports struct {
+	merges   Merges
 	merged   map[fleet.ServiceName]mergedImport
 	observer Imports // nil: none
 }
@@ -33,16 +42,22 @@ type mergedImport struct {
 	service  v1alpha1.FleetService
 }
 
-// exportVersion is one state of an export that counts.
+// exportVersion is one state of an export that counts, with its status.
 type exportVersion struct {
 	cluster    fleet.ClusterName
 	uid        types.UID
-	generation int64
+	version    string
 	acceptedAt time.Time
 }
 
 // list sets the imports of the Input. While they are the same, so is the slice.
 func (x *imports) list(ctx context.Context, reader client.Reader, in *gateway.Input) error {
+	return x.merges.Do(ctx, func(merge func(fleet.ServiceName, []serviceimport.Export) serviceimport.Merged) error {
+		return x.listAndMerge(ctx, reader, in, merge)
+	})
+}
+
+func (x *imports) listAndMerge(ctx context.Context, reader client.Reader, in *gateway.Input, merge func(fleet.ServiceName, []serviceimport.Export) serviceimport.Merged) error {
 	var members v1alpha1.MemberClusterList
 	var exports v1alpha1.MemberExportList
 	var namespaces corev1.NamespaceList
@@ -56,12 +71,13 @@ func (x *imports) list(ctx context.Context, reader client.Reader, in *gateway.In
 	changed := map[fleet.ServiceName]*v1alpha1.FleetServiceSpec{}
 	for service := range x.merged {
 		if byService[service] == nil {
+			merge(service, nil)
 			changed[service] = nil
 		}
 	}
 	for service, exports := range byService {
 		last, known := x.merged[service]
-		now := mergedOf(exports, last)
+		now := mergedOf(exports, last, merge)
 		next[service] = now
 		if !known || !equality.Semantic.DeepEqual(last.service.Spec, now.service.Spec) {
 			changed[service] = &now.service.Spec
@@ -107,7 +123,7 @@ func exportsByService(members []v1alpha1.MemberCluster, namespaces []corev1.Name
 			continue
 		}
 		service := fleet.ServiceName(e.Spec.Service)
-		byService[service] = append(byService[service], countedExport{exportVersion{fleet.ClusterName(m.Name), e.UID, e.Generation, registration.AcceptedAt(m)}, e})
+		byService[service] = append(byService[service], countedExport{exportVersion{fleet.ClusterName(m.Name), e.UID, e.ResourceVersion, registration.AcceptedAt(m)}, e})
 	}
 	for _, exports := range byService {
 		slices.SortFunc(exports, func(a, b countedExport) int { return cmp.Compare(a.cluster, b.cluster) })
@@ -116,20 +132,27 @@ func exportsByService(members []v1alpha1.MemberCluster, namespaces []corev1.Name
 }
 
 // mergedOf merges the exports of one service, unless the last merge was of the same.
-func mergedOf(exports []countedExport, last mergedImport) mergedImport {
+func mergedOf(exports []countedExport, last mergedImport, merge func(fleet.ServiceName, []serviceimport.Export) serviceimport.Merged) mergedImport {
 	versions := make([]exportVersion, len(exports))
 	merging := make([]serviceimport.Export, len(exports))
 	for i, e := range exports {
 		versions[i] = e.exportVersion
-		merging[i] = serviceimport.Export{Cluster: e.cluster, AcceptedAt: e.acceptedAt, Spec: e.object.Spec}
+		merging[i] = serviceimport.Export{Cluster: e.cluster, AcceptedAt: e.acceptedAt, Spec: e.object.Spec,
+			Generation: e.object.Generation, Seen: e.object.Status.Seen}
 	}
 	if slices.Equal(versions, last.versions) {
 		return last
 	}
-	spec := serviceimport.Merge(merging).Import
+	spec := merge(fleet.ServiceName(exports[0].object.Spec.Service), merging).Import
 	return mergedImport{versions, v1alpha1.FleetService{
 		ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.FleetNamespace, Name: spec.Service.ObjectName()}, Spec: *spec,
 	}}
+}
+
+// exportChanged ignores the records that this replica wrote itself, or would have written.
+func (x *imports) exportChanged(before, after client.Object) bool {
+	old, next := before.(*v1alpha1.MemberExport), after.(*v1alpha1.MemberExport)
+	return specChanged(before, after) || !equality.Semantic.DeepEqual(old.Status.Seen, next.Status.Seen) && !x.merges.Confirms(next)
 }
 
 // acceptanceChanged ignores all but what a merge depends on: most updates of a MemberCluster are numbers and times.

@@ -65,8 +65,8 @@ func listAlso(a, b func(context.Context, client.Reader, *gateway.Input) error) f
 }
 
 // watchedKinds are all kinds that Build reads.
-func watchedKinds(merges Imports) []watchedKind {
-	exported := &imports{observer: merges}
+func watchedKinds(options Options) []watchedKind {
+	exported := &imports{merges: options.Merges, observer: options.Imports}
 	all := []watchedKind{
 		{object: &gatewayv1.GatewayClass{}, affectsBuild: specChanged, reported: condition.GatewayClass,
 			list: listInto(func(in *gateway.Input, l *gatewayv1.GatewayClassList) { in.GatewayClasses = l.Items })},
@@ -80,7 +80,7 @@ func watchedKinds(merges Imports) []watchedKind {
 			list: listAlso(exported.list, listInto(func(in *gateway.Input, l *corev1.NamespaceList) { in.Namespaces = l.Items }))},
 		{object: &corev1.Secret{}, affectsBuild: secretChanged,
 			list: listInto(func(in *gateway.Input, l *corev1.SecretList) { in.Secrets = l.Items })},
-		{object: &v1alpha1.MemberExport{}, affectsBuild: specChanged, list: exported.list},
+		{object: &v1alpha1.MemberExport{}, affectsBuild: exported.exportChanged, list: exported.list},
 		{object: &v1alpha1.MemberCluster{}, affectsBuild: acceptanceChanged, list: exported.list},
 		{object: &mcsv1beta1.ServiceImport{}, affectsBuild: never,
 			list: listInto(func(in *gateway.Input, l *mcsv1beta1.ServiceImportList) { in.ServiceImports = l.Items })},

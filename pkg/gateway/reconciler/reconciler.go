@@ -72,9 +72,10 @@ const (
 	reconnectGrace = 10 * time.Second
 )
 
-// Options are what a Reconciler works with. Cache, Publisher, Assigner and both Reporters must be set.
+// Options are what a Reconciler works with. Cache, Merges, Publisher, Assigner and both Reporters must be set.
 type Options struct {
 	Cache     cache.Cache
+	Merges    Merges
 	Publisher Publisher
 	Assigner  Assigner
 	Reporter  Reporter
@@ -128,7 +129,7 @@ func New(options Options) *Reconciler {
 		options: options, metrics: newMetrics(), built: make(chan struct{}), first: true,
 		rollout: rollout.New(), earlier: gateway.Earlier{}, limits: map[string]*rate.Limiter{}, input: gateway.Input{CRDVersion: options.CRDVersion, SecretNamespaces: options.SecretNamespaces},
 	}
-	r.watchKinds(watchedKinds(options.Imports))
+	r.watchKinds(watchedKinds(options))
 	return r
 }
 

@@ -11,6 +11,6 @@
 //
 // Example:
 //
-//	merger, err := hub.NewMerger(mgr, hubRanges)
+//	merger, err := hub.NewMerger(mgr, hub.NewMerges(mgr.GetCache()), hubRanges)
 //	err = merger.SetupWithManager(mgr, leadership)
 package hub

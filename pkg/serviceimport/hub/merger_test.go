@@ -20,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/cluster"
 	"sigs.k8s.io/controller-runtime/pkg/event"
@@ -40,6 +41,8 @@ type fixture struct {
 	testkit.T
 	client client.Client
 	merger *Merger
+	cache  cache.Cache
+	now    time.Time // of the Merger and its Merges: a second later at each reconcile
 
 	applied atomic.Int32 // PATCH requests: the Merger's, since tests create and update
 }
@@ -62,9 +65,11 @@ func newFixture(t *testing.T) *fixture {
 	hub, err := cluster.New(config, func(o *cluster.Options) { o.Scheme = scheme })
 	f.Must(err)
 	f.Must(Index(t.Context(), hub.GetFieldIndexer()))
-	f.merger, err = NewMerger(hub, []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16")})
+	f.merger, err = NewMerger(hub, NewMerges(hub.GetCache()), []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16")})
 	f.Must(err)
-	f.client = f.merger.client
+	f.client, f.cache, f.now = f.merger.client, hub.GetCache(), time.Now()
+	f.merger.now = func() time.Time { return f.now }
+	f.restart()
 	testkit.Run(t, hub.Start)
 	for _, o := range []client.Object{&v1alpha1.MemberExport{}, &v1alpha1.FleetService{}, &v1alpha1.MemberCluster{}, &discoveryv1.EndpointSlice{}} {
 		_, err := hub.GetCache().GetInformer(t.Context(), o)
@@ -76,6 +81,12 @@ func newFixture(t *testing.T) *fixture {
 	f.ensure(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: v1alpha1.FleetNamespace}})
 	t.Cleanup(f.deleteMembers)
 	return f
+}
+
+// restart has the Merger remember nothing.
+func (f *fixture) restart() {
+	f.merger.merges = NewMerges(f.cache)
+	f.merger.merges.now = f.merger.now
 }
 
 // deleteMembers leaves the API server without members for the next test.
@@ -149,6 +160,7 @@ func (f *fixture) reconcile(service string) {
 // reconcileKey is what both controllers do after an event.
 func (f *fixture) reconcileKey(namespace, service string) {
 	f.Helper()
+	f.now = f.now.Add(time.Second)
 	key := reconcile.Request{NamespacedName: types.NamespacedName{Namespace: namespace, Name: service}}
 	_, err := f.merger.Reconcile(f.Context(), key)
 	f.Must(err)
@@ -230,7 +242,7 @@ func TestMergeAndConflict(t *testing.T) {
 	for _, ns := range []string{"member-m-west", "member-m-east"} {
 		f.wantConditions(ns, "web", "Conflict=True PortConflict", "EndpointsAdmitted=True Admitted", "Ready=True Exported")
 	}
-	if m := f.message("member-m-east", "web", "Conflict"); !strings.Contains(m, "TCP 80 in m-west") || !strings.Contains(m, "TCP 8080 here") {
+	if m := f.message("member-m-east", "web", "Conflict"); !strings.Contains(m, `"http" is TCP 80`) || !strings.Contains(m, "TCP 8080 of the same name here is left out") {
 		t.Error(m)
 	}
 
@@ -258,17 +270,18 @@ func TestNothingToWrite(t *testing.T) {
 	f.export("member-n-west", "quiet", 1, nil)
 	f.slice("member-n-west", "quiet", "quiet-1", "IPv4", "10.1.0.1")
 	first := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	f.merger.now = func() time.Time { return first }
+	f.now = first.Add(-time.Second)
 	f.reconcile("quiet")
 	if n := f.applied.Load(); n != 2 {
 		t.Errorf("%d writes for an import and a status", n)
 	}
-	f.merger.now = func() time.Time { return first.Add(time.Hour) }
+	f.now = first.Add(time.Hour)
 	f.reconcile("quiet")
 	if n := f.applied.Load(); n != 2 {
 		t.Errorf("%d writes without a change", n-2)
 	}
 	f.slice("member-n-west", "quiet", "quiet-2", "IPv4", "10.9.0.1")
+	f.now = first.Add(time.Hour - time.Second)
 	f.reconcile("quiet")
 	for _, c := range f.memberExport("member-n-west", "quiet").Status.Conditions {
 		want := first
@@ -353,8 +366,6 @@ func TestStatusComesAfterImport(t *testing.T) {
 // While many FleetServices are written, the statuses of exports wait.
 func TestStatusesComeAfterABurst(t *testing.T) {
 	f := newFixture(t)
-	now := time.Now()
-	f.merger.now = func() time.Time { return now }
 	f.member("r-west", "10.1.0.0/16")
 	for i := range 20 {
 		f.export("member-r-west", fmt.Sprint("many", i), 1, nil)
@@ -374,7 +385,7 @@ func TestStatusesComeAfterABurst(t *testing.T) {
 		if n := f.applied.Load(); n != writes || (result.RequeueAfter > 0) != (writes == 20) {
 			t.Errorf("%d writes, want %d; again after %s", n, writes, result.RequeueAfter)
 		}
-		now = now.Add(time.Second)
+		f.now = f.now.Add(time.Second)
 	}
 }
 

@@ -130,7 +130,7 @@ func (m *Merges) Confirms(e *v1alpha1.MemberExport) bool {
 	return ok && apiequality.Semantic.DeepEqual(seen, *e.Status.Seen)
 }
 
-// ExportOf returns an export as it is merged.
-func ExportOf(e *v1alpha1.MemberExport, cluster fleet.ClusterName, acceptedAt time.Time) serviceimport.Export {
+// exportOf returns an export as it is merged.
+func exportOf(e *v1alpha1.MemberExport, cluster fleet.ClusterName, acceptedAt time.Time) serviceimport.Export {
 	return serviceimport.Export{Cluster: cluster, AcceptedAt: acceptedAt, Spec: e.Spec, Generation: e.Generation, Seen: e.Status.Seen}
 }
