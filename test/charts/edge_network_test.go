@@ -52,6 +52,8 @@ func (e edge) withoutHub(edit func(bootstrap map[string]any)) string {
 	var bootstrap map[string]any
 	testkit.Must(e.t, yaml.Unmarshal(text, &bootstrap))
 	delete(bootstrap, "dynamic_resources")
+	runtime := bootstrap["layered_runtime"].(map[string]any)
+	runtime["layers"] = runtime["layers"].([]any)[:1] // the other one is the hub's
 	delete(bootstrap["cluster_manager"].(map[string]any), "load_stats_config")
 	if edit != nil {
 		edit(bootstrap)
