@@ -37,6 +37,12 @@ const (
 	// counts as silent: three renewals may be lost.
 	AgentLeaseDuration = 40 * time.Second
 
+	// AnnotationWithdrawalPaused is on the agent's Lease while the agent withdraws
+	// nothing that its cluster lacked at its start; its value names the pause. Whoever
+	// puts AnnotationWithdraw with the same value there has it withdraw.
+	AnnotationWithdrawalPaused = "crossway.dev/withdrawal-paused"
+	AnnotationWithdraw         = "crossway.dev/withdraw"
+
 	// LabelServiceName, LabelServiceNamespace and LabelSourceCluster are on each
 	// EndpointSlice that an agent pushes to the hub. These slices do not have the
 	// label kubernetes.io/service-name, so that no controller of the hub's own

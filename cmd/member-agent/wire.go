@@ -82,7 +82,7 @@ func wire(o Options) (ctrl.Manager, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the host name: %w", err)
 	}
-	heartbeat := &agent.Heartbeat{Cluster: fleet.ClusterName(o.Cluster), Hub: hub.GetClient(), Identity: identity, Now: time.Now}
+	heartbeat := &agent.Heartbeat{Cluster: fleet.ClusterName(o.Cluster), Hub: hub.GetClient(), Identity: identity, Now: time.Now, Heard: exporter.Heard}
 	if err := mgr.Add(leadership.EachTerm(heartbeat)); err != nil {
 		return nil, fmt.Errorf("add the heartbeat: %w", err)
 	}

@@ -15,6 +15,7 @@ const (
 	MemberJoinedType          = "Joined"
 	MemberReachableType       = "Reachable"
 	MemberExportsAcceptedType = "ExportsAccepted"
+	MemberWithdrawalPaused    = "WithdrawalPaused"
 )
 
 // MemberJoined says that a member has its namespace and Role on the hub. Its
@@ -101,4 +102,13 @@ func MemberNamespacesNotAllowed(namespaces []string) Condition {
 func MemberEndpointsRefused(services []string) Condition {
 	return newCondition(MemberExportsAcceptedType, false, "EndpointsRefused",
 		fmt.Sprintf("endpoints of %s are refused or too many; condition EndpointsAdmitted of the MemberExport says which and why", andMore(quotedNames(services))))
+}
+
+// MemberWithdrawalsWait says that a member's agent found most of the member's exports
+// gone at its start, and that they stay on the hub until somebody decides. pause is
+// its name for that, like 11-of-12-20260101T080000Z.
+func MemberWithdrawalsWait(namespace, lease, annotation, pause string) Condition {
+	return newCondition(MemberWithdrawalPaused, true, "ExportsMissing",
+		fmt.Sprintf("when its agent started, the cluster lacked most of its exports or their Services (%s), as after the loss of its etcd; they stay on the hub. "+
+			"Restore them in the cluster or, to withdraw them: kubectl annotate lease --namespace %s %s --overwrite %s=%s", pause, namespace, lease, annotation, pause))
 }

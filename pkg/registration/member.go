@@ -1,6 +1,7 @@
 package registration
 
 import (
+	"regexp"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -30,19 +31,28 @@ type MemberFacts struct {
 	Member      v1alpha1.MemberCluster
 	Admission   Admission
 	Namespace   NamespaceState
-	LastRenewal *time.Time // of the agent's Lease; nil: never
-	Refused     []string   // names of its exports with refused endpoints, sorted
-	NotAllowed  []string   // namespaces that it exports from and may not, sorted
+	LastRenewal *time.Time        // of the agent's Lease; nil: never
+	Refused     []string          // names of its exports with refused endpoints, sorted
+	NotAllowed  []string          // namespaces that it exports from and may not, sorted
+	Lease       map[string]string // annotations of the agent's Lease
 	Now         time.Time
 }
 
 // Conditions returns the conditions of a MemberCluster: Joined, Reachable,
-// ExportsAccepted. A silent member loses nothing but Reachable.
+// ExportsAccepted and, if its agent asks for a word, WithdrawalPaused. A silent member loses nothing but Reachable.
 func Conditions(f MemberFacts) []condition.Condition {
 	cluster := fleet.ClusterName(f.Member.Name)
 	joined := joinedCondition(f, cluster)
-	return []condition.Condition{joined, reachable(f, cluster), exportsAccepted(f, joined.Status == metav1.ConditionTrue)}
+	conditions := []condition.Condition{joined, reachable(f, cluster), exportsAccepted(f, joined.Status == metav1.ConditionTrue)}
+	if pause := f.Lease[v1alpha1.AnnotationWithdrawalPaused]; pausePattern.MatchString(pause) && f.Lease[v1alpha1.AnnotationWithdraw] != pause {
+		conditions = append(conditions, condition.MemberWithdrawalsWait(v1alpha1.MemberNamespace(cluster), v1alpha1.AgentLease, v1alpha1.AnnotationWithdraw, pause))
+	}
+	return conditions
 }
+
+// pausePattern is what a pause's name looks like (serviceexport.PauseName). Any other
+// text that an agent writes there is not shown to admins.
+var pausePattern = regexp.MustCompile(`^[0-9]{1,7}-of-[0-9]{1,7}-[0-9]{8}T[0-9]{6}Z$`)
 
 func joinedCondition(f MemberFacts, cluster fleet.ClusterName) condition.Condition {
 	switch {

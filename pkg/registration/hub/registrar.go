@@ -192,6 +192,9 @@ func (r *Registrar) facts(ctx context.Context, member *v1alpha1.MemberCluster, s
 	if err != nil {
 		return facts, nil, err
 	}
+	if lease != nil {
+		facts.Lease = lease.Annotations
+	}
 	if lease != nil && lease.Spec.RenewTime != nil {
 		facts.LastRenewal = &lease.Spec.RenewTime.Time
 	}

@@ -37,38 +37,52 @@ const maxStatusDelay = 5 * time.Second
 // Exporter pushes one member's exports to the hub.
 type Exporter struct {
 	// read-only after NewExporter
-	cluster  fleet.ClusterName
-	member   client.Client
-	hub      client.Client
-	hubCache cache.Cache
-	now      func() time.Time
+	cluster   fleet.ClusterName
+	member    client.Client
+	hub       client.Client
+	hubReader client.Reader // without a cache
+	hubCache  cache.Cache
+	now       func() time.Time
 
 	// used by any goroutine
 	done      sync.Map    // keys that were reconciled without an error, until the first push is complete
 	completed atomic.Bool // the first push is complete
 	pending   sync.Map    // exports without conditions from the hub, and since when
+
+	withdrawals withdrawals
 }
 
 // NewExporter makes an Exporter of the member cluster. The clients of both
 // clusters must read from caches and wait for their own writes.
 func NewExporter(name fleet.ClusterName, member cluster.Cluster, hub cluster.Cluster) *Exporter {
-	return &Exporter{cluster: name, member: member.GetClient(), hub: hub.GetClient(), hubCache: hub.GetCache(), now: time.Now}
+	return &Exporter{cluster: name, member: member.GetClient(), hub: hub.GetClient(), hubReader: hub.GetAPIReader(), hubCache: hub.GetCache(), now: time.Now}
 }
 
 // ReconcileExport writes the MemberExport of one service to the hub, and the
 // conditions of member and hub to the ServiceExport's status. The key is the
 // service's name in the member.
 func (e *Exporter) ReconcileExport(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+	if err := e.beginWithdrawals(ctx); err != nil {
+		return reconcile.Result{}, err
+	}
 	service := fleet.ServiceName(request.NamespacedName)
 	in, err := e.gather(ctx, request.NamespacedName)
 	if err != nil {
 		return reconcile.Result{}, err
 	}
 	offer := serviceexport.Describe(in)
-	answer, pushErr := e.push(ctx, service, offer)
-	delay := e.statusDelay(request.NamespacedName, answer)
+	kept, err := e.keeps(ctx, service)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	var hub answer
+	var pushErr error
+	if offer.Spec != nil || !kept {
+		hub, pushErr = e.push(ctx, service, offer)
+	}
+	delay := e.statusDelay(request.NamespacedName, hub)
 	if in.Export != nil && in.Export.DeletionTimestamp == nil && delay == 0 {
-		if err := e.writeStatus(ctx, in.Export, offer.Conditions, answer); err != nil {
+		if err := e.writeStatus(ctx, in.Export, offer.Conditions, hub); err != nil {
 			return reconcile.Result{}, err
 		}
 	}
@@ -76,6 +90,9 @@ func (e *Exporter) ReconcileExport(ctx context.Context, request reconcile.Reques
 		return reconcile.Result{}, pushErr
 	}
 	e.setDone(exportKey(request.NamespacedName))
+	if kept && delay == 0 {
+		delay = keptInterval
+	}
 	return reconcile.Result{RequeueAfter: delay}, nil
 }
 

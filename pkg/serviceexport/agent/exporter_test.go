@@ -7,21 +7,15 @@ import (
 	"testing"
 	"time"
 
-	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
 
 	"crossway.dev/crossway/api/v1alpha1"
-	"crossway.dev/crossway/internal/lab/envtestkit"
-	"crossway.dev/crossway/pkg/apply"
 	"crossway.dev/crossway/pkg/fleet"
-	"crossway.dev/crossway/pkg/registration"
 )
 
 const (
@@ -433,92 +427,4 @@ func TestLongNames(t *testing.T) {
 	f.service(ns, name)
 	f.wantWrites("with long names", f.reconcile(ns, name, name+"-1"), exportWrite, sliceWrite)
 	f.onHub(hubName(ns, name, name+"-1"), &discoveryv1.EndpointSlice{})
-}
-
-// A member's credential gives access to its own namespace and nothing else.
-func TestCredential(t *testing.T) {
-	f := newFixture(t, "mine")
-	other := registration.Objects("theirs")
-	f.Must(f.admin.Create(t.Context(), &other.Namespace))
-	f.Must(f.admin.Create(t.Context(), &other.Role))
-	f.Must(f.admin.Create(t.Context(), &other.Binding))
-	agent, err := client.New(envtestkit.As(t, registration.User("mine"), v1alpha1.MembersGroup), client.Options{Scheme: f.scheme})
-	f.Must(err)
-	export := func(namespace string) *v1alpha1.MemberExport {
-		return &v1alpha1.MemberExport{
-			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "web.shop"},
-			Spec: v1alpha1.MemberExportSpec{
-				Service: v1alpha1.ServiceReference{Namespace: "shop", Name: "web"}, ExportedAt: metav1.Now(),
-				ServiceProperties: v1alpha1.ServiceProperties{Type: v1alpha1.ClusterSetIP},
-			},
-		}
-	}
-	slice := func(namespace string) *discoveryv1.EndpointSlice {
-		return sliceOf(namespace, "web", "web-1", "10.1.0.1")
-	}
-	lease := func(namespace, name string) *coordinationv1.Lease {
-		return &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
-	}
-	push := func(o client.Object) error { return apply.Object(t.Context(), agent, v1alpha1.AgentFieldManager, o) }
-	for what, err := range map[string]error{
-		"export": push(export("member-mine")), "slice": push(slice("member-mine")), "lease": push(lease("member-mine", v1alpha1.AgentLease)),
-	} {
-		if err != nil {
-			t.Errorf("own %s: %v", what, err)
-		}
-	}
-	withStatus := export("member-mine")
-	withStatus.Status.Conditions = []metav1.Condition{{Type: "Ready", Status: "True", Reason: "Exported", LastTransitionTime: metav1.Now()}}
-	for what, err := range map[string]error{
-		"export into another's namespace":  push(export("member-theirs")),
-		"slice into another's namespace":   push(slice("member-theirs")),
-		"lease of another":                 push(lease("member-theirs", v1alpha1.AgentLease)),
-		"slice outside of the fleet":       push(slice("default")),
-		"status of its own export":         apply.Status(t.Context(), agent, v1alpha1.AgentFieldManager, withStatus),
-		"deleting another's export":        agent.Delete(t.Context(), export("member-theirs")),
-		"reading another's exports":        agent.List(t.Context(), &v1alpha1.MemberExportList{}, client.InNamespace("member-theirs")),
-		"reading all exports":              agent.List(t.Context(), &v1alpha1.MemberExportList{}),
-		"reading Secrets of its namespace": agent.List(t.Context(), &corev1.SecretList{}, client.InNamespace("member-mine")),
-		"reading MemberClusters":           agent.List(t.Context(), &v1alpha1.MemberClusterList{}),
-	} {
-		if !apierrors.IsForbidden(err) {
-			t.Errorf("%s: %v, want it forbidden", what, err)
-		}
-	}
-}
-
-// An agent without access says so on the ServiceExport, and tries again.
-func TestForbidden(t *testing.T) {
-	f := newFixture(t, "forbidden")
-	ns := f.namespace("forbidden-shop")
-	f.service(ns, "web")
-	o := registration.Objects("forbidden")
-	f.Must(f.admin.Delete(t.Context(), &o.Binding))
-	var err error
-	for range 200 { // the API server's own view of its bindings follows within milliseconds
-		if err = f.reconcileExport(ns, "web"); err != nil {
-			break
-		}
-		f.Must(f.admin.DeleteAllOf(t.Context(), &v1alpha1.MemberExport{}, client.InNamespace("member-forbidden")))
-	}
-	if !apierrors.IsForbidden(err) {
-		t.Fatalf("%v, want it forbidden and tried again", err)
-	}
-	f.wantConditions(ns, "web", "Ready=False Failed", "Valid=True Valid")
-}
-
-// The Lease is renewed by one write that says when and by whom.
-func TestHeartbeat(t *testing.T) {
-	f := newFixture(t, "beat")
-	at := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	h := &Heartbeat{Cluster: "beat", Hub: f.hub.GetClient(), Identity: "agent-0", Now: func() time.Time { return at }}
-	f.writes.reset()
-	f.Must(h.Renew(t.Context()))
-	at = at.Add(v1alpha1.AgentLeaseRenewInterval)
-	f.Must(h.Renew(t.Context()))
-	f.wantWrites("of two renewals", f.writes.list(), "PATCH leases", "PATCH leases")
-	lease := f.onHub(v1alpha1.AgentLease, &coordinationv1.Lease{}).(*coordinationv1.Lease)
-	if !lease.Spec.RenewTime.Time.Equal(at) || *lease.Spec.LeaseDurationSeconds != 40 || *lease.Spec.HolderIdentity != "agent-0" {
-		t.Errorf("lease %+v", lease.Spec)
-	}
 }

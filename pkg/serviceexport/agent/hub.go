@@ -102,6 +102,7 @@ type Heartbeat struct {
 	Hub      client.Client
 	Identity string // holderIdentity of the Lease: the agent's pod
 	Now      func() time.Time
+	Heard    func(*coordinationv1.Lease) // takes note of the Lease as the hub stored it; it does not block
 }
 
 // Start renews until ctx ends. A renewal that failed is tried again after the
@@ -135,5 +136,9 @@ func (h *Heartbeat) Renew(ctx context.Context) error {
 		},
 	}
 	// this program reads no Leases, so it has no cache of them to wait for
-	return apply.Object(ctx, h.Hub, v1alpha1.AgentFieldManager, lease, client.DisableReadYourWritesConsistency)
+	if err := apply.Object(ctx, h.Hub, v1alpha1.AgentFieldManager, lease, client.DisableReadYourWritesConsistency); err != nil {
+		return err
+	}
+	h.Heard(lease)
+	return nil
 }

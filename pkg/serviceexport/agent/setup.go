@@ -20,6 +20,7 @@ import (
 	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
 
 	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/program"
 	"crossway.dev/crossway/pkg/serviceexport"
 )
@@ -74,9 +75,10 @@ func (e *Exporter) SetupWithManager(mgr ctrl.Manager, leadership *program.Leader
 	if err := IndexMember(context.Background(), mgr.GetFieldIndexer()); err != nil {
 		return err
 	}
+	byName := e.notesVanished(func(o client.Object) fleet.ServiceName { return fleet.ServiceName(client.ObjectKeyFromObject(o)) })
 	err := ctrl.NewControllerManagedBy(mgr).Named("export").
-		For(&mcsv1beta1.ServiceExport{}).
-		Watches(&corev1.Service{}, &handler.EnqueueRequestForObject{}).
+		For(&mcsv1beta1.ServiceExport{}, builder.WithPredicates(byName)).
+		Watches(&corev1.Service{}, &handler.EnqueueRequestForObject{}, builder.WithPredicates(byName)).
 		Watches(&discoveryv1.EndpointSlice{}, handler.EnqueueRequestsFromMapFunc(exportOfUnpushableSlice)).
 		WatchesRawSource(source.Kind(e.hubCache, &v1alpha1.MemberExport{}, handler.TypedEnqueueRequestsFromMapFunc(exportRequests))).
 		WithOptions(program.ControllerOptions(program.Workers)).
@@ -87,9 +89,9 @@ func (e *Exporter) SetupWithManager(mgr ctrl.Manager, leadership *program.Leader
 	node := &metav1.PartialObjectMetadata{}
 	node.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Node"))
 	err = ctrl.NewControllerManagedBy(mgr).Named("slice").
-		Watches(&discoveryv1.EndpointSlice{}, handler.EnqueueRequestsFromMapFunc(sliceRequests)).
-		Watches(&mcsv1beta1.ServiceExport{}, handler.EnqueueRequestsFromMapFunc(e.slicesOfService), builder.WithPredicates(deletionChanged)).
-		Watches(&corev1.Service{}, handler.EnqueueRequestsFromMapFunc(e.slicesOfService), builder.WithPredicates(offerChanged)).
+		Watches(&discoveryv1.EndpointSlice{}, handler.EnqueueRequestsFromMapFunc(sliceRequests), builder.WithPredicates(e.notesVanished(serviceOfSlice))).
+		Watches(&mcsv1beta1.ServiceExport{}, handler.EnqueueRequestsFromMapFunc(e.slicesOfService), builder.WithPredicates(deletionChanged, byName)).
+		Watches(&corev1.Service{}, handler.EnqueueRequestsFromMapFunc(e.slicesOfService), builder.WithPredicates(offerChanged, byName)).
 		WatchesMetadata(node, handler.EnqueueRequestsFromMapFunc(e.slicesOfNode), builder.WithPredicates(predicate.LabelChangedPredicate{})).
 		WatchesRawSource(source.Kind(e.hubCache, &v1alpha1.MemberExport{}, handler.TypedEnqueueRequestsFromMapFunc(e.slicesOfMemberExport), ownerCreatedOrDeleted)).
 		WatchesRawSource(source.Kind(e.hubCache, &discoveryv1.EndpointSlice{}, handler.TypedEnqueueRequestsFromMapFunc(hubSliceRequests))).
@@ -113,6 +115,11 @@ var offerChanged = predicate.Funcs{UpdateFunc: func(u event.UpdateEvent) bool {
 	before, after := u.ObjectOld.(*corev1.Service), u.ObjectNew.(*corev1.Service)
 	return serviceexport.Exportable(before) != serviceexport.Exportable(after) || !apiequality.Semantic.DeepEqual(before.Spec.Ports, after.Spec.Ports)
 }}
+
+func serviceOfSlice(o client.Object) fleet.ServiceName {
+	service, _ := serviceexport.ServiceOf(o.(*discoveryv1.EndpointSlice))
+	return service
+}
 
 // ownerCreatedOrDeleted ignores updates that do not give slices another owner.
 var ownerCreatedOrDeleted = predicate.TypedFuncs[*v1alpha1.MemberExport]{

@@ -27,6 +27,9 @@ import (
 // clusters have the same key. A slice needs its owner: if the MemberExport is not
 // on the hub yet, nothing is written, and its creation brings the key back.
 func (e *Exporter) ReconcileSlice(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+	if err := e.beginWithdrawals(ctx); err != nil {
+		return reconcile.Result{}, err
+	}
 	key := types.NamespacedName{Namespace: v1alpha1.MemberNamespace(e.cluster), Name: request.Name}
 	have, err := apply.Found(ctx, e.hub, key, &discoveryv1.EndpointSlice{})
 	if err != nil {
@@ -39,6 +42,10 @@ func (e *Exporter) ReconcileSlice(ctx context.Context, request reconcile.Request
 	switch {
 	case want == nil && have == nil:
 	case want == nil:
+		service := fleet.ServiceName{Namespace: have.Labels[v1alpha1.LabelServiceNamespace], Name: have.Labels[v1alpha1.LabelServiceName]}
+		if kept, err := e.keeps(ctx, service); kept || err != nil {
+			return reconcile.Result{RequeueAfter: keptInterval}, err
+		}
 		err = apply.Remove(ctx, e.hub, have)
 	case owner == nil:
 		return reconcile.Result{}, nil
