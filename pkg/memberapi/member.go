@@ -1,6 +1,7 @@
 package memberapi
 
 import (
+	"reflect"
 	"slices"
 
 	"crossway.dev/crossway/api/v1alpha1"
@@ -23,29 +24,38 @@ type Reader struct {
 // Sees says whether the member may import a namespace's services.
 func (r *Reader) Sees(namespace string) bool { return r.sees[namespace] }
 
-// source is what the hub knows of one exporting member.
+// source is an accepted member that may export.
 type source struct {
 	admission    registration.Admission
 	region, zone string
+	// endpoints are those of each service that count.
+	endpoints map[fleet.ServiceName]registration.Endpoints
 }
 
-func (s source) equal(other source) bool {
-	return s.region == other.region && s.zone == other.zone && s.admission.Cluster == other.admission.Cluster &&
-		slices.Equal(s.admission.CIDRs, other.admission.CIDRs) && slices.Equal(s.admission.Reserved, other.admission.Reserved)
+// sameSource says whether slices of a member are shown in the same way.
+func sameSource(a, b *source) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return a.region == b.region && a.zone == b.zone && reflect.DeepEqual(a.admission, b.admission)
 }
 
 // setMembers replaces all MemberClusters.
 func (s *State) setMembers(members []v1alpha1.MemberCluster, touched *Touched) {
 	admissions := registration.Admissions(members, s.reserved)
-	readers := map[fleet.ClusterName]*Reader{}
-	sources := map[fleet.ClusterName]source{}
+	before, readers := s.sources, map[fleet.ClusterName]*Reader{}
+	s.sources = map[fleet.ClusterName]*source{}
 	for i := range members {
 		m := &members[i]
 		cluster := fleet.ClusterName(m.Name)
 		if !registration.Accepted(m) {
 			continue
 		}
-		sources[cluster] = source{admissions[cluster], m.Spec.Region, m.Spec.Zone}
+		now := &source{admission: admissions[cluster], region: m.Spec.Region, zone: m.Spec.Zone}
+		if sameSource(before[cluster], now) {
+			now = before[cluster]
+		}
+		s.sources[cluster] = now
 		if last := s.readers[cluster]; last != nil && sameReader(last.member, m) {
 			readers[cluster] = last
 			continue
@@ -54,12 +64,36 @@ func (s *State) setMembers(members []v1alpha1.MemberCluster, touched *Touched) {
 		touched.Readers = true
 	}
 	touched.Readers = touched.Readers || len(readers) != len(s.readers)
-	before := s.sources
-	s.readers, s.sources = readers, sources
-	for cluster, parts := range s.byCluster {
-		if !before[cluster].equal(sources[cluster]) {
-			for key := range parts {
-				s.stale[key] = true
+	s.readers = readers
+	for cluster, keys := range s.byCluster {
+		if before[cluster] != s.sources[cluster] {
+			s.recount.Insert(cluster)
+			s.lookAt(keys)
+		}
+	}
+}
+
+// count reads which endpoints of a member count, and which of its services that concerns.
+func (s *State) count(cluster fleet.ClusterName) {
+	source := s.sources[cluster]
+	if source == nil {
+		return
+	}
+	var announced []registration.Announced
+	for key := range s.byCluster[cluster] {
+		if a, ok := registration.ReadAnnounced(s.pushed[key].slice); ok {
+			announced = append(announced, a)
+		}
+	}
+	before := source.endpoints
+	source.endpoints = source.admission.Endpoints(announced)
+	for service, now := range source.endpoints {
+		if now.Same(before[service]) {
+			continue
+		}
+		for key := range s.byService[service] {
+			if s.pushed[key].cluster == cluster {
+				s.stale.Insert(key)
 			}
 		}
 	}

@@ -3,7 +3,6 @@ package memberapi
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"net/netip"
 	"slices"
 	"time"
 
@@ -14,6 +13,7 @@ import (
 
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/registration"
 )
 
 // pushedSlice is a slice that a member pushed.
@@ -25,30 +25,29 @@ type pushedSlice struct {
 
 // setSlice replaces a pushed slice, or removes it when nil.
 func (s *State) setSlice(key SliceKey, slice *discoveryv1.EndpointSlice, now time.Time, touched *Touched) {
-	cluster, ofMember := v1alpha1.MemberOfNamespace(key.Namespace)
-	if !ofMember {
-		return
-	}
 	var next *pushedSlice
 	if slice != nil && slice.DeletionTimestamp == nil {
-		service := fleet.ServiceName{Namespace: slice.Labels[v1alpha1.LabelServiceNamespace], Name: slice.Labels[v1alpha1.LabelServiceName]}
-		next = &pushedSlice{slice, fleet.ClusterName(cluster), service}
+		if cluster, service, ok := registration.SourceOf(slice); ok {
+			next = &pushedSlice{slice, cluster, service}
+		}
 	}
 	last := s.pushed[key]
 	if last != nil {
 		s.forget(key, last)
+		s.recount.Insert(last.cluster)
 		if next == nil || next.service != last.service {
 			s.hide(last, now, touched)
 		}
 	}
 	if next == nil {
-		delete(s.stale, key)
+		s.stale.Delete(key)
 		return
 	}
 	s.pushed[key] = next
 	insert(s.byService, next.service, key)
 	insert(s.byCluster, next.cluster, key)
-	s.stale[key] = true
+	s.recount.Insert(next.cluster)
+	s.stale.Insert(key)
 }
 
 func (s *State) forget(key SliceKey, p *pushedSlice) {
@@ -73,15 +72,15 @@ func remove[K comparable](index map[K]sets.Set[SliceKey], at K, key SliceKey) {
 
 // show writes a slice as members see it, or removes it if none does.
 func (s *State) show(p *pushedSlice, now time.Time, touched *Touched) {
-	source, accepted := s.sources[p.cluster]
+	source := s.sources[p.cluster]
 	ports, serves := portsOf(s.services[p.service], p)
-	if !accepted || !serves {
+	if source == nil || !serves {
 		s.hide(p, now, touched)
 		return
 	}
 	shown := p.identity(source.region)
 	identity := EndpointSlices.contentOf(shown)
-	shown.Ports, shown.Endpoints = ports, endpointsOf(p.slice, source)
+	shown.Ports, shown.Endpoints = ports, endpointsOf(p.slice, source.endpoints[p.service], source.zone)
 	s.set(s.Slices, p.name(), EndpointSlices.contentOf(shown), identity, touched)
 }
 
@@ -131,20 +130,17 @@ func portsOf(service *v1alpha1.FleetServiceSpec, p *pushedSlice) (ports []discov
 	return ports, len(ports) > 0 || len(service.Ports) == 0 // a headless Service may have none
 }
 
-// endpointsOf returns the endpoints of a slice that its member may announce.
-func endpointsOf(slice *discoveryv1.EndpointSlice, source source) []discoveryv1.Endpoint {
+// endpointsOf returns the endpoints of a slice that count.
+func endpointsOf(slice *discoveryv1.EndpointSlice, count registration.Endpoints, zone string) []discoveryv1.Endpoint {
 	out := []discoveryv1.Endpoint{}
-	for _, e := range slice.Endpoints {
-		admitted := slices.DeleteFunc(slices.Clone(e.Addresses), func(text string) bool {
-			address, err := netip.ParseAddr(text)
-			return err != nil || source.admission.Refuses(address) != ""
-		})
-		if len(admitted) == 0 {
+	for i := range slice.Endpoints {
+		e := &slice.Endpoints[i]
+		if address, ok := registration.AddressOf(e); !ok || !count.Has(address) {
 			continue
 		}
-		shown := discoveryv1.Endpoint{Addresses: admitted, Conditions: e.Conditions, Hostname: e.Hostname, Zone: e.Zone}
-		if shown.Zone == nil && source.zone != "" {
-			shown.Zone = &source.zone
+		shown := discoveryv1.Endpoint{Addresses: e.Addresses[:1], Conditions: e.Conditions, Hostname: e.Hostname, Zone: e.Zone}
+		if shown.Zone == nil && zone != "" {
+			shown.Zone = &zone
 		}
 		out = append(out, shown)
 	}

@@ -3,6 +3,7 @@ package memberapi
 import (
 	"maps"
 	"net/netip"
+	"slices"
 	"time"
 
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -43,7 +44,7 @@ type State struct {
 	versions *versions
 	reserved []netip.Prefix
 	readers  map[fleet.ClusterName]*Reader
-	sources  map[fleet.ClusterName]source
+	sources  map[fleet.ClusterName]*source
 	// namespaces are those of the Logs.
 	namespaces     sets.Set[string]
 	namespacesLeft int // when they were last counted
@@ -52,8 +53,9 @@ type State struct {
 	pushed    map[SliceKey]*pushedSlice
 	byService map[fleet.ServiceName]sets.Set[SliceKey]
 	byCluster map[fleet.ClusterName]sets.Set[SliceKey]
-	// stale are the slices to be looked at again.
-	stale map[SliceKey]bool
+	// stale are the slices to be looked at again, recount the members whose endpoints are.
+	stale   sets.Set[SliceKey]
+	recount sets.Set[fleet.ClusterName]
 }
 
 // New makes an empty State. start is its first version (Start); reserved are the
@@ -62,10 +64,10 @@ func New(start uint64, reserved []netip.Prefix) *State {
 	v := &versions{start, start}
 	return &State{
 		Imports: newLog(ServiceImports, v), Slices: newLog(EndpointSlices, v), versions: v, reserved: reserved,
-		readers: map[fleet.ClusterName]*Reader{}, sources: map[fleet.ClusterName]source{}, namespaces: sets.New[string](),
+		readers: map[fleet.ClusterName]*Reader{}, sources: map[fleet.ClusterName]*source{}, namespaces: sets.New[string](),
 		services: map[fleet.ServiceName]*v1alpha1.FleetServiceSpec{}, pushed: map[SliceKey]*pushedSlice{},
 		byService: map[fleet.ServiceName]sets.Set[SliceKey]{}, byCluster: map[fleet.ClusterName]sets.Set[SliceKey]{},
-		stale: map[SliceKey]bool{},
+		stale: sets.New[SliceKey](), recount: sets.New[fleet.ClusterName](),
 	}
 }
 
@@ -79,18 +81,33 @@ func (s *State) Apply(c Changes, now time.Time) Touched {
 	if c.Members != nil {
 		s.setMembers(*c.Members, &touched)
 	}
-	for name, spec := range c.Services {
-		s.setService(name, spec, now, &touched)
+	for _, name := range inOrder(c.Services) {
+		s.setService(name, c.Services[name], now, &touched)
 	}
-	for key, slice := range c.Slices {
-		s.setSlice(key, slice, now, &touched)
+	for _, key := range inOrder(c.Slices) {
+		s.setSlice(key, c.Slices[key], now, &touched)
 	}
-	for key := range s.stale {
+	for cluster := range s.recount {
+		s.count(cluster)
+	}
+	clear(s.recount)
+	for _, key := range inOrder(s.stale) {
 		s.show(s.pushed[key], now, &touched)
 	}
 	clear(s.stale)
 	s.prune(now)
 	return touched
+}
+
+func inOrder[V any](m map[fleet.ObjectName]V) []fleet.ObjectName {
+	return slices.SortedFunc(maps.Keys(m), fleet.ObjectName.Compare)
+}
+
+// lookAt marks slices as stale.
+func (s *State) lookAt(keys sets.Set[SliceKey]) {
+	for key := range keys {
+		s.stale.Insert(key)
+	}
 }
 
 // prune forgets old deletions, and namespaces of which nothing is left.
@@ -144,9 +161,7 @@ func (s *State) remove(l *Log, name fleet.ObjectName, now time.Time, touched *To
 }
 
 func (s *State) setService(name fleet.ServiceName, spec *v1alpha1.FleetServiceSpec, now time.Time, touched *Touched) {
-	for key := range s.byService[name] {
-		s.stale[key] = true
-	}
+	s.lookAt(s.byService[name])
 	if spec == nil {
 		delete(s.services, name)
 		s.remove(s.Imports, name, now, touched)
