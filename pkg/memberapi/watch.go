@@ -108,7 +108,7 @@ func (w *Watch) leave(now *Reader) (events []Event) {
 	for ; at < len(w.log.names) && len(events) < w.limit.events; at++ {
 		o := w.log.objects[w.log.names[at]]
 		w.last = o.Name
-		if w.sees(o) && !now.Sees(o.Name.Namespace) {
+		if w.sees(o) && o.created <= w.position && !now.Sees(o.Name.Namespace) { // newer ones are not the reader's to know
 			events = append(events, Event{Deleted, o})
 		}
 	}

@@ -39,9 +39,10 @@ type fixture struct {
 	stop    context.CancelFunc
 }
 
-// tokens are a test's credentials: the token is the user.
+// tokens are a test's credentials: a token, or what follows its last dot, is the user.
 var tokens = authenticator.RequestFunc(func(r *http.Request) (*authenticator.Response, bool, error) {
 	name, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	name = name[strings.LastIndex(name, ".")+1:]
 	return &authenticator.Response{User: &user.DefaultInfo{Name: name}}, ok, nil
 })
 

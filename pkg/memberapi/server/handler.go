@@ -76,8 +76,7 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request, verb, resource *
 		return apierrors.NewMethodNotSupported(schema.GroupResource{}, strings.ToLower(r.Method))
 	}
 	if accept := strings.Join(r.Header.Values("Accept"), ","); accept != "" && !strings.Contains(accept, "json") && !strings.Contains(accept, "*") {
-		return &apierrors.StatusError{ErrStatus: metav1.Status{Status: metav1.StatusFailure, Code: http.StatusNotAcceptable, Reason: metav1.StatusReasonNotAcceptable,
-			Message: "the member API answers in application/json only"}}
+		return failure(http.StatusNotAcceptable, metav1.StatusReasonNotAcceptable, "the member API answers in application/json only")
 	}
 	if document := discovery(r.URL.Path); document != nil {
 		writeJSON(w, http.StatusOK, document)
@@ -136,8 +135,12 @@ func (h *handler) readerOf(w http.ResponseWriter, r *http.Request) (*memberapi.R
 	return reader, nil
 }
 
+func failure(code int32, reason metav1.StatusReason, message string) *apierrors.StatusError {
+	return &apierrors.StatusError{ErrStatus: metav1.Status{Status: metav1.StatusFailure, Code: code, Reason: reason, Message: message}}
+}
+
 func forbidden(message string) *apierrors.StatusError {
-	return &apierrors.StatusError{ErrStatus: metav1.Status{Status: metav1.StatusFailure, Code: http.StatusForbidden, Reason: metav1.StatusReasonForbidden, Message: message}}
+	return failure(http.StatusForbidden, metav1.StatusReasonForbidden, message)
 }
 
 func notAccepted(cluster fleet.ClusterName) *apierrors.StatusError {
@@ -171,7 +174,7 @@ func (h *handler) parse(r *http.Request) (*request, error) {
 		}
 	}
 	if q.log == nil {
-		return nil, apierrors.NewGenericServerResponse(http.StatusNotFound, "get", schema.GroupResource{}, "", fmt.Sprintf("the member API has no %q: it serves serviceimports and endpointslices", r.URL.Path), 0, false)
+		return nil, failure(http.StatusNotFound, metav1.StatusReasonNotFound, fmt.Sprintf("the member API has no %q: it serves serviceimports and endpointslices", r.URL.Path))
 	}
 	if err := metainternalversionscheme.ParameterCodec.DecodeParameters(r.URL.Query(), metav1.SchemeGroupVersion, &q.options); err != nil {
 		return nil, apierrors.NewBadRequest(err.Error())
