@@ -23,6 +23,7 @@ const (
 	idleTimeout   = 2 * time.Minute
 	maxHeader     = 16 << 10
 	maxStreams    = 2*maxWatches + maxLists
+	sendBuffer    = 256 << 10
 	// A client whose machine has vanished must not keep its watches for long.
 	pingInterval, pingTimeout = 30 * time.Second, 15 * time.Second
 )
@@ -93,6 +94,7 @@ func (s *Server) follow(h *http.Server) {
 	var all sync.Map // of *connection, by net.Conn
 	h.ConnContext = func(ctx context.Context, conn net.Conn) context.Context {
 		c := &connection{Conn: conn}
+		c.boundBuffer()
 		all.Store(conn, c)
 		return context.WithValue(ctx, connectionKey{}, c)
 	}
@@ -116,9 +118,25 @@ func connectionOf(ctx context.Context) *connection {
 
 // established says that the client of a connection is a member.
 func (c *connection) established() {
-	if tlsConn, ok := c.Conn.(*tls.Conn); ok {
-		if conn, ok := tlsConn.NetConn().(*listener.Conn); ok {
-			conn.Established()
+	if conn := c.accepted(); conn != nil {
+		conn.Established()
+	}
+}
+
+// boundBuffer bounds what the kernel keeps for a client that does not read.
+func (c *connection) boundBuffer() {
+	if conn := c.accepted(); conn != nil {
+		if socket, ok := conn.Conn.(*net.TCPConn); ok {
+			_ = socket.SetWriteBuffer(sendBuffer) // a larger one works, too
 		}
 	}
+}
+
+// accepted is the connection as it was accepted.
+func (c *connection) accepted() *listener.Conn {
+	if tlsConn, ok := c.Conn.(*tls.Conn); ok {
+		conn, _ := tlsConn.NetConn().(*listener.Conn)
+		return conn
+	}
+	return nil
 }
