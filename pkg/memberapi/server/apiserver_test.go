@@ -216,4 +216,3 @@ func (h *hub) kubectl(config *rest.Config) {
 		}
 	}
 }
-
