@@ -269,3 +269,41 @@ func TestNamespaceComesLater(t *testing.T) {
 		t.Errorf("while the namespace ends: %q", writes)
 	}
 }
+
+// 200 imports at once, and then one change of each. The log has the times.
+func TestManyImports(t *testing.T) {
+	const imports = 200
+	m := newMember(t, "many-shop")
+	for i := range imports {
+		name := fmt.Sprint("web-", i)
+		m.serve(name)
+		m.serveSlice(name, "a", "us", "10.1.0.1")
+		m.serveSlice(name, "b", "eu", "10.2.0.1")
+	}
+	begin := time.Now()
+	m.start()
+	ready := func() int {
+		var list mcsv1beta1.ServiceImportList
+		m.Must(m.client.List(t.Context(), &list, client.InNamespace(m.namespace)))
+		n := 0
+		for _, i := range list.Items {
+			if len(i.Spec.IPs) == 1 {
+				n++
+			}
+		}
+		return n
+	}
+	slicesOf := func() int {
+		var list discoveryv1.EndpointSliceList
+		m.Must(m.client.List(t.Context(), &list, client.InNamespace(m.namespace)))
+		return len(list.Items)
+	}
+	m.Eventually("half", func() bool { return ready() >= imports/2 })
+	t.Logf("half of the imports after %s", time.Since(begin))
+	m.Eventually("all", func() bool { return ready() == imports })
+	t.Logf("all imports after %s", time.Since(begin))
+	m.Eventually("slices", func() bool { return slicesOf() == 2*imports })
+	t.Logf("all slices after %s", time.Since(begin))
+	m.settle()
+	t.Logf("all statuses after %s, %d writes", time.Since(begin), len(m.taken()))
+}
