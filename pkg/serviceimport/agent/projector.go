@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -12,7 +13,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/cluster"
+	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	"sigs.k8s.io/controller-runtime/pkg/source"
 	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
@@ -20,6 +23,7 @@ import (
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/apply"
 	"crossway.dev/crossway/pkg/program"
+	"crossway.dev/crossway/pkg/registration"
 	"crossway.dev/crossway/pkg/serviceimport"
 )
 
@@ -43,7 +47,7 @@ func NewProjector(local, hub cluster.Cluster) (*Projector, error) {
 // Reconcile writes one ServiceImport without its status. The key is its name.
 func (p *Projector) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	fleetService, have, err := p.both(ctx, request)
-	if err != nil {
+	if err != nil || p.agentImports(ctx, request.Namespace) {
 		return reconcile.Result{}, err
 	}
 	if have != nil && !serviceimport.Ours(have) {
@@ -67,10 +71,22 @@ func (p *Projector) Reconcile(ctx context.Context, request reconcile.Request) (r
 // key is its name.
 func (p *Projector) ReconcileStatus(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	fleetService, have, err := p.both(ctx, request)
-	if err != nil || fleetService == nil || have == nil || !serviceimport.Ours(have) {
+	if err != nil || fleetService == nil || have == nil || !serviceimport.Ours(have) || p.agentImports(ctx, request.Namespace) {
 		return reconcile.Result{}, err
 	}
 	return p.writeStatus(ctx, have, serviceimport.Project(*fleetService))
+}
+
+// agentImports tells whether the hub's own cluster is a member that imports a
+// namespace. Its agent is then the one writer of the ServiceImports there.
+func (p *Projector) agentImports(ctx context.Context, namespace string) bool {
+	var members v1alpha1.MemberClusterList
+	if err := p.hub.List(ctx, &members, client.UnsafeDisableDeepCopy); err != nil {
+		return true // the cache is stopping: whoever does not know writes nothing
+	}
+	return slices.ContainsFunc(members.Items, func(m v1alpha1.MemberCluster) bool {
+		return m.Spec.Local && registration.MayImport(&m, namespace)
+	})
 }
 
 // both reads the FleetService and the ServiceImport of one name; nil: it does
@@ -123,6 +139,7 @@ func (p *Projector) controller(mgr ctrl.Manager, name string, workers int) *ctrl
 	return ctrl.NewControllerManagedBy(mgr).Named(name).
 		For(&mcsv1beta1.ServiceImport{}).
 		WatchesRawSource(source.Kind(p.hubCache, &v1alpha1.FleetService{}, handler.TypedEnqueueRequestsFromMapFunc(requestsOfFleetService))).
+		WatchesRawSource(source.Kind(p.hubCache, &v1alpha1.MemberCluster{}, handler.TypedEnqueueRequestsFromMapFunc(p.requestsOfMember), localChanged)).
 		WithOptions(program.ControllerOptions(workers))
 }
 
@@ -130,14 +147,31 @@ func requestsOfFleetService(_ context.Context, f *v1alpha1.FleetService) []recon
 	return []reconcile.Request{{NamespacedName: types.NamespacedName(f.Spec.Service)}}
 }
 
+// localChanged lets through what may change who writes in the hub's own cluster.
+var localChanged = predicate.TypedFuncs[*v1alpha1.MemberCluster]{
+	CreateFunc: func(e event.TypedCreateEvent[*v1alpha1.MemberCluster]) bool { return e.Object.Spec.Local },
+	UpdateFunc: func(u event.TypedUpdateEvent[*v1alpha1.MemberCluster]) bool {
+		return u.ObjectOld.Generation != u.ObjectNew.Generation && (u.ObjectOld.Spec.Local || u.ObjectNew.Spec.Local)
+	},
+	DeleteFunc: func(e event.TypedDeleteEvent[*v1alpha1.MemberCluster]) bool { return e.Object.Spec.Local },
+}
+
+func (p *Projector) requestsOfMember(ctx context.Context, _ *v1alpha1.MemberCluster) []reconcile.Request {
+	return p.requestsIf(ctx, func(v1alpha1.ServiceReference) bool { return true })
+}
+
 func (p *Projector) requestsOfNamespace(ctx context.Context, namespace client.Object) []reconcile.Request {
+	return p.requestsIf(ctx, func(s v1alpha1.ServiceReference) bool { return s.Namespace == namespace.GetName() })
+}
+
+func (p *Projector) requestsIf(ctx context.Context, is func(v1alpha1.ServiceReference) bool) []reconcile.Request {
 	var list v1alpha1.FleetServiceList
 	if err := p.hub.List(ctx, &list, client.InNamespace(v1alpha1.FleetNamespace), client.UnsafeDisableDeepCopy); err != nil {
 		return nil // the cache is stopping: each key comes again after the next start
 	}
 	var requests []reconcile.Request
 	for i := range list.Items {
-		if list.Items[i].Spec.Service.Namespace == namespace.GetName() {
+		if is(list.Items[i].Spec.Service) {
 			requests = append(requests, requestsOfFleetService(ctx, &list.Items[i])...)
 		}
 	}

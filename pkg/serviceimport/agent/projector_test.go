@@ -266,3 +266,49 @@ func TestImportOutlivesTheFleetsNamespace(t *testing.T) {
 		}
 	}
 }
+
+// The agent of the hub's own cluster writes the imports of namespaces that it may
+// import. The hub writes the others, and those as well when it no longer may.
+func TestLocalMember(t *testing.T) {
+	f := newFixture(t)
+	local := &v1alpha1.MemberCluster{
+		ObjectMeta: metav1.ObjectMeta{Name: "local"},
+		Spec: v1alpha1.MemberClusterSpec{Accepted: true, Local: true, Region: "us",
+			Imports: &v1alpha1.MemberImportRules{Namespaces: []v1alpha1.NamespacePattern{"l-shop"}}},
+	}
+	f.Must(f.client.Create(t.Context(), local))
+	defer func() { f.Must(f.client.Delete(context.Background(), local)) }()
+	for _, namespace := range []string{"l-shop", "l-other"} {
+		f.namespace(namespace)
+		f.fleetService(namespace, "web")
+		f.reconcile(namespace, "web")
+	}
+	if f.get("l-shop", "web") != nil || f.get("l-other", "web") == nil {
+		t.Error("the hub writes where the agent does, or does not write where it does not")
+	}
+	if got := f.projector.requestsOfMember(t.Context(), local); len(got) < 2 {
+		t.Errorf("a change of the member brings %v", got)
+	}
+
+	// the agent took an import over; the hub neither changes nor deletes it
+	i := f.get("l-other", "web")
+	local.Spec.Imports.Namespaces = []v1alpha1.NamespacePattern{"l-*"}
+	f.Must(f.client.Update(t.Context(), local))
+	i.Spec.IPs = []string{"10.0.0.1"}
+	f.Must(f.client.Update(t.Context(), i))
+	fleetService := &v1alpha1.FleetService{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.FleetNamespace, Name: "web.l-other"}}
+	f.reconcile("l-other", "web")
+	f.Must(f.client.Delete(t.Context(), fleetService))
+	f.reconcile("l-other", "web")
+	if i := f.get("l-other", "web"); i == nil || len(i.Spec.IPs) != 1 {
+		t.Errorf("the agent's import became %+v", i)
+	}
+
+	local.Spec.Local = false
+	f.Must(f.client.Update(t.Context(), local))
+	f.reconcile("l-shop", "web")
+	f.reconcile("l-other", "web")
+	if f.get("l-shop", "web") == nil || f.get("l-other", "web") != nil {
+		t.Error("the hub does not write again")
+	}
+}
