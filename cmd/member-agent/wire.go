@@ -26,10 +26,14 @@ import (
 	importagent "crossway.dev/crossway/pkg/serviceimport/agent"
 )
 
-// apiClient has limits with which 200 exports at once are pushed in about two
+// apiClient, for the hub, has limits with which 200 exports at once are pushed in about two
 // seconds (client-go's own make that two minutes), and with which one agent
 // still cannot flood the hub.
 var apiClient = program.Client{UserAgent: name, QPS: 200, Burst: 400}
+
+// memberClient has limits with which 200 imports at once, of some 1000 writes, wait
+// for the API server and not for the client.
+var memberClient = program.Client{UserAgent: name, QPS: 500, Burst: 1000}
 
 // readyzTimeout is how long one answer of /readyz may take.
 const readyzTimeout = time.Second
@@ -44,7 +48,7 @@ func wire(o Options) (ctrl.Manager, error) {
 		}
 	}
 
-	memberConfig, err := apiClient.Config("--kubeconfig", o.Kubeconfig)
+	memberConfig, err := memberClient.Config("--kubeconfig", o.Kubeconfig)
 	if err != nil {
 		return nil, err
 	}

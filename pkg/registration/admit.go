@@ -29,8 +29,8 @@ type Admission struct {
 // Admissions returns the admission of every accepted member, by name. Ranges of
 // members must not overlap: if they do, the older MemberCluster (ties by name)
 // keeps its range and the other's whole range is ignored. reserved are the hub's
-// own pod and Service ranges: a range inside one of them is ignored as well. The
-// order of the members does not matter.
+// own pod and Service ranges: a range inside one of them is ignored as well, unless
+// the member is the hub's own cluster. The order of the members does not matter.
 func Admissions(members []v1alpha1.MemberCluster, reserved []netip.Prefix) map[fleet.ClusterName]Admission {
 	byAge := slices.DeleteFunc(slices.Clone(members), func(m v1alpha1.MemberCluster) bool { return !Accepted(&m) })
 	slices.SortFunc(byAge, func(a, b v1alpha1.MemberCluster) int {
@@ -42,6 +42,10 @@ func Admissions(members []v1alpha1.MemberCluster, reserved []netip.Prefix) map[f
 	all := map[fleet.ClusterName]Admission{}
 	var taken []memberRange
 	for _, m := range byAge {
+		reserved := reserved
+		if m.Spec.Local {
+			reserved = nil // they are its own
+		}
 		a := Admission{Cluster: fleet.ClusterName(m.Name), Reserved: slices.Clone(reserved), Namespaces: m.Spec.Exports.Namespaces, Limits: LimitsOf(&m)}
 		for _, text := range m.Spec.EndpointCIDRs {
 			cidr, fault := parseRange(text, taken, reserved)

@@ -57,13 +57,15 @@ func TestAdmitStories(t *testing.T) {
 	})
 }
 
-// readMember reads `us-west at=1 10.1.0.0/16 ...`, also with `unaccepted` or `deleted`.
+// readMember reads `us-west at=1 10.1.0.0/16 ...`, also with `unaccepted`, `deleted` or `local`.
 func readMember(t *testing.T, args []string) v1alpha1.MemberCluster {
 	m := v1alpha1.MemberCluster{ObjectMeta: metav1.ObjectMeta{Name: args[0]}}
 	m.Spec.Accepted = true
 	for _, w := range args[1:] {
 		at, isTime := strings.CutPrefix(w, "at=")
 		switch {
+		case w == "local":
+			m.Spec.Local = true
 		case isTime:
 			hour, err := strconv.Atoi(at)
 			testkit.Must(t, err)

@@ -292,19 +292,21 @@ func TestHubWritesOnlyItsOwnSecrets(t *testing.T) {
 	}
 }
 
-// The agent reads exports, Services, slices and nodes. In its own cluster it writes
-// only the status of exports, and it reads no Secret.
+// The agent reads exports, Services, slices, nodes and namespaces. In its own cluster
+// it writes the status of exports and what it imports, and it reads no Secret.
 func TestAgentAccount(t *testing.T) {
 	apply(t, twoNamespaces+"---\n"+render(t, "member-agent", ""))
 	agent := envtestkit.As(t, account+"crossway-member-agent")
 	may(t, agent, true, "mine", `
-		list serviceexport,service,endpointslice,node
-		status serviceexport`)
+		list serviceexport,serviceimport,service,endpointslice,node,namespace
+		create serviceimport,service,endpointslice
+		delete serviceimport,service,endpointslice
+		status serviceexport,serviceimport`)
 	may(t, agent, true, "crossway-system", "create lease\nget lease")
 	may(t, agent, false, "mine", `
-		create serviceexport,service,endpointslice,lease,secret,namespace
-		delete serviceexport,service,endpointslice
-		list secret,pod,serviceimport,httproute,gateway`)
+		create serviceexport,lease,secret,namespace
+		delete serviceexport,node,namespace
+		list secret,pod,httproute,gateway`)
 	may(t, agent, false, "crossway-system", "get secret\nlist secret\ncreate secret")
 }
 
