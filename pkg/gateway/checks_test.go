@@ -6,6 +6,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gatewayv1beta1 "sigs.k8s.io/gateway-api/apis/v1beta1"
 	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
 
 	"crossway.dev/crossway/api/v1alpha1"
@@ -38,6 +39,34 @@ func TestRoutesDoNotMultiplyHealthChecks(t *testing.T) {
 					t.Fatalf("%d routes: checks each %v, want %v", c.routes, a.Policy.HealthCheck.Interval, c.want)
 				}
 			}
+		}
+	}
+}
+
+// Routes of one namespace to an import of another slow down no check of its owner's.
+func TestOthersDoNotSlowDownHealthChecks(t *testing.T) {
+	in := bigInput(2 * maxChecks)
+	in.Policies = []v1alpha1.BackendPolicy{{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "checked"}, Spec: v1alpha1.BackendPolicySpec{
+		TargetRefs:  []gatewayv1.LocalPolicyTargetReference{{Group: mcsv1beta1.GroupName, Kind: "ServiceImport", Name: "app-0"}},
+		HealthCheck: &v1alpha1.HealthCheck{Interval: "1s", Timeout: "1s"}}}}
+	in.Grants = []gatewayv1beta1.ReferenceGrant{{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "blog"}, Spec: gatewayv1beta1.ReferenceGrantSpec{
+		From: []gatewayv1beta1.ReferenceGrantFrom{{Group: gatewayv1.GroupName, Kind: "HTTPRoute", Namespace: "blog"}},
+		To:   []gatewayv1beta1.ReferenceGrantTo{{Group: mcsv1beta1.GroupName, Kind: "ServiceImport"}}}}}
+	for i, route := range in.Routes {
+		ref := &objectOf(route).Spec.Rules[0].BackendRefs[0]
+		if ref.Name = "app-0"; i > 0 {
+			o := objectOf(route)
+			o.Namespace, ref.Namespace = "blog", new(gatewayv1.Namespace("shop"))
+			in.Routes[i] = FromHTTPRoute(o)
+		}
+	}
+	for _, a := range Build(in).Model.Assignments {
+		want := time.Second
+		if a.Route.Name.Namespace == "blog" {
+			want = 2 * time.Second
+		}
+		if a.Policy.HealthCheck.Interval != want {
+			t.Errorf("checks of %s each %v, want %v", a.Route, a.Policy.HealthCheck.Interval, want)
 		}
 	}
 }

@@ -45,7 +45,7 @@ func (b *build) resolveRoute(r *routeResult) {
 		case len(targets) == 0 || len(targets) == 1 && targets[0].Assignment == "":
 			base.Respond = &model.Respond{StatusCode: internalServerError}
 		default:
-			base.Forward, base.Mirrors = &model.Forward{Targets: targets}, mirrors
+			base.Forward, base.Mirrors, base.Lenders = &model.Forward{Targets: targets}, mirrors, plan.lenders(r.ref.Name.Namespace)
 		}
 		for _, m := range plan.matches {
 			rule := base
@@ -56,6 +56,23 @@ func (b *build) resolveRoute(r *routeResult) {
 	if count > 1 {
 		r.rules = sorted(r.rules, ruleOrder)
 	}
+}
+
+// lenders are the namespaces of a rule's backends that are not the route's own.
+func (r *rulePlan) lenders(own string) (namespaces []string) {
+	add := func(ref reference) {
+		if ref.name.Namespace != own {
+			namespaces = append(namespaces, ref.name.Namespace)
+		}
+	}
+	for i := range r.backends {
+		add(r.backends[i].ref)
+	}
+	for i := range r.mirrors {
+		add(r.mirrors[i].ref)
+	}
+	slices.Sort(namespaces)
+	return slices.Compact(namespaces)
 }
 
 // resolved is the route's condition ResolvedRefs: the first invalid reference, and

@@ -220,19 +220,18 @@ func (a *widerAdmission) admitRoute(w *wideRoute) {
 // host's routes pay that have room, and one is enough: so none depends on another.
 func (a *widerAdmission) admitGuest(g *guests, w *wideRoute) {
 	n, namespace, each := g.narrow, w.ref.Name.Namespace, w.plan.each
-	if !w.room.fits(each.untimed()) || w.served[g] {
+	// Most attempts end here: thousands of routes at thousands of hosts are millions.
+	isFull := func(p payer) bool {
+		return !p.room.fits(each.untimed()) || w.last.namespace == p.namespace && !w.last.room.fits(each.untimed())
+	}
+	if !w.room.fits(each.untimed()) || w.served[g] || !slices.ContainsFunc(n.payers, func(p payer) bool { return !isFull(p) }) {
 		return
 	}
-	atHost := a.chargesAtHost(n, namespace, each)
+	atHost, paid := a.chargesAtHost(n, namespace, each), false
 	if !a.fit(atHost[:]) {
 		return
 	}
-	paid := false
 	for _, p := range n.payers {
-		// Most attempts end here: thousands of routes at thousands of hosts are millions.
-		if !p.room.fits(each.untimed()) || w.last.namespace == p.namespace && !w.last.room.fits(each.untimed()) {
-			continue
-		}
 		charges := a.chargesOfPayer(n, p.namespace, namespace, each)
 		w.last = payer{p.namespace, a.room(charges[1])}
 		if a.fit(charges[:]) {

@@ -169,10 +169,13 @@ type Rule struct {
 	Redirect *Redirect
 	Respond  *Respond
 
-	Request        HeaderChanges
-	Response       HeaderChanges
-	Rewrite        *Rewrite
-	Mirrors        []Mirror
+	Request  HeaderChanges
+	Response HeaderChanges
+	Rewrite  *Rewrite
+	Mirrors  []Mirror
+	// Lenders are the namespaces of Forward's and Mirrors' backends that are not the
+	// route's own, sorted.
+	Lenders        []string
 	Timeout        *time.Duration // whole request; nil: none, 0: none
 	BackendTimeout *time.Duration // each try; nil or 0: none. Also Timeout of the rule's assignments
 }

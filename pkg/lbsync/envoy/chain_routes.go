@@ -3,6 +3,7 @@ package envoy
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"slices"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -52,14 +53,18 @@ type domain struct {
 type rulesKey struct {
 	first  *model.Rule
 	len    int
-	before int // depth of the rules of narrower hosts that come first (slashGuards)
+	before string // depths of the rules of narrower hosts that come first
 }
 
-func keyOf(rules []model.Rule, before int) rulesKey {
+func keyOf(rules []model.Rule, before depths) rulesKey {
 	if len(rules) == 0 {
 		return rulesKey{}
 	}
-	return rulesKey{&rules[0], len(rules), before}
+	key := rulesKey{first: &rules[0], len: len(rules)}
+	if len(before) > 0 {
+		key.before = fmt.Sprint(before)
+	}
+	return key
 }
 
 // ruleList are the routes of one list of rules, for all hosts that have it.
@@ -68,7 +73,8 @@ type ruleList struct {
 	sum     [sha256.Size]byte
 	sources []fleet.ObjectRef // routes, in order
 	faults  []Fault           // without Name
-	depth   int               // of these rules and those that come first
+	depths  depths
+	readers []string // namespaces on whose depths the routes depend
 }
 
 // virtualHost are the hosts of one chain that have equal routes.
@@ -144,7 +150,7 @@ func (c *chainRoutes) patched(l lbsync.Listener, chain model.Chain) *chainRoutes
 			continue
 		}
 		old, routes := c.groups[at].routes, next.listsOf(l, chain.Hosts[i], c)
-		delete(next.lists, keyOf(c.hosts[i].Rules, 0))
+		delete(next.lists, keyOf(c.hosts[i].Rules, nil))
 		isEqual := func(h virtualHost) bool { return slices.EqualFunc(h.routes, routes, sameRoutes) }
 		if c.groups[at].hosts > 1 || !slices.Equal(old[0].sources, routes[0].sources) || !slices.EqualFunc(old, routes, sameRoutes) && slices.ContainsFunc(next.groups, isEqual) {
 			return nil
@@ -214,15 +220,18 @@ func (c *chainRoutes) domain(hostname string, last *chainRoutes) domain {
 
 // listsOf returns the routes of a host: its own, and those of the hosts whose rules serve the rest.
 func (c *chainRoutes) listsOf(l lbsync.Listener, h model.VirtualHost, last *chainRoutes) []*ruleList {
-	lists := []*ruleList{c.list(l, h.Rules, 0, last)}
+	own := c.list(l, h.Rules, nil, last)
+	lists, before := []*ruleList{own}, own.depths
 	for _, wide := range h.Wider {
-		lists = append(lists, c.list(l, wide.Rules, lists[len(lists)-1].depth, last))
+		list := c.list(l, wide.Rules, nil, last)
+		before, list = before.with(list.depths), c.list(l, wide.Rules, before.of(list.readers), last)
+		lists = append(lists, list)
 	}
 	return lists
 }
 
-// list returns the routes of a list of rules, after those of narrower hosts of a depth.
-func (c *chainRoutes) list(l lbsync.Listener, rules []model.Rule, before int, last *chainRoutes) *ruleList {
+// list returns the routes of a list of rules, after those of narrower hosts of some depths.
+func (c *chainRoutes) list(l lbsync.Listener, rules []model.Rule, before depths, last *chainRoutes) *ruleList {
 	key := keyOf(rules, before)
 	list := c.lists[key]
 	if list == nil {
@@ -235,9 +244,14 @@ func (c *chainRoutes) list(l lbsync.Listener, rules []model.Rule, before int, la
 }
 
 // encodeRules translates, validates and encodes a list of rules.
-func encodeRules(l lbsync.Listener, rules []model.Rule, before int) *ruleList {
+func encodeRules(l lbsync.Listener, rules []model.Rule, before depths) *ruleList {
 	guards := newSlashGuards(l, rules)
-	list := &ruleList{sources: appendRoutes(nil, rules), depth: max(guards.depth(), before)}
+	list := &ruleList{sources: appendRoutes(nil, rules), depths: guards.depths()}
+	for i := range rules {
+		list.readers = append(append(list.readers, rules[i].Lenders...), rules[i].Origin.Route.Name.Namespace)
+	}
+	slices.Sort(list.readers)
+	list.readers = slices.Compact(list.readers)
 	routes, faults := virtualHostRoutes(l, rules, guards, before)
 	list.faults = faults
 	for _, route := range routes {

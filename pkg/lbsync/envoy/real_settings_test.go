@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/gateway/model"
 	"crossway.dev/crossway/pkg/lbsync"
 )
@@ -63,8 +64,19 @@ func settingsEdge(t *testing.T, all ...model.ClientSettings) (ports []uint16) {
 	}
 	whole := []model.Rule{{Match: prefix("/"), Forward: to("any")}}
 	renamed := []model.Rule{{Match: prefix("/"), Forward: to("any"), Rewrite: &model.Rewrite{Hostname: "internal.example"}}}
+	of := func(namespace string, rule model.Rule) model.Rule {
+		rule.Origin.Route = fleet.RouteRef{Kind: "HTTPRoute", Name: fleet.ObjectName{Namespace: namespace, Name: "r"}}
+		return rule
+	}
+	shared := []model.Rule{
+		of("b", model.Rule{Match: model.Match{Path: model.PathMatch{Kind: model.PathRegex, Value: "/b/[0-9]+"}}, Forward: to("api")}),
+		of("b", model.Rule{Match: prefix("/admin"), Forward: to("admin")}),
+		of("c", model.Rule{Match: prefix("/c"), Forward: to("admin"), Lenders: []string{"b"}}),
+		of("a", model.Rule{Match: prefix("/"), Forward: to("any")}),
+	}
+	narrow := model.VirtualHost{Hostname: "narrow.example", Rules: shared[:1], Wider: []model.WiderRules{{Hostname: "*", Rules: whole}}}
 	for _, clients := range all {
-		l := httpListener(freePort(t), model.VirtualHost{Hostname: "a.example", Rules: rules}, model.VirtualHost{Hostname: "new.example", Rules: renamed}, model.VirtualHost{Hostname: "*", Rules: whole})
+		l := httpListener(freePort(t), model.VirtualHost{Hostname: "a.example", Rules: rules}, narrow, model.VirtualHost{Hostname: "shared.example", Rules: shared}, model.VirtualHost{Hostname: "new.example", Rules: renamed}, model.VirtualHost{Hostname: "*", Rules: whole})
 		l.Clients = clients
 		p.Listeners = append(p.Listeners, l)
 		ports = append(ports, l.Port)
@@ -125,6 +137,12 @@ func TestSlashesOnARealEnvoy(t *testing.T) {
 		{usual, "a.example", "/api//v4/exact", "403"},
 		{usual, "a.example", "/api/v4//exact", "403"},
 		{usual, "a.example", "//api/v4", "403"},
+		// Rules of another namespace refuse nothing, unless the rule uses backends of that namespace.
+		{usual, "shared.example", "/team%2Fapp", "any /team%2Fapp"},
+		{usual, "shared.example", "/admin%2Fx", "any /admin%2Fx"},
+		{usual, "shared.example", "/admin/x%2Fy", "403"},
+		{usual, "shared.example", "/c/x%2Fy", "403"},
+		{usual, "narrow.example", "/team%2Fapp", "any /team%2Fapp"},
 		{redirect, "other.example", "/x%2Fy", "307 /x/y"},
 		{unescape, "a.example", "/admin%2Fx", "admin /admin/x"},
 		{unescape, "a.example", "/%2Fadmin", "403"},

@@ -36,8 +36,8 @@ func misdirected(c model.Chain) *routev3.VirtualHost {
 }
 
 // virtualHostRoutes are the Envoy routes of a host's rules. They do not depend on the hostname: hosts of equal rules share
-// them. Rules of a wider host come after those of a narrower one (slashGuards.depth).
-func virtualHostRoutes(l lbsync.Listener, rules []model.Rule, guards *slashGuards, before int) (routes []*routev3.Route, faults []Fault) {
+// them. Rules of a wider host come after those of a narrower one (depths).
+func virtualHostRoutes(l lbsync.Listener, rules []model.Rule, guards slashGuards, before depths) (routes []*routev3.Route, faults []Fault) {
 	for _, rule := range rules {
 		for _, route := range routesFor(l, rule) {
 			guards.protect(rule, route, before)

@@ -2,6 +2,8 @@ package envoy
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	configrbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
@@ -57,59 +59,111 @@ func refusal(name, pattern string) *rbacv3.RBAC {
 }
 
 // slashGuards says which slash filter the rules of a host need. Only a rule that would get a request instead of a longer
-// one needs any: the prefix "/" beside "/admin", and never "/admin" itself.
-type slashGuards struct {
+// one needs any: the prefix "/" beside "/admin", and never "/admin" itself. What counts are the longer rules of routes of the
+// same namespace, and of the namespaces whose backends the rule uses: nobody else's backends have what they are about, and
+// nobody else's rules refuse requests (docs/adr/0018-paths-as-clients-send-them.md).
+type slashGuards map[string]*slashGuard // by namespace of routes
+
+// slashGuard are the paths of a namespace's rules.
+type slashGuard struct {
 	deepest map[string]int // by path: segments of the longest path below it
 	regexes bool           // regular expressions compare paths in ways of their own
-	paths   bool           // there are rules for other paths than "/"
 }
 
-func newSlashGuards(l lbsync.Listener, rules []model.Rule) *slashGuards {
-	g := &slashGuards{deepest: map[string]int{}}
+func newSlashGuards(l lbsync.Listener, rules []model.Rule) slashGuards {
+	guards := slashGuards{}
 	if l.Clients.EscapedSlashes != model.KeepEscapedSlashes && l.Clients.MergeSlashes {
-		return g
+		return guards
 	}
 	for i := range rules {
-		m := rules[i].Match.Path
-		path := strings.TrimRight(m.Value, "/")
-		if m.Kind == model.PathPrefix && path == "" {
-			continue
+		namespace := rules[i].Origin.Route.Name.Namespace
+		if guards[namespace] == nil {
+			guards[namespace] = &slashGuard{deepest: map[string]int{}}
 		}
-		g.paths, g.regexes = true, g.regexes || m.Kind == model.PathRegex
-		depth := max(strings.Count(path, "/"), 1)
-		for above, more := path, true; more && m.Kind != model.PathRegex; {
-			if at := strings.LastIndexByte(above, '/'); at >= 0 {
-				above = above[:at]
-			} else {
-				above, more = "", false
-			}
-			if more || path == "" {
-				g.deepest[above] = max(g.deepest[above], depth)
-			}
-		}
+		guards[namespace].add(rules[i].Match.Path)
 	}
-	return g
+	return guards
 }
 
-// depth is the number of segments of the longest path of the rules, as rules that come after all of them need it.
-func (g *slashGuards) depth() int {
-	if g.regexes {
-		return anyDepth
+func (g *slashGuard) add(m model.PathMatch) {
+	path := strings.TrimRight(m.Value, "/")
+	if m.Kind == model.PathPrefix && path == "" {
+		return
 	}
-	return min(g.deepest[""], anyDepth)
+	g.regexes = g.regexes || m.Kind == model.PathRegex
+	depth := max(strings.Count(path, "/"), 1)
+	for above, more := path, true; more && m.Kind != model.PathRegex; {
+		if at := strings.LastIndexByte(above, '/'); at >= 0 {
+			above = above[:at]
+		} else {
+			above, more = "", false
+		}
+		if more || path == "" {
+			g.deepest[above] = max(g.deepest[above], depth)
+		}
+	}
 }
 
-// protect makes a route refuse what its rule must not get. before is the depth of rules that come first.
-func (g *slashGuards) protect(rule model.Rule, route *routev3.Route, before int) {
+// depth is the number of the slash filter that a rule needs, 0: none. before are the depths of rules that come first.
+func (g slashGuards) depth(rule model.Rule, before depths) (depth int) {
 	m := rule.Match.Path
-	depth := max(g.deepest[strings.TrimRight(m.Value, "/")], before)
-	switch {
-	case !g.paths && before == 0 || m.Kind == model.PathExact:
-		return
-	case m.Kind == model.PathRegex || g.regexes:
-		depth = anyDepth
-	case depth == 0:
-		return
+	if m.Kind == model.PathExact {
+		return 0
 	}
-	route.TypedPerFilterConfig = map[string]*anypb.Any{slashFilter(min(depth, anyDepth)): enabledFilter}
+	for _, namespace := range append(slices.Clip(rule.Lenders), rule.Origin.Route.Name.Namespace) {
+		depth = max(depth, before[namespace])
+		switch paths := g[namespace]; {
+		case paths == nil:
+		case paths.regexes:
+			depth = anyDepth
+		default:
+			depth = max(depth, paths.deepest[strings.TrimRight(m.Value, "/")])
+		}
+	}
+	return min(depth, anyDepth)
+}
+
+// protect makes a route refuse what its rule must not get.
+func (g slashGuards) protect(rule model.Rule, route *routev3.Route, before depths) {
+	if depth := g.depth(rule, before); depth > 0 {
+		route.TypedPerFilterConfig = map[string]*anypb.Any{slashFilter(depth): enabledFilter}
+	}
+}
+
+// depths are the numbers of segments of the longest paths of rules, by namespace of their routes.
+type depths map[string]int
+
+// depths are those of the rules, as rules that come after all of them need them.
+func (g slashGuards) depths() depths {
+	d := depths{}
+	for namespace, paths := range g {
+		depth := paths.deepest[""]
+		if paths.regexes {
+			depth = anyDepth
+		}
+		if depth > 0 {
+			d[namespace] = min(depth, anyDepth)
+		}
+	}
+	return d
+}
+
+// with are the higher ones of two depths.
+func (d depths) with(other depths) depths {
+	all := maps.Clone(d)
+	for namespace, depth := range other {
+		all[namespace] = max(all[namespace], depth)
+	}
+	return all
+}
+
+// of are the depths for some namespaces.
+func (d depths) of(namespaces []string) depths {
+	some := depths{}
+	for _, namespace := range namespaces {
+		if d[namespace] > 0 {
+			some[namespace] = d[namespace]
+		}
+	}
+	return some
 }
