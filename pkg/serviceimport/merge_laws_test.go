@@ -261,3 +261,17 @@ func everyNameIsHeld(i *v1alpha1.FleetServiceSpec, exports []Export) bool {
 		})
 	})
 }
+
+// To merge again changes nothing.
+func TestMergeAgain(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		exports := drawExports(t)
+		last := Merge(exports, Merge(drawExports(t), nil).Import)
+		if again := Merge(exports, last.Import); describeMerged(again) != describeMerged(last) {
+			t.Fatalf("merged again:\n%s\nbefore:\n%s", describeMerged(again), describeMerged(last))
+		}
+		if again := Merge(recordedBy(last, exports), last.Import); describeMerged(again) != describeMerged(last) {
+			t.Fatalf("merged again with records:\n%s\nbefore:\n%s", describeMerged(again), describeMerged(last))
+		}
+	})
+}
