@@ -8,15 +8,17 @@ import (
 )
 
 // Refused are the addresses of a Service of the hub's cluster that get no requests, because they are not the hub's own: of
-// slices without a selector, or of pods in the network of their node.
+// slices without a selector, or of pods in the network of their node. Without is a Service that has no slice at all: nobody
+// has made one for a Service without a selector.
 type Refused struct {
 	Service fleet.ServiceName
+	Without bool
 	Count   int
 	Of      int
 	First   netip.Addr // of them
 }
 
-// RefusedAddresses lists the Services in use that have such addresses, sorted. Members say the same of theirs in the status
+// RefusedAddresses lists the Services in use that have such addresses, or no slice, sorted. Members say the same of theirs in the status
 // of an export.
 func (s *State) RefusedAddresses() []Refused {
 	hub := s.members[fleet.HubCluster]
@@ -27,7 +29,9 @@ func (s *State) RefusedAddresses() []Refused {
 		}
 		r := Refused{Service: backend.Name}
 		all := map[netip.Addr]bool{}
-		if p := s.store.parts[backend][fleet.HubCluster]; p != nil {
+		if p := s.store.parts[backend][fleet.HubCluster]; p == nil || len(p.slices) == 0 {
+			r.Without = true
+		} else {
 			for _, slice := range p.slices {
 				for _, a := range slice.endpoints {
 					if a.state != fleet.NotReady {
@@ -45,7 +49,7 @@ func (s *State) RefusedAddresses() []Refused {
 				r.First = ip
 			}
 		}
-		if r.Count > 0 {
+		if r.Count > 0 || r.Without {
 			out = append(out, r)
 		}
 	}
