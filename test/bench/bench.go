@@ -66,9 +66,12 @@ func New(ctx context.Context, fleet *lab.Lab, out io.Writer) (*Bench, error) {
 		}
 	}
 	for _, m := range hubOnly {
-		if err := b.join(ctx, m.name, v1alpha1.MemberClusterSpec{Accepted: true, Exports: v1alpha1.MemberExportRules{Namespaces: []v1alpha1.NamespacePattern{"*"}}, Region: m.region, Zone: m.region + "-bench-1", EndpointCIDRs: []string{m.cidr}}); err != nil {
+		if err := b.join(ctx, m.name, v1alpha1.MemberClusterSpec{Accepted: true, Exports: exports, Region: m.region, Zone: m.region + "-bench-1", EndpointCIDRs: []string{m.cidr}}); err != nil {
 			return nil, err
 		}
+	}
+	if err := b.allowMore(ctx, realMember); err != nil {
+		return nil, err
 	}
 	if err := fleet.Hub.Apply(ctx, []byte(setupHub)); err != nil {
 		return nil, err
@@ -86,6 +89,20 @@ func New(ctx context.Context, fleet *lab.Lab, out io.Writer) (*Bench, error) {
 	}
 	b.edges, err = b.findEdges(ctx)
 	return b, err
+}
+
+// exports is what each member may export: more than by default.
+var exports = v1alpha1.MemberExportRules{Namespaces: []v1alpha1.NamespacePattern{"*"}, MaxExports: 5000, MaxEndpoints: 500_000}
+
+// allowMore gives a member of the lab the same.
+func (b *Bench) allowMore(ctx context.Context, name string) error {
+	m := &v1alpha1.MemberCluster{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	if err := b.hub.Get(ctx, client.ObjectKeyFromObject(m), m); err != nil {
+		return err
+	}
+	before := m.DeepCopy()
+	m.Spec.Exports = exports
+	return b.hub.Patch(ctx, m, client.MergeFrom(before))
 }
 
 // clientOf returns a client without rate limit.
