@@ -254,36 +254,53 @@ func (f *fixture) waitForHubCache(o client.Object, before string) {
 // writes counts the requests of a client that write.
 type writes struct {
 	mu       sync.Mutex
-	requests []string // guarded by mu
+	requests []string // guarded by mu: those that were sent
 	cut      bool     // guarded by mu: the hub cannot be reached
+	last     int      // guarded by mu: the number of the last write that is sent; 0: none is the last
+	lost     bool     // guarded by mu: nobody gets the answer to the last write
 }
 
 func (w *writes) count(next http.RoundTripper) http.RoundTripper {
 	return testkit.RoundTripper(func(r *http.Request) (*http.Response, error) {
-		if w.isCut() {
+		send, lost := w.add(r)
+		if !send {
 			return nil, errors.New("no route to the hub")
 		}
-		if r.Method != http.MethodGet {
-			parts := strings.Split(r.URL.Path, "/")
-			i := slices.Index(parts, "namespaces")
-			w.mu.Lock()
-			w.requests = append(w.requests, r.Method+" "+parts[i+2])
-			w.mu.Unlock()
+		response, err := next.RoundTrip(r)
+		if lost && err == nil {
+			_ = response.Body.Close()
+			return nil, errors.New("connection lost")
 		}
-		return next.RoundTrip(r)
+		return response, err
 	})
+}
+
+// add counts a request if it writes, and tells whether it is sent and its answer lost.
+func (w *writes) add(r *http.Request) (send, lost bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	reads := r.Method == http.MethodGet
+	if w.cut || !reads && w.last > 0 && len(w.requests) >= w.last {
+		return false, false
+	}
+	if !reads {
+		parts := strings.Split(r.URL.Path, "/")
+		w.requests = append(w.requests, r.Method+" "+parts[slices.Index(parts, "namespaces")+2])
+	}
+	return true, !reads && w.lost && len(w.requests) == w.last
+}
+
+// stopAfter makes write n the last one, whose answer may be lost; 0: writes go on.
+func (w *writes) stopAfter(n int, lost bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.last, w.lost = n, lost
 }
 
 func (w *writes) setCut(cut bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.cut = cut
-}
-
-func (w *writes) isCut() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.cut
 }
 
 func (w *writes) reset() {
