@@ -110,6 +110,8 @@ func TestMemberToHub(t *testing.T) {
 
 	f.measureSliceChanges()
 	f.Eventually("the hub to settle", f.settled())
+	f.renamePorts()
+	f.Eventually("the hub to settle", f.settled())
 	before := f.versions()
 	agent.stop()
 	agent = f.startAgent()
@@ -306,6 +308,62 @@ func (f *fixture) measureSliceChanges() {
 		f.Fatalf("%d of 30 changes arrived", len(took))
 	}
 	f.Logf("slice write in the member -> on the hub: p50 %s, max %s", took[15], took[29])
+}
+
+// renamePorts renames a port again and again, now in the Service first and now in its
+// slice, and checks that the slice on the hub stays as it is.
+func (f *fixture) renamePorts() {
+	f.Helper()
+	watcher, err := f.admin.(client.WithWatch).Watch(f.Context(), &discoveryv1.EndpointSliceList{}, client.InNamespace("member-whole"),
+		client.MatchingLabels{v1alpha1.LabelServiceName: "web-0"}, &client.ListOptions{Raw: &metav1.ListOptions{ResourceVersion: f.resourceVersion("web-0")}})
+	f.Must(err)
+	defer watcher.Stop()
+	key := types.NamespacedName{Namespace: shop, Name: "web-0"}
+	for i := range 20 {
+		name := fmt.Sprint("http-", i)
+		renames := []func(){
+			func() {
+				var s corev1.Service
+				f.Must(f.admin.Get(f.Context(), key, &s))
+				s.Spec.Ports[0].Name = name
+				f.Must(f.admin.Update(f.Context(), &s))
+			},
+			func() {
+				var s discoveryv1.EndpointSlice
+				f.Must(f.admin.Get(f.Context(), key, &s))
+				s.Ports[0].Name = &name
+				f.Must(f.admin.Update(f.Context(), &s))
+			},
+		}
+		renames[i%2]()
+		if i%4 < 2 { // else both at once
+			time.Sleep(50 * time.Millisecond)
+		}
+		renames[1-i%2]()
+		f.Eventually("the name on the hub", func() bool {
+			var e v1alpha1.MemberExport
+			f.Must(f.admin.Get(f.Context(), types.NamespacedName{Namespace: "member-whole", Name: "web-0." + shop}, &e))
+			return e.Spec.Ports[0].Name == name
+		})
+	}
+	var s discoveryv1.EndpointSlice // a change that is pushed, behind all others
+	f.Must(f.admin.Get(f.Context(), key, &s))
+	s.Endpoints = s.Endpoints[:1]
+	f.Must(f.admin.Update(f.Context(), &s))
+	e := <-watcher.ResultChan()
+	pushed, ok := e.Object.(*discoveryv1.EndpointSlice)
+	if !ok || len(pushed.Endpoints) != 1 || len(pushed.Ports) != 1 || *pushed.Ports[0].Name != "tcp-80" {
+		f.Errorf("the renames wrote a slice: %s %+v", e.Type, e.Object)
+	}
+}
+
+// resourceVersion is one of the hub's slices of a service: events of a watch from there
+// are later ones.
+func (f *fixture) resourceVersion(service string) string {
+	f.Helper()
+	var list discoveryv1.EndpointSliceList
+	f.Must(f.admin.List(f.Context(), &list, client.InNamespace("member-whole"), client.MatchingLabels{v1alpha1.LabelServiceName: service}))
+	return list.ResourceVersion
 }
 
 // versions returns the resourceVersions of all objects that the agent writes on
