@@ -15,7 +15,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
-	authenticationclient "k8s.io/client-go/kubernetes/typed/authentication/v1"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -82,12 +81,7 @@ func wire(o Options, cluster *rest.Config) (manager.Manager, error) {
 	xds := server.New(o.faults.config(server.Config{MaxEdges: o.MaxEdges, Authorize: authorize(mgr.GetCache()), Log: log.WithName("xds")}))
 
 	// Members: what they read of the fleet.
-	api := memberapi.New(memberapi.Config{Informers: mgr.GetCache(), Reserved: cidrs, Log: log.WithName("member-api")})
-
-	var merges reconciler.Imports
-	if o.MemberAddr != "0" {
-		merges = api
-	}
+	api := newMemberAPI(o, memberapi.Config{Informers: mgr.GetCache(), Reserved: cidrs, Log: log.WithName("member-api")})
 
 	// Slices and load reports -> load assignments (frequent).
 	loop := endpoints.New(endpoints.Config{Cache: mgr.GetCache(), Publisher: loadAssignments{xds}, Reporter: overflowReports,
@@ -98,7 +92,7 @@ func wire(o Options, cluster *rest.Config) (manager.Manager, error) {
 	records := reconciler.NewRecords(mgr.GetClient(), o.Namespace)
 	history := importhub.NewMerges(mgr.GetCache())
 	gateways := reconciler.New(reconciler.Options{Records: records, Cache: mgr.GetCache(), Merges: history, Publisher: o.faults.publisher(snapshots{xds, loop}),
-		Assigner: o.faults.assigner(loop), Imports: merges, Reporter: gatewayReports, PoolReporter: poolReports,
+		Assigner: o.faults.assigner(loop), Imports: api.imports(), Reporter: gatewayReports, PoolReporter: poolReports,
 		Events: mgr.GetEventRecorder("crossway-hub"), Leads: leadership.Leads, SecretNamespaces: o.secretNamespaces()})
 	xds.Observe(o.faults.observer(observer(gateways, loop)))
 
@@ -113,49 +107,26 @@ func wire(o Options, cluster *rest.Config) (manager.Manager, error) {
 	watchdog := &program.Watchdog{After: gateways.Built(), Pings: map[string]func(context.Context) error{
 		"the loop of Gateways": gateways.Ping, "the loop of endpoints": loop.Ping,
 		"the xDS server": func(context.Context) error { xds.Ping(); return nil },
-		"a writer":       leadership.Ping,
+		"the member API": api.ping, "a writer": leadership.Ping,
 	}}
 	crdVersion := &crdVersion{reader: mgr.GetAPIReader(), set: gateways.SetCRDVersion, log: log}
 
+	forMembers, apiErr := api.runnables(cluster, mgr, edges)
 	runnables := []manager.Runnable{objects, leadership, leadership.EachTerm(statuses), leadership.EachTerm(records), loop, gateways, leadership.EachTerm(signer),
 		edges, members, watchdog, crdVersion}
 	if o.DebugAddr != "" {
 		runnables = append(runnables, program.Debug{Address: o.DebugAddr, Log: log.WithName("debug"), Dumps: map[string]program.Dump{
-			"model":   gateways.DumpModel,
-			"rollout": gateways.DumpRollout,
+			"model": gateways.DumpModel, "rollout": gateways.DumpRollout,
 			"state":   func(context.Context) (any, error) { return loop.Dump(), nil },
+			"members": func(context.Context) (any, error) { return api.server.Dump(), nil },
 			"edges":   func(context.Context) (any, error) { return xds.Describe(), nil },
 		}})
 	}
-	if o.MemberAddr != "0" {
-		served, err := serveMembers(o, cluster, mgr, api, edges)
-		if err != nil {
-			return nil, err
-		}
-		runnables = append(runnables, served...)
-	}
-	metrics.Registry.MustRegister(loop, api)
+	metrics.Registry.MustRegister(loop, api.server)
 	for _, c := range [][]prometheus.Collector{statuses.Collectors(), xds.Collectors(), gateways.Collectors()} {
 		metrics.Registry.MustRegister(c...)
 	}
-	return mgr, errors.Join(add(mgr, runnables), addChecks(mgr, watchdog, edges.Serving(), objects))
-}
-
-// serveMembers serves the member API, with the certificate that edges are presented.
-func serveMembers(o Options, cluster *rest.Config, mgr manager.Manager, api *memberapi.Server, edges *server.Listener) ([]manager.Runnable, error) {
-	reviews, err := authenticationclient.NewForConfig(cluster)
-	if err != nil {
-		return nil, fmt.Errorf("client of TokenReviews: %w", err)
-	}
-	authenticator, err := memberapi.NewAuthenticator(mgr.GetCache(), reviews)
-	if err != nil {
-		return nil, err
-	}
-	if o.MemberURL == "" {
-		ctrl.Log.WithName("hub").Info("agents are not told where the member API is, and members import nothing: set --member-api-url")
-	}
-	return []manager.Runnable{api, authenticator, memberapi.NewListener(memberapi.ListenerConfig{Server: api, Address: o.MemberAddr, Authenticator: authenticator,
-		Certificate: edges.Certificate, Certified: edges.Certified()})}, nil
+	return mgr, errors.Join(apiErr, add(mgr, append(runnables, forMembers...)), addChecks(mgr, watchdog, edges.Serving(), objects))
 }
 
 func add(mgr manager.Manager, runnables []manager.Runnable) error {

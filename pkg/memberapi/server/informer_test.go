@@ -81,3 +81,41 @@ func TestInformersFollow(t *testing.T) {
 	f.pass()
 	expect("import shop/web, shop/web 10.98.0.2 from b", "import shop/web, shop/web 10.98.0.2 from b")
 }
+
+// An agent whose hub restarts, or that gets to another replica, has afterwards what is there: the versions that it knows
+// are not taken for the new server's.
+func TestInformersFollowToAnotherReplica(t *testing.T) {
+	f := newFixture(t)
+	f.member("a", "shop")
+	for _, name := range []string{"one", "two", "three"} {
+		f.export("shop", name, "a")
+	}
+	f.push("a", "shop", "one", "10.97.0.1")
+	f.pass()
+	seen := f.informers(t.Context(), "a")
+	expect := func(want string) {
+		t.Helper()
+		testkit.EventuallySeen(t, "what a sees", func() (bool, any) {
+			got := f.seen(seen)
+			return got == want, got
+		})
+	}
+	expect("import shop/one, import shop/three, import shop/two, shop/one 10.97.0.1 from a")
+	for range 2 { // each replica has seen other changes
+		f.stop()
+		f.Server = New(Config{})
+		f.member("a", "shop")
+		f.export("shop", "four", "a")
+		f.push("a", "shop", "four", "10.97.0.4")
+		f.pass()
+		f.export("shop", "one", "a")
+		f.pass()
+		f.serve()
+		expect("import shop/four, import shop/one, shop/four 10.97.0.4 from a")
+		f.withdraw("shop", "one")
+		f.pass()
+		expect("import shop/four, shop/four 10.97.0.4 from a")
+		f.export("shop", "one", "a")
+		f.pass()
+	}
+}

@@ -2,6 +2,7 @@ package server
 
 import (
 	"container/list"
+	"maps"
 	"net"
 	"time"
 
@@ -120,6 +121,15 @@ func (s *Server) beginList(cluster fleet.ClusterName) (end func(), ok bool) {
 		defer s.openMu.Unlock()
 		c.lists--
 	}, true
+}
+
+// forgetIdle forgets the members that have nothing open: they may not be accepted any more.
+func (s *Server) forgetIdle() {
+	s.openMu.Lock()
+	defer s.openMu.Unlock()
+	maps.DeleteFunc(s.open, func(_ fleet.ClusterName, c *memberState) bool {
+		return c.connections.Len()+c.watches.Len()+c.lists == 0
+	})
 }
 
 // wake wakes the watches that changes concern, or all.

@@ -134,6 +134,32 @@ func (s *Server) Ping(ctx context.Context) error {
 	}
 }
 
+// Dump is what each member sees, and its open watches, for people.
+func (s *Server) Dump() any {
+	s.mu.RLock()
+	readers := s.state.Dump()
+	s.mu.RUnlock()
+	type watch struct{ Resource, Began string }
+	type memberDump struct {
+		memberapi.ReaderDump
+		Watches []watch
+	}
+	s.openMu.Lock()
+	defer s.openMu.Unlock()
+	out := make([]memberDump, 0, len(readers))
+	for _, r := range readers {
+		d := memberDump{ReaderDump: r}
+		if c := s.open[r.Member]; c != nil {
+			for e := c.watches.Front(); e != nil; e = e.Next() {
+				w := e.Value.(*openWatch)
+				d.Watches = append(d.Watches, watch{w.resource, w.began.UTC().Format(time.RFC3339)})
+			}
+		}
+		out = append(out, d)
+	}
+	return out
+}
+
 // pass takes in what is pending, and wakes the watches that it concerns.
 func (s *Server) pass() {
 	began := s.config.Clock.Now()
@@ -161,6 +187,9 @@ func (s *Server) pass() {
 		s.wokenAt = s.state.Version()
 	}
 	s.mu.Unlock()
+	if touched.Readers {
+		s.forgetIdle()
+	}
 	s.wake(touched, all)
 	if !p.empty() {
 		s.metrics.passes.Observe(s.config.Clock.Since(began).Seconds())
