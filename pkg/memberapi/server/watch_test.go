@@ -279,3 +279,34 @@ func TestRequestsOfAMemberAreBounded(t *testing.T) {
 		t.Errorf("another member: %s", answer.Status)
 	}
 }
+
+// Sockets whose clients show no credential make room for each other, and not for those of members.
+func TestSocketsWithoutCredential(t *testing.T) {
+	f := newFixture(t)
+	f.member("a", "shop")
+	f.pass()
+	w := f.openWatch(userOf("a"), importsPath)
+	silent := func() *tls.Conn {
+		conn, err := tls.Dial("tcp", f.address, &tls.Config{InsecureSkipVerify: true})
+		f.Must(err)
+		t.Cleanup(func() { conn.Close() })
+		return conn
+	}
+	first := silent()
+	for range 100 {
+		silent()
+	}
+	if _, err := first.Read(make([]byte, 1)); err == nil {
+		t.Error("the first socket sent something")
+	}
+	f.export("shop", "web", "a")
+	f.pass()
+	w.expect("ADDED web")
+	if answer := f.request(t.Context(), userOf("a"), "/apis"); answer.StatusCode != http.StatusOK {
+		t.Errorf("a new connection of a member: %s", answer.Status)
+	}
+	guess := f.request(t.Context(), "", "/apis")
+	if guess.StatusCode != http.StatusUnauthorized || !guess.Close && guess.ProtoMajor == 1 {
+		t.Errorf("a request without a credential: %s, and the connection stays", guess.Status)
+	}
+}
