@@ -8,6 +8,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
+	ctrl "sigs.k8s.io/controller-runtime"
+
 	"crossway.dev/crossway/internal/demo"
 	"crossway.dev/crossway/internal/lab"
 )
@@ -16,6 +19,7 @@ var story *demo.Story
 
 func TestMain(m *testing.M) {
 	lab.Enter(lab.Entry{Race: true, HubFaults: true})
+	ctrl.SetLogger(logr.Discard()) // clients of controller-runtime ask for one
 	code, err := run(m)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "e2e:", err)
