@@ -76,10 +76,12 @@ type ServiceProperties struct {
 
 	// Labels of the ServiceImport, from ServiceExport.spec.exportedLabels.
 	// +kubebuilder:validation:MaxProperties=64
+	// +kubebuilder:validation:XValidation:rule="self.all(k, size(k) <= 316 && size(self[k]) <= 63)",message="a label has at most 316 characters in its key and 63 in its value"
 	// +optional
 	Labels map[string]string `json:"labels,omitempty"`
 	// Annotations of the ServiceImport, from ServiceExport.spec.exportedAnnotations.
 	// +kubebuilder:validation:MaxProperties=64
+	// +kubebuilder:validation:XValidation:rule="self.map(k, size(k) + size(self[k])).sum() <= 16384",message="exported annotations have at most 16 KiB in all"
 	// +optional
 	Annotations map[string]string `json:"annotations,omitempty"`
 }

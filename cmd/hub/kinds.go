@@ -50,6 +50,7 @@ func servingKinds() []program.Kind {
 func writingKinds() []program.Kind {
 	return []program.Kind{
 		{Object: &coordinationv1.Lease{}},
+		{Object: &corev1.ResourceQuota{}},
 		{Object: &rbacv1.Role{}},
 		{Object: &rbacv1.RoleBinding{}},
 	}

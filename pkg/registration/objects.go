@@ -3,6 +3,7 @@ package registration
 import (
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"crossway.dev/crossway/api/v1alpha1"
@@ -13,6 +14,9 @@ import (
 // own namespace and in crossway-fleet.
 const RoleName = "crossway-member"
 
+// CountOfExports is the quota's name of the number of MemberExports.
+const CountOfExports corev1.ResourceName = "count/memberexports.crossway.dev"
+
 // User is the user name of a member's agent on the hub.
 func User(cluster fleet.ClusterName) string { return v1alpha1.MemberUserPrefix + string(cluster) }
 
@@ -21,14 +25,15 @@ type MemberObjects struct {
 	Namespace corev1.Namespace
 	Role      rbacv1.Role
 	Binding   rbacv1.RoleBinding
+	Quota     *corev1.ResourceQuota // how many objects the namespace takes; nil: any number
 }
 
 // Objects returns a member's namespace, and a Role with which its agent may
 // write exports and their slices there and nowhere else, read the status of
 // exports without writing it, and renew its Lease.
-func Objects(cluster fleet.ClusterName) MemberObjects {
+func Objects(cluster fleet.ClusterName, limits Limits) MemberObjects {
 	writes := []string{"get", "list", "watch", "create", "update", "patch", "delete"}
-	return newObjects(v1alpha1.MemberNamespace(cluster), map[string]string{v1alpha1.LabelMember: string(cluster)},
+	o := newObjects(v1alpha1.MemberNamespace(cluster), map[string]string{v1alpha1.LabelMember: string(cluster)},
 		rbacv1.Subject{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: User(cluster)},
 		rbacv1.PolicyRule{APIGroups: []string{v1alpha1.GroupVersion.Group}, Resources: []string{"memberexports"}, Verbs: writes},
 		rbacv1.PolicyRule{APIGroups: []string{v1alpha1.GroupVersion.Group}, Resources: []string{"memberexports/status"}, Verbs: []string{"get"}},
@@ -36,7 +41,25 @@ func Objects(cluster fleet.ClusterName) MemberObjects {
 		// create cannot be limited by name (Kubernetes RBAC, "Referring to resources")
 		rbacv1.PolicyRule{APIGroups: []string{"coordination.k8s.io"}, Resources: []string{"leases"}, Verbs: []string{"create"}},
 		rbacv1.PolicyRule{APIGroups: []string{"coordination.k8s.io"}, Resources: []string{"leases"}, ResourceNames: []string{v1alpha1.AgentLease}, Verbs: []string{"get", "update", "patch"}})
+	o.Quota = &corev1.ResourceQuota{ObjectMeta: o.Role.ObjectMeta, Spec: corev1.ResourceQuotaSpec{Hard: corev1.ResourceList{
+		CountOfExports:                          *resource.NewQuantity(int64(limits.Exports), resource.DecimalSI),
+		"count/endpointslices.discovery.k8s.io": *resource.NewQuantity(int64(limits.slices()), resource.DecimalSI),
+		"count/leases.coordination.k8s.io":      *resource.NewQuantity(1, resource.DecimalSI),
+	}}}
+	return o
 }
+
+// slices is how many EndpointSlices the hub takes of a member: for each export
+// one of each family that is not full, and as many full ones as all endpoints
+// take, of each family.
+func (l Limits) slices() int {
+	return 2*l.Exports + 2*((l.Endpoints+maxSliceEndpoints-1)/maxSliceEndpoints)
+}
+
+// maxSliceEndpoints is how many endpoints a pushed slice may have: the default of
+// kube-controller-manager (--max-endpoints-per-slice). The hub's chart refuses
+// larger ones (ValidatingAdmissionPolicy).
+const maxSliceEndpoints = 100
 
 // FleetObjects returns what all members together need: the namespace of the
 // fleet's objects, and a Role to read there where the member API is.

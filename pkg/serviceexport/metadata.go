@@ -8,9 +8,9 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 )
 
-// maxAnnotationBytes is the most that an API server takes of an object's
-// annotations, keys and values together (apimachinery, TotalAnnotationSizeLimitB).
-const maxAnnotationBytes = 256 << 10
+// maxAnnotationBytes is the most that the hub takes of an export's annotations,
+// keys and values together (a rule of MemberExport's CRD).
+const maxAnnotationBytes = 16 << 10
 
 // reservedPrefixes are the prefixes of keys that have a meaning for Crossway or
 // Kubernetes instead of describing a service.

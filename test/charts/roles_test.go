@@ -243,7 +243,7 @@ func TestHubGrantsOnlyWhatItHolds(t *testing.T) {
 	hub := installHub(t, "")
 	admin, err := client.New(envtestkit.Config(t), client.Options{})
 	testkit.Must(t, err)
-	for name, o := range map[string]registration.MemberObjects{"member": registration.Objects("us-9"), "fleet": registration.FleetObjects()} {
+	for name, o := range map[string]registration.MemberObjects{"member": registration.Objects("us-9", registration.Limits{}), "fleet": registration.FleetObjects()} {
 		if err := admin.Create(t.Context(), o.Namespace.DeepCopy()); err != nil && !apierrors.IsAlreadyExists(err) {
 			t.Fatal(err)
 		}
@@ -254,8 +254,8 @@ func TestHubGrantsOnlyWhatItHolds(t *testing.T) {
 			}
 		}
 	}
-	greedy := registration.Objects("us-10").Role
-	if err := admin.Create(t.Context(), new(registration.Objects("us-10").Namespace)); client.IgnoreAlreadyExists(err) != nil {
+	greedy := registration.Objects("us-10", registration.Limits{}).Role
+	if err := admin.Create(t.Context(), new(registration.Objects("us-10", registration.Limits{}).Namespace)); client.IgnoreAlreadyExists(err) != nil {
 		t.Fatal(err)
 	}
 	greedy.Rules = []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"secrets"}, Verbs: []string{"delete"}}}

@@ -34,6 +34,9 @@ func (c *Cluster) apiServerArgs() []string {
 		"--disable-admission-plugins=DefaultTolerationSeconds,TaintNodesByCondition",
 		"--shutdown-delay-duration=0s",
 	}
+	if c.spec.APIServerOnly { // nobody counts, and a quota without a count refuses everything
+		args = append(args, "--disable-admission-plugins=ResourceQuota")
+	}
 	if len(c.spec.AuditPolicy) > 0 {
 		args = append(args, "--audit-policy-file="+c.file("audit.yaml"),
 			"--audit-log-path="+filepath.Join(c.env.LogDir, c.Name+"-audit.log"), "--audit-log-maxsize=200", "--audit-log-maxbackup=1")
@@ -55,7 +58,7 @@ func (c *Cluster) bind() string {
 var controllers = []string{
 	"clusterrole-aggregation-controller", "daemonset-controller", "deployment-controller", "disruption-controller",
 	"endpointslice-controller", "garbage-collector-controller", "job-controller", "namespace-controller",
-	"pod-garbage-collector-controller", "replicaset-controller", "root-ca-certificate-publisher-controller",
+	"pod-garbage-collector-controller", "replicaset-controller", "resourcequota-controller", "root-ca-certificate-publisher-controller",
 	"serviceaccount-controller", "statefulset-controller",
 }
 

@@ -27,6 +27,8 @@ var server, other struct {
 
 // shared is what both control planes run in.
 var shared struct {
+	controllers bool
+
 	group *process.Group
 	dir   string
 	etcd  string
@@ -43,6 +45,13 @@ func Main(m *testing.M) {
 		_ = os.RemoveAll(shared.dir)
 	}
 	os.Exit(code)
+}
+
+// MainWithControllers is Main with a kube-controller-manager beside each API
+// server, for tests that need a quota counted or a namespace deleted.
+func MainWithControllers(m *testing.M) {
+	shared.controllers = true
+	Main(m)
 }
 
 // Config is the administrator's configuration of the shared API server, which
@@ -163,7 +172,7 @@ func startCluster(name, services string) (*controlplane.Cluster, error) {
 	}
 	cluster, err := controlplane.Start(ctx, env, controlplane.Spec{
 		Name: name, Etcd: shared.etcd, Address: address, Control: "127.0.0.1", Port: ports[2],
-		ServiceCIDR: services, APIServerOnly: true,
+		ServiceCIDR: services, APIServerOnly: !shared.controllers,
 	})
 	if err != nil {
 		return nil, err

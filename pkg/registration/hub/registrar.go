@@ -12,6 +12,8 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
@@ -63,7 +65,7 @@ func (r *Registrar) Reconcile(ctx context.Context, request reconcile.Request) (r
 		return reconcile.Result{}, r.removeMember(ctx, request.Name)
 	}
 	state := registration.NamespaceOurs
-	if objects := registration.Objects(fleet.ClusterName(member.Name)); registration.Accepted(member) {
+	if objects := registration.Objects(fleet.ClusterName(member.Name), registration.LimitsOf(member)); registration.Accepted(member) {
 		state, err = r.ensureObjects(ctx, objects)
 	} else {
 		err = r.removeBinding(ctx, &objects.Binding)
@@ -74,8 +76,8 @@ func (r *Registrar) Reconcile(ctx context.Context, request reconcile.Request) (r
 	return r.report(ctx, member, state)
 }
 
-// ensureObjects makes a namespace that does not exist, and in it the Role and
-// the binding. An existing namespace is used as it is, if it has the label of a
+// ensureObjects makes a namespace that does not exist, and in it the quota, the
+// Role and the binding. An existing namespace is used as it is, if it has the label of a
 // member's.
 func (r *Registrar) ensureObjects(ctx context.Context, want registration.MemberObjects) (registration.NamespaceState, error) {
 	namespace, err := apply.Found(ctx, r.client, types.NamespacedName{Name: want.Namespace.Name}, &corev1.Namespace{})
@@ -91,10 +93,54 @@ func (r *Registrar) ensureObjects(ctx context.Context, want registration.MemberO
 	case !hasLabels(namespace, want.Namespace.Labels):
 		return registration.NamespaceTaken, nil
 	}
+	if err := r.ensureQuota(ctx, want.Quota); err != nil { // before anybody may write there
+		return registration.NamespaceOurs, err
+	}
 	if err := r.ensureRole(ctx, &want.Role); err != nil {
 		return registration.NamespaceOurs, err
 	}
 	return registration.NamespaceOurs, r.ensureBinding(ctx, &want.Binding)
+}
+
+func (r *Registrar) ensureQuota(ctx context.Context, want *corev1.ResourceQuota) error {
+	if want == nil {
+		return nil
+	}
+	have, err := apply.Found(ctx, r.client, client.ObjectKeyFromObject(want), &corev1.ResourceQuota{})
+	if err != nil {
+		return err
+	}
+	if have == nil || !hasLabels(have, want.Labels) || !apiequality.Semantic.DeepEqual(have.Spec, want.Spec) {
+		if err := apply.Object(ctx, r.client, v1alpha1.HubFieldManager, want); err != nil {
+			return err
+		}
+		have = want
+	}
+	return r.ensureCount(ctx, have)
+}
+
+// ensureCount counts the MemberExports of a quota that has not counted them. An
+// API server refuses objects that are not counted yet, and the quota controller
+// learns of a new kind late: it looks every 30 s, and counts every 5 min. It keeps
+// a count that it finds.
+func (r *Registrar) ensureCount(ctx context.Context, quota *corev1.ResourceQuota) error {
+	if _, counted := quota.Status.Used[registration.CountOfExports]; counted {
+		return nil
+	}
+	var exports v1alpha1.MemberExportList
+	if err := r.client.List(ctx, &exports, client.InNamespace(quota.Namespace), client.UnsafeDisableDeepCopy); err != nil {
+		return fmt.Errorf("list MemberExports in %s: %w", quota.Namespace, err)
+	}
+	status := quota.DeepCopy()
+	status.Status.Hard = quota.Spec.Hard
+	if status.Status.Used == nil {
+		status.Status.Used = corev1.ResourceList{}
+	}
+	status.Status.Used[registration.CountOfExports] = *resource.NewQuantity(int64(len(exports.Items)), resource.DecimalSI)
+	if err := r.client.Status().Update(ctx, status); err != nil && !apierrors.IsConflict(err) { // after a conflict, its change brings the key back
+		return fmt.Errorf("count the objects of ResourceQuota %s in %s: %w", quota.Name, quota.Namespace, err)
+	}
+	return nil
 }
 
 func (r *Registrar) ensureRole(ctx context.Context, want *rbacv1.Role) error {

@@ -216,7 +216,7 @@ func TestRoleIsRestored(t *testing.T) {
 	f.Must(f.client.Update(t.Context(), role))
 	f.reconcile("w-west")
 	f.Must(f.client.Get(t.Context(), key, role))
-	if len(role.Rules) != len(registration.Objects("w-west").Role.Rules) {
+	if len(role.Rules) != len(registration.Objects("w-west", registration.Limits{}).Role.Rules) {
 		t.Errorf("rules %+v", role.Rules)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
@@ -26,10 +27,11 @@ import (
 )
 
 // CacheByObject is what the hub's cache must hold for a Registrar, for the
-// manager's options: of all Leases only those of agents, of all Roles only ours.
+// manager's options: of all Leases only those of agents, of all Roles and quotas only ours.
 func CacheByObject() map[client.Object]cache.ByObject {
 	return map[client.Object]cache.ByObject{
 		&coordinationv1.Lease{}: {Field: fields.OneTermEqualSelector("metadata.name", v1alpha1.AgentLease)},
+		&corev1.ResourceQuota{}: {Field: fields.OneTermEqualSelector("metadata.name", registration.RoleName)},
 		&rbacv1.Role{}:          {Field: fields.OneTermEqualSelector("metadata.name", registration.RoleName)},
 		&rbacv1.RoleBinding{}:   {Field: fields.OneTermEqualSelector("metadata.name", registration.RoleName)},
 	}
@@ -41,6 +43,7 @@ func (r *Registrar) SetupWithManager(mgr ctrl.Manager, leadership *program.Leade
 	err := ctrl.NewControllerManagedBy(mgr).Named("membercluster").
 		Watches(&v1alpha1.MemberCluster{}, handler.EnqueueRequestsFromMapFunc(r.everyMember), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(r.membersOfNamespace)).
+		Watches(&corev1.ResourceQuota{}, handler.EnqueueRequestsFromMapFunc(r.membersOfObject), builder.WithPredicates(quotaChanged)).
 		Watches(&rbacv1.Role{}, handler.EnqueueRequestsFromMapFunc(r.membersOfObject)).
 		Watches(&rbacv1.RoleBinding{}, handler.EnqueueRequestsFromMapFunc(r.membersOfObject)).
 		Watches(&coordinationv1.Lease{}, handler.EnqueueRequestsFromMapFunc(r.membersOfObject)).
@@ -52,6 +55,13 @@ func (r *Registrar) SetupWithManager(mgr ctrl.Manager, leadership *program.Leade
 	}
 	return nil
 }
+
+// quotaChanged ignores updates of what a quota has counted: each new object in the namespace makes one.
+var quotaChanged = predicate.Funcs{UpdateFunc: func(u event.UpdateEvent) bool {
+	after := u.ObjectNew.(*corev1.ResourceQuota)
+	_, counted := after.Status.Used[registration.CountOfExports]
+	return !counted || !apiequality.Semantic.DeepEqual(u.ObjectOld.(*corev1.ResourceQuota).Spec, after.Spec)
+}}
 
 // refusedEndpointsChanged ignores changes of an export that do not change a
 // MemberCluster's conditions: each key lists all exports of the member.

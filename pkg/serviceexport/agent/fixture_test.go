@@ -64,7 +64,7 @@ func newFixture(t *testing.T, name fleet.ClusterName) *fixture {
 // accept creates the objects that the hub creates for an accepted member.
 func (f *fixture) accept() {
 	f.Helper()
-	o := registration.Objects(f.name)
+	o := registration.Objects(f.name, registration.Limits{})
 	for _, object := range []client.Object{&o.Namespace, &o.Role, &o.Binding} {
 		f.Must(f.admin.Create(f.Context(), object))
 	}

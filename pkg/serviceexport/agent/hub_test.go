@@ -20,7 +20,7 @@ import (
 // A member's credential gives access to its own namespace and nothing else.
 func TestCredential(t *testing.T) {
 	f := newFixture(t, "mine")
-	other := registration.Objects("theirs")
+	other := registration.Objects("theirs", registration.Limits{})
 	f.Must(f.admin.Create(t.Context(), &other.Namespace))
 	f.Must(f.admin.Create(t.Context(), &other.Role))
 	f.Must(f.admin.Create(t.Context(), &other.Binding))
@@ -74,7 +74,7 @@ func TestForbidden(t *testing.T) {
 	f := newFixture(t, "forbidden")
 	ns := f.namespace("forbidden-shop")
 	f.service(ns, "web")
-	o := registration.Objects("forbidden")
+	o := registration.Objects("forbidden", registration.Limits{})
 	f.Must(f.admin.Delete(t.Context(), &o.Binding))
 	var err error
 	for range 200 { // the API server's own view of its bindings follows within milliseconds
