@@ -99,6 +99,13 @@ func ExportForbidden(cluster fleet.ClusterName, answer string) Condition {
 		fmt.Sprintf("cluster %s may not export to the hub: %s; accept MemberCluster %q there", cluster, answer, cluster))
 }
 
+// ExportLimitReached says that the hub has a limit for this cluster's exports that is
+// reached.
+func ExportLimitReached(cluster fleet.ClusterName, answer string) Condition {
+	return newCondition(ExportReady, false, mcsv1beta1.ServiceExportReasonFailed,
+		fmt.Sprintf("cluster %s has as many exports as it may: %s; delete others, or raise spec.exports of MemberCluster %q on the hub", cluster, answer, cluster))
+}
+
 // ExportOffered says that an export is part of an import, and how many other
 // clusters of the fleet have that import.
 func ExportOffered(others int) Condition {

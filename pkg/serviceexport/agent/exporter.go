@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -173,6 +174,8 @@ func (e *Exporter) pushFailed(service fleet.ServiceName, memberExport *v1alpha1.
 	switch refusal := errors.Unwrap(err); {
 	case apierrors.IsInvalid(refusal), apierrors.IsBadRequest(refusal):
 		return answer{conditions: []condition.Condition{condition.ExportRefused(service, refusal.Error())}}, nil
+	case apierrors.IsForbidden(refusal) && strings.Contains(refusal.Error(), "exceeded quota"): // the API server's words (its plugin ResourceQuota)
+		return answer{conditions: []condition.Condition{condition.ExportLimitReached(e.cluster, refusal.Error())}}, err
 	case apierrors.IsForbidden(refusal), apierrors.IsNotFound(refusal):
 		return answer{conditions: []condition.Condition{condition.ExportForbidden(e.cluster, refusal.Error())}}, err
 	}
