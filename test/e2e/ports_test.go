@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"testing"
+	"time"
 
 	"crossway.dev/crossway/internal/lab/load"
 	"crossway.dev/crossway/internal/testkit"
@@ -23,14 +24,21 @@ func TestRenamedPortCostsNoRequest(t *testing.T) {
 	testkit.Must(t, story.Await(t.Context(), config, "the store", func(s load.Sample) bool { return s.Status == 200 }))
 	recorder := load.Start(t.Context(), config)
 	defer recorder.Stop()
-	for _, name := range []string{"http-web", "", "http"} {
+	for i, name := range []string{"http-web", "", "http"} {
 		testkit.Must(t, patch(t.Context(), name))
+		eventually(t, fmt.Sprintf("the hub to know the port name %q", name), func() (bool, string) {
+			now := kubectl(t, story.Lab.Hub, "get", "memberexport", "store.shop", "-n", "member-us-west", "-o", "jsonpath={.spec.ports[0].name}")
+			return now == name, now
+		})
 		for _, cluster := range []string{"us-west", "eu-west"} {
 			verdict := "Conflict=True PortConflict"
 			if name == "http" {
 				verdict = "Conflict=False NoConflicts"
 			}
 			says(t, object{cluster, "serviceexport", "shop", "store"}, verdict)
+		}
+		for len(recorder.Samples()) < 900*(i+1) && t.Context().Err() == nil { // three seconds with this name
+			time.Sleep(100 * time.Millisecond)
 		}
 		awaitPart(t, recorder, fmt.Sprintf("us-west to have its part with the port name %q", name), func(part float64) bool { return part > 0.3 }, "us-west")
 	}
