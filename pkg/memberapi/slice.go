@@ -32,9 +32,15 @@ func (s *State) setSlice(key SliceKey, slice *discoveryv1.EndpointSlice, now tim
 		}
 	}
 	last := s.pushed[key]
+	if last == nil || next == nil || !sameAddresses(last, next) { // else the same endpoints count
+		for _, p := range []*pushedSlice{last, next} {
+			if p != nil {
+				s.recount.Insert(p.cluster)
+			}
+		}
+	}
 	if last != nil {
 		s.forget(key, last)
-		s.recount.Insert(last.cluster)
 		if next == nil || next.service != last.service {
 			s.hide(last, now, touched)
 		}
@@ -46,8 +52,16 @@ func (s *State) setSlice(key SliceKey, slice *discoveryv1.EndpointSlice, now tim
 	s.pushed[key] = next
 	insert(s.byService, next.service, key)
 	insert(s.byCluster, next.cluster, key)
-	s.recount.Insert(next.cluster)
 	s.stale.Insert(key)
+}
+
+// sameAddresses says whether two versions of a slice announce the same: most changes
+// are of an endpoint's readiness.
+func sameAddresses(a, b *pushedSlice) bool {
+	return a.service == b.service && a.slice.UID == b.slice.UID && a.slice.AddressType == b.slice.AddressType &&
+		slices.EqualFunc(a.slice.Endpoints, b.slice.Endpoints, func(x, y discoveryv1.Endpoint) bool {
+			return len(x.Addresses) > 0 && len(y.Addresses) > 0 && x.Addresses[0] == y.Addresses[0]
+		})
 }
 
 func (s *State) forget(key SliceKey, p *pushedSlice) {

@@ -66,7 +66,7 @@ func (s stream) write(text []byte) error {
 
 // list answers with all objects, as they are when their part of the answer is written. A watch from the list's version
 // is told of those that changed meanwhile.
-func (h *handler) list(w http.ResponseWriter, _ *http.Request, q *request) error {
+func (h *handler) list(w http.ResponseWriter, r *http.Request, q *request) error {
 	if q.options.Continue != "" || q.options.ResourceVersionMatch == metav1.ResourceVersionMatchExact {
 		return apierrors.NewResourceExpired("the member API lists what is there now, and all at once")
 	}
@@ -78,8 +78,12 @@ func (h *handler) list(w http.ResponseWriter, _ *http.Request, q *request) error
 	h.mu.RLock()
 	watch := memberapi.NewWatch(q.reader, q.log, q.object.Namespace)
 	h.mu.RUnlock()
-	out := newStream(w)
+	out, compressed := newStream(w), compression{}
 	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Vary", "Accept-Encoding")
+	if acceptsGzip(r) {
+		w.Header().Set("Content-Encoding", "gzip")
+	}
 	text := fmt.Appendf(nil, `{"kind":%q,"apiVersion":%q,"metadata":{"resourceVersion":"%d"},"items":[`, q.log.Resource.Kind+"List", q.log.Resource.GroupVersion.String(), watch.Version())
 	separator := ""
 	for listed := false; !listed; {
@@ -98,7 +102,11 @@ func (h *handler) list(w http.ResponseWriter, _ *http.Request, q *request) error
 			text = q.reader.AppendJSON(append(text, separator...), q.log, e)
 			separator = ","
 		}
-		if err := out.write(text); err != nil {
+		part := text
+		if acceptsGzip(r) {
+			part = compressed.part(text, listed)
+		}
+		if err := out.write(part); err != nil {
 			panic(http.ErrAbortHandler)
 		}
 		text = text[:0]

@@ -32,12 +32,17 @@ func (f *fixture) request(ctx context.Context, token, path string) *http.Respons
 	if token != "" {
 		r.Header.Set("Authorization", "Bearer "+token)
 	}
-	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true}
-	f.TB.Cleanup(transport.CloseIdleConnections)
-	answer, err := transport.RoundTrip(r)
+	answer, err := insecure(f.TB).RoundTrip(r)
 	f.Must(err)
 	f.TB.Cleanup(func() { answer.Body.Close() })
 	return answer
+}
+
+// insecure opens connections of its own, to a server of any name.
+func insecure(t testing.TB) *http.Transport {
+	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true}
+	t.Cleanup(transport.CloseIdleConnections)
+	return transport
 }
 
 // status is the Status that a request is answered with.
