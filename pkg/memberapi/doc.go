@@ -7,7 +7,8 @@
 //
 // # One Log, any number of readers
 //
-// Each object is encoded once, when it changes. A Log has each object once, at its
+// What changed last is encoded once for all its readers, and older objects when they
+// are read, so that memory does not hold them twice. A Log has each object once, at its
 // last change: the latest wins. So a Watch is a position in the Log, whatever its
 // reader has not read yet, and a reader that reads nothing costs nothing more.
 //

@@ -17,6 +17,9 @@ const (
 	deletedAge = 5 * time.Minute
 	// maxDeleted is how many deletions a Log remembers.
 	maxDeleted = 10_000
+	// maxEncoded is how many bytes of encoded objects a Log keeps: those that changed
+	// last, which many readers read at the same time.
+	maxEncoded = 4 << 20
 )
 
 // Start is the first version of a replica: later than those of replicas that
@@ -45,9 +48,20 @@ type Object struct {
 	// Deleted: the object is gone.
 	Deleted bool
 
-	content, identity content // identity is what a deletion says of it
-	created           uint64
-	deletedAt         time.Time
+	content   content // empty: encode returns it
+	encode    func() content
+	identity  content // what a deletion says of it
+	size      int
+	created   uint64
+	deletedAt time.Time
+}
+
+// encoded is the object's content.
+func (o *Object) encoded() content {
+	if o.content.rest == nil {
+		return o.encode()
+	}
+	return o.content
 }
 
 // Log is all objects of one kind, and the order of their last changes.
@@ -60,6 +74,9 @@ type Log struct {
 	names    []fleet.ObjectName           // of those that are not deleted, sorted
 	order    []change                     // by version
 	deleted  int
+	kept     []change // whose content is kept, by version
+	keptSize int
+	maxKept  int
 	// floor is the last version whose deletion is forgotten.
 	floor uint64
 }
@@ -69,10 +86,11 @@ type Log struct {
 type change struct {
 	version uint64
 	name    fleet.ObjectName
+	size    int
 }
 
 func newLog(resource Resource, v *versions) *Log {
-	return &Log{Resource: resource, head: resource.head(), versions: v, objects: map[fleet.ObjectName]*Object{}}
+	return &Log{Resource: resource, head: resource.head(), versions: v, objects: map[fleet.ObjectName]*Object{}, maxKept: maxEncoded}
 }
 
 // Len is the number of objects.
@@ -86,17 +104,22 @@ func (l *Log) Get(name fleet.ObjectName) *Object {
 	return nil
 }
 
-// set writes an object. It says whether that changes anything.
-func (l *Log) set(name fleet.ObjectName, content, identity content) (changed bool) {
+// set writes an object. encode returns its content, and always the same. It says
+// whether that changes anything.
+func (l *Log) set(name fleet.ObjectName, encode func() content, identity content) (changed bool) {
 	old := l.objects[name]
-	next := &Object{Name: name, content: content, identity: identity}
+	next := &Object{Name: name, content: encode(), encode: encode, identity: identity}
+	next.size = len(next.content.rest)
 	switch {
 	case old == nil:
 		l.insert(name)
 	case old.Deleted:
 		l.insert(name)
 		l.deleted--
-	case old.content.equal(content):
+	case old.encoded().equal(next.content):
+		same := *old
+		same.encode = encode // or the Log would hold what the old one was made from
+		l.objects[name] = &same
 		return false
 	default:
 		next.created = old.created
@@ -134,7 +157,23 @@ func (l *Log) append(o *Object) {
 	if len(l.order) > 2*len(l.objects)+64 {
 		l.order = slices.DeleteFunc(l.order, func(c change) bool { return l.stale(c) })
 	}
-	l.order = append(l.order, change{o.Version, o.Name})
+	l.order = append(l.order, change{o.Version, o.Name, o.size})
+	l.keep(l.order[len(l.order)-1])
+}
+
+// keep forgets the content of objects that changed some time ago. Whoever has the
+// object from a Watch reads it outside of any lock, so it is replaced.
+func (l *Log) keep(last change) {
+	l.kept, l.keptSize = append(l.kept, last), l.keptSize+last.size
+	for l.keptSize > l.maxKept {
+		c := l.kept[0]
+		l.kept, l.keptSize = l.kept[1:], l.keptSize-c.size
+		if !l.stale(c) {
+			light := *l.objects[c.name]
+			light.content = content{}
+			l.objects[c.name] = &light
+		}
+	}
 }
 
 func (l *Log) stale(c change) bool {

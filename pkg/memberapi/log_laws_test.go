@@ -44,7 +44,7 @@ func (m *model) apply(c Changes) { m.state.Apply(c, m.now) }
 func (m *model) write(name fleet.ObjectName) {
 	m.n++
 	text := fmt.Sprint(m.n)
-	m.state.set(m.state.Slices, name, content{rest: []byte(text)}, content{rest: []byte("gone")}, &Touched{})
+	m.state.set(m.state.Slices, name, func() content { return content{rest: []byte(text)} }, content{rest: []byte("gone")}, &Touched{})
 	m.truth[name] = text
 }
 
@@ -105,7 +105,7 @@ func (m *model) read(t *rapid.T, w *watcher) (more bool) {
 			if !w.watch.reader.Sees(e.Object.Name.Namespace) {
 				t.Fatalf("%s sees %s", w.cluster, e.Object.Name)
 			}
-			view[e.Object.Name] = string(e.Object.content.rest)
+			view[e.Object.Name] = string(e.Object.encoded().rest)
 		}
 	}
 	return more
@@ -117,6 +117,7 @@ func TestWatchersArriveAtTheTruth(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := &model{state: New(Start(noon, 7), nil), now: noon, truth: map[fleet.ObjectName]string{}}
 		m.limit = limit{rapid.IntRange(1, 4).Draw(t, "events"), 1 << 20, rapid.IntRange(1, 4).Draw(t, "scanned")}
+		m.state.Slices.maxKept = rapid.IntRange(0, 5).Draw(t, "bytes that are kept")
 		patterns := rapid.SampledFrom([]v1alpha1.NamespacePattern{"shop", "team-*", "*", "team-1"})
 		allowed := map[string]v1alpha1.NamespacePattern{"a": "*", "b": "shop"}
 		members := func() *[]v1alpha1.MemberCluster {

@@ -68,9 +68,9 @@ func (r Resource) contentOf(object metav1.Object) content {
 
 // AppendJSON appends an object as a reader sees it to text.
 func (r *Reader) AppendJSON(text []byte, l *Log, e Event) []byte {
-	c := e.Object.content
-	if e.Type == Deleted {
-		c = e.Object.identity
+	c := e.Object.identity
+	if e.Type != Deleted {
+		c = e.Object.encoded()
 	}
 	text = append(text, l.head...)
 	text = append(text, `"resourceVersion":"`...)

@@ -92,10 +92,12 @@ func (s *State) show(p *pushedSlice, now time.Time, touched *Touched) {
 		s.hide(p, now, touched)
 		return
 	}
-	shown := p.identity(source.region)
-	identity := EndpointSlices.contentOf(shown)
-	shown.Ports, shown.Endpoints = ports, endpointsOf(p.slice, source.endpoints[p.service], source.zone)
-	s.set(s.Slices, p.name(), EndpointSlices.contentOf(shown), identity, touched)
+	region, zone, count := source.region, source.zone, source.endpoints[p.service]
+	s.set(s.Slices, p.name(), func() content {
+		shown := p.identity(region)
+		shown.Ports, shown.Endpoints = ports, endpointsOf(p.slice, count, zone)
+		return EndpointSlices.contentOf(shown)
+	}, EndpointSlices.contentOf(p.identity(region)), touched)
 }
 
 // hide removes a slice.

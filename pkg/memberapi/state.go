@@ -141,14 +141,14 @@ func (s *State) touch(l *Log, namespace string, touched *Touched) {
 }
 
 // set writes an object of a Log.
-func (s *State) set(l *Log, name fleet.ObjectName, content, identity content, touched *Touched) {
+func (s *State) set(l *Log, name fleet.ObjectName, encode func() content, identity content, touched *Touched) {
 	if !s.namespaces.Has(name.Namespace) {
 		s.namespaces.Insert(name.Namespace)
 		for _, r := range s.readers {
 			r.add(name.Namespace)
 		}
 	}
-	if l.set(name, content, identity) {
+	if l.set(name, encode, identity) {
 		s.touch(l, name.Namespace, touched)
 	}
 }
@@ -168,13 +168,18 @@ func (s *State) setService(name fleet.ServiceName, spec *v1alpha1.FleetServiceSp
 		return
 	}
 	s.services[name] = spec
+	identity := &mcsv1beta1.ServiceImport{TypeMeta: ServiceImports.typeMeta()}
+	identity.Namespace, identity.Name = name.Namespace, name.Name
+	s.set(s.Imports, name, func() content { return importOf(spec) }, ServiceImports.contentOf(identity), touched)
+}
+
+// importOf is a service's ServiceImport as members see it.
+func importOf(spec *v1alpha1.FleetServiceSpec) content {
 	shown := serviceimport.Project(v1alpha1.FleetService{Spec: *spec}).Import
 	shown.TypeMeta = ServiceImports.typeMeta()
 	shown.Status.EndpointSliceObjects = "" // which each member knows for itself
 	delete(shown.Annotations, v1alpha1.AnnotationRegion)
-	identity := &mcsv1beta1.ServiceImport{TypeMeta: shown.TypeMeta}
-	identity.Namespace, identity.Name = name.Namespace, name.Name
-	s.set(s.Imports, name, ServiceImports.contentOf(&shown), ServiceImports.contentOf(identity), touched)
+	return ServiceImports.contentOf(&shown)
 }
 
 // Version is the last version.

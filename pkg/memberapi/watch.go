@@ -135,7 +135,7 @@ func (w *Watch) list() (events []Event) {
 		w.last = o.Name
 		if w.sees(o) && o.created <= w.position { // newer ones follow
 			events = append(events, Event{Added, o})
-			size += len(o.content.rest)
+			size += o.size
 		} else if w.namespace != "" && o.Name.Namespace != w.namespace {
 			break
 		}
@@ -164,7 +164,7 @@ func (w *Watch) changes() (events []Event, more bool) {
 			e.Type = Added
 		}
 		events = append(events, e)
-		size += len(o.content.rest)
+		size += o.size
 	}
 	w.position, w.caughtUp = w.log.versions.last, w.log.versions.last
 	return events, false
