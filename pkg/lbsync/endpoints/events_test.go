@@ -11,7 +11,7 @@ import (
 
 // A cluster that is held out, and one that no longer is, get an Event each from the leader, and none from other replicas.
 func TestEventsOnHeldOutClusters(t *testing.T) {
-	f, _, fail := failing(t)
+	f, edge, fail := failing(t)
 	recorder, leads := events.NewFakeRecorder(10), false
 	f.config.Events, f.config.Leads = recorder, func() bool { return leads }
 	next := func() string {
@@ -22,13 +22,14 @@ func TestEventsOnHeldOutClusters(t *testing.T) {
 			return ""
 		}
 	}
-	readmit := func(lastAddress string) {
-		f.slice(memberSlice("us-west", "web", "10.1.1.1", lastAddress))
+	readmit := func() {
+		f.clock.Step(time.Second)
+		f.report(edge, "a", "web", map[string]uint64{"us-west": 1})
 		f.run()
 	}
 	fail()
 	fail()
-	readmit("10.1.1.3")
+	readmit()
 	if got := next(); got != "" {
 		t.Errorf("a replica that does not lead emitted %q", got)
 	}
@@ -38,7 +39,7 @@ func TestEventsOnHeldOutClusters(t *testing.T) {
 	if got := next(); !strings.HasPrefix(got, `Warning TrafficUnreachable connections from region "us" fail for 1 import(s); all but 1 %`) {
 		t.Errorf("held out: %q", got)
 	}
-	readmit("10.1.1.4")
+	readmit()
 	if got := next(); got != `Normal TrafficRestored requests from region "us" for 1 import(s) are sent to this cluster again` {
 		t.Errorf("readmitted: %q", got)
 	}

@@ -45,8 +45,7 @@ const (
 	atHome  = "ServiceImport/shop/web=us-west:1000000"
 )
 
-// A member to which no connection can be made for two reports is held out, probed with 1 %, and readmitted with the first success, or
-// when its slice changes.
+// A member to which no connection can be made for two reports is held out, probed with 1 %, and readmitted with the first success.
 func TestHeldOut(t *testing.T) {
 	f, edge, fail := failing(t)
 	fail()
@@ -63,12 +62,54 @@ func TestHeldOut(t *testing.T) {
 	if got := f.shares("us", "a"); got != atHome {
 		t.Errorf("a success: %s", got)
 	}
+}
+
+// Slices that change, whatever changes in them, give a member that fails nothing back.
+func TestSlicesThatChangeKeepNobodyServed(t *testing.T) {
+	f, _, fail := failing(t)
+	fail()
+	for second := range 60 {
+		fail()
+		addresses := []string{"10.1.1.1", "10.1.1.2"}
+		if second%3 > 0 {
+			addresses = append(addresses, fmt.Sprintf("10.1.1.%d", 10+second))
+		}
+		f.slice(memberSlice("us-west", "web", addresses...))
+		f.run()
+		if got := f.shares("us", "a"); got != heldOut {
+			t.Fatalf("second %d: %s", second, got)
+		}
+	}
+}
+
+// Where few clients are, new endpoints of a held-out member are tried before their time, once.
+func TestNewEndpointsAreTriedOnce(t *testing.T) {
+	f, edge, fail := failing(t)
 	fail()
 	fail()
-	f.slice(memberSlice("us-west", "web", "10.1.1.1", "10.1.1.2", "10.1.1.3"))
-	f.run()
-	if got := f.shares("us", "a"); got != atHome {
-		t.Errorf("its slice changed: %s", got)
+	quiet := func() {
+		f.clock.Step(time.Second)
+		f.report(edge, "a", "web", map[string]uint64{"eu-west": 1})
+		f.run()
+	}
+	for i, want := range []string{heldOut, heldOut, atHome} {
+		addresses := [][]string{{"10.1.1.1"}, {"10.1.1.1"}, {"10.1.1.1", "10.1.1.9"}}[i]
+		f.slice(memberSlice("us-west", "web", addresses...))
+		f.run()
+		quiet()
+		if got := f.shares("us", "a"); got != want {
+			t.Errorf("second %d, %d endpoints: %s", i, len(addresses), got)
+		}
+	}
+	fail()
+	fail()
+	for i := range 5 {
+		f.slice(memberSlice("us-west", "web", "10.1.1.1", fmt.Sprintf("10.1.1.%d", 20+i)))
+		f.run()
+		quiet()
+		if got := f.shares("us", "a"); got != heldOut {
+			t.Errorf("tried again after %d s: %s", i, got)
+		}
 	}
 }
 

@@ -24,6 +24,9 @@ const (
 	// maxRetryDelay.
 	minRetryDelay = 30 * time.Second
 	maxRetryDelay = 5 * time.Minute
+	// gainedRetryDelay is the same for a member that has new endpoints: if the 1 % were a request in that time, it would
+	// have said whether they answer.
+	gainedRetryDelay = 2 * time.Second
 )
 
 // MemberSample is what one edge counted for one member's part of an import since its last report.
@@ -73,6 +76,7 @@ type heldOut struct {
 	lastRequest time.Time     // when it last had a request
 	retryDelay  time.Duration // how long after lastRequest it gets its share back
 	retried     bool          // it has its share back; only retryDelay is remembered until it succeeds or fails
+	gained      bool          // new endpoints of it may be tried early; once, until it succeeds
 }
 
 // Observe adds a report of an import that has requests. It says whether the member began or ceased to be held out or
@@ -168,7 +172,16 @@ func (h *Health) HoldOut(cluster fleet.ClusterName, dead bool, now time.Time) {
 	h.heldOut[cluster] = &heldOut{dead: dead, lastRequest: now, retryDelay: minRetryDelay}
 }
 
-// Readmit forgets the failures of a member that is probably back: its endpoints changed, or its agent reconnected.
+// Gained says that a member has ready endpoints that it did not have. What is known of it stays: the 1 % that probes a
+// held-out member tries them, too. Where that is no request for a while, they are tried once before their time, since
+// slices that change without end must not have the member tried without end.
+func (h *Health) Gained(cluster fleet.ClusterName) {
+	if m := h.heldOut[cluster]; m != nil && m.retryDelay == minRetryDelay {
+		m.gained = true
+	}
+}
+
+// Readmit forgets the failures of a member that is probably back: its agent reconnected.
 func (h *Health) Readmit(cluster fleet.ClusterName) (changed bool) {
 	changed = h.isHeldOut(cluster)
 	delete(h.heldOut, cluster)
@@ -183,7 +196,7 @@ func (h *Health) RetryUntried(now time.Time, allDead bool) (retried []fleet.Clus
 		if m.retried {
 			continue
 		}
-		if now.Sub(m.lastRequest) >= m.retryDelay {
+		if idle := now.Sub(m.lastRequest); idle >= m.retryDelay || m.gained && idle >= gainedRetryDelay {
 			retried = append(retried, cluster)
 		} else if allDead {
 			return nil
@@ -191,7 +204,7 @@ func (h *Health) RetryUntried(now time.Time, allDead bool) (retried []fleet.Clus
 	}
 	for _, cluster := range retried {
 		m := h.heldOut[cluster]
-		m.retried, m.dead, m.retryDelay = true, false, min(2*m.retryDelay, maxRetryDelay)
+		m.retried, m.dead, m.gained, m.retryDelay = true, false, false, min(2*m.retryDelay, maxRetryDelay)
 		delete(h.failures, cluster)
 	}
 	slices.Sort(retried)

@@ -22,6 +22,7 @@ type backendState struct {
 	shares     []traffic.RegionShares // in force, by region
 	ready      int                    // endpoints of all members
 	members    []traffic.Capacity     // that the shares were last divided over
+	pace       traffic.Pace           // of the members' parts
 	movedAt    time.Time              // when the shares last moved; zero: they may move at once
 	smallSince time.Time              // since when a small move is significant; zero: none is
 	largeAt    time.Time              // when the shares last moved without waiting
@@ -118,6 +119,27 @@ func (b *backendState) resplit(c splitContext) (changed bool) {
 		}
 	}
 	return true
+}
+
+// limitPace lowers the parts of members that grow too fast, and says whether one has not grown to its end. Where all
+// others are held out in a region, a part has no limit: failover waits for nothing.
+func (b *backendState) limitPace(members []traffic.Capacity, now time.Time) (limited []traffic.Capacity, waits bool) {
+	if b.backend.Kind != fleet.Import {
+		return members, false
+	}
+	held := [][]fleet.ClusterName{nil}
+	for _, r := range b.regions {
+		if out := r.health.HeldOut(); len(out) > 0 {
+			held = append(held, out)
+		}
+	}
+	return b.pace.Limit(members, func(cluster fleet.ClusterName) bool {
+		return slices.ContainsFunc(held, func(out []fleet.ClusterName) bool {
+			return !slices.ContainsFunc(members, func(m traffic.Capacity) bool {
+				return m.Cluster != cluster && m.Usable() && !slices.Contains(out, m.Cluster)
+			})
+		})
+	}, now)
 }
 
 // deferMove says that a move is not significant, or is small and may still be noise. A large move is made on what one report

@@ -2,6 +2,9 @@ package state
 
 import (
 	"fmt"
+	"net/netip"
+	"reflect"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -112,5 +115,86 @@ func TestEndpointsNeedConsent(t *testing.T) {
 	s.Update(start)
 	if got := endpointsOf(s, "us-west"); len(got) > 0 {
 		t.Errorf("endpoints %v of a namespace that the member may not export", got)
+	}
+}
+
+func readyOf(s *State, service string, cluster fleet.ClusterName) int {
+	for _, m := range s.backends[importNamed(service)].members {
+		if m.Cluster == cluster {
+			return m.Ready
+		}
+	}
+	return 0
+}
+
+// A member that announces a hundred times as many endpoints gets its weight in
+// steps, each without a further change; where the other has none left, at once.
+func TestPaceOfWeight(t *testing.T) {
+	s := newFleet()
+	addresses := make([]string, 200)
+	for i := range addresses {
+		addresses[i] = fmt.Sprintf("10.1.0.%d", i+1)
+	}
+	c := NewChanges()
+	c.Slices["us-west/web"] = ReadSlice(sliceOf("us-west", "web", addresses...))
+	s.Apply(c)
+	now := start.Add(time.Minute)
+	for i, want := range []int{4, 8, 16, 32, 64, 128, 200} {
+		s.Update(now)
+		if got := readyOf(s, "web", "us-west"); got != want {
+			t.Fatalf("after %d windows %d of 200 endpoints count, want %d", i, got, want)
+		}
+		now = now.Add(10 * time.Second)
+	}
+
+	s = newFleet()
+	c = NewChanges()
+	c.Slices["us-west/web"] = ReadSlice(sliceOf("us-west", "web", addresses...))
+	c.Slices["eu-west/web"] = nil
+	s.Apply(c)
+	s.Update(start)
+	if got := readyOf(s, "web", "us-west"); got != 200 {
+		t.Errorf("%d of 200 endpoints count where the other member has none", got)
+	}
+}
+
+// What a member may write beyond its limits (as many slices as its quota takes, in
+// each as many endpoints as the hub's policy takes) costs the hub's state less than
+// 64 MB, and changes no byte of what edges get of a neighbour.
+func TestWhatExceedsLimitsIsCheap(t *testing.T) {
+	s := newFleet()
+	before := lbsync.Assign(s.AssignInput("b", "eu")) // import api, which the member exports, too
+	var heap [2]runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&heap[0])
+	m := s.objects["us-west"].DeepCopy()
+	m.Spec.EndpointCIDRs = []string{"10.1.0.0/16", "10.64.0.0/10"}
+	c := NewChanges()
+	c.Members["us-west"] = m
+	address := netip.MustParseAddr("10.64.0.1")
+	for i := range 1400 {
+		slice := sliceOf("us-west", "web")
+		slice.Name, slice.CreationTimestamp = fmt.Sprint("web-", i), metav1.NewTime(start)
+		for range 100 {
+			zone := fmt.Sprintf("%060d", address.As4()[2])
+			slice.Endpoints = append(slice.Endpoints, discoveryv1.Endpoint{Addresses: []string{address.String()}, Zone: &zone})
+			address = address.Next()
+		}
+		c.Slices[SliceKey("us-west/"+slice.Name)] = ReadSlice(slice)
+	}
+	s.Apply(c)
+	s.Update(start)
+	runtime.GC()
+	runtime.ReadMemStats(&heap[1])
+	megabytes := (int64(heap[1].HeapAlloc) - int64(heap[0].HeapAlloc)) >> 20
+	t.Logf("140,000 endpoints, of which 2,000 count, take %d MB", megabytes)
+	if megabytes > 64 {
+		t.Errorf("%d MB", megabytes)
+	}
+	if got := len(endpointsOf(s, "us-west")); got != 2000 {
+		t.Errorf("%d endpoints count, want 2000", got)
+	}
+	if after := lbsync.Assign(s.AssignInput("b", "eu")); !reflect.DeepEqual(before, after) {
+		t.Error("another import changed")
 	}
 }

@@ -123,16 +123,23 @@ func (s *State) Apply(c Changes) []HealthEvent {
 	health := s.ended
 	s.ended = healthEvents{}
 	changed := map[fleet.ClusterName]bool{}
+	before := map[partKey]map[netip.AddrPort]bool{}
 	for key, slice := range c.Slices {
+		for _, part := range s.partsOf(key, slice) {
+			if _, seen := before[part]; !seen && s.isHeldOut(part) {
+				before[part] = s.readyIn(part)
+			}
+		}
 		for _, part := range s.store.set(key, slice) {
-			b := s.backends[part.backend]
-			s.dirty.add(b)
-			s.readmit(b, part.cluster, health)
+			s.dirty.add(s.backends[part.backend])
 			changed[part.cluster] = true
 		}
 	}
 	for cluster := range changed {
 		s.admitEndpoints(cluster)
+	}
+	for part, ready := range before {
+		s.noteGained(part, ready)
 	}
 	for _, cluster := range s.reconnected(c.Members) {
 		for _, b := range s.backends {
@@ -179,9 +186,11 @@ func (s *State) Update(now time.Time) (changed []string) {
 				b.ready += m.Ready
 			}
 		}
+		members, waits := b.limitPace(members, now)
 		if b.resplit(splitContext{now: now, members: members, regions: s.regions}) {
 			s.dirty.add(b)
 		}
+		b.resplitDue = b.resplitDue || waits
 	}
 	s.thinCopies()
 	changed = s.existing(s.dirty.assignments)
@@ -242,7 +251,61 @@ func (s *State) Disconnected(edge Edge, now time.Time) {
 	s.readEdges()
 }
 
-// readmit ends the holding out of a member whose agent reconnected or whose endpoints changed.
+// partsOf lists the parts that a slice is in before a change and after it.
+func (s *State) partsOf(key SliceKey, after *Slice) []partKey {
+	var out []partKey
+	for _, slice := range []*Slice{s.store.slices[key], after} {
+		if slice != nil {
+			out = append(out, slice.part)
+		}
+	}
+	return out
+}
+
+// isHeldOut says whether a region holds out a cluster's part.
+func (s *State) isHeldOut(part partKey) bool {
+	b := s.backends[part.backend]
+	if b == nil {
+		return false
+	}
+	for _, r := range b.regions {
+		if slices.Contains(r.health.HeldOut(), part.cluster) {
+			return true
+		}
+	}
+	return false
+}
+
+// readyIn is the set of a part's ready endpoints, of all ports.
+func (s *State) readyIn(key partKey) map[netip.AddrPort]bool {
+	ready, m := map[netip.AddrPort]bool{}, s.members[key.cluster]
+	if m == nil {
+		return ready
+	}
+	s.store.parts[key.backend][key.cluster].each(m.admits(key.backend), func(slice *Slice, a address) {
+		for _, p := range slice.ports {
+			if a.state == fleet.Ready {
+				ready[netip.AddrPortFrom(a.ip, uint16(p.number))] = true
+			}
+		}
+	})
+	return ready
+}
+
+// noteGained tells the regions that hold out a member's part that it has ready endpoints that it did not have.
+func (s *State) noteGained(part partKey, before map[netip.AddrPort]bool) {
+	for endpoint := range s.readyIn(part) {
+		if before[endpoint] {
+			continue
+		}
+		for _, r := range s.backends[part.backend].regions {
+			r.health.Gained(part.cluster)
+		}
+		return
+	}
+}
+
+// readmit ends the holding out of a member whose agent reconnected.
 func (s *State) readmit(b *backendState, cluster fleet.ClusterName, health healthEvents) (changed bool) {
 	if b == nil {
 		return false
