@@ -135,3 +135,20 @@ func TestAdmitLaws(t *testing.T) {
 		}
 	})
 }
+
+// What means something else on each machine, and what is the hub's own, no range
+// admits, however wide.
+func TestNoRangeAdmitsThese(t *testing.T) {
+	m := v1alpha1.MemberCluster{Spec: v1alpha1.MemberClusterSpec{Accepted: true, EndpointCIDRs: []string{"0.0.0.0/0", "::/0"}}}
+	m.Name = "wide"
+	a := Admissions([]v1alpha1.MemberCluster{m}, []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16"), netip.MustParsePrefix("fd00:96::/64")})["wide"]
+	for _, address := range []string{"169.254.169.254", "127.0.0.1", "0.0.0.0", "224.0.0.1", "255.255.255.255", "10.96.0.1", "fd00:96::1",
+		"fe80::1", "fe80::1%eth0", "::1", "::", "ff02::1", "::ffff:10.1.0.1", "::ffff:169.254.169.254"} {
+		if a.Refuses(netip.MustParseAddr(address)) == "" {
+			t.Errorf("%s is admitted", address)
+		}
+	}
+	if reason := a.Refuses(netip.MustParseAddr("10.1.0.1")); reason != "" {
+		t.Errorf("10.1.0.1 %s", reason)
+	}
+}

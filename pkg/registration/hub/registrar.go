@@ -40,7 +40,12 @@ type Registrar struct {
 	// statusAt is when the status of each MemberCluster was last written. Only
 	// Reconcile uses it, which runs for one key at a time.
 	statusAt map[string]time.Time
+	// heard is the last renewal of each member's Lease. As statusAt.
+	heard map[string]renewal
 }
+
+// renewal is what an agent's Lease says and when the hub saw it.
+type renewal struct{ said, at time.Time }
 
 // NewRegistrar makes a Registrar of the hub's own cluster. reserved are the
 // hub's own pod and Service ranges, which no member may announce.
@@ -49,7 +54,7 @@ func NewRegistrar(c cluster.Cluster, reserved []netip.Prefix) (*Registrar, error
 	if err != nil {
 		return nil, err
 	}
-	return &Registrar{client: waiting, reserved: reserved, now: time.Now, statusAt: map[string]time.Time{}}, nil
+	return &Registrar{client: waiting, reserved: reserved, now: time.Now, statusAt: map[string]time.Time{}, heard: map[string]renewal{}}, nil
 }
 
 // Reconcile writes one MemberCluster's objects and status. The key is its name.
@@ -187,6 +192,7 @@ func (r *Registrar) removeBinding(ctx context.Context, binding *rbacv1.RoleBindi
 // was made for that MemberCluster.
 func (r *Registrar) removeMember(ctx context.Context, name string) error {
 	delete(r.statusAt, name)
+	delete(r.heard, name)
 	namespace, err := apply.Found(ctx, r.client, types.NamespacedName{Name: v1alpha1.MemberNamespace(name)}, &corev1.Namespace{})
 	if err != nil || namespace == nil || namespace.Labels[v1alpha1.LabelMember] != name || namespace.DeletionTimestamp != nil {
 		return err
@@ -242,7 +248,7 @@ func (r *Registrar) facts(ctx context.Context, member *v1alpha1.MemberCluster, s
 		facts.Lease = lease.Annotations
 	}
 	if lease != nil && lease.Spec.RenewTime != nil {
-		facts.LastRenewal = &lease.Spec.RenewTime.Time
+		facts.LastRenewal = r.heardAt(member.Name, lease.Spec.RenewTime.Time, facts.Now)
 	}
 	var exports v1alpha1.MemberExportList
 	if err := r.client.List(ctx, &exports, client.InNamespace(v1alpha1.MemberNamespace(name)), client.UnsafeDisableDeepCopy); err != nil {
@@ -263,6 +269,24 @@ func (r *Registrar) facts(ctx context.Context, member *v1alpha1.MemberCluster, s
 	slices.Sort(facts.NotAllowed)
 	facts.NotAllowed = slices.Compact(facts.NotAllowed)
 	return facts, exports.Items, nil
+}
+
+// heardAt is when a renewal was seen, by the hub's clock: the time in a Lease is the
+// member's word, and a date in the future would be a sign of life for ever. Of a
+// renewal that was there when the hub started, nobody knows more than the Lease says.
+func (r *Registrar) heardAt(member string, renewed, now time.Time) *time.Time {
+	last, known := r.heard[member]
+	switch {
+	case !known:
+		last = renewal{renewed, renewed}
+	case !last.said.Equal(renewed):
+		last = renewal{renewed, now}
+	}
+	if last.at.After(now) {
+		last.at = now
+	}
+	r.heard[member] = last
+	return &last.at
 }
 
 // endpoints counts the ready, admitted endpoints of a member's exports.

@@ -126,7 +126,13 @@ func (f *fixture) reconcile(name string) reconcile.Result {
 // renew writes the member's Lease as its agent does, now.
 func (f *fixture) renew(name string) {
 	f.Helper()
-	now := metav1.NewMicroTime(f.clock)
+	f.renewAt(name, f.clock)
+}
+
+// renewAt is renew by an agent whose clock says another time.
+func (f *fixture) renewAt(name string, at time.Time) {
+	f.Helper()
+	now := metav1.NewMicroTime(at)
 	lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: "member-" + name, Name: v1alpha1.AgentLease}}
 	err := f.client.Get(f.Context(), client.ObjectKeyFromObject(lease), lease)
 	lease.Spec.RenewTime = &now
@@ -473,4 +479,27 @@ func export(f *fixture, member, service string) *v1alpha1.MemberExport {
 	}
 	f.Must(f.client.Create(f.Context(), e))
 	return e
+}
+
+// A Lease says when a member renewed it, by the member's own clock: what counts is
+// when the hub saw it change.
+func TestDatesInALease(t *testing.T) {
+	f := newFixture(t)
+	f.member("l-west", true, "10.1.0.0/16")
+	f.reconcile("l-west")
+	reachable := func(what, want string) {
+		f.reconcile("l-west")
+		if c := meta.FindStatusCondition(f.get("l-west").Status.Conditions, "Reachable"); string(c.Status) != want {
+			t.Errorf("%s: Reachable=%s, want %s", what, c.Status, want)
+		}
+	}
+	f.renewAt("l-west", f.clock.AddDate(70, 0, 0))
+	reachable("a date in the future", "True")
+	f.clock = f.clock.Add(v1alpha1.AgentLeaseDuration)
+	reachable("and nothing after it", "False")
+	for range 3 {
+		f.clock = f.clock.Add(v1alpha1.AgentLeaseRenewInterval)
+		f.renewAt("l-west", f.clock.Add(-time.Hour))
+		reachable("a clock that is an hour late", "True")
+	}
 }
