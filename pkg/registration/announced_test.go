@@ -27,7 +27,7 @@ func admission(perService, all int) registration.Admission {
 // announced is a slice of a service, made at a minute, with n addresses from first on.
 func announced(service fleet.ServiceName, minute int, first string, n int) registration.Announced {
 	s := &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{
-		Namespace: "member-us-west", Name: fmt.Sprint(service, minute, first), CreationTimestamp: metav1.Date(2026, 1, 1, 0, minute, 0, 0, time.UTC),
+		Namespace: "member-us-west", Name: fmt.Sprint(service, 99-minute, first), CreationTimestamp: metav1.Date(2026, 1, 1, 0, minute, 0, 0, time.UTC),
 		Labels: map[string]string{v1alpha1.LabelServiceNamespace: service.Namespace, v1alpha1.LabelServiceName: service.Name},
 	}}
 	address := netip.MustParseAddr(first)
