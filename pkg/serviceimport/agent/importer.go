@@ -63,10 +63,13 @@ type facts struct {
 // the name of the service.
 func (i *Importer) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	f, err := i.gather(ctx, request.NamespacedName)
-	if err != nil || !f.live {
+	if err != nil {
 		return reconcile.Result{}, err
 	}
 	switch {
+	case !f.live:
+		i.silence.obeyed(request.NamespacedName, f.ended)
+		return reconcile.Result{}, nil
 	case f.have != nil && !serviceimport.Ours(f.have):
 		if f.wanted != nil {
 			i.reportNotOurs(f.have)
