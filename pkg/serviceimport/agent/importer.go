@@ -205,24 +205,25 @@ func (i *Importer) writeSlices(ctx context.Context, f facts, owner types.UID) er
 }
 
 func (i *Importer) writeSlice(ctx context.Context, have, want *discoveryv1.EndpointSlice) error {
-	if have != nil && have.AddressType != want.AddressType { // cannot be changed, so the slice is replaced
-		if err := apply.Remove(ctx, i.local, have); err != nil {
-			return err
-		}
-		have = nil
-	}
-	if have != nil && serviceimport.SameSlice(have, want) {
-		return nil
-	}
 	if have == nil {
 		other, err := apply.Found(ctx, i.local, client.ObjectKeyFromObject(want), &discoveryv1.EndpointSlice{})
-		if err != nil {
+		switch {
+		case err != nil:
 			return err
-		}
-		if other != nil && other.DeletionTimestamp == nil {
+		case other != nil && serviceimport.OurSlice(other):
+			have = other // new since the list
+		case other != nil:
 			log.FromContext(ctx).Info("an EndpointSlice that Crossway did not make has the name of an imported one and stays; delete it", "slice", want.Name)
 			return nil
 		}
+	}
+	switch {
+	case have != nil && have.AddressType != want.AddressType: // cannot be changed, so the slice is replaced
+		if err := apply.Remove(ctx, i.local, have); err != nil {
+			return err
+		}
+	case have != nil && serviceimport.SameSlice(have, want):
+		return nil
 	}
 	if err := apply.Object(ctx, i.local, fieldManager, want); err != nil {
 		return err

@@ -109,7 +109,7 @@ func (i *Importer) watchHub(ctx context.Context, q queue) error {
 		if !cache.WaitForCacheSync(ctx.Done(), onImport.HasSynced, onSlice.HasSynced) {
 			return
 		}
-		for _, r := range requestsOf(append(i.imports(), i.hub.services("")...)) {
+		for _, r := range requestsOf(i.all()) {
 			q.Add(r)
 		}
 	}()
@@ -180,6 +180,10 @@ func (i *Importer) imports() []types.NamespacedName {
 	return slices.Collect(maps.Keys(keys))
 }
 
+// all are the services of which the member has or should have something: a key
+// whose first writes are under way is among the latter only.
+func (i *Importer) all() []types.NamespacedName { return append(i.imports(), i.hub.services("")...) }
+
 // requestsOfService returns the import of a derived Service, or that of the
 // member's own Service if there is one.
 func (i *Importer) requestsOfService(ctx context.Context, o client.Object) []reconcile.Request {
@@ -231,7 +235,7 @@ func (i *Importer) requestsOfNode(ctx context.Context, _ client.Object) []reconc
 	if last := i.lastZones.Swap(&zones); last != nil && slices.Equal(*last, zones) {
 		return nil
 	}
-	return requestsOf(i.imports())
+	return requestsOf(i.all())
 }
 
 func requestsOf(keys []types.NamespacedName) []reconcile.Request {
