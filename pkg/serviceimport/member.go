@@ -67,7 +67,7 @@ func DerivedService(i *mcsv1beta1.ServiceImport) *corev1.Service {
 }
 
 func affinityConfig(c *corev1.SessionAffinityConfig) *corev1.SessionAffinityConfig {
-	timeout := int32(corev1.DefaultClientIPServiceAffinitySeconds)
+	timeout := corev1.DefaultClientIPServiceAffinitySeconds
 	if c != nil && c.ClientIP != nil {
 		timeout = ptr.Deref(c.ClientIP.TimeoutSeconds, timeout)
 	}

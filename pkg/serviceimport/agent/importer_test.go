@@ -40,7 +40,7 @@ func TestImport(t *testing.T) {
 		t.Errorf("%d writes: %q", len(writes), writes)
 	}
 	stop()
-	_, stop = m.start()
+	m.start()
 	m.settle()
 	if writes := m.taken(); len(writes) > 0 {
 		t.Errorf("a restart writes %q", writes)
