@@ -49,6 +49,8 @@ var Steps = []Step{
 	{"weights", "a shared Gateway with TLS, routes of another namespace, weights 90/10", (*Story).weights, []string{"weight_green_percent", "weight_requests"}},
 	{"bluegreen", "blue-green between clusters: canary header, mirror, 50/50, cutover", (*Story).blueGreen,
 		[]string{"canary_misrouted", "canary_requests", "mirror_received_ratio", "mirror_client_errors", "mirror_requests", "step_failed", "step_requests"}},
+	{"imports", "a pod of eu-west calls " + storeName + " while exports come and go and a cluster is cut off", (*Story).imports,
+		[]string{"import_home_percent", "import_failed", "import_requests", "import_cut_failed_percent", "import_cut_cured_seconds"}},
 	{"capacity", "2 pods of 10 rps in us-west and eu-west, clients in us: 10, 30, 60 rps", (*Story).capacity,
 		[]string{"capacity_10", "overflow_seconds", "capacity_30", "capacity_60"}},
 	{"tenants", "another team adds and removes 60 hostnames, a wildcard, listeners; a certificate is renewed", (*Story).tenants,
