@@ -24,11 +24,9 @@ import (
 	"crossway.dev/crossway/internal/lab"
 )
 
-// LabConfig is the lab that the bench needs: a member with an agent in each of
-// two regions. The first has exports.
-func LabConfig() lab.Config {
-	return lab.Config{Members: []lab.Member{{Name: realMember, Region: "us", Zone: "us-west-1"}, {Name: "eu-west", Region: "eu", Zone: "eu-west-1"}}}
-}
+// LabConfig is the lab that the bench needs: three members with an agent, in two
+// regions. The first has exports, the others import in part "imports".
+func LabConfig() lab.Config { return lab.Config{} }
 
 // LabInstall is how Crossway is installed: as shipped, but its log says when
 // responses leave and ACKs come.
@@ -44,7 +42,8 @@ type Bench struct {
 	edges  []edge
 
 	services []service
-	turn     int // counts changes, so that each differs from the one before
+	turn     int  // counts changes, so that each differs from the one before
+	imported bool // part "imports" has been measured
 }
 
 // New prepares a fleet that was just installed (see LabConfig, LabInstall); it
@@ -141,7 +140,7 @@ func (b *Bench) join(ctx context.Context, name string, spec v1alpha1.MemberClust
 const RequestPart = "request"
 
 // Parts of a measurement, in their order; "grow" comes first of those on a fleet, and always.
-var Parts = []string{RequestPart, "slices", "routes", "members", "rest", "warm", "cold", "burst"}
+var Parts = []string{RequestPart, "slices", "routes", "members", "rest", "warm", "cold", "burst", "imports"}
 
 // Measure grows the fleet to a size, which is not below the last one, and
 // measures the parts there.
@@ -159,6 +158,7 @@ func (b *Bench) Measure(ctx context.Context, size int, parts []string) (Figures,
 		{"warm", "hub restart, warm", b.warm},
 		{"cold", "hub restart, cold", b.cold},
 		{"burst", "200 exports at once", b.burst},
+		{"imports", "what members import", b.imports},
 	} {
 		if part.name != "grow" && !slices.Contains(parts, part.name) {
 			continue

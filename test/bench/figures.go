@@ -73,6 +73,12 @@ var Rows = []struct{ Name, Tell string }{
 	{"burst_export_to_ack_ms", "200 exports at once -> last Envoy's ACK"},
 	{"burst_export_cpu_s", "  CPU seconds of all programs of the lab"},
 	{"burst_change_to_ack_ms", "all 200 change at once -> last Envoy's ACK"},
+	{"imports_ready_ms", "200 exports at once -> IP and endpoints in 2 members"},
+	{"imports_bare_ms", "  bare client: the same writes, from the first"},
+	{"imports_change_ms", "one member's slice -> 2 other members'"},
+	{"imports_changes_ms", "all 200 change at once -> 2 other members"},
+	{"imports_hub_writes", "  writes on the hub for each change of a slice"},
+	{"imports_source_writes", "  writes in the exporting member"},
 	{"grow_s", "creating this size's objects until all is ACKed, s"},
 }
 
