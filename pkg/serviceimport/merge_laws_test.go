@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -152,8 +153,11 @@ func TestMergeAgreesWithReference(t *testing.T) {
 			}
 			for _, e := range exports {
 				c := last.Conditions[e.Cluster]
-				if len(c) != 1 || c[0].Type != condition.ExportConflict || (c[0].Status == metav1.ConditionTrue) != want.conflict {
-					t.Fatalf("%s has %+v, want a conflict: %v", e.Cluster, c, want.conflict)
+				if len(c) != 1 || c[0].Type != condition.ExportConflict || (c[0].Status == metav1.ConditionTrue) != (len(want.conflicts) > 0) {
+					t.Fatalf("%s has %+v, want conflicts about %v", e.Cluster, c, want.conflicts)
+				}
+				if strings.Contains(c[0].Reason, "PortConflict") != want.conflicts["ports"] {
+					t.Fatalf("%s has %+v, want a conflict about ports: %v", e.Cluster, c, want.conflicts["ports"])
 				}
 			}
 			exports = drawChange(t, exports)

@@ -12,10 +12,10 @@ import (
 // reference is a service as the naive implementation sees it: every property, also
 // those of ports, is a text under a key.
 type reference struct {
-	order    []string // "cluster uid", the senior first; also of those that have gone
-	values   map[string]string
-	backing  map[string][]string // by port: clusters
-	conflict bool
+	order     []string // "cluster uid", the senior first; also of those that have gone
+	values    map[string]string
+	backing   map[string][]string // by port: clusters
+	conflicts map[string]bool     // "ports" and keys of values
 }
 
 func portsOf(i *v1alpha1.FleetServiceSpec) []v1alpha1.ServicePort {
@@ -70,7 +70,7 @@ func (r reference) merge(exports []Export) reference {
 		return cmp.Or(cmp.Compare(countsFrom(a), countsFrom(b)), cmp.Compare(a.Cluster, b.Cluster))
 	})
 	who := func(e Export) string { return fmt.Sprint(e.Cluster, " ", e.Spec.ExportUID) }
-	next := reference{order: slices.Clone(r.order), values: map[string]string{}, backing: map[string][]string{}}
+	next := reference{order: slices.Clone(r.order), values: map[string]string{}, backing: map[string][]string{}, conflicts: map[string]bool{}}
 	for _, e := range byTime {
 		if !slices.Contains(next.order, who(e)) { // another UID of the same cluster replaces it
 			next.order = append(slices.DeleteFunc(next.order, func(o string) bool {
@@ -84,16 +84,21 @@ func (r reference) merge(exports []Export) reference {
 	next.choose(r.values, byTime)
 	next.name(r.values, byTime)
 	for key, value := range next.values {
+		about := key
+		if strings.Contains(key, " ") {
+			about = "ports"
+		}
 		for _, e := range byTime {
 			mine, has := valuesOf(e.Spec.ServiceProperties, e.Spec.Ports)[key]
-			switch {
-			case key == "families":
-				for _, f := range []string{"IPv4", "IPv6"} {
-					next.conflict = next.conflict || contains(value, f) && mine != "[]" && !contains(mine, f)
-				}
-			case key == "timeout" && !has: // it has another affinity
-			default:
-				next.conflict = next.conflict || mine != value || !has
+			differs := mine != value || !has
+			switch key {
+			case "families":
+				differs = mine != "[]" && (contains(value, "IPv4") && !contains(mine, "IPv4") || contains(value, "IPv6") && !contains(mine, "IPv6"))
+			case "timeout": // of another affinity, it has none
+				differs = has && mine != value
+			}
+			if differs {
+				next.conflicts[about] = true
 			}
 		}
 	}
@@ -165,7 +170,7 @@ func (r *reference) name(before map[string]string, senior []Export) {
 		if !ok {
 			delete(r.values, id+" name")
 			delete(r.values, id+" app")
-			r.conflict = true
+			r.conflicts["ports"] = true
 			continue
 		}
 		r.values[id+" name"] = name
