@@ -76,8 +76,15 @@ func (m *Merger) ReconcileStatus(ctx context.Context, request reconcile.Request)
 		return reconcile.Result{}, err
 	}
 	have, err := m.fleetService(ctx, service.name)
-	if err != nil || !published(have, service.merged.Import) {
-		return reconcile.Result{}, err // the FleetService's change brings this key back
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	if !published(have, service.merged.Import) { // its change brings this key back, but behind what members change meanwhile
+		ready, err := m.fleetNamespaceReady(ctx)
+		if err != nil || !ready {
+			return reconcile.Result{}, err
+		}
+		return reconcile.Result{RequeueAfter: statusInterval}, nil
 	}
 	exports, err := m.exports(ctx, service.name)
 	if err != nil {
@@ -198,6 +205,12 @@ func published(have *v1alpha1.FleetService, want *v1alpha1.FleetServiceSpec) boo
 	return apiequality.Semantic.DeepEqual(have.Spec, *want)
 }
 
+// fleetNamespaceReady tells whether FleetServices can be written.
+func (m *Merger) fleetNamespaceReady(ctx context.Context) (bool, error) {
+	namespace, err := apply.Found(ctx, m.client, types.NamespacedName{Name: v1alpha1.FleetNamespace}, &corev1.Namespace{})
+	return namespace != nil && namespace.DeletionTimestamp == nil, err
+}
+
 // publish writes or removes the FleetService where it differs.
 func (m *Merger) publish(ctx context.Context, service fleet.ServiceName, spec *v1alpha1.FleetServiceSpec) error {
 	have, err := m.fleetService(ctx, service)
@@ -207,8 +220,7 @@ func (m *Merger) publish(ctx context.Context, service fleet.ServiceName, spec *v
 	if spec == nil {
 		return apply.Remove(ctx, m.client, have)
 	}
-	namespace, err := apply.Found(ctx, m.client, types.NamespacedName{Name: v1alpha1.FleetNamespace}, &corev1.Namespace{})
-	if err != nil || namespace == nil || namespace.DeletionTimestamp != nil {
+	if ready, err := m.fleetNamespaceReady(ctx); err != nil || !ready {
 		return err // the namespace's arrival brings every key back
 	}
 	want := &v1alpha1.FleetService{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.FleetNamespace, Name: spec.Service.ObjectName()}, Spec: *spec.DeepCopy()}

@@ -25,11 +25,12 @@ const (
 	// changeRate is how many changes of services per second one member may cause for
 	// long. It may cause changeBurst at once, such as when it joins or deploys all it has.
 	// Of these, all but a few wait for the changes of other members.
-	changeRate   = 10
-	changeBurst  = 500
-	promptBurst  = 20
-	afterOthers  = handler.LowPriority
-	maxDueOfPast = 1000
+	changeRate  = 10
+	changeBurst = 500
+	promptBurst = 20
+	afterOthers = handler.LowPriority
+
+	maxPastWrites = 1000 // that are remembered
 )
 
 // statusPace says when the statuses of a service's exports may be written again. The
@@ -45,7 +46,7 @@ func (p *statusPace) written(service fleet.ServiceName, now time.Time) {
 	if p.last == nil {
 		p.last = map[fleet.ServiceName]time.Time{}
 	}
-	if len(p.last) > maxDueOfPast {
+	if len(p.last) > maxPastWrites {
 		for s, at := range p.last {
 			if now.Sub(at) >= statusInterval {
 				delete(p.last, s)
@@ -113,21 +114,32 @@ func (p *memberPace) place(namespace string, service reconcile.Request) (after t
 // handler queues the services that objects of members are about. What is there at
 // the start counts as no change.
 func (p *memberPace) handler(requests handler.MapFunc) handler.EventHandler {
-	add := func(ctx context.Context, o client.Object, initial bool, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) {
+	return placed(requests, func(o client.Object, r reconcile.Request, initial bool) (time.Duration, int) {
+		if initial {
+			return 0, afterOthers
+		}
+		return p.place(o.GetNamespace(), r)
+	})
+}
+
+// afterChanges queues services of which it is not known which member changed them,
+// behind those of which it is.
+func afterChanges(requests handler.MapFunc) handler.EventHandler {
+	return placed(requests, func(client.Object, reconcile.Request, bool) (time.Duration, int) { return 0, afterOthers })
+}
+
+func placed(requests handler.MapFunc, place func(client.Object, reconcile.Request, bool) (after time.Duration, priority int)) handler.EventHandler {
+	type queue = workqueue.TypedRateLimitingInterface[reconcile.Request]
+	add := func(ctx context.Context, o client.Object, initial bool, q queue) {
 		for _, r := range requests(ctx, o) {
-			after, priority := time.Duration(0), afterOthers
-			if !initial {
-				after, priority = p.place(o.GetNamespace(), r)
+			after, priority := place(o, r, initial)
+			if prioritized, ok := q.(priorityqueue.PriorityQueue[reconcile.Request]); ok {
+				prioritized.AddWithOpts(priorityqueue.AddOpts{After: after, Priority: ptr.To(priority)}, r)
+			} else {
+				q.AddAfter(r, after)
 			}
-			prioritized, ok := queue.(priorityqueue.PriorityQueue[reconcile.Request])
-			if !ok {
-				queue.AddAfter(r, after)
-				continue
-			}
-			prioritized.AddWithOpts(priorityqueue.AddOpts{After: after, Priority: ptr.To(priority)}, r)
 		}
 	}
-	type queue = workqueue.TypedRateLimitingInterface[reconcile.Request]
 	return handler.Funcs{
 		CreateFunc: func(ctx context.Context, e event.CreateEvent, q queue) { add(ctx, e.Object, e.IsInInitialList, q) },
 		UpdateFunc: func(ctx context.Context, e event.UpdateEvent, q queue) { add(ctx, e.ObjectNew, false, q) },

@@ -63,7 +63,7 @@ func (m *Merger) SetupWithManager(mgr ctrl.Manager, leadership *program.Leadersh
 	}
 	status := newMemberPace(m.now)
 	err = m.controller(mgr, "export-status", program.StatusWorkers).
-		Watches(&v1alpha1.MemberExport{}, handler.EnqueueRequestsFromMapFunc(requestsOfExport), builder.WithPredicates(statusChanged)).
+		Watches(&v1alpha1.MemberExport{}, afterChanges(requestsOfExport), builder.WithPredicates(statusChanged)).
 		Watches(&discoveryv1.EndpointSlice{}, status.handler(requestsOfSlice)).
 		Complete(leadership.Reconciler(reconcile.Func(m.ReconcileStatus)))
 	if err != nil {
@@ -75,7 +75,7 @@ func (m *Merger) SetupWithManager(mgr ctrl.Manager, leadership *program.Leadersh
 func (m *Merger) controller(mgr ctrl.Manager, name string, workers int) *ctrl.Builder {
 	return ctrl.NewControllerManagedBy(mgr).Named(name).
 		Watches(&v1alpha1.MemberExport{}, newMemberPace(m.now).handler(requestsOfExport), builder.WithPredicates(specChanged)).
-		Watches(&v1alpha1.FleetService{}, handler.EnqueueRequestsFromMapFunc(requestsOfFleetService)).
+		Watches(&v1alpha1.FleetService{}, afterChanges(requestsOfFleetService)).
 		Watches(&v1alpha1.MemberCluster{}, handler.EnqueueRequestsFromMapFunc(m.everyService), builder.WithPredicates(membershipChanged)).
 		WithOptions(program.ControllerOptions(workers))
 }
