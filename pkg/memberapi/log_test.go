@@ -2,9 +2,11 @@ package memberapi
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"testing"
 
+	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/fleet"
 )
 
@@ -29,5 +31,45 @@ func TestOldObjectsAreNotKeptEncoded(t *testing.T) {
 	}
 	if kept > maxEncoded || kept < maxEncoded/2 || total < objects*len(text) {
 		t.Errorf("%d of %d bytes are kept", kept, total)
+	}
+}
+
+// A version of another replica, or one before a deletion that is forgotten, is expired: its reader would miss changes.
+func TestExpiredVersions(t *testing.T) {
+	s, later := New(Start(noon, 7), nil), New(Start(noon, 9), nil)
+	name := fleet.ObjectName{Namespace: "shop", Name: "web"}
+	member := model{}
+	for _, state := range []*State{s, later} {
+		members := []v1alpha1.MemberCluster{member.member("a", "shop")}
+		state.Apply(Changes{Members: &members}, noon)
+	}
+	write := func(state *State, text string) {
+		state.set(state.Slices, name, func() content { return content{rest: []byte(text)} }, content{}, &Touched{})
+	}
+	read := func(version uint64) error {
+		_, _, err := ResumedWatch(s.Reader("a"), s.Slices, "", version).Next(s)
+		return err
+	}
+	write(s, "1")
+	write(later, "1")
+	before := s.Version()
+	write(s, "2")
+	if err := read(before); err != nil {
+		t.Errorf("its own version: %v", err)
+	}
+	if err := read(later.Version()); !errors.Is(err, ErrExpired) {
+		t.Errorf("another replica's version, within its own: %v", err)
+	}
+	if err := read(s.Version() + versionStep); !errors.Is(err, ErrExpired) {
+		t.Errorf("a version that is yet to come: %v", err)
+	}
+	s.remove(s.Slices, name, noon, &Touched{})
+	s.Apply(Changes{}, noon.Add(deletedAge-1))
+	if err := read(before); err != nil {
+		t.Errorf("before a deletion that is remembered: %v", err)
+	}
+	s.Apply(Changes{}, noon.Add(deletedAge))
+	if err := read(before); !errors.Is(err, ErrExpired) {
+		t.Errorf("before a deletion that is forgotten: %v", err)
 	}
 }
