@@ -61,6 +61,13 @@ func ExportAddressTypes(service fleet.ServiceName, sliceNames []string) Conditio
 		fmt.Sprintf("EndpointSlice %s of Service %q has an addressType other than IPv4 and IPv6, so its endpoints are not exported; give addresses instead of names", andMore(quotedNames(sliceNames)), service))
 }
 
+// ExportSlicesTooLarge says that EndpointSlices of the Service have more endpoints than
+// the hub takes in one. The others are not exported.
+func ExportSlicesTooLarge(service fleet.ServiceName, sliceNames []string, most int) Condition {
+	return newCondition(EndpointsExported, false, "TooManyEndpoints",
+		fmt.Sprintf("EndpointSlice %s of Service %q has more than %d endpoints, of which %d are exported; make smaller slices (--max-endpoints-per-slice of kube-controller-manager)", andMore(quotedNames(sliceNames)), service, most, most))
+}
+
 // ExportMetadataInvalid names the exported labels and annotations, by key, that
 // are invalid. All others are exported.
 func ExportMetadataInvalid(service fleet.ServiceName, labels, annotations []string) Condition {

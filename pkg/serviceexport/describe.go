@@ -52,18 +52,24 @@ func Describe(in Input) Offer {
 	if len(invalidLabels)+len(invalidAnnotations) > 0 {
 		offer.Conditions = append(offer.Conditions, condition.ExportMetadataInvalid(name, invalidLabels, invalidAnnotations))
 	}
-	var unpushable []string
+	var unpushable, large []string
 	for _, s := range in.Slices {
 		if stripped, ok := Strip(in.Cluster, Source{Slice: s, Service: in.Service, Zones: in.Zones}); ok {
 			offer.Slices = append(offer.Slices, stripped)
 		} else {
 			unpushable = append(unpushable, s.Name)
 		}
+		if Pushable(&s) && !Whole(&s) {
+			large = append(large, s.Name)
+		}
 	}
 	slices.SortFunc(offer.Slices, func(a, b discoveryv1.EndpointSlice) int { return strings.Compare(a.Name, b.Name) })
+	slices.Sort(unpushable)
+	slices.Sort(large)
 	if len(unpushable) > 0 {
-		slices.Sort(unpushable)
 		offer.Conditions = append(offer.Conditions, condition.ExportAddressTypes(name, unpushable))
+	} else if len(large) > 0 {
+		offer.Conditions = append(offer.Conditions, condition.ExportSlicesTooLarge(name, large, MaxEndpoints))
 	}
 	return offer
 }

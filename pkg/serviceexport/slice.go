@@ -39,12 +39,17 @@ type Source struct {
 	Pushed  *discoveryv1.EndpointSlice // as the hub has it; nil: it is not there yet
 }
 
+// MaxEndpoints is how many endpoints of one slice the hub takes (charts/hub,
+// members.yaml), as many as Kubernetes puts into one unless it is told otherwise.
+const MaxEndpoints = 100
+
 // Strip returns a member's slice as the hub should have it, without its owner. It
 // keeps ports and, of endpoints, the address, conditions, zone and hostname. A source
 // that changed only the order of endpoints, hints or node names gives the same slice:
 // endpoints are in the order in which the hub has them, and new ones come last, by
 // address. So those that count there go on to count where a limit leaves others out.
-// ok is false for a slice of host names instead of IP addresses.
+// Of more than MaxEndpoints the first are exported. ok is false for a slice of host
+// names instead of IP addresses.
 func Strip(cluster fleet.ClusterName, source Source) (stripped discoveryv1.EndpointSlice, ok bool) {
 	slice := &source.Slice
 	if !Pushable(slice) {
@@ -69,12 +74,18 @@ func Strip(cluster fleet.ClusterName, source Source) (stripped discoveryv1.Endpo
 		stripped.Endpoints = append(stripped.Endpoints, stripEndpoint(e.DeepCopy(), source.Zones))
 	}
 	source.sortEndpoints(stripped.Endpoints)
+	stripped.Endpoints = stripped.Endpoints[:min(len(stripped.Endpoints), MaxEndpoints)]
 	return stripped, true
 }
 
 // Pushable tells whether a slice has IP addresses. Other slices never leave the cluster.
 func Pushable(slice *discoveryv1.EndpointSlice) bool {
 	return slice.AddressType == discoveryv1.AddressTypeIPv4 || slice.AddressType == discoveryv1.AddressTypeIPv6
+}
+
+// Whole tells whether all of a slice leaves the cluster.
+func Whole(slice *discoveryv1.EndpointSlice) bool {
+	return Pushable(slice) && len(slice.Endpoints) <= MaxEndpoints
 }
 
 func (s Source) sortEndpoints(endpoints []discoveryv1.Endpoint) {

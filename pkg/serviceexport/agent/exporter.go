@@ -123,7 +123,7 @@ func (e *Exporter) statusDelay(key types.NamespacedName, a answer) time.Duration
 }
 
 // gather reads one service in the member: its ServiceExport, its Service, and
-// those slices that cannot be pushed, which the export's conditions name. All
+// those slices that cannot be pushed whole, which the export's conditions name. All
 // other slices have keys of their own.
 func (e *Exporter) gather(ctx context.Context, key types.NamespacedName) (serviceexport.Input, error) {
 	in := serviceexport.Input{Cluster: e.cluster}
@@ -138,7 +138,7 @@ func (e *Exporter) gather(ctx context.Context, key types.NamespacedName) (servic
 	if err := e.member.List(ctx, &list, client.InNamespace(key.Namespace), client.MatchingFields{indexService: key.Name}); err != nil {
 		return in, fmt.Errorf("list EndpointSlices of %s: %w", key, err)
 	}
-	in.Slices = slices.DeleteFunc(list.Items, func(s discoveryv1.EndpointSlice) bool { return serviceexport.Pushable(&s) })
+	in.Slices = slices.DeleteFunc(list.Items, func(s discoveryv1.EndpointSlice) bool { return serviceexport.Whole(&s) })
 	return in, nil
 }
 

@@ -133,11 +133,11 @@ func exportRequests(_ context.Context, e *v1alpha1.MemberExport) []reconcile.Req
 }
 
 // exportOfUnpushableSlice returns the export whose conditions must name a slice
-// that cannot be pushed. A slice that can be pushed concerns no export.
+// that cannot be pushed whole. Other slices concern no export.
 func exportOfUnpushableSlice(_ context.Context, o client.Object) []reconcile.Request {
 	slice := o.(*discoveryv1.EndpointSlice)
 	service, ok := serviceexport.ServiceOf(slice)
-	if !ok || serviceexport.Pushable(slice) {
+	if !ok || serviceexport.Whole(slice) {
 		return nil
 	}
 	return []reconcile.Request{{NamespacedName: types.NamespacedName(service)}}
