@@ -1,6 +1,8 @@
 package agent
 
 import (
+	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -9,15 +11,13 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
-	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
 
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/internal/lab/envtestkit"
 	"crossway.dev/crossway/pkg/apply"
+	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/registration"
 )
 
@@ -93,32 +93,14 @@ func TestForbidden(t *testing.T) {
 	f.wantConditions(ns, "web", "Ready=False Failed", "Valid=True Valid")
 }
 
-// A quota on the hub is a limit, and no lack of access.
+// A quota on the hub is a limit, and no lack of access. The export is tried again.
 func TestQuota(t *testing.T) {
-	f := newFixture(t, "quota")
-	ns := f.namespace("quota-shop")
-	f.service(ns, "web")
-	quota := &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Namespace: "member-quota", Name: "exports"},
-		Spec: corev1.ResourceQuotaSpec{Hard: corev1.ResourceList{"count/memberexports.crossway.dev": resource.MustParse("0")}}}
-	f.Must(f.admin.Create(t.Context(), quota))
-	quota.Status.Hard = quota.Spec.Hard
-	quota.Status.Used = corev1.ResourceList{"count/memberexports.crossway.dev": resource.MustParse("0")}
-	f.Must(f.admin.Status().Update(t.Context(), quota)) // as kube-controller-manager does
-	var err error
-	for range 200 { // the API server's own view of quotas follows
-		if err = f.reconcileExport(ns, "web"); err != nil {
-			break
-		}
-		f.Must(f.admin.DeleteAllOf(t.Context(), &v1alpha1.MemberExport{}, client.InNamespace("member-quota")))
-	}
-	if !apierrors.IsForbidden(err) {
-		t.Fatalf("%v, want it forbidden and tried again", err)
-	}
-	var export mcsv1beta1.ServiceExport
-	f.Must(f.admin.Get(t.Context(), client.ObjectKey{Namespace: ns, Name: "web"}, &export))
-	ready := meta.FindStatusCondition(export.Status.Conditions, "Ready")
-	if ready == nil || !strings.Contains(ready.Message, "as many exports as it may") {
-		t.Errorf("condition %+v", ready)
+	full := apierrors.NewForbidden(v1alpha1.GroupVersion.WithResource("memberexports").GroupResource(), "web.shop",
+		errors.New("exceeded quota: crossway-member, requested: count/memberexports.crossway.dev=1, used: count/memberexports.crossway.dev=500, limited: count/memberexports.crossway.dev=500"))
+	e := &Exporter{cluster: "us-west"}
+	got, err := e.pushFailed(fleet.ServiceName{Namespace: "shop", Name: "web"}, nil, fmt.Errorf("apply MemberExport: %w", full))
+	if err == nil || len(got.conditions) != 1 || !strings.Contains(got.conditions[0].Message, "as many exports as it may") {
+		t.Errorf("%+v, %v", got, err)
 	}
 }
 
