@@ -101,6 +101,8 @@ func TestObjectsOfAMember(t *testing.T) {
 	}{
 		"an export":                        {h.export("store", ""), ""},
 		"a slice":                          {h.slice("store-1", 100, ", zone: us-a, hostname: a, conditions: {ready: true, serving: true, terminating: false}"), ""},
+		"a slice without ports":            {h.object("EndpointSlice", "store-1", "{addressType: IPv4, endpoints: [{addresses: [10.1.0.1]}]}"), ""},
+		"a slice without endpoints":        {h.object("EndpointSlice", "store-1", "{addressType: IPv4, endpoints: null}"), ""},
 		"an owner":                         {h.with(h.slice("store-1", 1, ""), "{ownerReferences: [{apiVersion: crossway.dev/v1alpha1, kind: MemberExport, name: store.shop, uid: a}]}"), ""},
 		"a slice with a finalizer":         {h.with(h.slice("store-1", 1, ""), "{finalizers: [example.com/never]}"), "no finalizers"},
 		"an export with a finalizer":       {h.with(h.export("store", ""), "{finalizers: [example.com/never]}"), "no finalizers"},
