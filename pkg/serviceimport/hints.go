@@ -26,13 +26,19 @@ const (
 // (topologyModeFromHints in k8s.io/kubernetes/pkg/proxy/topology.go). So it goes
 // to the other regions by itself, when the last ready endpoint of the own region
 // goes, and no hint changes with an endpoint's readiness. A node without a zone
-// is in zone "" there, for which there may be a hint, too.
+// is in zone "" there. So is any node whose kube-proxy missed its own zone: it adds
+// its handler to an informer that runs already, and only then says who wants to
+// know (NewNodeTopologyConfig in cmd/kube-proxy/app/server.go). So there is always
+// a hint for zone "".
 //
 // Without a known region, or in a member with more zones than an endpoint may have
 // hints, there are none: all endpoints are used alike.
 func (e Endpoints) hint(imported []discoveryv1.EndpointSlice) {
 	region := e.Import.Annotations[v1alpha1.AnnotationRegion]
-	known := region != "" && len(e.Zones) > 0 && len(e.Zones) <= maxZoneHints
+	if !slices.Contains(e.Zones, "") {
+		e.Zones = append([]string{""}, e.Zones...)
+	}
+	known := region != "" && len(e.Zones) <= maxZoneHints
 	inRegion := func(s *discoveryv1.EndpointSlice) bool { return s.Labels[v1alpha1.LabelSourceRegion] == region }
 	served := e.servedZones(imported, inRegion)
 	for i := range imported {

@@ -31,7 +31,7 @@ type Endpoints struct {
 	// Service is the member's own of that name; nil: it exports none.
 	Service       *corev1.Service
 	ServiceSlices []discoveryv1.EndpointSlice
-	Zones         []string // of the member's nodes; "": one has none
+	Zones         []string // of the member's nodes
 }
 
 // ImportedSlices returns the slices that the member should have, by name, without
