@@ -18,6 +18,9 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/go-logr/logr"
+	ctrl "sigs.k8s.io/controller-runtime"
+
 	"crossway.dev/crossway/internal/lab"
 	"crossway.dev/crossway/internal/lab/install"
 	"crossway.dev/crossway/test/bench"
@@ -35,6 +38,7 @@ func main() {
 	if slices.ContainsFunc(o.parts, func(part string) bool { return part != bench.RequestPart }) {
 		lab.Enter(lab.Entry{})
 	}
+	ctrl.SetLogger(logr.Discard()) // clients of controller-runtime ask for one
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, o, *rows); err != nil {
