@@ -8,13 +8,13 @@ import (
 	"crossway.dev/crossway/pkg/fleet"
 )
 
-// Confirmed is a route of the Input with the status that it has by now, if that
+// Confirmation is a route of the Input with the status that it has by now, if that
 // status says of its acceptance what the Result decided. A Build would then have the
-// same Result: whoever wrote the status only repeated it. While a Gateway has no room
-// for some route, the order in which routes are admitted matters, and so every change
-// of an acceptance.
-func (r *Result) Confirmed(present, now *Route) (*Route, bool) {
-	if r.Memo == nil || len(r.Memo.overBudget)+len(r.Memo.kept) > 0 || present.UID != now.UID || present.Generation != now.Generation {
+// same Result: whoever wrote the status only repeated it. Nor do other routes find room
+// then, or lose it: all that are admitted fit together, in whatever order. A route of
+// which an earlier version is served, or was, is none.
+func (r *Result) Confirmation(present, now *Route) (*Route, bool) {
+	if r.Memo == nil || r.Memo.kept[now.Ref] != nil || present.earlier != nil || present.UID != now.UID || present.Generation != now.Generation {
 		return nil, false
 	}
 	report := r.reportOn(now.Ref)

@@ -120,8 +120,13 @@ func (w *sharedWildcard) see(routes []*Route) {
 
 // withStatuses are the routes with the statuses that the last Build decided.
 func (w *sharedWildcard) withStatuses() []*Route {
-	routes := slices.Clone(w.in.Routes)
-	for _, report := range Report(w.result, nil) {
+	return withStatuses(w.in.Routes, w.result, w.now.Time)
+}
+
+// withStatuses are routes with the statuses that a Build decided.
+func withStatuses(routes []*Route, result Result, now time.Time) []*Route {
+	routes = slices.Clone(routes)
+	for _, report := range Report(result, nil) {
 		at := slices.IndexFunc(routes, func(r *Route) bool { return r.Ref == report.Ref.Object() })
 		if at < 0 {
 			continue
@@ -134,7 +139,7 @@ func (w *sharedWildcard) withStatuses() []*Route {
 		o.Status.Parents = nil
 		for _, p := range report.Parents {
 			o.Status.Parents = append(o.Status.Parents, gatewayv1.RouteParentStatus{ParentRef: p.ParentRef, ControllerName: v1alpha1.GatewayController,
-				Conditions: condition.Stamped(stored, p.Conditions, report.Ref.Generation, w.now.Time)})
+				Conditions: condition.Stamped(stored, p.Conditions, report.Ref.Generation, now)})
 		}
 		routes[at] = FromHTTPRoute(o)
 	}

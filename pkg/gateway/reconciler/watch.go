@@ -127,7 +127,7 @@ func (r *Reconciler) readRoutes(ctx context.Context, refs sets.Set[fleet.RouteRe
 	for ref, route := range read {
 		at, found := findRoute(routes, ref)
 		if found && route != nil {
-			if confirmed, ok := r.result.Confirmed(routes[at], route); ok {
+			if confirmed, ok := r.result.Confirmation(routes[at], route); ok {
 				routes[at] = confirmed
 				r.rollout.SetObject(ref, r.objectOf(confirmed))
 				continue
