@@ -138,16 +138,16 @@ func acceptedAt(status []gatewayv1.RouteParentStatus, version *Route) (gateways 
 	return of.AcceptedBy()
 }
 
-// Kept are the earlier versions that are served instead of present ones that are over
+// Fallbacks are the earlier versions that are served instead of present ones that are over
 // budget.
-func (r *Result) Kept() map[fleet.RouteRef]*Route {
-	kept := map[fleet.RouteRef]*Route{}
+func (r *Result) Fallbacks() map[fleet.RouteRef]*Route {
+	fallbacks := map[fleet.RouteRef]*Route{}
 	if r.Memo != nil {
 		for ref, f := range r.Memo.kept {
-			kept[ref] = f.version
+			fallbacks[ref] = f.version
 		}
 	}
-	return kept
+	return fallbacks
 }
 
 // Accepts says whether some Gateway accepts a route, present or earlier.
@@ -166,7 +166,7 @@ func (e Earlier) Note(last Result, before, now []*Route) {
 	if model.SameSlice(before, now) {
 		return
 	}
-	kept, at := last.Kept(), 0
+	kept, at := last.Fallbacks(), 0
 	for _, route := range now {
 		for at < len(before) && before[at].Ref.Compare(route.Ref) < 0 {
 			at++

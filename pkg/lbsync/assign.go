@@ -41,9 +41,9 @@ type AssignInput struct {
 // is 1. Which ones they are depends on the assignment, so that several have different ones.
 type Divisors struct{ Own, Fallback uint32 }
 
-// thinned is the part of a list of endpoints that an assignment has: at least the one with the least hash, if there must
+// sample is the part of a list of endpoints that an assignment has: at least the one with the least hash, if there must
 // be one.
-func (in AssignInput) thinned(endpoints []fleet.Endpoint, divisor uint32, one bool) (kept []fleet.Endpoint) {
+func (in AssignInput) sample(endpoints []fleet.Endpoint, divisor uint32, one bool) (kept []fleet.Endpoint) {
 	if divisor <= 1 || len(endpoints) == 0 {
 		return endpoints
 	}
@@ -52,7 +52,7 @@ func (in AssignInput) thinned(endpoints []fleet.Endpoint, divisor uint32, one bo
 	first, least := 0, uint64(math.MaxUint64)
 	for i, e := range endpoints {
 		address := e.Address.As16()
-		hash := mixed(mixed(seed.Sum64()^binary.BigEndian.Uint64(address[:8])) ^ binary.BigEndian.Uint64(address[8:]))
+		hash := splitMix(splitMix(seed.Sum64()^binary.BigEndian.Uint64(address[:8])) ^ binary.BigEndian.Uint64(address[8:]))
 		if hash%uint64(divisor) == 0 {
 			kept = append(kept, e)
 		}
@@ -66,8 +66,8 @@ func (in AssignInput) thinned(endpoints []fleet.Endpoint, divisor uint32, one bo
 	return kept
 }
 
-// mixed is the finalizer of SplitMix64: each bit of x changes half of the result's.
-func mixed(x uint64) uint64 {
+// splitMix is the finalizer of SplitMix64: each bit of x changes half of the result's.
+func splitMix(x uint64) uint64 {
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
 	x = (x ^ x>>27) * 0x94d049bb133111eb
 	return x ^ x>>31
@@ -308,7 +308,7 @@ func (in AssignInput) localitiesOf(b model.WeightedBackend, divisor uint32, ofEa
 			continue
 		}
 		l := Locality{Backend: b.Backend, Cluster: p.Cluster, Place: p.Place, Unchecked: b.Unchecked}
-		for _, e := range in.thinned(usable, divisor, ofEach || len(localities) == 0) {
+		for _, e := range in.sample(usable, divisor, ofEach || len(localities) == 0) {
 			l.Endpoints = append(l.Endpoints, netip.AddrPortFrom(e.Address, uint16(e.Port)))
 		}
 		if len(l.Endpoints) == 0 {

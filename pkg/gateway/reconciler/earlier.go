@@ -29,7 +29,7 @@ func (r *Reconciler) objectOf(route *gateway.Route) rollout.Object {
 func (r *Reconciler) keep() {
 	last := r.kept
 	r.kept = make(map[fleet.RouteRef]keptRoute, len(last))
-	for ref, version := range r.result.Kept() {
+	for ref, version := range r.result.Fallbacks() {
 		at, _ := findRoute(r.input.Routes, ref)
 		present := r.input.Routes[at]
 		kept := keptRoute{present: objectOfRoute(present).ObjectVersion, served: objectOfRoute(version)}

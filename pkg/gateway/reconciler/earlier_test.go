@@ -99,7 +99,7 @@ func TestEditOverBudgetKeepsTheRoute(t *testing.T) {
 		t.Fatal("records: ", len(restored), " of other kinds: ", len(left))
 	}
 	result := gateway.BuildKeeping(&in, restarted.earlier)
-	if !model.SameSlice(result.Model.Secrets, e.loop.result.Model.Secrets) || result.Kept()[routeRef("route-0000")] == nil {
+	if !model.SameSlice(result.Model.Secrets, e.loop.result.Model.Secrets) || result.Fallbacks()[routeRef("route-0000")] == nil {
 		t.Error("a hub that restarted does not serve what was accepted")
 	}
 

@@ -84,7 +84,7 @@ func TestRoutesDoNotMultiplyEndpoints(t *testing.T) {
 			t.Errorf("another namespace's cluster has %d endpoints", n)
 		}
 	}
-	thinned := f.state.Thinned()
+	thinned := f.state.Divisors()
 	if d := thinned["shop"]; len(thinned) != 1 || d.Own < 2 || d.Fallback < d.Own {
 		t.Errorf("thinned: %v", thinned)
 	}
@@ -92,11 +92,11 @@ func TestRoutesDoNotMultiplyEndpoints(t *testing.T) {
 	// One endpoint more or less changes no other cluster's part.
 	before := maps.Clone(f.edges.versions("us"))
 	grow(101)
-	if after := f.state.Thinned(); after["shop"] != thinned["shop"] || len(before) == 0 {
+	if after := f.state.Divisors(); after["shop"] != thinned["shop"] || len(before) == 0 {
 		t.Errorf("one endpoint more thins otherwise: %v", after)
 	}
 	grow(4)
-	if thinned := f.state.Thinned(); len(thinned) != 0 {
+	if thinned := f.state.Divisors(); len(thinned) != 0 {
 		t.Errorf("few endpoints are thinned: %v", thinned)
 	}
 }

@@ -105,7 +105,7 @@ func (l *Loop) collect() (collected []prometheus.Metric) {
 	for route, overlaps := range l.overlaps() {
 		gauge(overlapDesc, float64(overlaps), route)
 	}
-	for namespace, divisors := range l.state.Thinned() {
+	for namespace, divisors := range l.state.Divisors() {
 		gauge(thinnedDesc, float64(divisors.Own), namespace, "own")
 		gauge(thinnedDesc, float64(divisors.Fallback), namespace, "spare")
 	}

@@ -113,13 +113,13 @@ func (c *copies) divisorsFor(backends map[fleet.Backend]*backendState) lbsync.Di
 	return p
 }
 
-// Thinned are the Divisors of the namespaces that would make too many copies.
-func (s *State) Thinned() map[string]lbsync.Divisors {
-	thinned := map[string]lbsync.Divisors{}
+// Divisors are those of the namespaces that would make too many copies.
+func (s *State) Divisors() map[string]lbsync.Divisors {
+	divisors := map[string]lbsync.Divisors{}
 	for namespace, c := range s.copies {
 		if c.divisors.Own > 1 || c.divisors.Fallback > 1 {
-			thinned[namespace] = c.divisors
+			divisors[namespace] = c.divisors
 		}
 	}
-	return thinned
+	return divisors
 }
