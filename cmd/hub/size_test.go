@@ -7,6 +7,8 @@ import (
 	"crypto/x509"
 	"flag"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"regexp"
 	"slices"
@@ -24,6 +26,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -33,6 +36,8 @@ import (
 	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/registration"
 )
+
+var profileTo = flag.String("profile", "", "file for a profile of the hub while routes change, in TestSize")
 
 var imports = flag.Int("imports", 0, "imports of TestSize, each with 150 endpoints in three clusters and a route of its own; 0: skip it")
 
@@ -52,7 +57,7 @@ func TestSize(t *testing.T) {
 		&gatewayv1.Gateway{ObjectMeta: metav1.ObjectMeta{Name: "shared", Namespace: "size"}, Spec: gatewayv1.GatewaySpec{GatewayClassName: "crossway-global",
 			Listeners: []gatewayv1.Listener{{Name: "http", Port: 18080, Protocol: gatewayv1.HTTPProtocolType}}}})
 	for i, c := range []string{"c1", "c2", "c3"} {
-		f.make(&v1alpha1.MemberCluster{ObjectMeta: metav1.ObjectMeta{Name: c}, Spec: v1alpha1.MemberClusterSpec{Accepted: true, Exports: v1alpha1.MemberExportRules{Namespaces: []v1alpha1.NamespacePattern{"*"}}, Region: "us", EndpointCIDRs: []string{fmt.Sprintf("10.%d.0.0/16", i+1)}}},
+		f.make(&v1alpha1.MemberCluster{ObjectMeta: metav1.ObjectMeta{Name: c}, Spec: v1alpha1.MemberClusterSpec{Accepted: true, Exports: v1alpha1.MemberExportRules{Namespaces: []v1alpha1.NamespacePattern{"*"}, MaxEndpoints: 1000000}, Region: "us", EndpointCIDRs: []string{fmt.Sprintf("10.%d.0.0/16", i+1)}}},
 			&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "member-" + c, Labels: map[string]string{v1alpha1.LabelMember: c}}})
 	}
 	began := time.Now()
@@ -92,8 +97,43 @@ func TestSize(t *testing.T) {
 			t.Logf("write %s, whole %s", wrote, took[i])
 		}
 	}
+	f.changeRoutes()
 	slices.Sort(took)
 	t.Logf("%d imports: slice write -> edge p50 %s p99 %s max %s; %s", *imports, took[100], took[197], took[199], f.memory())
+}
+
+// changeRoutes changes a route ten times a second, and logs what the hub takes for it.
+func (f *fixture) changeRoutes() {
+	const changes = 200
+	change := func(to string) {
+		tick := time.NewTicker(100 * time.Millisecond)
+		defer tick.Stop()
+		for i := range changes {
+			patch := fmt.Sprintf(`[{"op":"replace","path":"/spec/rules/0/matches","value":[{"path":{"type":"PathPrefix","value":"/%s/%d"}}]}]`, to, i)
+			route := &gatewayv1.HTTPRoute{ObjectMeta: metav1.ObjectMeta{Namespace: "size", Name: fmt.Sprintf("s%d", i%*imports)}}
+			testkit.Must(f.t, f.Patch(f.t.Context(), route, client.RawPatch(types.JSONPatchType, []byte(patch))))
+			<-tick.C
+		}
+	}
+	change("first") // a rule for "/" that is there no longer has a whole Build
+	time.Sleep(10 * time.Second)
+	f.t.Logf("before %d changes of routes: %s", changes, f.memory())
+	profiled := make(chan []byte)
+	go func() {
+		defer close(profiled)
+		answer, err := http.Get(fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", f.debug, changes/10))
+		if err != nil {
+			return
+		}
+		defer answer.Body.Close()
+		profile, _ := io.ReadAll(answer.Body)
+		profiled <- profile
+	}()
+	change("second")
+	f.t.Logf("after them: %s", f.memory())
+	if profile := <-profiled; *profileTo != "" {
+		testkit.Must(f.t, os.WriteFile(*profileTo, profile, 0o600))
+	}
 }
 
 // memory is the hub's, and the processor time that it used, from its process status.

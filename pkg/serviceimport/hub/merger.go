@@ -36,6 +36,7 @@ type Merger struct {
 	// used by any goroutine
 	statusGate apply.BurstGate
 	statusPace statusPace
+	leftOuts   leftOutCounts
 }
 
 // NewMerger makes a Merger of the hub's own cluster. reserved are the hub's
@@ -265,11 +266,14 @@ func (m *Merger) conditions(ctx context.Context, e *v1alpha1.MemberExport, servi
 
 // leftOut is how many endpoints of an export are beyond the limits of its member.
 func (m *Merger) leftOut(ctx context.Context, e *v1alpha1.MemberExport, admission registration.Admission) (int, error) {
-	var list discoveryv1.EndpointSliceList
-	if err := m.client.List(ctx, &list, client.InNamespace(e.Namespace), client.DisableReadYourWritesConsistency, client.UnsafeDisableDeepCopy); err != nil {
-		return 0, fmt.Errorf("list EndpointSlices in %s: %w", e.Namespace, err)
-	}
-	return admission.Endpoints(registration.ReadAllAnnounced(list.Items))[fleet.ServiceName(e.Spec.Service)].LeftOut(), nil
+	return m.leftOuts.of(e.Namespace, fleet.ServiceName(e.Spec.Service), admission, func() ([]discoveryv1.EndpointSlice, error) {
+		var list discoveryv1.EndpointSliceList
+		err := m.client.List(ctx, &list, client.InNamespace(e.Namespace), client.DisableReadYourWritesConsistency, client.UnsafeDisableDeepCopy)
+		if err != nil {
+			return nil, fmt.Errorf("list EndpointSlices in %s: %w", e.Namespace, err)
+		}
+		return list.Items, nil
+	})
 }
 
 // addresses returns the addresses in all slices of an export.

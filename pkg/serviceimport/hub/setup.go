@@ -64,7 +64,7 @@ func (m *Merger) SetupWithManager(mgr ctrl.Manager, leadership *program.Leadersh
 	status := newMemberPace(m.now)
 	err = m.controller(mgr, "export-status", program.StatusWorkers).
 		Watches(&v1alpha1.MemberExport{}, afterChanges(requestsOfExport), builder.WithPredicates(statusChanged)).
-		Watches(&discoveryv1.EndpointSlice{}, status.handler(requestsOfSlice)).
+		Watches(&discoveryv1.EndpointSlice{}, status.handler(m.leftOuts.requestsOfSlice)).
 		Complete(leadership.Reconciler(reconcile.Func(m.ReconcileStatus)))
 	if err != nil {
 		return fmt.Errorf("controller of the status of exports: %w", err)
