@@ -36,6 +36,8 @@ type watch struct {
 
 	mu      sync.Mutex // guards the rest
 	sizes   map[string]int
+	names   []string // of sizes, sorted
+	total   int      // of sizes
 	changes uint64
 	used    map[string]time.Time // when a cluster last had a request; none: for long
 	last    string               // of the clusters without requests, the last one that was asked for
@@ -60,9 +62,11 @@ func (w *watch) setSizes(sizes map[string]int, changes uint64, now time.Time) {
 	if w.sizes != nil && w.changes == changes {
 		return
 	}
-	for name := range sizes {
+	total, others := 0, len(sizes) != len(w.sizes)
+	for name, size := range sizes {
+		total += size
 		if _, known := w.sizes[name]; !known {
-			w.used[name] = now
+			w.used[name], others = now, true
 		}
 	}
 	for name := range w.sizes {
@@ -70,7 +74,9 @@ func (w *watch) setSizes(sizes map[string]int, changes uint64, now time.Time) {
 			delete(w.used, name)
 		}
 	}
-	w.sizes, w.changes = sizes, changes
+	if w.sizes, w.total, w.changes = sizes, total, changes; others {
+		w.names = slices.Sorted(maps.Keys(sizes))
+	}
 }
 
 // observe takes a report, after which the next ones may have other clusters.
@@ -127,31 +133,24 @@ func (w *watch) next() *loadstats.LoadStatsResponse {
 
 // choose is the clusters to ask for, sorted; nil if it is all. mu is held.
 func (w *watch) choose() []string {
-	total := 0
-	for _, size := range w.sizes {
-		total += size
-	}
-	if total <= reportBudget {
+	if w.total <= reportBudget {
 		return nil
 	}
-	var idle []string
-	for name := range w.sizes {
-		if _, used := w.used[name]; !used {
-			idle = append(idle, name)
+	first, _ := slices.BinarySearch(w.names, w.last+"\x00")
+	names, left, idle := slices.Collect(maps.Keys(w.used)), reportBudget, 0
+	for i := range w.names {
+		name := w.names[(first+i)%len(w.names)]
+		if _, used := w.used[name]; used {
+			continue
 		}
-	}
-	if len(idle) == 0 {
-		return nil
-	}
-	slices.Sort(idle)
-	first, _ := slices.BinarySearch(idle, w.last+"\x00")
-	names, left := slices.Collect(maps.Keys(w.used)), reportBudget
-	for i := range idle {
-		name := idle[(first+i)%len(idle)]
-		if left -= w.sizes[name]; left < 0 && i > 0 {
+		if left -= w.sizes[name]; left < 0 && idle > 0 {
 			break
 		}
 		names, w.last = append(names, name), name
+		idle++
+	}
+	if idle == 0 {
+		return nil
 	}
 	slices.Sort(names)
 	return names
