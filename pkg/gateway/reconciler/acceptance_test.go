@@ -82,14 +82,17 @@ func TestOwnAcceptanceIsNoBuild(t *testing.T) {
 	}
 }
 
-// Where a route found no room, who is accepted decides who has room.
-func TestAcceptanceIsABuildWhereRoomIsShort(t *testing.T) {
+// So it is where another route found no room: one that is refused must not cost a Build for each status of the others.
+func TestOwnAcceptanceIsNoBuildWhereRoomIsShort(t *testing.T) {
 	e := newEditor(t, v1alpha1.Budgets{Gateway: v1alpha1.Budget{Clusters: new(int32(1))}})
-	if over := slices.Sorted(overBudget(e)); len(over) != 1 {
+	if over := slices.Sorted(overBudget(e)); len(over) != 1 || over[0] == "route-0000" {
 		t.Fatal("routes without room: ", over)
 	}
-	if e.status(metav1.ConditionTrue); !e.changed() {
-		t.Error("an acceptance is no Build")
+	if e.status(metav1.ConditionTrue); e.changed() {
+		t.Error("the hub's own decision is a Build")
+	}
+	if e.status(metav1.ConditionFalse); !e.changed() {
+		t.Error("somebody else's decision is no Build")
 	}
 }
 
