@@ -37,6 +37,8 @@ type fixture struct {
 	testkit.T
 	address string
 	stop    context.CancelFunc
+	// transport makes requests; nil: each is made on a connection of its own.
+	transport *http.Transport
 }
 
 // tokens are a test's credentials: a token, or what follows its last dot, is the user.

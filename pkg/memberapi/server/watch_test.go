@@ -32,7 +32,11 @@ func (f *fixture) request(ctx context.Context, token, path string) *http.Respons
 	if token != "" {
 		r.Header.Set("Authorization", "Bearer "+token)
 	}
-	answer, err := insecure(f.TB).RoundTrip(r)
+	transport := f.transport
+	if transport == nil {
+		transport = insecure(f.TB)
+	}
+	answer, err := transport.RoundTrip(r)
 	f.Must(err)
 	f.TB.Cleanup(func() { answer.Body.Close() })
 	return answer
@@ -231,7 +235,9 @@ func TestWatchesOfAMemberAreBounded(t *testing.T) {
 	f.member("a", "shop")
 	f.member("b", "shop")
 	f.pass()
-	other, first := f.openWatch(userOf("b"), importsPath), f.openWatch(userOf("a"), importsPath)
+	other := f.openWatch(userOf("b"), importsPath)
+	f.transport = insecure(t) // one connection for all
+	first := f.openWatch(userOf("a"), importsPath)
 	var last *openedWatch
 	for range maxWatches {
 		last = f.openWatch(userOf("a"), importsPath)
