@@ -83,6 +83,9 @@ func (r *rulePlan) addClusters(clusters map[string]bool) {
 		list = fmt.Sprint(entries)
 	}
 	for _, e := range entries {
+		if e.weight == 0 {
+			continue
+		}
 		if list == "" {
 			e = backendEntry{ref: e.ref}
 		}
@@ -100,14 +103,12 @@ type backendEntry struct {
 	filters bool
 }
 
-// entries are the backends of a rule, without those that get no requests. Backends
-// with filters are never together in a cluster; of the others, equal ones always are.
+// entries are the backends of a rule. Backends with filters are never together in a
+// cluster; of the others, equal ones always are. One without weight has no cluster of
+// its own, but makes that of the others another one.
 func (r *rulePlan) entries() (entries []backendEntry) {
 	for i := range r.backends {
 		b := &r.backends[i]
-		if b.weight == 0 {
-			continue
-		}
 		at := -1
 		if !b.hasFilters() {
 			at = slices.IndexFunc(entries, func(e backendEntry) bool { return !e.filters && e.ref == b.ref })
