@@ -81,7 +81,7 @@ func (m *model) read(t *rapid.T, w *watcher) (more bool) {
 	events, more, err := w.watch.Next(m.state)
 	if errors.Is(err, ErrExpired) || errors.Is(err, ErrRevoked) {
 		w.watch = nil
-		return err != ErrRevoked
+		return !errors.Is(err, ErrRevoked)
 	}
 	for _, e := range events {
 		view := w.view

@@ -111,8 +111,7 @@ func externalName(s *shared) {
 
 // properties are one Service's: session affinity with its time, both traffic properties.
 func properties(s *shared) {
-	var exported *corev1.Service
-	exported = s.service(s.west, func(service *corev1.Service) {
+	exported := s.service(s.west, func(service *corev1.Service) {
 		service.Spec.SessionAffinity = corev1.ServiceAffinityClientIP
 		service.Spec.SessionAffinityConfig = &corev1.SessionAffinityConfig{ClientIP: &corev1.ClientIPConfig{TimeoutSeconds: new(int32(10))}}
 		service.Spec.InternalTrafficPolicy = new(corev1.ServiceInternalTrafficPolicyCluster)

@@ -20,7 +20,6 @@ import (
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/ptr"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
 
 	"crossway.dev/crossway/api/v1alpha1"
@@ -98,13 +97,6 @@ func scheme() *runtime.Scheme {
 		}
 	}
 	return s
-}
-
-func (f *fixture) client(cluster string) client.Client {
-	f.TB.Helper()
-	c, err := client.New(f.config(cluster), client.Options{Scheme: scheme()})
-	f.Must(err)
-	return c
 }
 
 // member sets a MemberCluster that exports and imports namespaces.

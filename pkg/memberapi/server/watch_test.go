@@ -24,8 +24,13 @@ const (
 	slicesPath  = "/apis/discovery.k8s.io/v1/endpointslices"
 )
 
+// reply is what a request got. Its body ends with the test.
+type reply struct {
+	*http.Response
+}
+
 // request makes one request; the token is a user.
-func (f *fixture) request(ctx context.Context, token, path string) *http.Response {
+func (f *fixture) request(ctx context.Context, token, path string) reply {
 	f.TB.Helper()
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+f.address+path, nil)
 	f.Must(err)
@@ -36,10 +41,10 @@ func (f *fixture) request(ctx context.Context, token, path string) *http.Respons
 	if transport == nil {
 		transport = insecure(f.TB)
 	}
-	answer, err := transport.RoundTrip(r)
+	response, err := transport.RoundTrip(r)
 	f.Must(err)
-	f.TB.Cleanup(func() { answer.Body.Close() })
-	return answer
+	f.TB.Cleanup(func() { response.Body.Close() })
+	return reply{response}
 }
 
 // insecure opens connections of its own, to a server of any name.
