@@ -7,6 +7,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/utils/ptr"
+	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
 
 	"crossway.dev/crossway/api/v1alpha1"
 )
@@ -71,8 +72,7 @@ func (e Endpoints) zonesFor(endpoint *discoveryv1.Endpoint, inRegion bool, serve
 // of another cluster is nobody's own, so PreferSameNode means the same zone.
 func (e Endpoints) servedZones(imported []discoveryv1.EndpointSlice, inRegion func(*discoveryv1.EndpointSlice) bool) map[string]bool {
 	served := map[string]bool{}
-	closest := []string{corev1.ServiceTrafficDistributionPreferClose, corev1.ServiceTrafficDistributionPreferSameZone, corev1.ServiceTrafficDistributionPreferSameNode}
-	if !slices.Contains(closest, ptr.Deref(e.Import.Spec.TrafficDistribution, "")) {
+	if !prefersClose(e.Import) {
 		return served
 	}
 	for i := range imported {
@@ -84,6 +84,13 @@ func (e Endpoints) servedZones(imported []discoveryv1.EndpointSlice, inRegion fu
 	}
 	delete(served, "") // an endpoint of an unknown zone is nobody's own
 	return served
+}
+
+// prefersClose tells whether an import's trafficDistribution prefers the endpoints of
+// the own zone or node.
+func prefersClose(i *mcsv1beta1.ServiceImport) bool {
+	closest := []string{corev1.ServiceTrafficDistributionPreferClose, corev1.ServiceTrafficDistributionPreferSameZone, corev1.ServiceTrafficDistributionPreferSameNode}
+	return slices.Contains(closest, ptr.Deref(i.Spec.TrafficDistribution, ""))
 }
 
 // hasAll tells whether have has every entry of want.

@@ -51,8 +51,10 @@ func DerivedService(i *mcsv1beta1.ServiceImport) *corev1.Service {
 			IPFamilyPolicy:        ptr.To(corev1.IPFamilyPolicyPreferDualStack),
 			SessionAffinity:       corev1.ServiceAffinityNone,
 			InternalTrafficPolicy: ptr.To(ptr.Deref(i.Spec.InternalTrafficPolicy, corev1.ServiceInternalTrafficPolicyCluster)),
-			TrafficDistribution:   i.Spec.TrafficDistribution,
 		},
+	}
+	if prefersClose(i) { // the one of these values that every member's API server takes
+		service.Spec.TrafficDistribution = ptr.To(corev1.ServiceTrafficDistributionPreferClose)
 	}
 	if i.Spec.SessionAffinity == corev1.ServiceAffinityClientIP {
 		service.Spec.SessionAffinity = corev1.ServiceAffinityClientIP
@@ -66,10 +68,13 @@ func DerivedService(i *mcsv1beta1.ServiceImport) *corev1.Service {
 	return service
 }
 
+// maxAffinitySeconds is the longest affinity that a Service may have: a day.
+const maxAffinitySeconds = 24 * 60 * 60
+
 func affinityConfig(c *corev1.SessionAffinityConfig) *corev1.SessionAffinityConfig {
 	timeout := corev1.DefaultClientIPServiceAffinitySeconds
 	if c != nil && c.ClientIP != nil {
-		timeout = ptr.Deref(c.ClientIP.TimeoutSeconds, timeout)
+		timeout = min(max(ptr.Deref(c.ClientIP.TimeoutSeconds, timeout), 1), maxAffinitySeconds) // a member may write any number to the hub
 	}
 	return &corev1.SessionAffinityConfig{ClientIP: &corev1.ClientIPConfig{TimeoutSeconds: &timeout}}
 }

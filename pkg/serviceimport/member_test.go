@@ -189,3 +189,31 @@ func endpointText(e discoveryv1.Endpoint) string {
 func conditionText(c condition.Condition) string {
 	return fmt.Sprintf("%s=%s %s: %s", c.Type, c.Status, c.Reason, c.Message)
 }
+
+// A member may write anything to the hub that its CRD takes. Whatever that is, the
+// import has IPs in all members: their API servers take its derived Service.
+func TestEveryImportHasAPossibleService(t *testing.T) {
+	hostile := v1alpha1.FleetServiceSpec{
+		Service: v1alpha1.ServiceReference{Namespace: "shop", Name: "web"},
+		ServiceProperties: v1alpha1.ServiceProperties{
+			Type: v1alpha1.ClusterSetIP, SessionAffinity: corev1.ServiceAffinityClientIP,
+			SessionAffinityConfig: &corev1.SessionAffinityConfig{ClientIP: &corev1.ClientIPConfig{TimeoutSeconds: ptr.To[int32](-1)}},
+			TrafficDistribution:   ptr.To("nowhere"),
+		},
+		Ports: []v1alpha1.FleetServicePort{
+			{ServicePort: v1alpha1.ServicePort{Name: "http", Protocol: corev1.ProtocolTCP, Port: 80, AppProtocol: ptr.To("kubernetes.io/h2c")}},
+			{ServicePort: v1alpha1.ServicePort{Name: "Any Name!", Protocol: corev1.ProtocolTCP, Port: 81, AppProtocol: ptr.To("no protocol!")}},
+		},
+	}
+	projected := Project(v1alpha1.FleetService{Spec: hostile})
+	service := DerivedService(&projected.Import)
+	if p := service.Spec.Ports; ptr.Deref(p[0].AppProtocol, "") != "kubernetes.io/h2c" || p[1].AppProtocol != nil || p[1].Name != "tcp-81" {
+		t.Errorf("ports are %v", p)
+	}
+	if service.Spec.TrafficDistribution != nil {
+		t.Errorf("trafficDistribution is %q", *service.Spec.TrafficDistribution)
+	}
+	if seconds := *service.Spec.SessionAffinityConfig.ClientIP.TimeoutSeconds; seconds < 1 || seconds > 86400 {
+		t.Errorf("the affinity lasts %d s", seconds)
+	}
+}

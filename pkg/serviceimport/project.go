@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
 	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
 
 	"crossway.dev/crossway/api/v1alpha1"
@@ -57,11 +58,21 @@ func Project(f v1alpha1.FleetService) Projection {
 	}
 	for _, port := range spec.Ports {
 		p.Import.Spec.Ports = append(p.Import.Spec.Ports, mcsv1beta1.ServicePort{
-			Name: port.Name, Protocol: port.Protocol, Port: port.Port, AppProtocol: port.AppProtocol,
+			Name: port.Name, Protocol: port.Protocol, Port: port.Port, AppProtocol: validAppProtocol(port.AppProtocol),
 		})
 	}
 	for _, c := range spec.Clusters {
 		p.Import.Status.Clusters = append(p.Import.Status.Clusters, mcsv1beta1.ClusterStatus{Cluster: c.Name})
+	}
+	return p
+}
+
+// validAppProtocol is the appProtocol of a port where a Service may have it; nil: it
+// may not. One port that no Service can have would keep the IPs of the whole import
+// from all members, and a member may write any port to the hub.
+func validAppProtocol(p *string) *string {
+	if p != nil && len(validation.IsQualifiedName(*p)) > 0 {
+		return nil
 	}
 	return p
 }
