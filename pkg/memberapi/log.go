@@ -200,6 +200,17 @@ func (l *Log) prune(now time.Time) {
 	}
 }
 
+// forget forgets the deletions after a version.
+func (l *Log) forget(version uint64) {
+	for _, c := range l.order[l.after(version):] {
+		if !l.stale(c) && l.objects[c.name].Deleted {
+			delete(l.objects, c.name)
+			l.deleted--
+			l.floor = c.version
+		}
+	}
+}
+
 // after finds the first change after a version.
 func (l *Log) after(version uint64) int {
 	at, found := slices.BinarySearchFunc(l.order, version, func(c change, v uint64) int { return cmp.Compare(c.version, v) })

@@ -26,6 +26,9 @@ type Changes struct {
 	Services map[fleet.ServiceName]*v1alpha1.FleetServiceSpec
 	// Slices are pushed slices; nil: gone.
 	Slices map[SliceKey]*discoveryv1.EndpointSlice
+	// Lost: objects went that nobody saw being deleted. What that takes from members
+	// is no deletion to be told: they list again, and see what is missing.
+	Lost bool
 }
 
 // Touched is what Changes changed: whom to wake.
@@ -78,6 +81,7 @@ func (s *State) Reader(cluster fleet.ClusterName) *Reader { return s.readers[clu
 // MemberCluster the slices that it pushed.
 func (s *State) Apply(c Changes, now time.Time) Touched {
 	var touched Touched
+	before := s.versions.last
 	if c.Members != nil {
 		s.setMembers(*c.Members, &touched)
 	}
@@ -95,6 +99,10 @@ func (s *State) Apply(c Changes, now time.Time) Touched {
 		s.show(s.pushed[key], now, &touched)
 	}
 	clear(s.stale)
+	if c.Lost {
+		s.Imports.forget(before)
+		s.Slices.forget(before)
+	}
 	s.prune(now)
 	return touched
 }

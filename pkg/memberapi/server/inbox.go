@@ -20,6 +20,7 @@ type pending struct {
 	slices   map[memberapi.SliceKey]*discoveryv1.EndpointSlice
 	clusters map[string]*v1alpha1.MemberCluster
 	pings    []chan<- struct{}
+	lost     bool // objects went that nobody saw being deleted
 }
 
 func newPending() pending {
@@ -38,6 +39,7 @@ func (s *Server) watch(ctx context.Context) error {
 	}{
 		{&v1alpha1.MemberCluster{}, s.clusterHandler()},
 		{&discoveryv1.EndpointSlice{}, s.sliceHandler()},
+		{&v1alpha1.MemberExport{}, toolscache.ResourceEventHandlerFuncs{DeleteFunc: s.noteLost}},
 	} {
 		informer, err := s.config.Informers.GetInformer(ctx, w.object, cache.BlockUntilSynced(false))
 		if err != nil {
@@ -55,6 +57,14 @@ func (s *Server) watch(ctx context.Context) error {
 	return nil
 }
 
+// noteLost notes a deletion that a list shows and no event: so it is when etcd was
+// restored from a backup. Agents soon push again what it lacks.
+func (s *Server) noteLost(o any) {
+	if _, lost := o.(toolscache.DeletedFinalStateUnknown); lost {
+		s.inbox.Add(func(p *pending) { p.lost = true })
+	}
+}
+
 // clusterHandler ignores what is no change of a spec: most updates are the hub's own, of the status.
 func (s *Server) clusterHandler() toolscache.ResourceEventHandler {
 	set := func(name string, m *v1alpha1.MemberCluster) {
@@ -69,6 +79,7 @@ func (s *Server) clusterHandler() toolscache.ResourceEventHandler {
 			}
 		},
 		DeleteFunc: func(o any) {
+			s.noteLost(o)
 			if name, err := toolscache.DeletionHandlingObjectToName(o); err == nil {
 				set(name.Name, nil)
 			}
@@ -95,6 +106,9 @@ func (s *Server) sliceHandler() toolscache.ResourceEventHandler {
 		},
 		DeleteFunc: func(o any) {
 			if name, err := toolscache.DeletionHandlingObjectToName(o); err == nil {
+				if _, ofMember := v1alpha1.MemberOfNamespace(name.Namespace); ofMember {
+					s.noteLost(o)
+				}
 				set(memberapi.SliceKey{Namespace: name.Namespace, Name: name.Name}, nil)
 			}
 		},

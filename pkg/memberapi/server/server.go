@@ -29,6 +29,9 @@ const (
 	// wakeAll is after how many changes all watches are brought up to date, also those
 	// whose readers see none of them: else they would fall behind what is remembered.
 	wakeAll = 1000
+	// lostTime is how long after a deletion that nobody saw others may still follow
+	// from it: exports are merged elsewhere, and lists of two kinds come one by one.
+	lostTime = 10 * time.Second
 )
 
 // Config is what a Server is made from. Clock is optional.
@@ -53,6 +56,7 @@ type Server struct {
 	// Of the loop's goroutine:
 	clusters map[string]*v1alpha1.MemberCluster
 	wokenAt  uint64 // the State's version when all watches were last woken
+	lostAt   time.Time
 
 	mu    sync.RWMutex // guards state
 	state *memberapi.State
@@ -164,7 +168,10 @@ func (s *Server) Dump() any {
 func (s *Server) pass() {
 	began := s.config.Clock.Now()
 	p := s.inbox.Drain()
-	changes := memberapi.Changes{Services: p.services, Slices: p.slices}
+	if p.lost {
+		s.lostAt = began
+	}
+	changes := memberapi.Changes{Services: p.services, Slices: p.slices, Lost: began.Sub(s.lostAt) < lostTime}
 	if len(p.clusters) > 0 {
 		for name, m := range p.clusters {
 			if m == nil {
