@@ -12,14 +12,12 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
-	"github.com/prometheus/client_golang/prometheus"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
-	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"crossway.dev/crossway/pkg/condition"
@@ -114,17 +112,10 @@ func wire(o Options, cluster *rest.Config) (manager.Manager, error) {
 	forMembers, apiErr := api.runnables(cluster, mgr, edges)
 	runnables := []manager.Runnable{objects, leadership, leadership.EachTerm(statuses), leadership.EachTerm(records), loop, gateways, leadership.EachTerm(signer),
 		edges, members, watchdog, crdVersion}
+	parts := observedParts{statuses, gateways, loop, xds, api.server}
+	parts.registerMetrics()
 	if o.DebugAddr != "" {
-		runnables = append(runnables, program.Debug{Address: o.DebugAddr, Log: log.WithName("debug"), Dumps: map[string]program.Dump{
-			"model": gateways.DumpModel, "rollout": gateways.DumpRollout,
-			"state":   func(context.Context) (any, error) { return loop.Dump(), nil },
-			"members": func(context.Context) (any, error) { return api.server.Dump(), nil },
-			"edges":   func(context.Context) (any, error) { return xds.Describe(), nil },
-		}})
-	}
-	metrics.Registry.MustRegister(loop, api.server)
-	for _, c := range [][]prometheus.Collector{statuses.Collectors(), xds.Collectors(), gateways.Collectors()} {
-		metrics.Registry.MustRegister(c...)
+		runnables = append(runnables, parts.debug(o.DebugAddr, log))
 	}
 	return mgr, errors.Join(apiErr, add(mgr, append(runnables, forMembers...)), addChecks(mgr, watchdog, edges.Serving(), objects))
 }
