@@ -299,7 +299,6 @@ func TestAgentAccount(t *testing.T) {
 	agent := envtestkit.As(t, account+"crossway-member-agent")
 	may(t, agent, true, "mine", `
 		list serviceexport,serviceimport,service,endpointslice,node,namespace
-		create serviceimport,service,endpointslice
 		delete serviceimport,service,endpointslice
 		status serviceexport,serviceimport`)
 	may(t, agent, true, "crossway-system", "create lease\nget lease")

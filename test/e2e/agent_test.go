@@ -100,7 +100,7 @@ func TestNobodyIsClusterAdmin(t *testing.T) {
 		{"us-west", agent, false, "* * --all-namespaces"},
 		{"us-west", agent, false, "get secrets -n shop"},
 		{"us-west", agent, false, "list pods --all-namespaces"},
-		{"us-west", agent, false, "update services -n shop"},
+		{"us-west", agent, false, "update pods -n shop"},
 		{"us-west", agent, true, "watch serviceexports --all-namespaces"},
 		{"hub", member, false, "* * -n member-us-west"},
 		{"hub", member, false, "get memberexports -n member-us-east"},
@@ -120,6 +120,10 @@ func TestNobodyIsClusterAdmin(t *testing.T) {
 		if answer := strings.TrimSpace(out); answer != map[bool]string{true: "yes", false: "no"}[c.may] {
 			t.Errorf("%s: may %s %s? %s %v", c.cluster, c.user, c.what, answer, err)
 		}
+	}
+	out, err := clusterNamed(t, "us-west").Kubectl(t.Context(), nil, "--as="+agent, "label", "service", "store", "-n", "shop", "tried=yes")
+	if err == nil || !strings.Contains(out+err.Error(), "the agent writes only") {
+		t.Errorf("us-west: an agent labels a Service of others: %s %v", out, err)
 	}
 	for _, cluster := range []string{"hub", "us-west", "us-east", "eu-west"} {
 		admins := kubectl(t, clusterNamed(t, cluster), "get", "clusterrolebindings", "-o",
