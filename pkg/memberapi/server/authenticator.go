@@ -120,16 +120,21 @@ func (c *clientCA) VerifyOptions() (x509.VerifyOptions, bool) {
 }
 
 // expiryOf is when the credential of a request ends: that of its client certificate,
-// or of a token that says it (RFC 7519, "exp"). Whether it is valid is for others to
-// say. Zero: not known.
+// or of a token that says it (RFC 7519, "exp"), the first of both. Whether they are
+// valid is for others to say. Zero: not known.
 func expiryOf(r *http.Request) time.Time {
-	token, isToken := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	if !isToken {
-		if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
-			return r.TLS.PeerCertificates[0].NotAfter
-		}
-		return time.Time{}
+	var ends time.Time
+	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
+		ends = r.TLS.PeerCertificates[0].NotAfter
 	}
+	if end := tokenExpiry(r); ends.IsZero() || !end.IsZero() && end.Before(ends) {
+		ends = end
+	}
+	return ends
+}
+
+func tokenExpiry(r *http.Request) time.Time {
+	token, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {
 		return time.Time{}

@@ -101,11 +101,16 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request, verb, resource *
 	}
 }
 
-// readerOf authenticates a request. A client that fails gets another try on another
-// connection only, so that their number bounds the tries.
+// readerOf says which member makes a request. A client that fails gets another try on
+// another connection only, so that their number bounds the tries.
 func (h *handler) readerOf(w http.ResponseWriter, r *http.Request) (*memberapi.Reader, error) {
-	response, ok, err := h.authenticator.AuthenticateRequest(r)
-	if err != nil || !ok {
+	conn := connectionOf(r.Context())
+	var response *authenticator.Response
+	var err error
+	if !conn.try(func() (ok bool) {
+		response, ok, err = h.authenticator.AuthenticateRequest(r)
+		return ok && err == nil
+	}) {
 		w.Header().Set("Connection", "close")
 		if err != nil {
 			h.config.Log.V(1).Info("a client of the member API could not be authenticated", "reason", err.Error())
@@ -125,7 +130,6 @@ func (h *handler) readerOf(w http.ResponseWriter, r *http.Request) (*memberapi.R
 		w.Header().Set("Connection", "close")
 		return nil, notAccepted(cluster)
 	}
-	conn := connectionOf(r.Context())
 	if conn != nil {
 		conn.established()
 	}

@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"maps"
 	"net"
+	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -89,6 +90,23 @@ type connection struct {
 	owner  *memberState
 	place  *list.Element
 	closed bool
+
+	// trying is held while a request is authenticated.
+	trying sync.Mutex
+	failed bool // guarded by trying: a request was not authenticated
+}
+
+// try authenticates a request. After one that failed, all others of the connection
+// do, also those that came at the same time, as HTTP/2 has it: each try may be a
+// request to the API server, so connections bound them.
+func (c *connection) try(authenticate func() bool) bool {
+	if c == nil {
+		return authenticate()
+	}
+	c.trying.Lock()
+	defer c.trying.Unlock()
+	c.failed = c.failed || !authenticate()
+	return !c.failed
 }
 
 // opened registers a watch. close forgets it.

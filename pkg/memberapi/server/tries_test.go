@@ -1,0 +1,63 @@
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"k8s.io/apiserver/pkg/authentication/authenticator"
+)
+
+// A connection has one try to authenticate, however many requests it sends at once: a
+// try may cost a review of a token by the API server.
+func TestAConnectionTriesOnce(t *testing.T) {
+	var tries atomic.Int32
+	h := &handler{Server: New(Config{}), authenticator: authenticator.RequestFunc(func(*http.Request) (*authenticator.Response, bool, error) {
+		tries.Add(1)
+		return nil, false, nil
+	})}
+	ctx := context.WithValue(t.Context(), connectionKey{}, &connection{})
+	var requests sync.WaitGroup
+	for range 20 {
+		requests.Go(func() {
+			answer := httptest.NewRecorder()
+			h.ServeHTTP(answer, httptest.NewRequestWithContext(ctx, http.MethodGet, importsPath, nil))
+			if answer.Code != http.StatusUnauthorized {
+				t.Errorf("code %d", answer.Code)
+			}
+		})
+	}
+	requests.Wait()
+	if n := tries.Load(); n != 1 {
+		t.Errorf("%d tries", n)
+	}
+}
+
+// A request with a certificate and a token ends with the first of both: what a token
+// says of itself is nobody's word where the certificate was what authenticated.
+func TestExpiryOfTwoCredentials(t *testing.T) {
+	soon, later := time.Now().Add(time.Minute).Truncate(time.Second), time.Now().Add(time.Hour).Truncate(time.Second)
+	for _, c := range []struct{ certificate, token, want time.Time }{
+		{soon, later, soon}, {later, soon, soon}, {soon, time.Time{}, soon}, {time.Time{}, soon, soon}, {},
+	} {
+		r := httptest.NewRequest(http.MethodGet, importsPath, nil)
+		if !c.certificate.IsZero() {
+			r.TLS = &tls.ConnectionState{PeerCertificates: []*x509.Certificate{{NotAfter: c.certificate}}}
+		}
+		if !c.token.IsZero() {
+			claims := base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, `{"exp":%d}`, c.token.Unix()))
+			r.Header.Set("Authorization", "Bearer x."+claims+".y")
+		}
+		if got := expiryOf(r); !got.Equal(c.want) {
+			t.Errorf("certificate %s, token %s: %s", c.certificate, c.token, got)
+		}
+	}
+}
