@@ -133,10 +133,11 @@ func expiryOf(r *http.Request) time.Time {
 	return ends
 }
 
+// tokenExpiry is when the token of a request ends by its own word.
 func tokenExpiry(r *http.Request) time.Time {
-	token, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	parts := strings.Split(token, ".")
-	if len(parts) != 3 {
+	if !strings.EqualFold(scheme, "Bearer") || len(parts) != 3 {
 		return time.Time{}
 	}
 	text, err := base64.RawURLEncoding.DecodeString(parts[1])
