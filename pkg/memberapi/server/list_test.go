@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	discoveryv1 "k8s.io/api/discovery/v1"
 )
 
@@ -48,6 +49,9 @@ func TestLongListIsCompressed(t *testing.T) {
 			t.Fatalf("%s comes before %s", list.Items[i-1].Name, list.Items[i].Name)
 		}
 	}
+	f.Eventually("the list to be counted", func() bool {
+		return testutil.ToFloat64(f.metrics.requests.WithLabelValues("endpointslices", "list", "200")) == 1
+	})
 	t.Logf("%d bytes, compressed %d", len(text), count.n)
 	if count.n*4 > len(text) {
 		t.Errorf("%d bytes are compressed to %d", len(text), count.n)

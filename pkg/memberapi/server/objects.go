@@ -84,6 +84,7 @@ func (h *handler) list(w http.ResponseWriter, r *http.Request, q *request) error
 	if acceptsGzip(r) {
 		w.Header().Set("Content-Encoding", "gzip")
 	}
+	w.WriteHeader(http.StatusOK)
 	text := fmt.Appendf(nil, `{"kind":%q,"apiVersion":%q,"metadata":{"resourceVersion":"%d"},"items":[`, q.log.Resource.Kind+"List", q.log.Resource.GroupVersion.String(), watch.Version())
 	separator := ""
 	for listed := false; !listed; {
