@@ -69,6 +69,7 @@ func (i *Importer) Reconcile(ctx context.Context, request reconcile.Request) (re
 	switch {
 	case !f.live:
 		i.silence.obeyed(request.NamespacedName, f.ended)
+		i.silence.removed(request.NamespacedName)
 		return reconcile.Result{}, nil
 	case f.have != nil && !serviceimport.Ours(f.have):
 		if f.wanted != nil {
@@ -89,6 +90,9 @@ func (i *Importer) Reconcile(ctx context.Context, request reconcile.Request) (re
 	}
 	if err == nil {
 		i.silence.obeyed(request.NamespacedName, f.ended)
+	}
+	if err == nil && f.wanted == nil {
+		i.silence.removed(request.NamespacedName)
 	}
 	return reconcile.Result{RequeueAfter: f.again}, err
 }

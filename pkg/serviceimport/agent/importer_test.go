@@ -213,6 +213,11 @@ func TestMostAreMissing(t *testing.T) {
 	for i := range manyImports {
 		m.want(fmt.Sprint("web-", i), "")
 	}
+	m.Eventually("nothing to be remembered of them", func() bool {
+		importer.silence.mu.Lock()
+		defer importer.silence.mu.Unlock()
+		return len(importer.silence.services) == 0
+	})
 }
 
 // Objects of others under the names of Crossway's stay as they are.

@@ -96,6 +96,14 @@ func (s *silence) obeyed(service types.NamespacedName, ended []string) {
 	s.drop(service)
 }
 
+// removed forgets what was missing of a service of which this cluster has nothing.
+func (s *silence) removed(service types.NamespacedName) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.of(service).missing)
+	s.drop(service)
+}
+
 // left is how long an object still stays that the hub does not list.
 func (s *silence) left(service types.NamespacedName, name string, now time.Time) time.Duration {
 	s.mu.Lock()
@@ -138,7 +146,9 @@ func (i *Importer) compare(key types.NamespacedName, f *facts) {
 		}
 		if left := i.silence.left(key, s.Name, i.now()); left > 0 {
 			f.kept = append(f.kept, s)
-			f.again = max(f.again, left)
+			if f.again == 0 || left < f.again {
+				f.again = left
+			}
 		}
 	}
 }
