@@ -2,6 +2,7 @@ package hub
 
 import (
 	"context"
+	"maps"
 	"sync"
 	"time"
 
@@ -31,6 +32,9 @@ const (
 	afterOthers = handler.LowPriority
 
 	maxPastWrites = 1000 // that are remembered
+
+	// dueInterval is how often services are forgotten that no longer wait.
+	dueInterval = time.Minute
 )
 
 // statusPace says when the statuses of a service's exports may be written again. The
@@ -80,6 +84,7 @@ type memberPace struct {
 type paceOfMember struct {
 	prompt, all *rate.Limiter
 	due         map[reconcile.Request]time.Time // waiting
+	forgotAt    time.Time
 }
 
 func newMemberPace(now func() time.Time) *memberPace {
@@ -94,8 +99,12 @@ func (p *memberPace) place(namespace string, service reconcile.Request) (after t
 	now := p.now()
 	member := p.members[namespace]
 	if member == nil {
-		member = &paceOfMember{rate.NewLimiter(changeRate, promptBurst), rate.NewLimiter(changeRate, changeBurst), map[reconcile.Request]time.Time{}}
+		member = &paceOfMember{rate.NewLimiter(changeRate, promptBurst), rate.NewLimiter(changeRate, changeBurst), map[reconcile.Request]time.Time{}, now}
 		p.members[namespace] = member
+	}
+	if now.Sub(member.forgotAt) >= dueInterval { // or a member's services of ever new names would fill the memory
+		member.forgotAt = now
+		maps.DeleteFunc(member.due, func(_ reconcile.Request, due time.Time) bool { return !due.After(now) })
 	}
 	if due, ok := member.due[service]; ok && due.After(now) {
 		return due.Sub(now), afterOthers

@@ -82,6 +82,20 @@ func TestMemberPace(t *testing.T) {
 	}
 }
 
+// Services of ever new names do not fill the memory.
+func TestServicesThatNoLongerWaitAreForgotten(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	pace := newMemberPace(func() time.Time { return now })
+	for i := range 10 * changeBurst {
+		pace.place("member-loud", requestFor(fleet.ServiceName{Namespace: "shop", Name: fmt.Sprint("s", i)}))
+	}
+	now = now.Add(time.Hour)
+	pace.place("member-loud", requestFor(fleet.ServiceName{Namespace: "shop", Name: "next"}))
+	if waiting := len(pace.members["member-loud"].due); waiting != 0 {
+		t.Errorf("%d services wait", waiting)
+	}
+}
+
 // What exists at the start is no change: a hub that restarts delays nothing.
 func TestNothingIsDelayedAtTheStart(t *testing.T) {
 	pace := newMemberPace(func() time.Time { return time.Unix(1_800_000_000, 0) })
