@@ -9,6 +9,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
+	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/registration"
 )
@@ -31,6 +32,9 @@ type leftOutOfMember struct {
 
 // requestsOfSlice are the requests for a slice that changed.
 func (c *leftOutCounts) requestsOfSlice(ctx context.Context, o client.Object) []reconcile.Request {
+	if _, ofMember := v1alpha1.MemberOfNamespace(o.GetNamespace()); !ofMember {
+		return nil // of the hub's own cluster
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.members == nil {
