@@ -126,7 +126,8 @@ func (p *pushedSlice) identity(region string) *discoveryv1.EndpointSlice {
 }
 
 // portsOf returns the import's ports that a slice serves, under their names in the
-// slice, so that a port renamed in the import changes no slice. serves is false if the slice's member does not export the service, or has none of its ports.
+// slice, so that a port renamed in the import changes no slice. serves is false if the
+// slice's member does not export the service, or has none of its ports.
 func portsOf(service *v1alpha1.FleetServiceSpec, p *pushedSlice) (ports []discoveryv1.EndpointPort, serves bool) {
 	if service == nil || !slices.ContainsFunc(service.Clusters, func(c v1alpha1.ExportingCluster) bool { return c.Name == string(p.cluster) }) {
 		return nil, false
