@@ -6,6 +6,10 @@ import (
 	"fmt"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/utils/ptr"
+
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/fleet"
 )
@@ -71,5 +75,28 @@ func TestExpiredVersions(t *testing.T) {
 	s.Apply(Changes{}, noon.Add(deletedAge))
 	if err := read(before); !errors.Is(err, ErrExpired) {
 		t.Errorf("before a deletion that is forgotten: %v", err)
+	}
+}
+
+// A slice of host names is shown to nobody, whatever its names look like: they do not
+// count against the limits of a member, and no agent makes such a slice.
+func TestSlicesOfNamesAreNotShown(t *testing.T) {
+	s := New(Start(noon, 7), nil)
+	member := (&model{}).member("a", "shop")
+	member.Spec.Exports.Namespaces, member.Spec.EndpointCIDRs = member.Spec.Imports.Namespaces, []string{"10.1.0.0/16"}
+	web := fleet.ServiceName{Namespace: "shop", Name: "web"}
+	slices := map[SliceKey]*discoveryv1.EndpointSlice{}
+	for _, kind := range []discoveryv1.AddressType{discoveryv1.AddressTypeIPv4, discoveryv1.AddressTypeFQDN} {
+		slice := &discoveryv1.EndpointSlice{AddressType: kind, Endpoints: []discoveryv1.Endpoint{{Addresses: []string{"10.1.0.1"}}},
+			Ports: []discoveryv1.EndpointPort{{Name: ptr.To("tcp-80"), Port: ptr.To[int32](8080)}}}
+		slice.Namespace, slice.Name = v1alpha1.MemberNamespace("a"), string(kind)
+		slice.Labels = map[string]string{v1alpha1.LabelServiceNamespace: web.Namespace, v1alpha1.LabelServiceName: web.Name}
+		slices[SliceKey{Namespace: slice.Namespace, Name: slice.Name}] = slice
+	}
+	spec := &v1alpha1.FleetServiceSpec{Service: v1alpha1.ServiceReference(web), Clusters: []v1alpha1.ExportingCluster{{Name: "a"}},
+		Ports: []v1alpha1.FleetServicePort{{ServicePort: v1alpha1.ServicePort{Name: "http", Protocol: corev1.ProtocolTCP, Port: 80}}}}
+	s.Apply(Changes{Members: &[]v1alpha1.MemberCluster{member}, Slices: slices, Services: map[fleet.ServiceName]*v1alpha1.FleetServiceSpec{web: spec}}, noon)
+	if n := s.Slices.Len(); n != 1 {
+		t.Errorf("%d slices", n)
 	}
 }

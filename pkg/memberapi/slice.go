@@ -27,7 +27,8 @@ type pushedSlice struct {
 func (s *State) setSlice(key SliceKey, slice *discoveryv1.EndpointSlice, now time.Time, touched *Touched) {
 	var next *pushedSlice
 	if slice != nil && slice.DeletionTimestamp == nil {
-		if cluster, service, ok := registration.SourceOf(slice); ok {
+		// Names are not counted as endpoints, and one may look like an address.
+		if cluster, service, ok := registration.SourceOf(slice); ok && slice.AddressType != discoveryv1.AddressTypeFQDN {
 			next = &pushedSlice{slice, cluster, service}
 		}
 	}
@@ -138,7 +139,7 @@ func portsOf(service *v1alpha1.FleetServiceSpec, p *pushedSlice) (ports []discov
 			continue
 		}
 		key := fleet.PortID(string(port.Protocol), port.Port)
-		at := slices.IndexFunc(p.slice.Ports, func(have discoveryv1.EndpointPort) bool { return ptr.Deref(have.Name, "") == key })
+		at := slices.IndexFunc(p.slice.Ports, func(have discoveryv1.EndpointPort) bool { return ptr.Deref(have.Name, "") == key && have.Port != nil })
 		if at < 0 {
 			continue
 		}
