@@ -108,7 +108,6 @@ func wire(o Options, cluster *rest.Config) (manager.Manager, error) {
 		"the member API": api.ping, "a writer": leadership.Ping,
 	}}
 	crdVersion := &crdVersion{reader: mgr.GetAPIReader(), set: gateways.SetCRDVersion, log: log}
-
 	forMembers, apiErr := api.runnables(cluster, mgr, edges)
 	runnables := []manager.Runnable{objects, leadership, leadership.EachTerm(statuses), leadership.EachTerm(records), loop, gateways, leadership.EachTerm(signer),
 		edges, members, watchdog, crdVersion}
