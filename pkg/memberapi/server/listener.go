@@ -24,6 +24,9 @@ const (
 	maxHeader     = 16 << 10
 	maxStreams    = 2*maxWatches + maxLists
 	sendBuffer    = 256 << 10
+	// What a connection may have the hub keep of what it sends, before it says who it
+	// is: the smallest that HTTP/2 allows. Requests have no body.
+	maxFrame, maxReceived = 16 << 10, 64 << 10
 	// A client whose machine has vanished must not keep its watches for long.
 	pingInterval, pingTimeout = 30 * time.Second, 15 * time.Second
 )
@@ -77,9 +80,10 @@ func (l *Listener) serve(ctx context.Context, socket net.Listener) error {
 		ReadTimeout:       0, // requests have no body, and watches last
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
-		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams, SendPingTimeout: pingInterval, PingTimeout: pingTimeout, WriteByteTimeout: writeTimeout},
-		ErrorLog:          log.New(io.Discard, "", 0), // of handshakes that fail: anybody can cause them
-		BaseContext:       func(net.Listener) context.Context { return ctx },
+		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: maxStreams, SendPingTimeout: pingInterval, PingTimeout: pingTimeout, WriteByteTimeout: writeTimeout,
+			MaxReadFrameSize: maxFrame, MaxReceiveBufferPerConnection: maxReceived, MaxReceiveBufferPerStream: maxReceived},
+		ErrorLog:    log.New(io.Discard, "", 0), // of handshakes that fail: anybody can cause them
+		BaseContext: func(net.Listener) context.Context { return ctx },
 	}
 	s.follow(h)
 	defer context.AfterFunc(ctx, func() { _ = h.Close() })()

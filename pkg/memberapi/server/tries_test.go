@@ -14,7 +14,10 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/net/http2"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
+
+	"crossway.dev/crossway/internal/testkit"
 )
 
 // A connection has one try to authenticate, however many requests it sends at once: a
@@ -63,6 +66,32 @@ func TestExpiryOfTwoCredentials(t *testing.T) {
 			}
 			header, _ := strings.CutPrefix(r.Header.Get("Authorization"), "B")
 			r.Header.Set("Authorization", "b"+header) // a scheme has no case (RFC 7235)
+		}
+	}
+}
+
+// A client that has not authenticated has the hub keep little: a frame that it only
+// announces is memory, too.
+func TestFramesAreSmall(t *testing.T) {
+	f := newFixture(t)
+	conn, err := tls.Dial("tcp", f.address, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}})
+	f.Must(err)
+	defer conn.Close()
+	f.Must(conn.SetDeadline(time.Now().Add(testkit.Timeout)))
+	_, err = conn.Write([]byte(http2.ClientPreface))
+	f.Must(err)
+	framer := http2.NewFramer(conn, conn)
+	f.Must(framer.WriteSettings())
+	frame, err := framer.ReadFrame()
+	f.Must(err)
+	settings, ok := frame.(*http2.SettingsFrame)
+	if !ok {
+		t.Fatalf("the first frame is a %T", frame)
+	}
+	for id, most := range map[http2.SettingID]uint32{http2.SettingMaxFrameSize: maxFrame, http2.SettingInitialWindowSize: maxReceived,
+		http2.SettingMaxConcurrentStreams: maxStreams, http2.SettingMaxHeaderListSize: 2 * maxHeader} {
+		if value, _ := settings.Value(id); value > most {
+			t.Errorf("%s is %d, and may be %d", id, value, most)
 		}
 	}
 }
