@@ -134,7 +134,7 @@ func (m *Merger) fleetNamespaceChanged(ctx context.Context, o client.Object) []r
 	if o.GetDeletionTimestamp() == nil {
 		return m.everyService(ctx, o)
 	}
-	log.FromContext(ctx).Info("a namespace is being deleted that Crossway makes again; until then members read nothing of it, and routes are "+
+	log.FromContext(ctx).Info("a namespace is being deleted that Crossway makes again; until then new members import nothing, and all else is "+
 		"served as before. If this takes long, the namespace's status says what holds it", "namespace", o.GetName())
 	return nil
 }
