@@ -61,6 +61,11 @@ func (r ObjectRef) Compare(other ObjectRef) int {
 	return cmp.Or(cmp.Compare(r.Kind, other.Kind), r.Name.Compare(other.Name))
 }
 
+// MaxSliceEndpoints is how many endpoints a slice on the hub may have: as many as
+// kube-controller-manager puts into one by default (--max-endpoints-per-slice). The
+// hub's chart refuses larger ones (members.yaml).
+const MaxSliceEndpoints = 100
+
 // PortID is the name of a port in slices on the hub, like "tcp-80": the protocol
 // and the number of the Service's port. Clusters may name the same port
 // differently, and may rename it. An empty protocol is TCP, the API's default.

@@ -53,13 +53,8 @@ func Objects(cluster fleet.ClusterName, limits Limits) MemberObjects {
 // one of each family that is not full, and as many full ones as all endpoints
 // take, of each family.
 func (l Limits) slices() int {
-	return 2*l.Exports + 2*((l.Endpoints+maxSliceEndpoints-1)/maxSliceEndpoints)
+	return 2*l.Exports + 2*((l.Endpoints+fleet.MaxSliceEndpoints-1)/fleet.MaxSliceEndpoints)
 }
-
-// maxSliceEndpoints is how many endpoints a pushed slice may have: the default of
-// kube-controller-manager (--max-endpoints-per-slice). The hub's chart refuses
-// larger ones (ValidatingAdmissionPolicy).
-const maxSliceEndpoints = 100
 
 // FleetObjects returns what all members together need: the namespace of the
 // fleet's objects, and a Role to read there where the member API is.

@@ -69,7 +69,7 @@ func Describe(in Input) Offer {
 	if len(unpushable) > 0 {
 		offer.Conditions = append(offer.Conditions, condition.ExportAddressTypes(name, unpushable))
 	} else if len(large) > 0 {
-		offer.Conditions = append(offer.Conditions, condition.ExportSlicesTooLarge(name, large, MaxEndpoints))
+		offer.Conditions = append(offer.Conditions, condition.ExportSlicesTooLarge(name, large, fleet.MaxSliceEndpoints))
 	}
 	return offer
 }

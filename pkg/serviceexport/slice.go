@@ -39,16 +39,12 @@ type Source struct {
 	Pushed  *discoveryv1.EndpointSlice // as the hub has it; nil: it is not there yet
 }
 
-// MaxEndpoints is how many endpoints of one slice the hub takes (charts/hub,
-// members.yaml), as many as Kubernetes puts into one unless it is told otherwise.
-const MaxEndpoints = 100
-
 // Strip returns a member's slice as the hub should have it, without its owner. It
 // keeps ports and, of endpoints, the address, conditions, zone and hostname. A source
 // that changed only the order of endpoints, hints or node names gives the same slice:
 // endpoints are in the order in which the hub has them, and new ones come last, by
 // address. So those that count there go on to count where a limit leaves others out.
-// Of more than MaxEndpoints the first are exported. ok is false for a slice of host
+// Of more than fleet.MaxSliceEndpoints the first are exported. ok is false for a slice of host
 // names instead of IP addresses.
 func Strip(cluster fleet.ClusterName, source Source) (stripped discoveryv1.EndpointSlice, ok bool) {
 	slice := &source.Slice
@@ -74,7 +70,7 @@ func Strip(cluster fleet.ClusterName, source Source) (stripped discoveryv1.Endpo
 		stripped.Endpoints = append(stripped.Endpoints, stripEndpoint(e.DeepCopy(), source.Zones))
 	}
 	source.sortEndpoints(stripped.Endpoints)
-	stripped.Endpoints = stripped.Endpoints[:min(len(stripped.Endpoints), MaxEndpoints)]
+	stripped.Endpoints = stripped.Endpoints[:min(len(stripped.Endpoints), fleet.MaxSliceEndpoints)]
 	return stripped, true
 }
 
@@ -85,7 +81,7 @@ func Pushable(slice *discoveryv1.EndpointSlice) bool {
 
 // Whole tells whether all of a slice leaves the cluster.
 func Whole(slice *discoveryv1.EndpointSlice) bool {
-	return Pushable(slice) && len(slice.Endpoints) <= MaxEndpoints
+	return Pushable(slice) && len(slice.Endpoints) <= fleet.MaxSliceEndpoints
 }
 
 func (s Source) sortEndpoints(endpoints []discoveryv1.Endpoint) {

@@ -16,7 +16,6 @@ import (
 
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/fleet"
-	"crossway.dev/crossway/pkg/serviceexport"
 )
 
 const (
@@ -151,13 +150,13 @@ func TestLargeSlice(t *testing.T) {
 	f.service(ns, "web")
 	f.reconcile(ns, "web", "web-1")
 	f.changeSlice(ns, "web-1", func(s *discoveryv1.EndpointSlice) {
-		for i := range serviceexport.MaxEndpoints {
+		for i := range fleet.MaxSliceEndpoints {
 			s.Endpoints = append([]discoveryv1.Endpoint{{Addresses: []string{fmt.Sprint("10.0.0.", i)}}}, s.Endpoints...)
 		}
 	})
 	f.wantWrites("with 102 endpoints", f.reconcile(ns, "web", "web-1"), sliceWrite)
 	s := f.onHub(hubName(ns, "web", "web-1"), &discoveryv1.EndpointSlice{}).(*discoveryv1.EndpointSlice)
-	if len(s.Endpoints) != serviceexport.MaxEndpoints || s.Endpoints[0].Addresses[0] != "10.1.0.1" {
+	if len(s.Endpoints) != fleet.MaxSliceEndpoints || s.Endpoints[0].Addresses[0] != "10.1.0.1" {
 		t.Errorf("%d endpoints, the first is %v", len(s.Endpoints), s.Endpoints[0].Addresses)
 	}
 	f.clock = f.clock.Add(maxStatusDelay)
