@@ -1,8 +1,6 @@
 package memberapi
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"slices"
 	"time"
 
@@ -14,6 +12,7 @@ import (
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/registration"
+	"crossway.dev/crossway/pkg/serviceimport"
 )
 
 // pushedSlice is a slice that a member pushed.
@@ -106,11 +105,9 @@ func (s *State) hide(p *pushedSlice, now time.Time, touched *Touched) {
 	s.remove(s.Slices, p.name(), now, touched)
 }
 
-// name is the slice's name in all members, where slices of several members are in
-// one namespace. At most 80 characters.
+// name is the slice's name in all members.
 func (p *pushedSlice) name() fleet.ObjectName {
-	sum := sha256.Sum256([]byte(string(p.cluster) + "/" + p.slice.Name))
-	return fleet.ObjectName{Namespace: p.service.Namespace, Name: p.service.Name + "-" + hex.EncodeToString(sum[:8])}
+	return fleet.ObjectName{Namespace: p.service.Namespace, Name: serviceimport.SliceName(p.service.Name, p.cluster, p.slice.Name)}
 }
 
 // identity is the slice without its endpoints.

@@ -156,8 +156,14 @@ func (e Endpoints) sameAppProtocol(id string) bool {
 
 // ownName is the name that the hub gives to the slice in other members.
 func (e Endpoints) ownName(source *discoveryv1.EndpointSlice) string {
-	sum := sha256.Sum256([]byte(string(e.Cluster) + "/" + serviceexport.SliceName(source)))
-	return e.Import.Name + "-" + hex.EncodeToString(sum[:8])
+	return SliceName(e.Import.Name, e.Cluster, serviceexport.SliceName(source))
+}
+
+// SliceName is the name in all members of a slice that a cluster pushed for a service.
+// Slices of several clusters are in one namespace there. At most 80 characters.
+func SliceName(service string, cluster fleet.ClusterName, pushed string) string {
+	sum := sha256.Sum256([]byte(string(cluster) + "/" + pushed))
+	return service + "-" + hex.EncodeToString(sum[:8])
 }
 
 func idOf(p mcsv1beta1.ServicePort) string { return fleet.PortID(string(p.Protocol), p.Port) }
