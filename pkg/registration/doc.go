@@ -1,6 +1,7 @@
 // Package registration decides what a member or an edge may do: which addresses
-// a member may announce (Admission), which objects on the hub give its agent
-// access (Objects), the conditions of its MemberCluster (Conditions), and which
+// a member may announce and how many (Admission), which namespaces it may export and
+// import (MayExport, MayImport), which objects on the hub give its agent access
+// (Objects), the conditions of its MemberCluster (Conditions), and which
 // certificate makes an Envoy an edge of a pool, region and zone (EdgeIdentity).
 //
 // It never reads or writes a cluster: registration/hub does.

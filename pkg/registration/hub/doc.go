@@ -1,6 +1,8 @@
 // Package hub runs on the hub and gives members access to it: for each accepted
 // MemberCluster it makes the namespace, Role and RoleBinding that
-// registration.Objects returns. It also writes MemberCluster.status.
+// registration.Objects returns. It also writes MemberCluster.status, makes the
+// certificates of the hub's servers (Signer), and tells agents where the member API
+// is (Announcer).
 //
 // A MemberCluster whose acceptance is withdrawn loses its RoleBinding at once,
 // and with it its agent's access. Its namespace and exports stay. They do not
