@@ -28,6 +28,11 @@ type Export struct {
 	ports    map[portID]*v1alpha1.ServicePort
 }
 
+// ExportOf is the export of a member that was accepted at a time.
+func ExportOf(e *v1alpha1.MemberExport, cluster fleet.ClusterName, acceptedAt time.Time) Export {
+	return Export{Cluster: cluster, AcceptedAt: acceptedAt, Spec: e.Spec, Generation: e.Generation, Seen: e.Status.Seen}
+}
+
 // recorded tells whether the record is about this very version of the export.
 func (e *Export) recorded() bool {
 	return e.Seen != nil && e.Seen.ExportUID == e.Spec.ExportUID && e.Seen.Generation == e.Generation

@@ -137,8 +137,7 @@ func mergedOf(exports []countedExport, last mergedImport, merge func(fleet.Servi
 	merging := make([]serviceimport.Export, len(exports))
 	for i, e := range exports {
 		versions[i] = e.exportVersion
-		merging[i] = serviceimport.Export{Cluster: e.cluster, AcceptedAt: e.acceptedAt, Spec: e.object.Spec,
-			Generation: e.object.Generation, Seen: e.object.Status.Seen}
+		merging[i] = serviceimport.ExportOf(e.object, e.cluster, e.acceptedAt)
 	}
 	if slices.Equal(versions, last.versions) {
 		return last

@@ -124,7 +124,7 @@ func (m *Merger) merge(ctx context.Context, request reconcile.Request) (mergedSe
 		for i := range list {
 			e := &list[i]
 			if member, ok := service.members.of(e); ok && e.DeletionTimestamp == nil && registration.MayExport(&member, e.Spec.Service.Namespace) {
-				exports = append(exports, exportOf(e, fleet.ClusterName(member.Name), registration.AcceptedAt(&member)))
+				exports = append(exports, serviceimport.ExportOf(e, fleet.ClusterName(member.Name), registration.AcceptedAt(&member)))
 			}
 		}
 		service.merged = merge(service.name, exports)

@@ -129,8 +129,3 @@ func (m *Merges) Confirms(e *v1alpha1.MemberExport) bool {
 	seen, ok := service.seen[fleet.ClusterName(cluster)]
 	return ok && apiequality.Semantic.DeepEqual(seen, *e.Status.Seen)
 }
-
-// exportOf returns an export as it is merged.
-func exportOf(e *v1alpha1.MemberExport, cluster fleet.ClusterName, acceptedAt time.Time) serviceimport.Export {
-	return serviceimport.Export{Cluster: cluster, AcceptedAt: acceptedAt, Spec: e.Spec, Generation: e.Generation, Seen: e.Status.Seen}
-}
