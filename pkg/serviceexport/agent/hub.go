@@ -9,7 +9,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/ptr"
@@ -33,8 +32,8 @@ const (
 )
 
 // Hub is the hub as one member may read it: its cache holds the member's own
-// namespace, and starts once the agent has access there. Until then the
-// manager's controllers wait, so that nothing is pushed or deleted before the
+// namespace, with all slices there, and starts once the agent has access there. Until
+// then the manager's controllers wait, so that nothing is pushed or deleted before the
 // cache is complete.
 type Hub struct {
 	cluster.Cluster
@@ -43,12 +42,10 @@ type Hub struct {
 
 // NewHub makes the hub's client and cache. It sends no request.
 func NewHub(config *rest.Config, name fleet.ClusterName, scheme *runtime.Scheme) (*Hub, error) {
-	ours := labels.SelectorFromSet(labels.Set{discoveryv1.LabelManagedBy: v1alpha1.ManagedBySlices})
 	c, err := cluster.New(config, func(o *cluster.Options) {
 		o.Scheme = scheme
 		o.MapperProvider = program.Mapper(scheme, []program.Kind{{Object: &v1alpha1.MemberExport{}}, {Object: &discoveryv1.EndpointSlice{}}, {Object: &coordinationv1.Lease{}}, {Object: &corev1.ConfigMap{}}})
 		o.Cache.DefaultNamespaces = map[string]cache.Config{v1alpha1.MemberNamespace(name): {}}
-		o.Cache.ByObject = map[client.Object]cache.ByObject{&discoveryv1.EndpointSlice{}: {Label: ours}}
 		o.Cache.DefaultTransform = cache.TransformStripManagedFields()
 		// a key that comes again before the cache has seen its write must not write twice
 		o.Client.Cache = &client.CacheOptions{EnableReadYourWritesConsistency: ptr.To(true)}

@@ -119,3 +119,20 @@ func TestHeartbeat(t *testing.T) {
 		t.Errorf("lease %+v", lease.Spec)
 	}
 }
+
+// What somebody with a stolen credential left in the member's namespace goes when the
+// agent sees it, whatever its labels: endpoints there count.
+func TestStraySlicesAreDeleted(t *testing.T) {
+	f := newFixture(t, "stray")
+	ns := f.namespace("stray-shop")
+	f.service(ns, "web")
+	f.reconcile(ns, "web", "web-1")
+	stray := sliceOf(v1alpha1.MemberNamespace(f.name), "web", "web-stray", "10.1.0.66")
+	stray.Labels = map[string]string{v1alpha1.LabelServiceNamespace: ns, v1alpha1.LabelServiceName: "web"}
+	f.Must(f.admin.Create(t.Context(), stray))
+	f.Eventually("the slice is deleted", func() bool {
+		f.Must(f.reconcileSlice("web-stray"))
+		return apierrors.IsNotFound(f.admin.Get(t.Context(), client.ObjectKeyFromObject(stray), stray))
+	})
+	f.onHub(hubName(ns, "web", "web-1"), &discoveryv1.EndpointSlice{})
+}
