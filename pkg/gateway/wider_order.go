@@ -138,7 +138,7 @@ func (b *build) admitWider() {
 	routes := slices.SortedFunc(maps.Values(a.routes), func(x, y *wideRoute) int {
 		return cmp.Or(x.seniority.compare(y.seniority), x.gateway.Compare(y.gateway))
 	})
-	a.readmit(hosts)
+	a.admitEarlier(hosts)
 	slices.SortStableFunc(b.narrow, func(x, y *narrowHost) int { return x.seniority.compare(y.seniority) })
 	next := 0
 	for i := range b.narrow {
@@ -178,8 +178,8 @@ func (a *widerAdmission) note(n *narrowHost) {
 	}
 }
 
-// readmit admits the routes that were admitted before, unless they became dearer.
-func (a *widerAdmission) readmit(hosts map[place]*narrowHost) {
+// admitEarlier admits the routes that the last Build admitted, unless they became dearer.
+func (a *widerAdmission) admitEarlier(hosts map[place]*narrowHost) {
 	if a.in.Guests == nil {
 		return
 	}
