@@ -315,3 +315,29 @@ func TestManyImports(t *testing.T) {
 	m.settle()
 	t.Logf("all statuses after %s, %d writes", time.Since(begin), len(m.taken()))
 }
+
+// Objects that anybody may make under Crossway's label do not count as imports that
+// are missing: they would keep those that ended.
+func TestOthersLabelsKeepNoImport(t *testing.T) {
+	m := newMember(t, "labels-shop")
+	for i := range 2 {
+		m.serve(fmt.Sprint("web-", i))
+	}
+	_, stop := m.start()
+	m.want("web-1", "import ClusterSetIP ips=1 clusters=[a b] slices=Absent [Ready=True Ready]\nservice ClusterIP tcp-80\n")
+	m.settle()
+	stop()
+	for i := range 2 * manyImports {
+		name := fmt.Sprint("theirs-", i)
+		m.Must(m.client.Create(t.Context(), &corev1.Service{
+			ObjectMeta: metav1.ObjectMeta{Namespace: m.namespace, Name: name,
+				Labels: map[string]string{serviceimport.LabelManagedBy: serviceimport.ManagedBy, mcsv1beta1.LabelServiceName: name}},
+			Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 99}}},
+		}))
+	}
+	m.Must(m.served.DeleteAllOf(t.Context(), &mcsv1beta1.ServiceImport{}, client.InNamespace(m.namespace)))
+	m.serve("web-1")
+	m.missingTime = time.Second
+	m.start()
+	m.want("web-0", "")
+}

@@ -156,20 +156,15 @@ func (i *Importer) watchHubImports(_ context.Context, q queue) error {
 // what ended half way may have left any of it.
 func (i *Importer) imports() []types.NamespacedName {
 	keys := map[types.NamespacedName]bool{}
-	ours := client.MatchingLabels{serviceimport.LabelManagedBy: serviceimport.ManagedBy}
-	var imports mcsv1beta1.ServiceImportList
+	for _, key := range i.serviceImports() {
+		keys[key] = true
+	}
 	var services corev1.ServiceList
 	var slicesOf discoveryv1.EndpointSliceList
-	err := errors.Join(i.local.List(context.Background(), &imports, ours, client.UnsafeDisableDeepCopy),
-		i.local.List(context.Background(), &services, ours, client.UnsafeDisableDeepCopy),
+	err := errors.Join(i.local.List(context.Background(), &services, ours, client.UnsafeDisableDeepCopy),
 		i.local.List(context.Background(), &slicesOf, client.MatchingLabels{discoveryv1.LabelManagedBy: v1alpha1.ManagedByImports}, client.UnsafeDisableDeepCopy))
 	if err != nil {
 		return nil // the cache is stopping: each key comes again after the next start
-	}
-	for j := range imports.Items {
-		if imported(&imports.Items[j]) {
-			keys[client.ObjectKeyFromObject(&imports.Items[j])] = true
-		}
 	}
 	for j := range services.Items {
 		keys[serviceOf(&services.Items[j])] = true
@@ -178,6 +173,22 @@ func (i *Importer) imports() []types.NamespacedName {
 		keys[serviceOf(&slicesOf.Items[j])] = true
 	}
 	return slices.Collect(maps.Keys(keys))
+}
+
+var ours = client.MatchingLabels{serviceimport.LabelManagedBy: serviceimport.ManagedBy}
+
+// serviceImports are the services with a ServiceImport that came from a member API.
+func (i *Importer) serviceImports() (keys []types.NamespacedName) {
+	var imports mcsv1beta1.ServiceImportList
+	if err := i.local.List(context.Background(), &imports, ours, client.UnsafeDisableDeepCopy); err != nil {
+		return nil // the cache is stopping: each key comes again after the next start
+	}
+	for j := range imports.Items {
+		if imported(&imports.Items[j]) {
+			keys = append(keys, client.ObjectKeyFromObject(&imports.Items[j]))
+		}
+	}
+	return keys
 }
 
 // all are the services of which the member has or should have something: a key

@@ -167,9 +167,10 @@ func (i *Importer) staysFor(key types.NamespacedName, have *mcsv1beta1.ServiceIm
 	return i.silence.missingTime
 }
 
-// mostAreMissing tells whether more than half of many imports are missing.
+// mostAreMissing tells whether more than half of many imports are missing. A Service
+// under Crossway's label is no import: who writes Services may make any number.
 func (i *Importer) mostAreMissing() bool {
-	all, missing := i.imports(), 0
+	all, missing := i.serviceImports(), 0
 	for _, key := range all {
 		if i.hub.serviceImport(key) == nil && !slices.Contains(i.silence.ended(key), theImport) {
 			missing++
