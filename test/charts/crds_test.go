@@ -31,6 +31,9 @@ const (
 	webExport = "{service: {namespace: shop, name: web}, exportedAt: '2026-01-01T00:00:00Z', type: ClusterSetIP}"
 )
 
+// exportWith is webExport with another field.
+func exportWith(field string) string { return strings.TrimSuffix(webExport, "}") + ", " + field + "}" }
+
 // validations has an object that is accepted and one that is refused, for each
 // CEL rule of the CRDs and for the bounds of fields that people write. refused is
 // the message of the rule, or the field.
@@ -73,6 +76,10 @@ var validations = []struct{ kind, name, spec, refused string }{
 	{"MemberExport", "web.other", webExport, "name must be <service>.<namespace> of spec.service"},
 	{"MemberExport", "web", webExport, "name must be <service>.<namespace> of spec.service"},
 	{"MemberExport", "web.shop", "{service: {namespace: shop, name: web}, exportedAt: '2026-01-01T00:00:00Z', type: ExternalName}", "spec.type"},
+	{"MemberExport", "web.shop", exportWith("labels: {a: " + strings.Repeat("v", 63) + "}"), ""},
+	{"MemberExport", "web.shop", exportWith("labels: {a: " + strings.Repeat("v", 64) + "}"), "a label has at most 316 characters in its key and 63 in its value"},
+	{"MemberExport", "web.shop", exportWith("annotations: {a: " + strings.Repeat("v", 16383) + "}"), ""},
+	{"MemberExport", "web.shop", exportWith("annotations: {a: " + strings.Repeat("v", 16384) + "}"), "exported annotations have at most 16 KiB in all"},
 
 	{"GatewayParameters", "a", "{}", ""},
 	{"GatewayParameters", "a", "{budgets: {regexSteps: 3000, route: {memory: 16Mi}, namespace: {clusters: 0}, gateway: {matchMicroseconds: 1}}}", ""},
