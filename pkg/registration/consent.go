@@ -50,6 +50,29 @@ func Owner(namespace *corev1.Namespace) (cluster fleet.ClusterName, ok bool) {
 	return fleet.ClusterName(name), ok && namespace.Labels[v1alpha1.LabelMember] == name
 }
 
+// Owners returns the accepted members by the namespace on the hub that was made for each.
+func Owners(members []v1alpha1.MemberCluster, namespaces []corev1.Namespace) map[string]*v1alpha1.MemberCluster {
+	byName := map[fleet.ClusterName]*v1alpha1.MemberCluster{}
+	for i := range members {
+		if Accepted(&members[i]) {
+			byName[fleet.ClusterName(members[i].Name)] = &members[i]
+		}
+	}
+	owners := map[string]*v1alpha1.MemberCluster{}
+	for i := range namespaces {
+		if owner, ok := Owner(&namespaces[i]); ok && byName[owner] != nil {
+			owners[namespaces[i].Name] = byName[owner]
+		}
+	}
+	return owners
+}
+
+// ExportCounts tells whether an export in the namespace of a member counts; nil: the
+// namespace is no member's.
+func ExportCounts(owner *v1alpha1.MemberCluster, e *v1alpha1.MemberExport) bool {
+	return owner != nil && MayExport(owner, e.Spec.Service.Namespace) && e.DeletionTimestamp == nil
+}
+
 // matches tells whether a pattern matches a namespace. Namespace "default" is
 // what nobody chose, and means something else in each cluster, so only its name
 // matches it (SIG Multicluster, "Namespace sameness": avoid it).

@@ -105,21 +105,12 @@ type countedExport struct {
 // exportsByService are the exports that count, sorted by member: of accepted members, and of namespaces that they may
 // export. The namespace on the hub alone says whose an export is.
 func exportsByService(members []v1alpha1.MemberCluster, namespaces []corev1.Namespace, exports []v1alpha1.MemberExport) map[fleet.ServiceName][]countedExport {
-	byName := map[fleet.ClusterName]*v1alpha1.MemberCluster{}
-	for i := range members {
-		byName[fleet.ClusterName(members[i].Name)] = &members[i]
-	}
-	byNamespace := map[string]*v1alpha1.MemberCluster{}
-	for i := range namespaces {
-		if owner, ok := registration.Owner(&namespaces[i]); ok && byName[owner] != nil {
-			byNamespace[namespaces[i].Name] = byName[owner]
-		}
-	}
+	owners := registration.Owners(members, namespaces)
 	byService := map[fleet.ServiceName][]countedExport{}
 	for i := range exports {
 		e := &exports[i]
-		m := byNamespace[e.Namespace]
-		if m == nil || !registration.MayExport(m, e.Spec.Service.Namespace) || e.DeletionTimestamp != nil {
+		m := owners[e.Namespace]
+		if !registration.ExportCounts(m, e) {
 			continue
 		}
 		service := fleet.ServiceName(e.Spec.Service)

@@ -49,9 +49,9 @@ func NewMerger(c cluster.Cluster, merges *Merges, reserved []netip.Prefix) (*Mer
 	return &Merger{client: waiting, merges: merges, reserved: reserved, now: time.Now}, nil
 }
 
-// members are the accepted members of the fleet, by name.
+// members are the accepted members of the fleet.
 type members struct {
-	byName     map[fleet.ClusterName]v1alpha1.MemberCluster // with a namespace of their own
+	owners     map[string]*v1alpha1.MemberCluster // by their namespaces
 	admissions map[fleet.ClusterName]registration.Admission
 }
 
@@ -123,8 +123,8 @@ func (m *Merger) merge(ctx context.Context, request reconcile.Request) (mergedSe
 		var exports []serviceimport.Export
 		for i := range list {
 			e := &list[i]
-			if member, ok := service.members.of(e); ok && e.DeletionTimestamp == nil && registration.MayExport(&member, e.Spec.Service.Namespace) {
-				exports = append(exports, serviceimport.ExportOf(e, fleet.ClusterName(member.Name), registration.AcceptedAt(&member)))
+			if member := service.members.owners[e.Namespace]; registration.ExportCounts(member, e) {
+				exports = append(exports, serviceimport.ExportOf(e, fleet.ClusterName(member.Name), registration.AcceptedAt(member)))
 			}
 		}
 		service.merged = merge(service.name, exports)
@@ -138,27 +138,11 @@ func (m *Merger) members(ctx context.Context) (members, error) {
 	if err := m.client.List(ctx, &list); err != nil {
 		return members{}, fmt.Errorf("list MemberClusters: %w", err)
 	}
-	accepted := members{byName: map[fleet.ClusterName]v1alpha1.MemberCluster{}, admissions: registration.Admissions(list.Items, m.reserved)}
-	for _, c := range list.Items {
-		namespace, err := apply.Found(ctx, m.client, types.NamespacedName{Name: v1alpha1.MemberNamespace(c.Name)}, &corev1.Namespace{})
-		if err != nil {
-			return members{}, err
-		}
-		if namespace == nil || !registration.Accepted(&c) {
-			continue
-		}
-		if owner, ok := registration.Owner(namespace); ok {
-			accepted.byName[owner] = c
-		}
+	var namespaces corev1.NamespaceList
+	if err := m.client.List(ctx, &namespaces, client.HasLabels{v1alpha1.LabelMember}, client.UnsafeDisableDeepCopy); err != nil {
+		return members{}, fmt.Errorf("list Namespaces: %w", err)
 	}
-	return accepted, nil
-}
-
-// of returns the accepted member whose namespace an export is in.
-func (m members) of(e *v1alpha1.MemberExport) (v1alpha1.MemberCluster, bool) {
-	name, _ := v1alpha1.MemberOfNamespace(e.Namespace)
-	member, ok := m.byName[fleet.ClusterName(name)]
-	return member, ok
+	return members{registration.Owners(list.Items, namespaces.Items), registration.Admissions(list.Items, m.reserved)}, nil
 }
 
 // list returns the MemberExports of one service. They are the cache's own.
@@ -234,18 +218,18 @@ func (m *Merger) publish(ctx context.Context, service fleet.ServiceName, spec *v
 
 // conditions returns all conditions of one export of a service.
 func (m *Merger) conditions(ctx context.Context, e *v1alpha1.MemberExport, service mergedService) ([]condition.Condition, error) {
-	member, ok := service.members.of(e)
-	if !ok {
+	member := service.members.owners[e.Namespace]
+	if member == nil {
 		return []condition.Condition{condition.ExportNotAccepted(e.Namespace)}, nil
 	}
 	cluster := fleet.ClusterName(member.Name)
 	switch namespace := e.Spec.Service.Namespace; {
 	case registration.SystemNamespace(namespace):
 		return []condition.Condition{condition.ExportSystemNamespace(namespace)}, nil
-	case !registration.MayExport(&member, namespace):
+	case !registration.MayExport(member, namespace):
 		return []condition.Condition{condition.ExportNamespaceNotAllowed(cluster, namespace)}, nil
 	}
-	conditions := append(slices.Clone(service.merged.Conditions[cluster]), condition.ExportOffered(len(service.members.byName)-1))
+	conditions := append(slices.Clone(service.merged.Conditions[cluster]), condition.ExportOffered(len(service.members.owners)-1))
 	addresses, err := m.addresses(ctx, e)
 	if err != nil {
 		return nil, err
