@@ -22,6 +22,7 @@ import (
 
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/internal/lab"
+	"crossway.dev/crossway/pkg/registration"
 )
 
 // LabConfig is the lab that the bench needs: three members with an agent, in two
@@ -117,21 +118,23 @@ func clientOf(config *rest.Config) (client.WithWatch, error) {
 	return client.NewWithWatch(config, client.Options{Scheme: scheme})
 }
 
-// join makes a MemberCluster and waits for its namespace on the hub.
+// join makes a MemberCluster and waits until its agent could write to the hub: its
+// namespace is there, and the hub has counted what its quota limits.
 func (b *Bench) join(ctx context.Context, name string, spec v1alpha1.MemberClusterSpec) error {
 	if err := ignoreExists(b.hub.Create(ctx, &v1alpha1.MemberCluster{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: spec})); err != nil {
 		return err
 	}
 	for {
-		err := b.hub.Get(ctx, client.ObjectKey{Name: "member-" + name}, &corev1.Namespace{})
-		if err == nil {
+		var quota corev1.ResourceQuota
+		err := b.hub.Get(ctx, client.ObjectKey{Namespace: "member-" + name, Name: registration.RoleName}, &quota)
+		if _, counted := quota.Status.Used[registration.CountOfExports]; counted {
 			return nil
 		}
-		if !apierrors.IsNotFound(err) {
+		if client.IgnoreNotFound(err) != nil {
 			return err
 		}
 		if err := pause(ctx, 50*time.Millisecond); err != nil {
-			return fmt.Errorf("wait for namespace member-%s: %w", name, err)
+			return fmt.Errorf("wait for the quota in namespace member-%s: %w", name, err)
 		}
 	}
 }
