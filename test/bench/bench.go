@@ -70,7 +70,7 @@ func New(ctx context.Context, fleet *lab.Lab, out io.Writer) (*Bench, error) {
 			return nil, err
 		}
 	}
-	if err := b.allowMore(ctx, realMember); err != nil {
+	if err := b.exportOnly(ctx, realMember); err != nil {
 		return nil, err
 	}
 	if err := fleet.Hub.Apply(ctx, []byte(setupHub)); err != nil {
@@ -94,14 +94,16 @@ func New(ctx context.Context, fleet *lab.Lab, out io.Writer) (*Bench, error) {
 // exports is what each member may export: more than by default.
 var exports = v1alpha1.MemberExportRules{Namespaces: []v1alpha1.NamespacePattern{"*"}, MaxExports: 5000, MaxEndpoints: 500_000}
 
-// allowMore gives a member of the lab the same.
-func (b *Bench) allowMore(ctx context.Context, name string) error {
+// exportOnly gives a member of the lab the same, and has it import nothing: what
+// imports cost is measured apart, in the other members.
+func (b *Bench) exportOnly(ctx context.Context, name string) error {
 	m := &v1alpha1.MemberCluster{ObjectMeta: metav1.ObjectMeta{Name: name}}
 	if err := b.hub.Get(ctx, client.ObjectKeyFromObject(m), m); err != nil {
 		return err
 	}
 	before := m.DeepCopy()
 	m.Spec.Exports = exports
+	m.Spec.Imports = &v1alpha1.MemberImportRules{}
 	return b.hub.Patch(ctx, m, client.MergeFrom(before))
 }
 

@@ -114,12 +114,8 @@ func (b *Bench) clearImports(ctx context.Context, to []importer) error {
 	return errors.Join(errs...)
 }
 
-// prepareImports makes the namespaces, and the services in the exporter, which itself imports nothing.
+// prepareImports makes the namespaces, and the services in the exporter.
 func (b *Bench) prepareImports(ctx context.Context, all []service, to []importer) error {
-	exporter := &v1alpha1.MemberCluster{ObjectMeta: metav1.ObjectMeta{Name: realMember}}
-	if err := b.hub.Patch(ctx, exporter, client.RawPatch("application/merge-patch+json", []byte(`{"spec":{"imports":{"namespaces":["none"]}}}`))); err != nil {
-		return err
-	}
 	for _, c := range append([]importer{{client: b.member}}, to...) {
 		for _, name := range []string{importsNamespace, bareNamespace} {
 			if err := create(ctx, c.client, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}); err != nil {
