@@ -72,6 +72,16 @@ type MemberClusterSpec struct {
 	// +kubebuilder:default={}
 	// +optional
 	Capacity MemberCapacity `json:"capacity,omitempty"`
+
+	// RevokedCredentials are the IDs of credentials of this name that end now:
+	// whoever has one is refused, also after the cluster was accepted again. A
+	// certificate lasts 24 h at most, so an ID may be removed a day later.
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:Pattern=`^[a-z0-9]{10}$`
+	// +kubebuilder:validation:items:MaxLength=10
+	// +listType=set
+	// +optional
+	RevokedCredentials []string `json:"revokedCredentials,omitempty"`
 }
 
 // NamespacePattern is the name of a namespace, or a pattern in which each * is
@@ -146,11 +156,66 @@ type MemberClusterStatus struct {
 	// most every 30 s.
 	// +optional
 	LastHeardTime *metav1.Time `json:"lastHeardTime,omitempty"`
+	// Credential is what the cluster's agent is let in with; absent: nobody is.
+	// +optional
+	Credential *MemberCredential `json:"credential,omitempty"`
+	// JoinRequest is of a cluster that waits until spec.accepted is set.
+	// +optional
+	JoinRequest *MemberJoinRequest `json:"joinRequest,omitempty"`
 	// Conditions: Joined, Reachable, ExportsAccepted.
 	// +listType=map
 	// +listMapKey=type
 	// +optional
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// CredentialKind is what an agent authenticates with.
+//
+// +kubebuilder:validation:Enum=Certificate;ServiceAccountToken
+type CredentialKind string
+
+// Kinds of credentials.
+const (
+	CredentialCertificate         CredentialKind = "Certificate"
+	CredentialServiceAccountToken CredentialKind = "ServiceAccountToken"
+)
+
+// MemberCredential is what one joining gave out. Renewals keep its ID.
+type MemberCredential struct {
+	// ID is part of the agent's user name on the hub.
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]{10}$`
+	ID string `json:"id"`
+	// ClusterUID is the UID of the cluster that joined, that of its namespace kube-system.
+	// +kubebuilder:validation:MaxLength=64
+	ClusterUID string `json:"clusterUID"`
+	// Kind of the credential.
+	Kind CredentialKind `json:"kind"`
+	// IssuedTime is when it was first given out.
+	IssuedTime metav1.Time `json:"issuedTime"`
+	// ExpirationTime is when the certificate ends that was issued last. Tokens do not say it.
+	// +optional
+	ExpirationTime *metav1.Time `json:"expirationTime,omitempty"`
+}
+
+// MemberJoinRequest is what a cluster asked for that waits.
+type MemberJoinRequest struct {
+	// ID is that of the credential which the cluster would have.
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]{10}$`
+	ID string `json:"id"`
+	// ClusterUID is the UID of the cluster that asks, that of its namespace
+	// kube-system. Compare it before you accept.
+	// +kubebuilder:validation:MaxLength=64
+	ClusterUID string `json:"clusterUID"`
+	// EndpointCIDRs are the ranges that it proposes for spec.endpointCIDRs.
+	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:items:MaxLength=43
+	// +optional
+	EndpointCIDRs []string `json:"endpointCIDRs,omitempty"`
+	// RequestedTime is when it asked.
+	RequestedTime metav1.Time `json:"requestedTime"`
+	// CSR is the name of its CertificateSigningRequest.
+	// +kubebuilder:validation:MaxLength=253
+	CSR string `json:"csr"`
 }
 
 // MemberClusterList is a list of MemberClusters.

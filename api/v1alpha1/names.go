@@ -14,10 +14,15 @@ const (
 	// MemberNamespacePrefix begins the name of a member's namespace on the hub: see MemberNamespace.
 	MemberNamespacePrefix = "member-"
 
+	// MembersNamespace is the namespace, on the hub, of the ServiceAccounts that join
+	// tokens are for, and of those of members that have tokens for certificates.
+	MembersNamespace = "crossway-members"
+
 	// GatewayController is the controllerName of Crossway's GatewayClasses.
 	GatewayController = "crossway.dev/gateway"
 
-	// MemberUserPrefix and a cluster's name are the user name of its agent on the hub.
+	// MemberUserPrefix begins the user name of an agent on the hub that has a client
+	// certificate: registration.MemberUser has the whole.
 	MemberUserPrefix = "crossway:member:"
 	// MembersGroup is the group of all agents on the hub.
 	MembersGroup = "crossway:members"
@@ -42,6 +47,28 @@ const (
 	// puts AnnotationWithdraw with the same value there has it withdraw.
 	AnnotationWithdrawalPaused = "crossway.dev/withdrawal-paused"
 	AnnotationWithdraw         = "crossway.dev/withdraw"
+
+	// AnnotationClusterUID is the UID of the cluster that an agent runs in (that of its
+	// namespace kube-system): on its CSRs, on its Lease, and on a join account that it used.
+	AnnotationClusterUID = "crossway.dev/cluster-uid"
+	// AnnotationCredential is the ID of the credential that an agent has: on its Lease, and
+	// on the join account that it was given for.
+	AnnotationCredential = "crossway.dev/credential"
+	// AnnotationRefusedClusterUID is on a Lease that another cluster wanted to renew: that
+	// cluster's UID and the time.
+	AnnotationRefusedClusterUID = "crossway.dev/refused-cluster-uid"
+	// AnnotationEndpointCIDRs on a CSR are the ranges that the agent proposes, with commas between them.
+	AnnotationEndpointCIDRs = "crossway.dev/endpoint-cidrs"
+	// AnnotationAgentTime on a CSR is the agent's clock (RFC 3339).
+	AnnotationAgentTime = "crossway.dev/agent-time"
+	// AnnotationTokenEnds on a join account is when its token ends (RFC 3339).
+	AnnotationTokenEnds = "crossway.dev/token-ends"
+	// AnnotationZone on a join account of edges is their zone.
+	AnnotationZone = "crossway.dev/zone"
+	// LabelJoin is on join accounts, and says for what: JoinMember or JoinEdge.
+	LabelJoin  = "crossway.dev/join"
+	JoinMember = "member"
+	JoinEdge   = "edge"
 
 	// LabelServiceName, LabelServiceNamespace and LabelSourceCluster are on each
 	// EndpointSlice that an agent pushes to the hub. These slices do not have the

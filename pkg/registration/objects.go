@@ -1,6 +1,8 @@
 package registration
 
 import (
+	"slices"
+
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -54,6 +56,30 @@ func Objects(cluster fleet.ClusterName, limits Limits) MemberObjects {
 // take, of each family.
 func (l Limits) slices() int {
 	return 2*l.Exports + 2*((l.Endpoints+fleet.MaxSliceEndpoints-1)/fleet.MaxSliceEndpoints)
+}
+
+// TokenObjects is a ServiceAccount whose tokens are a credential, and the right to make
+// tokens of it.
+type TokenObjects struct {
+	Account corev1.ServiceAccount
+	Role    rbacv1.Role
+	Binding rbacv1.RoleBinding
+}
+
+// NewTokenObjects returns the ServiceAccount of a member's agent with a Role in which it
+// and whoever asked for it, by their user names, may make tokens of it and of no other.
+func NewTokenObjects(cluster fleet.ClusterName, id, requester string) TokenObjects {
+	meta := metav1.ObjectMeta{Namespace: v1alpha1.MembersNamespace, Name: MemberAccount(cluster, id), Labels: map[string]string{v1alpha1.LabelMember: string(cluster)}}
+	o := TokenObjects{
+		Account: corev1.ServiceAccount{ObjectMeta: meta, AutomountServiceAccountToken: new(bool)},
+		Role: rbacv1.Role{ObjectMeta: meta, Rules: []rbacv1.PolicyRule{
+			{APIGroups: []string{""}, Resources: []string{"serviceaccounts/token"}, ResourceNames: []string{meta.Name}, Verbs: []string{"create"}}}},
+		Binding: rbacv1.RoleBinding{ObjectMeta: meta, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: meta.Name}},
+	}
+	for _, user := range slices.Compact(slices.Sorted(slices.Values([]string{CredentialUser(cluster, v1alpha1.CredentialServiceAccountToken, id), requester}))) {
+		o.Binding.Subjects = append(o.Binding.Subjects, rbacv1.Subject{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: user})
+	}
+	return o
 }
 
 // FleetObjects returns what all members together need: the namespace of the
