@@ -53,10 +53,10 @@ func (c *Cluster) bind() string {
 	return c.control()
 }
 
-// controllers are what workloads, Services, namespaces and RBAC need. Left out
-// are the ones that watch nodes: a node of the lab is never taken away.
+// controllers are what workloads, Services, namespaces, RBAC and client certificates need.
+// Left out are the ones that watch nodes: a node of the lab is never taken away.
 var controllers = []string{
-	"clusterrole-aggregation-controller", "daemonset-controller", "deployment-controller", "disruption-controller",
+	"certificatesigningrequest-signing-controller", "clusterrole-aggregation-controller", "daemonset-controller", "deployment-controller", "disruption-controller",
 	"endpointslice-controller", "garbage-collector-controller", "job-controller", "namespace-controller",
 	"pod-garbage-collector-controller", "replicaset-controller", "resourcequota-controller", "root-ca-certificate-publisher-controller",
 	"serviceaccount-controller", "statefulset-controller",
@@ -67,6 +67,7 @@ func (c *Cluster) controllerManagerArgs() []string {
 		"--kubeconfig=" + c.Kubeconfig, "--controllers=" + strings.Join(controllers, ","),
 		"--leader-elect=false", "--secure-port=0",
 		"--root-ca-file=" + c.file("ca.crt"),
+		"--cluster-signing-cert-file=" + c.file("ca.crt"), "--cluster-signing-key-file=" + c.file("ca.key"),
 		"--kube-api-qps=2000", "--kube-api-burst=4000",
 		"--concurrent-deployment-syncs=10", "--concurrent-replicaset-syncs=10", "--concurrent-service-endpoint-syncs=10",
 		"--concurrent-namespace-syncs=20", "--namespace-sync-period=30s",

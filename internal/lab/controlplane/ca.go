@@ -89,11 +89,22 @@ func (ca *CA) sign(template *x509.Certificate) (KeyPair, error) {
 	if err != nil {
 		return KeyPair{}, err
 	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	return KeyPair{
-		Cert: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
-		Key:  pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}),
-	}, err
+	keyPEM, err := encodeKey(key)
+	return KeyPair{Cert: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), Key: keyPEM}, err
+}
+
+func encodeKey(key *ecdsa.PrivateKey) ([]byte, error) {
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), err
+}
+
+// write writes the authority for kube-controller-manager, which signs with it.
+func (ca *CA) write(prefix string) error {
+	key, err := encodeKey(ca.key)
+	if err != nil {
+		return err
+	}
+	return KeyPair{Cert: ca.PEM, Key: key}.write(prefix)
 }
 
 // TLS is the pair as Go's TLS takes it.

@@ -155,7 +155,7 @@ func (c *Cluster) certify() (err error) {
 	}
 	c.Kubeconfig = c.file("kubeconfig")
 	return errors.Join(
-		os.WriteFile(c.file("ca.crt"), c.CA.PEM, 0o644),
+		c.CA.write(c.file("ca")),
 		server.write(c.file("apiserver")), c.admin.write(c.file("admin")),
 		writeServiceAccountKey(c.file("sa.key")),
 		os.WriteFile(c.file("audit.yaml"), c.spec.AuditPolicy, 0o644),
