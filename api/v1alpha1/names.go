@@ -54,9 +54,11 @@ const (
 	// AnnotationCredential is the ID of the credential that an agent has: on its Lease, and
 	// on the join account that it was given for.
 	AnnotationCredential = "crossway.dev/credential"
-	// AnnotationRefusedClusterUID is on a Lease that another cluster wanted to renew: that
-	// cluster's UID and the time.
+	// AnnotationRefusedClusterUID is on the Lease of a member whose credential a second
+	// cluster has: that cluster's UID and the time. It works on nothing, and says so every
+	// AgentRefusalInterval.
 	AnnotationRefusedClusterUID = "crossway.dev/refused-cluster-uid"
+	AgentRefusalInterval        = time.Minute
 	// AnnotationEndpointCIDRs on a CSR are the ranges that the agent proposes, with commas between them.
 	AnnotationEndpointCIDRs = "crossway.dev/endpoint-cidrs"
 	// AnnotationAgentTime on a CSR is the agent's clock (RFC 3339).

@@ -16,6 +16,8 @@ const (
 	MemberReachableType       = "Reachable"
 	MemberExportsAcceptedType = "ExportsAccepted"
 	MemberWithdrawalPaused    = "WithdrawalPaused"
+	MemberClockDiffers        = "ClockDiffers"
+	MemberIdentityConflict    = "IdentityConflict"
 )
 
 // MemberJoined says that a member has its namespace and Role on the hub. Its
@@ -111,4 +113,30 @@ func MemberWithdrawalsWait(namespace, lease, annotation, pause string) Condition
 	return newCondition(MemberWithdrawalPaused, true, "ExportsMissing",
 		fmt.Sprintf("when its agent started, the cluster lacked most of its exports or their Services (%s), as after the loss of its etcd; they stay on the hub. "+
 			"Restore them in the cluster or, to withdraw them: kubectl annotate lease --namespace %s %s --overwrite %s=%s", pause, namespace, lease, annotation, pause))
+}
+
+// MemberClockIsOff says that a member's clock and the hub's differ, with what both said
+// at one moment.
+func MemberClockIsOff(member, hub time.Time) Condition {
+	reason, word, difference := "Behind", "behind", hub.Sub(member)
+	if difference < 0 {
+		reason, word, difference = "Ahead", "ahead of", -difference
+	}
+	return newCondition(MemberClockDiffers, true, reason,
+		fmt.Sprintf("the cluster's clock is %s %s the hub's: when its agent renewed its Lease it said %s, and the hub's said %s. "+
+			"Nothing is taken away for that, and the agent is judged by the hub's clock. Look at NTP on the nodes of both", difference.Round(time.Second), word,
+			member.UTC().Format(time.RFC3339), hub.UTC().Format(time.RFC3339)))
+}
+
+// MemberCloned says that another cluster uses the credential of a member, and is refused.
+// Clusters are told apart by the UIDs of their namespaces kube-system; a copy of an
+// etcd has the same.
+func MemberCloned(cluster fleet.ClusterName, own, other string) Condition {
+	who := fmt.Sprintf("the cluster whose namespace kube-system has UID %s uses the credential of cluster %s (UID %s)", other, cluster, own)
+	if own == other {
+		who = fmt.Sprintf("two clusters with the same UID of namespace kube-system (%s) use the credential of cluster %s, as when an etcd was copied", own, cluster)
+	}
+	return newCondition(MemberIdentityConflict, true, "AnotherCluster",
+		who+fmt.Sprintf("; the second is refused and works on nothing, the first keeps its exports. Give the second a name of its own: crossway token create <name>, and crossway join there. "+
+			"If it replaces the first: crossway revoke %s, then crossway token create %s", cluster, cluster))
 }

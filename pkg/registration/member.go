@@ -4,6 +4,7 @@ import (
 	"regexp"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"crossway.dev/crossway/api/v1alpha1"
@@ -35,11 +36,15 @@ type MemberFacts struct {
 	Refused     []string          // names of its exports with refused endpoints, sorted
 	NotAllowed  []string          // namespaces that it exports from and may not, sorted
 	Lease       map[string]string // annotations of the agent's Lease
+	Clocks      ClockHistory
+	Refusal     *time.Time // when a second cluster with the member's credential was last heard; nil: never
 	Now         time.Time
 }
 
-// Conditions returns the conditions of a MemberCluster: Joined, Reachable,
-// ExportsAccepted and, if its agent asks for a word, WithdrawalPaused. A silent member loses nothing but Reachable.
+// Conditions returns the conditions of a MemberCluster: Joined, Reachable and
+// ExportsAccepted; WithdrawalPaused if its agent asks for a word, ClockDiffers if its
+// clock is not the hub's, IdentityConflict while another cluster uses its credential.
+// A silent member loses nothing but Reachable.
 func Conditions(f MemberFacts) []condition.Condition {
 	cluster := fleet.ClusterName(f.Member.Name)
 	joined := joinedCondition(f, cluster)
@@ -47,7 +52,23 @@ func Conditions(f MemberFacts) []condition.Condition {
 	if pause := f.Lease[v1alpha1.AnnotationWithdrawalPaused]; pausePattern.MatchString(pause) && f.Lease[v1alpha1.AnnotationWithdraw] != pause {
 		conditions = append(conditions, condition.MemberWithdrawalsWait(v1alpha1.MemberNamespace(cluster), v1alpha1.AgentLease, v1alpha1.AnnotationWithdraw, pause))
 	}
+	conditions = append(conditions, clockDiffers(f)...)
+	if refusal, ok := ParseRefusal(f.Lease[v1alpha1.AnnotationRefusedClusterUID]); ok && f.Refusal != nil && f.Now.Sub(*f.Refusal) < refusalLife {
+		conditions = append(conditions, condition.MemberCloned(cluster, f.Lease[v1alpha1.AnnotationClusterUID], refusal.ClusterUID))
+	}
 	return conditions
+}
+
+// clockDiffers is the condition of that type, if any. A hub that has just started does not
+// know better than the one before it.
+func clockDiffers(f MemberFacts) []condition.Condition {
+	switch before := meta.FindStatusCondition(f.Member.Status.Conditions, condition.MemberClockDiffers); {
+	case f.Clocks.Known() && f.Clocks.told != nil:
+		return []condition.Condition{condition.MemberClockIsOff(f.Clocks.told.Member, f.Clocks.told.Hub)}
+	case !f.Clocks.Known() && before != nil:
+		return []condition.Condition{{Type: before.Type, Status: before.Status, Reason: before.Reason, Message: before.Message}}
+	}
+	return nil
 }
 
 // pausePattern is what a pause's name looks like (serviceexport.PauseName). Any other

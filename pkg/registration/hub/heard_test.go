@@ -1,12 +1,16 @@
 package hub
 
 import (
+	"strings"
 	"testing"
 	"time"
 
+	coordinationv1 "k8s.io/api/coordination/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/types"
 
 	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/pkg/registration"
 )
 
 // Silence is reported as soon as it has lasted 40 s, and takes nothing away.
@@ -53,4 +57,79 @@ func TestDatesInALease(t *testing.T) {
 		f.renewAt("l-west", f.clock.Add(-time.Hour))
 		reachable("a clock that is an hour late", "True")
 	}
+}
+
+// A clock that is wrong is told as that, with what both clocks said, and takes nothing
+// away. A hub that starts anew does not unsay it before it knows better.
+func TestClockOfAMember(t *testing.T) {
+	f := newFixture(t)
+	f.member("w-west", true, "10.1.0.0/16")
+	f.reconcile("w-west")
+	beat := func(ahead time.Duration) string {
+		f.clock = f.clock.Add(v1alpha1.AgentLeaseRenewInterval)
+		f.renewAt("w-west", f.clock.Add(ahead))
+		f.reconcile("w-west")
+		if c := meta.FindStatusCondition(f.get("w-west").Status.Conditions, "ClockDiffers"); c != nil {
+			return string(c.Status) + " " + c.Reason + " " + c.Message
+		}
+		return ""
+	}
+	f.renewAt("w-west", f.clock.Add(-time.Minute))
+	f.reconcile("w-west")
+	beat(-time.Minute)
+	told := beat(-time.Minute)
+	for _, want := range []string{"True Behind", "1m0s behind the hub's", "it said 2025-12-31T23:59:10Z", "the hub's said 2026-01-01T00:00:10Z"} {
+		if !strings.Contains(told, want) {
+			t.Errorf("a clock a minute behind: %q, want %q", told, want)
+		}
+	}
+	if again := beat(-time.Minute - time.Second); again != told {
+		t.Errorf("the condition changes with each renewal: %q", again)
+	}
+	f.wantStatus("w-west", "ClockDiffers=True Behind", "ExportsAccepted=True Accepted", "Joined=True Accepted", "Reachable=True Lease")
+	f.restart()
+	f.reconcile("w-west")
+	f.wantStatus("w-west", "ClockDiffers=True Behind", "ExportsAccepted=True Accepted", "Joined=True Accepted", "Reachable=True Lease")
+	beat(0)
+	if told := beat(0); told != "" {
+		t.Errorf("after the clock was set: %q", told)
+	}
+}
+
+// While a second cluster announces itself under the credential of a member, its
+// MemberCluster says so.
+func TestCloneOfAMember(t *testing.T) {
+	f := newFixture(t)
+	f.member("c-west", true, "10.1.0.0/16")
+	f.reconcile("c-west")
+	const own, other = "0d1b9bbb-6f9c-4b7b-8f0b-0f6c1e3f7a11", "5ee3ab1c-41e2-4a5e-9a3f-1b6c2a8d9e22"
+	announce := func(uid string) string {
+		f.renew("c-west")
+		lease := &coordinationv1.Lease{}
+		f.Must(f.client.Get(t.Context(), types.NamespacedName{Namespace: "member-c-west", Name: v1alpha1.AgentLease}, lease))
+		lease.Annotations = map[string]string{v1alpha1.AnnotationClusterUID: own}
+		if uid != "" {
+			lease.Annotations[v1alpha1.AnnotationRefusedClusterUID] = registration.Refusal{ClusterUID: uid, Said: f.clock}.String()
+		}
+		f.Must(f.client.Update(t.Context(), lease))
+		f.reconcile("c-west")
+		if c := meta.FindStatusCondition(f.get("c-west").Status.Conditions, "IdentityConflict"); c != nil {
+			return c.Message
+		}
+		return ""
+	}
+	if told := announce(""); told != "" {
+		t.Errorf("one cluster alone: %q", told)
+	}
+	if told := announce(other); !strings.Contains(told, own) || !strings.Contains(told, other) || !strings.Contains(told, "crossway token create") {
+		t.Errorf("a clone: %q", told)
+	}
+	if told := announce(own); !strings.Contains(told, "same UID") {
+		t.Errorf("a copy with the same UID: %q", told)
+	}
+	f.wantStatus("c-west", "ExportsAccepted=True Accepted", "IdentityConflict=True AnotherCluster", "Joined=True Accepted", "Reachable=True Lease")
+	f.clock = f.clock.Add(3 * v1alpha1.AgentRefusalInterval)
+	f.renew("c-west")
+	f.reconcile("c-west")
+	f.wantStatus("c-west", "ExportsAccepted=True Accepted", "Joined=True Accepted", "Reachable=True Lease")
 }

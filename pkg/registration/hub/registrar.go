@@ -45,7 +45,12 @@ type Registrar struct {
 }
 
 // renewal is what an agent's Lease says and when the hub saw it.
-type renewal struct{ said, at time.Time }
+type renewal struct {
+	said, at time.Time
+	clocks   registration.ClockHistory
+	refusal  string // annotation of a refused cluster, and when the hub saw it
+	refused  time.Time
+}
 
 // NewRegistrar makes a Registrar of the hub's own cluster. reserved are the
 // hub's own pod and Service ranges, which no member may announce.
@@ -245,10 +250,7 @@ func (r *Registrar) facts(ctx context.Context, member *v1alpha1.MemberCluster, s
 		return facts, nil, err
 	}
 	if lease != nil {
-		facts.Lease = lease.Annotations
-	}
-	if lease != nil && lease.Spec.RenewTime != nil {
-		facts.LastRenewal = r.heardAt(member.Name, lease.Spec.RenewTime.Time, facts.Now)
+		r.hears(&facts, lease)
 	}
 	var exports v1alpha1.MemberExportList
 	if err := r.client.List(ctx, &exports, client.InNamespace(v1alpha1.MemberNamespace(name)), client.UnsafeDisableDeepCopy); err != nil {
@@ -271,22 +273,41 @@ func (r *Registrar) facts(ctx context.Context, member *v1alpha1.MemberCluster, s
 	return facts, exports.Items, nil
 }
 
-// heardAt is when a renewal was seen, by the hub's clock: the time in a Lease is the
-// member's word, and a date in the future would be a sign of life for ever. Of a
-// renewal that was there when the hub started, nobody knows more than the Lease says.
-func (r *Registrar) heardAt(member string, renewed, now time.Time) *time.Time {
-	last, known := r.heard[member]
-	switch {
-	case !known:
-		last = renewal{renewed, renewed}
-	case !last.said.Equal(renewed):
-		last = renewal{renewed, now}
+// hears takes note of the agent's Lease. What counts is when the hub sees it change: the
+// times in a Lease are the member's word, and a date in the future would be a sign of
+// life for ever. Of what was there when the hub started, nobody knows more than the Lease
+// and the status say.
+func (r *Registrar) hears(facts *registration.MemberFacts, lease *coordinationv1.Lease) {
+	last, known := r.heard[facts.Member.Name]
+	if renewed := lease.Spec.RenewTime; renewed != nil {
+		switch {
+		case !known:
+			last.said, last.at = renewed.Time, renewed.Time
+			if status := facts.Member.Status.LastHeardTime; status != nil && status.After(last.at) {
+				last.at = status.Time
+			}
+		case !last.said.Equal(renewed.Time):
+			last.said, last.at = renewed.Time, facts.Now
+			last.clocks = last.clocks.With(registration.Clocks{Member: renewed.Time, Hub: facts.Now})
+		}
+		last.at = earlier(last.at, facts.Now)
+		facts.LastRenewal = &last.at
 	}
-	if last.at.After(now) {
-		last.at = now
+	if said := lease.Annotations[v1alpha1.AnnotationRefusedClusterUID]; said != last.refusal {
+		last.refusal, last.refused = said, facts.Now
+		if refusal, ok := registration.ParseRefusal(said); ok && !known {
+			last.refused = earlier(refusal.Said, facts.Now)
+		}
 	}
-	r.heard[member] = last
-	return &last.at
+	r.heard[facts.Member.Name] = last
+	facts.Lease, facts.Clocks, facts.Refusal = lease.Annotations, last.clocks, &last.refused
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
 }
 
 // endpoints counts the ready, admitted endpoints of a member's exports.
