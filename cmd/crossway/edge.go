@@ -11,12 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
-	"k8s.io/cli-runtime/pkg/genericclioptions"
-	"k8s.io/cli-runtime/pkg/genericiooptions"
-	kubernetes "k8s.io/client-go/kubernetes/scheme"
-	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"crossway.dev/crossway/api/v1alpha1"
@@ -28,34 +23,20 @@ const labelEdgePool = "crossway.dev/edge-pool"
 
 // edgeOptions are the flags of `crossway edge certificate`.
 type edgeOptions struct {
+	*app
 	identity     registration.EdgeIdentity
 	valid        time.Duration
 	secretName   string
 	hubNamespace string
-
-	scheme     *runtime.Scheme
-	kubeconfig *genericclioptions.ConfigFlags
-	output     *genericclioptions.PrintFlags
-	streams    genericiooptions.IOStreams
+	output       *output
 }
 
-func edgeCommand(streams genericiooptions.IOStreams) *cobra.Command {
-	edge := &cobra.Command{Use: "edge", Short: "Edges: the Envoys of a region"}
-	edge.AddCommand(certificateCommand(streams))
-	return edge
+func edgeCommand(a *app) *cobra.Command {
+	return group("edge", "Edges: the Envoys of a region", certificateCommand(a))
 }
 
-func certificateCommand(streams genericiooptions.IOStreams) *cobra.Command {
-	scheme := runtime.NewScheme()
-	utilruntime.Must(kubernetes.AddToScheme(scheme))
-	utilruntime.Must(v1alpha1.AddToScheme(scheme))
-	o := &edgeOptions{
-		scheme:     scheme,
-		streams:    streams,
-		kubeconfig: genericclioptions.NewConfigFlags(true),
-		output:     genericclioptions.NewPrintFlags("").WithTypeSetter(scheme),
-	}
-	o.kubeconfig.Namespace = ptr.To(v1alpha1.SystemNamespace)
+func certificateCommand(a *app) *cobra.Command {
+	o := &edgeOptions{app: a}
 	c := &cobra.Command{
 		Use:   "certificate",
 		Short: "Signs the client certificate of edges",
@@ -66,7 +47,7 @@ edges. The hub takes these from nowhere else.
 With --output the Secret is printed instead, for edges in another cluster.`,
 		Example: `  crossway edge certificate --pool us --region us --zone us-a
   crossway edge certificate --pool eu --region eu --zone eu-a --output yaml | kubectl --context eu apply -f -`,
-		Args: cobra.NoArgs,
+		Args: args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error { return o.run(c.Context()) },
 	}
 	f := c.Flags()
@@ -76,8 +57,7 @@ With --output the Secret is printed instead, for edges in another cluster.`,
 	f.DurationVar(&o.valid, "valid", registration.DefaultEdgeLife, "how long the certificate is valid; never longer than the CA")
 	f.StringVar(&o.secretName, "secret-name", "", "Secret to write, in --namespace (default crossway-edge-<pool>)")
 	f.StringVar(&o.hubNamespace, "hub-namespace", v1alpha1.SystemNamespace, "namespace of the hub, where its edge CA is")
-	o.kubeconfig.AddFlags(f)
-	o.output.AddFlags(c)
+	o.output = a.outputFlags(c)
 	for _, name := range []string{"pool", "region", "zone"} {
 		utilruntime.Must(c.MarkFlagRequired(name))
 	}
@@ -90,7 +70,7 @@ func (o *edgeOptions) run(ctx context.Context) error {
 	if err := errors.Join(o.identity.Validate(), o.validate()); err != nil {
 		return err
 	}
-	hub, err := o.client()
+	hub, err := o.hub()
 	if err != nil {
 		return err
 	}
@@ -111,12 +91,8 @@ func (o *edgeOptions) run(ctx context.Context) error {
 		return err
 	}
 	secret := o.secret(pair, ca)
-	if *o.output.OutputFormat != "" {
-		printer, err := o.output.ToPrinter()
-		if err != nil {
-			return err
-		}
-		return printer.PrintObj(secret, o.streams.Out)
+	if !o.output.asText() {
+		return o.output.printObject(secret)
 	}
 	return o.write(ctx, hub, secret)
 }
@@ -126,18 +102,6 @@ func (o *edgeOptions) validate() error {
 		return fmt.Errorf("--valid %s: use a time above 0, for instance 8760h", o.valid)
 	}
 	return nil
-}
-
-func (o *edgeOptions) client() (client.Client, error) {
-	config, err := o.kubeconfig.ToRESTConfig()
-	if err != nil {
-		return nil, fmt.Errorf("read kubeconfig: %w", err)
-	}
-	hub, err := client.New(config, client.Options{Scheme: o.scheme})
-	if err != nil {
-		return nil, fmt.Errorf("make a client for the hub: %w", err)
-	}
-	return hub, nil
 }
 
 // edgeCA reads the CA that the hub makes at its first start.
@@ -164,7 +128,7 @@ func (o *edgeOptions) secret(pair, ca registration.Pair) *corev1.Secret {
 	return &corev1.Secret{
 		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"},
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace:   *o.kubeconfig.Namespace,
+			Namespace:   o.namespace(),
 			Name:        name,
 			Labels:      map[string]string{labelEdgePool: o.identity.Pool, "app.kubernetes.io/part-of": "crossway"},
 			Annotations: map[string]string{"crossway.dev/edge-identity": o.identity.String()},

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
@@ -12,59 +11,14 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
-	kubernetes "k8s.io/client-go/kubernetes/scheme"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 
 	"crossway.dev/crossway/api/v1alpha1"
-	"crossway.dev/crossway/internal/lab/envtestkit"
 	"crossway.dev/crossway/internal/testkit"
 	"crossway.dev/crossway/pkg/registration"
 )
-
-func TestMain(m *testing.M) { envtestkit.Main(m) }
-
-// hub is a hub's API server with EdgePool us, as the story's first lines.
-type hub struct {
-	client.Client
-	t          *testing.T
-	kubeconfig string
-}
-
-func newHub(t *testing.T) hub {
-	t.Helper()
-	scheme := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{kubernetes.AddToScheme, v1alpha1.AddToScheme} {
-		testkit.Must(t, add(scheme))
-	}
-	c, err := client.New(envtestkit.Config(t), client.Options{Scheme: scheme})
-	testkit.Must(t, err)
-	return hub{Client: c, t: t, kubeconfig: envtestkit.Kubeconfig(t)}
-}
-
-func (h hub) create(o client.Object) {
-	h.t.Helper()
-	testkit.Must(h.t, h.Create(h.t.Context(), o))
-	h.t.Cleanup(func() { _ = h.Delete(context.Background(), o) })
-}
-
-// crossway runs the command line as a person would.
-func (h hub) crossway(args ...string) (stdout string, err error) {
-	h.t.Helper()
-	var out, errOut bytes.Buffer
-	args = append(args, "--kubeconfig", h.kubeconfig)
-	err = run(h.t.Context(), args, genericiooptions.IOStreams{In: strings.NewReader(""), Out: &out, ErrOut: &errOut})
-	return out.String(), err
-}
-
-func (h hub) wantError(want string, args ...string) {
-	h.t.Helper()
-	if out, err := h.crossway(args...); err == nil || !strings.Contains(err.Error(), want) {
-		h.t.Errorf("%s:\n got %q, %v\n want %s", strings.Join(args, " "), out, err, want)
-	}
-}
 
 func identityIn(t *testing.T, secret corev1.Secret) registration.EdgeIdentity {
 	t.Helper()
