@@ -66,6 +66,15 @@ type EdgePoolSpec struct {
 	// +listType=map
 	// +listMapKey=cidr
 	Addresses []AddressBlock `json:"addresses"`
+
+	// RevokedCredentials are IDs of credentials that let no edge in any more, neither
+	// by the certificates that were signed for them nor by renewed ones. An ID is in
+	// the certificate (serialNumber of its subject) and in status.credentials.
+	// +kubebuilder:validation:MaxItems=256
+	// +kubebuilder:validation:items:Pattern=`^[a-z0-9]{10}$`
+	// +listType=set
+	// +optional
+	RevokedCredentials []string `json:"revokedCredentials,omitempty"`
 }
 
 // AddressBlock is a block of addresses for Gateways.
@@ -87,11 +96,27 @@ type EdgePoolStatus struct {
 	// +listType=atomic
 	// +optional
 	Allocations []AddressAllocation `json:"allocations,omitempty"`
-	// Conditions: Ready.
+	// Credentials with which edges are connected; of many, the 64 that end first.
+	// +listType=atomic
+	// +optional
+	Credentials []EdgeCredential `json:"credentials,omitempty"`
+	// Conditions: Ready, CertificatesValid.
 	// +listType=map
 	// +listMapKey=type
 	// +optional
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// EdgeCredential is what one joining gave out, as connected edges present it.
+type EdgeCredential struct {
+	// ID of the credential, which renewed certificates keep.
+	ID string `json:"id"`
+	// CA is the common name of the CA that signed the certificates.
+	CA string `json:"ca"`
+	// Edges that are connected with such a certificate.
+	Edges int32 `json:"edges"`
+	// ExpirationTime of the one of these certificates that ends first.
+	ExpirationTime metav1.Time `json:"expirationTime"`
 }
 
 // AddressAllocation is one address and the Gateway that has it.

@@ -78,15 +78,16 @@ func (o *edgeOptions) run(ctx context.Context) error {
 	if err := hub.List(ctx, &pools); err != nil {
 		return fmt.Errorf("list EdgePools of the hub: %w", err)
 	}
-	if err := registration.CheckEdge(o.identity, pools.Items); err != nil {
+	pool, err := registration.PoolOfEdge(o.identity, pools.Items)
+	if err != nil {
 		return err
 	}
+	o.identity.PoolUID, o.identity.Credential = string(pool.UID), registration.NewCredentialID()
 	ca, err := o.edgeCA(ctx, hub)
 	if err != nil {
 		return err
 	}
-	now := time.Now()
-	pair, err := registration.NewEdgeCertificate(registration.Issuer{CA: ca, Now: now, Random: rand.Reader}, o.identity, o.valid)
+	pair, err := registration.NewEdgeCertificate(ca.Issuer(time.Now(), rand.Reader), o.identity, o.valid)
 	if err != nil {
 		return err
 	}
@@ -98,29 +99,29 @@ func (o *edgeOptions) run(ctx context.Context) error {
 }
 
 func (o *edgeOptions) validate() error {
-	if o.valid <= 0 {
-		return fmt.Errorf("--valid %s: use a time above 0, for instance 8760h", o.valid)
+	if o.valid <= 0 || o.valid > registration.MaxEdgeLife {
+		return fmt.Errorf("--valid %s: use a time above 0 and of at most %s", o.valid, registration.MaxEdgeLife)
 	}
 	return nil
 }
 
 // edgeCA reads the CA that the hub makes at its first start.
-func (o *edgeOptions) edgeCA(ctx context.Context, hub client.Reader) (registration.Pair, error) {
+func (o *edgeOptions) edgeCA(ctx context.Context, hub client.Reader) (registration.CA, error) {
 	var secret corev1.Secret
 	key := client.ObjectKey{Namespace: o.hubNamespace, Name: registration.EdgeCASecret}
 	err := hub.Get(ctx, key, &secret)
 	switch {
 	case apierrors.IsNotFound(err):
-		return registration.Pair{}, fmt.Errorf("Secret %s does not exist; the hub makes it at its first start: is --context the hub's, and is deployment crossway-hub there ready?", key)
+		return registration.CA{}, fmt.Errorf("Secret %s does not exist; the hub makes it at its first start: is --context the hub's, and is deployment crossway-hub there ready?", key)
 	case apierrors.IsForbidden(err):
-		return registration.Pair{}, fmt.Errorf("read the edge CA: %w; who signs certificates of edges needs Role crossway-edge-signer in namespace %s", err, o.hubNamespace)
+		return registration.CA{}, fmt.Errorf("read the edge CA: %w; who signs certificates of edges needs Role crossway-edge-signer in namespace %s", err, o.hubNamespace)
 	case err != nil:
-		return registration.Pair{}, fmt.Errorf("read the edge CA: %w", err)
+		return registration.CA{}, fmt.Errorf("read the edge CA: %w", err)
 	}
-	return registration.Pair{Certificate: secret.Data[corev1.TLSCertKey], Key: secret.Data[corev1.TLSPrivateKeyKey]}, nil
+	return registration.CAOf(secret.Data), nil
 }
 
-func (o *edgeOptions) secret(pair, ca registration.Pair) *corev1.Secret {
+func (o *edgeOptions) secret(pair registration.Pair, ca registration.CA) *corev1.Secret {
 	name := o.secretName
 	if name == "" {
 		name = "crossway-edge-" + o.identity.Pool
@@ -137,7 +138,7 @@ func (o *edgeOptions) secret(pair, ca registration.Pair) *corev1.Secret {
 		Data: map[string][]byte{
 			corev1.TLSCertKey:       pair.Certificate,
 			corev1.TLSPrivateKeyKey: pair.Key,
-			"ca.crt":                ca.Certificate,
+			registration.CAKey:      ca.Bundle(),
 		},
 	}
 }
@@ -165,6 +166,6 @@ func (o *edgeOptions) write(ctx context.Context, hub client.Client, secret *core
 	if err != nil {
 		return fmt.Errorf("write Secret %s: %w", key, err)
 	}
-	_, err = fmt.Fprintf(o.streams.Out, "Secret %s %s: %s, valid for %s\n", key, action, o.identity, o.valid)
+	_, err = fmt.Fprintf(o.streams.Out, "Secret %s %s: %s, credential %s, valid for %s\n", key, action, o.identity, o.identity.Credential, o.valid)
 	return err
 }

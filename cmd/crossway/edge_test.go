@@ -76,7 +76,12 @@ func TestEdgeCertificate(t *testing.T) {
 			t.Fatalf("printed %q, %v", out, err)
 		}
 		testkit.Must(t, h.Get(t.Context(), key, c.secret))
-		if got := identityIn(t, *c.secret); got != want || c.secret.Type != corev1.SecretTypeTLS {
+		got := identityIn(t, *c.secret)
+		if got.PoolUID == "" || len(got.Credential) != 10 {
+			t.Errorf("%s a certificate without the pool's UID or a credential's ID: %+v", c.act, got)
+		}
+		got.PoolUID, got.Credential = "", ""
+		if got != want || c.secret.Type != corev1.SecretTypeTLS {
 			t.Errorf("%s a Secret of type %s for %s", c.act, c.secret.Type, got)
 		}
 	}

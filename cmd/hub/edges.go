@@ -117,3 +117,16 @@ func authorize(pools client.Reader) func(registration.EdgeIdentity) error {
 		return registration.CheckEdge(id, list.Items)
 	}
 }
+
+// usersOf names the connected edges that have a certificate of a CA.
+func usersOf(xds *server.Server) func(ca string) []string {
+	return func(ca string) []string {
+		var names []string
+		for _, e := range xds.Connected() {
+			if e.CA == ca {
+				names = append(names, fmt.Sprintf("%s of EdgePool %s (credential %s)", e.Node, e.Identity.Pool, e.Identity.Credential))
+			}
+		}
+		return names
+	}
+}

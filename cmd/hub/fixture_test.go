@@ -22,6 +22,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/internal/lab/envtestkit"
 	"crossway.dev/crossway/internal/lab/install"
 	"crossway.dev/crossway/internal/testkit"
@@ -29,11 +30,6 @@ import (
 )
 
 func TestMain(m *testing.M) { envtestkit.Main(m) }
-
-// pairOf is the certificate in a kubernetes.io/tls Secret.
-func pairOf(s corev1.Secret) registration.Pair {
-	return registration.Pair{Certificate: s.Data[corev1.TLSCertKey], Key: s.Data[corev1.TLSPrivateKeyKey]}
-}
 
 var built sync.Once
 
@@ -135,15 +131,21 @@ func (f *fixture) startEdge(ctx context.Context) {
 	f.start(ctx, edge{pool: "us", node: "envoy-0", admin: f.admin, regexLimit: 100000})
 }
 
+// testCredential is the ID of every edge's credential.
+const testCredential = "credential"
+
 // pairFor is a certificate for an edge of a pool, and the CA's.
 func (f *fixture) pairFor(ctx context.Context, pool string) (pair registration.Pair, ca []byte) {
 	f.t.Helper()
 	var secret corev1.Secret
 	testkit.Must(f.t, f.Get(ctx, client.ObjectKey{Namespace: "crossway-system", Name: registration.EdgeCASecret}, &secret))
-	issuer := registration.Issuer{CA: pairOf(secret), Now: time.Now(), Random: rand.Reader}
-	pair, err := registration.NewEdgeCertificate(issuer, registration.EdgeIdentity{Pool: pool, Region: pool, Zone: pool + "-a"}, time.Hour)
+	var object v1alpha1.EdgePool
+	testkit.Must(f.t, f.Get(ctx, client.ObjectKey{Name: pool}, &object))
+	authority := registration.CAOf(secret.Data)
+	pair, err := registration.NewEdgeCertificate(authority.Issuer(time.Now(), rand.Reader), registration.EdgeIdentity{
+		Pool: pool, Region: pool, Zone: pool + "-a", PoolUID: string(object.UID), Credential: testCredential}, time.Hour)
 	testkit.Must(f.t, err)
-	return pair, issuer.CA.Certificate
+	return pair, authority.Bundle()
 }
 
 // start runs an Envoy until the test ends.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"flag"
@@ -34,7 +33,6 @@ import (
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/internal/testkit"
 	"crossway.dev/crossway/pkg/fleet"
-	"crossway.dev/crossway/pkg/registration"
 )
 
 var profileTo = flag.String("profile", "", "file for a profile of the hub while routes change, in TestSize")
@@ -222,15 +220,11 @@ func (e *fakeEdge) after(n int) {
 
 func (f *fixture) startFakeEdge() *fakeEdge {
 	t := f.t
-	var ca corev1.Secret
-	testkit.Must(t, f.Get(t.Context(), client.ObjectKey{Namespace: "crossway-system", Name: registration.EdgeCASecret}, &ca))
-	pair, err := registration.NewEdgeCertificate(registration.Issuer{CA: pairOf(ca), Now: time.Now(), Random: rand.Reader},
-		registration.EdgeIdentity{Pool: "us", Region: "us", Zone: "us-a"}, time.Hour)
-	testkit.Must(t, err)
+	pair, ca := f.pairFor(t.Context(), "us")
 	certificate, err := tls.X509KeyPair(pair.Certificate, pair.Key)
 	testkit.Must(t, err)
 	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(ca.Data[corev1.TLSCertKey])
+	roots.AppendCertsFromPEM(ca)
 	connection, err := grpc.NewClient(f.xds, grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{Certificates: []tls.Certificate{certificate}, RootCAs: roots, ServerName: "localhost"})))
 	testkit.Must(t, err)
 	t.Cleanup(func() { connection.Close() })

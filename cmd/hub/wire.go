@@ -97,7 +97,8 @@ func wire(o Options, cluster *rest.Config) (manager.Manager, error) {
 	// Mutual TLS, once there is something to serve.
 	edges := server.NewListener(server.ListenerConfig{Server: xds, Address: o.XDSAddr, Informers: mgr.GetCache(),
 		Secret: types.NamespacedName{Namespace: o.Namespace, Name: registration.XDSSecret}, Ready: gateways.Built(), Log: log})
-	signer := &registrationhub.Signer{Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Namespace: o.Namespace, Names: o.serverNames(), Log: log.WithName("certificates")}
+	signer := &registrationhub.Signer{Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Namespace: o.Namespace, Names: o.serverNames(),
+		OldUsers: usersOf(xds), Events: mgr.GetEventRecorder("crossway-hub"), Log: log.WithName("certificates")}
 
 	// Controllers that reconcile every object once at the start wait until edges have what they need.
 	members := afterBuilt{gateways.Built(), func() error { return wireMembers(mgr, leadership, o, history, cidrs) }}

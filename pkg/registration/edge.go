@@ -15,21 +15,30 @@ import (
 // EdgeTrustDomain is the host of every edge's identity URI (SPIFFE ID, section 2).
 const EdgeTrustDomain = "crossway"
 
-// EdgeIdentity is the identity of an edge: its pool, region and zone. It is the
-// only URI SAN of the edge's client certificate,
-// spiffe://crossway/edge/<pool>/<region>/<zone>.
+// EdgeIdentity is the identity of an edge. Its pool, region and zone are the only
+// URI SAN of the edge's client certificate, spiffe://crossway/edge/<pool>/<region>/<zone>.
 type EdgeIdentity struct {
 	Pool, Region, Zone string
+	// PoolUID is the UID of the EdgePool: a pool that is made again under a name that
+	// was let go does not let the keys of the former one in. It is the subject's OU.
+	PoolUID string
+	// Credential is the ID of what one joining gave out, which renewed certificates
+	// keep. It is the subject's serialNumber.
+	Credential string
 }
+
+// AnnotationRestoredFrom of an EdgePool that was restored from a backup, and so has
+// another UID, names the UID that it had: certificates of that one are let in, too.
+const AnnotationRestoredFrom = "crossway.dev/restored-from"
 
 // String returns the identity's URI.
 func (e EdgeIdentity) String() string {
 	return "spiffe://" + EdgeTrustDomain + "/edge/" + e.Pool + "/" + e.Region + "/" + e.Zone
 }
 
-// Validate returns an error for a part that is not a DNS label, as the names of
-// EdgePools and regions are: 1 to 63 lower case letters, digits and '-', neither
-// first nor last a '-'.
+// Validate returns an error for a part of the URI that is not a DNS label, as the
+// names of EdgePools and regions are: 1 to 63 lower case letters, digits and '-',
+// neither first nor last a '-'.
 func (e EdgeIdentity) Validate() error {
 	for _, part := range []struct{ name, value string }{{"pool", e.Pool}, {"region", e.Region}, {"zone", e.Zone}} {
 		if len(validation.IsDNS1123Label(part.value)) > 0 {
@@ -64,20 +73,49 @@ func EdgeIdentityOf(certificate *x509.Certificate) (EdgeIdentity, error) {
 	if len(certificate.URIs) != 1 {
 		return EdgeIdentity{}, fmt.Errorf("certificate of %q has %d URI SANs, an edge's has exactly one", certificate.Subject.CommonName, len(certificate.URIs))
 	}
-	return ParseEdgeIdentity(certificate.URIs[0].String())
+	id, err := ParseEdgeIdentity(certificate.URIs[0].String())
+	if err != nil {
+		return EdgeIdentity{}, err
+	}
+	id.Credential = certificate.Subject.SerialNumber
+	if units := certificate.Subject.OrganizationalUnit; len(units) == 1 {
+		id.PoolUID = units[0]
+	}
+	return id, nil
 }
 
-// CheckEdge returns an error for an identity whose pool does not exist or is in
-// another region. The error says what to do.
+// CheckEdge returns why an edge is not let in, nil if it is: its pool does not exist,
+// is in another region, or is another one of that name, or its credential is revoked.
+// The error says what to do.
 func CheckEdge(id EdgeIdentity, pools []v1alpha1.EdgePool) error {
-	i := slices.IndexFunc(pools, func(p v1alpha1.EdgePool) bool { return p.Name == id.Pool })
-	if i < 0 {
-		return fmt.Errorf("EdgePool %q does not exist; create it with region %q, or name one that exists (%s)", id.Pool, id.Region, poolNames(pools))
+	pool, err := PoolOfEdge(id, pools)
+	if err != nil {
+		return err
 	}
-	if region := pools[i].Spec.Region; region != id.Region {
-		return fmt.Errorf("EdgePool %q is in region %q, not %q; sign a certificate for region %[2]q, or name a pool of region %[3]q", id.Pool, region, id.Region)
+	again := fmt.Sprintf("; join again with a new token: crossway token create --edge %s --zone %s", id.Pool, id.Zone)
+	switch {
+	case !idPattern.MatchString(id.Credential):
+		return fmt.Errorf("the certificate has no ID of a credential, so that nobody could revoke it%s", again)
+	case id.PoolUID != string(pool.UID) && (id.PoolUID == "" || id.PoolUID != pool.Annotations[AnnotationRestoredFrom]):
+		return fmt.Errorf("the certificate is of an earlier EdgePool %q (UID %q, not %q)%s; if the pool was restored from a backup, annotate it with %s=%s",
+			id.Pool, id.PoolUID, pool.UID, again, AnnotationRestoredFrom, id.PoolUID)
+	case slices.Contains(pool.Spec.RevokedCredentials, id.Credential):
+		return fmt.Errorf("credential %s is revoked (spec.revokedCredentials of EdgePool %q)%s", id.Credential, id.Pool, again)
 	}
 	return nil
+}
+
+// PoolOfEdge is the pool of an edge that is to get a certificate. The error says what
+// to do if there is none in its region.
+func PoolOfEdge(id EdgeIdentity, pools []v1alpha1.EdgePool) (*v1alpha1.EdgePool, error) {
+	i := slices.IndexFunc(pools, func(p v1alpha1.EdgePool) bool { return p.Name == id.Pool })
+	if i < 0 {
+		return nil, fmt.Errorf("EdgePool %q does not exist; create it with region %q, or name one that exists (%s)", id.Pool, id.Region, poolNames(pools))
+	}
+	if region := pools[i].Spec.Region; region != id.Region {
+		return nil, fmt.Errorf("EdgePool %q is in region %q, not %q; sign a certificate for region %[2]q, or name a pool of region %[3]q", id.Pool, region, id.Region)
+	}
+	return &pools[i], nil
 }
 
 func poolNames(pools []v1alpha1.EdgePool) string {

@@ -21,12 +21,13 @@ import (
 
 const (
 	// EdgeCASecret holds the CA that signs the edges' client certificates and
-	// the hub's xDS serving certificate: tls.crt, tls.key.
+	// the hub's xDS serving certificate, as CA.Data has it.
 	EdgeCASecret = "crossway-edge-ca"
 	// XDSSecret holds the hub's xDS serving certificate: tls.crt, tls.key, ca.crt; and
 	// versions.key, which never changes.
 	XDSSecret = "crossway-xds"
-	// CAKey is the key of the CA's certificate in XDSSecret.
+	// CAKey is the key of the CA's certificates in XDSSecret and in edges' Secrets: one,
+	// and during a rotation two.
 	CAKey = "ca.crt"
 	// VersionKey names the key with which the hub's replicas seal versions of load
 	// assignments; VersionKeyLength is its least length in bytes.
@@ -36,8 +37,10 @@ const (
 	// EdgeCALife and ServerLife are how long the CA's and the serving certificate are valid.
 	EdgeCALife = 10 * 365 * 24 * time.Hour
 	ServerLife = 365 * 24 * time.Hour
-	// DefaultEdgeLife is how long an edge's certificate is valid by default.
-	DefaultEdgeLife = 365 * 24 * time.Hour
+	// DefaultEdgeLife is how long an edge's certificate is valid by default. It is renewed
+	// at a third of that, and so outlasts ten days without a hub. MaxEdgeLife is the most.
+	DefaultEdgeLife = 30 * 24 * time.Hour
+	MaxEdgeLife     = 365 * 24 * time.Hour
 
 	// maxClockSkew is how much the clocks of hub and edges may differ.
 	maxClockSkew = 5 * time.Minute
@@ -52,7 +55,9 @@ type Pair struct {
 // Issuer signs certificates. Time and randomness are arguments, so that equal
 // Issuers sign equal bytes.
 type Issuer struct {
-	CA     Pair
+	CA Pair
+	// Chain is sent with every certificate: PEM, maybe empty (CA.Cross).
+	Chain  []byte
 	Now    time.Time
 	Random io.Reader // crypto/rand.Reader outside of tests
 }
@@ -64,13 +69,20 @@ func NewEdgeCA(now time.Time, random io.Reader) (Pair, error) {
 	if err != nil {
 		return Pair{}, err
 	}
-	template, err := newTemplate(random, "crossway-edge-ca", now, EdgeCALife)
+	template, err := newTemplate(random, "", now, EdgeCALife)
 	if err != nil {
 		return Pair{}, err
 	}
-	template.IsCA, template.MaxPathLenZero = true, true
+	// The name tells CAs apart: for people, and where a certificate names its issuer.
+	template.Subject.CommonName = fmt.Sprintf("crossway-edge-ca-%x", template.SerialNumber.Bytes()[:5])
+	template.IsCA, template.MaxPathLen = true, 1 // 1: the CA that follows (CA.Cross)
 	template.KeyUsage = x509.KeyUsageCertSign | x509.KeyUsageCRLSign
-	return sign(template, template, key, key)
+	certificate, err := sign(template, template, &key.PublicKey, key)
+	if err != nil {
+		return Pair{}, err
+	}
+	encoded, err := encodeKey(key)
+	return Pair{Certificate: certificate, Key: encoded}, err
 }
 
 // NewVersionKey makes a key for XDSSecret.
@@ -101,16 +113,82 @@ func NewServerCertificate(issuer Issuer, names []string) (Pair, error) {
 // NewEdgeCertificate signs an edge's client certificate. It is valid for the given
 // time, but never longer than the CA. Check the identity with CheckEdge before.
 func NewEdgeCertificate(issuer Issuer, id EdgeIdentity, valid time.Duration) (Pair, error) {
-	if err := id.Validate(); err != nil {
+	fill, err := edgeTemplate(id, valid)
+	if err != nil {
 		return Pair{}, err
 	}
-	if valid <= 0 {
-		return Pair{}, fmt.Errorf("edge certificate: valid for %s; use a time above 0", valid)
+	return issuer.issue(edgeName(id), valid, fill)
+}
+
+// SignEdgeRequest signs what an edge asks for by a certificate request (PKCS #10, DER or
+// PEM), of which only the public key counts. The result is PEM: the certificate and the
+// issuer's chain.
+func SignEdgeRequest(issuer Issuer, id EdgeIdentity, request []byte, valid time.Duration) ([]byte, error) {
+	fill, err := edgeTemplate(id, valid)
+	if err != nil {
+		return nil, err
 	}
-	return issuer.issue("crossway-edge-"+id.Pool, valid, func(c *x509.Certificate) {
+	key, err := requestedKey(request)
+	if err != nil {
+		return nil, err
+	}
+	return issuer.certify(key, edgeName(id), valid, fill)
+}
+
+func edgeName(id EdgeIdentity) string { return "crossway-edge-" + id.Pool }
+
+func edgeTemplate(id EdgeIdentity, valid time.Duration) (func(*x509.Certificate), error) {
+	if err := id.Validate(); err != nil {
+		return nil, err
+	}
+	if valid <= 0 || valid > MaxEdgeLife {
+		return nil, fmt.Errorf("edge certificate: valid for %s; use a time above 0 and of at most %s", valid, MaxEdgeLife)
+	}
+	return func(c *x509.Certificate) {
 		c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
 		c.URIs = []*url.URL{id.uri()}
-	})
+		c.Subject.SerialNumber = id.Credential
+		if id.PoolUID != "" {
+			c.Subject.OrganizationalUnit = []string{id.PoolUID}
+		}
+	}, nil
+}
+
+// requestedKey is the public key of a request that its owner has signed.
+func requestedKey(request []byte) (*ecdsa.PublicKey, error) {
+	if block, _ := pem.Decode(request); block != nil {
+		request = block.Bytes
+	}
+	parsed, err := x509.ParseCertificateRequest(request)
+	if err != nil {
+		return nil, fmt.Errorf("certificate request: %w", err)
+	}
+	if err := parsed.CheckSignature(); err != nil {
+		return nil, fmt.Errorf("certificate request: %w", err)
+	}
+	key, ok := parsed.PublicKey.(*ecdsa.PublicKey)
+	if !ok || key.Curve != elliptic.P256() {
+		return nil, errors.New("certificate request: use a key for ECDSA on curve P-256")
+	}
+	return key, nil
+}
+
+// NewEdgeRequest makes a key and a request for its certificate (PEM), for who asks the
+// hub. The request names nobody: the hub knows who asks.
+func NewEdgeRequest(random io.Reader) (key, request []byte, err error) {
+	private, err := newKey(random)
+	if err != nil {
+		return nil, nil, err
+	}
+	if key, err = encodeKey(private); err != nil {
+		return nil, nil, err
+	}
+	template := &x509.CertificateRequest{Subject: pkix.Name{CommonName: "crossway-edge"}}
+	der, err := x509.CreateCertificateRequest(random, template, private)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make a certificate request: %w", err)
+	}
+	return key, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}), nil
 }
 
 // ServerCertificateFault returns why the hub should sign a new xDS serving
@@ -128,6 +206,9 @@ func ServerCertificateFault(issuer Issuer, server Pair, names []string) string {
 	if err := leaf.CheckSignatureFrom(ca); err != nil {
 		return "not signed by the edge CA"
 	}
+	if !bytes.HasSuffix(server.Certificate, issuer.Chain) {
+		return "sent without the certificate that the former edge CA signed"
+	}
 	for _, name := range names {
 		if leaf.VerifyHostname(name) != nil {
 			return "does not name " + name
@@ -140,30 +221,44 @@ func ServerCertificateFault(issuer Issuer, server Pair, names []string) string {
 }
 
 func (i Issuer) issue(name string, life time.Duration, fill func(*x509.Certificate)) (Pair, error) {
-	ca, caKey, err := parsePair(i.CA)
-	if err != nil {
-		return Pair{}, fmt.Errorf("edge CA: %w", err)
-	}
-	if !ca.IsCA {
-		return Pair{}, fmt.Errorf("edge CA: certificate %q is not a CA", ca.Subject.CommonName)
-	}
-	if !i.Now.Before(ca.NotAfter) {
-		return Pair{}, fmt.Errorf("edge CA ended %s; delete Secret %s and restart the hub to make a new one, then sign every edge's certificate again", ca.NotAfter.Format(time.RFC3339), EdgeCASecret)
-	}
 	key, err := newKey(i.Random)
 	if err != nil {
 		return Pair{}, err
 	}
-	template, err := newTemplate(i.Random, name, i.Now, life)
+	encoded, err := encodeKey(key)
 	if err != nil {
 		return Pair{}, err
+	}
+	certificate, err := i.certify(&key.PublicKey, name, life, fill)
+	return Pair{Certificate: certificate, Key: encoded}, err
+}
+
+// certify signs a certificate of a public key. The result has the issuer's chain, too.
+func (i Issuer) certify(key *ecdsa.PublicKey, name string, life time.Duration, fill func(*x509.Certificate)) ([]byte, error) {
+	ca, caKey, err := parsePair(i.CA)
+	if err != nil {
+		return nil, fmt.Errorf("edge CA: %w", err)
+	}
+	if !ca.IsCA {
+		return nil, fmt.Errorf("edge CA: certificate %q is not a CA", ca.Subject.CommonName)
+	}
+	if !i.Now.Before(ca.NotAfter) {
+		return nil, fmt.Errorf("edge CA ended %s; start anew (docs/install.md, \"When the edge CA is lost\"), and join every edge again", ca.NotAfter.Format(time.RFC3339))
+	}
+	template, err := newTemplate(i.Random, name, i.Now, life)
+	if err != nil {
+		return nil, err
 	}
 	if template.NotAfter.After(ca.NotAfter) {
 		template.NotAfter = ca.NotAfter
 	}
 	template.KeyUsage = x509.KeyUsageDigitalSignature
 	fill(template)
-	return sign(template, ca, key, caKey)
+	certificate, err := sign(template, ca, key, caKey)
+	if err != nil {
+		return nil, err
+	}
+	return slices.Concat(certificate, i.Chain), nil
 }
 
 func newTemplate(random io.Reader, name string, now time.Time, life time.Duration) (*x509.Certificate, error) {
@@ -201,19 +296,24 @@ func newKey(random io.Reader) (*ecdsa.PrivateKey, error) {
 
 // sign signs deterministically (RFC 6979, hence no reader): equal arguments give
 // equal bytes.
-func sign(template, parent *x509.Certificate, key, parentKey *ecdsa.PrivateKey) (Pair, error) {
-	der, err := x509.CreateCertificate(nil, template, parent, key.Public(), parentKey)
+func sign(template, parent *x509.Certificate, key *ecdsa.PublicKey, parentKey *ecdsa.PrivateKey) ([]byte, error) {
+	der, err := x509.CreateCertificate(nil, template, parent, key, parentKey)
 	if err != nil {
-		return Pair{}, fmt.Errorf("sign certificate %s: %w", template.Subject.CommonName, err)
+		return nil, fmt.Errorf("sign certificate %s: %w", template.Subject.CommonName, err)
 	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	return encodeCertificate(der), nil
+}
+
+func encodeCertificate(der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+}
+
+func encodeKey(key *ecdsa.PrivateKey) ([]byte, error) {
+	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
-		return Pair{}, fmt.Errorf("encode key of %s: %w", template.Subject.CommonName, err)
+		return nil, fmt.Errorf("encode a private key: %w", err)
 	}
-	return Pair{
-		Certificate: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
-		Key:         pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}),
-	}, nil
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
 }
 
 func parsePair(pair Pair) (*x509.Certificate, *ecdsa.PrivateKey, error) {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/internal/testkit"
@@ -44,7 +45,7 @@ func roots(t *testing.T, ca registration.Pair) *x509.CertPool {
 // An edge's certificate carries its identity, for clients only.
 func TestEdgeCertificateHasTheIdentity(t *testing.T) {
 	by := issuer(t)
-	id := registration.EdgeIdentity{Pool: "us", Region: "us", Zone: "us-a"}
+	id := registration.EdgeIdentity{Pool: "us", Region: "us", Zone: "us-a", PoolUID: "4a1e", Credential: "abcdefghi1"}
 	pair, err := registration.NewEdgeCertificate(by, id, 24*time.Hour)
 	testkit.Must(t, err)
 	c := leaf(t, pair)
@@ -150,28 +151,44 @@ func FuzzParseEdgeIdentity(f *testing.F) {
 	})
 }
 
+// An edge is let in by its pool's name, region and UID, and until its credential is revoked. Each refusal says what
+// to do.
 func TestCheckEdge(t *testing.T) {
-	pools := []v1alpha1.EdgePool{
-		{ObjectMeta: metav1.ObjectMeta{Name: "us"}, Spec: v1alpha1.EdgePoolSpec{Region: "us"}},
-		{ObjectMeta: metav1.ObjectMeta{Name: "eu-blue"}, Spec: v1alpha1.EdgePoolSpec{Region: "eu"}},
+	pool := func(name, region, uid string, revoked ...string) v1alpha1.EdgePool {
+		return v1alpha1.EdgePool{ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(uid)},
+			Spec: v1alpha1.EdgePoolSpec{Region: region, RevokedCredentials: revoked}}
 	}
+	pools := []v1alpha1.EdgePool{pool("us", "us", "uid-1", "revoked001"), pool("eu-blue", "eu", "uid-2")}
+	restored := pool("us", "us", "uid-3")
+	restored.Annotations = map[string]string{registration.AnnotationRestoredFrom: "uid-1"}
+	edge := func(pool, region, uid, credential string) registration.EdgeIdentity {
+		return registration.EdgeIdentity{Pool: pool, Region: region, Zone: "a", PoolUID: uid, Credential: credential}
+	}
+	const again = "; join again with a new token: crossway token create --edge us --zone a"
 	for _, c := range []struct {
 		id    registration.EdgeIdentity
 		pools []v1alpha1.EdgePool
 		want  string
 	}{
-		{registration.EdgeIdentity{Pool: "us", Region: "us", Zone: "a"}, pools, ""},
-		{registration.EdgeIdentity{Pool: "eu-blue", Region: "eu", Zone: "a"}, pools, ""},
-		{registration.EdgeIdentity{Pool: "us", Region: "eu", Zone: "a"}, pools, `EdgePool "us" is in region "us", not "eu"; sign a certificate for region "us", or name a pool of region "eu"`},
-		{registration.EdgeIdentity{Pool: "eu", Region: "eu", Zone: "a"}, pools, `EdgePool "eu" does not exist; create it with region "eu", or name one that exists (eu-blue, us)`},
-		{registration.EdgeIdentity{Pool: "us", Region: "us", Zone: "a"}, nil, `EdgePool "us" does not exist; create it with region "us", or name one that exists (there is none)`},
+		{edge("us", "us", "uid-1", "abcdefghi1"), pools, ""},
+		{edge("eu-blue", "eu", "uid-2", "abcdefghi1"), pools, ""},
+		{edge("us", "eu", "uid-1", "abcdefghi1"), pools, `EdgePool "us" is in region "us", not "eu"; sign a certificate for region "us", or name a pool of region "eu"`},
+		{edge("eu", "eu", "uid-1", "abcdefghi1"), pools, `EdgePool "eu" does not exist; create it with region "eu", or name one that exists (eu-blue, us)`},
+		{edge("us", "us", "uid-1", "abcdefghi1"), nil, `EdgePool "us" does not exist; create it with region "us", or name one that exists (there is none)`},
+		{edge("us", "us", "uid-1", "revoked001"), pools, `credential revoked001 is revoked (spec.revokedCredentials of EdgePool "us")` + again},
+		{edge("us", "us", "uid-1", ""), pools, "the certificate has no ID of a credential, so that nobody could revoke it" + again},
+		{edge("us", "us", "uid-2", "abcdefghi1"), pools, `the certificate is of an earlier EdgePool "us" (UID "uid-2", not "uid-1")` + again +
+			"; if the pool was restored from a backup, annotate it with crossway.dev/restored-from=uid-2"},
+		{edge("us", "us", "", "abcdefghi1"), pools, `the certificate is of an earlier EdgePool "us" (UID "", not "uid-1")` + again +
+			"; if the pool was restored from a backup, annotate it with crossway.dev/restored-from="},
+		{edge("us", "us", "uid-1", "abcdefghi1"), []v1alpha1.EdgePool{restored}, ""},
 	} {
 		got := ""
 		if err := registration.CheckEdge(c.id, c.pools); err != nil {
 			got = err.Error()
 		}
 		if got != c.want {
-			t.Errorf("%s:\n got %s\nwant %s", c.id, got, c.want)
+			t.Errorf("%+v:\n got %s\nwant %s", c.id, got, c.want)
 		}
 	}
 }

@@ -144,7 +144,7 @@ func startHubEdgeWith(t *testing.T, config server.Config, load func(server.Edge,
 	must(err)
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(ca.Certificate)
-	g := server.NewGRPCServer(&tls.Config{Certificates: []tls.Certificate{certificate}, ClientCAs: roots})
+	g := hub.NewGRPCServer(&tls.Config{Certificates: []tls.Certificate{certificate}, ClientCAs: roots})
 	hub.Register(g)
 	socket, err := net.Listen("tcp", "127.0.0.1:0")
 	must(err)

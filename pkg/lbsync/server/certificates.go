@@ -22,6 +22,9 @@ type certificates struct {
 	secret types.NamespacedName
 	log    logr.Logger
 
+	// changed is called with the common name of the CA that signed the certificate.
+	changed func(ca string)
+
 	current atomic.Pointer[tls.Config]
 	loaded  chan struct{} // closed when current is set
 	// versionKey is of the first Secret that was read: another one would change the
@@ -29,8 +32,8 @@ type certificates struct {
 	versionKey []byte
 }
 
-func newCertificates(secret types.NamespacedName, log logr.Logger) *certificates {
-	return &certificates{secret: secret, log: log, loaded: make(chan struct{})}
+func newCertificates(config ListenerConfig) *certificates {
+	return &certificates{secret: config.Secret, log: config.Log, changed: config.Server.connections.setCA, loaded: make(chan struct{})}
 }
 
 // watch keeps the certificates current until ctx ends.
@@ -60,6 +63,7 @@ func (c *certificates) load(secret *corev1.Secret) {
 		c.log.Error(err, "could not read the xDS serving certificate; delete the Secret to have a new one made", "secret", c.secret.String())
 		return
 	}
+	c.changed(config.Certificates[0].Leaf.Issuer.CommonName)
 	if c.current.Swap(config) == nil {
 		c.versionKey = secret.Data[registration.VersionKey]
 		close(c.loaded)

@@ -3,7 +3,9 @@ package server
 import (
 	"container/list"
 	"context"
+	"crypto/x509"
 	"errors"
+	"math/rand/v2"
 	"net"
 	"sync"
 	"time"
@@ -44,10 +46,21 @@ var (
 )
 
 // connections are those with an edge's certificate. A pool stays in pools, or who
-// closes all connections could send a burst again.
+// closes all connections could send a burst again. Pool "" has those whose certificate
+// lets nobody in, revoked ones too: they take no place of an edge.
 type connections struct {
-	mu    sync.Mutex
+	authorize func(registration.EdgeIdentity) error
+	oldCALife time.Duration
+
+	mu    sync.Mutex // guards the rest
 	pools map[string]*poolConnections
+	open  map[*edgeConnection]struct{}
+	ca    string // that signed the server's certificate; "": not known
+}
+
+func newConnections(config Config) *connections {
+	return &connections{authorize: config.Authorize, oldCALife: config.OldCALife,
+		pools: map[string]*poolConnections{}, open: map[*edgeConnection]struct{}{}}
 }
 
 // poolConnections are the connections of one pool, and what is unfinished on them.
@@ -61,9 +74,11 @@ type poolConnections struct {
 // client certificate expires.
 type edgeConnection struct {
 	net.Conn
-	pool    string
-	all     *connections
-	streams *rate.Limiter
+	pool     string // whose quota it counts in
+	identity registration.EdgeIdentity
+	leaf     *x509.Certificate
+	all      *connections
+	streams  *rate.Limiter
 
 	// Guarded by all.mu:
 	expiry     *time.Timer
@@ -82,8 +97,10 @@ type edgeAuth struct {
 
 func (a *connections) add(conn net.Conn, info credentials.TLSInfo) (*edgeConnection, error) {
 	leaf := info.State.PeerCertificates[0]
-	id, _ := registration.EdgeIdentityOf(leaf) // without one all streams are rejected
-	c := &edgeConnection{Conn: conn, pool: id.Pool, all: a, streams: rate.NewLimiter(openRate, openBurst), changedAt: time.Now()}
+	c := &edgeConnection{Conn: conn, leaf: leaf, all: a, streams: rate.NewLimiter(openRate, openBurst), changedAt: time.Now()}
+	if id, err := registration.EdgeIdentityOf(leaf); err == nil && a.authorize(id) == nil { // else all streams are rejected
+		c.identity, c.pool = id, id.Pool
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	pool := a.pools[c.pool]
@@ -101,9 +118,48 @@ func (a *connections) add(conn net.Conn, info credentials.TLSInfo) (*edgeConnect
 		go func() { _ = evicted.Conn.Close() }() // which may wait for its client
 	}
 	pool.open++
-	c.expiry = time.AfterFunc(time.Until(leaf.NotAfter), func() { _ = c.Close() })
+	a.open[c] = struct{}{}
+	c.expiry = time.AfterFunc(a.life(c), func() { _ = c.Close() })
 	return c, nil
 }
+
+// life is how long a connection may still live. mu is held.
+func (a *connections) life(c *edgeConnection) time.Duration {
+	life := time.Until(c.leaf.NotAfter)
+	if a.ca != "" && c.leaf.Issuer.CommonName != a.ca {
+		life = min(life, a.oldCALife+rand.N(a.oldCALife/2+1))
+	}
+	return life
+}
+
+// setCA says which CA signs now. Connections with certificates of another one end soon.
+func (a *connections) setCA(name string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.ca == name {
+		return
+	}
+	a.ca = name
+	for c := range a.open {
+		c.expiry.Reset(a.life(c))
+	}
+}
+
+// reauthorize closes the connections of edges that are let in no more, once their
+// streams have ended and said why.
+func (a *connections) reauthorize() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for c := range a.open {
+		if c.pool != "" && a.authorize(c.identity) != nil {
+			c.expiry.Reset(farewell)
+		}
+	}
+}
+
+// farewell is how long the connection of an edge that is let in no more stays open: its
+// streams end at once, and their status is to reach it.
+const farewell = time.Second
 
 // Read implements net.Conn.
 func (c *edgeConnection) Read(b []byte) (int, error) {
@@ -182,6 +238,7 @@ func (c *edgeConnection) forget() {
 	}
 	c.closed = true
 	c.expiry.Stop()
+	delete(c.all.open, c)
 	pool := c.all.pools[c.pool]
 	pool.unfinished -= c.unfinished
 	pool.open--

@@ -3,6 +3,7 @@ package server
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"errors"
 	"net"
 	"net/url"
@@ -26,7 +27,7 @@ func (source) Close() error               { return nil }
 // Requests that are begun and not finished are bounded for all connections of a
 // pool together; connections without much of them, and other pools, go on.
 func TestUnfinishedRequestsAreBounded(t *testing.T) {
-	all := &connections{pools: map[string]*poolConnections{}}
+	all := newConnections(Config{Authorize: func(registration.EdgeIdentity) error { return nil }})
 	connect := func(pool string) *edgeConnection {
 		leaf := &x509.Certificate{NotAfter: time.Now().Add(time.Hour), URIs: []*url.URL{{Scheme: "spiffe", Host: "crossway", Path: "/edge/" + pool + "/us/us-a"}}}
 		c, err := all.add(source{}, credentials.TLSInfo{State: tls.ConnectionState{PeerCertificates: []*x509.Certificate{leaf}}})
@@ -77,7 +78,7 @@ func TestUnfinishedRequestsAreBounded(t *testing.T) {
 // Where edges have so many workers that their connections for usage are all that a pool may have, one of these makes room
 // for an edge's configuration.
 func TestUsageKeepsNoEdgeOut(t *testing.T) {
-	all, s := &connections{pools: map[string]*poolConnections{}}, New(Config{Authorize: func(registration.EdgeIdentity) error { return nil }, MaxEdges: 250})
+	all, s := newConnections(Config{Authorize: func(registration.EdgeIdentity) error { return nil }}), New(Config{Authorize: func(registration.EdgeIdentity) error { return nil }, MaxEdges: 250})
 	leaf := &x509.Certificate{NotAfter: time.Now().Add(time.Hour), URIs: []*url.URL{{Scheme: "spiffe", Host: "crossway", Path: "/edge/us/us/us-a"}}}
 	state := credentials.TLSInfo{State: tls.ConnectionState{PeerCertificates: []*x509.Certificate{leaf}, VerifiedChains: [][]*x509.Certificate{{leaf}}}}
 	connect := func(what ...service) (*edgeConnection, error) {
@@ -118,7 +119,7 @@ func TestUsageKeepsNoEdgeOut(t *testing.T) {
 
 // The connections of a pool send no faster than edges need to.
 func TestReceivedBytesAreLimited(t *testing.T) {
-	all := &connections{pools: map[string]*poolConnections{}}
+	all := newConnections(Config{Authorize: func(registration.EdgeIdentity) error { return nil }})
 	leaf := &x509.Certificate{NotAfter: time.Now().Add(time.Hour)}
 	c, err := all.add(source{}, credentials.TLSInfo{State: tls.ConnectionState{PeerCertificates: []*x509.Certificate{leaf}}})
 	if err != nil {
@@ -173,5 +174,57 @@ func TestOlderStreamDoesNotReplaceTheNewer(t *testing.T) {
 	p.release(older)
 	if !p.holds(newer, edge) {
 		t.Error("the end of the older stream took the newer one's claim")
+	}
+}
+
+// Connections of a revoked credential take no place of the pool's edges, however many they are.
+func TestRevokedConnectionsKeepNobodyOut(t *testing.T) {
+	all := newConnections(Config{Authorize: func(id registration.EdgeIdentity) error {
+		if id.Credential == "revoked001" {
+			return errors.New("revoked")
+		}
+		return nil
+	}})
+	connect := func(credential string) error {
+		leaf := &x509.Certificate{NotAfter: time.Now().Add(time.Hour), Subject: pkix.Name{SerialNumber: credential},
+			URIs: []*url.URL{{Scheme: "spiffe", Host: "crossway", Path: "/edge/us/us/us-a"}}}
+		c, err := all.add(source{}, credentials.TLSInfo{State: tls.ConnectionState{PeerCertificates: []*x509.Certificate{leaf}}})
+		if err == nil {
+			t.Cleanup(func() { c.Close() })
+		}
+		return err
+	}
+	for range maxConnections {
+		testkit.Must(t, connect("revoked001"))
+	}
+	if err := connect("revoked001"); !errors.Is(err, errTooManyConnections) {
+		t.Errorf("one more of the revoked ones: %v", err)
+	}
+	testkit.Must(t, connect("abcdefghi1"))
+}
+
+// A connection whose certificate an old CA has signed ends after a while, so that its edge comes back with a new one: those
+// that are open when the server's own certificate changes, and later ones.
+func TestConnectionsOfAnOldCAEnd(t *testing.T) {
+	all := newConnections(Config{Authorize: func(registration.EdgeIdentity) error { return nil }, OldCALife: 20 * time.Millisecond})
+	connect := func(ca string) *edgeConnection {
+		leaf := &x509.Certificate{NotAfter: time.Now().Add(time.Hour), Issuer: pkix.Name{CommonName: ca}}
+		c, err := all.add(source{}, credentials.TLSInfo{State: tls.ConnectionState{PeerCertificates: []*x509.Certificate{leaf}}})
+		testkit.Must(t, err)
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
+	open := func(c *edgeConnection) bool {
+		all.mu.Lock()
+		defer all.mu.Unlock()
+		return !c.closed
+	}
+	all.setCA("one")
+	first := connect("one")
+	all.setCA("two")
+	second, later := connect("two"), connect("one")
+	testkit.Eventually(t, "those of the old CA are closed", func() bool { return !open(first) && !open(later) })
+	if !open(second) {
+		t.Error("a connection of the new CA was closed, too")
 	}
 }

@@ -35,7 +35,7 @@ import (
 
 const pool = "public-us"
 
-var usEdge = registration.EdgeIdentity{Pool: pool, Region: "us", Zone: "us-a"}
+var usEdge = registration.EdgeIdentity{Pool: pool, Region: "us", Zone: "us-a", PoolUID: "uid-1", Credential: "abcdefghi1"}
 
 // timeout is the longest that a test waits for anything.
 const timeout = 10 * time.Second
@@ -50,6 +50,7 @@ type hub struct {
 
 	mu      sync.Mutex
 	regions map[string]string // of EdgePools, by pool
+	revoked string            // credential
 	onAck   func()            // instead of an event, if set
 	onAcked func(typeName, name string)
 	events  []string
@@ -78,6 +79,9 @@ func newIdleHub(t testing.TB, ca registration.Pair, config server.Config) *hub {
 		if h.regions[id.Pool] != id.Region {
 			return fmt.Errorf("EdgePool %q is in region %q", id.Pool, h.regions[id.Pool])
 		}
+		if h.revoked != "" && h.revoked == id.Credential {
+			return fmt.Errorf("credential %s is revoked", id.Credential)
+		}
 		return nil
 	}
 	h.Server = server.New(config)
@@ -92,7 +96,7 @@ func (h *hub) listen(address string) {
 	check(h.t, err)
 	certificate, err := tls.X509KeyPair(pair.Certificate, pair.Key)
 	check(h.t, err)
-	g := server.NewGRPCServer(&tls.Config{Certificates: []tls.Certificate{certificate}, ClientCAs: h.roots()})
+	g := h.NewGRPCServer(&tls.Config{Certificates: []tls.Certificate{certificate}, ClientCAs: h.roots()})
 	h.Register(g)
 	socket, err := listener.Listen(h.t.Context(), address)
 	check(h.t, err)

@@ -144,7 +144,9 @@ func (s *Server) name(open *session, node string) (Edge, error) {
 
 // named is the edge of a session, by the name that it gives itself.
 func named(open *session, node string) (Edge, error) {
-	edge := Edge{Node: node, Source: listener.SourceOf(open.connection.RemoteAddr()).Addr().String(), Identity: open.identity, Stream: open.number}
+	leaf := open.connection.leaf
+	edge := Edge{Node: node, Source: listener.SourceOf(open.connection.RemoteAddr()).Addr().String(), Identity: open.identity, Stream: open.number,
+		CA: leaf.Issuer.CommonName, CertificateEnd: leaf.NotAfter}
 	printable := strings.IndexFunc(node, func(r rune) bool { return !unicode.IsPrint(r) }) < 0
 	if node == "" || len(node) > maxNodeLength || !printable {
 		return edge, status.Errorf(codes.InvalidArgument, "node.id: use 1 to %d printable characters", maxNodeLength)
@@ -191,7 +193,7 @@ func (s *Server) limited(limiter *rate.Limiter) logr.Logger {
 }
 
 // Reauthorize asks Config.Authorize again about every open stream and ends those
-// that it rejects now. Call it after EdgePools changed.
+// that it rejects now, and then their connections. Call it after EdgePools changed.
 func (s *Server) Reauthorize() {
 	s.mu.Lock()
 	open := make([]*session, 0, len(s.sessions))
@@ -204,6 +206,7 @@ func (s *Server) Reauthorize() {
 			one.end(err)
 		}
 	}
+	s.connections.reauthorize()
 }
 
 // identify reads who calls from the client certificate. The node in a stream's

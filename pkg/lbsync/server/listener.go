@@ -42,7 +42,7 @@ type Listener struct {
 
 // NewListener makes a Listener.
 func NewListener(config ListenerConfig) *Listener {
-	return &Listener{config: config, certificates: newCertificates(config.Secret, config.Log), serving: make(chan struct{})}
+	return &Listener{config: config, certificates: newCertificates(config), serving: make(chan struct{})}
 }
 
 // Serving is closed when edges can connect.
@@ -81,7 +81,7 @@ func (l *Listener) Start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("serve edges: %w", err)
 	}
-	g := NewGRPCServer(l.certificates.config())
+	g := l.config.Server.NewGRPCServer(l.certificates.config())
 	l.config.Server.Register(g)
 	context.AfterFunc(ctx, g.Stop)
 	l.config.Log.Info("serving edges", "address", socket.Addr().String())
@@ -103,7 +103,8 @@ func (l *Listener) versionKey() []byte {
 	return registration.NewVersionKey()
 }
 
-// watchPools authorizes the open streams again when an EdgePool changes.
+// watchPools authorizes the open streams again when an EdgePool changes. A pool that
+// was deleted and made again may come as a change of its UID.
 func (l *Listener) watchPools(ctx context.Context) error {
 	informer, err := l.config.Informers.GetInformer(ctx, &v1alpha1.EdgePool{})
 	if err != nil {
@@ -111,7 +112,8 @@ func (l *Listener) watchPools(ctx context.Context) error {
 	}
 	_, err = informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
 		UpdateFunc: func(before, after any) {
-			if before.(client.Object).GetGeneration() != after.(client.Object).GetGeneration() {
+			if b, a := before.(client.Object), after.(client.Object); b.GetGeneration() != a.GetGeneration() || b.GetUID() != a.GetUID() ||
+				b.GetAnnotations()[registration.AnnotationRestoredFrom] != a.GetAnnotations()[registration.AnnotationRestoredFrom] {
 				l.config.Server.Reauthorize()
 			}
 		},

@@ -8,6 +8,7 @@ type metrics struct {
 	loadReports, rejectedStreams *prometheus.CounterVec
 	pushToAck                    *prometheus.HistogramVec
 	omittedLines                 prometheus.Counter
+	refusedCertificates          prometheus.Counter
 }
 
 func newMetrics() metrics {
@@ -26,6 +27,9 @@ func newMetrics() metrics {
 		omittedLines: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "crossway_xds_omitted_log_lines_total", Help: "Log lines that edges caused too quickly, and that were not written.",
 		}),
+		refusedCertificates: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "crossway_xds_refused_certificates_total", Help: "Connections whose certificate has ended, or was signed by no CA that the hub trusts; the log says whose.",
+		}),
 		pushToAck: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "crossway_xds_push_to_ack_seconds", Help: "Time from sending a response to the edge's answer, by resource type.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16),
@@ -36,5 +40,5 @@ func newMetrics() metrics {
 // Collectors are the server's metrics, for the caller to register.
 func (s *Server) Collectors() []prometheus.Collector {
 	m := s.metrics
-	return []prometheus.Collector{m.connected, m.pushes, m.acks, m.nacks, m.loadReports, m.rejectedStreams, m.pushToAck, m.omittedLines}
+	return []prometheus.Collector{m.connected, m.pushes, m.acks, m.nacks, m.loadReports, m.rejectedStreams, m.pushToAck, m.omittedLines, m.refusedCertificates}
 }

@@ -1,6 +1,8 @@
 package server
 
 import (
+	"time"
+
 	"crossway.dev/crossway/pkg/lbsync/server/delta"
 	"crossway.dev/crossway/pkg/registration"
 )
@@ -24,6 +26,9 @@ type Edge struct {
 	Source   string
 	Identity registration.EdgeIdentity
 	Stream   uint64
+	// CA is the common name of the CA that signed the certificate; CertificateEnd is its end.
+	CA             string
+	CertificateEnd time.Time
 }
 
 // EdgeState is what one connected edge has done with its pool's snapshots.

@@ -32,7 +32,14 @@ type Config struct {
 	WarmTimeout time.Duration
 	// MaxEdges is how many edges one pool may have connected; 100 if zero.
 	MaxEdges int
-	Log      logr.Logger
+	// OldCALife is for how long a connection lives whose certificate another CA has signed
+	// than the server's: then the edge comes back with the certificate that it has by now.
+	// A random half is added, so that not all come at once. 5 min if zero.
+	OldCALife time.Duration
+	// Renew signs an edge's request for a new certificate (registration.RenewMethod). Nil:
+	// nobody does.
+	Renew func(id registration.EdgeIdentity, request []byte) ([]byte, error)
+	Log   logr.Logger
 }
 
 // Server serves configuration to, and receives load reports from, the edges of
@@ -42,7 +49,9 @@ type Server struct {
 	config   Config
 	observer Observer // not changed after Register
 	seal     seal     // nor is this
-	metrics  metrics
+	// connections have a lock of their own.
+	connections *connections
+	metrics     metrics
 	// rejections limits the log lines about streams that have no pool yet.
 	rejections *rate.Limiter
 
@@ -60,10 +69,13 @@ func New(config Config) *Server {
 	if config.WarmTimeout == 0 {
 		config.WarmTimeout = 5 * time.Second
 	}
+	if config.OldCALife == 0 {
+		config.OldCALife = 5 * time.Minute
+	}
 	if config.MaxEdges == 0 {
 		config.MaxEdges = 100
 	}
-	return &Server{config: config, metrics: newMetrics(), rejections: rate.NewLimiter(logRate, logBurst),
+	return &Server{config: config, metrics: newMetrics(), rejections: rate.NewLimiter(logRate, logBurst), connections: newConnections(config),
 		pools: map[string]*pool{}, sessions: map[*session]struct{}{}}
 }
 
@@ -71,7 +83,7 @@ func New(config Config) *Server {
 func (s *Server) Observe(o Observer) { s.observer = o }
 
 // Register adds the services to a gRPC server, which must be one that requires
-// client certificates (NewGRPCServer).
+// client certificates (Server.NewGRPCServer).
 func (s *Server) Register(g *grpc.Server) {
 	discovery.RegisterAggregatedDiscoveryServiceServer(g, s)
 	loadstats.RegisterLoadReportingServiceServer(g, s.loadReporting())
@@ -106,6 +118,21 @@ func (s *Server) Edges(pool string) []EdgeState {
 		return nil
 	}
 	return *p.edges.Load()
+}
+
+// Connected is every connected edge, by pool and then in the order in which they came. It
+// never waits.
+func (s *Server) Connected() []Edge {
+	s.mu.Lock()
+	pools := maps.Clone(s.pools)
+	s.mu.Unlock()
+	var edges []Edge
+	for _, name := range slices.Sorted(maps.Keys(pools)) {
+		for _, state := range *pools[name].edges.Load() {
+			edges = append(edges, state.Edge)
+		}
+	}
+	return edges
 }
 
 // RemovePool deletes what a pool should have, and ends its streams. Their edges keep

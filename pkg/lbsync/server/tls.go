@@ -2,6 +2,7 @@ package server
 
 import (
 	"crypto/tls"
+	"errors"
 	"net"
 	"time"
 
@@ -16,7 +17,7 @@ import (
 // base.ClientCAs is required, and the connection ends when that certificate does.
 // The server's certificates come from base, or from what its GetConfigForClient
 // returns. Serve with a socket of listener.Listen.
-func NewGRPCServer(base *tls.Config, options ...grpc.ServerOption) *grpc.Server {
+func (s *Server) NewGRPCServer(base *tls.Config, options ...grpc.ServerOption) *grpc.Server {
 	strict := strictTLS(base)
 	if perClient := base.GetConfigForClient; perClient != nil {
 		strict.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
@@ -28,7 +29,7 @@ func NewGRPCServer(base *tls.Config, options ...grpc.ServerOption) *grpc.Server 
 		}
 	}
 	return grpc.NewServer(append([]grpc.ServerOption{
-		grpc.Creds(edgeCredentials{credentials.NewTLS(strict), &connections{pools: map[string]*poolConnections{}}}),
+		grpc.Creds(edgeCredentials{credentials.NewTLS(strict), s}),
 		// Envoy pings each 5 s. gRPC's default allows one in 5 min and then hangs up.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
 		// An edge whose machine vanished must not count as connected for long. Who has no
@@ -58,12 +59,13 @@ func strictTLS(base *tls.Config) *tls.Config {
 // presents the certificate that it has by then.
 type edgeCredentials struct {
 	credentials.TransportCredentials
-	connections *connections
+	server *Server
 }
 
 func (e edgeCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	conn, auth, err := e.TransportCredentials.ServerHandshake(raw)
 	if err != nil {
+		e.server.refuseHandshake(raw, err)
 		return nil, nil, err
 	}
 	info, ok := auth.(credentials.TLSInfo)
@@ -73,7 +75,7 @@ func (e edgeCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials.Au
 	if pending, ok := raw.(*listener.Conn); ok {
 		pending.Established()
 	}
-	edge, err := e.connections.add(conn, info)
+	edge, err := e.server.connections.add(conn, info)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -82,5 +84,22 @@ func (e edgeCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials.Au
 
 // Clone belongs to the interface.
 func (e edgeCredentials) Clone() credentials.TransportCredentials {
-	return edgeCredentials{e.TransportCredentials.Clone(), e.connections}
+	return edgeCredentials{e.TransportCredentials.Clone(), e.server}
 }
+
+// refuseHandshake tells whose certificate no CA of the hub's has signed, or has ended:
+// an edge that was away while the CA was rotated, for instance. Who presents none, or is
+// no TLS client, is told nowhere.
+func (s *Server) refuseHandshake(raw net.Conn, err error) {
+	var unverified *tls.CertificateVerificationError
+	if !errors.As(err, &unverified) || len(unverified.UnverifiedCertificates) == 0 {
+		return
+	}
+	leaf := unverified.UnverifiedCertificates[0]
+	s.metrics.refusedCertificates.Inc()
+	s.limited(s.rejections).Info("refused a certificate; if it is an edge's, join it again: crossway token create --edge <pool> --zone <zone>",
+		"from", raw.RemoteAddr().String(), "certificate", short(leaf.Subject.String()), "ca", short(leaf.Issuer.CommonName), "reason", unverified.Err.Error())
+}
+
+// short bounds what somebody without a good certificate writes into the log.
+func short(text string) string { return text[:min(len(text), 200)] }

@@ -1,24 +1,32 @@
 package hub
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/rand"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-logr/logr"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/tools/events"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/registration"
 )
 
-// Signer makes the edge CA and the xDS serving certificate if they are missing, and
-// a new serving certificate before it expires. It is a Runnable of the leader,
-// which may be started again. It never replaces an existing edge CA.
+// Signer makes the edge CA, and the xDS serving certificate if it is missing or before
+// it expires, and rotates the CA when it is asked to. It is a Runnable of the leader,
+// which may be started again. It never replaces an edge CA that was there before.
 type Signer struct {
 	Client client.Client
 	// Live reads past the cache, which may lack what was just made.
@@ -27,58 +35,145 @@ type Signer struct {
 	Namespace string
 	// Names are the DNS names and addresses in the serving certificate.
 	Names []string
-	Log   logr.Logger
+	// OldUsers names the connected edges whose certificates a CA of this name signed. Nil: none.
+	OldUsers func(ca string) []string
+	// Events takes what people should know. Nil: nobody does.
+	Events events.EventRecorder
+	Log    logr.Logger
+
+	fault atomic.Pointer[error] // of the CA
+	said  string                // last, so that it is said once
 }
 
-// Start checks the certificates each hour, and soon again after a failure.
+// Intervals at which the Signer looks.
+const (
+	signerInterval       = time.Hour
+	signerRetryInterval  = 5 * time.Second
+	signerUrgentInterval = time.Second
+)
+
+// Fault is why there is no edge CA to sign with; nil if there is one.
+func (s *Signer) Fault() error {
+	if fault := s.fault.Load(); fault != nil {
+		return *fault
+	}
+	return nil
+}
+
+// Start checks the certificates each hour, when the CA's Secret changed, and soon again
+// after a failure.
 func (s *Signer) Start(ctx context.Context) error {
 	for {
-		next := time.Hour
+		next := signerInterval
 		if err := s.ensure(ctx); err != nil && ctx.Err() == nil {
-			s.Log.Error(err, "could not make certificates")
-			next = 5 * time.Second
+			s.complain(err)
+			next = signerRetryInterval
 		}
-		select {
-		case <-ctx.Done():
+		if !s.wait(ctx, next) {
 			return nil
-		case <-time.After(next):
 		}
 	}
 }
+
+// wait returns after a time, or when the CA's Secret, which is in the cache, asks for
+// something. It returns false when ctx ends.
+func (s *Signer) wait(ctx context.Context, d time.Duration) bool {
+	for end := time.Now().Add(d); ; {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(min(signerUrgentInterval, time.Until(end))):
+		}
+		if !time.Now().Before(end) || d == signerInterval && s.asked(ctx) {
+			return true
+		}
+	}
+}
+
+func (s *Signer) asked(ctx context.Context) bool {
+	secret := s.secret(registration.EdgeCASecret)
+	if err := s.Client.Get(ctx, client.ObjectKeyFromObject(secret), secret); err != nil {
+		return apierrors.IsNotFound(err)
+	}
+	ca := registration.CAOf(secret.Data)
+	return ca.Missing() || secret.Annotations[registration.AnnotationRotate] != "" || len(ca.Next.Certificate) > 0
+}
+
+// complain logs an error, once as long as it stays the same.
+func (s *Signer) complain(err error) {
+	if s.said == err.Error() {
+		return
+	}
+	s.said = err.Error()
+	s.Log.Error(err, "could not make certificates")
+	if fault := s.Fault(); fault != nil {
+		s.event(corev1.EventTypeWarning, "EdgeCAMissing", "Refuse", fault.Error())
+	}
+}
+
+// say logs what happened, and emits it as an Event on the CA's Secret.
+func (s *Signer) say(note string) {
+	if s.said == note {
+		return
+	}
+	s.said = note
+	s.Log.Info("edge CA", "note", note)
+	s.event(corev1.EventTypeNormal, "EdgeCARotation", "Rotate", note)
+}
+
+func (s *Signer) event(kind, reason, action, note string) {
+	if s.Events == nil {
+		return
+	}
+	secret := s.secret(registration.EdgeCASecret)
+	about := &corev1.ObjectReference{APIVersion: "v1", Kind: "Secret", Namespace: secret.Namespace, Name: secret.Name}
+	s.Events.Eventf(about, nil, kind, reason, action, "%s", note[:min(len(note), maxNote)])
+}
+
+// maxNote is the most that the API server takes for the note of an Event.
+const maxNote = 1024
 
 func (s *Signer) ensure(ctx context.Context) error {
 	ca, err := s.ensureCA(ctx)
+	var fault *error
+	if missing := (caFault{}); errors.As(err, &missing) {
+		fault = &err
+	}
+	s.fault.Store(fault)
 	if err != nil {
 		return err
 	}
-	issuer := registration.Issuer{CA: ca, Now: time.Now(), Random: rand.Reader}
+	return s.ensureServer(ctx, ca)
+}
+
+// ensureServer makes the Secret of the serving certificate what it should be.
+func (s *Signer) ensureServer(ctx context.Context, ca registration.CA) error {
+	issuer := ca.Issuer(time.Now(), rand.Reader)
 	secret := s.secret(registration.XDSSecret)
-	err = s.Live.Get(ctx, client.ObjectKeyFromObject(secret), secret)
+	err := s.Live.Get(ctx, client.ObjectKeyFromObject(secret), secret)
 	if err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("read Secret %s: %w", registration.XDSSecret, err)
 	}
 	missing := err != nil
-	fault := registration.ServerCertificateFault(issuer, pairOf(secret), s.Names)
-	signed := fault == "" && string(secret.Data[registration.CAKey]) == string(ca.Certificate)
-	versionKey := secret.Data[registration.VersionKey]
-	if signed && len(versionKey) >= registration.VersionKeyLength {
+	server, versionKey := pairOf(secret), secret.Data[registration.VersionKey]
+	fault := registration.ServerCertificateFault(issuer, server, s.Names)
+	if fault == "" && bytes.Equal(secret.Data[registration.CAKey], ca.Bundle()) && len(versionKey) >= registration.VersionKeyLength {
 		return nil
 	}
 	if len(versionKey) < registration.VersionKeyLength {
 		versionKey = registration.NewVersionKey()
 	}
-	server := pairOf(secret)
-	if !signed {
+	if fault != "" {
 		if server, err = registration.NewServerCertificate(issuer, s.Names); err != nil {
 			return err
 		}
 	}
-	fill(secret, server)
-	secret.Data[registration.CAKey], secret.Data[registration.VersionKey] = ca.Certificate, versionKey
+	secret.Data = map[string][]byte{corev1.TLSCertKey: server.Certificate, corev1.TLSPrivateKeyKey: server.Key,
+		registration.CAKey: ca.Bundle(), registration.VersionKey: versionKey}
 	if missing {
 		err = s.Client.Create(ctx, secret)
 	} else {
-		s.Log.Info("renewed the Secret of the xDS serving certificate", "reason", cmp.Or(fault, "no CA, or no key for versions, or another one"))
+		s.Log.Info("wrote the Secret of the xDS serving certificate", "reason", cmp.Or(fault, "other CAs, or no key for versions"))
 		err = s.Client.Update(ctx, secret)
 	}
 	if err != nil {
@@ -87,33 +182,152 @@ func (s *Signer) ensure(ctx context.Context) error {
 	return nil
 }
 
-func (s *Signer) ensureCA(ctx context.Context) (registration.Pair, error) {
+// caFault is why the Signer has no CA to sign with.
+type caFault struct{ message string }
+
+func (f caFault) Error() string { return f.message }
+
+// ensureCA reads the CA, makes the first one, and takes the next step of a rotation.
+func (s *Signer) ensureCA(ctx context.Context) (registration.CA, error) {
 	secret := s.secret(registration.EdgeCASecret)
 	err := s.Live.Get(ctx, client.ObjectKeyFromObject(secret), secret)
-	if err == nil {
-		return pairOf(secret), nil
+	if err != nil && !apierrors.IsNotFound(err) {
+		return registration.CA{}, fmt.Errorf("read Secret %s: %w", registration.EdgeCASecret, err)
 	}
-	if !apierrors.IsNotFound(err) {
-		return registration.Pair{}, fmt.Errorf("read Secret %s: %w", registration.EdgeCASecret, err)
+	missing, ca := err != nil, registration.CAOf(secret.Data)
+	if missing || ca.Missing() {
+		return s.newCA(ctx, secret, missing)
 	}
-	ca, err := registration.NewEdgeCA(time.Now(), rand.Reader)
+	if err := ca.Check(); err != nil {
+		return ca, caFault{fmt.Sprintf("Secret %s/%s: %v; restore it from a backup", s.Namespace, registration.EdgeCASecret, err)}
+	}
+	if err := s.record(ctx, ca); err != nil {
+		return ca, err
+	}
+	return s.rotate(ctx, secret, ca)
+}
+
+// newCA makes a CA, unless there was one before.
+func (s *Signer) newCA(ctx context.Context, secret *corev1.Secret, missing bool) (registration.CA, error) {
+	if secret.Annotations[registration.AnnotationNewCA] != "true" {
+		trace, err := s.trace(ctx)
+		if err != nil {
+			return registration.CA{}, err
+		}
+		if trace != "" {
+			return registration.CA{}, caFault{fmt.Sprintf("Secret %s/%s with the edge CA is gone or empty, and %s shows that there was one: a new CA would shut every edge out. "+
+				"Restore the Secret from a backup, or start anew on purpose and join every edge again: docs/install.md, \"When the edge CA is lost\"",
+				s.Namespace, registration.EdgeCASecret, trace)}
+		}
+	}
+	pair, err := registration.NewEdgeCA(time.Now(), rand.Reader)
 	if err != nil {
-		return registration.Pair{}, err
+		return registration.CA{}, err
 	}
-	fill(secret, ca)
-	if err := s.Client.Create(ctx, secret); err != nil {
-		return registration.Pair{}, fmt.Errorf("create Secret %s: %w", registration.EdgeCASecret, err)
+	ca := registration.CA{Pair: pair}
+	delete(secret.Annotations, registration.AnnotationNewCA)
+	secret.Data = ca.Data()
+	if missing {
+		err = s.Client.Create(ctx, secret)
+	} else {
+		err = s.Client.Update(ctx, secret)
 	}
-	s.Log.Info("made the edge CA", "secret", secret.Namespace+"/"+secret.Name)
-	return ca, nil
+	if err != nil {
+		return registration.CA{}, fmt.Errorf("write Secret %s: %w", registration.EdgeCASecret, err)
+	}
+	s.Log.Info("made the edge CA", "secret", secret.Namespace+"/"+secret.Name, "ca", ca.Name())
+	return ca, s.record(ctx, ca)
+}
+
+// rotate takes the next step of a rotation, if there is one to take.
+func (s *Signer) rotate(ctx context.Context, secret *corev1.Secret, ca registration.CA) (registration.CA, error) {
+	step := registration.Rotation{Request: secret.Annotations[registration.AnnotationRotate], Now: time.Now(), Random: rand.Reader}
+	if s.OldUsers != nil && len(ca.Old) > 0 {
+		step.OldUsers = s.OldUsers(registration.CertificateName(ca.Old))
+	}
+	rotated, err := ca.Rotate(step)
+	if err != nil {
+		return ca, err
+	}
+	if rotated.Changed || rotated.Answered {
+		secret.Data = rotated.CA.Data()
+		if rotated.Answered {
+			delete(secret.Annotations, registration.AnnotationRotate)
+		}
+		if err := s.Client.Update(ctx, secret); err != nil {
+			return ca, fmt.Errorf("write Secret %s: %w", registration.EdgeCASecret, err)
+		}
+	}
+	if rotated.Note != "" {
+		s.say(rotated.Note)
+	}
+	return rotated.CA, s.record(ctx, rotated.CA)
+}
+
+// trace is what shows that there was an edge CA before; "": nothing does.
+func (s *Signer) trace(ctx context.Context) (string, error) {
+	server, record := s.secret(registration.XDSSecret), s.emptyRecord()
+	for _, o := range []client.Object{server, record} {
+		if err := s.Live.Get(ctx, client.ObjectKeyFromObject(o), o); client.IgnoreNotFound(err) != nil {
+			return "", fmt.Errorf("look for an earlier edge CA in %T %s: %w", o, o.GetName(), err)
+		}
+	}
+	var pools v1alpha1.EdgePoolList
+	if err := s.Live.List(ctx, &pools); err != nil {
+		return "", fmt.Errorf("look for an earlier edge CA in EdgePools: %w", err)
+	}
+	if name := registration.CertificateName(server.Data[registration.CAKey]); name != "" {
+		return fmt.Sprintf("Secret %s (CA %s)", registration.XDSSecret, name), nil
+	}
+	if record.UID != "" {
+		return fmt.Sprintf("ControllerRevision %s", record.Name), nil
+	}
+	for _, p := range pools.Items {
+		if len(p.Status.Credentials) > 0 {
+			return fmt.Sprintf("the status of EdgePool %q (CA %s)", p.Name, p.Status.Credentials[0].CA), nil
+		}
+	}
+	return "", nil
+}
+
+// caRecord is the data of the record of the CA, which outlives both Secrets.
+type caRecord struct {
+	// Certificates of the CAs, PEM.
+	Certificates string `json:"certificates"`
+}
+
+// record writes which CAs there are into a ControllerRevision, which has no secret. Its
+// data cannot be changed, so it is made again.
+func (s *Signer) record(ctx context.Context, ca registration.CA) error {
+	data, err := json.Marshal(caRecord{Certificates: string(ca.Bundle())})
+	if err != nil {
+		return fmt.Errorf("encode the record of the edge CA: %w", err)
+	}
+	want, have := s.emptyRecord(), s.emptyRecord()
+	want.Revision, want.Data = 1, runtime.RawExtension{Raw: data}
+	err = s.Live.Get(ctx, client.ObjectKeyFromObject(have), have)
+	switch {
+	case err == nil && bytes.Equal(have.Data.Raw, data):
+		return nil
+	case err == nil:
+		if err := s.Client.Delete(ctx, have); client.IgnoreNotFound(err) != nil {
+			return fmt.Errorf("delete ControllerRevision %s: %w", have.Name, err)
+		}
+	case !apierrors.IsNotFound(err):
+		return fmt.Errorf("read ControllerRevision %s: %w", have.Name, err)
+	}
+	if err := s.Client.Create(ctx, want); err != nil {
+		return fmt.Errorf("create ControllerRevision %s: %w", want.Name, err)
+	}
+	return nil
+}
+
+func (s *Signer) emptyRecord() *appsv1.ControllerRevision {
+	return &appsv1.ControllerRevision{ObjectMeta: metav1.ObjectMeta{Namespace: s.Namespace, Name: registration.EdgeCASecret}}
 }
 
 func (s *Signer) secret(name string) *corev1.Secret {
 	return &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: s.Namespace, Name: name}, Type: corev1.SecretTypeTLS}
-}
-
-func fill(secret *corev1.Secret, pair registration.Pair) {
-	secret.Data = map[string][]byte{corev1.TLSCertKey: pair.Certificate, corev1.TLSPrivateKeyKey: pair.Key}
 }
 
 func pairOf(secret *corev1.Secret) registration.Pair {

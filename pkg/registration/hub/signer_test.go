@@ -3,14 +3,21 @@ package hub
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"crypto/tls"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/internal/lab/envtestkit"
 	"crossway.dev/crossway/internal/testkit"
 	"crossway.dev/crossway/pkg/registration"
@@ -19,14 +26,11 @@ import (
 // The leader makes what is missing, once. A serving certificate that lacks a name is signed anew by the same CA. A CA
 // that does not parse is an error and is never replaced, because it signed every edge's certificate.
 func TestSigner(t *testing.T) {
-	c, err := client.New(envtestkit.Config(t), client.Options{})
-	testkit.Must(t, err)
-	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "signer-"}}
-	testkit.Must(t, c.Create(t.Context(), namespace))
-	s := &Signer{Client: c, Live: c, Namespace: namespace.Name, Names: []string{"hub.example.com"}, Log: logr.Discard()}
+	s := newSigner(t)
+	c, namespace := s.Client, s.Namespace
 	read := func(name string) (corev1.Secret, string) {
 		var secret corev1.Secret
-		testkit.Must(t, c.Get(context.Background(), client.ObjectKey{Namespace: namespace.Name, Name: name}, &secret))
+		testkit.Must(t, c.Get(context.Background(), client.ObjectKey{Namespace: namespace, Name: name}, &secret))
 		return secret, secret.ResourceVersion
 	}
 	testkit.Must(t, s.ensure(t.Context()))
@@ -67,5 +71,120 @@ func TestSigner(t *testing.T) {
 	}
 	if _, again := read(registration.EdgeCASecret); again != caVersion {
 		t.Error("a CA that does not parse was replaced")
+	}
+}
+
+// newSigner is a Signer in a namespace of its own.
+func newSigner(t *testing.T) *Signer {
+	t.Helper()
+	scheme := runtime.NewScheme()
+	testkit.Must(t, clientgoscheme.AddToScheme(scheme))
+	testkit.Must(t, v1alpha1.AddToScheme(scheme))
+	c, err := client.New(envtestkit.Config(t), client.Options{Scheme: scheme})
+	testkit.Must(t, err)
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "signer-"}}
+	testkit.Must(t, c.Create(t.Context(), namespace))
+	return &Signer{Client: c, Live: c, Namespace: namespace.Name, Names: []string{"hub.example.com"}, Log: logr.Discard()}
+}
+
+func (s *Signer) read(t *testing.T, name string) *corev1.Secret {
+	t.Helper()
+	secret := s.secret(name)
+	testkit.Must(t, s.Client.Get(t.Context(), client.ObjectKeyFromObject(secret), secret))
+	return secret
+}
+
+// A CA that is gone or empty is never replaced in silence: not while the serving certificate is there, nor after that was
+// deleted, too. Whoever wants a new one says so.
+func TestEdgeCAIsNotReplacedInSilence(t *testing.T) {
+	s := newSigner(t)
+	testkit.Must(t, s.ensure(t.Context()))
+	first := registration.CAOf(s.read(t, registration.EdgeCASecret).Data)
+	refused := func(what, because string) {
+		t.Helper()
+		err := s.ensure(t.Context())
+		if err == nil || !strings.Contains(err.Error(), because) || s.Fault() == nil {
+			t.Errorf("%s: %v, fault %v; want a refusal because of %s", what, err, s.Fault(), because)
+		}
+	}
+	empty := s.read(t, registration.EdgeCASecret)
+	full := empty.DeepCopy()
+	empty.Data = map[string][]byte{"tls.crt": {}, "tls.key": {}}
+	testkit.Must(t, s.Client.Update(t.Context(), empty))
+	refused("the Secret is empty", "Secret crossway-xds (CA "+first.Name()+")")
+	testkit.Must(t, s.Client.Delete(t.Context(), s.secret(registration.EdgeCASecret)))
+	refused("the Secret is gone", "Secret crossway-xds (CA "+first.Name()+")")
+	server := s.read(t, registration.XDSSecret)
+	testkit.Must(t, s.Client.Delete(t.Context(), server))
+	refused("both Secrets are gone", "ControllerRevision crossway-edge-ca")
+	if err := s.Client.Get(t.Context(), client.ObjectKeyFromObject(server), s.secret(registration.XDSSecret)); !apierrors.IsNotFound(err) {
+		t.Errorf("a serving certificate was made without a CA: %v", err)
+	}
+
+	full.ResourceVersion, full.UID = "", ""
+	testkit.Must(t, s.Client.Create(t.Context(), full))
+	testkit.Must(t, s.ensure(t.Context()))
+	if s.Fault() != nil || !bytes.Equal(s.read(t, registration.XDSSecret).Data["ca.crt"], first.Bundle()) {
+		t.Errorf("the restored CA does not count: %v", s.Fault())
+	}
+
+	testkit.Must(t, s.Client.Delete(t.Context(), s.secret(registration.EdgeCASecret)))
+	anew := s.secret(registration.EdgeCASecret)
+	anew.Annotations, anew.Data = map[string]string{registration.AnnotationNewCA: "true"}, map[string][]byte{"tls.crt": {}, "tls.key": {}}
+	testkit.Must(t, s.Client.Create(t.Context(), anew))
+	testkit.Must(t, s.ensure(t.Context()))
+	after := s.read(t, registration.EdgeCASecret)
+	second := registration.CAOf(after.Data)
+	if second.Missing() || second.Name() == first.Name() || after.Annotations[registration.AnnotationNewCA] != "" {
+		t.Errorf("asked for a new CA, got %q with annotations %v", second.Name(), after.Annotations)
+	}
+	testkit.Must(t, s.Client.Delete(t.Context(), s.secret(registration.EdgeCASecret)))
+	refused("the new one is gone", "Secret crossway-xds (CA "+second.Name()+")")
+}
+
+// A rotation that is asked for by annotation goes on step by step, and both Secrets follow.
+func TestEdgeCAIsRotated(t *testing.T) {
+	s := newSigner(t)
+	users := []string{"envoy-0 of us"}
+	s.OldUsers = func(string) []string { return users }
+	step := func(request string) registration.CA {
+		t.Helper()
+		secret := s.read(t, registration.EdgeCASecret)
+		metav1.SetMetaDataAnnotation(&secret.ObjectMeta, registration.AnnotationRotate, request)
+		testkit.Must(t, s.Client.Update(t.Context(), secret))
+		testkit.Must(t, s.ensure(t.Context()))
+		ca := registration.CAOf(s.read(t, registration.EdgeCASecret).Data)
+		if got := s.read(t, registration.XDSSecret).Data["ca.crt"]; !bytes.Equal(got, ca.Bundle()) {
+			t.Errorf("after %s, edges and hub do not trust what they should:\n%s", request, got)
+		}
+		return ca
+	}
+	testkit.Must(t, s.ensure(t.Context()))
+	first := registration.CAOf(s.read(t, registration.EdgeCASecret).Data)
+	server := s.read(t, registration.XDSSecret).Data["tls.crt"]
+
+	announced := step(registration.RotateStart)
+	if announced.Name() != first.Name() || len(announced.Next.Certificate) == 0 || !bytes.Equal(server, s.read(t, registration.XDSSecret).Data["tls.crt"]) {
+		t.Error("step 1 is not just one more CA that is trusted")
+	}
+	secret := s.read(t, registration.EdgeCASecret)
+	longAgo := registration.CAOf(secret.Data)
+	var err error
+	longAgo.Next, err = registration.NewEdgeCA(time.Now().Add(-registration.NextCAWait), rand.Reader)
+	testkit.Must(t, err)
+	secret.Data = longAgo.Data()
+	testkit.Must(t, s.Client.Update(t.Context(), secret))
+	testkit.Must(t, s.ensure(t.Context()))
+	switched := registration.CAOf(s.read(t, registration.EdgeCASecret).Data)
+	if switched.Name() == first.Name() || !bytes.Equal(switched.Old, first.Certificate) || bytes.Equal(server, s.read(t, registration.XDSSecret).Data["tls.crt"]) {
+		t.Error("step 2: the next CA does not sign, or the first is not trusted, or the server kept its certificate")
+	}
+	if held := step(registration.RotateFinish); len(held.Old) == 0 {
+		t.Error("step 3 was taken although an edge uses the old CA")
+	}
+	users = nil
+	testkit.Must(t, s.ensure(t.Context())) // the request still stands
+	if done := registration.CAOf(s.read(t, registration.EdgeCASecret).Data); len(done.Old) > 0 || len(done.Cross) > 0 {
+		t.Error("step 3 was not taken")
 	}
 }

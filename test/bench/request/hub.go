@@ -55,7 +55,7 @@ func startHub(ctx context.Context, helm string) (*hub, error) {
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(ca.Certificate)
-	h.grpc = server.NewGRPCServer(&tls.Config{Certificates: []tls.Certificate{certificate}, ClientCAs: roots})
+	h.grpc = h.NewGRPCServer(&tls.Config{Certificates: []tls.Certificate{certificate}, ClientCAs: roots})
 	h.Register(h.grpc)
 	socket, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
