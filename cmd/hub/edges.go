@@ -45,7 +45,8 @@ func (p snapshots) Progress(pool string) []rollout.EdgeProgress {
 		progress := rollout.EdgeProgress{Stream: state.Edge.Stream, Node: state.Edge.Node, Answered: state.Answered}
 		for _, n := range state.Nacks {
 			progress.Nacked = append(progress.Nacked, rollout.ResourceNack{
-				Resource: rollout.ResourceID{TypeURL: n.TypeURL, Name: n.Name}, Version: n.Version, Message: n.Message, Fresh: n.Applied == ""})
+				Resource: rollout.ResourceID{TypeURL: n.TypeURL, Name: n.Name}, Version: n.Version, Message: n.Message,
+				Fresh: n.Applied == "", Has: n.AppliedIn})
 		}
 		out = append(out, progress)
 	}

@@ -20,7 +20,9 @@
 // that starts anew or is upgraded is offered the present generation.
 //
 // The candidates of a NACK are the routes whose version is newer than what the edge
-// had answered before. If Envoy's message quotes a value of some of them, such as a
+// had answered before. That is the last snapshot that it answered whole, or the one of
+// which it took the resource (ResourceNack.Has): under steady change no snapshot is
+// answered whole before the next one. If Envoy's message quotes a value of some of them, such as a
 // regular expression, only those are. A quotation never makes a route a candidate.
 //
 // An edge that has answered nothing yet on its stream may have come with any

@@ -58,7 +58,7 @@ type edge struct {
 	// fallback are the earlier versions that the edge has of routes of which it
 	// refused a version that is gone by now.
 	fallback    map[fleet.RouteRef]Object
-	without     map[fleet.RouteRef]bool // of which it has no version: it refused all that it got
+	without     map[fleet.RouteRef]bool // of which it has no version
 	readmitNext map[ResourceID]int      // how many Suspected routes to send again next
 	view        string                  // the View that it gets; empty: its pool's snapshot
 	overflow    bool                    // there are too many Views for it to have one
@@ -85,6 +85,7 @@ func (r *Rollout) review(p *pool, e *edge, g EdgeProgress) []Judgement {
 		if !before {
 			since = e.answered
 		}
+		since = max(since, n.Has) // the hub may have published faster than the edge answers
 		blocked[n.Resource] = since
 		// One route may be in several resources: once it is taken from the edge, they
 		// all get other versions.
@@ -183,6 +184,8 @@ func (e *edge) readmit(generation uint64) {
 			v.state, v.since = Readmitted, generation
 			if v.instead != nil {
 				e.fallback[ref] = *v.instead
+			} else {
+				e.without[ref] = true
 			}
 			e.verdicts[ref] = v
 		}
@@ -229,6 +232,8 @@ type ResourceNack struct {
 	Version  string
 	Message  string // Envoy's error
 	Fresh    bool   // the edge has no version of the resource
+	// Has is a snapshot whose version of the resource the edge has; 0: none is known.
+	Has uint64
 }
 
 // judge decides which routes caused a NACK, and takes them from the edge.
@@ -248,7 +253,7 @@ func (r *Rollout) judge(p *pool, e *edge, n ResourceNack, since uint64, resource
 			continue
 		}
 		next := verdict{version: version, state: Suspected, resource: n.Resource, message: r.readableMessage(e, n, ref, routes)}
-		next.instead, next.unproven = r.fallbackFor(p, e, ref)
+		next.instead, next.unproven = r.fallbackFor(p, e, ref, since)
 		if definite {
 			next.state = Rejected
 			result.Rejected = append(result.Rejected, ref)
@@ -263,18 +268,23 @@ func (r *Rollout) judge(p *pool, e *edge, n ResourceNack, since uint64, resource
 }
 
 // fallbackFor is the version of a route that an edge gets instead of the present
-// one: the one that it has, or else the last one that an edge of its pool took.
-func (r *Rollout) fallbackFor(p *pool, e *edge, ref fleet.RouteRef) (instead *Object, unproven bool) {
-	if o, has := e.fallback[ref]; has {
+// one: the one that it has, or else the last one that an edge of its pool took. has is
+// the last snapshot that it took.
+func (r *Rollout) fallbackFor(p *pool, e *edge, ref fleet.RouteRef, has uint64) (instead *Object, unproven bool) {
+	if o, falls := e.fallback[ref]; falls {
 		return &o, false
 	}
 	if e.without[ref] {
 		return nil, false
 	}
-	all := r.earlier[ref]
-	for i := len(all) - 1; i >= 0; i-- {
-		if all[i].takenIn[p.name] {
-			return &all[i].Object, e.answered == 0
+	for _, o := range slices.Backward(r.earlier[ref]) {
+		if since, published := o.since[p.name]; published && has > 0 && since <= has {
+			return &o.Object, false
+		}
+	}
+	for _, o := range slices.Backward(r.earlier[ref]) {
+		if o.takenIn[p.name] {
+			return &o.Object, true
 		}
 	}
 	return nil, false

@@ -41,6 +41,7 @@ type Changes struct {
 // Publish sets the Model that the edges of these pools should get, and the Model
 // of each View of the last Review. It returns what changed.
 func (r *Rollout) Publish(m model.Model, views []model.Model, pools []lbsync.PoolRef) Changes {
+	r.noteReplaced()
 	var changes Changes
 	assignments := union(m.Assignments, views)
 	changes.AssignmentsChanged = !r.published || !equalLists(r.assignments, assignments, model.Assignment.Equal) || !reflect.DeepEqual(r.model.Imports, m.Imports)
@@ -190,6 +191,11 @@ func (r *Rollout) withdraw(pools []lbsync.PoolRef) []string {
 	for _, name := range slices.Sorted(maps.Keys(r.pools)) {
 		if !slices.ContainsFunc(pools, func(p lbsync.PoolRef) bool { return p.Pool == name }) {
 			delete(r.pools, name)
+			for _, all := range r.earlier {
+				for i := range all {
+					delete(all[i].since, name)
+				}
+			}
 			withdrawn = append(withdrawn, name)
 		}
 	}

@@ -69,7 +69,8 @@ type publication struct {
 // earlier is an earlier version of a route. An edge may still have it.
 type earlier struct {
 	Object
-	takenIn map[string]bool // pools in which an edge took it
+	since   map[string]uint64 // the first snapshot of each pool that had it
+	takenIn map[string]bool   // pools in which an edge took it
 }
 
 // maxEarlier bounds the earlier versions of a route.
@@ -112,10 +113,10 @@ func (r *Rollout) SetObject(ref fleet.ObjectRef, o Object) {
 
 // keep keeps a version of a route that has just been replaced.
 func (r *Rollout) keep(ref fleet.RouteRef, o Object) {
-	version := earlier{Object: o, takenIn: map[string]bool{}}
+	version := earlier{Object: o, since: map[string]uint64{}, takenIn: map[string]bool{}}
 	for name, p := range r.pools {
-		if at, published := p.since[ref]; published && at.version.UID == o.UID && p.hasTaken(ref) {
-			version.takenIn[name] = true
+		if at, published := p.since[ref]; published && at.version.UID == o.UID {
+			version.since[name] = at.generation
 		}
 	}
 	all := append(r.earlier[ref], version)
@@ -123,6 +124,23 @@ func (r *Rollout) keep(ref fleet.RouteRef, o Object) {
 		all = append(all[:1:1], all[2:]...)
 	}
 	r.earlier[ref] = all
+}
+
+// noteReplaced notes which pools took the versions that the next Publish replaces. It
+// comes after the Review of all that edges answered before.
+func (r *Rollout) noteReplaced() {
+	for ref := range r.unpublished {
+		all := r.earlier[ref]
+		if len(all) == 0 {
+			continue
+		}
+		last := all[len(all)-1]
+		for name := range last.since {
+			if p := r.pools[name]; p != nil && p.hasTaken(ref) {
+				last.takenIn[name] = true
+			}
+		}
+	}
 }
 
 // DeleteObject takes in that an object is gone.

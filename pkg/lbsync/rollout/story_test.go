@@ -35,6 +35,7 @@ import (
 //	pause POOL/NODE, resume POOL/NODE       an edge does not answer for a while
 //	pass                                    one pass of the hub: Review, Build, Publish
 //	answer                                  the edges answer what they are asked
+//	late                                    the same, but the hub knows only after its next pass
 //	settle                                  pass and answer, until nothing changes; then what edges have
 //	has                                     what edges have of the routes on port 80
 //	restart [without records]               another hub process; the edges reconnect
@@ -64,6 +65,7 @@ type storyEdge struct {
 	refuses, says string
 	paused        bool
 	has           map[ResourceID]envoy.Resource
+	took          map[ResourceID]uint64 // the snapshot in which
 	nacked        map[ResourceID]ResourceNack
 	answered      uint64
 	asked         int
@@ -96,7 +98,25 @@ func (s *story) restart(refusals []Refusal) {
 
 func (s *story) reconnect(e *storyEdge) {
 	s.streams++
-	e.stream, e.answered, e.nacked = s.streams, 0, map[ResourceID]ResourceNack{}
+	e.stream, e.answered, e.took, e.nacked = s.streams, 0, map[ResourceID]uint64{}, map[ResourceID]ResourceNack{}
+	for id, r := range s.wanted(e) {
+		if e.has[id].Version == r.Version {
+			e.took[id] = s.rollout.pools[e.pool].snapshot.Generation
+		}
+	}
+}
+
+// wanted is what an edge should have.
+func (s *story) wanted(e *storyEdge) map[ResourceID]*envoy.Resource {
+	wanted := map[ResourceID]*envoy.Resource{}
+	if p := s.rollout.pools[e.pool]; p != nil {
+		for _, resources := range []envoy.Resources{p.snapshot.Resources, p.snapshot.Overrides[e.stream]} {
+			for r := range resourcesIn(resources) {
+				wanted[idOf(r)] = r
+			}
+		}
+	}
+	return wanted
 }
 
 func (route *storyRoute) asObject() Object {
@@ -191,30 +211,27 @@ func names(refs []fleet.RouteRef) (out string) {
 }
 
 // answer has the edges answer all that they are asked, and reports whether any was.
-func (s *story) answer() (asked bool) {
+func (s *story) answer(late bool) (asked bool) {
 	for _, e := range s.edges {
 		p := s.rollout.pools[e.pool]
 		if e.paused || p == nil {
 			continue
 		}
-		wanted := map[ResourceID]*envoy.Resource{}
-		for _, resources := range []envoy.Resources{p.snapshot.Resources, p.snapshot.Overrides[e.stream]} {
-			for r := range resourcesIn(resources) {
-				wanted[idOf(r)] = r
-			}
-		}
-		for id, r := range wanted {
+		for id, r := range s.wanted(e) {
 			if e.has[id].Version == r.Version || e.nacked[id].Version == r.Version {
 				continue
 			}
 			asked = true
 			e.asked++
 			if e.refuses != "" && strings.Contains(string(r.Body.GetValue()), e.refuses) {
-				e.nacked[id] = ResourceNack{Resource: id, Version: r.Version, Message: e.says, Fresh: e.has[id].Version == ""}
+				e.nacked[id] = ResourceNack{Resource: id, Version: r.Version, Message: e.says, Fresh: e.has[id].Version == "", Has: e.took[id]}
 				continue
 			}
-			e.has[id] = *r
+			e.has[id], e.took[id] = *r, p.snapshot.Generation
 			delete(e.nacked, id)
+		}
+		if late {
+			continue
 		}
 		asked = asked || e.answered != p.snapshot.Generation
 		e.answered = p.snapshot.Generation
@@ -226,7 +243,7 @@ func (s *story) settle() (out string) {
 	for range 60 {
 		said := s.pass()
 		out += said
-		if !s.answer() && said == "" && !s.rollout.HasWork() {
+		if !s.answer(false) && said == "" && !s.rollout.HasWork() {
 			return out + s.has()
 		}
 	}
@@ -333,8 +350,8 @@ func (s *story) command(d *datadriven.TestData) string {
 		s.check = &model.ClusterPolicy{HealthCheck: &model.HealthCheck{Interval: time.Second, Timeout: time.Second, Path: d.CmdArgs[0].Key}}
 	case "pass":
 		return s.pass()
-	case "answer":
-		s.answer()
+	case "answer", "late":
+		s.answer(d.Cmd == "late")
 	case "settle":
 		return s.settle()
 	case "has":

@@ -244,6 +244,7 @@ func (s *Stream) nextUnknownNames(now time.Time) *discovery.DeltaDiscoveryRespon
 // message puts a response in flight.
 func (s *Stream) message(k Kind, r response, list []*discovery.Resource) *discovery.DeltaDiscoveryResponse {
 	s.nonce++
+	r.snapshot = s.pool.generation
 	nonce := strconv.FormatUint(s.nonce, 10)
 	sub := &s.kinds[k]
 	sub.mustRespond = false

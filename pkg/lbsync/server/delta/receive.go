@@ -68,21 +68,22 @@ func (s *Stream) answer(k Kind, nonce string, nack *status.Status) Received {
 			received.Nacked = append(received.Nacked, s.nackedItem(k, i, nack.Message))
 		case i.entry.nack.Version != i.version:
 			// Otherwise it is the false ACK of what was NACKed before.
-			s.acked(k, i)
+			s.acked(k, i, r.snapshot)
 			received.Acked = append(received.Acked, NameVersion{i.name, i.version})
 		}
 	}
 	return received
 }
 
-func (s *Stream) acked(k Kind, i item) {
-	i.entry.applied, i.entry.warmTimedOut, i.entry.sendAlone, i.entry.nack = i.version, "", false, Nack{}
+func (s *Stream) acked(k Kind, i item, snapshot uint64) {
+	i.entry.applied, i.entry.appliedIn, i.entry.warmTimedOut, i.entry.sendAlone, i.entry.nack = i.version, snapshot, "", false, Nack{}
 	s.reconcile(k, i.name)
 }
 
 // nackedItem notes a NACK. What the edge applied before stays in force.
 func (s *Stream) nackedItem(k Kind, i item, message string) Nack {
-	i.entry.nack = Nack{TypeURL: typeURLs[k], Name: i.name, Version: i.version, Message: s.shortened(message), Applied: i.entry.applied}
+	i.entry.nack = Nack{TypeURL: typeURLs[k], Name: i.name, Version: i.version, Message: s.shortened(message),
+		Applied: i.entry.applied, AppliedIn: i.entry.appliedIn}
 	i.entry.sendAlone = false
 	s.nacked[resourceKey{k, i.name}] = struct{}{}
 	if i.entry.sent == i.version {
@@ -93,7 +94,7 @@ func (s *Stream) nackedItem(k Kind, i item, message string) Nack {
 }
 
 func (s *Stream) removed(k Kind, i item) {
-	i.entry.applied, i.entry.nack = "", Nack{}
+	i.entry.applied, i.entry.appliedIn, i.entry.nack = "", 0, Nack{}
 	s.reconcile(k, i.name)
 }
 

@@ -88,8 +88,12 @@ type Override struct{ Listeners, Routes []Resource }
 type NameVersion struct{ Name, Version string }
 
 // Nack is the NACK of one resource. The version that the edge applied before
-// stays in force there: Applied, empty if it has none.
-type Nack struct{ TypeURL, Name, Version, Message, Applied string }
+// stays in force there: Applied, empty if it has none. AppliedIn is a snapshot that
+// had it, 0 if none is known.
+type Nack struct {
+	TypeURL, Name, Version, Message, Applied string
+	AppliedIn                                uint64
+}
 
 // Progress is what one edge has done with the snapshots of its pool.
 type Progress struct {

@@ -65,8 +65,10 @@ type subscription struct {
 type entry struct {
 	// subscribed: by name. unanswered: and nothing was sent yet.
 	subscribed, unanswered bool
-	// sent is the last version that was sent, applied the one in force on the edge.
+	// sent is the last version that was sent, applied the one in force on the edge,
+	// appliedIn a snapshot that had it: that of the response. 0: none is known.
 	sent, applied string
+	appliedIn     uint64
 	// nack is the edge's last one.
 	nack Nack
 	// warmTimedOut is the version for which routes no longer wait.
@@ -78,8 +80,9 @@ type entry struct {
 
 // response is one that the edge has not answered yet.
 type response struct {
-	sentAt time.Time
-	items  []item
+	sentAt   time.Time
+	snapshot uint64 // of which it is a part
+	items    []item
 }
 
 // size counts an empty response as one resource.
@@ -294,6 +297,9 @@ func (s *Stream) takeOverVersions(k Kind, versions map[string]string) {
 		case e != nil:
 			version = s.shortVersion(k, name, version)
 			e.sent, e.applied = version, version
+			if version == s.pool.kinds[k].resources[name].version() {
+				e.appliedIn = s.pool.generation
+			}
 		}
 	}
 }

@@ -252,3 +252,30 @@ func TestRuntimeComesFirst(t *testing.T) {
 	}
 	e.expect(noon, "nothing")
 }
+
+// A NACK names a snapshot that had what the edge has, even if the edge said so only after
+// the next snapshot.
+func TestNackNamesWhatTheEdgeHas(t *testing.T) {
+	p := NewPool()
+	p.UpdateLoadAssignments(nil, nil)
+	p.SetResources(Snapshot{Generation: 1, Clusters: resources("a@1"), Listeners: resources("l@1")})
+	e := newEdge(t, p, time.Second)
+	r, _ := e.expect(noon, "cluster a@1")
+	e.ack(r)
+	first, _ := e.expect(noon, "listener l@1")
+	p.SetResources(Snapshot{Generation: 2, Clusters: resources("a@1"), Listeners: resources("l@2")})
+	second, _ := e.expect(noon, "listener l@2")
+	e.ack(first)
+	nack := &discovery.DeltaDiscoveryRequest{ResponseNonce: second.Nonce, ErrorDetail: &rpcstatus.Status{Message: "no"}}
+	if n := e.Receive(listeners, nack).Nacked; len(n) != 1 || n[0].Applied != "1" || n[0].AppliedIn != 1 || e.Progress().Answered != 2 {
+		t.Errorf("%+v, answered %d", n, e.Progress().Answered)
+	}
+
+	for has, want := range map[string]uint64{"1": 0, "2": 2} { // another stream: only of the present version it is known
+		again := edge{p.Open("envoy-0", time.Second), t}
+		again.Receive(listeners, &discovery.DeltaDiscoveryRequest{InitialResourceVersions: map[string]string{"l": has}})
+		if got := again.kinds[listeners].entries["l"].appliedIn; got != want {
+			t.Errorf("of an edge that comes with l@%s, snapshot %d is known, want %d", has, got, want)
+		}
+	}
+}
