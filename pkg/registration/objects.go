@@ -16,8 +16,12 @@ import (
 // own namespace and in crossway-fleet.
 const RoleName = "crossway-member"
 
-// CountOfExports is the quota's name of the number of MemberExports.
-const CountOfExports corev1.ResourceName = "count/memberexports.crossway.dev"
+// The quota's names of how many objects of a kind there are.
+const (
+	CountOfExports corev1.ResourceName = "count/memberexports.crossway.dev"
+	CountOfSlices  corev1.ResourceName = "count/endpointslices.discovery.k8s.io"
+	CountOfLeases  corev1.ResourceName = "count/leases.coordination.k8s.io"
+)
 
 // User is the user name of a member's agent on the hub.
 func User(cluster fleet.ClusterName) string { return v1alpha1.MemberUserPrefix + string(cluster) }
@@ -44,9 +48,9 @@ func Objects(cluster fleet.ClusterName, limits Limits) MemberObjects {
 		rbacv1.PolicyRule{APIGroups: []string{"coordination.k8s.io"}, Resources: []string{"leases"}, Verbs: []string{"create"}},
 		rbacv1.PolicyRule{APIGroups: []string{"coordination.k8s.io"}, Resources: []string{"leases"}, ResourceNames: []string{v1alpha1.AgentLease}, Verbs: []string{"get", "update", "patch"}})
 	o.Quota = &corev1.ResourceQuota{ObjectMeta: o.Role.ObjectMeta, Spec: corev1.ResourceQuotaSpec{Hard: corev1.ResourceList{
-		CountOfExports:                          *resource.NewQuantity(int64(limits.Exports), resource.DecimalSI),
-		"count/endpointslices.discovery.k8s.io": *resource.NewQuantity(int64(limits.slices()), resource.DecimalSI),
-		"count/leases.coordination.k8s.io":      *resource.NewQuantity(1, resource.DecimalSI),
+		CountOfExports: *resource.NewQuantity(int64(limits.Exports), resource.DecimalSI),
+		CountOfSlices:  *resource.NewQuantity(int64(limits.slices()), resource.DecimalSI),
+		CountOfLeases:  *resource.NewQuantity(1, resource.DecimalSI),
 	}}}
 	return o
 }

@@ -129,7 +129,7 @@ func (b *Bench) join(ctx context.Context, name string, spec v1alpha1.MemberClust
 	for {
 		var quota corev1.ResourceQuota
 		err := b.hub.Get(ctx, client.ObjectKey{Namespace: "member-" + name, Name: registration.RoleName}, &quota)
-		if _, counted := quota.Status.Used[registration.CountOfExports]; counted {
+		if err == nil && len(quota.Status.Used) == len(quota.Spec.Hard) {
 			return nil
 		}
 		if client.IgnoreNotFound(err) != nil {

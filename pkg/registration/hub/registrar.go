@@ -12,11 +12,12 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/retry"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/cluster"
@@ -126,31 +127,55 @@ func (r *Registrar) ensureQuota(ctx context.Context, want *corev1.ResourceQuota)
 		}
 		have = want
 	}
-	return r.ensureCount(ctx, have)
-}
-
-// ensureCount counts the MemberExports of a quota that has not counted them. An
-// API server refuses objects that are not counted yet, and the quota controller
-// learns of a new kind late: it looks every 30 s, and counts every 5 min. It keeps
-// a count that it finds.
-func (r *Registrar) ensureCount(ctx context.Context, quota *corev1.ResourceQuota) error {
-	if _, counted := quota.Status.Used[registration.CountOfExports]; counted {
+	if len(uncounted(have)) == 0 {
 		return nil
 	}
-	var exports v1alpha1.MemberExportList
-	if err := r.client.List(ctx, &exports, client.InNamespace(quota.Namespace), client.UnsafeDisableDeepCopy); err != nil {
-		return fmt.Errorf("list MemberExports in %s: %w", quota.Namespace, err)
+	return retry.RetryOnConflict(retry.DefaultBackoff, func() error { return r.count(ctx, client.ObjectKeyFromObject(want)) })
+}
+
+// count counts the objects of a quota that nobody has counted. An API server refuses
+// objects whose kind is not counted yet ("status unknown for quota"), and the quota
+// controller of its cluster may be late: it looks for new kinds every 30 s and counts
+// them every 5 min, and none while it waits for another kind. It keeps a count that it
+// finds.
+func (r *Registrar) count(ctx context.Context, key types.NamespacedName) error {
+	var quota corev1.ResourceQuota
+	if err := r.client.Get(ctx, key, &quota); err != nil {
+		return err
 	}
-	status := quota.DeepCopy()
-	status.Status.Hard = quota.Spec.Hard
-	if status.Status.Used == nil {
-		status.Status.Used = corev1.ResourceList{}
+	missing := uncounted(&quota)
+	if len(missing) == 0 {
+		return nil
 	}
-	status.Status.Used[registration.CountOfExports] = *resource.NewQuantity(int64(len(exports.Items)), resource.DecimalSI)
-	if err := r.client.Status().Update(ctx, status); err != nil && !apierrors.IsConflict(err) { // after a conflict, its change brings the key back
-		return fmt.Errorf("count the objects of ResourceQuota %s in %s: %w", quota.Name, quota.Namespace, err)
+	quota.Status.Hard = quota.Spec.Hard
+	if quota.Status.Used == nil {
+		quota.Status.Used = corev1.ResourceList{}
 	}
-	return nil
+	for _, name := range missing {
+		list := countedLists[name].DeepCopyObject().(client.ObjectList)
+		if err := r.client.List(ctx, list, client.InNamespace(key.Namespace), client.UnsafeDisableDeepCopy); err != nil {
+			return fmt.Errorf("list %T in %s: %w", list, key.Namespace, err)
+		}
+		quota.Status.Used[name] = *resource.NewQuantity(int64(meta.LenList(list)), resource.DecimalSI)
+	}
+	return r.client.Status().Update(ctx, &quota)
+}
+
+// countedLists are what the names in a member's quota count.
+var countedLists = map[corev1.ResourceName]client.ObjectList{
+	registration.CountOfExports: &v1alpha1.MemberExportList{},
+	registration.CountOfSlices:  &discoveryv1.EndpointSliceList{},
+	registration.CountOfLeases:  &coordinationv1.LeaseList{},
+}
+
+// uncounted are the names in a quota that nobody has counted.
+func uncounted(quota *corev1.ResourceQuota) (names []corev1.ResourceName) {
+	for name := range quota.Spec.Hard {
+		if _, counted := quota.Status.Used[name]; !counted && countedLists[name] != nil {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 func (r *Registrar) ensureRole(ctx context.Context, want *rbacv1.Role) error {

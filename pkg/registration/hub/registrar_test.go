@@ -14,6 +14,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
@@ -304,6 +305,49 @@ func TestSecondReconcileWritesNothing(t *testing.T) {
 	f.reconcile("n-east")
 	if counted.writes != 0 {
 		t.Errorf("%d writes", counted.writes)
+	}
+}
+
+// quotaController has counts written as soon as there is a quota.
+type quotaController struct {
+	client.Client
+	used corev1.ResourceList
+}
+
+func (c *quotaController) Patch(ctx context.Context, o client.Object, patch client.Patch, options ...client.PatchOption) error {
+	err := c.Client.Patch(ctx, o, patch, options...)
+	quota, isQuota := o.(*corev1.ResourceQuota)
+	if err != nil || !isQuota || c.used == nil {
+		return err
+	}
+	counted := quota.DeepCopy()
+	counted.Status = corev1.ResourceQuotaStatus{Hard: quota.Spec.Hard, Used: c.used}
+	return c.Client.Status().Update(ctx, counted)
+}
+
+// An API server refuses what a quota has not counted. Once a member may write, all of its
+// quota is counted, whatever the quota controller has done by then.
+func TestQuotaIsCountedBeforeAccess(t *testing.T) {
+	for name, used := range map[string]corev1.ResourceList{
+		"count-nothing": nil,
+		"count-others":  {registration.CountOfSlices: resource.MustParse("7"), registration.CountOfLeases: resource.MustParse("1")},
+	} {
+		f := newFixture(t)
+		f.registrar.client = &quotaController{Client: f.registrar.client, used: used}
+		f.member(name, true, "10.1.0.0/16")
+		f.reconcile(name)
+		f.mayWrite(name, true)
+		var quota corev1.ResourceQuota
+		f.Must(f.client.Get(t.Context(), types.NamespacedName{Namespace: "member-" + name, Name: registration.RoleName}, &quota))
+		for kind := range quota.Spec.Hard {
+			got, counted := quota.Status.Used[kind]
+			if want := used[kind]; !counted || !got.Equal(want) {
+				t.Errorf("%s: %s has count %s (%t), want %s", name, kind, &got, counted, &want)
+			}
+		}
+		if len(uncounted(&quota)) > 0 || len(quota.Status.Hard) != len(quota.Spec.Hard) {
+			t.Errorf("%s: the status is %+v", name, quota.Status)
+		}
 	}
 }
 

@@ -59,8 +59,7 @@ func (r *Registrar) SetupWithManager(mgr ctrl.Manager, leadership *program.Leade
 // quotaChanged ignores updates of what a quota has counted: each new object in the namespace makes one.
 var quotaChanged = predicate.Funcs{UpdateFunc: func(u event.UpdateEvent) bool {
 	after := u.ObjectNew.(*corev1.ResourceQuota)
-	_, counted := after.Status.Used[registration.CountOfExports]
-	return !counted || !apiequality.Semantic.DeepEqual(u.ObjectOld.(*corev1.ResourceQuota).Spec, after.Spec)
+	return len(uncounted(after)) > 0 || !apiequality.Semantic.DeepEqual(u.ObjectOld.(*corev1.ResourceQuota).Spec, after.Spec)
 }}
 
 // refusedEndpointsChanged ignores changes of an export that do not change a

@@ -176,10 +176,11 @@ func (e *Exporter) pushFailed(service fleet.ServiceName, memberExport *v1alpha1.
 		return answer{conditions: []condition.Condition{condition.ExportRefused(service, refusal.Error())}}, nil
 	case apierrors.IsForbidden(refusal) && strings.Contains(refusal.Error(), "exceeded quota"): // the API server's words (its plugin ResourceQuota)
 		return answer{conditions: []condition.Condition{condition.ExportLimitReached(e.cluster, refusal.Error())}}, err
+	case apierrors.IsForbidden(refusal) && strings.Contains(refusal.Error(), "status unknown for quota"): // the same plugin's: the next try may do
 	case apierrors.IsForbidden(refusal), apierrors.IsNotFound(refusal):
 		return answer{conditions: []condition.Condition{condition.ExportForbidden(e.cluster, refusal.Error())}}, err
 	}
-	last := answerOf(service, memberExport) // the hub cannot be reached: its last conditions stay
+	last := answerOf(service, memberExport) // the hub has not decided: its last conditions stay
 	last.outdated = true
 	return last, err
 }

@@ -104,6 +104,17 @@ func TestQuota(t *testing.T) {
 	}
 }
 
+// A hub that has not counted yet is no lack of access: what it said last stays.
+func TestUncountedQuota(t *testing.T) {
+	uncounted := apierrors.NewForbidden(v1alpha1.GroupVersion.WithResource("memberexports").GroupResource(), "web.shop",
+		errors.New("status unknown for quota: crossway-member, resources: count/memberexports.crossway.dev"))
+	e := &Exporter{cluster: "us-west"}
+	got, err := e.pushFailed(fleet.ServiceName{Namespace: "shop", Name: "web"}, nil, fmt.Errorf("apply MemberExport: %w", uncounted))
+	if err == nil || len(got.conditions) != 1 || got.conditions[0].Reason != "Pending" {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
 // The Lease is renewed by one write that says when and by whom.
 func TestHeartbeat(t *testing.T) {
 	f := newFixture(t, "beat")
