@@ -2,6 +2,7 @@ package demo
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -27,13 +28,48 @@ type Outage struct {
 // FreezeHubAPI stops the hub's API server for a minute, and the hub too where restart says so. When
 // the leader's Lease has ended, demand moves beyond capacity, and then a cluster is cut off.
 func (s *Story) FreezeHubAPI(ctx context.Context, restart bool) (Outage, error) {
-	hubs, err := s.programs(ctx, s.Lab.Hub, "crossway-hub")
-	if err != nil {
-		return Outage{}, err
-	}
 	before, err := s.restarts(ctx)
 	if err != nil {
 		return Outage{}, err
+	}
+	minute, err := s.freezeForAMinute(ctx, restart)
+	if err != nil {
+		return Outage{}, err
+	}
+	after, err := s.restarts(ctx)
+	if err != nil {
+		return Outage{}, err
+	}
+	outage := Outage{Failed: load.Failed(minute.store) + load.Failed(minute.checkout), Requests: min(len(minute.store), len(minute.checkout)), Restarts: after - before}
+	if part := load.Part(load.Between(minute.store, minute.cut.Add(-5*time.Second), minute.cut), "us-east"); part < 0.2 {
+		return outage, fmt.Errorf("us-east served only %.1f %% before it was cut off: nothing to lose", 100*part)
+	}
+	// A connection that was begun while the link was down may be made as soon as it is up.
+	if n := load.Count(load.Between(minute.store, minute.cutEnd.Add(-3*time.Second), minute.cutEnd), func(sample load.Sample) bool {
+		return sample.Cluster == "us-east" && sample.At.Add(sample.Took).Before(minute.cutEnd)
+	}); n > 0 {
+		return outage, fmt.Errorf("us-east answered %d requests while it was cut off", n)
+	}
+	s.note("us-west's part of 30 rps in each second: %s", partBySecond(minute.checkout, "us-west", minute.rise, 40))
+	var settled bool
+	outage.Overflow, settled = load.SettledAfter(minute.checkout, minute.rise, 10*time.Second, twentyOfThirty)
+	if !settled {
+		return outage, fmt.Errorf("30 requests per second never settled at 20/10 for 10 s")
+	}
+	return outage, s.AwaitConnected(ctx)
+}
+
+// frozenMinute is what clients saw of two services while the hub's API server did not answer.
+type frozenMinute struct {
+	store, checkout   []load.Sample
+	rise, cut, cutEnd time.Time // checkout's first request; a cluster's absence
+}
+
+// freezeForAMinute freezes the API server under load, and ends some time after it answers again.
+func (s *Story) freezeForAMinute(ctx context.Context, restart bool) (minute frozenMinute, err error) {
+	hubs, err := s.programs(ctx, s.Lab.Hub, "crossway-hub")
+	if err != nil {
+		return minute, err
 	}
 	store := load.Start(ctx, s.Client("us", "store.example.com", 100))
 	defer store.Stop()
@@ -44,50 +80,25 @@ func (s *Story) FreezeHubAPI(ctx context.Context, restart bool) (Outage, error) 
 	sleep(ctx, 13*time.Second) // a leader may take 10 s to renew its Lease
 	if restart {
 		if err := s.restartHub(ctx, hubs); err != nil {
-			return Outage{}, err
+			return minute, err
 		}
 	}
 	checkout := load.Start(ctx, s.Client("us", "checkout.example.com", 30))
 	defer checkout.Stop()
-	begin := time.Now()
+	minute.rise = time.Now()
 	sleep(ctx, 15*time.Second)
-	cut := time.Now()
+	minute.cut = time.Now()
 	err = s.Lab.Cut("us-east")
 	sleep(ctx, 12*time.Second)
-	cutEnd := time.Now()
-	if restored := s.Lab.Restore("us-east"); err == nil {
-		err = restored
-	}
+	minute.cutEnd = time.Now()
+	err = errors.Join(err, s.Lab.Restore("us-east"))
 	sleep(ctx, max(time.Until(thaw), 10*time.Second))
 	s.Lab.Hub.ThawAPIServer()
 	sleep(ctx, 20*time.Second)
-	hundred, thirty := store.Stop(), checkout.Stop()
-	if err != nil {
-		return Outage{}, err
-	}
-	s.explainFailures(hundred)
-	s.explainFailures(thirty)
-	after, err := s.restarts(ctx)
-	if err != nil {
-		return Outage{}, err
-	}
-	outage := Outage{Failed: load.Failed(hundred) + load.Failed(thirty), Requests: min(len(hundred), len(thirty)), Restarts: after - before}
-	if part := load.Part(load.Between(hundred, cut.Add(-5*time.Second), cut), "us-east"); part < 0.2 {
-		return outage, fmt.Errorf("us-east served only %.1f %% before it was cut off: nothing to lose", 100*part)
-	}
-	// A connection that was begun while the link was down may be made as soon as it is up.
-	if n := load.Count(load.Between(hundred, cutEnd.Add(-3*time.Second), cutEnd), func(sample load.Sample) bool {
-		return sample.Cluster == "us-east" && sample.At.Add(sample.Took).Before(cutEnd)
-	}); n > 0 {
-		return outage, fmt.Errorf("us-east answered %d requests while it was cut off", n)
-	}
-	s.note("us-west's part of 30 rps in each second: %s", partBySecond(thirty, "us-west", begin, 40))
-	var settled bool
-	outage.Overflow, settled = load.SettledAfter(thirty, begin, 10*time.Second, twentyOfThirty)
-	if !settled {
-		return outage, fmt.Errorf("30 requests per second never settled at 20/10 for 10 s")
-	}
-	return outage, s.AwaitConnected(ctx)
+	minute.store, minute.checkout = store.Stop(), checkout.Stop()
+	s.explainFailures(minute.store)
+	s.explainFailures(minute.checkout)
+	return minute, err
 }
 
 // partBySecond is a cluster's part of the answers in each second, in percent.

@@ -14,27 +14,27 @@ import (
 
 // build is the state of one Build.
 type build struct {
-	in            Input
-	last          *Memo // of the last Build; never nil
-	same          bool  // all inputs except routes are the same objects as in last
-	memo          *Memo // of this Build
-	index         *index
-	cached        map[routeSource]*routeResult // of the last Build
-	model         model.Model
-	reports       []*objectReport
-	policyReports []*objectReport                    // for reportPolicies
-	parents       map[fleet.ObjectName]*gatewayState // Gateways of ours
-	policies      map[fleet.ServiceName]*policy      // in force
-	secrets       map[fleet.ObjectName]string        // certificateProblem of each Secret checked
-	shared        map[fleet.RouteRef]bool            // routes that share a host with another route
-	accounts      *accounts
-	overBudget    map[routeAt]condition.Condition // routes that a Gateway has no room for
-	kept          map[fleet.RouteRef]*fallback    // routes that are served as they were accepted before
-	slowdowns     slowdowns
-	shadows       []shadow
-	narrow        []*narrowHost // hosts with wider ones
-	guests        *Guests
-	without       map[routeAt]hostsWithout // routes that some of these have no room for
+	in              Input
+	last            *Memo // of the last Build; never nil
+	same            bool  // all inputs except routes are the same objects as in last
+	memo            *Memo // of this Build
+	index           *index
+	cached          map[routeSource]*routeResult // of the last Build
+	model           model.Model
+	reports         []*objectReport
+	policyReports   []*objectReport                    // for reportPolicies
+	parents         map[fleet.ObjectName]*gatewayState // Gateways of ours
+	policies        map[fleet.ServiceName]*policy      // in force
+	secrets         map[fleet.ObjectName]string        // certificateProblem of each Secret checked
+	shared          map[fleet.RouteRef]bool            // routes that share a host with another route
+	accounts        *accounts
+	overBudget      map[routeAt]condition.Condition // routes that a Gateway has no room for
+	kept            map[fleet.RouteRef]*fallback    // routes that are served as they were accepted before
+	slowdowns       slowdowns
+	shadows         []shadow
+	narrow          []*narrowHost // hosts with wider ones
+	widerAdmissions *WiderAdmissions
+	without         map[routeAt]hostsWithout // routes that some of these have no room for
 }
 
 // Build translates a snapshot of objects into the Model that all edges serve.
@@ -55,7 +55,7 @@ func Build(in Input) Result {
 		b.index = indexOf(in)
 	}
 	b.buildAll()
-	result := Result{Model: b.model, Guests: b.guests, reports: b.reports}
+	result := Result{Model: b.model, WiderAdmissions: b.widerAdmissions, reports: b.reports}
 	b.memo.index, b.memo.parents, b.memo.policies, b.memo.shared, b.memo.result = b.index, b.parents, b.policies, b.shared, result
 	b.memo.accounts, b.memo.overBudget, b.memo.kept, b.memo.slowdowns = b.accounts, b.overBudget, b.kept, b.slowdowns
 	result.Memo = b.memo

@@ -193,7 +193,7 @@ func (e Earlier) Note(last Result, before, now []*Route) {
 
 // BuildKeeping is Build, but routes that are over budget are served as they were
 // accepted last. It updates the routes, the Memo and the
-// Guests of the Input.
+// WiderAdmissions of the Input.
 func BuildKeeping(in *Input, known Earlier) Result {
 	for {
 		result := Build(*in)
@@ -211,7 +211,7 @@ func BuildKeeping(in *Input, known Earlier) Result {
 			routes[i], added = route.WithEarlier(earlier), added || earlier != nil
 		}
 		if in.Routes = routes; !added {
-			in.Guests = result.Guests
+			in.WiderAdmissions = result.WiderAdmissions
 			return result
 		}
 	}

@@ -128,7 +128,7 @@ const maxPatchedRoutes = 16
 func (b *build) patch() (Result, bool) {
 	last, in := b.last, &b.in
 	if !patching || !b.same || len(last.routes) != len(in.Routes) || !model.SameSlice(last.otherInputs.Pools, in.Pools) ||
-		last.otherInputs.CRDVersion != in.CRDVersion || last.result.Guests != nil && last.result.Guests != in.Guests {
+		last.otherInputs.CRDVersion != in.CRDVersion || last.result.WiderAdmissions != nil && last.result.WiderAdmissions != in.WiderAdmissions {
 		return Result{}, false
 	}
 	var changed []int

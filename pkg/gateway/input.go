@@ -38,8 +38,8 @@ type Input struct {
 	// the installed CRDs, like "v1.6.3"; empty: unknown, and not reported on.
 	CRDVersion string
 
-	// Guests are Result.Guests of the last Build, or nil.
-	Guests *Guests
+	// WiderAdmissions are Result.WiderAdmissions of the last Build, or nil.
+	WiderAdmissions *WiderAdmissions
 
 	// Memo is Result.Memo of the last Build, or nil. It makes Build faster. It
 	// never changes the Result, as long as the lists, maps and routes in the Input
@@ -69,9 +69,9 @@ type Programming struct {
 // Result is the result of a Build. Equal snapshots give equal results, whatever
 // the order of their objects.
 type Result struct {
-	Model  model.Model
-	Memo   *Memo   // for the next Input; never part of a comparison
-	Guests *Guests // for the next Input; nil: all routes of wide hosts have room at the narrower ones
+	Model           model.Model
+	Memo            *Memo            // for the next Input; never part of a comparison
+	WiderAdmissions *WiderAdmissions // for the next Input; nil: all routes of wide hosts have room at the narrower ones
 
 	reports []*objectReport // by kind, then name; Report completes them
 }

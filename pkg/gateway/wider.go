@@ -21,9 +21,9 @@ type narrowHost struct {
 	place  place
 	host   *model.VirtualHost
 	routes []*route
-	wider  []*guests
+	wider  []*widerRoutes
 
-	// For widerAdmission:
+	// For widerAdmitter:
 	seniority seniority // of its oldest route
 	payers    []payer   // the namespaces of its routes
 }
@@ -38,8 +38,8 @@ func (n *narrowHost) namespaces() (namespaces []string) {
 	return namespaces
 }
 
-// guests are the routes of a wide host at a narrow one.
-type guests struct {
+// widerRoutes are the routes of a wide host at a narrow one.
+type widerRoutes struct {
 	*wideHost
 	narrow   *narrowHost
 	admitted []*route // nil: all
@@ -60,11 +60,11 @@ type wideHost struct {
 	costs  map[string]cost // of these, by namespace
 	all    bool            // they match every request
 
-	// For widerAdmission:
-	noted  bool
-	came   []*wideRoute            // its routes that were admitted so far, in order
-	guests []*guests               // the same at the narrower hosts that were so far
-	parts  map[string][]model.Rule // the rules of some routes, by their places in the order of age
+	// For widerAdmitter:
+	noted         bool
+	earlierRoutes []*wideRoute            // its routes whose turn has come, in order
+	earlierHosts  []*widerRoutes          // the narrower hosts whose turn has come
+	parts         map[string][]model.Rule // the rules of some routes, by their places in the order of age
 }
 
 func newWideHost(name string, routes []*route, served []model.VirtualHost) *wideHost {
@@ -102,7 +102,7 @@ func (b *build) noteWider(at place, served []model.VirtualHost, hosts map[string
 				w = newWideHost(wide, others, served)
 				known[wide] = w
 			}
-			n.wider, last = append(n.wider, &guests{wideHost: w}), others
+			n.wider, last = append(n.wider, &widerRoutes{wideHost: w}), others
 			return !w.all
 		})
 		if len(n.wider) > 0 {
@@ -119,14 +119,14 @@ func (b *build) serveWider() {
 		return cmp.Or(cmp.Compare(x.routes[0].order, y.routes[0].order), x.place.compare(y.place))
 	})
 	b.memo.wider = b.widerRoom()
-	if b.memo.wider == widerFull {
+	if b.memo.wider == widerOverBudget {
 		b.admitWider()
 	}
 	for i := range b.narrow {
 		n := b.narrow[i]
-		for _, g := range n.wider {
-			if rules := b.rulesOf(g); len(rules) > 0 {
-				n.host.Wider = append(n.host.Wider, model.WiderRules{Hostname: g.name, Rules: rules})
+		for _, wider := range n.wider {
+			if rules := b.rulesOf(wider); len(rules) > 0 {
+				n.host.Wider = append(n.host.Wider, model.WiderRules{Hostname: wider.name, Rules: rules})
 			}
 		}
 	}
@@ -135,14 +135,14 @@ func (b *build) serveWider() {
 // widerRoom is how much room there is for the wider rules of all hosts together.
 func (b *build) widerRoom() widerRoom {
 	if len(b.narrow) == 0 {
-		return widerNone
+		return noWiderRules
 	}
 	accounts := &accounts{used: maps.Clone(b.accounts.used)}
 	var all []charge
 	for i := range b.narrow {
 		n := b.narrow[i]
-		for _, g := range n.wider {
-			for namespace, c := range g.costs {
+		for _, wider := range n.wider {
+			for namespace, c := range wider.costs {
 				charges := b.chargesAtHost(n, namespace, c)
 				all = append(all, charges[:]...)
 				for _, payer := range n.namespaces() {
@@ -153,14 +153,14 @@ func (b *build) widerRoom() widerRoom {
 		}
 	}
 	accounts.add(all)
-	room := widerRoomy
+	room := widerHalfBudget
 	for _, c := range all {
 		used := accounts.used[c.to]
 		if used.over(c.limit) {
-			return widerFull
+			return widerOverBudget
 		}
 		if used.plus(used).over(c.limit) {
-			room = widerTight
+			room = widerNearBudget
 		}
 	}
 	return room
@@ -170,19 +170,19 @@ func (b *build) widerRoom() widerRoom {
 type widerRoom int
 
 const (
-	widerNone  widerRoom = iota // there are none
-	widerFull                   // some have none
-	widerTight                  // a route that costs more may leave some without room
-	widerRoomy                  // they have room even if all routes cost twice as much
+	noWiderRules    widerRoom = iota // there are none
+	widerOverBudget                  // some have no room
+	widerNearBudget                  // a route that costs more may leave some without room
+	widerHalfBudget                  // they have room even if all routes cost twice as much
 )
 
 // allows says whether wider rules stay the same when a route changes, and how much
 // room they have then at least.
 func (w widerRoom) allows(old, next *routeResult) (widerRoom, bool) {
-	if w == widerNone || old.plan == nil || next.plan == nil || old.plan.each == next.plan.each && old.plan.clusters == next.plan.clusters {
-		return w, w == widerNone || (old.plan == nil) == (next.plan == nil)
+	if w == noWiderRules || old.plan == nil || next.plan == nil || old.plan.each == next.plan.each && old.plan.clusters == next.plan.clusters {
+		return w, w == noWiderRules || (old.plan == nil) == (next.plan == nil)
 	}
 	twice := old.plan.each.plus(old.plan.each)
 	more := next.plan.each.over(twice) || next.plan.clusters.over(old.plan.clusters.plus(old.plan.clusters))
-	return widerTight, w == widerRoomy && !more
+	return widerNearBudget, w == widerHalfBudget && !more
 }

@@ -146,9 +146,9 @@ func withStatuses(routes []*Route, result Result, now time.Time) []*Route {
 	return routes
 }
 
-// guests are the routes that serve what narrower hostnames leave, and the rules of these hostnames by namespace.
-func (w *sharedWildcard) guests() (served map[guest]bool, rules map[string]map[string]int) {
-	served, rules = map[guest]bool{}, map[string]map[string]int{}
+// widerRoutes are the routes that serve what narrower hostnames leave, and the rules of these hostnames by namespace.
+func (w *sharedWildcard) widerRoutes() (served map[widerAdmission]bool, rules map[string]map[string]int) {
+	served, rules = map[widerAdmission]bool{}, map[string]map[string]int{}
 	for _, h := range w.result.Model.Listeners[0].Chains[0].Hosts {
 		rules[h.Hostname] = map[string]int{}
 		for _, r := range h.Rules {
@@ -156,7 +156,7 @@ func (w *sharedWildcard) guests() (served map[guest]bool, rules map[string]map[s
 		}
 		for _, wider := range h.Wider {
 			for _, r := range wider.Rules {
-				served[guest{place: place{host: h.Hostname}, route: r.Origin.Route}] = true
+				served[widerAdmission{place: place{host: h.Hostname}, route: r.Origin.Route}] = true
 			}
 		}
 	}
@@ -170,14 +170,14 @@ func TestOthersTakeNoRoomOfWiderRules(tb *testing.T) {
 		w := newSharedWildcard(rapid.Int32Range(5, 14).Draw(t, "namespace"), rapid.Int32Range(16, 60).Draw(t, "gateway"))
 		namespaces := []string{"a", "b", "c", "d"}
 		for range rapid.IntRange(3, 14).Draw(t, "changes") {
-			was, rules := w.guests()
+			was, rules := w.widerRoutes()
 			who := rapid.SampledFrom(namespaces).Draw(t, "who")
 			host := rapid.SampledFrom([]string{"*.example.com", "*.example.com", "x.example.com", "y.example.com", "z.example.com"}).Draw(t, "host")
 			paths := rapid.IntRange(0, 5).Draw(t, "paths")
 			history := describeModel(w.result.Model)
 			w.set(who, host, paths)
-			is, now := w.guests()
-			if w.result.Guests != nil {
+			is, now := w.widerRoutes()
+			if w.result.WiderAdmissions != nil {
 				full++
 			}
 			pending := false // an edit of another namespace that has room now

@@ -48,7 +48,7 @@ type Loop struct {
 	assignmentsSet bool                                // the first SetAssignments came
 	lastReported   time.Time                           // when the condition Overflowing was last reported
 	announcements  map[state.HealthEvent]*announcement // by region and member
-	refusals       refusals
+	unserved       unservedReports
 }
 
 // New makes a Loop.
@@ -176,7 +176,7 @@ func (l *Loop) pass() {
 func (l *Loop) update(removed []string) {
 	now := l.config.Clock.Now()
 	l.publish(l.state.Update(now), removed)
-	l.tellRefused(now)
+	l.tellUnserved(now)
 	if l.config.Reporter == nil || !l.assignmentsSet || now.Sub(l.lastReported) < overflowReportInterval {
 		return
 	}

@@ -34,12 +34,12 @@ func TestServicesAreToldThatTheyHaveNoSlice(t *testing.T) {
 	}
 	const want = "Warning NoEndpointSlices routes name this Service"
 	for look, want := range []string{"", want, "", ""} {
-		if got := next(time.Duration(min(look, 1)) * refusedInterval); !strings.HasPrefix(got, want) || want == "" && got != "" {
+		if got := next(time.Duration(min(look, 1)) * unservedInterval); !strings.HasPrefix(got, want) || want == "" && got != "" {
 			t.Errorf("look %d: %q, want %q", look, got, want)
 		}
 	}
 	f.slice(serviceSlice("bare", "10.10.0.7"))
-	if got := next(refusedAgain); got != "" {
+	if got := next(repeatUnserved); got != "" {
 		t.Errorf("it has a slice now: %q", got)
 	}
 }
@@ -60,7 +60,7 @@ func serviceAssignment(name string) model.Assignment {
 
 // A Service of the hub's cluster without a selector, or of pods in the network of their nodes, has addresses that may not be
 // the hub's. Whoever looks at the Service is told so, once, and again before the Event is gone.
-func TestServicesAreToldOfRefusedAddresses(t *testing.T) {
+func TestServicesAreToldOfUnservedAddresses(t *testing.T) {
 	f := newFixture(t)
 	recorder := events.NewFakeRecorder(10)
 	leads := false
@@ -81,24 +81,24 @@ func TestServicesAreToldOfRefusedAddresses(t *testing.T) {
 			return ""
 		}
 	}
-	if got := next(refusedInterval); got != "" {
+	if got := next(unservedInterval); got != "" {
 		t.Errorf("a replica that does not lead: %q", got)
 	}
 	leads = true
 	const want = "Warning AddressesNotServed 2 of 3 addresses of its EndpointSlices get no requests from Gateways, 192.168.0.1 for instance"
-	if got := next(refusedInterval); !strings.HasPrefix(got, want) {
+	if got := next(unservedInterval); !strings.HasPrefix(got, want) {
 		t.Errorf("%q, want %q", got, want)
 	}
 	for range 3 {
-		if got := next(refusedInterval); got != "" {
+		if got := next(unservedInterval); got != "" {
 			t.Errorf("once more, or about a Service that is well: %q", got)
 		}
 	}
-	if got := next(refusedAgain); !strings.HasPrefix(got, want) {
+	if got := next(repeatUnserved); !strings.HasPrefix(got, want) {
 		t.Errorf("after half an hour: %q", got)
 	}
 	slice("outside", "10.10.0.7")
-	if got := next(refusedAgain); got != "" {
+	if got := next(repeatUnserved); got != "" {
 		t.Errorf("nothing is refused any more: %q", got)
 	}
 }

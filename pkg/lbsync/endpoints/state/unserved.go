@@ -7,30 +7,30 @@ import (
 	"crossway.dev/crossway/pkg/fleet"
 )
 
-// Refused are the addresses of a Service of the hub's cluster that get no requests, because they are not the hub's own: of
-// slices without a selector, or of pods in the network of their node. Without is a Service that has no slice at all: nobody
+// Unserved are the addresses of a Service of the hub's cluster that get no requests, because they are not the hub's own: of
+// slices without a selector, or of pods in the network of their node. NoSlice is a Service that has none at all: nobody
 // has made one for a Service without a selector.
-type Refused struct {
+type Unserved struct {
 	Service fleet.ServiceName
-	Without bool
+	NoSlice bool
 	Count   int
 	Of      int
 	First   netip.Addr // of them
 }
 
-// RefusedAddresses lists the Services in use that have such addresses, or no slice, sorted. Members say the same of theirs in the status
+// UnservedAddresses lists the Services in use that have such addresses, or no slice, sorted. Members say the same of theirs in the status
 // of an export.
-func (s *State) RefusedAddresses() []Refused {
+func (s *State) UnservedAddresses() []Unserved {
 	hub := s.members[fleet.HubCluster]
-	var out []Refused
+	var out []Unserved
 	for backend := range s.backends {
 		if backend.Kind != fleet.Service || hub == nil {
 			continue
 		}
-		r := Refused{Service: backend.Name}
+		r := Unserved{Service: backend.Name}
 		all := map[netip.Addr]bool{}
 		if p := s.store.parts[backend][fleet.HubCluster]; p == nil || len(p.slices) == 0 {
-			r.Without = true
+			r.NoSlice = true
 		} else {
 			for _, slice := range p.slices {
 				for _, a := range slice.endpoints {
@@ -49,10 +49,10 @@ func (s *State) RefusedAddresses() []Refused {
 				r.First = ip
 			}
 		}
-		if r.Count > 0 || r.Without {
+		if r.Count > 0 || r.NoSlice {
 			out = append(out, r)
 		}
 	}
-	slices.SortFunc(out, func(a, b Refused) int { return a.Service.Compare(b.Service) })
+	slices.SortFunc(out, func(a, b Unserved) int { return a.Service.Compare(b.Service) })
 	return out
 }

@@ -13,17 +13,17 @@ import (
 
 // This file is about wider hosts whose rules do not all have room at the narrower
 // ones. Routes are then admitted there one by one: first those that were there before,
-// then in the order in which route and host came. The last one is left out, so nobody
+// then by the later one of route and host. The last one is left out, so nobody
 // takes the place of a route that is served.
 
-// Guests are the routes of wide hosts at narrower ones, where not all have room, in the
+// WiderAdmissions are the routes of wide hosts at narrower ones, where not all have room, in the
 // order in which they were admitted.
-type Guests struct {
-	admitted []guest
+type WiderAdmissions struct {
+	admitted []widerAdmission
 }
 
-// guest is a route of a wide host at a narrower one.
-type guest struct {
+// widerAdmission is the admission of a route of a wide host at a narrower one.
+type widerAdmission struct {
 	place place
 	wide  string
 	route fleet.RouteRef
@@ -65,7 +65,7 @@ type wideRoute struct {
 	gateway   fleet.ObjectName
 	seniority seniority
 	hosts     []*wideHost
-	served    map[*guests]bool
+	served    map[*widerRoutes]bool
 	room      *room // of its namespace at the Gateway
 	last      payer // who paid last, and the room of its namespace there
 }
@@ -76,16 +76,16 @@ type payer struct {
 	room      *room
 }
 
-// widerAdmission is the admission of routes of wider hosts to narrower ones.
-type widerAdmission struct {
+// widerAdmitter admits routes of wider hosts to narrower ones.
+type widerAdmitter struct {
 	*build
 	rooms    map[account]*room
 	routes   map[routeAt]*wideRoute
-	admitted []guest
+	admitted []widerAdmission
 }
 
-// everyone is the payer of accounts for all payers.
-const everyone = "*"
+// allPayers is the payer of the accounts of all payers together.
+const allPayers = "*"
 
 // Parts of budgets for the rules of wider hosts. They are beside what routes may take of
 // a Gateway, so that routes never take their room. What there is for the rules of one
@@ -97,28 +97,28 @@ const (
 )
 
 // chargesAtHost are the charges for rules of a namespace at a narrow host.
-func (b *build) chargesAtHost(n *narrowHost, guest string, c cost) [4]charge {
+func (b *build) chargesAtHost(n *narrowHost, namespace string, c cost) [4]charge {
 	limits, gateway := &b.parents[n.place.gateway].budgets, place{gateway: n.place.gateway}
 	space, time, whole := c.untimed(), cost{time: c.time}, limits.gateway.untimed()
 	return [...]charge{
-		{account{place: gateway, payer: everyone, namespace: guest}, space, whole.part(partOfGatewayNamespace)},
-		{account{place: gateway, payer: everyone}, space, whole.part(partOfGateway)},
+		{account{place: gateway, payer: allPayers, namespace: namespace}, space, whole.part(partOfGatewayNamespace)},
+		{account{place: gateway, payer: allPayers}, space, whole.part(partOfGateway)},
 		{account{place: n.place}, time, cost{time: limits.gateway.time}},
-		{account{place: n.place, namespace: guest}, time, cost{time: limits.namespace.time}},
+		{account{place: n.place, namespace: namespace}, time, cost{time: limits.namespace.time}},
 	}
 }
 
 // chargesOfPayer are the charges for the same to a namespace that pays.
-func (b *build) chargesOfPayer(n *narrowHost, payer, guest string, c cost) [2]charge {
+func (b *build) chargesOfPayer(n *narrowHost, payer, namespace string, c cost) [2]charge {
 	limit := b.parents[n.place.gateway].budgets.namespace.untimed()
 	part := limit
-	if payer != guest {
+	if payer != namespace {
 		part = limit.part(partOfPayer)
 	}
-	return [...]charge{{account{namespace: payer}, c.untimed(), limit}, {account{payer: payer, namespace: guest}, c.untimed(), part}}
+	return [...]charge{{account{namespace: payer}, c.untimed(), limit}, {account{payer: payer, namespace: namespace}, c.untimed(), part}}
 }
 
-func (a *widerAdmission) room(c charge) *room {
+func (a *widerAdmitter) room(c charge) *room {
 	r := a.rooms[c.to]
 	if r == nil {
 		r = &room{a.accounts.used[c.to], c.limit}
@@ -129,7 +129,7 @@ func (a *widerAdmission) room(c charge) *room {
 
 // admitWider admits routes of wider hosts to narrower ones, as far as there is room.
 func (b *build) admitWider() {
-	a := &widerAdmission{build: b, rooms: map[account]*room{}, routes: map[routeAt]*wideRoute{}}
+	a := &widerAdmitter{build: b, rooms: map[account]*room{}, routes: map[routeAt]*wideRoute{}}
 	hosts := make(map[place]*narrowHost, len(b.narrow))
 	for i := range b.narrow {
 		hosts[b.narrow[i].place] = b.narrow[i]
@@ -138,7 +138,7 @@ func (b *build) admitWider() {
 	routes := slices.SortedFunc(maps.Values(a.routes), func(x, y *wideRoute) int {
 		return cmp.Or(x.seniority.compare(y.seniority), x.gateway.Compare(y.gateway))
 	})
-	a.admitEarlier(hosts)
+	a.admitAgain(hosts)
 	slices.SortStableFunc(b.narrow, func(x, y *narrowHost) int { return x.seniority.compare(y.seniority) })
 	next := 0
 	for i := range b.narrow {
@@ -155,76 +155,78 @@ func (b *build) admitWider() {
 }
 
 // note notes a narrow host: the wider routes, and the namespaces that pay for them.
-func (a *widerAdmission) note(n *narrowHost) {
+func (a *widerAdmitter) note(n *narrowHost) {
 	gateway := n.place.gateway
 	n.seniority = a.seniorityOf(n.routes[0], gateway)
 	for _, namespace := range n.namespaces() {
 		n.payers = append(n.payers, payer{namespace, a.room(a.chargesOfPayer(n, namespace, "", cost{})[0])})
 	}
-	for _, g := range n.wider {
-		g.narrow, g.admitted = n, []*route{}
-		if g.noted {
+	for _, wider := range n.wider {
+		wider.narrow, wider.admitted = n, []*route{}
+		if wider.noted {
 			continue
 		}
-		g.noted = true
-		for _, r := range g.routes {
+		wider.noted = true
+		for _, r := range wider.routes {
 			at := routeAt{r.ref, gateway}
 			if a.routes[at] == nil {
 				room := a.room(a.chargesAtHost(n, r.ref.Name.Namespace, cost{})[0])
-				a.routes[at] = &wideRoute{route: r, gateway: gateway, seniority: a.seniorityOf(r, gateway), served: map[*guests]bool{}, room: room}
+				a.routes[at] = &wideRoute{route: r, gateway: gateway, seniority: a.seniorityOf(r, gateway), served: map[*widerRoutes]bool{}, room: room}
 			}
-			a.routes[at].hosts = append(a.routes[at].hosts, g.wideHost)
+			a.routes[at].hosts = append(a.routes[at].hosts, wider.wideHost)
 		}
 	}
 }
 
-// admitEarlier admits the routes that the last Build admitted, unless they became dearer.
-func (a *widerAdmission) admitEarlier(hosts map[place]*narrowHost) {
-	if a.in.Guests == nil {
+// admitAgain admits the routes that the last Build admitted, unless they became dearer.
+func (a *widerAdmitter) admitAgain(hosts map[place]*narrowHost) {
+	if a.in.WiderAdmissions == nil {
 		return
 	}
-	for i := range a.in.Guests.admitted {
-		last := &a.in.Guests.admitted[i]
+	for i := range a.in.WiderAdmissions.admitted {
+		last := &a.in.WiderAdmissions.admitted[i]
 		n, w := hosts[last.place], a.routes[routeAt{last.route, last.place.gateway}]
 		if n == nil || w == nil || w.plan.each.over(last.cost) {
 			continue
 		}
-		k := slices.IndexFunc(n.wider, func(g *guests) bool { return g.name == last.wide && slices.Contains(w.hosts, g.wideHost) })
+		k := slices.IndexFunc(n.wider, func(wider *widerRoutes) bool {
+			return wider.name == last.wide && slices.Contains(w.hosts, wider.wideHost)
+		})
 		if k >= 0 {
-			a.admitGuest(n.wider[k], w)
+			a.admitAt(n.wider[k], w)
 		}
 	}
 }
 
-// admitHost admits the routes that came before a narrow host.
-func (a *widerAdmission) admitHost(n *narrowHost) {
-	for _, g := range n.wider {
-		for _, w := range g.came {
-			a.admitGuest(g, w)
+// admitHost admits the routes whose turn came before that of a narrow host.
+func (a *widerAdmitter) admitHost(n *narrowHost) {
+	for _, wider := range n.wider {
+		for _, w := range wider.earlierRoutes {
+			a.admitAt(wider, w)
 		}
-		g.guests = append(g.guests, g)
+		wider.earlierHosts = append(wider.earlierHosts, wider)
 	}
 }
 
-// admitRoute admits a route to the narrow hosts that came before it.
-func (a *widerAdmission) admitRoute(w *wideRoute) {
+// admitRoute admits a route to the narrow hosts whose turn came before.
+func (a *widerAdmitter) admitRoute(w *wideRoute) {
 	for _, wide := range w.hosts {
-		for _, g := range wide.guests {
-			a.admitGuest(g, w)
+		for _, wider := range wide.earlierHosts {
+			a.admitAt(wider, w)
 		}
-		wide.came = append(wide.came, w)
+		wide.earlierRoutes = append(wide.earlierRoutes, w)
 	}
 }
 
-// admitGuest admits a route to a narrow host if there is room. All namespaces of the
+// admitAt admits a route to a narrow host if there is room. All namespaces of the
 // host's routes pay that have room, and one is enough: so none depends on another.
-func (a *widerAdmission) admitGuest(g *guests, w *wideRoute) {
-	n, namespace, each := g.narrow, w.ref.Name.Namespace, w.plan.each
+func (a *widerAdmitter) admitAt(wider *widerRoutes, w *wideRoute) {
+	n, namespace, each := wider.narrow, w.ref.Name.Namespace, w.plan.each
 	// Most attempts end here: thousands of routes at thousands of hosts are millions.
 	isFull := func(p payer) bool {
 		return !p.room.fits(each.untimed()) || w.last.namespace == p.namespace && !w.last.room.fits(each.untimed())
 	}
-	if !w.room.fits(each.untimed()) || w.served[g] || !slices.ContainsFunc(n.payers, func(p payer) bool { return !isFull(p) }) {
+	if !w.room.fits(each.untimed()) || w.served[wider] || !slices.ContainsFunc(n.payers, func(p payer) bool { return !isFull(p) }) {
 		return
 	}
 	atHost, paid := a.chargesAtHost(n, namespace, each), false
@@ -241,16 +243,16 @@ func (a *widerAdmission) admitGuest(g *guests, w *wideRoute) {
 	}
 	if paid {
 		a.charge(atHost[:])
-		g.admitted, w.served[g] = append(g.admitted, w.route), true
-		a.admitted = append(a.admitted, guest{n.place, g.name, w.ref, each})
+		wider.admitted, w.served[wider] = append(wider.admitted, w.route), true
+		a.admitted = append(a.admitted, widerAdmission{n.place, wider.name, w.ref, each})
 	}
 }
 
-func (a *widerAdmission) fit(charges []charge) bool {
+func (a *widerAdmitter) fit(charges []charge) bool {
 	return !slices.ContainsFunc(charges, func(c charge) bool { return !a.room(c).fits(c.amount) })
 }
 
-func (a *widerAdmission) charge(charges []charge) {
+func (a *widerAdmitter) charge(charges []charge) {
 	for _, c := range charges {
 		r := a.room(c)
 		r.used = r.used.plus(c.amount)
@@ -264,16 +266,16 @@ type hostsWithout struct {
 }
 
 // conclude notes what was admitted, and which routes are left out.
-func (a *widerAdmission) conclude(routes []*wideRoute) {
+func (a *widerAdmitter) conclude(routes []*wideRoute) {
 	b := a.build
-	b.guests, b.without, b.memo.wideRoutes = &Guests{a.admitted}, map[routeAt]hostsWithout{}, map[fleet.RouteRef]bool{}
+	b.widerAdmissions, b.without, b.memo.wideRoutes = &WiderAdmissions{a.admitted}, map[routeAt]hostsWithout{}, map[fleet.RouteRef]bool{}
 	for _, w := range routes {
 		b.memo.wideRoutes[w.ref] = true
 		without := hostsWithout{others: -len(w.served) - 1}
 		for _, wide := range w.hosts {
-			without.others += len(wide.guests)
-			if at := slices.IndexFunc(wide.guests, func(g *guests) bool { return !w.served[g] }); at >= 0 && without.first == "" {
-				without.first = wide.guests[at].narrow.place.host
+			without.others += len(wide.earlierHosts)
+			if at := slices.IndexFunc(wide.earlierHosts, func(wider *widerRoutes) bool { return !w.served[wider] }); at >= 0 && without.first == "" {
+				without.first = wide.earlierHosts[at].narrow.place.host
 			}
 		}
 		if without.first != "" {
@@ -283,29 +285,29 @@ func (a *widerAdmission) conclude(routes []*wideRoute) {
 }
 
 // rulesOf are the rules of the routes that are admitted to a narrow host.
-func (b *build) rulesOf(g *guests) []model.Rule {
+func (b *build) rulesOf(wider *widerRoutes) []model.Rule {
 	switch {
-	case g.admitted == nil || len(g.admitted) == len(g.routes):
-		return g.rules
-	case len(g.admitted) == 0:
+	case wider.admitted == nil || len(wider.admitted) == len(wider.routes):
+		return wider.rules
+	case len(wider.admitted) == 0:
 		return nil
 	}
-	slices.SortFunc(g.admitted, func(x, y *route) int { return cmp.Compare(x.order, y.order) })
-	orders := make([]int, len(g.admitted))
-	for i, r := range g.admitted {
+	slices.SortFunc(wider.admitted, func(x, y *route) int { return cmp.Compare(x.order, y.order) })
+	orders := make([]int, len(wider.admitted))
+	for i, r := range wider.admitted {
 		orders[i] = r.order
 	}
-	if g.parts == nil {
-		g.parts = map[string][]model.Rule{}
+	if wider.parts == nil {
+		wider.parts = map[string][]model.Rule{}
 	}
 	key := fmt.Sprint(orders)
-	rules, found := g.parts[key]
+	rules, found := wider.parts[key]
 	if !found {
-		for _, r := range g.admitted {
+		for _, r := range wider.admitted {
 			rules = append(rules, r.rules...)
 		}
 		rules = sorted(rules, ruleOrder)
-		g.parts[key] = rules
+		wider.parts[key] = rules
 	}
 	return rules
 }
