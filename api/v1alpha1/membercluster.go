@@ -9,11 +9,14 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:scope=Cluster,categories=crossway
 // +kubebuilder:printcolumn:name="Region",type=string,JSONPath=`.spec.region`
-// +kubebuilder:printcolumn:name="Reachable",type=string,JSONPath=`.status.conditions[?(@.type=="Reachable")].status`
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+// +kubebuilder:printcolumn:name="Since",type=date,JSONPath=`.status.conditions[?(@.type=="Ready")].lastTransitionTime`
 // +kubebuilder:printcolumn:name="Exports",type=integer,JSONPath=`.status.exports`
 // +kubebuilder:printcolumn:name="Endpoints",type=integer,JSONPath=`.status.endpoints`
 // +kubebuilder:printcolumn:name="Scaler",type=integer,JSONPath=`.spec.capacity.scaler`
-// +kubebuilder:printcolumn:name="Heard",type=date,JSONPath=`.status.lastHeardTime`
+// +kubebuilder:printcolumn:name="Credential-End",type=string,JSONPath=`.status.credential.expirationTime`
+// +kubebuilder:printcolumn:name="Heard",type=date,JSONPath=`.status.lastHeardTime`,priority=1
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 // +kubebuilder:validation:XValidation:rule="self.metadata.name.size() <= 50 && self.metadata.name.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?$')",message="name is a cluster id: at most 50 characters, lower case letters, digits and '-'"
 // +kubebuilder:validation:XValidation:rule="self.metadata.name != 'hub'",message="name \"hub\" is kept for the hub's own cluster"
@@ -162,7 +165,7 @@ type MemberClusterStatus struct {
 	// JoinRequest is of a cluster that waits until spec.accepted is set.
 	// +optional
 	JoinRequest *MemberJoinRequest `json:"joinRequest,omitempty"`
-	// Conditions: Joined, Reachable, ExportsAccepted.
+	// Conditions: Ready, which sums up the others, Joined, Reachable, ExportsAccepted.
 	// +listType=map
 	// +listMapKey=type
 	// +optional

@@ -24,8 +24,10 @@ type observedParts struct {
 	members  *memberapi.Server
 }
 
-func (p observedParts) registerMetrics() {
+// registerMetrics registers the metrics of the parts, and these.
+func (p observedParts) registerMetrics(others ...prometheus.Collector) {
 	metrics.Registry.MustRegister(p.loop, p.members)
+	metrics.Registry.MustRegister(others...)
 	for _, c := range [][]prometheus.Collector{p.statuses.Collectors(), p.xds.Collectors(), p.gateways.Collectors()} {
 		metrics.Registry.MustRegister(c...)
 	}

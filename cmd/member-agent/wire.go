@@ -16,6 +16,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
 
@@ -94,6 +95,7 @@ func wire(o Options) (ctrl.Manager, error) {
 	if err := mgr.Add(watchdog); err != nil {
 		return nil, fmt.Errorf("add the watchdog: %w", err)
 	}
+	metrics.Registry.MustRegister(program.Metrics{Program: name, Leadership: leadership, Watchdog: watchdog})
 	return mgr, addChecks(mgr, watchdog, exporter)
 }
 

@@ -14,12 +14,12 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// readyClusters asks, for at most a minute, until all clusters are reachable.
+// readyClusters asks, for at most a minute, until all clusters are ready.
 func (s *Story) readyClusters(ctx context.Context) (int, error) {
 	ready := 0
 	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); sleep(ctx, 200*time.Millisecond) {
 		out, err := s.Lab.Hub.Kubectl(ctx, nil, "get", "memberclusters", "-o",
-			`jsonpath={range .items[*]}{.status.conditions[?(@.type=="Reachable")].status}{"\n"}{end}`)
+			`jsonpath={range .items[*]}{.status.conditions[?(@.type=="Ready")].status}{"\n"}{end}`)
 		if err != nil {
 			return 0, err
 		}

@@ -12,6 +12,7 @@ import (
 
 // Types of the conditions of a MemberCluster.
 const (
+	MemberReadyType           = "Ready"
 	MemberJoinedType          = "Joined"
 	MemberReachableType       = "Reachable"
 	MemberExportsAcceptedType = "ExportsAccepted"
@@ -19,6 +20,13 @@ const (
 	MemberClockDiffers        = "ClockDiffers"
 	MemberIdentityConflict    = "IdentityConflict"
 )
+
+// MemberReady says in one line how a member is. cause is the condition that says
+// most about it, whose reason and message it has: while ready is false, what is in
+// the way, and otherwise what is refused of the member, or the sign of life.
+func MemberReady(ready bool, cause Condition) Condition {
+	return newCondition(MemberReadyType, ready, cause.Reason, cause.Message)
+}
 
 // MemberJoined says that a member has its namespace and Role on the hub. Its
 // transition time is the time when the member was accepted.
@@ -51,6 +59,15 @@ func MemberNamespaceTerminating(namespace string) Condition {
 func MemberReachable() Condition {
 	return newCondition(MemberReachableType, true, "Lease",
 		"the agent renews its Lease")
+}
+
+// MemberRefused says that nothing is known of a cluster that is not accepted,
+// because the hub refuses its agent.
+func MemberRefused() Condition {
+	return Condition{
+		Type: MemberReachableType, Status: metav1.ConditionUnknown, Reason: "NotAccepted",
+		Message: "the hub refuses the agent of this cluster; condition Joined says why",
+	}
 }
 
 // MemberSilent says that a member's agent stopped renewing its Lease, and when.

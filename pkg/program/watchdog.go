@@ -82,12 +82,20 @@ func (w *Watchdog) set(name string, asked time.Time) {
 
 // Check is a check of /healthz.
 func (w *Watchdog) Check(*http.Request) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, name := range slices.Sorted(maps.Keys(w.asked)) {
-		if asked := w.asked[name]; !asked.IsZero() && time.Since(asked) > maxSilence {
-			return fmt.Errorf("%s is stuck: it has not answered for %s", name, time.Since(asked).Round(time.Second))
+	for _, name := range slices.Sorted(maps.Keys(w.Pings)) {
+		if silent := w.silence(name); silent > maxSilence {
+			return fmt.Errorf("%s is stuck: it has not answered for %s", name, silent.Round(time.Second))
 		}
 	}
 	return nil
+}
+
+// silence is for how long an answer of a part is outstanding.
+func (w *Watchdog) silence(name string) time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if asked := w.asked[name]; !asked.IsZero() {
+		return time.Since(asked)
+	}
+	return 0
 }

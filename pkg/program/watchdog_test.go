@@ -7,6 +7,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
 	"crossway.dev/crossway/internal/testkit"
 )
 
@@ -33,6 +35,16 @@ func TestWatchdogNoticesWhatIsStuck(t *testing.T) {
 		if err := w.Check(nil); err == nil || !strings.Contains(err.Error(), "the stuck loop is stuck: it has not answered for 32s") {
 			t.Errorf("got %v", err)
 		}
+		says := Metrics{Program: "hub", Watchdog: w} // its nil Leadership always leads
+		testkit.Must(t, testutil.CollectAndCompare(says, strings.NewReader(`
+# HELP crossway_leads 1 on the replica that leads, which alone writes to the API server.
+# TYPE crossway_leads gauge
+crossway_leads{program="hub"} 1
+# HELP crossway_stuck 1 for a part of the program that has not answered for 30 s; /healthz fails then.
+# TYPE crossway_stuck gauge
+crossway_stuck{part="the idle loop",program="hub"} 0
+crossway_stuck{part="the stuck loop",program="hub"} 1
+`), "crossway_leads", "crossway_stuck"))
 		<-locked
 		time.Sleep(time.Second)
 		testkit.Must(t, w.Check(nil))

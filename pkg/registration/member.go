@@ -35,28 +35,47 @@ type MemberFacts struct {
 	LastRenewal *time.Time        // of the agent's Lease; nil: never
 	Refused     []string          // names of its exports with refused endpoints, sorted
 	NotAllowed  []string          // namespaces that it exports from and may not, sorted
+	Exports     int               // number of its MemberExports
 	Lease       map[string]string // annotations of the agent's Lease
 	Clocks      ClockHistory
 	Refusal     *time.Time // when a second cluster with the member's credential was last heard; nil: never
 	Now         time.Time
 }
 
-// Conditions returns the conditions of a MemberCluster: Joined, Reachable and
-// ExportsAccepted; WithdrawalPaused if its agent asks for a word, ClockDiffers if its
-// clock is not the hub's, IdentityConflict while another cluster uses its credential.
-// A silent member loses nothing but Reachable.
+// Conditions returns the conditions of a MemberCluster: Joined, Reachable,
+// ExportsAccepted and Ready, which sums up all; WithdrawalPaused if its agent asks for a
+// word, ClockDiffers if its clock is not the hub's, IdentityConflict while another cluster
+// uses its credential. A silent member loses nothing but Reachable and Ready.
 func Conditions(f MemberFacts) []condition.Condition {
 	cluster := fleet.ClusterName(f.Member.Name)
-	joined := joinedCondition(f, cluster)
-	conditions := []condition.Condition{joined, reachable(f, cluster), exportsAccepted(f, joined.Status == metav1.ConditionTrue)}
+	joined, heard := joinedCondition(f, cluster), reachable(f, cluster)
+	accepted := exportsAccepted(f, joined.Status == metav1.ConditionTrue)
+	conditions := []condition.Condition{joined, heard, accepted}
+	if refusal, ok := ParseRefusal(f.Lease[v1alpha1.AnnotationRefusedClusterUID]); ok && f.Refusal != nil && f.Now.Sub(*f.Refusal) < refusalLife {
+		conditions = append(conditions, condition.MemberCloned(cluster, f.Lease[v1alpha1.AnnotationClusterUID], refusal.ClusterUID))
+	}
 	if pause := f.Lease[v1alpha1.AnnotationWithdrawalPaused]; pausePattern.MatchString(pause) && f.Lease[v1alpha1.AnnotationWithdraw] != pause {
 		conditions = append(conditions, condition.MemberWithdrawalsWait(v1alpha1.MemberNamespace(cluster), v1alpha1.AgentLease, v1alpha1.AnnotationWithdraw, pause))
 	}
 	conditions = append(conditions, clockDiffers(f)...)
-	if refusal, ok := ParseRefusal(f.Lease[v1alpha1.AnnotationRefusedClusterUID]); ok && f.Refusal != nil && f.Now.Sub(*f.Refusal) < refusalLife {
-		conditions = append(conditions, condition.MemberCloned(cluster, f.Lease[v1alpha1.AnnotationClusterUID], refusal.ClusterUID))
+	return append(conditions, ready(f, joined, heard, accepted, conditions[3:]))
+}
+
+// ready is the condition to look at first: what keeps the member from serving, else what
+// is wrong with it all the same, else its sign of life. A member of whose exports no
+// endpoint can count does not serve. others are conditions that are there while something is wrong.
+func ready(f MemberFacts, joined, heard, accepted condition.Condition, others []condition.Condition) condition.Condition {
+	switch isTrue := metav1.ConditionTrue; {
+	case joined.Status != isTrue:
+		return condition.MemberReady(false, joined)
+	case heard.Status != isTrue:
+		return condition.MemberReady(false, heard)
+	case accepted.Status != isTrue:
+		return condition.MemberReady(f.Exports == 0 || len(f.Admission.CIDRs) > 0, accepted)
+	case len(others) > 0:
+		return condition.MemberReady(true, others[0])
 	}
-	return conditions
+	return condition.MemberReady(true, heard)
 }
 
 // clockDiffers is the condition of that type, if any. A hub that has just started does not
@@ -89,6 +108,8 @@ func joinedCondition(f MemberFacts, cluster fleet.ClusterName) condition.Conditi
 
 func reachable(f MemberFacts, cluster fleet.ClusterName) condition.Condition {
 	switch {
+	case !Accepted(&f.Member):
+		return condition.MemberRefused()
 	case f.LastRenewal == nil:
 		return condition.MemberNeverHeard(cluster)
 	case f.Now.Sub(*f.LastRenewal) >= v1alpha1.AgentLeaseDuration:

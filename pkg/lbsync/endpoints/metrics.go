@@ -1,6 +1,7 @@
 package endpoints
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -12,7 +13,7 @@ import (
 	"crossway.dev/crossway/pkg/lbsync/traffic"
 )
 
-// maxImports bounds the label sets of a scrape: the first imports by name that are active.
+// maxImports bounds the label sets of a scrape: the first imports by name, those that are active before the others.
 const maxImports = 1000
 
 // minScrapeInterval is how long what was collected is given to further scrapes: who reaches the metrics may ask for them
@@ -53,7 +54,7 @@ var (
 	capacityDesc = prometheus.NewDesc("crossway_import_capacity_requests_per_second",
 		"What a cluster's part of an import takes: ready endpoints x rate x scaler. Absent without a rate.", []string{"import", "cluster"}, nil)
 	readyDesc = prometheus.NewDesc("crossway_import_ready_endpoints",
-		"Ready endpoints of a cluster's part of an import, admitted ones only.", []string{"import", "cluster"}, nil)
+		"Ready endpoints of a cluster's part of an import that routes use, admitted ones only. 0 without a cluster: no cluster has a part.", []string{"import", "cluster"}, nil)
 	overlapDesc = prometheus.NewDesc("crossway_assignment_overlapping_backends",
 		"Backends of a route's assignments that share addresses with one before them; load reports count those requests for the first.", []string{"route"}, nil)
 )
@@ -93,12 +94,18 @@ func (l *Loop) collect() (collected []prometheus.Metric) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	n := 0
+	var active, idle []fleet.Backend
 	for _, backend := range l.state.Backends() {
-		if backend.Kind != fleet.Import || n >= maxImports || !l.state.Active(backend) {
-			continue
+		switch {
+		case backend.Kind != fleet.Import:
+		case l.state.Active(backend):
+			active = append(active, backend)
+		default:
+			idle = append(idle, backend)
 		}
-		n++
+	}
+	imports := slices.Concat(active, idle)
+	for _, backend := range imports[:min(len(imports), maxImports)] {
 		b, _ := l.state.Backend(backend)
 		collectBackend(b, gauge)
 	}
@@ -125,6 +132,9 @@ func collectBackend(b state.BackendStatus, gauge func(d *prometheus.Desc, v floa
 		for _, s := range r.Shares {
 			gauge(shareDesc, float64(s.Parts)/traffic.TotalParts, name, r.Region, string(s.Cluster))
 		}
+	}
+	if len(b.Members) == 0 { // else nobody could tell it from an import that no route uses
+		gauge(readyDesc, 0, name, "")
 	}
 	for _, m := range b.Members {
 		gauge(readyDesc, float64(m.Ready), name, string(m.Cluster))

@@ -209,7 +209,7 @@ func TestMetrics(t *testing.T) {
 		}
 	}
 	for name, want := range map[string]float64{
-		"connected_edges public-us": 1, "pushes_total route": 2, "acks_total route": 1, "nacks_total route": 1,
+		"connected_edges public-us": 1, "connected_edges_limit": 100, "pushes_total route": 2, "acks_total route": 1, "nacks_total route": 1,
 		"push_to_ack_seconds route": 2, "acks_total cluster": 1,
 	} {
 		if got[name] != want {

@@ -4,6 +4,7 @@ import "github.com/prometheus/client_golang/prometheus"
 
 type metrics struct {
 	connected                    *prometheus.GaugeVec
+	connectedLimit               prometheus.Gauge
 	pushes, acks, nacks          *prometheus.CounterVec
 	loadReports, rejectedStreams *prometheus.CounterVec
 	pushToAck                    *prometheus.HistogramVec
@@ -11,11 +12,14 @@ type metrics struct {
 	refusedCertificates          prometheus.Counter
 }
 
-func newMetrics() metrics {
+func newMetrics(maxEdges int) metrics {
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 	}
+	limit := prometheus.NewGauge(prometheus.GaugeOpts{Name: "crossway_xds_connected_edges_limit", Help: "How many edges one pool may have connected."})
+	limit.Set(float64(maxEdges))
 	return metrics{
+		connectedLimit: limit,
 		connected: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "crossway_xds_connected_edges", Help: "Edges with an open configuration stream, by pool.",
 		}, []string{"pool"}),
@@ -40,5 +44,5 @@ func newMetrics() metrics {
 // Collectors are the server's metrics, for the caller to register.
 func (s *Server) Collectors() []prometheus.Collector {
 	m := s.metrics
-	return []prometheus.Collector{m.connected, m.pushes, m.acks, m.nacks, m.loadReports, m.rejectedStreams, m.pushToAck, m.omittedLines, m.refusedCertificates}
+	return []prometheus.Collector{m.connected, m.connectedLimit, m.pushes, m.acks, m.nacks, m.loadReports, m.rejectedStreams, m.pushToAck, m.omittedLines, m.refusedCertificates}
 }

@@ -75,7 +75,7 @@ func New(config Config) *Server {
 	if config.MaxEdges == 0 {
 		config.MaxEdges = 100
 	}
-	return &Server{config: config, metrics: newMetrics(), rejections: rate.NewLimiter(logRate, logBurst), connections: newConnections(config),
+	return &Server{config: config, metrics: newMetrics(config.MaxEdges), rejections: rate.NewLimiter(logRate, logBurst), connections: newConnections(config),
 		pools: map[string]*pool{}, sessions: map[*session]struct{}{}}
 }
 

@@ -281,6 +281,7 @@ func (r *Registrar) facts(ctx context.Context, member *v1alpha1.MemberCluster, s
 	if err := r.client.List(ctx, &exports, client.InNamespace(v1alpha1.MemberNamespace(name)), client.UnsafeDisableDeepCopy); err != nil {
 		return facts, nil, fmt.Errorf("list MemberExports of %s: %w", name, err)
 	}
+	facts.Exports = len(exports.Items)
 	for i := range exports.Items {
 		e := &exports.Items[i]
 		switch namespace := e.Spec.Service.Namespace; {
