@@ -26,13 +26,16 @@ func NewMemberJoinAccount(m *v1alpha1.MemberCluster, id string, ends time.Time) 
 
 // NewEdgeJoinAccount is NewMemberJoinAccount for edges of a pool, in one zone.
 func NewEdgeJoinAccount(pool *v1alpha1.EdgePool, zone, id string, ends time.Time) *corev1.ServiceAccount {
-	account := joinAccount(edgeJoinPrefix+pool.Name+"."+id, v1alpha1.JoinEdge, ends,
+	account := joinAccount(EdgeJoinAccountName(pool.Name, id), v1alpha1.JoinEdge, ends,
 		metav1.OwnerReference{APIVersion: v1alpha1.GroupVersion.String(), Kind: "EdgePool", Name: pool.Name, UID: pool.UID})
 	if zone != "" {
 		account.Annotations[v1alpha1.AnnotationZone] = zone
 	}
 	return account
 }
+
+// EdgeJoinAccountName is the name of the account that a join token of edges is for.
+func EdgeJoinAccountName(pool, id string) string { return edgeJoinPrefix + pool + "." + id }
 
 func joinAccount(name, purpose string, ends time.Time, owner metav1.OwnerReference) *corev1.ServiceAccount {
 	no := false

@@ -1,0 +1,83 @@
+package registration
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	certificatesv1 "k8s.io/api/certificates/v1"
+	corev1 "k8s.io/api/core/v1"
+
+	"crossway.dev/crossway/api/v1alpha1"
+)
+
+const (
+	// EdgeSigner is the signerName of the requests of edges that join. The hub's leader
+	// approves and signs them.
+	EdgeSigner = "crossway.dev/edge"
+
+	// LabelEdgePool marks the Secrets with an edge's certificate: its value is the pool.
+	LabelEdgePool = "crossway.dev/edge-pool"
+)
+
+// EdgeRequestName is the name of the one request that a join token of edges makes.
+func EdgeRequestName(pool, id string) string { return "crossway-edge-" + pool + "-" + id }
+
+// EdgeSecretName is the name of the Secret that charts/edge mounts by default.
+func EdgeSecretName(pool string) string { return "crossway-edge-" + pool }
+
+// EdgeSecretData is the data of that Secret: a key, and what the hub answered to the
+// request for its certificate.
+func EdgeSecretData(key, answer []byte) (map[string][]byte, error) {
+	chain, bundle, err := SplitIssued(answer)
+	if err != nil {
+		return nil, err
+	}
+	if len(chain) == 0 {
+		return nil, errors.New("the hub's answer has no certificate of an edge")
+	}
+	return map[string][]byte{corev1.TLSCertKey: chain, corev1.TLSPrivateKeyKey: key, CAKey: bundle}, nil
+}
+
+// Denial is why a request is denied: a word for programs, and what to do.
+type Denial struct{ Reason, Message string }
+
+// EdgeOfRequest is who gets a certificate by a request of a join token of edges. account
+// is the token's, nil if there is none any more. The credential has the token's ID: who
+// revokes the one revokes the other.
+func EdgeOfRequest(csr *certificatesv1.CertificateSigningRequest, account *corev1.ServiceAccount, pools []v1alpha1.EdgePool, now time.Time) (EdgeIdentity, *Denial) {
+	name, id, ok := ParseEdgeJoinUser(csr.Spec.Username)
+	if !ok {
+		return EdgeIdentity{}, &Denial{"Malformed", "edges join with a token of `crossway token create --edge`"}
+	}
+	again := fmt.Sprintf("make a new token: crossway token create --edge %s --zone <zone>", name)
+	i := slices.IndexFunc(pools, func(p v1alpha1.EdgePool) bool { return p.Name == name })
+	switch {
+	case i < 0:
+		return EdgeIdentity{}, &Denial{"NoEdgePool", fmt.Sprintf("EdgePool %q does not exist; create it, and %s", name, again)}
+	case account == nil || !MadeFor(account, &pools[i]) || !now.Before(TokenEnds(account)):
+		return EdgeIdentity{}, &Denial{"TokenEnded", "the join token has ended, or was used; " + again}
+	case csr.Name != EdgeRequestName(name, id):
+		return EdgeIdentity{}, &Denial{"Malformed", fmt.Sprintf("a join token makes one request, %s; if another edge has used it, %s", EdgeRequestName(name, id), again)}
+	case slices.Contains(pools[i].Spec.RevokedCredentials, id):
+		return EdgeIdentity{}, &Denial{"Revoked", fmt.Sprintf("credential %s is revoked (spec.revokedCredentials of EdgePool %q); %s", id, name, again)}
+	}
+	edge := EdgeIdentity{Pool: name, Region: pools[i].Spec.Region, Zone: account.Annotations[v1alpha1.AnnotationZone], PoolUID: string(pools[i].UID), Credential: id}
+	if err := edge.Validate(); err != nil {
+		return EdgeIdentity{}, &Denial{"Malformed", err.Error() + "; " + again}
+	}
+	if _, err := requestedKey(csr.Spec.Request); err != nil {
+		return EdgeIdentity{}, &Denial{"Malformed", err.Error()}
+	}
+	return edge, nil
+}
+
+// EdgeLife is for how long a request's certificate is valid: as it asks, and no longer
+// than edges' certificates are by default.
+func EdgeLife(csr *certificatesv1.CertificateSigningRequest) time.Duration {
+	if s := csr.Spec.ExpirationSeconds; s != nil && *s > 0 {
+		return min(DefaultEdgeLife, time.Duration(*s)*time.Second)
+	}
+	return DefaultEdgeLife
+}
