@@ -85,6 +85,11 @@ type MemberClusterSpec struct {
 	// +listType=set
 	// +optional
 	RevokedCredentials []string `json:"revokedCredentials,omitempty"`
+
+	// Drain sends the cluster's requests to other clusters, all or a part of
+	// them. Absent: none. `crossway drain` writes it.
+	// +optional
+	Drain *MemberDrain `json:"drain,omitempty"`
 }
 
 // NamespacePattern is the name of a namespace, or a pattern in which each * is
@@ -139,12 +144,39 @@ type MemberImportRules struct {
 
 // MemberCapacity scales the capacity of all backends in a cluster.
 type MemberCapacity struct {
-	// Scaler in percent of the cluster's capacity; 0 drains it.
+	// Scaler in percent of the cluster's capacity. 0: it gets no request while
+	// another cluster has capacity.
 	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:validation:Maximum=100
 	// +kubebuilder:default=100
 	// +optional
 	Scaler *int32 `json:"scaler,omitempty"`
+}
+
+// MemberDrain is the part of the requests for a cluster that other clusters get.
+// It changes steadily from one value to another between two times, by the hub's
+// clock.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.startTime) == has(self.endTime)",message="startTime and endTime belong together; without them percent holds at once"
+// +kubebuilder:validation:XValidation:rule="!has(self.startTime) || !has(self.endTime) || self.startTime <= self.endTime",message="endTime must not be before startTime"
+type MemberDrain struct {
+	// Percent of the requests that other clusters get from endTime on; 100 drains
+	// the cluster. Where no other cluster has a ready endpoint of a service, the
+	// cluster keeps its requests.
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=100
+	Percent int32 `json:"percent"`
+	// From is the percentage until startTime.
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=100
+	// +optional
+	From int32 `json:"from,omitempty"`
+	// StartTime is when the percentage begins to change.
+	// +optional
+	StartTime *metav1.Time `json:"startTime,omitempty"`
+	// EndTime is when it has changed.
+	// +optional
+	EndTime *metav1.Time `json:"endTime,omitempty"`
 }
 
 // MemberClusterStatus is what the hub observes of a cluster.

@@ -34,6 +34,7 @@ var mayImport = map[string][]string{
 	"pkg/lbsync/traffic":         {"pkg/fleet", "pkg/gateway/model"},
 	"pkg/lbsync/envoy":           {"pkg/fleet", "pkg/gateway/model", "pkg/lbsync", "pkg/lbsync/traffic"},
 	"pkg/lbsync/server/delta":    {},
+	"pkg/fleetload":              {},
 	"pkg/lbsync/rollout":         {"pkg/fleet", "pkg/gateway/model", "pkg/lbsync", "pkg/lbsync/envoy"},
 	"pkg/lbsync/endpoints/state": {"pkg/fleet", "pkg/gateway/model", "pkg/condition", "pkg/lbsync", "pkg/lbsync/traffic", "pkg/registration", "api/v1alpha1"},
 }
@@ -49,7 +50,8 @@ var ioPackages = map[string][]string{
 	"pkg/memberapi/server":    nil,
 	"pkg/listener":            nil,
 	"pkg/gateway/reconciler":  {"pkg/lbsync", "pkg/lbsync/rollout", "pkg/registration", "pkg/serviceimport"},
-	"pkg/lbsync/endpoints":    {"pkg/lbsync", "pkg/lbsync/envoy", "pkg/lbsync/traffic", "pkg/lbsync/endpoints/state"},
+	"pkg/lbsync/endpoints":    {"pkg/lbsync", "pkg/lbsync/envoy", "pkg/lbsync/traffic", "pkg/lbsync/endpoints/state", "pkg/fleetload"},
+	"pkg/fleetload/reader":    nil,
 	"pkg/lbsync/server":       {"pkg/lbsync/server/delta", "pkg/registration"},
 	"pkg/condition/writer":    nil,
 	"pkg/apply":               nil,

@@ -114,6 +114,14 @@ var validations = []struct{ kind, name, spec, refused string }{
 	{"MemberCluster", "us-2", "{region: us, exports: {namespaces: ['team-[ab]']}}", "spec.exports.namespaces"},
 	{"MemberCluster", "us-2", "{region: us, exports: {maxExports: 0}}", "spec.exports.maxExports"},
 	{"MemberCluster", "us-2", "{region: us, exports: {maxEndpoints: 1000001}}", "spec.exports.maxEndpoints"},
+	{"MemberCluster", "us-2", "{region: us, drain: {percent: 100, from: 20, startTime: '2026-01-01T00:00:00Z', endTime: '2026-01-01T00:02:00Z'}}", ""},
+	{"MemberCluster", "us-2", "{region: us, drain: {percent: 0}}", ""},
+	{"MemberCluster", "us-2", "{region: us, drain: {}}", "spec.drain.percent"},
+	{"MemberCluster", "us-2", "{region: us, drain: {percent: 101}}", "spec.drain.percent"},
+	{"MemberCluster", "us-2", "{region: us, drain: {percent: 100, from: -1}}", "spec.drain.from"},
+	{"MemberCluster", "us-2", "{region: us, drain: {percent: 100, startTime: '2026-01-01T00:00:00Z'}}", "startTime and endTime belong together"},
+	{"MemberCluster", "us-2", "{region: us, drain: {percent: 100, endTime: '2026-01-01T00:00:00Z'}}", "startTime and endTime belong together"},
+	{"MemberCluster", "us-2", "{region: us, drain: {percent: 100, startTime: '2026-01-01T00:00:01Z', endTime: '2026-01-01T00:00:00Z'}}", "endTime must not be before startTime"},
 	{"MemberCluster", "us-2", "{}", "spec.region"},
 }
 

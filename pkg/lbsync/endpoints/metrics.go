@@ -8,13 +8,18 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/fleetload"
 	"crossway.dev/crossway/pkg/gateway/model"
 	"crossway.dev/crossway/pkg/lbsync/endpoints/state"
 	"crossway.dev/crossway/pkg/lbsync/traffic"
 )
 
-// maxImports bounds the label sets of a scrape: the first imports by name, those that are active before the others.
-const maxImports = 1000
+const (
+	// maxImports bounds the label sets of a scrape: the first imports by name, those that are active before the others.
+	maxImports = 1000
+	// maxOpen does for open requests: the first imports, regions and clusters by name.
+	maxOpen = 10_000
+)
 
 // minScrapeInterval is how long what was collected is given to further scrapes: who reaches the metrics may ask for them
 // as often as they like.
@@ -43,18 +48,22 @@ func newMetrics() metrics {
 }
 
 var (
-	demandDesc = prometheus.NewDesc("crossway_import_demand_requests_per_second",
+	demandDesc = prometheus.NewDesc(fleetload.DemandMetric,
 		"What clients of a region send for an import, as estimated from load reports.", []string{"import", "region"}, nil)
-	shareDesc = prometheus.NewDesc("crossway_import_share",
+	shareDesc = prometheus.NewDesc(fleetload.ShareMetric,
 		"Part of a region's requests for an import that goes to a cluster, 0 to 1.", []string{"import", "region", "cluster"}, nil)
-	heldOutDesc = prometheus.NewDesc("crossway_import_held_out",
+	heldOutDesc = prometheus.NewDesc(fleetload.HeldOutMetric,
 		"1 for a cluster to which all requests from a region fail: it gets only probes, unless that is so of all clusters.", []string{"import", "region", "cluster"}, nil)
 	downDesc = prometheus.NewDesc("crossway_import_down",
 		"1 for an import all of whose clusters are dead in a region: a rule's other backends have its weight.", []string{"import", "region"}, nil)
-	capacityDesc = prometheus.NewDesc("crossway_import_capacity_requests_per_second",
+	capacityDesc = prometheus.NewDesc(fleetload.CapacityMetric,
 		"What a cluster's part of an import takes: ready endpoints x rate x scaler. Absent without a rate.", []string{"import", "cluster"}, nil)
-	readyDesc = prometheus.NewDesc("crossway_import_ready_endpoints",
+	readyDesc = prometheus.NewDesc(fleetload.ReadyMetric,
 		"Ready endpoints of a cluster's part of an import that routes use, admitted ones only. 0 without a cluster: no cluster has a part.", []string{"import", "cluster"}, nil)
+	openDesc = prometheus.NewDesc(fleetload.OpenMetric,
+		"Requests from a region that a cluster has not answered to their end, when edges last reported.", []string{"import", "region", "cluster"}, nil)
+	drainedDesc = prometheus.NewDesc(fleetload.DrainedMetric,
+		"Part of a cluster's requests that other clusters get, because it is drained or drains, 0 to 1.", []string{"cluster"}, nil)
 	overlapDesc = prometheus.NewDesc("crossway_assignment_overlapping_backends",
 		"Backends of a route's assignments that share addresses with one before them; load reports count those requests for the first.", []string{"route"}, nil)
 )
@@ -65,7 +74,7 @@ var thinnedDesc = prometheus.NewDesc("crossway_endpoints_thinned",
 
 // Describe implements prometheus.Collector.
 func (l *Loop) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{demandDesc, shareDesc, heldOutDesc, downDesc, capacityDesc, readyDesc, overlapDesc, thinnedDesc} {
+	for _, d := range []*prometheus.Desc{demandDesc, shareDesc, heldOutDesc, downDesc, capacityDesc, readyDesc, openDesc, drainedDesc, overlapDesc, thinnedDesc} {
 		out <- d
 	}
 	l.metrics.published.Describe(out)
@@ -108,6 +117,13 @@ func (l *Loop) collect() (collected []prometheus.Metric) {
 	for _, backend := range imports[:min(len(imports), maxImports)] {
 		b, _ := l.state.Backend(backend)
 		collectBackend(b, gauge)
+	}
+	all := l.state.OpenRequests()
+	for _, open := range all[:min(len(all), maxOpen)] {
+		gauge(openDesc, float64(open.Count), open.Backend.Name.String(), open.Region, string(open.Cluster))
+	}
+	for cluster, drained := range l.state.Drained() {
+		gauge(drainedDesc, drained, string(cluster))
 	}
 	for route, overlaps := range l.overlaps() {
 		gauge(overlapDesc, float64(overlaps), route)

@@ -82,7 +82,7 @@ func near(got, want, part float64) bool { return math.Abs(got-want) <= part*want
 
 // overflowing splits 2 pods of 10 in us and in eu; all demand comes from us.
 func overflowing(rate float64) Move {
-	in := SplitInput{Rate: 10, Members: []Capacity{{"us-west", "us", 2, 1}, {"eu-west", "eu", 2, 1}},
+	in := SplitInput{Rate: 10, Members: []Capacity{{"us-west", "us", 2, 1, 0}, {"eu-west", "eu", 2, 1, 0}},
 		Regions: []RegionDemand{{Region: "us", Demand: rate}}}
 	return Move{New: Split(in), Members: in.Members, Demand: map[string]float64{"us": rate}}
 }

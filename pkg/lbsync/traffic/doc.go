@@ -24,6 +24,10 @@
 //     scaler of a ready member.
 //  4. No capacity. Where every scaler is 0, every scaler counts as 1. Where no endpoint is ready anywhere, there are no
 //     shares.
+//  5. Drains. A member that is drained by d(m) counts with its scaler in steps 1 to 4 at the levels u < 1 - d(m), and
+//     with scaler 0 above. The shares are the average over u from 0 to the largest 1 - d(m) of a ready member. So a drain
+//     moves shares in a straight line, with a rate or without, and overfills nobody half way whom it does not overfill at
+//     its end. Where every ready member is drained, none is.
 //
 // A member that is held out for a region counts as n(m) = 0 there. All held-out members together get 1 % of the
 // region's requests as probes, taken off first. Where every member would be held out none is, because their failures

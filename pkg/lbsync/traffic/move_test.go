@@ -11,7 +11,7 @@ func TestSignificantMoves(t *testing.T) {
 	shares := func(region string, west, east uint32) RegionShares {
 		return RegionShares{Region: region, Shares: []Share{{"us-east", east}, {"us-west", west}}}
 	}
-	both := []Capacity{{"us-east", "us", 1, 1}, {"us-west", "us", 1, 1}}
+	both := []Capacity{{"us-east", "us", 1, 1, 0}, {"us-west", "us", 1, 1, 0}}
 	demand := map[string]float64{"us": 99, "eu": 1}
 	heldOut := shares("us", 500_000, 500_000)
 	heldOut.HeldOut = []fleet.ClusterName{"us-west"}
@@ -38,7 +38,7 @@ func TestSignificantMoves(t *testing.T) {
 		{"0.1 % of us-west, which lost its last endpoint", Move{Old: []RegionShares{shares("us", 1_000, 999_000)},
 			New: []RegionShares{{Region: "us", Shares: []Share{{"us-east", TotalParts}}}}, Members: both[:1]}, true},
 		{"0.1 % of us-west, set to scaler 0", Move{Old: []RegionShares{shares("us", 1_000, 999_000)},
-			New: []RegionShares{{Region: "us", Shares: []Share{{"us-east", TotalParts}}}}, Members: []Capacity{both[0], {"us-west", "us", 1, 0}}}, true},
+			New: []RegionShares{{Region: "us", Shares: []Share{{"us-east", TotalParts}}}}, Members: []Capacity{both[0], {"us-west", "us", 1, 0, 0}}}, true},
 		{"0.1 % of us-west, which is healthy", Move{Old: []RegionShares{shares("us", 1_000, 999_000)},
 			New: []RegionShares{{Region: "us", Shares: []Share{{"us-east", TotalParts}}}}}, false},
 	} {

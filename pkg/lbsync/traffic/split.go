@@ -34,12 +34,17 @@ type Capacity struct {
 	Region  string
 	// Ready is the number of ready endpoints.
 	Ready int
-	// Scaler is 0 (drained) to 1.
+	// Scaler is 0 to 1: the part of its capacity that counts.
 	Scaler float64
+	// Drained is the part, 0 to 1, of the member's requests that go to the others instead.
+	Drained float64
 }
 
-// Usable says whether the member can take requests: it has a ready endpoint and is not drained.
-func (c Capacity) Usable() bool { return c.Ready > 0 && c.Scaler > 0 }
+// Usable says whether the member can take requests: it has a ready endpoint, and is not drained.
+func (c Capacity) Usable() bool { return c.Ready > 0 && c.Scaler > 0 && c.kept() > 0 }
+
+// kept is the part of its requests that a member keeps.
+func (c Capacity) kept() float64 { return 1 - min(finite(c.Drained), 1) }
 
 // SplitInput is all that one import's shares depend on.
 type SplitInput struct {
@@ -90,6 +95,16 @@ func (r RegionShares) Down() bool {
 // for every order of its input; the package comment has the arithmetic. Capacity is a wish, not a circuit breaker:
 // nothing is ever rejected.
 func Split(in SplitInput) []RegionShares {
+	levels := drainLevels(in.Members)
+	if len(levels) == 1 {
+		in.Members = levels[0].members
+		return splitLevel(in)
+	}
+	return average(in, levels)
+}
+
+// splitLevel is Split where each member is drained or is not.
+func splitLevel(in SplitInput) []RegionShares {
 	s := newSolver(in)
 	s.place()
 	out := make([]RegionShares, len(s.regions))

@@ -27,6 +27,7 @@ func drawFleet(t *rapid.T) SplitInput {
 			Region:  rapid.SampledFrom(regionNames).Draw(t, "home"),
 			Ready:   rapid.IntRange(0, 6).Draw(t, "ready"),
 			Scaler:  rapid.SampledFrom([]float64{0, 0.1, 0.25, 0.5, 1, 1, 1}).Draw(t, "scaler"),
+			Drained: rapid.SampledFrom([]float64{0, 0, 0, 0, 0.25, 0.5, 1}).Draw(t, "drained"),
 		})
 	}
 	for _, name := range regionNames[:rapid.IntRange(1, 4).Draw(t, "regions")] {

@@ -21,7 +21,7 @@ func TestSplitStories(t *testing.T) {
 	})
 }
 
-// readSplit reads `member us-west us ready=2 scaler=0.5` and `demand us 30 nearest=eu,ap heldout=us-west,us-east
+// readSplit reads `member us-west us ready=2 scaler=0.5 drained=0.25` and `demand us 30 nearest=eu,ap heldout=us-west,us-east
 // dead=us-west`.
 func readSplit(t *testing.T, d *datadriven.TestData) SplitInput {
 	var in SplitInput
@@ -48,6 +48,9 @@ func readSplit(t *testing.T, d *datadriven.TestData) SplitInput {
 			m.Ready, _ = strconv.Atoi(options["ready"])
 			if s, ok := options["scaler"]; ok {
 				m.Scaler = number(t, s)
+			}
+			if d, ok := options["drained"]; ok {
+				m.Drained = number(t, d)
 			}
 			in.Members = append(in.Members, m)
 		case "demand":

@@ -32,6 +32,9 @@ func (s *State) SetAssignments(assignments []model.Assignment, policies []model.
 		if !present[key] {
 			s.removeUser(a)
 			delete(s.assignments, key)
+			for _, e := range s.edges {
+				delete(e.open, key)
+			}
 			removed = append(removed, key)
 		}
 	}
@@ -155,7 +158,8 @@ func (s *State) capacities(backend fleet.Backend) []traffic.Capacity {
 		if m == nil || !s.exports(cluster, backend) {
 			continue
 		}
-		out = append(out, traffic.Capacity{Cluster: cluster, Region: m.place.Region, Ready: s.store.parts[backend][cluster].ready(m.admits(backend)), Scaler: m.scaler})
+		out = append(out, traffic.Capacity{Cluster: cluster, Region: m.place.Region, Ready: s.store.parts[backend][cluster].ready(m.admits(backend)),
+			Scaler: m.scaler, Drained: s.drained[cluster].part})
 	}
 	return out
 }

@@ -90,9 +90,11 @@ type memberLoad struct {
 // have not been learned is ignored: load reports have a stream of their own, and after a restart of the hub the first of
 // them must not move the shares before they are learned.
 func (s *State) observeLoad(report LoadReport, health healthEvents) {
-	if e := s.edges[report.Edge.key()]; e == nil || !e.versionsReported {
+	e := s.edges[report.Edge.key()]
+	if e == nil || !e.versionsReported {
 		return
 	}
+	s.noteOpen(e, report.Loads)
 	loads := map[*backendState]*importLoad{}
 	for i := range report.Loads {
 		if a := s.assignments[report.Loads[i].Assignment]; a != nil {

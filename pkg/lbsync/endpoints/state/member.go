@@ -15,6 +15,7 @@ type member struct {
 	name   fleet.ClusterName
 	place  fleet.Place
 	scaler float64 // 0..1
+	drain  *v1alpha1.MemberDrain
 	// admission says which addresses may reach an edge.
 	admission registration.Admission
 	// endpoints are those of each service that count; the hub has none.
@@ -66,7 +67,7 @@ func (s *State) readMembers() {
 		if percent := m.Spec.Capacity.Scaler; percent != nil {
 			scaler = float64(*percent) / 100
 		}
-		s.members[name] = &member{name: name, place: fleet.Place{Region: m.Spec.Region, Zone: m.Spec.Zone}, scaler: scaler, admission: admission}
+		s.members[name] = &member{name: name, place: fleet.Place{Region: m.Spec.Region, Zone: m.Spec.Zone}, scaler: scaler, drain: m.Spec.Drain, admission: admission}
 		s.admitEndpoints(name)
 	}
 }

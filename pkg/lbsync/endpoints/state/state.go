@@ -60,6 +60,7 @@ type State struct {
 	store   *store
 	objects map[string]*v1alpha1.MemberCluster
 	members map[fleet.ClusterName]*member
+	drained map[fleet.ClusterName]drainStep // of members that are drained, or drain
 	pools   map[string]*v1alpha1.EdgePool
 	regions []region // of all pools, by name
 
@@ -87,6 +88,8 @@ type edgeState struct {
 	streams          int
 	disconnectedAt   time.Time // when the last stream ended
 	versionsReported bool      // Learn was called for it since it connected
+	// open are the requests that had not ended when the edge last reported an assignment, by assignment and sub-zone.
+	open map[string]map[string]uint64
 }
 
 // dirty is what changes touched.
@@ -111,7 +114,7 @@ func (d dirty) add(b *backendState) {
 
 // New makes a State of a fleet without members, pools or routes.
 func New(hub Hub) *State {
-	s := &State{hub: hub, store: newStore(), objects: map[string]*v1alpha1.MemberCluster{}, pools: map[string]*v1alpha1.EdgePool{},
+	s := &State{hub: hub, store: newStore(), objects: map[string]*v1alpha1.MemberCluster{}, drained: map[fleet.ClusterName]drainStep{}, pools: map[string]*v1alpha1.EdgePool{},
 		assignments: map[string]*model.Assignment{}, copies: map[string]*copies{}, backends: map[fleet.Backend]*backendState{}, edges: map[string]*edgeState{}, learning: map[string]*learning{}, ended: healthEvents{},
 		removedPolicies: map[fleet.ObjectName]*removedPolicy{}, dirty: newDirty()}
 	s.readMembers()
@@ -174,6 +177,7 @@ func (s *State) markAllBackends() {
 func (s *State) Update(now time.Time) (changed []string) {
 	s.forgetEdges(now)
 	s.endLearning(now)
+	s.stepDrains(now)
 	for _, b := range s.backends {
 		if b.resplitDue && now.Sub(b.movedAt) >= moveInterval {
 			s.dirty.backends[b] = true

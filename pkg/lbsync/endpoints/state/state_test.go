@@ -185,7 +185,7 @@ func TestDump(t *testing.T) {
 		Shares: []traffic.Share{{Cluster: "eu-west", Parts: all / 3}, {Cluster: "us-west", Parts: all - all/3}}}}
 	want := Dump{
 		Regions:     map[string]RegionDump{"eu": {}, "us": {Nearest: []string{"eu"}, Edges: []string{"us/one@"}}},
-		Members:     map[fleet.ClusterName]MemberDump{"hub": {Scaler: 1}, "eu-west": {fleet.Place{Region: "eu"}, 1}, "us-west": {fleet.Place{Region: "us"}, 1}},
+		Members:     map[fleet.ClusterName]MemberDump{"hub": {Scaler: 1}, "eu-west": {fleet.Place{Region: "eu"}, 1, 0}, "us-west": {fleet.Place{Region: "us"}, 1, 0}},
 		Assignments: 3,
 		Backends: []BackendStatus{
 			{Backend: importNamed("api"), Members: members, Regions: []RegionStatus{inEU, inUS}},

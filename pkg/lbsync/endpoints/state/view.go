@@ -85,7 +85,8 @@ type RegionDump struct {
 // MemberDump is one cluster.
 type MemberDump struct {
 	fleet.Place
-	Scaler float64 // 0 (drained) to 1
+	Scaler  float64 // 0 to 1
+	Drained float64 // 0 to 1: the part of its requests that other members get
 }
 
 // Dump returns the state as people see it.
@@ -95,7 +96,7 @@ func (s *State) Dump() Dump {
 		d.Regions[r.name] = RegionDump{Nearest: r.nearest, Edges: r.edges}
 	}
 	for name, m := range s.members {
-		d.Members[name] = MemberDump{Place: m.place, Scaler: m.scaler}
+		d.Members[name] = MemberDump{Place: m.place, Scaler: m.scaler, Drained: s.drained[name].part}
 	}
 	for _, backend := range s.Backends() {
 		status, _ := s.Backend(backend)

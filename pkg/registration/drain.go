@@ -1,0 +1,28 @@
+package registration
+
+import (
+	"time"
+
+	"crossway.dev/crossway/api/v1alpha1"
+)
+
+// Drained is the part, 0 to 1, of the requests for a cluster that other clusters get at a time, as its spec.drain says.
+func Drained(d *v1alpha1.MemberDrain, now time.Time) float64 {
+	if d == nil {
+		return 0
+	}
+	from, to := float64(d.From)/100, float64(d.Percent)/100
+	switch {
+	case !DrainChanges(d, now):
+		return to
+	case now.Before(d.StartTime.Time):
+		return from
+	}
+	passed := float64(now.Sub(d.StartTime.Time)) / float64(d.EndTime.Sub(d.StartTime.Time))
+	return from + (to-from)*passed
+}
+
+// DrainChanges says whether a drain has not come to its end.
+func DrainChanges(d *v1alpha1.MemberDrain, now time.Time) bool {
+	return d != nil && d.StartTime != nil && d.EndTime != nil && now.Before(d.EndTime.Time)
+}
