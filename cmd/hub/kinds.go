@@ -2,6 +2,7 @@ package main
 
 import (
 	appsv1 "k8s.io/api/apps/v1"
+	certificatesv1 "k8s.io/api/certificates/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -51,6 +52,8 @@ func writingKinds() []program.Kind {
 	return []program.Kind{
 		{Object: &coordinationv1.Lease{}},
 		{Object: &corev1.ResourceQuota{}},
+		{Object: &corev1.ServiceAccount{}}, // of join tokens
+		{Object: &certificatesv1.CertificateSigningRequest{}, ClusterScoped: true},
 		{Object: &rbacv1.Role{}},
 		{Object: &rbacv1.RoleBinding{}},
 	}

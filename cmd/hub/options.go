@@ -12,6 +12,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/validation"
 
+	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/program"
 )
@@ -34,6 +35,7 @@ type Options struct {
 	DebugAddr    string
 	MaxEdges     int
 	SnapshotDir  string
+	Credential   string
 
 	faults faults // of a build for tests
 }
@@ -47,6 +49,8 @@ func (o *Options) Bind(f *flag.FlagSet) {
 	f.StringVar(&o.MemberAddr, "member-api-addr", ":18001", "address of the member API, from which members read what they import (HTTPS); 0 switches it off")
 	f.StringVar(&o.MemberURL, "member-api-url", "", "URL of the member API for agents, like https://hub.example:18001; its host becomes a name of the serving certificate; "+
 		"empty: agents are not told, and members import nothing")
+	f.StringVar(&o.Credential, "joining-credential", "certificate", "what members authenticate with: certificate, or token (of a ServiceAccount) where the hub's "+
+		"cluster signs no client certificates")
 	f.StringVar(&o.MetricsAddr, "metrics-addr", ":8080", "address of /metrics; 0 switches it off")
 	f.StringVar(&o.HealthAddr, "health-addr", ":8081", "address of /healthz and /readyz; 0 switches it off")
 	f.BoolVar(&o.LeaderElect, "leader-elect", false, "elect one of several replicas to write; without it this one writes")
@@ -87,12 +91,16 @@ func (o *Options) Validate() error {
 	cidrs, err := o.hubCIDRs()
 	check(err != nil || len(cidrs) > 0, "--hub-cidrs is empty: name the pod and Service CIDRs of the hub's own cluster, or members could announce its addresses")
 	faults = append(faults, err, o.faults.validate())
+	check(credentialKinds[o.Credential] != "", "--joining-credential %q: use certificate or token", o.Credential)
 	check(o.MaxEdges >= 1 && o.MaxEdges <= 250, "--max-edges %d: use 1 to 250", o.MaxEdges)
 	if o.DebugAddr != "" {
 		faults = append(faults, program.CheckDebugAddress("--debug-address", o.DebugAddr))
 	}
 	return errors.Join(faults...)
 }
+
+// credentialKinds are the values of --joining-credential.
+var credentialKinds = map[string]v1alpha1.CredentialKind{"certificate": v1alpha1.CredentialCertificate, "token": v1alpha1.CredentialServiceAccountToken}
 
 func isLabel(s string) bool { return len(validation.IsDNS1123Label(s)) == 0 }
 

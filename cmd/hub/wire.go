@@ -153,6 +153,10 @@ func wireMembers(mgr manager.Manager, leadership *program.Leadership, o Options,
 	if err != nil {
 		return err
 	}
+	joiner, err := registrationhub.NewJoiner(mgr, credentialKinds[o.Credential])
+	if err != nil {
+		return err
+	}
 	merger, err := importhub.NewMerger(mgr, merges, reserved)
 	if err != nil {
 		return err
@@ -165,7 +169,7 @@ func wireMembers(mgr manager.Manager, leadership *program.Leadership, o Options,
 	if err != nil {
 		return err
 	}
-	for _, add := range []func(ctrl.Manager, *program.Leadership) error{registrar.SetupWithManager, announcer.SetupWithManager, merger.SetupWithManager, projector.SetupWithManager} {
+	for _, add := range []func(ctrl.Manager, *program.Leadership) error{registrar.SetupWithManager, joiner.SetupWithManager, announcer.SetupWithManager, merger.SetupWithManager, projector.SetupWithManager} {
 		if err := add(mgr, leadership); err != nil {
 			return err
 		}

@@ -36,8 +36,8 @@ type MemberObjects struct {
 
 // Objects returns a member's namespace, and a Role with which its agent may
 // write exports and their slices there and nowhere else, read the status of
-// exports without writing it, and renew its Lease.
-func Objects(cluster fleet.ClusterName, limits Limits) MemberObjects {
+// exports without writing it, and renew its Lease. users are its agent's user names.
+func Objects(cluster fleet.ClusterName, limits Limits, users ...string) MemberObjects {
 	writes := []string{"get", "list", "watch", "create", "update", "patch", "delete"}
 	o := newObjects(v1alpha1.MemberNamespace(cluster), map[string]string{v1alpha1.LabelMember: string(cluster)},
 		rbacv1.Subject{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: User(cluster)},
@@ -47,6 +47,9 @@ func Objects(cluster fleet.ClusterName, limits Limits) MemberObjects {
 		// create cannot be limited by name (Kubernetes RBAC, "Referring to resources")
 		rbacv1.PolicyRule{APIGroups: []string{"coordination.k8s.io"}, Resources: []string{"leases"}, Verbs: []string{"create"}},
 		rbacv1.PolicyRule{APIGroups: []string{"coordination.k8s.io"}, Resources: []string{"leases"}, ResourceNames: []string{v1alpha1.AgentLease}, Verbs: []string{"get", "update", "patch"}})
+	for _, user := range users {
+		o.Binding.Subjects = append(o.Binding.Subjects, rbacv1.Subject{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: user})
+	}
 	o.Quota = &corev1.ResourceQuota{ObjectMeta: o.Role.ObjectMeta, Spec: corev1.ResourceQuotaSpec{Hard: corev1.ResourceList{
 		CountOfExports: *resource.NewQuantity(int64(limits.Exports), resource.DecimalSI),
 		CountOfSlices:  *resource.NewQuantity(int64(limits.slices()), resource.DecimalSI),

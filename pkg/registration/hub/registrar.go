@@ -76,7 +76,11 @@ func (r *Registrar) Reconcile(ctx context.Context, request reconcile.Request) (r
 		return reconcile.Result{}, r.removeMember(ctx, request.Name)
 	}
 	state := registration.NamespaceOurs
-	if objects := registration.Objects(fleet.ClusterName(member.Name), registration.LimitsOf(member)); registration.Accepted(member) {
+	var users []string
+	if c := registration.InForce(member); c != nil {
+		users = append(users, registration.CredentialUser(fleet.ClusterName(member.Name), c.Kind, c.ID))
+	}
+	if objects := registration.Objects(fleet.ClusterName(member.Name), registration.LimitsOf(member), users...); registration.Accepted(member) {
 		state, err = r.ensureObjects(ctx, objects)
 	} else {
 		err = r.removeBinding(ctx, &objects.Binding)
@@ -251,7 +255,9 @@ func (r *Registrar) report(ctx context.Context, member *v1alpha1.MemberCluster, 
 	if facts.LastRenewal != nil {
 		wanted.LastHeardTime = ptr.To(metav1.NewTime(facts.LastRenewal.UTC().Truncate(time.Second)))
 	}
-	if !apiequality.Semantic.DeepEqual(member.Status, wanted) {
+	stored := member.Status
+	stored.Credential, stored.JoinRequest = nil, nil // the Joiner's
+	if !apiequality.Semantic.DeepEqual(stored, wanted) {
 		status := &v1alpha1.MemberCluster{ObjectMeta: metav1.ObjectMeta{Name: member.Name}, Status: wanted}
 		if err := apply.Status(ctx, r.client, v1alpha1.HubFieldManager, status); err != nil {
 			return reconcile.Result{}, err

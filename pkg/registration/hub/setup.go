@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	certificatesv1 "k8s.io/api/certificates/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -27,13 +28,18 @@ import (
 )
 
 // CacheByObject is what the hub's cache must hold for a Registrar, for the
-// manager's options: of all Leases only those of agents, of all Roles and quotas only ours.
+// manager's options: of all Leases only those of agents, of all Roles and quotas only
+// ours, of all ServiceAccounts only those of members, and no CSRs of kubelets.
 func CacheByObject() map[client.Object]cache.ByObject {
 	return map[client.Object]cache.ByObject{
-		&coordinationv1.Lease{}: {Field: fields.OneTermEqualSelector("metadata.name", v1alpha1.AgentLease)},
-		&corev1.ResourceQuota{}: {Field: fields.OneTermEqualSelector("metadata.name", registration.RoleName)},
-		&rbacv1.Role{}:          {Field: fields.OneTermEqualSelector("metadata.name", registration.RoleName)},
-		&rbacv1.RoleBinding{}:   {Field: fields.OneTermEqualSelector("metadata.name", registration.RoleName)},
+		&coordinationv1.Lease{}:  {Field: fields.OneTermEqualSelector("metadata.name", v1alpha1.AgentLease)},
+		&corev1.ResourceQuota{}:  {Field: fields.OneTermEqualSelector("metadata.name", registration.RoleName)},
+		&rbacv1.Role{}:           {Field: fields.OneTermEqualSelector("metadata.name", registration.RoleName)},
+		&rbacv1.RoleBinding{}:    {Field: fields.OneTermEqualSelector("metadata.name", registration.RoleName)},
+		&corev1.ServiceAccount{}: {Namespaces: map[string]cache.Config{v1alpha1.MembersNamespace: {}}},
+		&certificatesv1.CertificateSigningRequest{}: {Field: fields.AndSelectors(
+			fields.OneTermNotEqualSelector("spec.signerName", certificatesv1.KubeAPIServerClientKubeletSignerName),
+			fields.OneTermNotEqualSelector("spec.signerName", certificatesv1.KubeletServingSignerName))},
 	}
 }
 
@@ -42,6 +48,7 @@ func CacheByObject() map[client.Object]cache.ByObject {
 func (r *Registrar) SetupWithManager(mgr ctrl.Manager, leadership *program.Leadership) error {
 	err := ctrl.NewControllerManagedBy(mgr).Named("membercluster").
 		Watches(&v1alpha1.MemberCluster{}, handler.EnqueueRequestsFromMapFunc(r.everyMember), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		Watches(&v1alpha1.MemberCluster{}, keyOf(memberOfCluster), builder.WithPredicates(credentialChanges)).
 		Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(r.membersOfNamespace)).
 		Watches(&corev1.ResourceQuota{}, handler.EnqueueRequestsFromMapFunc(r.membersOfObject), builder.WithPredicates(quotaChanged)).
 		Watches(&rbacv1.Role{}, handler.EnqueueRequestsFromMapFunc(r.membersOfObject)).
@@ -54,6 +61,16 @@ func (r *Registrar) SetupWithManager(mgr ctrl.Manager, leadership *program.Leade
 		return fmt.Errorf("controller of members: %w", err)
 	}
 	return nil
+}
+
+// credentialChanges are updates of a MemberCluster that change who is let in, or who waits.
+var credentialChanges = predicate.Funcs{
+	CreateFunc: func(event.CreateEvent) bool { return false }, DeleteFunc: func(event.DeleteEvent) bool { return false },
+	UpdateFunc: func(u event.UpdateEvent) bool {
+		before, after := u.ObjectOld.(*v1alpha1.MemberCluster), u.ObjectNew.(*v1alpha1.MemberCluster)
+		return !apiequality.Semantic.DeepEqual(before.Status.Credential, after.Status.Credential) ||
+			!apiequality.Semantic.DeepEqual(before.Status.JoinRequest, after.Status.JoinRequest)
+	},
 }
 
 // quotaChanged ignores updates of what a quota has counted: each new object in the namespace makes one.
