@@ -140,7 +140,7 @@ func TestHubDecidesAboutMembersOnly(t *testing.T) {
 			t.Errorf("%s: the hub asks for a certificate: %v", kind, err)
 		}
 		objects := registration.NewTokenObjects("us-7", "aaaaaaaaaa", joinAccount)
-		if err := hub.Create(t.Context(), &objects.Account, client.DryRunAll); err != nil {
+		if err := client.IgnoreAlreadyExists(hub.Create(t.Context(), objects.Account.DeepCopy(), client.DryRunAll)); err != nil {
 			t.Errorf("%s: %v", kind, err)
 		}
 		testkit.Must(t, client.IgnoreAlreadyExists(admin.Create(t.Context(), objects.Role.DeepCopy())))
