@@ -97,7 +97,7 @@ func ReadJoinRequest(csr *certificatesv1.CertificateSigningRequest) (r JoinReque
 	return r, true
 }
 
-var uidPattern = regexp.MustCompile(`^[0-9a-zA-Z-]{1,64}$`)
+var clusterUIDPattern = regexp.MustCompile(`^[0-9a-zA-Z-]{1,64}$`)
 
 // read fills in what the requester chose, and returns what is wrong with it.
 func (r *JoinRequest) read(csr *certificatesv1.CertificateSigningRequest) (fault string) {
@@ -115,7 +115,7 @@ func (r *JoinRequest) read(csr *certificatesv1.CertificateSigningRequest) (fault
 	case !slices.Contains(csr.Spec.Usages, certificatesv1.UsageClientAuth),
 		slices.ContainsFunc(csr.Spec.Usages, func(u certificatesv1.KeyUsage) bool { return !slices.Contains(allowed, u) }):
 		return "spec.usages is not [client auth, digital signature]"
-	case !uidPattern.MatchString(r.ClusterUID):
+	case !clusterUIDPattern.MatchString(r.ClusterUID):
 		return fmt.Sprintf("annotation %s is not the UID of a cluster", v1alpha1.AnnotationClusterUID)
 	}
 	if text, given := csr.Annotations[v1alpha1.AnnotationAgentTime]; given {
