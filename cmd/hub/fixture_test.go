@@ -94,6 +94,9 @@ func (f *fixture) startHub(flags ...string) {
 	f.hub.Stdout, f.hub.Stderr = log, log
 	testkit.Must(f.t, f.hub.Start())
 	f.t.Cleanup(func() {
+		if f.t.Failed() {
+			f.t.Logf("the hub's state:\n%s%s", textAt("http://"+f.debug+"/debug/rollout"), textAt("http://"+f.debug+"/debug/edges"))
+		}
 		f.stopHub()
 		if text, err := os.ReadFile(log.Name()); err == nil && f.t.Failed() {
 			f.t.Logf("the hub's log:\n%s", text)

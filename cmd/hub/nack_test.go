@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -27,6 +28,7 @@ import (
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/internal/testkit"
 	"crossway.dev/crossway/pkg/condition"
+	"crossway.dev/crossway/pkg/gateway/reconciler"
 )
 
 // An Envoy with RE2's own limit knows less than the hub assumes. Beside another
@@ -77,10 +79,12 @@ func TestEdgesThatRefuse(t *testing.T) {
 
 	f.setRoute("heavy", mended)
 	f.expect("it is mended", map[edge][]string{newer: {mended, "/fourth"}, strict: {mended, "/fourth"}, alone: {mended, "/fourth"}, late: {mended, "/fourth"}})
-	testkit.Eventually(t, "nothing is refused any more", func() bool {
+	testkit.EventuallySeen(t, "nothing is refused any more", func() (bool, any) {
 		var records appsv1.ControllerRevisionList
-		testkit.Must(t, f.List(t.Context(), &records, client.InNamespace("crossway-system")))
-		return len(records.Items) == 0 && f.routeCondition(condition.RefusedInPools) == nil && f.poolCondition("eu").Status == metav1.ConditionTrue
+		testkit.Must(t, f.List(t.Context(), &records, client.InNamespace("crossway-system"), reconciler.RefusalSelector()))
+		refused, eu := f.routeCondition(condition.RefusedInPools), f.poolCondition("eu")
+		return len(records.Items) == 0 && refused == nil && eu.Status == metav1.ConditionTrue,
+			fmt.Sprintf("%d records, on the route %+v, on the EdgePool %+v", len(records.Items), refused, eu)
 	})
 }
 
@@ -134,7 +138,12 @@ func (f *fixture) expect(what string, want map[edge][]string) {
 
 // routesOn are the RouteConfigurations that an Envoy has.
 func routesOn(e edge) string {
-	answer, err := http.Get("http://" + e.admin + "/config_dump?resource=dynamic_route_configs")
+	return textAt("http://" + e.admin + "/config_dump?resource=dynamic_route_configs")
+}
+
+// textAt is what a URL has; empty where nobody answers.
+func textAt(url string) string {
+	answer, err := http.Get(url)
 	if err != nil {
 		return ""
 	}

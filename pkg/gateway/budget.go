@@ -308,32 +308,6 @@ func (b *build) chargesOf(r *routeResult) (charges []charge) {
 	return charges
 }
 
-// AcceptedBy are the Gateways of ours that accept this generation of the route, as
-// its status says, in the order of the status. One that edges refuse is accepted, too:
-// it keeps its place while they serve an earlier one. So does the earlier one, which
-// is in the place of the present one (InsteadOf).
-func (r *Route) AcceptedBy() (gateways []fleet.ObjectName) {
-	at := r
-	if r.present != nil {
-		at = r.present
-	}
-	for i := range at.Status {
-		p := &at.Status[i]
-		if p.ControllerName != v1alpha1.GatewayController {
-			continue
-		}
-		refused := slices.ContainsFunc(p.Conditions, func(c metav1.Condition) bool {
-			return c.ObservedGeneration == at.Generation && condition.IsFellBack(c)
-		})
-		if slices.ContainsFunc(p.Conditions, func(c metav1.Condition) bool {
-			return c.Type == string(gatewayv1.RouteConditionAccepted) && c.Status == metav1.ConditionTrue && (refused || c.ObservedGeneration == at.Generation)
-		}) {
-			gateways = append(gateways, parentName(r.Ref, &p.ParentRef))
-		}
-	}
-	return gateways
-}
-
 // setPlaces sets the places where a route is served: the hosts that it has in common
 // with its listeners, where no narrower listener has them (listener isolation). A
 // broken listener counts: when it is repaired, its routes push no others out.

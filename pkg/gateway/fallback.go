@@ -3,11 +3,8 @@ package gateway
 import (
 	"slices"
 
-	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
-
 	"crossway.dev/crossway/pkg/condition"
 	"crossway.dev/crossway/pkg/fleet"
-	"crossway.dev/crossway/pkg/gateway/model"
 )
 
 // This file is what becomes of an edit that is over budget: the route is served as
@@ -48,7 +45,7 @@ func (b *build) hold(route *Route, present *routeResult) *fallback {
 	} else {
 		f.result = b.resultOf(route.earlier)
 	}
-	accepted := append(acceptedAt(route.Status, f.version), acceptedAt(f.version.Status, f.version)...)
+	accepted := append(acceptedBy(route.Status, f.version), acceptedBy(f.version.Status, f.version)...)
 	for _, gateway := range f.result.gateways {
 		if !slices.Contains(accepted, gateway) || !slices.Contains(present.gateways, gateway) {
 			continue
@@ -129,99 +126,4 @@ func (f *fallback) report(present *objectReport) *objectReport {
 			condition.RouteKept(report.Ref.Generation, f.version.Generation, f.over), resolved}
 	}
 	return &report
-}
-
-// acceptedAt are the Gateways of ours that accept a version of a route, as a status
-// of the route says, in its order.
-func acceptedAt(status []gatewayv1.RouteParentStatus, version *Route) (gateways []fleet.ObjectName) {
-	of := Route{Ref: version.Ref, Generation: version.Generation, Status: status}
-	return of.AcceptedBy()
-}
-
-// Fallbacks are the earlier versions that are served instead of present ones that are over
-// budget.
-func (r *Result) Fallbacks() map[fleet.RouteRef]*Route {
-	fallbacks := map[fleet.RouteRef]*Route{}
-	if r.Memo != nil {
-		for ref, f := range r.Memo.kept {
-			fallbacks[ref] = f.version
-		}
-	}
-	return fallbacks
-}
-
-// Accepts says whether some Gateway accepts a route, present or earlier.
-func (r *Result) Accepts(ref fleet.RouteRef) bool {
-	report := r.reportOn(ref)
-	return report != nil && slices.ContainsFunc(report.Parents, func(p condition.ParentReport) bool { return p.Conditions[0].Status == "True" })
-}
-
-// Earlier are the versions of routes that were accepted last, for routes whose status
-// does not say yet that a newer version is.
-type Earlier map[fleet.RouteRef]*Route
-
-// Note takes in what becomes of the routes of a Result. Both lists are in the order
-// of Ref.
-func (e Earlier) Note(last Result, before, now []*Route) {
-	if model.SameSlice(before, now) {
-		return
-	}
-	kept, at := last.Fallbacks(), 0
-	for _, route := range now {
-		for at < len(before) && before[at].Ref.Compare(route.Ref) < 0 {
-			at++
-		}
-		if at == len(before) || before[at].Ref != route.Ref || before[at].UID != route.UID || before[at].Generation == route.Generation {
-			continue
-		}
-		if kept[route.Ref] != nil || !last.Accepts(route.Ref) {
-			continue
-		}
-		// Edits may come faster than statuses are written: what none accepts is no
-		// replacement for what one did.
-		if e[route.Ref] == nil || len(acceptedAt(route.Status, before[at]))+len(before[at].AcceptedBy()) > 0 {
-			e[route.Ref] = before[at]
-		}
-	}
-	for ref, earlier := range e {
-		at, found := slices.BinarySearchFunc(now, ref, func(r *Route, ref fleet.RouteRef) int { return r.Ref.Compare(ref) })
-		if !found || now[at].UID != earlier.UID || now[at].Generation <= earlier.Generation || len(now[at].AcceptedBy()) > 0 {
-			delete(e, ref)
-		}
-	}
-}
-
-// BuildKeeping is Build, but routes that are over budget are served as they were
-// accepted last. It updates the routes, the Memo and the
-// WiderAdmissions of the Input.
-func BuildKeeping(in *Input, known Earlier) Result {
-	for {
-		result := Build(*in)
-		in.Memo = result.Memo
-		over := result.overBudget()
-		routes, added := in.Routes, false
-		for i, route := range in.Routes {
-			earlier := known[route.Ref]
-			if (earlier == nil) == (route.earlier == nil) || route.earlier == nil && !over[route.Ref] {
-				continue
-			}
-			if model.SameSlice(routes, in.Routes) {
-				routes = slices.Clone(routes)
-			}
-			routes[i], added = route.WithEarlier(earlier), added || earlier != nil
-		}
-		if in.Routes = routes; !added {
-			in.WiderAdmissions = result.WiderAdmissions
-			return result
-		}
-	}
-}
-
-// overBudget are the routes that some Gateway has no room for.
-func (r *Result) overBudget() map[fleet.RouteRef]bool {
-	over := map[fleet.RouteRef]bool{}
-	for at := range r.Memo.overBudget {
-		over[at.route] = true
-	}
-	return over
 }

@@ -158,7 +158,7 @@ func (f *fixture) run(t *testing.T, d *datadriven.TestData) string {
 func (f *fixture) build() Result {
 	slices.SortFunc(f.in.Routes, func(a, b *Route) int { return a.Ref.Compare(b.Ref) })
 	f.earlier.Note(f.last, f.before, f.in.Routes)
-	f.last = BuildKeeping(&f.in, f.earlier)
+	f.last = f.earlier.Build(&f.in)
 	f.before, f.in.Memo = f.in.Routes, nil
 	return f.last
 }

@@ -115,7 +115,7 @@ func (w *sharedWildcard) set(namespace, host string, paths int) {
 func (w *sharedWildcard) see(routes []*Route) {
 	w.earlier.Note(w.result, w.in.Routes, routes)
 	w.in.Routes = routes
-	w.result = BuildKeeping(&w.in, w.earlier)
+	w.result = w.earlier.Build(&w.in)
 }
 
 // withStatuses are the routes with the statuses that the last Build decided.

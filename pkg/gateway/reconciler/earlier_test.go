@@ -98,14 +98,14 @@ func TestEditOverBudgetKeepsTheRoute(t *testing.T) {
 	if left := restarted.restoreKept(restored); len(restored) != 1 || len(left) != 0 {
 		t.Fatal("records: ", len(restored), " of other kinds: ", len(left))
 	}
-	result := gateway.BuildKeeping(&in, restarted.earlier)
+	result := restarted.earlier.Build(&in)
 	if !model.SameSlice(result.Model.Secrets, e.loop.result.Model.Secrets) || result.Fallbacks()[routeRef("route-0000")] == nil {
 		t.Error("a hub that restarted does not serve what was accepted")
 	}
 
 	e.edit("/small", "b")
 	expect("small again", "/small", "Accepted=True Accepted, Resolved")
-	if len(e.loop.kept) != 0 || e.loop.objectOf(e.loop.input.Routes[0]).Generation != e.route.Generation {
+	if len(e.loop.result.Fallbacks()) != 0 || e.loop.objectOf(e.loop.input.Routes[0]).Generation != e.route.Generation {
 		t.Error("the rollout believes that an earlier generation is served")
 	}
 	e.status(metav1.ConditionTrue)

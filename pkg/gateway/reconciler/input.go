@@ -3,7 +3,6 @@ package reconciler
 import (
 	"context"
 	"errors"
-	"iter"
 	"maps"
 	"slices"
 
@@ -186,26 +185,8 @@ func objectOfGateway(g *gatewayv1.Gateway) (fleet.ObjectRef, rollout.Object) {
 
 // isAccepted reports whether a route's status accepts its present generation.
 func isAccepted(route *gateway.Route) bool {
-	for c := range acceptedConditions(route) {
-		if c.Status == metav1.ConditionTrue {
-			return true
-		}
-	}
-	return false
-}
-
-// acceptedConditions are our Accepted conditions about a route's present generation.
-func acceptedConditions(route *gateway.Route) iter.Seq[*metav1.Condition] {
-	return func(yield func(*metav1.Condition) bool) {
-		for i := range route.Status {
-			p := &route.Status[i]
-			if p.ControllerName != v1alpha1.GatewayController {
-				continue
-			}
-			c := meta.FindStatusCondition(p.Conditions, string(gatewayv1.RouteConditionAccepted))
-			if c != nil && c.ObservedGeneration == route.Generation && !yield(c) {
-				return
-			}
-		}
-	}
+	return slices.ContainsFunc(route.Status, func(p gatewayv1.RouteParentStatus) bool {
+		c := meta.FindStatusCondition(p.Conditions, string(gatewayv1.RouteConditionAccepted))
+		return p.ControllerName == v1alpha1.GatewayController && c != nil && c.Status == metav1.ConditionTrue && c.ObservedGeneration == route.Generation
+	})
 }

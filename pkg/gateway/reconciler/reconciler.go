@@ -108,12 +108,11 @@ type Reconciler struct {
 	// All below belongs to the loop's goroutine.
 	rollout  *rollout.Rollout
 	input    gateway.Input
-	result   gateway.Result               // of the last Build
-	earlier  gateway.Earlier              // what was accepted last of routes that changed since
-	kept     map[fleet.RouteRef]keptRoute // after the last Build
-	reported gateway.Progress             // in the last reports
-	refused  []gateway.Refusal            // in the last reports
-	recorded bool                         // refusals are those of the last records
+	result   gateway.Result    // of the last Build
+	earlier  gateway.Earlier   // what was accepted last of routes that changed since
+	reported gateway.Progress  // in the last reports
+	refused  []gateway.Refusal // in the last reports
+	recorded bool              // refusals are those of the last records
 	refusals []rollout.Refusal
 	limits   map[string]*rate.Limiter // of logs and Events about each pool
 	started  time.Time
@@ -236,8 +235,9 @@ func (r *Reconciler) pass(ctx context.Context) (built bool, err error) {
 	reviewed := r.rollout.Review(edges)
 	r.announce(ctx, reviewed)
 	if built = r.first || changed || reviewed.Changed; built {
-		r.result = gateway.BuildKeeping(&r.input, r.earlier)
-		r.keep()
+		last := r.result
+		r.result = r.earlier.Build(&r.input)
+		r.setServed(last)
 		r.publish(ctx, r.result.Model, r.viewModels(reviewed.Views))
 		runtime.Gosched() // let the streams that publish woke run first: there may be one processor
 	}

@@ -16,7 +16,7 @@ func TestConfirmationChangesNothing(tb *testing.T) {
 		tighten(t, &in)
 		in.Memo = nil
 		earlier, now := Earlier{}, epoch
-		last := BuildKeeping(&in, earlier)
+		last := earlier.Build(&in)
 		for range rapid.IntRange(1, 3).Draw(t, "rounds") {
 			before := in.Routes
 			in.Routes = withStatuses(in.Routes, last, now)
@@ -26,7 +26,7 @@ func TestConfirmationChangesNothing(tb *testing.T) {
 				}
 			}
 			earlier.Note(last, before, in.Routes)
-			last = BuildKeeping(&in, earlier)
+			last = earlier.Build(&in)
 		}
 		if len(last.Memo.overBudget) > 0 {
 			tight++
