@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/go-logr/logr"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
@@ -13,6 +14,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/program"
@@ -32,6 +34,7 @@ func newApp(streams genericiooptions.IOStreams) *app {
 	for _, add := range []func(*runtime.Scheme) error{kubernetes.AddToScheme, apiextensionsv1.AddToScheme, v1alpha1.AddToScheme} {
 		utilruntime.Must(add(scheme))
 	}
+	ctrllog.SetLogger(logr.Discard()) // clients return their errors; without a logger they complain of that
 	return &app{streams: streams, scheme: scheme, kubeconfig: clusterFlags(streams.ErrOut), progress: newProgress(streams.ErrOut)}
 }
 

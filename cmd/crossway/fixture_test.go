@@ -79,6 +79,17 @@ func (c *cluster) crossway(args ...string) (stdout string, err error) {
 	return out.String(), err
 }
 
+// uninstalls removes a release when the test ends.
+func (c *cluster) uninstalls(release string) {
+	c.t.Cleanup(func() {
+		flags := clusterFlags(&bytes.Buffer{})
+		*flags.KubeConfig, *flags.Context = c.kubeconfig, c.context
+		if _, err := uninstallRelease(flags, release); err != nil {
+			c.t.Error(err)
+		}
+	})
+}
+
 // want runs a command that succeeds and prints these texts, in this order.
 func (c *cluster) want(args string, texts ...string) string {
 	c.t.Helper()

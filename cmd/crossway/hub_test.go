@@ -20,6 +20,7 @@ const hubInit = "hub init --set hubCIDRs={10.10.0.0/16} --wait 0"
 // missing, updates what is Crossway's own, and says of the rest that it is as before.
 func TestHubInit(t *testing.T) {
 	_, c := newFleet(t)
+	c.uninstalls(hubRelease)
 	for _, name := range []string{"httproutes.gateway.networking.k8s.io", "memberclusters.crossway.dev"} {
 		crd := &apiextensionsv1.CustomResourceDefinition{}
 		crd.Name = name
@@ -50,6 +51,7 @@ func TestHubInit(t *testing.T) {
 // What exists of other projects is never changed; Crossway's own follows the command.
 func TestHubInitKeepsCRDsOfOthers(t *testing.T) {
 	_, c := newFleet(t)
+	c.uninstalls(hubRelease)
 	change := func(name string) {
 		var crd apiextensionsv1.CustomResourceDefinition
 		testkit.Must(t, c.Get(t.Context(), client.ObjectKey{Name: name}, &crd))
@@ -71,6 +73,7 @@ func TestHubInitKeepsCRDsOfOthers(t *testing.T) {
 
 func TestHubInitPrintsJSON(t *testing.T) {
 	_, c := newFleet(t)
+	c.uninstalls(hubRelease)
 	var result struct {
 		Kind  string
 		Steps []initStep

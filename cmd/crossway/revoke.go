@@ -46,6 +46,8 @@ order, without a failed request, use crossway leave.`,
 				return usage("name either a member, or a pool of edges with --edge and --credential")
 			case o.pool == "" && len(o.credentials) > 0:
 				return usage("--credential goes with --edge: of a member, the credential in force is revoked")
+			case o.pool != "":
+				return o.edges(c.Context())
 			}
 			return o.member(c.Context(), given[0])
 		},

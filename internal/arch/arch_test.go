@@ -28,6 +28,7 @@ var mayImport = map[string][]string{
 	"pkg/membership":             {"pkg/fleet", "pkg/condition", "api/v1alpha1"},
 	"pkg/serviceimport":          {"pkg/fleet", "pkg/serviceexport", "pkg/condition", "api/v1alpha1"},
 	"pkg/registration":           {"pkg/fleet", "pkg/condition", "api/v1alpha1"},
+	"pkg/check":                  {"pkg/fleet", "pkg/condition", "pkg/registration", "api/v1alpha1"},
 	"pkg/memberapi":              {"pkg/fleet", "pkg/registration", "pkg/serviceimport", "api/v1alpha1"},
 	"pkg/gateway":                {"pkg/fleet", "pkg/gateway/model", "pkg/condition", "api/v1alpha1"},
 	"pkg/lbsync":                 {"pkg/fleet", "pkg/gateway/model", "pkg/lbsync/traffic"},

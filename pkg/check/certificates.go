@@ -1,0 +1,100 @@
+package check
+
+import (
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"crossway.dev/crossway/pkg/registration"
+)
+
+// earlyWarning is how long before its end a certificate that nobody renews by itself
+// is worth a word.
+const earlyWarning = 30 * 24 * time.Hour
+
+// edgeSecretPrefix begins the names of Secrets of edges in the hub's own cluster.
+const edgeSecretPrefix = "crossway-edge-"
+
+func certificates(f Facts) []Finding {
+	out := []Finding{certificate(f, "edge CA", registration.EdgeCASecret,
+		"restore it from a backup: without it no certificate of an edge can be signed or renewed"),
+		certificate(f, "xDS serving certificate", registration.XDSSecret, "the hub makes it at its start: see its logs")}
+	if ca, server := f.Secrets[registration.EdgeCASecret], f.Secrets[registration.XDSSecret]; ca != nil && server != nil {
+		if err := signedBy(server, server.Data[registration.CAKey], x509.ExtKeyUsageServerAuth, f.Now); err != nil {
+			out = append(out, wrong("Secret "+registration.XDSSecret, "edges refuse the hub; see the hub's logs, and docs/security.md on the edge CA", "%v", err))
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(f.Secrets)) {
+		if strings.HasPrefix(name, edgeSecretPrefix) && name != registration.EdgeCASecret {
+			out = append(out, certificate(f, "certificate of edges", name, ""))
+		}
+	}
+	return out
+}
+
+// certificate is the finding of the certificate in one Secret: it is there, and when it ends.
+func certificate(f Facts, title, name, ifMissing string) Finding {
+	what := title + " (Secret " + name + ")"
+	if reason := f.Unread[name]; reason != "" {
+		return unread(what, reason)
+	}
+	secret := f.Secrets[name]
+	if secret == nil {
+		return wrong(what, ifMissing, "does not exist")
+	}
+	c, err := leaf(secret)
+	if err != nil {
+		return wrong(what, ifMissing, "%v", err)
+	}
+	return end(what, c.NotAfter, f.Now, c.NotAfter.Sub(c.NotBefore))
+}
+
+// end is the finding of what ends at a time and lived for a life. What lives long
+// is worth a word 30 days ahead, what lives shorter in its last quarter, as it is
+// renewed after two thirds.
+func end(what string, at, now time.Time, life time.Duration) Finding {
+	left := at.Sub(now)
+	text := at.UTC().Format(time.RFC3339)
+	switch {
+	case left <= 0:
+		return wrong(what, "renew it; until then its holder is refused", "ended %s", text)
+	case left < min(earlyWarning, life/4):
+		return warning(what, "renew it, and find out why that has not happened by itself", "ends %s, in %s", text, days(left))
+	}
+	return ok(what, "ends %s, in %s", text, days(left))
+}
+
+func days(d time.Duration) string {
+	if d < 48*time.Hour {
+		return d.Round(time.Minute).String()
+	}
+	return fmt.Sprintf("%d days", int(d.Hours()/24))
+}
+
+func leaf(secret *corev1.Secret) (*x509.Certificate, error) {
+	block, _ := pem.Decode(secret.Data[corev1.TLSCertKey])
+	if block == nil {
+		return nil, fmt.Errorf("%s holds no PEM certificate", corev1.TLSCertKey)
+	}
+	return x509.ParseCertificate(block.Bytes)
+}
+
+// signedBy returns why a Secret's certificate is not of a CA in a bundle.
+func signedBy(secret *corev1.Secret, bundle []byte, use x509.ExtKeyUsage, now time.Time) error {
+	c, err := leaf(secret)
+	if err != nil {
+		return err
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(bundle) {
+		return fmt.Errorf("%s holds no CA", registration.CAKey)
+	}
+	_, err = c.Verify(x509.VerifyOptions{Roots: roots, KeyUsages: []x509.ExtKeyUsage{use}, CurrentTime: now})
+	return err
+}
