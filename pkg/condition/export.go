@@ -61,11 +61,12 @@ func ExportAddressTypes(service fleet.ServiceName, sliceNames []string) Conditio
 		fmt.Sprintf("EndpointSlice %s of Service %q has an addressType other than IPv4 and IPv6, so its endpoints are not exported; give addresses instead of names", andMore(quotedNames(sliceNames)), service))
 }
 
-// ExportSlicesTooLarge says that EndpointSlices of the Service have more endpoints than
-// the hub takes in one. The others are not exported.
-func ExportSlicesTooLarge(service fleet.ServiceName, sliceNames []string, most int) Condition {
-	return newCondition(EndpointsExported, false, "TooManyEndpoints",
-		fmt.Sprintf("EndpointSlice %s of Service %q has more than %d endpoints, of which %d are exported; make smaller slices (--max-endpoints-per-slice of kube-controller-manager)", andMore(quotedNames(sliceNames)), service, most, most))
+// ExportSlicesRefused says that the hub's API server rejected EndpointSlices of the
+// Service, the last of them with this answer. Their endpoints are not exported.
+func ExportSlicesRefused(service fleet.ServiceName, cluster fleet.ClusterName, sliceNames []string, answer string) Condition {
+	return newCondition(EndpointsExported, false, "SlicesRefused",
+		fmt.Sprintf("the hub refuses EndpointSlice %s of Service %q, whose endpoints are not exported: %s; correct the slices, make fewer of them, or raise spec.exports of MemberCluster %q on the hub",
+			andMore(quotedNames(sliceNames)), service, answer, cluster))
 }
 
 // ExportMetadataInvalid names the exported labels and annotations, by key, that

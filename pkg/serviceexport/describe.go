@@ -21,7 +21,11 @@ type Input struct {
 	Service *corev1.Service           // nil: does not exist
 	Slices  []discoveryv1.EndpointSlice
 	Zones   map[string]string // by node, for endpoints without a zone of their own
+	Refused []Refusal         // slices that the hub did not take
 }
+
+// Refusal is the hub's answer to a slice that it did not take.
+type Refusal struct{ Slice, Answer string }
 
 // Offer is what a cluster offers of one service: the objects that the hub should
 // have, and the conditions of the ServiceExport.
@@ -52,24 +56,24 @@ func Describe(in Input) Offer {
 	if len(invalidLabels)+len(invalidAnnotations) > 0 {
 		offer.Conditions = append(offer.Conditions, condition.ExportMetadataInvalid(name, invalidLabels, invalidAnnotations))
 	}
-	var unpushable, large []string
+	var unpushable []string
 	for _, s := range in.Slices {
-		if stripped, ok := Strip(in.Cluster, Source{Slice: s, Service: in.Service, Zones: in.Zones}); ok {
-			offer.Slices = append(offer.Slices, stripped)
-		} else {
+		if !Pushable(&s) {
 			unpushable = append(unpushable, s.Name)
 		}
-		if Pushable(&s) && !Whole(&s) {
-			large = append(large, s.Name)
-		}
+		offer.Slices = append(offer.Slices, Strip(in.Cluster, Source{Slice: s, Service: in.Service, Zones: in.Zones})...)
 	}
 	slices.SortFunc(offer.Slices, func(a, b discoveryv1.EndpointSlice) int { return strings.Compare(a.Name, b.Name) })
 	slices.Sort(unpushable)
-	slices.Sort(large)
 	if len(unpushable) > 0 {
 		offer.Conditions = append(offer.Conditions, condition.ExportAddressTypes(name, unpushable))
-	} else if len(large) > 0 {
-		offer.Conditions = append(offer.Conditions, condition.ExportSlicesTooLarge(name, large, fleet.MaxSliceEndpoints))
+	} else if n := len(in.Refused); n > 0 {
+		var refused []string
+		for _, r := range in.Refused {
+			refused = append(refused, r.Slice)
+		}
+		slices.Sort(refused)
+		offer.Conditions = append(offer.Conditions, condition.ExportSlicesRefused(name, in.Cluster, refused, in.Refused[n-1].Answer))
 	}
 	return offer
 }

@@ -132,17 +132,17 @@ func TestStripOrder(t *testing.T) {
 	moved.NodeName, moved.Hints = &other, &discoveryv1.EndpointHints{ForZones: []discoveryv1.ForZone{{Name: "us-b"}}}
 	a.NodeName = &node
 	source := func(pushed *discoveryv1.EndpointSlice, endpoints ...discoveryv1.Endpoint) Source {
-		return Source{Slice: discoveryv1.EndpointSlice{AddressType: "IPv4", Endpoints: endpoints}, Service: &corev1.Service{}, Pushed: pushed}
+		return Source{Slice: discoveryv1.EndpointSlice{AddressType: "IPv4", Endpoints: endpoints}, Service: &corev1.Service{}, Pushed: []*discoveryv1.EndpointSlice{pushed}}
 	}
-	one, _ := Strip("us-west", source(nil, a, b))
-	two, _ := Strip("us-west", source(nil, b, moved))
+	one := Strip("us-west", source(nil, a, b))
+	two := Strip("us-west", source(nil, b, moved))
 	if !equality.Semantic.DeepEqual(one, two) {
 		t.Errorf("order, node or hints matter:\n%+v\n%+v", one, two)
 	}
 	first := discoveryv1.Endpoint{Addresses: []string{"10.1.0.0"}}
-	grown, _ := Strip("us-west", source(&one, first, b, a))
+	grown := Strip("us-west", source(&one[0], first, b, a))
 	var addresses []string
-	for _, e := range grown.Endpoints {
+	for _, e := range grown[0].Endpoints {
 		addresses = append(addresses, e.Addresses...)
 	}
 	if want := []string{"10.1.0.1", "10.1.0.2", "10.1.0.0"}; !slices.Equal(addresses, want) {

@@ -43,11 +43,14 @@ func (s Source) ports() []discoveryv1.EndpointPort {
 	return ports
 }
 
+// pushedPorts are the ports on the hub, which all parts of a slice have.
 func (s Source) pushedPorts() []discoveryv1.EndpointPort {
-	if s.Pushed == nil {
-		return nil
+	for _, p := range s.Pushed {
+		if p != nil {
+			return p.Ports
+		}
 	}
-	return s.Pushed.Ports
+	return nil
 }
 
 // betweenVersions tells whether the Service and its slice are known not to be of one

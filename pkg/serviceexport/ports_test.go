@@ -33,7 +33,7 @@ func TestPortStories(t *testing.T) {
 }
 
 func sourceOf(service []corev1.ServicePort, slice, pushed []discoveryv1.EndpointPort, byKubernetes bool) Source {
-	s := Source{Service: &corev1.Service{Spec: corev1.ServiceSpec{Ports: service}}, Slice: discoveryv1.EndpointSlice{Ports: slice}, Pushed: &discoveryv1.EndpointSlice{Ports: pushed}}
+	s := Source{Service: &corev1.Service{Spec: corev1.ServiceSpec{Ports: service}}, Slice: discoveryv1.EndpointSlice{Ports: slice}, Pushed: []*discoveryv1.EndpointSlice{{Ports: pushed}}}
 	if byKubernetes {
 		s.Slice.ObjectMeta = metav1.ObjectMeta{Labels: map[string]string{discoveryv1.LabelManagedBy: kubernetesSlices}}
 	}

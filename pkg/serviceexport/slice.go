@@ -1,15 +1,14 @@
 package serviceexport
 
 import (
-	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"slices"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/utils/ptr"
 
 	"crossway.dev/crossway/api/v1alpha1"
@@ -23,9 +22,9 @@ func ServiceOf(slice *discoveryv1.EndpointSlice) (service fleet.ServiceName, ok 
 	return fleet.ServiceName{Namespace: slice.Namespace, Name: name}, name != ""
 }
 
-// SliceName is the name on the hub of a member's slice: the name of its Service
-// and a hash of its own namespace and name, at most 80 characters. It never
-// changes, and no two slices of a member have the same.
+// SliceName is the name on the hub of a member's slice, or of its first part if it has
+// several: the name of its Service and a hash of its own namespace and name, at most
+// 80 characters. It never changes, and no two slices of a member have the same.
 func SliceName(slice *discoveryv1.EndpointSlice) string {
 	sum := sha256.Sum256([]byte(slice.Namespace + "/" + slice.Name))
 	return slice.Labels[discoveryv1.LabelServiceName] + "-" + hex.EncodeToString(sum[:8])
@@ -34,44 +33,51 @@ func SliceName(slice *discoveryv1.EndpointSlice) string {
 // Source is one slice of the member, and what it is read with.
 type Source struct {
 	Slice   discoveryv1.EndpointSlice
-	Service *corev1.Service            // names the ports
-	Zones   map[string]string          // by node, for endpoints without a zone of their own
-	Pushed  *discoveryv1.EndpointSlice // as the hub has it; nil: it is not there yet
+	Service *corev1.Service   // names the ports
+	Zones   map[string]string // by node, for endpoints without a zone of their own
+	// Pushed are its parts as the hub has them, by number; nil: that one is not there.
+	Pushed []*discoveryv1.EndpointSlice
 }
 
-// Strip returns a member's slice as the hub should have it, without its owner. It
-// keeps ports and, of endpoints, the address, conditions, zone and hostname. A source
-// that changed only the order of endpoints, hints or node names gives the same slice:
-// endpoints are in the order in which the hub has them, and new ones come last, by
-// address. So those that count there go on to count where a limit leaves others out.
-// Of more than fleet.MaxSliceEndpoints the first are exported. ok is false for a slice of host
-// names instead of IP addresses.
-func Strip(cluster fleet.ClusterName, source Source) (stripped discoveryv1.EndpointSlice, ok bool) {
+// Strip returns a member's slice as the hub should have it, without its owner: one
+// slice, or several parts of a large one, each under one of the PartNames. They keep
+// ports and, of endpoints, the address, conditions, zone and hostname. A source that
+// changed only the order of endpoints, hints or node names gives the same: endpoints are
+// in the order in which the hub has them, and new ones come last, by address. So those
+// that count there go on to count where a limit leaves others out. There is nothing of a
+// slice of host names instead of IP addresses.
+func Strip(cluster fleet.ClusterName, source Source) []discoveryv1.EndpointSlice {
 	slice := &source.Slice
 	if !Pushable(slice) {
-		return discoveryv1.EndpointSlice{}, false
+		return nil
 	}
-	stripped = discoveryv1.EndpointSlice{
-		ObjectMeta: metav1.ObjectMeta{
-			Namespace: v1alpha1.MemberNamespace(cluster),
-			Name:      SliceName(slice),
-			Labels: map[string]string{
-				v1alpha1.LabelServiceName:      slice.Labels[discoveryv1.LabelServiceName],
-				v1alpha1.LabelServiceNamespace: slice.Namespace,
-				v1alpha1.LabelSourceCluster:    string(cluster),
-				discoveryv1.LabelManagedBy:     v1alpha1.ManagedBySlices,
-			},
-		},
-		AddressType: slice.AddressType,
-		Endpoints:   []discoveryv1.Endpoint{},
-		Ports:       source.ports(),
-	}
+	var endpoints []discoveryv1.Endpoint
 	for _, e := range slice.Endpoints {
-		stripped.Endpoints = append(stripped.Endpoints, stripEndpoint(e.DeepCopy(), source.Zones))
+		endpoints = append(endpoints, stripEndpoint(e.DeepCopy(), source.Zones))
 	}
-	source.sortEndpoints(stripped.Endpoints)
-	stripped.Endpoints = stripped.Endpoints[:min(len(stripped.Endpoints), fleet.MaxSliceEndpoints)]
-	return stripped, true
+	names, ports := PartNames(SliceName(slice)), source.ports()
+	var stripped []discoveryv1.EndpointSlice
+	for n, part := range parts(endpoints, source.Pushed) {
+		if part == nil {
+			continue
+		}
+		stripped = append(stripped, discoveryv1.EndpointSlice{
+			ObjectMeta: metav1.ObjectMeta{
+				Namespace: v1alpha1.MemberNamespace(cluster),
+				Name:      names[n],
+				Labels: map[string]string{
+					v1alpha1.LabelServiceName:      slice.Labels[discoveryv1.LabelServiceName],
+					v1alpha1.LabelServiceNamespace: slice.Namespace,
+					v1alpha1.LabelSourceCluster:    string(cluster),
+					discoveryv1.LabelManagedBy:     v1alpha1.ManagedBySlices,
+				},
+			},
+			AddressType: slice.AddressType,
+			Endpoints:   part,
+			Ports:       slices.Clone(ports),
+		})
+	}
+	return stripped
 }
 
 // Pushable tells whether a slice has IP addresses. Other slices never leave the cluster.
@@ -79,34 +85,16 @@ func Pushable(slice *discoveryv1.EndpointSlice) bool {
 	return slice.AddressType == discoveryv1.AddressTypeIPv4 || slice.AddressType == discoveryv1.AddressTypeIPv6
 }
 
-// Whole tells whether all of a slice leaves the cluster.
-func Whole(slice *discoveryv1.EndpointSlice) bool {
-	return Pushable(slice) && len(slice.Endpoints) <= fleet.MaxSliceEndpoints
-}
-
-func (s Source) sortEndpoints(endpoints []discoveryv1.Endpoint) {
-	place := map[string]int{}
-	if s.Pushed != nil {
-		for i, e := range s.Pushed.Endpoints {
-			place[strings.Join(e.Addresses, " ")] = i
-		}
-	}
-	placeOf := func(e discoveryv1.Endpoint) int {
-		if i, pushed := place[strings.Join(e.Addresses, " ")]; pushed {
-			return i
-		}
-		return len(place)
-	}
-	slices.SortStableFunc(endpoints, func(a, b discoveryv1.Endpoint) int {
-		return cmp.Or(cmp.Compare(placeOf(a), placeOf(b)), slices.Compare(a.Addresses, b.Addresses))
-	})
-}
-
 // stripEndpoint returns what the hub should have of an endpoint. An endpoint may have
-// several addresses, of which only the first is used (EndpointSlice, addresses).
+// several addresses, of which only the first is used (EndpointSlice, addresses). A zone
+// that no node can have, because it is too long for a label, is left out: the hub
+// would refuse it.
 func stripEndpoint(e *discoveryv1.Endpoint, zones map[string]string) discoveryv1.Endpoint {
 	if zone := zones[ptr.Deref(e.NodeName, "")]; e.Zone == nil && zone != "" {
 		e.Zone = &zone
+	}
+	if len(ptr.Deref(e.Zone, "")) > validation.LabelValueMaxLength {
+		e.Zone = nil
 	}
 	return discoveryv1.Endpoint{Addresses: e.Addresses[:min(1, len(e.Addresses))], Conditions: e.Conditions, Hostname: e.Hostname, Zone: e.Zone}
 }

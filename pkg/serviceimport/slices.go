@@ -50,9 +50,7 @@ func (e Endpoints) ImportedSlices() []discoveryv1.EndpointSlice {
 		}
 	}
 	for i := range e.ServiceSlices {
-		if s, ok := e.own(e.ServiceSlices[i]); ok {
-			imported = append(imported, s)
-		}
+		imported = append(imported, e.own(e.ServiceSlices[i])...)
 	}
 	slices.SortFunc(imported, func(a, b discoveryv1.EndpointSlice) int { return cmp.Compare(a.Name, b.Name) })
 	e.hint(imported)
@@ -105,32 +103,44 @@ func (e Endpoints) portsOf(served []discoveryv1.EndpointPort) []discoveryv1.Endp
 	return ports
 }
 
-// own returns the imported slice of one of the member's own Service. It keeps node
-// names, by which kube-proxy knows local endpoints. ok is false if the member is
-// none of the import's clusters, or if the slice has names instead of addresses.
-func (e Endpoints) own(source discoveryv1.EndpointSlice) (own discoveryv1.EndpointSlice, ok bool) {
+// own returns the imported slices of one of the member's own Service, one for each part
+// that the hub has of it. They keep node names, by which kube-proxy knows local
+// endpoints. There are none if the member is none of the import's clusters, or if the
+// slice has names instead of addresses.
+func (e Endpoints) own(source discoveryv1.EndpointSlice) (own []discoveryv1.EndpointSlice) {
 	exports := e.Service != nil && slices.ContainsFunc(e.Import.Status.Clusters, func(c mcsv1beta1.ClusterStatus) bool { return c.Cluster == string(e.Cluster) })
-	if !exports || !serviceexport.Pushable(&source) {
-		return own, false
+	if !exports {
+		return nil
 	}
-	stored := find(e.Stored, func(s discoveryv1.EndpointSlice) bool { return s.Name == e.ownName(&source) })
-	from := serviceexport.Source{Slice: source, Service: e.Service}
-	if stored != nil {
-		from.Pushed = stored.DeepCopy()
-		from.Pushed.Ports = e.served(stored.Ports)
-	}
-	stripped, _ := serviceexport.Strip(e.Cluster, from)
-	stripped.Name = e.ownName(&source)
-	stripped.Labels[v1alpha1.LabelSourceRegion] = e.Import.Annotations[v1alpha1.AnnotationRegion]
-	stripped.Ports = slices.DeleteFunc(stripped.Ports, func(p discoveryv1.EndpointPort) bool { return !e.sameAppProtocol(*p.Name) })
 	nodes := map[string]*string{}
 	for _, endpoint := range source.Endpoints {
 		nodes[endpoint.Addresses[0]] = endpoint.NodeName
 	}
-	for i := range stripped.Endpoints {
-		stripped.Endpoints[i].NodeName = nodes[stripped.Endpoints[i].Addresses[0]]
+	for _, part := range serviceexport.Strip(e.Cluster, serviceexport.Source{Slice: source, Service: e.Service, Pushed: e.storedParts(&source)}) {
+		part.Name = SliceName(e.Import.Name, e.Cluster, part.Name)
+		part.Labels[v1alpha1.LabelSourceRegion] = e.Import.Annotations[v1alpha1.AnnotationRegion]
+		part.Ports = slices.DeleteFunc(part.Ports, func(p discoveryv1.EndpointPort) bool { return !e.sameAppProtocol(*p.Name) })
+		for i := range part.Endpoints {
+			part.Endpoints[i].NodeName = nodes[part.Endpoints[i].Addresses[0]]
+		}
+		own = append(own, e.imported(part))
 	}
-	return e.imported(stripped), true
+	return own
+}
+
+// storedParts are the stored slices of one of the member's own Service, by number, with
+// ports under their IDs as the hub has them.
+func (e Endpoints) storedParts(source *discoveryv1.EndpointSlice) (parts []*discoveryv1.EndpointSlice) {
+	for _, name := range serviceexport.PartNames(serviceexport.SliceName(source)) {
+		name = SliceName(e.Import.Name, e.Cluster, name)
+		stored := find(e.Stored, func(s discoveryv1.EndpointSlice) bool { return s.Name == name })
+		if stored != nil {
+			stored = stored.DeepCopy()
+			stored.Ports = e.served(stored.Ports)
+		}
+		parts = append(parts, stored)
+	}
+	return parts
 }
 
 // served are the ports of a stored slice under their IDs again.
@@ -152,11 +162,6 @@ func (e Endpoints) sameAppProtocol(id string) bool {
 			return fleet.PortID(string(own.Protocol), own.Port) == id && ptr.Deref(own.AppProtocol, "") == ptr.Deref(p.AppProtocol, "")
 		})
 	})
-}
-
-// ownName is the name that the hub gives to the slice in other members.
-func (e Endpoints) ownName(source *discoveryv1.EndpointSlice) string {
-	return SliceName(e.Import.Name, e.Cluster, serviceexport.SliceName(source))
 }
 
 // SliceName is the name in all members of a slice that a cluster pushed for a service.

@@ -51,6 +51,7 @@ type Exporter struct {
 	pending   sync.Map    // exports without conditions from the hub, and since when
 
 	withdrawals withdrawals
+	refusals    refusals
 }
 
 // NewExporter makes an Exporter of the member cluster. The clients of both
@@ -123,7 +124,7 @@ func (e *Exporter) statusDelay(key types.NamespacedName, a answer) time.Duration
 }
 
 // gather reads one service in the member: its ServiceExport, its Service, and
-// those slices that cannot be pushed whole, which the export's conditions name. All
+// those slices that cannot be pushed, which the export's conditions name. All
 // other slices have keys of their own.
 func (e *Exporter) gather(ctx context.Context, key types.NamespacedName) (serviceexport.Input, error) {
 	in := serviceexport.Input{Cluster: e.cluster}
@@ -138,7 +139,8 @@ func (e *Exporter) gather(ctx context.Context, key types.NamespacedName) (servic
 	if err := e.member.List(ctx, &list, client.InNamespace(key.Namespace), client.MatchingFields{indexService: key.Name}); err != nil {
 		return in, fmt.Errorf("list EndpointSlices of %s: %w", key, err)
 	}
-	in.Slices = slices.DeleteFunc(list.Items, func(s discoveryv1.EndpointSlice) bool { return serviceexport.Whole(&s) })
+	in.Slices = slices.DeleteFunc(list.Items, func(s discoveryv1.EndpointSlice) bool { return serviceexport.Pushable(&s) })
+	in.Refused = e.refusals.of(fleet.ServiceName(key))
 	return in, nil
 }
 
@@ -174,7 +176,7 @@ func (e *Exporter) pushFailed(service fleet.ServiceName, memberExport *v1alpha1.
 	switch refusal := errors.Unwrap(err); {
 	case apierrors.IsInvalid(refusal), apierrors.IsBadRequest(refusal):
 		return answer{conditions: []condition.Condition{condition.ExportRefused(service, refusal.Error())}}, nil
-	case apierrors.IsForbidden(refusal) && strings.Contains(refusal.Error(), "exceeded quota"): // the API server's words (its plugin ResourceQuota)
+	case isQuotaExceeded(refusal):
 		return answer{conditions: []condition.Condition{condition.ExportLimitReached(e.cluster, refusal.Error())}}, err
 	case apierrors.IsForbidden(refusal) && strings.Contains(refusal.Error(), "status unknown for quota"): // the same plugin's: the next try may do
 	case apierrors.IsForbidden(refusal), apierrors.IsNotFound(refusal):

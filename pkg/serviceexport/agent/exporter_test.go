@@ -142,31 +142,6 @@ func TestPortIsRenamed(t *testing.T) {
 	wantPorts("with another number", "tcp-81 8080")
 }
 
-// A slice with more endpoints than the hub takes in one says so. Those that are
-// exported stay.
-func TestLargeSlice(t *testing.T) {
-	f := newFixture(t, "large")
-	ns := f.namespace("large-shop")
-	f.service(ns, "web")
-	f.reconcile(ns, "web", "web-1")
-	f.changeSlice(ns, "web-1", func(s *discoveryv1.EndpointSlice) {
-		for i := range fleet.MaxSliceEndpoints {
-			s.Endpoints = append([]discoveryv1.Endpoint{{Addresses: []string{fmt.Sprint("10.0.0.", i)}}}, s.Endpoints...)
-		}
-	})
-	f.wantWrites("with 102 endpoints", f.reconcile(ns, "web", "web-1"), sliceWrite)
-	s := f.onHub(hubName(ns, "web", "web-1"), &discoveryv1.EndpointSlice{}).(*discoveryv1.EndpointSlice)
-	if len(s.Endpoints) != fleet.MaxSliceEndpoints || s.Endpoints[0].Addresses[0] != "10.1.0.1" {
-		t.Errorf("%d endpoints, the first is %v", len(s.Endpoints), s.Endpoints[0].Addresses)
-	}
-	f.clock = f.clock.Add(maxStatusDelay)
-	f.reconcile(ns, "web")
-	f.wantConditions(ns, "web", "EndpointsExported=False TooManyEndpoints", "Ready=False Pending", "Valid=True Valid")
-	f.changeSlice(ns, "web-1", func(s *discoveryv1.EndpointSlice) { s.Endpoints = s.Endpoints[:2] })
-	f.reconcile(ns, "web", "web-1")
-	f.wantConditions(ns, "web", "Ready=False Pending", "Valid=True Valid")
-}
-
 // A slice waits for its MemberExport, which owns it.
 func TestSliceWaitsForOwner(t *testing.T) {
 	f := newFixture(t, "owner")

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"errors"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -11,6 +12,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -251,6 +253,15 @@ func (f *fixture) waitForHubCache(o client.Object, before string) {
 	}
 }
 
+// waitForGone waits until the agent's cache of the hub lacks a slice.
+func (f *fixture) waitForGone(name string) {
+	f.Helper()
+	key := types.NamespacedName{Namespace: v1alpha1.MemberNamespace(f.name), Name: name}
+	f.Eventually("slice "+name+" is gone", func() bool {
+		return apierrors.IsNotFound(f.hub.GetCache().Get(f.Context(), key, &discoveryv1.EndpointSlice{}))
+	})
+}
+
 // writes counts the requests of a client that write.
 type writes struct {
 	mu       sync.Mutex
@@ -258,6 +269,7 @@ type writes struct {
 	cut      bool     // guarded by mu: the hub cannot be reached
 	last     int      // guarded by mu: the number of the last write that is sent; 0: none is the last
 	lost     bool     // guarded by mu: nobody gets the answer to the last write
+	full     bool     // guarded by mu: a quota takes no slice more
 }
 
 func (w *writes) count(next http.RoundTripper) http.RoundTripper {
@@ -265,6 +277,9 @@ func (w *writes) count(next http.RoundTripper) http.RoundTripper {
 		send, lost := w.add(r)
 		if !send {
 			return nil, errors.New("no route to the hub")
+		}
+		if w.refuses(r) {
+			return overQuota(r), nil
 		}
 		response, err := next.RoundTrip(r)
 		if lost && err == nil {
@@ -295,6 +310,26 @@ func (w *writes) stopAfter(n int, lost bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.last, w.lost = n, lost
+}
+
+func (w *writes) setFull(full bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.full = full
+}
+
+func (w *writes) refuses(r *http.Request) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.full && r.Method == http.MethodPatch && strings.Contains(r.URL.Path, "/endpointslices/")
+}
+
+// overQuota is the answer of an API server's plugin ResourceQuota, which this one has not.
+func overQuota(r *http.Request) *http.Response {
+	answer := `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Forbidden","code":403,` +
+		`"message":"endpointslices.discovery.k8s.io \"web\" is forbidden: exceeded quota: crossway-member, requested: 1, used: 1, limited: 1"}`
+	return &http.Response{StatusCode: http.StatusForbidden, Header: http.Header{"Content-Type": []string{"application/json"}},
+		Body: io.NopCloser(strings.NewReader(answer)), Request: r}
 }
 
 func (w *writes) setCut(cut bool) {

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	discoveryv1 "k8s.io/api/discovery/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
@@ -67,17 +68,19 @@ func (e *Exporter) slicePushed(ctx context.Context, hubName string) error {
 	if e.isDone(hubName) {
 		return nil
 	}
-	key := types.NamespacedName{Namespace: v1alpha1.MemberNamespace(e.cluster), Name: hubName}
-	have, err := apply.Found(ctx, e.hub, key, &discoveryv1.EndpointSlice{})
+	have, err := e.pushedParts(ctx, hubName)
 	if err != nil {
 		return err
 	}
-	want, _, err := e.wantedSlice(ctx, hubName, have)
-	if want == nil || err != nil {
+	want, err := e.wanted(ctx, hubName, have)
+	if err != nil {
 		return err
 	}
-	if have == nil || !sameSlice(have, want) {
-		return fmt.Errorf("EndpointSlice %s is not on the hub yet", hubName)
+	for i := range want.parts {
+		part := &want.parts[i]
+		if !slices.ContainsFunc(have, func(s *discoveryv1.EndpointSlice) bool { return s != nil && s.Name == part.Name && sameSlice(s, part) }) {
+			return fmt.Errorf("EndpointSlice %s is not on the hub yet", part.Name)
+		}
 	}
 	return nil
 }

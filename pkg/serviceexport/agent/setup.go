@@ -81,6 +81,7 @@ func (e *Exporter) SetupWithManager(mgr ctrl.Manager, leadership *program.Leader
 		Watches(&corev1.Service{}, &handler.EnqueueRequestForObject{}, builder.WithPredicates(byName)).
 		Watches(&discoveryv1.EndpointSlice{}, handler.EnqueueRequestsFromMapFunc(exportOfUnpushableSlice)).
 		WatchesRawSource(source.Kind(e.hubCache, &v1alpha1.MemberExport{}, handler.TypedEnqueueRequestsFromMapFunc(exportRequests))).
+		WatchesRawSource(source.Func(e.refusals.notify)).
 		WithOptions(program.ControllerOptions(program.Workers)).
 		Complete(leadership.Reconciler(reconcile.Func(e.ReconcileExport)))
 	if err != nil {
@@ -133,11 +134,11 @@ func exportRequests(_ context.Context, e *v1alpha1.MemberExport) []reconcile.Req
 }
 
 // exportOfUnpushableSlice returns the export whose conditions must name a slice
-// that cannot be pushed whole. Other slices concern no export.
+// that cannot be pushed. Other slices concern no export.
 func exportOfUnpushableSlice(_ context.Context, o client.Object) []reconcile.Request {
 	slice := o.(*discoveryv1.EndpointSlice)
 	service, ok := serviceexport.ServiceOf(slice)
-	if !ok || serviceexport.Whole(slice) {
+	if !ok || serviceexport.Pushable(slice) {
 		return nil
 	}
 	return []reconcile.Request{{NamespacedName: types.NamespacedName(service)}}
@@ -152,7 +153,7 @@ func sliceRequests(_ context.Context, o client.Object) []reconcile.Request {
 }
 
 func hubSliceRequests(_ context.Context, slice *discoveryv1.EndpointSlice) []reconcile.Request {
-	return []reconcile.Request{{NamespacedName: types.NamespacedName{Name: slice.Name}}}
+	return []reconcile.Request{{NamespacedName: types.NamespacedName{Name: serviceexport.FirstPart(slice.Name)}}}
 }
 
 func (e *Exporter) slicesOfMemberExport(ctx context.Context, owner *v1alpha1.MemberExport) []reconcile.Request {

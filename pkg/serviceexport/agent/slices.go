@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -22,79 +24,138 @@ import (
 	"crossway.dev/crossway/pkg/serviceexport"
 )
 
-// ReconcileSlice writes one slice to the hub. The key is the slice's name there,
-// which follows from the name of its source in the member, so events of both
-// clusters have the same key. A slice needs its owner: if the MemberExport is not
-// on the hub yet, nothing is written, and its creation brings the key back.
+// ReconcileSlice writes what the hub should have of one slice. The key is the slice's
+// name there, or that of its first part, which follows from the name of its source in
+// the member, so events of both clusters have the same key. A slice needs its owner: if
+// the MemberExport is not on the hub yet, nothing is written, and its creation brings
+// the key back.
 func (e *Exporter) ReconcileSlice(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	if err := e.beginWithdrawals(ctx); err != nil {
 		return reconcile.Result{}, err
 	}
-	key := types.NamespacedName{Namespace: v1alpha1.MemberNamespace(e.cluster), Name: request.Name}
-	have, err := apply.Found(ctx, e.hub, key, &discoveryv1.EndpointSlice{})
+	have, err := e.pushedParts(ctx, request.Name)
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	want, owner, err := e.wantedSlice(ctx, request.Name, have)
+	want, err := e.wanted(ctx, request.Name, have)
 	if err != nil {
 		return reconcile.Result{}, err
 	}
 	switch {
-	case want == nil && have == nil:
-	case want == nil:
-		service := fleet.ServiceName{Namespace: have.Labels[v1alpha1.LabelServiceNamespace], Name: have.Labels[v1alpha1.LabelServiceName]}
-		if kept, err := e.keeps(ctx, service); kept || err != nil {
+	case want.parts == nil:
+		if kept, err := e.keepsAny(ctx, have); kept || err != nil {
 			return reconcile.Result{RequeueAfter: keptInterval}, err
 		}
-		err = apply.Remove(ctx, e.hub, have)
-	case owner == nil:
+	case want.owner == nil:
 		return reconcile.Result{}, nil
-	case have != nil && have.AddressType != want.AddressType: // cannot be changed, so the slice is replaced
-		if err := apply.Remove(ctx, e.hub, have); err != nil {
-			return reconcile.Result{}, err
-		}
-		err = e.applySlice(ctx, want)
-	case have == nil || !sameSlice(have, want):
-		err = e.applySlice(ctx, want)
 	}
+	err = e.writeParts(ctx, have, want.parts)
+	e.refusals.note(request.Name, want, err)
 	if err == nil || errors.Is(err, reconcile.TerminalError(nil)) {
 		e.setDone(request.Name)
 	}
 	return reconcile.Result{}, err
 }
 
-// wantedSlice returns the slice that the hub should have under a name, where it has
-// the slice have now; nil: none. owner is its MemberExport on the hub; nil: it is
-// not there yet.
-func (e *Exporter) wantedSlice(ctx context.Context, hubName string, have *discoveryv1.EndpointSlice) (want *discoveryv1.EndpointSlice, owner *v1alpha1.MemberExport, err error) {
+// keepsAny tells whether slices stay although the member lacks their service.
+func (e *Exporter) keepsAny(ctx context.Context, have []*discoveryv1.EndpointSlice) (bool, error) {
+	for _, s := range have {
+		if s != nil {
+			return e.keeps(ctx, fleet.ServiceName{Namespace: s.Labels[v1alpha1.LabelServiceNamespace], Name: s.Labels[v1alpha1.LabelServiceName]})
+		}
+	}
+	return false, nil
+}
+
+// pushedParts are the parts of a slice that the hub has, by number; nil: it has no such one.
+func (e *Exporter) pushedParts(ctx context.Context, hubName string) (parts []*discoveryv1.EndpointSlice, err error) {
+	for _, name := range serviceexport.PartNames(hubName) {
+		part, err := apply.Found(ctx, e.hub, types.NamespacedName{Namespace: v1alpha1.MemberNamespace(e.cluster), Name: name}, &discoveryv1.EndpointSlice{})
+		if err != nil {
+			return nil, err
+		}
+		parts = append(parts, part)
+	}
+	return parts, nil
+}
+
+// wantedSlice is what the hub should have of one slice; the zero value: nothing.
+type wantedSlice struct {
+	source *discoveryv1.EndpointSlice // in the member
+	parts  []discoveryv1.EndpointSlice
+	owner  *v1alpha1.MemberExport // on the hub; nil: it is not there yet
+}
+
+// wanted returns what the hub should have of a slice, where it has the parts have now.
+func (e *Exporter) wanted(ctx context.Context, hubName string, have []*discoveryv1.EndpointSlice) (wantedSlice, error) {
 	source, err := e.source(ctx, hubName)
 	if source == nil || err != nil {
-		return nil, nil, err
+		return wantedSlice{}, err
 	}
 	service, _ := serviceexport.ServiceOf(source)
 	in := serviceexport.Source{Slice: *source, Pushed: have}
 	if in.Service, err = e.offered(ctx, service); in.Service == nil || err != nil {
-		return nil, nil, err
+		return wantedSlice{}, err
 	}
 	if in.Zones, err = e.zonesOf(ctx, source); err != nil {
-		return nil, nil, err
+		return wantedSlice{}, err
 	}
-	stripped, ok := serviceexport.Strip(e.cluster, in)
-	if !ok {
-		return nil, nil, nil
+	want := wantedSlice{source: source, parts: serviceexport.Strip(e.cluster, in)}
+	if want.parts == nil {
+		return wantedSlice{}, nil
 	}
-	owner, err = apply.Found(ctx, e.hub, e.memberExportKey(service), &v1alpha1.MemberExport{})
-	if err != nil {
-		return nil, nil, err
+	owner, err := apply.Found(ctx, e.hub, e.memberExportKey(service), &v1alpha1.MemberExport{})
+	if owner == nil || err != nil || owner.DeletionTimestamp != nil {
+		return want, err
 	}
-	if owner == nil || owner.DeletionTimestamp != nil {
-		return &stripped, nil, nil
+	want.owner = owner
+	for i := range want.parts {
+		want.parts[i].OwnerReferences = []metav1.OwnerReference{{
+			APIVersion: v1alpha1.GroupVersion.String(), Kind: "MemberExport",
+			Name: owner.Name, UID: owner.UID, Controller: ptr.To(true),
+		}}
 	}
-	stripped.OwnerReferences = []metav1.OwnerReference{{
-		APIVersion: v1alpha1.GroupVersion.String(), Kind: "MemberExport",
-		Name: owner.Name, UID: owner.UID, Controller: ptr.To(true),
-	}}
-	return &stripped, owner, nil
+	return want, nil
+}
+
+// writeParts writes the parts that differ and then deletes those that are no longer
+// wanted: their endpoints may be in others by now.
+func (e *Exporter) writeParts(ctx context.Context, have []*discoveryv1.EndpointSlice, want []discoveryv1.EndpointSlice) error {
+	unwanted := map[string]*discoveryv1.EndpointSlice{}
+	for _, s := range have {
+		if s != nil {
+			unwanted[s.Name] = s
+		}
+	}
+	for i := range want {
+		if err := e.writeSlice(ctx, unwanted[want[i].Name], &want[i]); err != nil {
+			return err
+		}
+		delete(unwanted, want[i].Name)
+	}
+	for _, name := range slices.Sorted(maps.Keys(unwanted)) {
+		if err := apply.Remove(ctx, e.hub, unwanted[name]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (e *Exporter) writeSlice(ctx context.Context, have, want *discoveryv1.EndpointSlice) error {
+	if have != nil && have.AddressType != want.AddressType { // cannot be changed, so the slice is replaced
+		if err := apply.Remove(ctx, e.hub, have); err != nil {
+			return err
+		}
+		have = nil
+	}
+	if have != nil && sameSlice(have, want) {
+		return nil
+	}
+	err := apply.Object(ctx, e.hub, v1alpha1.AgentFieldManager, want)
+	if apierrors.IsInvalid(err) { // trying again is useless before the slice changes
+		return reconcile.TerminalError(err)
+	}
+	return err
 }
 
 // source returns the member's slice that has this name on the hub; nil: none.
@@ -144,14 +205,6 @@ func (e *Exporter) zonesOf(ctx context.Context, slice *discoveryv1.EndpointSlice
 		}
 	}
 	return zones, nil
-}
-
-func (e *Exporter) applySlice(ctx context.Context, want *discoveryv1.EndpointSlice) error {
-	err := apply.Object(ctx, e.hub, v1alpha1.AgentFieldManager, want)
-	if apierrors.IsInvalid(err) { // trying again is useless before the slice changes
-		return reconcile.TerminalError(err)
-	}
-	return err
 }
 
 // sameSlice tells whether the hub's slice needs no write. Labels that others
