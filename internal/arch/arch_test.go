@@ -46,9 +46,9 @@ var mayImport = map[string][]string{
 var ioPackages = map[string][]string{
 	"pkg/serviceexport/agent": nil,
 	"pkg/serviceimport/hub":   {"pkg/registration"},
-	"pkg/serviceimport/agent": {"pkg/registration", "pkg/serviceexport"},
+	"pkg/serviceimport/agent": {"pkg/memberapi", "pkg/registration", "pkg/serviceexport"},
 	"pkg/registration/hub":    nil,
-	"pkg/memberapi/server":    nil,
+	"pkg/memberapi/server":    {"pkg/registration"},
 	"pkg/listener":            nil,
 	"pkg/gateway/reconciler":  {"pkg/lbsync", "pkg/lbsync/rollout", "pkg/registration", "pkg/serviceimport"},
 	"pkg/lbsync/endpoints":    {"pkg/lbsync", "pkg/lbsync/envoy", "pkg/lbsync/traffic", "pkg/lbsync/endpoints/state", "pkg/fleetload"},

@@ -24,6 +24,11 @@ type Reader struct {
 // Sees says whether the member may import a namespace's services.
 func (r *Reader) Sees(namespace string) bool { return r.sees[namespace] }
 
+// MayImport says whether the member may import a namespace's services, if there are any.
+func (r *Reader) MayImport(namespace string) bool {
+	return registration.MayImport(r.member, namespace)
+}
+
 // source is an accepted member that may export.
 type source struct {
 	admission    registration.Admission

@@ -88,6 +88,9 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request, verb, resource *
 	}
 	q.reader, q.expiry = reader, expiry
 	*resource = q.log.Resource.Name
+	if namespace := q.object.Namespace; namespace != "" && !reader.MayImport(namespace) {
+		return memberapi.NotImported(reader.Cluster, namespace)
+	}
 	switch {
 	case q.object.Name != "":
 		*verb = "get"

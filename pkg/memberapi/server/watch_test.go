@@ -13,10 +13,12 @@ import (
 	"testing"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/internal/testkit"
+	"crossway.dev/crossway/pkg/memberapi"
 )
 
 const (
@@ -202,6 +204,10 @@ func TestInitialEvents(t *testing.T) {
 	resumed.expect("DELETED web")
 }
 
+func inNamespace(namespace string) string {
+	return "/apis/multicluster.x-k8s.io/v1beta1/namespaces/" + namespace + "/serviceimports"
+}
+
 // Requests that the API does not serve are refused with a Status that says what it does.
 func TestRefusedRequests(t *testing.T) {
 	f := newFixture(t)
@@ -227,9 +233,17 @@ func TestRefusedRequests(t *testing.T) {
 		{a, importsPath + "?watch=true&resourceVersion=12345", 410, "list again"},
 		{a, importsPath + "?watch=true&sendInitialEvents=true", 422, "resourceVersionMatch"},
 		{a, importsPath + "?limit=5&continue=abc", 410, "all at once"},
+		{a, inNamespace("bank") + "/none", 403, `may not import namespace "bank"`},
+		{a, inNamespace("bank"), 403, `may not import namespace "bank"`},
+		{a, inNamespace("bank") + "?watch=true", 403, `may not import namespace "bank"`},
+		{a, inNamespace("kube-system"), 403, `may not import namespace "kube-system"`},
 	} {
-		if s := f.status(c.token, c.path); int(s.Code) != c.code || !strings.Contains(s.Message, c.message) {
+		s := f.status(c.token, c.path)
+		if int(s.Code) != c.code || !strings.Contains(s.Message, c.message) {
 			t.Errorf("%s: %d %s", c.path, s.Code, s.Message)
+		}
+		if got, want := memberapi.IsNotImported(&apierrors.StatusError{ErrStatus: s}, "bank"), strings.Contains(c.message, "bank"); got != want {
+			t.Errorf("%s: not imported %t, want %t", c.path, got, want)
 		}
 	}
 }

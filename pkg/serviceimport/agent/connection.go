@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
@@ -27,6 +28,8 @@ const (
 	maxRetry   = 5 * time.Second
 	// placeTimeout is how long reading the ConfigMap may take.
 	placeTimeout = 5 * time.Second
+	// troubleInterval is how often trouble is logged while it lasts.
+	troubleInterval = time.Minute
 )
 
 // place is where the member API is, and who signed its certificate.
@@ -40,14 +43,15 @@ type connection struct {
 	credentials *rest.Config // for the hub's API server
 	hub         client.Reader
 
-	mu     sync.Mutex
-	place  place
-	via    http.RoundTripper // to place
-	logged string            // the last trouble, so that it is logged once
+	mu      sync.Mutex
+	place   place
+	via     http.RoundTripper // to place
+	told    bool              // the last log line is of trouble
+	trouble rate.Sometimes    // what is logged of it: texts differ with each try, in the port that failed
 }
 
 func newConnection(credentials *rest.Config, hub client.Reader) *connection {
-	return &connection{credentials: credentials, hub: hub}
+	return &connection{credentials: credentials, hub: hub, trouble: rate.Sometimes{First: 1, Interval: troubleInterval}}
 }
 
 // RoundTrip sends a request without a body, again and again until the API takes it.
@@ -69,6 +73,12 @@ func (c *connection) RoundTrip(request *http.Request) (*http.Response, error) {
 		}
 	}
 }
+
+// once sends requests once, whatever the answer.
+type once struct{ *connection }
+
+// RoundTrip sends a request without a body.
+func (o once) RoundTrip(request *http.Request) (*http.Response, error) { return o.send(request) }
 
 func (c *connection) send(request *http.Request) (*http.Response, error) {
 	address, via, err := c.where(request.Context())
@@ -138,13 +148,15 @@ func (c *connection) configFor(p place) *rest.Config {
 func (c *connection) log(trouble string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if trouble == c.logged {
-		return
-	}
 	logger := ctrl.Log.WithName("member-api")
-	if c.logged = trouble; trouble == "" {
+	switch {
+	case trouble != "":
+		c.trouble.Do(func() {
+			c.told = true
+			logger.Info("waiting for the hub's member API: imports stay as they are", "address", cmp.Or(c.place.address, "unknown"), "answer", trouble)
+		})
+	case c.told:
+		c.told = false
 		logger.Info("this cluster reads its imports", "address", c.place.address)
-		return
 	}
-	logger.Info("waiting for the hub's member API: imports stay as they are", "address", cmp.Or(c.place.address, "unknown"), "answer", trouble)
 }

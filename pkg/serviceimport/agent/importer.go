@@ -34,6 +34,7 @@ type Importer struct {
 	cluster fleet.ClusterName
 	hub     *MemberAPI
 	silence *silence
+	missing missingCount
 	// lastZones are the zones of the nodes when one of them changed last. Any
 	// goroutine may use it.
 	lastZones atomic.Pointer[[]string]
@@ -155,7 +156,7 @@ func (i *Importer) gather(ctx context.Context, key types.NamespacedName) (facts,
 	if f.stored, err = i.slices(ctx, client.InNamespace(key.Namespace), client.MatchingFields{indexImported: key.Name}); err != nil {
 		return f, err
 	}
-	i.compare(key, &f)
+	i.compare(ctx, key, &f)
 	return f, nil
 }
 

@@ -3,6 +3,7 @@ package agent
 import (
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -84,7 +85,7 @@ slice of a 10.1.0.1 tcp-80=8080 for kube-proxy
 	m.want("web", "")
 }
 
-// What somebody deletes by hand comes back; the import has the new Service's IP.
+// What somebody deletes or changes by hand comes back; the import has the new Service's IP.
 func TestHandDeleted(t *testing.T) {
 	m := newMember(t, "h-shop")
 	m.serveWeb()
@@ -97,6 +98,32 @@ func TestHandDeleted(t *testing.T) {
 		m.Must(m.client.Delete(t.Context(), o))
 		m.want("web", webOfTwo)
 	}
+	derived := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "h-shop", Name: serviceimport.DerivedName("web")}}
+	slice := func() client.Object {
+		var list discoveryv1.EndpointSliceList
+		m.Must(m.client.List(t.Context(), &list, client.InNamespace("h-shop"), client.MatchingLabels{mcsv1beta1.LabelSourceCluster: "b"}))
+		return &list.Items[0]
+	}
+	for _, change := range []struct {
+		object client.Object
+		patch  string
+	}{
+		{derived, `[{"op":"replace","path":"/spec/ports/0/name","value":"other"}]`},
+		{slice(), `[{"op":"remove","path":"/endpoints/0"}]`},
+		{slice(), `[{"op":"replace","path":"/ports/0/port","value":1}]`},
+		{slice(), `[{"op":"remove","path":"/metadata/labels/kubernetes.io~1service-name"}]`},
+		{slice(), `[{"op":"remove","path":"/metadata/ownerReferences"}]`},
+	} {
+		m.Must(m.client.Patch(t.Context(), change.object, client.RawPatch(types.JSONPatchType, []byte(change.patch))))
+		m.want("web", webOfTwo)
+	}
+	m.Must(m.client.Delete(t.Context(), slice()))
+	m.want("web", webOfTwo)
+	// Without its label it counts as somebody else's, which the import says; the import has its IP again with it.
+	m.Must(m.client.Patch(t.Context(), derived, client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"labels":{"`+serviceimport.LabelManagedBy+`":"me"}}}`))))
+	m.want("web", strings.Replace(webOfTwo, "ips=1 clusters=[a b] slices=Present [Ready=True Ready]", "ips=0 clusters=[a b] slices=Present [Ready=False Pending]", 1))
+	m.Must(m.client.Delete(t.Context(), derived))
+	m.want("web", webOfTwo)
 }
 
 // Each write fails once, at the beginning and at the end of an import. The agent

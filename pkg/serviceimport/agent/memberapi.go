@@ -3,6 +3,8 @@ package agent
 import (
 	"context"
 	"fmt"
+	"net/http"
+	"time"
 
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -25,20 +27,26 @@ const indexServed = "service"
 // may be read before it has synced: Synced tells.
 type MemberAPI struct {
 	imports, slices cache.SharedIndexInformer
+	consent         consent
 }
 
 // NewMemberAPI makes the copy. It connects to the API with the credentials of
 // config, where the ConfigMap that hub reads says.
 func NewMemberAPI(config *rest.Config, hub client.Reader, scheme *runtime.Scheme) (*MemberAPI, error) {
-	through := &rest.Config{
-		Host: "https://member-api", Transport: newConnection(config, hub), UserAgent: config.UserAgent, QPS: -1,
-		ContentConfig: rest.ContentConfig{ContentType: runtime.ContentTypeJSON},
+	connection := newConnection(config, hub)
+	through := func(transport http.RoundTripper) *rest.Config {
+		return &rest.Config{Host: "https://member-api", Transport: transport, UserAgent: config.UserAgent, QPS: -1,
+			ContentConfig: rest.ContentConfig{ContentType: runtime.ContentTypeJSON}}
 	}
 	mapper, err := program.Mapper(scheme, []program.Kind{{Object: &mcsv1beta1.ServiceImport{}}, {Object: &discoveryv1.EndpointSlice{}}})(nil, nil)
 	if err != nil {
 		return nil, err
 	}
-	api, err := client.NewWithWatch(through, client.Options{Scheme: scheme, Mapper: mapper})
+	api, err := client.NewWithWatch(through(connection), client.Options{Scheme: scheme, Mapper: mapper})
+	if err != nil {
+		return nil, fmt.Errorf("client for the member API: %w", err)
+	}
+	asking, err := client.New(through(once{connection}), client.Options{Scheme: scheme, Mapper: mapper})
 	if err != nil {
 		return nil, fmt.Errorf("client for the member API: %w", err)
 	}
@@ -47,6 +55,7 @@ func NewMemberAPI(config *rest.Config, hub client.Reader, scheme *runtime.Scheme
 		slices: cache.NewSharedIndexInformer(listWatch(api, &discoveryv1.EndpointSliceList{}), &discoveryv1.EndpointSlice{}, 0, cache.Indexers{
 			indexServed: func(o any) ([]string, error) { return []string{serviceOf(o.(client.Object)).String()}, nil },
 		}),
+		consent: consent{reader: asking, now: time.Now},
 	}, nil
 }
 

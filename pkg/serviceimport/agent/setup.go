@@ -85,6 +85,7 @@ func (i *Importer) SetupWithManager(mgr ctrl.Manager, leadership *program.Leader
 	err = ctrl.NewControllerManagedBy(mgr).Named("import-status").
 		For(&mcsv1beta1.ServiceImport{}).
 		Watches(&discoveryv1.EndpointSlice{}, handler.EnqueueRequestsFromMapFunc(requestsOfImportedSlice), builder.WithPredicates(deletionChanged)).
+		Watches(&corev1.Service{}, handler.EnqueueRequestsFromMapFunc(i.requestsOfService), builder.WithPredicates(derived)).
 		WatchesRawSource(source.Func(i.watchHubImports)).
 		WithOptions(program.ControllerOptions(program.StatusWorkers)).
 		Complete(leadership.Reconciler(reconcile.Func(i.ReconcileStatus)))
@@ -208,6 +209,9 @@ func (i *Importer) requestsOfService(ctx context.Context, o client.Object) []rec
 	}
 	return i.requestsOfExport(ctx, o)
 }
+
+// derived lets through Services under the names of derived ones, whoever made them.
+var derived = predicate.NewPredicateFuncs(func(o client.Object) bool { return strings.HasPrefix(o.GetName(), serviceimport.DerivedPrefix) })
 
 func (i *Importer) requestsOfSlice(ctx context.Context, o client.Object) []reconcile.Request {
 	if requests := requestsOfImportedSlice(ctx, o); requests != nil {

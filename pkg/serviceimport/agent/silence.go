@@ -1,11 +1,13 @@
 package agent
 
 import (
+	"context"
 	"maps"
 	"slices"
 	"sync"
 	"time"
 
+	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/types"
 	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
 
@@ -24,6 +26,9 @@ const (
 	// theImport is the name of the import among those of its slices.
 	theImport = ""
 )
+
+// countInterval is how long a count of the missing imports counts: each of them asks.
+const countInterval = time.Second
 
 // silence remembers of each service what the hub reported as deleted, and what it
 // lacks without such a report. A watch reports deletions; a list after a lost
@@ -96,6 +101,17 @@ func (s *silence) obeyed(service types.NamespacedName, ended []string) {
 	s.drop(service)
 }
 
+// keepsOnly forgets what was missing of a service and is no longer in this cluster: of
+// slices that come and go there would be ever more.
+func (s *silence) keepsOnly(service types.NamespacedName, stored []discoveryv1.EndpointSlice) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.DeleteFunc(s.of(service).missing, func(name string, _ time.Time) bool {
+		return !slices.ContainsFunc(stored, func(slice discoveryv1.EndpointSlice) bool { return slice.Name == name })
+	})
+	s.drop(service)
+}
+
 // removed forgets what was missing of a service of which this cluster has nothing.
 func (s *silence) removed(service types.NamespacedName) {
 	s.mu.Lock()
@@ -121,7 +137,7 @@ func (s *silence) left(service types.NamespacedName, name string, now time.Time)
 // compare finds out what the hub wants of a service, and of what it is silent:
 // of everything until it has listed everything once, and of objects that a later
 // list lacks. A deletion that the hub reports is obeyed at once.
-func (i *Importer) compare(key types.NamespacedName, f *facts) {
+func (i *Importer) compare(ctx context.Context, key types.NamespacedName, f *facts) {
 	f.ended = i.silence.ended(key)
 	if !i.hub.Synced() {
 		if imported(f.have) {
@@ -131,11 +147,12 @@ func (i *Importer) compare(key types.NamespacedName, f *facts) {
 	}
 	f.wanted = i.hub.serviceImport(key)
 	if f.wanted == nil {
-		if f.again = i.staysFor(key, f.have); f.again > 0 {
+		if f.again = i.staysFor(ctx, key, f.have); f.again > 0 {
 			f.wanted, f.kept = f.have, f.stored
 		}
 		return
 	}
+	i.silence.keepsOnly(key, f.stored)
 	listed := map[string]bool{} // clusters
 	for _, s := range i.hub.slicesOf(key) {
 		listed[s.Labels[mcsv1beta1.LabelSourceCluster]] = true
@@ -154,13 +171,17 @@ func (i *Importer) compare(key types.NamespacedName, f *facts) {
 }
 
 // staysFor is how long an import stays that the hub does not serve. If most are
-// missing, they stay until somebody deletes them.
-func (i *Importer) staysFor(key types.NamespacedName, have *mcsv1beta1.ServiceImport) time.Duration {
+// missing, they stay until somebody deletes them. One that this member may not import
+// does not stay.
+func (i *Importer) staysFor(ctx context.Context, key types.NamespacedName, have *mcsv1beta1.ServiceImport) time.Duration {
 	if !imported(have) {
 		return 0
 	}
+	if slices.Contains(i.silence.ended(key), theImport) || i.hub.consent.refuses(ctx, key) {
+		return 0
+	}
 	left := i.silence.left(key, theImport, i.now())
-	if left > 0 || slices.Contains(i.silence.ended(key), theImport) || !i.mostAreMissing() {
+	if left > 0 || !i.mostAreMissing() {
 		return left
 	}
 	i.reportOnce(have, "NotListed", condition.ImportNotListed(fleet.ServiceName(key)))
@@ -170,6 +191,22 @@ func (i *Importer) staysFor(key types.NamespacedName, have *mcsv1beta1.ServiceIm
 // mostAreMissing tells whether more than half of many imports are missing. A Service
 // under Crossway's label is no import: who writes Services may make any number.
 func (i *Importer) mostAreMissing() bool {
+	i.missing.mu.Lock()
+	defer i.missing.mu.Unlock()
+	if now := i.now(); now.Sub(i.missing.countedAt) >= countInterval {
+		i.missing.most, i.missing.countedAt = i.countMissing(), now
+	}
+	return i.missing.most
+}
+
+// missingCount is the last count of missing imports.
+type missingCount struct {
+	mu        sync.Mutex
+	most      bool // guarded by mu: more than half of many
+	countedAt time.Time
+}
+
+func (i *Importer) countMissing() (most bool) {
 	all, missing := i.serviceImports(), 0
 	for _, key := range all {
 		if i.hub.serviceImport(key) == nil && !slices.Contains(i.silence.ended(key), theImport) {

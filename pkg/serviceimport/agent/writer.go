@@ -4,12 +4,12 @@ import (
 	"context"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/client-go/tools/events"
+	"k8s.io/utils/lru"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/cluster"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
@@ -24,6 +24,9 @@ import (
 // fieldManager owns what is applied to a ServiceImport and what belongs to it.
 const fieldManager = "crossway-imports"
 
+// maxReported is how many ServiceImports are remembered to have their event.
+const maxReported = 1000
+
 // writer writes the ServiceImports of one cluster and their statuses, each only if
 // it differs from what is there.
 type writer struct {
@@ -33,13 +36,13 @@ type writer struct {
 	now    func() time.Time
 
 	// used by any goroutine
-	reported   sync.Map // UIDs of ServiceImports that have their event
+	reported   *lru.Cache // reasons and UIDs of ServiceImports that have their event
 	statusGate apply.BurstGate
 }
 
 func newWriter(local cluster.Cluster) (*writer, error) {
 	waiting, err := apply.ClientOf(local)
-	return &writer{local: waiting, events: local.GetEventRecorder("crossway-imports"), now: time.Now}, err
+	return &writer{local: waiting, events: local.GetEventRecorder("crossway-imports"), now: time.Now, reported: lru.New(maxReported)}, err
 }
 
 // write applies an import without its status if it differs from the stored one,
@@ -78,9 +81,12 @@ func (w *writer) reportNotOurs(have *mcsv1beta1.ServiceImport) {
 	w.reportOnce(have, "NotCrossways", condition.ImportNotOurs(fleet.ServiceName(client.ObjectKeyFromObject(have))))
 }
 
-// reportOnce creates one event on a ServiceImport while this process runs.
+// reportOnce creates one event on a ServiceImport while this process runs, unless there
+// were many others since.
 func (w *writer) reportOnce(have *mcsv1beta1.ServiceImport, reason, message string) {
-	if _, reported := w.reported.LoadOrStore(reason+string(have.UID), nil); !reported {
+	key := reason + string(have.UID)
+	if _, reported := w.reported.Get(key); !reported {
+		w.reported.Add(key, nil)
 		w.events.Eventf(have, nil, corev1.EventTypeWarning, reason, "Import", "%s", message)
 	}
 }
