@@ -200,15 +200,11 @@ func (l *Log) prune(now time.Time) {
 	}
 }
 
-// forget forgets the deletions after a version.
-func (l *Log) forget(version uint64) {
-	for _, c := range l.order[l.after(version):] {
-		if !l.stale(c) && l.objects[c.name].Deleted {
-			delete(l.objects, c.name)
-			l.deleted--
-			l.floor = c.version
-		}
-	}
+// forget forgets the deletion of an object, so that no Watch tells it.
+func (l *Log) forget(name fleet.ObjectName) {
+	l.floor = l.objects[name].Version
+	l.deleted--
+	delete(l.objects, name)
 }
 
 // after finds the first change after a version.

@@ -49,7 +49,7 @@ func (m *model) write(name fleet.ObjectName) {
 }
 
 func (m *model) remove(name fleet.ObjectName) {
-	m.state.remove(m.state.Slices, name, m.now, &Touched{})
+	m.state.remove(m.state.Slices, name, fleet.ServiceName{}, m.now, &Touched{})
 	delete(m.truth, name)
 	for _, w := range m.watchers {
 		delete(w.present, name)

@@ -67,7 +67,7 @@ func TestExpiredVersions(t *testing.T) {
 	if err := read(s.Version() + versionStep); !errors.Is(err, ErrExpired) {
 		t.Errorf("a version that is yet to come: %v", err)
 	}
-	s.remove(s.Slices, name, noon, &Touched{})
+	s.remove(s.Slices, name, fleet.ServiceName{}, noon, &Touched{})
 	s.Apply(Changes{}, noon.Add(deletedAge-1))
 	if err := read(before); err != nil {
 		t.Errorf("before a deletion that is remembered: %v", err)

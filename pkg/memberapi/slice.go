@@ -102,7 +102,7 @@ func (s *State) show(p *pushedSlice, now time.Time, touched *Touched) {
 
 // hide removes a slice.
 func (s *State) hide(p *pushedSlice, now time.Time, touched *Touched) {
-	s.remove(s.Slices, p.name(), now, touched)
+	s.remove(s.Slices, p.name(), p.service, now, touched)
 }
 
 // name is the slice's name in all members.

@@ -26,9 +26,11 @@ type Changes struct {
 	Services map[fleet.ServiceName]*v1alpha1.FleetServiceSpec
 	// Slices are pushed slices; nil: gone.
 	Slices map[SliceKey]*discoveryv1.EndpointSlice
-	// Lost: objects went that nobody saw being deleted. What that takes from members
-	// is no deletion to be told: they list again, and see what is missing.
-	Lost bool
+	// Lost are services of which objects went that nobody saw being deleted; AllLost: of
+	// any service. What that takes from members is no deletion to be told: they list
+	// again, and see what is missing.
+	Lost    sets.Set[fleet.ServiceName]
+	AllLost bool
 }
 
 // Touched is what Changes changed: whom to wake.
@@ -59,6 +61,9 @@ type State struct {
 	// stale are the slices to be looked at again, recount the members whose endpoints are.
 	stale   sets.Set[SliceKey]
 	recount sets.Set[fleet.ClusterName]
+	// lost and allLost are those of the last Changes.
+	lost    sets.Set[fleet.ServiceName]
+	allLost bool
 }
 
 // New makes an empty State. start is its first version (Start); reserved are the
@@ -81,7 +86,7 @@ func (s *State) Reader(cluster fleet.ClusterName) *Reader { return s.readers[clu
 // MemberCluster the slices that it pushed.
 func (s *State) Apply(c Changes, now time.Time) Touched {
 	var touched Touched
-	before := s.versions.last
+	s.lost, s.allLost = c.Lost, c.AllLost
 	if c.Members != nil {
 		s.setMembers(*c.Members, &touched)
 	}
@@ -99,10 +104,6 @@ func (s *State) Apply(c Changes, now time.Time) Touched {
 		s.show(s.pushed[key], now, &touched)
 	}
 	clear(s.stale)
-	if c.Lost {
-		s.Imports.forget(before)
-		s.Slices.forget(before)
-	}
 	s.prune(now)
 	return touched
 }
@@ -161,18 +162,22 @@ func (s *State) set(l *Log, name fleet.ObjectName, encode func() content, identi
 	}
 }
 
-// remove deletes an object of a Log.
-func (s *State) remove(l *Log, name fleet.ObjectName, now time.Time, touched *Touched) {
-	if l.remove(name, now) {
-		s.touch(l, name.Namespace, touched)
+// remove deletes an object of a Log, which is of a service.
+func (s *State) remove(l *Log, name fleet.ObjectName, service fleet.ServiceName, now time.Time, touched *Touched) {
+	if !l.remove(name, now) {
+		return
 	}
+	if s.allLost || s.lost.Has(service) {
+		l.forget(name)
+	}
+	s.touch(l, name.Namespace, touched)
 }
 
 func (s *State) setService(name fleet.ServiceName, spec *v1alpha1.FleetServiceSpec, now time.Time, touched *Touched) {
 	s.lookAt(s.byService[name])
 	if spec == nil {
 		delete(s.services, name)
-		s.remove(s.Imports, name, now, touched)
+		s.remove(s.Imports, name, name, now, touched)
 		return
 	}
 	s.services[name] = spec

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/util/sets"
 	toolscache "k8s.io/client-go/tools/cache"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -12,6 +13,7 @@ import (
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/memberapi"
+	"crossway.dev/crossway/pkg/registration"
 )
 
 // pending is what changed since the last pass; nil: gone.
@@ -20,12 +22,12 @@ type pending struct {
 	slices   map[memberapi.SliceKey]*discoveryv1.EndpointSlice
 	clusters map[string]*v1alpha1.MemberCluster
 	pings    []chan<- struct{}
-	lost     bool // objects went that nobody saw being deleted
+	lost     sets.Set[fleet.ServiceName] // objects of theirs went that nobody saw being deleted
 }
 
 func newPending() pending {
 	return pending{services: map[fleet.ServiceName]*v1alpha1.FleetServiceSpec{}, slices: map[memberapi.SliceKey]*discoveryv1.EndpointSlice{},
-		clusters: map[string]*v1alpha1.MemberCluster{}}
+		clusters: map[string]*v1alpha1.MemberCluster{}, lost: sets.New[fleet.ServiceName]()}
 }
 
 func (p *pending) empty() bool { return len(p.services)+len(p.slices)+len(p.clusters) == 0 }
@@ -57,12 +59,27 @@ func (s *Server) watch(ctx context.Context) error {
 	return nil
 }
 
+// everyService is in place of a name where nobody knows whose objects were lost.
+var everyService fleet.ServiceName
+
 // noteLost notes a deletion that a list shows and no event: so it is when etcd was
 // restored from a backup. Agents soon push again what it lacks.
 func (s *Server) noteLost(o any) {
-	if _, lost := o.(toolscache.DeletedFinalStateUnknown); lost {
-		s.inbox.Add(func(p *pending) { p.lost = true })
+	last, lost := o.(toolscache.DeletedFinalStateUnknown)
+	if !lost {
+		return
 	}
+	service := everyService
+	switch object := last.Obj.(type) {
+	case *v1alpha1.MemberExport:
+		service = fleet.ServiceName(object.Spec.Service)
+	case *discoveryv1.EndpointSlice:
+		var ok bool
+		if _, service, ok = registration.SourceOf(object); !ok {
+			return // nobody was ever told of it
+		}
+	}
+	s.inbox.Add(func(p *pending) { p.lost.Insert(service) })
 }
 
 // clusterHandler ignores what is no change of a spec: most updates are the hub's own, of the status.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 
@@ -55,8 +56,8 @@ type Server struct {
 
 	// Of the loop's goroutine:
 	clusters map[string]*v1alpha1.MemberCluster
-	wokenAt  uint64 // the State's version when all watches were last woken
-	lostAt   time.Time
+	wokenAt  uint64                          // the State's version when all watches were last woken
+	lostAt   map[fleet.ServiceName]time.Time // also everyService
 
 	mu    sync.RWMutex // guards state
 	state *memberapi.State
@@ -73,7 +74,7 @@ func New(config Config) *Server {
 	return &Server{
 		config: config, metrics: newMetrics(), inbox: batch.NewInbox(newPending), merged: make(chan struct{}), ready: make(chan struct{}),
 		state:    memberapi.New(memberapi.Start(config.Clock.Now(), rand.Uint32()), config.Reserved),
-		clusters: map[string]*v1alpha1.MemberCluster{}, open: map[fleet.ClusterName]*memberState{},
+		clusters: map[string]*v1alpha1.MemberCluster{}, lostAt: map[fleet.ServiceName]time.Time{}, open: map[fleet.ClusterName]*memberState{},
 	}
 }
 
@@ -164,14 +165,22 @@ func (s *Server) Dump() any {
 	return out
 }
 
+// lost are the services of which something was lost lately, and whether of any.
+func (s *Server) lost(services sets.Set[fleet.ServiceName], now time.Time) (lately sets.Set[fleet.ServiceName], all bool) {
+	for service := range services {
+		s.lostAt[service] = now
+	}
+	maps.DeleteFunc(s.lostAt, func(_ fleet.ServiceName, at time.Time) bool { return now.Sub(at) >= lostTime })
+	lately = sets.KeySet(s.lostAt)
+	return lately, lately.Has(everyService)
+}
+
 // pass takes in what is pending, and wakes the watches that it concerns.
 func (s *Server) pass() {
 	began := s.config.Clock.Now()
 	p := s.inbox.Drain()
-	if p.lost {
-		s.lostAt = began
-	}
-	changes := memberapi.Changes{Services: p.services, Slices: p.slices, Lost: began.Sub(s.lostAt) < lostTime}
+	changes := memberapi.Changes{Services: p.services, Slices: p.slices}
+	changes.Lost, changes.AllLost = s.lost(p.lost, began)
 	if len(p.clusters) > 0 {
 		for name, m := range p.clusters {
 			if m == nil {
