@@ -149,7 +149,11 @@ func (e *Export) since() time.Time {
 	return e.Spec.ExportedAt.Time
 }
 
-// formerOf returns the clusters of the last merge that are not in this one.
+// maxFormer is how many clusters are remembered that exported a service and no longer do.
+const maxFormer = 32
+
+// formerOf returns the clusters of the last merge that are not in this one. Of very many
+// those stay that the hub saw last.
 func formerOf(last *v1alpha1.FleetServiceSpec, now []v1alpha1.ExportingCluster) []v1alpha1.ExportingCluster {
 	if last == nil {
 		return nil
@@ -161,7 +165,12 @@ func formerOf(last *v1alpha1.FleetServiceSpec, now []v1alpha1.ExportingCluster) 
 	for _, c := range now {
 		delete(byName, c.Name)
 	}
-	return slices.SortedFunc(maps.Values(byName), func(a, b v1alpha1.ExportingCluster) int { return cmp.Compare(a.Name, b.Name) })
+	former := slices.SortedFunc(maps.Values(byName), func(a, b v1alpha1.ExportingCluster) int {
+		return cmp.Or(cmp.Compare(b.Sequence, a.Sequence), cmp.Compare(a.Name, b.Name))
+	})
+	former = former[:min(len(former), maxFormer)]
+	slices.SortFunc(former, func(a, b v1alpha1.ExportingCluster) int { return cmp.Compare(a.Name, b.Name) })
+	return former
 }
 
 func conditions(exports []Export, conflicts []conflict) map[fleet.ClusterName][]condition.Condition {

@@ -207,3 +207,24 @@ func number(t *testing.T, text string) int {
 	testkit.Must(t, err)
 	return n
 }
+
+// Clusters that come and go for years are not remembered for ever: of very many, those
+// that were seen last keep their places.
+func TestFormerClustersAreBounded(t *testing.T) {
+	var inForce *v1alpha1.FleetServiceSpec
+	exportOf := func(cluster string) Export {
+		return Export{Cluster: fleet.ClusterName(cluster), Spec: v1alpha1.MemberExportSpec{ExportUID: "uid-" + cluster}}
+	}
+	for i := range 10 * maxFormer {
+		inForce = Merge([]Export{exportOf("stays"), exportOf(fmt.Sprint("c", i))}, inForce).Import
+	}
+	if len(inForce.Former) != maxFormer {
+		t.Fatalf("%d former clusters", len(inForce.Former))
+	}
+	isLast := func(c v1alpha1.ExportingCluster) bool {
+		return c.Name == fmt.Sprint("c", 10*maxFormer-2) && c.Sequence == 10*maxFormer
+	}
+	if !slices.ContainsFunc(inForce.Former, isLast) {
+		t.Errorf("the last that went is not remembered: %v", inForce.Former)
+	}
+}

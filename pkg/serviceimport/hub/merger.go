@@ -49,10 +49,10 @@ func NewMerger(c cluster.Cluster, merges *Merges, reserved []netip.Prefix) (*Mer
 	return &Merger{client: waiting, merges: merges, reserved: reserved, now: time.Now}, nil
 }
 
-// members are the accepted members of the fleet.
+// members are the members of the fleet.
 type members struct {
-	owners     map[string]*v1alpha1.MemberCluster // by their namespaces
-	admissions map[fleet.ClusterName]registration.Admission
+	all    []v1alpha1.MemberCluster
+	owners map[string]*v1alpha1.MemberCluster // those that are accepted, by their namespaces
 }
 
 // Reconcile merges the exports of one service and writes its FleetService.
@@ -91,6 +91,7 @@ func (m *Merger) ReconcileStatus(ctx context.Context, request reconcile.Request)
 	if err != nil {
 		return reconcile.Result{}, err
 	}
+	service.admissions = registration.Admissions(service.members.all, m.reserved)
 	for _, e := range exports {
 		status, err := m.status(ctx, &e, service)
 		if err != nil {
@@ -108,6 +109,8 @@ type mergedService struct {
 	name    fleet.ServiceName
 	members members
 	merged  serviceimport.Merged
+	// admissions are those of the members, where a status is wanted.
+	admissions map[fleet.ClusterName]registration.Admission
 }
 
 func (m *Merger) merge(ctx context.Context, request reconcile.Request) (mergedService, error) {
@@ -142,7 +145,7 @@ func (m *Merger) members(ctx context.Context) (members, error) {
 	if err := m.client.List(ctx, &namespaces, client.HasLabels{v1alpha1.LabelMember}, client.UnsafeDisableDeepCopy); err != nil {
 		return members{}, fmt.Errorf("list Namespaces: %w", err)
 	}
-	return members{registration.Owners(list.Items, namespaces.Items), registration.Admissions(list.Items, m.reserved)}, nil
+	return members{list.Items, registration.Owners(list.Items, namespaces.Items)}, nil
 }
 
 // list returns the MemberExports of one service. They are the cache's own.
@@ -234,7 +237,7 @@ func (m *Merger) conditions(ctx context.Context, e *v1alpha1.MemberExport, servi
 	if err != nil {
 		return nil, err
 	}
-	admission := service.members.admissions[cluster]
+	admission := service.admissions[cluster]
 	leftOut, err := m.leftOut(ctx, e, admission)
 	if err != nil {
 		return nil, err

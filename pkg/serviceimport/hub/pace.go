@@ -31,6 +31,12 @@ const (
 	promptBurst = 20
 	afterOthers = handler.LowPriority
 
+	// maxDelay is the longest that a change waits, and the most that one member's changes
+	// can be behind: 600 services. What comes beyond it is behind the changes of all others
+	// nevertheless, and a service that waits waits once. So a member that has made services
+	// of ever new names for hours is handled as before a minute after it ends.
+	maxDelay = time.Minute
+
 	maxPastWrites = 1000 // that are remembered
 
 	// dueInterval is how often services are forgotten that no longer wait.
@@ -110,7 +116,11 @@ func (p *memberPace) place(namespace string, service reconcile.Request) (after t
 		return due.Sub(now), afterOthers
 	}
 	delete(member.due, service)
-	after = member.all.ReserveN(now, 1).DelayFrom(now)
+	reservation := member.all.ReserveN(now, 1)
+	if after = reservation.DelayFrom(now); after > maxDelay {
+		reservation.CancelAt(now)
+		after = maxDelay
+	}
 	if after > 0 {
 		member.due[service] = now.Add(after)
 	}

@@ -82,6 +82,25 @@ func TestMemberPace(t *testing.T) {
 	}
 }
 
+// However long a member floods, its changes are a minute behind at most.
+func TestDebtIsBounded(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	pace := newMemberPace(func() time.Time { return now })
+	for i := range 100_000 {
+		now = now.Add(10 * time.Millisecond)
+		if after, _ := pace.place("member-loud", requestFor(fleet.ServiceName{Namespace: "shop", Name: fmt.Sprint("s", i)})); after > maxDelay {
+			t.Fatalf("change %d comes after %s", i, after)
+		}
+	}
+	if waiting := len(pace.members["member-loud"].due); waiting > 20_000 { // two minutes of them
+		t.Errorf("%d services wait", waiting)
+	}
+	now = now.Add(2 * maxDelay)
+	if after, _ := pace.place("member-loud", requestFor(fleet.ServiceName{Namespace: "shop", Name: "last"})); after != 0 {
+		t.Errorf("long after the flood a change comes after %s", after)
+	}
+}
+
 // Services of ever new names do not fill the memory.
 func TestServicesThatNoLongerWaitAreForgotten(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
