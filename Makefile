@@ -13,7 +13,7 @@ PKG ?= ./api/... ./cmd/... ./internal/arch ./pkg/...
 export VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 TAGS ?= latest
 
-.PHONY: help demo test unit race clients e2e conformance conformance-core lint fmt lab bench generate generate-check build images clean
+.PHONY: help demo test unit race clients e2e conformance conformance-core mcs-conformance lint fmt lab bench generate generate-check build images clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -52,6 +52,12 @@ conformance-core: install ## the core tests of that suite (out/conformance-core.
 	@mkdir -p bin
 	@go build -o bin/ ./test/conformance/cmd/conformance
 	bin/conformance --core
+
+mcs-conformance: install ## the official suite of the Multi-Cluster Services API, in the lab, 6 minutes (out/mcs-conformance)
+	@mkdir -p bin
+	@hack/install-debian.sh socat bind9-dnsutils netcat-openbsd # what the suite's pods run
+	@go build -o bin/ ./test/mcs/cmd/mcs-conformance
+	bin/mcs-conformance
 
 lint: $(TOOLS)/golangci-lint ## gofmt, go vet, golangci-lint, shellcheck
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "run make fmt:"; gofmt -l $$(git ls-files '*.go'); exit 1; }
