@@ -59,6 +59,8 @@ const (
 	// AgentRefusalInterval.
 	AnnotationRefusedClusterUID = "crossway.dev/refused-cluster-uid"
 	AgentRefusalInterval        = time.Minute
+	// AnnotationAgentVersion on an agent's Lease is the version of the agent.
+	AnnotationAgentVersion = "crossway.dev/agent-version"
 	// AnnotationEndpointCIDRs on a CSR are the ranges that the agent proposes, with commas between them.
 	AnnotationEndpointCIDRs = "crossway.dev/endpoint-cidrs"
 	// AnnotationAgentTime on a CSR is the agent's clock (RFC 3339).

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -25,8 +24,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
-	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -37,6 +34,7 @@ import (
 	"crossway.dev/crossway/internal/lab/envtestkit"
 	"crossway.dev/crossway/internal/testkit"
 	"crossway.dev/crossway/pkg/registration"
+	identityagent "crossway.dev/crossway/pkg/registration/agent"
 	registrationhub "crossway.dev/crossway/pkg/registration/hub"
 	imports "crossway.dev/crossway/pkg/serviceimport/agent"
 	importhub "crossway.dev/crossway/pkg/serviceimport/hub"
@@ -55,15 +53,10 @@ func TestMain(m *testing.M) {
 
 func TestOptions(t *testing.T) {
 	for _, c := range []struct{ args, want string }{
-		{"--cluster=us-west --hub-kubeconfig=f", ""},
-		{"", "--cluster is missing;--hub-kubeconfig is missing"},
-		{"--cluster=US --hub-kubeconfig=f", "--cluster=US cannot be"},
-		{"--cluster=hub --hub-kubeconfig=f", "--cluster=hub cannot be"},
-		{"--cluster=" + strings.Repeat("a", 51) + " --hub-kubeconfig=f", "cannot be the name"},
-		{"--cluster=us-west --hub-kubeconfig=f --leader-elect", "--leader-elect needs --namespace"},
-		{"--cluster=us-west --hub-kubeconfig=f --log-level=loud", `--log-level "loud"`},
-		{"--cluster=us-west --hub-kubeconfig=/does/not/exist --kubeconfig=/does/not/exist", "--kubeconfig: "},
-		{"--cluster=us-west extra", `unexpected argument "extra"`},
+		{"", "--namespace is missing"},
+		{"--namespace=crossway-system --log-level=loud", `--log-level "loud"`},
+		{"--namespace=crossway-system --kubeconfig=/does/not/exist", "--kubeconfig: "},
+		{"--namespace=crossway-system extra", `unexpected argument "extra"`},
 		{"--no-such-flag", "not defined"},
 	} {
 		ctx, cancel := context.WithCancel(t.Context())
@@ -84,7 +77,7 @@ func TestMemberToHub(t *testing.T) {
 	const exports = 200
 	f := newFixture(t)
 	agent := f.startAgent()
-	f.waitForLog(agent, "waiting for the hub")
+	f.waitForLog(agent, "the hub refuses this cluster's credential")
 	f.Must(f.admin.Create(t.Context(), &v1alpha1.MemberCluster{
 		ObjectMeta: metav1.ObjectMeta{Name: "whole"},
 		Spec:       v1alpha1.MemberClusterSpec{Accepted: true, Exports: v1alpha1.MemberExportRules{Namespaces: []v1alpha1.NamespacePattern{"*"}}, Region: "us", EndpointCIDRs: []string{"10.1.0.0/16"}},
@@ -138,15 +131,14 @@ func TestMemberToHub(t *testing.T) {
 // fixture is one API server with a hub's controllers for member "whole".
 type fixture struct {
 	testkit.T
-	admin  client.Client
-	hubCfg string // kubeconfig of the member's user
+	admin client.Client
 }
 
 const shop = "whole-shop"
 
 func newFixture(t *testing.T) *fixture {
 	t.Helper()
-	f := &fixture{T: testkit.T{TB: t}, hubCfg: kubeconfig(t, envtestkit.As(t, registration.User("whole"), v1alpha1.MembersGroup))}
+	f := &fixture{T: testkit.T{TB: t}}
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, mcsv1beta1.Install, v1alpha1.AddToScheme} {
 		f.Must(add(scheme))
@@ -156,6 +148,7 @@ func newFixture(t *testing.T) *fixture {
 	f.admin, err = client.NewWithWatch(config, client.Options{Scheme: scheme})
 	f.Must(err)
 	f.Must(f.admin.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: shop}}))
+	f.credential()
 	mgr, err := ctrl.NewManager(config, ctrl.Options{
 		Scheme: scheme, Metrics: metricsserver.Options{BindAddress: "0"}, Cache: cache.Options{ByObject: registrationhub.CacheByObject()},
 	})
@@ -173,6 +166,18 @@ func newFixture(t *testing.T) *fixture {
 	return f
 }
 
+// credential writes the Secret of an agent that has joined.
+func (f *fixture) credential() {
+	f.Helper()
+	var system corev1.Namespace
+	f.Must(f.admin.Get(f.Context(), types.NamespacedName{Name: metav1.NamespaceSystem}, &system))
+	config := envtestkit.As(f.TB, registration.User("whole"), v1alpha1.MembersGroup)
+	c := identityagent.Credential{
+		Server: config.Host, CA: config.CAData, Member: "whole", ID: "aaaaaaaaaa", ClusterUID: string(system.UID), Certificate: config.CertData, Key: config.KeyData,
+	}
+	f.Must(f.admin.Create(f.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: identityagent.CredentialSecret}, Data: c.Data()}))
+}
+
 // runningAgent is an agent that runs until it is stopped.
 type runningAgent struct {
 	stop   func()
@@ -188,7 +193,7 @@ func (f *fixture) startAgent() *runningAgent {
 	f.Must(listener.Close())
 	ctx, cancel := context.WithCancel(context.Background())
 	agent := exec.CommandContext(ctx, os.Args[0],
-		"--cluster=whole", "--hub-kubeconfig="+f.hubCfg, "--kubeconfig="+envtestkit.Kubeconfig(f.TB),
+		"--kubeconfig="+envtestkit.Kubeconfig(f.TB),
 		"--metrics-addr=0", "--health-addr="+r.health, "--leader-elect", "--namespace="+shop)
 	agent.Env = append(os.Environ(), asAgent+"=yes")
 	agent.Stderr = r.log
@@ -396,23 +401,6 @@ func (f *fixture) settled() func() bool {
 		last = now
 		return same
 	}
-}
-
-func kubeconfig(t *testing.T, config *rest.Config) string {
-	t.Helper()
-	file := filepath.Join(t.TempDir(), "hub.kubeconfig")
-	c := clientcmdapi.NewConfig()
-	c.Clusters["hub"] = &clientcmdapi.Cluster{Server: config.Host, CertificateAuthorityData: config.CAData, CertificateAuthority: config.CAFile}
-	c.AuthInfos["agent"] = &clientcmdapi.AuthInfo{
-		ClientCertificateData: config.CertData, ClientKeyData: config.KeyData, ClientCertificate: config.CertFile, ClientKey: config.KeyFile,
-	}
-	c.Contexts["hub"] = &clientcmdapi.Context{Cluster: "hub", AuthInfo: "agent"}
-	c.CurrentContext = "hub"
-	testkit.Must(t, clientcmd.WriteToFile(*c, file))
-	if _, err := os.Stat(file); err != nil {
-		t.Fatal(err)
-	}
-	return file
 }
 
 // lockedBuffer is a log that one goroutine reads while others write.

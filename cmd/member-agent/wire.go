@@ -1,10 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -16,13 +19,14 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
 
 	"crossway.dev/crossway/api/v1alpha1"
-	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/program"
+	identityagent "crossway.dev/crossway/pkg/registration/agent"
 	"crossway.dev/crossway/pkg/serviceexport/agent"
 	importagent "crossway.dev/crossway/pkg/serviceimport/agent"
 )
@@ -39,8 +43,8 @@ var memberClient = program.Client{UserAgent: name, QPS: 500, Burst: 1000}
 // readyzTimeout is how long one answer of /readyz may take.
 const readyzTimeout = time.Second
 
-// wire builds the program in the order of the data flow: the member's cluster, the
-// hub, the exporter and the importer between them.
+// wire builds the part of the program that needs no credential of the hub: the member's
+// cluster, and the agent's way into the fleet. The rest is added once there is one.
 func wire(o Options) (ctrl.Manager, error) {
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, mcsv1beta1.Install, v1alpha1.AddToScheme} {
@@ -48,75 +52,124 @@ func wire(o Options) (ctrl.Manager, error) {
 			return nil, fmt.Errorf("make the scheme: %w", err)
 		}
 	}
-
-	memberConfig, err := memberClient.Config("--kubeconfig", o.Kubeconfig)
+	config, err := memberClient.Config("--kubeconfig", o.Kubeconfig)
 	if err != nil {
 		return nil, err
 	}
-	mgr, leadership, err := newManager(o, memberConfig, scheme)
+	mgr, err := newManager(o, config, scheme)
 	if err != nil {
 		return nil, err
 	}
-
-	hubConfig, err := apiClient.Config("--hub-kubeconfig", o.HubKubeconfig)
-	if err != nil {
-		return nil, err
-	}
-	hub, err := agent.NewHub(hubConfig, fleet.ClusterName(o.Cluster), scheme)
-	if err != nil {
-		return nil, err
-	}
-	if err := mgr.Add(hub); err != nil {
-		return nil, fmt.Errorf("add the hub: %w", err)
-	}
-
-	exporter := agent.NewExporter(fleet.ClusterName(o.Cluster), mgr, hub)
-	if err := exporter.SetupWithManager(mgr, leadership); err != nil {
-		return nil, err
-	}
-
-	importer, err := newImporter(fleet.ClusterName(o.Cluster), mgr, hub)
-	if err != nil {
-		return nil, err
-	}
-	if err := importer.SetupWithManager(mgr, leadership); err != nil {
-		return nil, err
-	}
-
-	identity, err := os.Hostname()
+	hostname, err := os.Hostname()
 	if err != nil {
 		return nil, fmt.Errorf("read the host name: %w", err)
 	}
-	heartbeat := &agent.Heartbeat{Cluster: fleet.ClusterName(o.Cluster), Hub: hub.GetClient(), Identity: identity, Now: time.Now, Heard: exporter.Heard}
-	if err := mgr.Add(leadership.EachTerm(heartbeat)); err != nil {
-		return nil, fmt.Errorf("add the heartbeat: %w", err)
-	}
-	watchdog := &program.Watchdog{Pings: map[string]func(context.Context) error{"a writer": leadership.Ping}}
-	if err := mgr.Add(watchdog); err != nil {
-		return nil, fmt.Errorf("add the watchdog: %w", err)
-	}
-	metrics.Registry.MustRegister(program.Metrics{Program: name, Leadership: leadership, Watchdog: watchdog})
-	return mgr, addChecks(mgr, watchdog, exporter)
-}
-
-// newImporter makes the importer, which follows the hub's member API.
-func newImporter(name fleet.ClusterName, mgr ctrl.Manager, hub *agent.Hub) (*importagent.Importer, error) {
-	api, err := importagent.NewMemberAPI(hub.GetConfig(), hub.GetAPIReader(), mgr.GetScheme())
+	identity, err := identityagent.New(mgr, identityagent.Options{
+		Namespace: o.Namespace, Pod: cmp.Or(os.Getenv("POD_NAME"), hostname), PodUID: os.Getenv("POD_UID"),
+		UserAgent: name, QPS: apiClient.QPS, Burst: apiClient.Burst, Lease: leaseAnnotations,
+	})
 	if err != nil {
 		return nil, err
 	}
-	if err := mgr.Add(api); err != nil {
-		return nil, fmt.Errorf("add the member API: %w", err)
+	leadership, err := program.LeaderElection{
+		Enabled: o.LeaderElect, Namespace: o.Namespace, Name: name, Pod: os.Getenv("POD_NAME"), Before: identity.Elected,
+	}.New(config)
+	if err != nil {
+		return nil, err
 	}
-	return importagent.NewImporter(name, mgr, api)
+	watchdog := &program.Watchdog{Pings: map[string]func(context.Context) error{"a writer": leadership.Ping}}
+	w := &work{mgr: mgr, identity: identity, leadership: leadership}
+	for _, r := range []manager.Runnable{identity, leadership, w, watchdog, leadership.EachTerm(runnable(identity.Keep)), leadership.EachTerm(runnable(identity.Renew))} {
+		if err := mgr.Add(r); err != nil {
+			return nil, fmt.Errorf("add %T: %w", r, err)
+		}
+	}
+	metrics.Registry.MustRegister(program.Metrics{Program: name, Leadership: leadership, Watchdog: watchdog})
+	return mgr, addChecks(mgr, watchdog, w)
 }
 
-// newManager makes the manager of this cluster, and who of the agent's replicas leads.
-func newManager(o Options, config *rest.Config, scheme *runtime.Scheme) (ctrl.Manager, *program.Leadership, error) {
-	leadership, err := program.LeaderElection{Enabled: o.LeaderElect, Namespace: o.Namespace, Name: name, Pod: os.Getenv("POD_NAME")}.New(config)
-	if err != nil {
-		return nil, nil, err
+// leaseAnnotations are what the hub reads of this agent on its Lease.
+func leaseAnnotations() map[string]string {
+	return map[string]string{v1alpha1.AnnotationAgentVersion: program.Version()}
+}
+
+// runnable is a manager's Runnable that each replica runs.
+type runnable func(context.Context) error
+
+// Start implements manager.Runnable.
+func (r runnable) Start(ctx context.Context) error { return r(ctx) }
+
+// work is what the agent does with a credential of the hub: exports and imports. Every
+// replica reads for it, and the leader writes.
+type work struct {
+	mgr        ctrl.Manager
+	identity   *identityagent.Agent
+	leadership *program.Leadership
+	exporter   atomic.Pointer[agent.Exporter] // nil: there is no credential yet
+}
+
+// NeedLeaderElection says that every replica reads.
+func (w *work) NeedLeaderElection() bool { return false }
+
+// Start waits for a credential, adds what works with it, and ends with an error when the
+// credential is of another member or hub: then the program starts anew.
+func (w *work) Start(ctx context.Context) error {
+	credential, ok := w.identity.Credential(ctx)
+	if !ok {
+		return nil
 	}
+	if err := w.add(credential); err != nil {
+		return err
+	}
+	return w.identity.AwaitOther(ctx, credential)
+}
+
+// add builds it in the order of the data flow: the hub, the exporter and the importer
+// between it and this cluster.
+func (w *work) add(c identityagent.Credential) error {
+	hub, err := agent.NewHub(w.identity.HubConfig(c), c.Member, w.mgr.GetScheme())
+	if err != nil {
+		return err
+	}
+	exporter := agent.NewExporter(c.Member, w.mgr, hub)
+	if err := exporter.SetupWithManager(w.mgr, w.leadership); err != nil {
+		return err
+	}
+	w.identity.OnLease(exporter.Heard)
+	api, err := importagent.NewMemberAPI(w.identity.Now, name, hub.GetAPIReader(), w.mgr.GetScheme())
+	if err != nil {
+		return err
+	}
+	importer, err := importagent.NewImporter(c.Member, w.mgr, api)
+	if err != nil {
+		return err
+	}
+	if err := importer.SetupWithManager(w.mgr, w.leadership); err != nil {
+		return err
+	}
+	for _, r := range []manager.Runnable{hub, api} {
+		if err := w.mgr.Add(r); err != nil {
+			return fmt.Errorf("add %T: %w", r, err)
+		}
+	}
+	w.exporter.Store(exporter)
+	return nil
+}
+
+// ready returns nil once the cluster's exports are on the hub, or what keeps them.
+func (w *work) ready(ctx context.Context) error {
+	if err := w.identity.Ready(); err != nil {
+		return err
+	}
+	exporter := w.exporter.Load()
+	if exporter == nil {
+		return errors.New("this cluster has no credential of the hub yet")
+	}
+	return exporter.FirstPush(ctx)
+}
+
+// newManager makes the manager of this cluster.
+func newManager(o Options, config *rest.Config, scheme *runtime.Scheme) (ctrl.Manager, error) {
 	mgr, err := ctrl.NewManager(config, ctrl.Options{
 		Scheme:                 scheme,
 		MapperProvider:         program.Mapper(scheme, memberKinds()),
@@ -126,9 +179,9 @@ func newManager(o Options, config *rest.Config, scheme *runtime.Scheme) (ctrl.Ma
 		HealthProbeBindAddress: o.HealthAddr,
 	})
 	if err != nil {
-		return nil, nil, fmt.Errorf("make the manager of this cluster: %w", err)
+		return nil, fmt.Errorf("make the manager of this cluster: %w", err)
 	}
-	return mgr, leadership, mgr.Add(leadership)
+	return mgr, nil
 }
 
 // memberKinds are the kinds that the agent reads or writes in its own cluster.
@@ -137,15 +190,16 @@ func memberKinds() []program.Kind {
 		{Object: &discoveryv1.EndpointSlice{}}, {Object: &corev1.Namespace{}, ClusterScoped: true}, {Object: &corev1.Node{}, ClusterScoped: true}}
 }
 
-// addChecks adds /healthz, nothing is stuck, and /readyz, which is true once the cluster's exports are on the hub.
-func addChecks(mgr ctrl.Manager, watchdog *program.Watchdog, exporter *agent.Exporter) error {
+// addChecks adds /healthz, nothing is stuck, and /readyz, which says what keeps the
+// cluster's exports from the hub.
+func addChecks(mgr ctrl.Manager, watchdog *program.Watchdog, w *work) error {
 	if err := mgr.AddHealthzCheck("watchdog", watchdog.Check); err != nil {
 		return fmt.Errorf("add /healthz: %w", err)
 	}
-	err := mgr.AddReadyzCheck("first-push", func(request *http.Request) error {
+	err := mgr.AddReadyzCheck("work", func(request *http.Request) error {
 		ctx, cancel := context.WithTimeout(request.Context(), readyzTimeout)
 		defer cancel()
-		return exporter.FirstPush(ctx)
+		return w.ready(ctx)
 	})
 	if err != nil {
 		return fmt.Errorf("add /readyz: %w", err)

@@ -47,6 +47,7 @@ var ioPackages = map[string][]string{
 	"pkg/serviceexport/agent": nil,
 	"pkg/serviceimport/hub":   {"pkg/registration"},
 	"pkg/serviceimport/agent": {"pkg/memberapi", "pkg/registration", "pkg/serviceexport"},
+	"pkg/registration/agent":  nil,
 	"pkg/registration/hub":    nil,
 	"pkg/memberapi/server":    {"pkg/registration"},
 	"pkg/listener":            nil,

@@ -3,7 +3,7 @@ package lab
 import (
 	"bytes"
 	"context"
-	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -15,10 +15,12 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/apimachinery/pkg/types"
 
 	"crossway.dev/crossway/internal/lab/install"
 	"crossway.dev/crossway/internal/lab/network"
+	"crossway.dev/crossway/pkg/fleet"
+	identity "crossway.dev/crossway/pkg/registration/agent"
 )
 
 // System is the namespace of Crossway's own pods, in every cluster.
@@ -161,8 +163,8 @@ metadata: {name: %s}
 spec: {accepted: true, region: %s, zone: %s, endpointCIDRs: [%s, %s], exports: {namespaces: ["*"]}}
 `
 
-// installAgents joins every member: until joining exists, an agent's client
-// certificate is signed here.
+// installAgents joins every member: until joining exists, an agent's credential
+// is made here.
 func (l *Lab) installAgents(ctx context.Context, override string) error {
 	return l.each(func(c *Cluster) error {
 		if c == l.Hub {
@@ -175,19 +177,22 @@ func (l *Lab) installAgents(ctx context.Context, override string) error {
 		if err != nil {
 			return err
 		}
-		kubeconfig, err := clientcmd.Write(l.Hub.plane.ConfigFor(l.Hub.Server, pair))
+		if err := l.chart(ctx, c, release{name: "crossway-member-agent", chart: "member-agent", values: []string{override}}); err != nil {
+			return err
+		}
+		system, err := c.Client.CoreV1().Namespaces().Get(ctx, metav1.NamespaceSystem, metav1.GetOptions{})
 		if err != nil {
 			return err
 		}
-		if err := c.createNamespace(ctx, System); err != nil {
+		credential := identity.Credential{
+			Server: l.Hub.Server, CA: l.Hub.plane.CA.PEM, Member: fleet.ClusterName(c.Name), ID: "aaaaaaaaaa", ClusterUID: string(system.UID),
+			Certificate: pair.Cert, Key: pair.Key,
+		}
+		data, err := json.Marshal(map[string]any{"data": credential.Data()})
+		if err != nil {
 			return err
 		}
-		secret := fmt.Appendf(nil, "apiVersion: v1\nkind: Secret\nmetadata: {name: crossway-hub-kubeconfig, namespace: %s}\ndata: {kubeconfig: %s}\n", System, base64.StdEncoding.EncodeToString(kubeconfig))
-		if err := c.Apply(ctx, secret); err != nil {
-			return err
-		}
-		values := "cluster: " + c.Name + "\n"
-		if err := l.chart(ctx, c, release{name: "crossway-member-agent", chart: "member-agent", values: []string{values, override}}); err != nil {
+		if _, err := c.Client.CoreV1().Secrets(System).Patch(ctx, identity.CredentialSecret, types.MergePatchType, data, metav1.PatchOptions{}); err != nil {
 			return err
 		}
 		return l.rolledOut(ctx, c, "crossway-member-agent")

@@ -49,6 +49,9 @@ type LeaderElection struct {
 	Pod string
 	// Ready is closed once this replica may lead. Nil: at once.
 	Ready <-chan struct{}
+	// Before runs when this replica was elected, and its term begins when Before
+	// returns. It ends when ctx does. Nil: the term begins at once.
+	Before func(ctx context.Context)
 }
 
 // Leadership says whether this replica leads, which it does for terms: losing
@@ -59,9 +62,10 @@ type LeaderElection struct {
 // controller-runtime's own election ends the process when the Lease is lost, and
 // with it everything that needs no API server.
 type Leadership struct {
-	ready <-chan struct{}
-	lock  resourcelock.Interface // nil: no election
-	name  string
+	ready  <-chan struct{}
+	before func(ctx context.Context) // nil: nothing
+	lock   resourcelock.Interface    // nil: no election
+	name   string
 
 	mu    sync.Mutex // guards the rest
 	term  *term      // nil: this replica does not lead
@@ -78,7 +82,7 @@ type term struct {
 
 // New makes a Leadership. It sends no request.
 func (e LeaderElection) New(config *rest.Config) (*Leadership, error) {
-	l := &Leadership{ready: e.Ready, name: e.Name, begun: make(chan struct{})}
+	l := &Leadership{ready: e.Ready, before: e.Before, name: e.Name, begun: make(chan struct{})}
 	if !e.Enabled {
 		return l, nil
 	}
@@ -143,6 +147,9 @@ func (l *Leadership) stand(ctx context.Context) error {
 
 // begin begins a term, unless ctx has ended.
 func (l *Leadership) begin(ctx context.Context) {
+	if l.before != nil {
+		l.before(ctx)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if ctx.Err() != nil {

@@ -35,7 +35,7 @@ const root = "../.."
 // usual are the values without which a chart cannot be rendered.
 var usual = map[string]string{
 	"hub":          "region=us,hubCIDRs={10.10.0.0/16,10.96.0.0/16}",
-	"member-agent": "cluster=us-west",
+	"member-agent": "",
 	"edge":         "pool=us,region=us,zone=us-a,hub.address=10.96.0.10",
 }
 
@@ -137,7 +137,7 @@ func TestChartsAreAccepted(t *testing.T) {
 		{"hub", "secretNamespaces={default,crossway-system},personas.edgePools={us,eu},topologySpread=null,priorityClassName=system-cluster-critical,networkPolicy.xds[0].ipBlock.cidr=10.0.0.0/8,networkPolicy.metrics=null,xds.names={hub.example.com,192.0.2.7},xds.service.type=NodePort,xds.service.nodePort=30180,gatewayClasses.regions={us,eu},replicas=2,podAnnotations.a=b,nodeSelector.a=b,tolerations[0].operator=Exists,extraArgs={--x},extraEnv[0].name=GOGC,imagePullSecrets[0].name=p"},
 		{"hub", "networkPolicy.enabled=false,xds.service.loadBalancerClass=example.com/internal,xds.service.loadBalancerSourceRanges={192.0.2.0/24},xds.service.annotations.a=b,gatewayClasses.global=false,personas.create=false"},
 		{"member-agent", ""},
-		{"member-agent", "priorityClassName=system-cluster-critical,networkPolicy.metrics=null,replicas=2,hub.kubeconfigSecret=other,podAnnotations.a=b,nodeSelector.a=b,tolerations[0].operator=Exists,extraArgs={--x},imagePullSecrets[0].name=p,personas.create=false"},
+		{"member-agent", "priorityClassName=system-cluster-critical,networkPolicy.metrics=null,replicas=2,podAnnotations.a=b,nodeSelector.a=b,tolerations[0].operator=Exists,extraArgs={--x},imagePullSecrets[0].name=p,personas.create=false"},
 		{"edge", ""},
 		{"edge", "hostNetwork=false,runAsRoot=true,priorityClassName=system-node-critical,metrics.port=1024,networkPolicy.metrics=null"},
 		{"edge", "metrics.sources={10.0.0.0/8,fd00::/8}"},
@@ -162,7 +162,7 @@ func TestChartsAreAccepted(t *testing.T) {
 func TestNotesSayTheNextStep(t *testing.T) {
 	for chart, want := range map[string][]string{
 		"hub":          {"rollout status deployment/crossway-hub", "crossway edge certificate --pool us --region us --zone us-a"},
-		"member-agent": {"create secret generic crossway-hub-kubeconfig", "metadata: {name: us-west}"},
+		"member-agent": {"crossway token create NAME", "crossway accept NAME", "join-status"},
 		"edge":         {"crossway edge certificate --pool us --region us --zone us-a --namespace crossway-system", "kubectl get edgepool us", "net.ipv4.ip_unprivileged_port_start=0", "metrics.sources"},
 	} {
 		out, err := helm(t, "install", "crossway-"+chart, filepath.Join(root, "charts", chart), "--dry-run=client", "--take-ownership", "--kubeconfig", envtestkit.Kubeconfig(t),
@@ -197,12 +197,8 @@ func TestWrongValuesAreRefused(t *testing.T) {
 		{"hub", "gatewayClasses.regions={US}", "/gatewayClasses/regions/0"},
 		{"hub", "image.repository=", "/image/repository"},
 		{"hub", "personas=no", "/personas"},
-		{"member-agent", "cluster=", "/cluster"},
-		{"member-agent", "cluster=hub", "/cluster"},
-		{"member-agent", "cluster=US", "/cluster"},
-		{"member-agent", "cluster=" + strings.Repeat("a", 51), "/cluster"},
-		{"member-agent", "hub.kubeconfigSecret=", "/hub/kubeconfigSecret"},
-		{"member-agent", "hub.token=x", "'token' not allowed"},
+		{"member-agent", "cluster=us-west", "'cluster' not allowed"},
+		{"member-agent", "hub.kubeconfigSecret=x", "'hub' not allowed"},
 		{"edge", "pool=", "/pool"},
 		{"edge", "region=", "/region"},
 		{"edge", "zone=", "/zone"},

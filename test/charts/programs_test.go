@@ -16,13 +16,18 @@ import (
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/clientcmd/api"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/internal/lab/envtestkit"
 	"crossway.dev/crossway/internal/testkit"
+	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/registration"
+	identity "crossway.dev/crossway/pkg/registration/agent"
 )
 
 // program is one of Crossway's, running with the arguments that its chart renders.
@@ -156,9 +161,8 @@ func TestProgramsRunAsTheirChartsSay(t *testing.T) {
 	testkit.Eventually(t, "the hub is ready", hub.ready)
 	asked(t, "get", "rolebinding", "crossway-member", "--namespace", "member-us-west", "-o", "name")
 
-	member := kubeconfigOf(t, envtestkit.As(t, "crossway:member:us-west", "crossway:members"))
-	agent := launch(t, "member-agent", "", "./cmd/member-agent", map[string]string{"/etc/crossway/hub/kubeconfig": member},
-		"--kubeconfig", kubeconfigOf(t, envtestkit.As(t, account+"crossway-member-agent")))
+	joined(t, "us-west")
+	agent := launch(t, "member-agent", "", "./cmd/member-agent", nil, "--kubeconfig", kubeconfigOf(t, envtestkit.As(t, account+"crossway-member-agent")))
 	testkit.Eventually(t, "the agent is ready", agent.ready)
 
 	export, err := os.ReadFile(filepath.Join(root, "examples/member/export.yaml"))
@@ -177,6 +181,23 @@ func TestProgramsRunAsTheirChartsSay(t *testing.T) {
 		out, err := kubectl(t, "", "get", "edgepool", "us", "-o", "jsonpath={.status.edges}")
 		return err == nil && out == "1"
 	})
+}
+
+// joined fills the Secret of an agent as joining does.
+func joined(t *testing.T, name fleet.ClusterName) {
+	t.Helper()
+	admin, err := client.New(envtestkit.Config(t), client.Options{})
+	testkit.Must(t, err)
+	var system corev1.Namespace
+	testkit.Must(t, admin.Get(t.Context(), client.ObjectKey{Name: "kube-system"}, &system))
+	var secret corev1.Secret
+	testkit.Must(t, admin.Get(t.Context(), client.ObjectKey{Namespace: "crossway-system", Name: identity.CredentialSecret}, &secret))
+	user := envtestkit.As(t, registration.User(name), v1alpha1.MembersGroup)
+	c := identity.Credential{
+		Server: user.Host, CA: user.CAData, Member: name, ID: "aaaaaaaaaa", ClusterUID: string(system.UID), Certificate: user.CertData, Key: user.KeyData,
+	}
+	secret.Data = c.Data()
+	testkit.Must(t, admin.Update(t.Context(), &secret))
 }
 
 // edgeOf starts an Envoy of charts/edge with a certificate of the hub's CA,

@@ -11,6 +11,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
@@ -293,7 +294,7 @@ func TestHubWritesOnlyItsOwnSecrets(t *testing.T) {
 }
 
 // The agent reads exports, Services, slices, nodes and namespaces. In its own cluster
-// it writes the status of exports and what it imports, and it reads no Secret.
+// it writes the status of exports and what it imports, and it reads no Secret but its own two.
 func TestAgentAccount(t *testing.T) {
 	apply(t, twoNamespaces+"---\n"+render(t, "member-agent", ""))
 	agent := envtestkit.As(t, account+"crossway-member-agent")
@@ -307,6 +308,27 @@ func TestAgentAccount(t *testing.T) {
 		delete serviceexport,node,namespace
 		list secret,pod,httproute,gateway`)
 	may(t, agent, false, "crossway-system", "get secret\nlist secret\ncreate secret")
+	hub, err := client.New(agent, client.Options{})
+	testkit.Must(t, err)
+	admin, err := client.New(envtestkit.Config(t), client.Options{})
+	testkit.Must(t, err)
+	for _, c := range []struct {
+		name          string
+		reads, writes bool
+	}{{"crossway-join", true, false}, {"crossway-hub-credential", true, true}, {"crossway-edge-us", false, false}} {
+		secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "crossway-system", Name: c.name}}
+		testkit.Must(t, client.IgnoreAlreadyExists(admin.Create(t.Context(), secret)))
+		if err := hub.Get(t.Context(), client.ObjectKeyFromObject(secret), secret); apierrors.IsForbidden(err) == c.reads {
+			t.Errorf("read Secret %s: %v", c.name, err)
+		}
+		if err := hub.Patch(t.Context(), secret, client.RawPatch(types.MergePatchType, []byte(`{"data":{"a":"Yg=="}}`))); apierrors.IsForbidden(err) == c.writes {
+			t.Errorf("write Secret %s: %v", c.name, err)
+		}
+		if err := hub.Delete(t.Context(), secret); !apierrors.IsForbidden(err) {
+			t.Errorf("delete Secret %s: %v", c.name, err)
+		}
+		testkit.Must(t, admin.Delete(t.Context(), secret))
+	}
 }
 
 // No role of a chart holds everything, escalates, binds or impersonates.

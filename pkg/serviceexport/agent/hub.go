@@ -8,7 +8,6 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/ptr"
@@ -18,7 +17,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"crossway.dev/crossway/api/v1alpha1"
-	"crossway.dev/crossway/pkg/apply"
 	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/program"
 )
@@ -77,7 +75,7 @@ func (h *Hub) waitForAccess(ctx context.Context) bool {
 		}
 		if err.Error() != logged {
 			logged = err.Error()
-			logger.Info("waiting for the hub: is it reachable, and is the MemberCluster accepted?", "cluster", h.name, "answer", logged)
+			logger.Info("waiting for this cluster's namespace on the hub", "cluster", h.name, "answer", logged)
 		}
 		select {
 		case <-ctx.Done():
@@ -91,51 +89,4 @@ func (h *Hub) checkAccess(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, hubRequestTimeout)
 	defer cancel()
 	return h.GetAPIReader().List(ctx, &v1alpha1.MemberExportList{}, client.InNamespace(v1alpha1.MemberNamespace(h.name)), client.Limit(1))
-}
-
-// Heartbeat renews the member's Lease on the hub by one request every 10 s.
-type Heartbeat struct {
-	Cluster  fleet.ClusterName
-	Hub      client.Client
-	Identity string // holderIdentity of the Lease: the agent's pod
-	Now      func() time.Time
-	Heard    func(*coordinationv1.Lease) // takes note of the Lease as the hub stored it; it does not block
-}
-
-// Start renews until ctx ends. A renewal that failed is tried again after the
-// next interval.
-func (h *Heartbeat) Start(ctx context.Context) error {
-	ticker := time.NewTicker(v1alpha1.AgentLeaseRenewInterval)
-	defer ticker.Stop()
-	logger := log.FromContext(ctx).WithName("heartbeat")
-	for {
-		if err := h.Renew(ctx); err != nil && ctx.Err() == nil {
-			logger.Error(err, "could not renew the Lease; the hub reports this cluster as silent after 40 s without a renewal")
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-ticker.C:
-		}
-	}
-}
-
-// Renew writes the Lease once.
-func (h *Heartbeat) Renew(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, hubRequestTimeout)
-	defer cancel()
-	lease := &coordinationv1.Lease{
-		ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.MemberNamespace(h.Cluster), Name: v1alpha1.AgentLease},
-		Spec: coordinationv1.LeaseSpec{
-			HolderIdentity:       &h.Identity,
-			RenewTime:            ptr.To(metav1.NewMicroTime(h.Now())),
-			LeaseDurationSeconds: ptr.To(int32(v1alpha1.AgentLeaseDuration / time.Second)),
-		},
-	}
-	// this program reads no Leases, so it has no cache of them to wait for
-	if err := apply.Object(ctx, h.Hub, v1alpha1.AgentFieldManager, lease, client.DisableReadYourWritesConsistency); err != nil {
-		return err
-	}
-	h.Heard(lease)
-	return nil
 }

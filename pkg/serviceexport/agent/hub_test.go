@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -112,22 +111,6 @@ func TestUncountedQuota(t *testing.T) {
 	got, err := e.pushFailed(fleet.ServiceName{Namespace: "shop", Name: "web"}, nil, fmt.Errorf("apply MemberExport: %w", uncounted))
 	if err == nil || len(got.conditions) != 1 || got.conditions[0].Reason != "Pending" {
 		t.Errorf("%+v, %v", got, err)
-	}
-}
-
-// The Lease is renewed by one write that says when and by whom.
-func TestHeartbeat(t *testing.T) {
-	f := newFixture(t, "beat")
-	at := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	h := &Heartbeat{Cluster: "beat", Hub: f.hub.GetClient(), Identity: "agent-0", Now: func() time.Time { return at }, Heard: f.exporter.Heard}
-	f.writes.reset()
-	f.Must(h.Renew(t.Context()))
-	at = at.Add(v1alpha1.AgentLeaseRenewInterval)
-	f.Must(h.Renew(t.Context()))
-	f.wantWrites("of two renewals", f.writes.list(), "PATCH leases", "PATCH leases")
-	lease := f.onHub(v1alpha1.AgentLease, &coordinationv1.Lease{}).(*coordinationv1.Lease)
-	if !lease.Spec.RenewTime.Time.Equal(at) || *lease.Spec.LeaseDurationSeconds != 40 || *lease.Spec.HolderIdentity != "agent-0" {
-		t.Errorf("lease %+v", lease.Spec)
 	}
 }
 

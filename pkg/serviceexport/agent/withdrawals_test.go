@@ -10,11 +10,13 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
 
 	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/pkg/apply"
 )
 
 // shops makes n exported Services, s0 and so on, with a slice each, and pushes them.
@@ -63,8 +65,12 @@ func (f *fixture) pause() string {
 // beat renews the Lease, and hears what it says.
 func (f *fixture) beat() {
 	f.Helper()
-	h := &Heartbeat{Cluster: f.name, Hub: f.hub.GetClient(), Identity: "agent-0", Now: func() time.Time { return f.clock }, Heard: f.exporter.Heard}
-	f.Must(h.Renew(f.Context()))
+	lease := &coordinationv1.Lease{
+		ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.MemberNamespace(f.name), Name: v1alpha1.AgentLease},
+		Spec:       coordinationv1.LeaseSpec{RenewTime: ptr.To(metav1.NewMicroTime(f.clock))},
+	}
+	f.Must(apply.Object(f.Context(), f.hub.GetClient(), v1alpha1.AgentFieldManager, lease, client.DisableReadYourWritesConsistency))
+	f.exporter.Heard(lease)
 }
 
 const (

@@ -3,6 +3,7 @@ package agent
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -40,18 +41,19 @@ type place struct{ address, ca string }
 // It gives up only with the request's context: an informer's list takes as long as
 // the hub is away.
 type connection struct {
-	credentials *rest.Config // for the hub's API server
-	hub         client.Reader
+	now func() *rest.Config // the credentials for the hub's API server; nil: there are none
+	hub client.Reader
 
-	mu      sync.Mutex
-	place   place
-	via     http.RoundTripper // to place
-	told    bool              // the last log line is of trouble
-	trouble rate.Sometimes    // what is logged of it: texts differ with each try, in the port that failed
+	mu          sync.Mutex
+	place       place
+	credentials *rest.Config
+	via         http.RoundTripper // to place, with credentials; a watch that is open goes on with older ones
+	told        bool              // the last log line is of trouble
+	trouble     rate.Sometimes    // what is logged of it: texts differ with each try, in the port that failed
 }
 
-func newConnection(credentials *rest.Config, hub client.Reader) *connection {
-	return &connection{credentials: credentials, hub: hub, trouble: rate.Sometimes{First: 1, Interval: troubleInterval}}
+func newConnection(now func() *rest.Config, hub client.Reader) *connection {
+	return &connection{now: now, hub: hub, trouble: rate.Sometimes{First: 1, Interval: troubleInterval}}
 }
 
 // RoundTrip sends a request without a body, again and again until the API takes it.
@@ -112,12 +114,18 @@ func (c *connection) where(ctx context.Context) (*url.URL, http.RoundTripper, er
 	if err != nil && c.via == nil {
 		return nil, nil, err
 	}
-	if err == nil && now != c.place {
-		via, err := rest.TransportFor(c.configFor(now))
+	if err != nil {
+		now = c.place
+	}
+	if credentials := c.now(); credentials != nil && (now != c.place || credentials != c.credentials) {
+		via, err := rest.TransportFor(configFor(now, credentials))
 		if err != nil {
 			return nil, nil, fmt.Errorf("transport to the member API: %w", err)
 		}
-		c.place, c.via = now, via
+		c.place, c.credentials, c.via = now, credentials, via
+	}
+	if c.via == nil {
+		return nil, nil, errors.New("this cluster has no credential of the hub")
 	}
 	address, err := url.Parse(c.place.address)
 	if err != nil {
@@ -138,8 +146,8 @@ func (c *connection) readPlace(ctx context.Context) (place, error) {
 
 // configFor is the configuration for the member API: the hub's credentials, and the
 // API's own address and CA.
-func (c *connection) configFor(p place) *rest.Config {
-	config := rest.CopyConfig(c.credentials)
+func configFor(p place, credentials *rest.Config) *rest.Config {
+	config := rest.CopyConfig(credentials)
 	config.Host, config.APIPath = p.address, ""
 	config.Insecure, config.ServerName, config.CAFile, config.CAData = false, "", "", []byte(p.ca)
 	return config

@@ -166,7 +166,7 @@ func (m *member) start() (importer *Importer, stop func()) {
 		Scheme: m.scheme, Metrics: metricsserver.Options{BindAddress: "0"}, Controller: ctrlconfig.Controller{SkipNameValidation: ptr.To(true)},
 	})
 	m.Must(err)
-	api, err := NewMemberAPI(m.credentials, mgr.GetAPIReader(), m.scheme)
+	api, err := NewMemberAPI(func() *rest.Config { return m.credentials }, "test", mgr.GetAPIReader(), m.scheme)
 	m.Must(err)
 	m.Must(mgr.Add(api))
 	importer, err = NewImporter("here", mgr, api)

@@ -30,12 +30,13 @@ type MemberAPI struct {
 	consent         consent
 }
 
-// NewMemberAPI makes the copy. It connects to the API with the credentials of
-// config, where the ConfigMap that hub reads says.
-func NewMemberAPI(config *rest.Config, hub client.Reader, scheme *runtime.Scheme) (*MemberAPI, error) {
-	connection := newConnection(config, hub)
+// NewMemberAPI makes the copy. It connects to the API where the ConfigMap that hub reads
+// says, with the credentials that now returns for each new request: another value after
+// they were renewed, nil while there are none.
+func NewMemberAPI(now func() *rest.Config, userAgent string, hub client.Reader, scheme *runtime.Scheme) (*MemberAPI, error) {
+	connection := newConnection(now, hub)
 	through := func(transport http.RoundTripper) *rest.Config {
-		return &rest.Config{Host: "https://member-api", Transport: transport, UserAgent: config.UserAgent, QPS: -1,
+		return &rest.Config{Host: "https://member-api", Transport: transport, UserAgent: userAgent, QPS: -1,
 			ContentConfig: rest.ContentConfig{ContentType: runtime.ContentTypeJSON}}
 	}
 	mapper, err := program.Mapper(scheme, []program.Kind{{Object: &mcsv1beta1.ServiceImport{}}, {Object: &discoveryv1.EndpointSlice{}}})(nil, nil)

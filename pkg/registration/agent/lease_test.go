@@ -1,0 +1,100 @@
+package agent
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/internal/lab/envtestkit"
+	"crossway.dev/crossway/pkg/registration"
+)
+
+// A cluster with the Secrets of another one works on nothing and says so, there and to the
+// hub. The first goes on, and the second may join under a name of its own.
+func TestClone(t *testing.T) {
+	f := newFixture(t, "c-west")
+	p, a := f.joined()
+	clone := f.in(envtestkit.Config(t)) // a cluster with another UID
+	clone.secret(CredentialSecret, p.stored().Data)
+	second := clone.start("agent-0")
+	second.says("Refused: ", uidOf(f, p.config), uidOf(f, clone.config), "c-west", "crossway token create")
+	f.Must(a.renewOnce(t.Context()))
+	lease := f.lease()
+	refusal, ok := registration.ParseRefusal(lease.Annotations[v1alpha1.AnnotationRefusedClusterUID])
+	if !ok || refusal.ClusterUID != uidOf(f, clone.config) || lease.Annotations[v1alpha1.AnnotationClusterUID] != uidOf(f, p.config) {
+		t.Errorf("the Lease says %v", lease.Annotations)
+	}
+	select {
+	case <-second.works:
+		t.Error("the clone works")
+	default:
+	}
+	other := newFixture(t, "c-east")
+	clone.join(other.token())
+	other.approve(other.undecided())
+	second.awaitWork()
+	second.says("Working: ", "c-east")
+}
+
+// Of two agents with one credential and one UID, as after an etcd was copied, the first
+// works. A second waits for the next renewal of the first; if that does not come, the
+// first is dead. One that ended in order is not waited for.
+func TestCopyOfAnEtcd(t *testing.T) {
+	f := newFixture(t, "e-west")
+	p, a := f.joined()
+	second := p.start("agent-1")
+	second.says("WaitingForHolder: ", "agent-0_")
+	f.Must(a.renewOnce(t.Context()))
+	second.says("Refused: ", "agent-0_", "same cluster UID", "etcd")
+	refusal, _ := registration.ParseRefusal(f.lease().Annotations[v1alpha1.AnnotationRefusedClusterUID])
+	if refusal.ClusterUID != uidOf(f, p.config) {
+		t.Errorf("the hub is told of %v", refusal)
+	}
+	f.Must(a.renewOnce(t.Context())) // although the Lease was written meanwhile
+	second.stop()
+
+	third := p.start("agent-2")
+	third.says("WaitingForHolder: ")
+	third.moves(registration.HolderSilence)
+	third.awaitWork()
+	if err := a.renewOnce(t.Context()); !errors.Is(err, errAnotherHolder) {
+		t.Errorf("an agent whose Lease another one took: %v", err)
+	}
+	if holder := *f.lease().Spec.HolderIdentity; !strings.HasPrefix(holder, "agent-2_") {
+		t.Errorf("the Lease is held by %s", holder)
+	}
+	third.release()
+	third.stop()
+	p.start("agent-3").awaitWork()
+}
+
+// Who is no longer let in says so, and nothing is asked with a credential that the hub
+// does not know, but for the Lease.
+func TestRevoked(t *testing.T) {
+	f := newFixture(t, "v-west")
+	_, a := f.joined()
+	o := registration.Objects("v-west", registration.Limits{})
+	f.Must(f.hub.Delete(t.Context(), &o.Binding))
+	f.Eventually("the agent is refused", func() bool { return a.renewOnce(t.Context()) != nil })
+	a.says("Forbidden: ", "revoked")
+	if err := a.Ready(); err == nil || !strings.Contains(err.Error(), "Forbidden") {
+		t.Errorf("/readyz says %v", err)
+	}
+	f.letIn(registration.MemberUser("v-west", string(a.p.stored().Data["id"])))
+	f.Eventually("the agent is let in", func() bool { return a.renewOnce(t.Context()) == nil })
+	a.says("Working: ")
+}
+
+// An old Lease of another joining keeps nobody out.
+func TestLeaseOfAnotherJoining(t *testing.T) {
+	f := newFixture(t, "o-west")
+	p, a := f.joined()
+	a.stop()
+	lease := f.lease()
+	lease.Annotations[v1alpha1.AnnotationClusterUID], lease.Annotations[v1alpha1.AnnotationCredential] = "somebody", "bbbbbbbbbb"
+	f.Must(f.hub.Update(t.Context(), lease, &client.UpdateOptions{}))
+	p.start("agent-0").awaitWork()
+}
