@@ -14,7 +14,8 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // +kubebuilder:printcolumn:name="Since",type=date,JSONPath=`.status.conditions[?(@.type=="Ready")].lastTransitionTime`
 // +kubebuilder:printcolumn:name="Exports",type=integer,JSONPath=`.status.exports`
 // +kubebuilder:printcolumn:name="Endpoints",type=integer,JSONPath=`.status.endpoints`
-// +kubebuilder:printcolumn:name="Scaler",type=integer,JSONPath=`.spec.capacity.scaler`
+// +kubebuilder:printcolumn:name="Drain",type=integer,JSONPath=`.spec.drain.percent`
+// +kubebuilder:printcolumn:name="Scaler",type=integer,JSONPath=`.spec.capacity.scaler`,priority=1
 // +kubebuilder:printcolumn:name="Credential-End",type=string,JSONPath=`.status.credential.expirationTime`
 // +kubebuilder:printcolumn:name="Heard",type=date,JSONPath=`.status.lastHeardTime`,priority=1
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`

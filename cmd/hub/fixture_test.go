@@ -146,7 +146,7 @@ func (f *fixture) pairFor(ctx context.Context, pool string) (pair registration.P
 	testkit.Must(f.t, f.Get(ctx, client.ObjectKey{Name: pool}, &object))
 	authority := registration.CAOf(secret.Data)
 	pair, err := registration.NewEdgeCertificate(authority.Issuer(time.Now(), rand.Reader), registration.EdgeIdentity{
-		Pool: pool, Region: pool, Zone: pool + "-a", PoolUID: string(object.UID), Credential: testCredential}, time.Hour)
+		Pool: pool, Region: pool, Zone: pool + "-a", PoolUID: string(object.UID), Credential: testCredential}, registration.DefaultEdgeLife)
 	testkit.Must(f.t, err)
 	return pair, authority.Bundle()
 }

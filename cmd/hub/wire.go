@@ -113,7 +113,7 @@ func wire(o Options, cluster *rest.Config) (manager.Manager, error) {
 	runnables := []manager.Runnable{objects, leadership, leadership.EachTerm(statuses), leadership.EachTerm(records), loop, gateways, leadership.EachTerm(signer),
 		edges, members, watchdog, crdVersion}
 	parts := observedParts{statuses, gateways, loop, xds, api.server}
-	parts.registerMetrics(program.Metrics{Program: "crossway-hub", Leadership: leadership, Watchdog: watchdog}, registrationhub.NewMetrics(mgr.GetCache()))
+	parts.registerMetrics(program.Metrics{Program: "crossway-hub", Leadership: leadership, Watchdog: watchdog}, registrationhub.NewMetrics(mgr.GetCache(), o.Namespace))
 	if o.DebugAddr != "" {
 		runnables = append(runnables, parts.debug(o.DebugAddr, log))
 	}

@@ -5,7 +5,9 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"crossway.dev/crossway/api/v1alpha1"
@@ -25,19 +27,26 @@ var (
 		"1 if a condition of an EdgePool is True, 0 if it is False or Unknown.", []string{"pool", "type"}, nil)
 )
 
+// expiryDesc is named as cert-manager's and Kubernetes' own metrics of this kind are.
+var expiryDesc = prometheus.NewDesc("crossway_credential_expiry_timestamp_seconds",
+	"When a credential ends that is not renewed, by kind: member, edge (<pool>/<id>, of those that are connected), ca, server.", []string{"kind", "name"}, nil)
+
 // scrapeTimeout is how long a scrape waits for caches that have not synced.
 const scrapeTimeout = time.Second
 
-// Metrics are the conditions and numbers of MemberClusters and EdgePools, from the
-// caches: every replica has them, also one that does not lead.
-type Metrics struct{ reader client.Reader }
+// Metrics are the conditions and numbers of MemberClusters and EdgePools, and the ends of
+// all credentials, from the caches: every replica has them, also one that does not lead.
+type Metrics struct {
+	reader    client.Reader
+	namespace string
+}
 
-// NewMetrics makes Metrics of what a cache has.
-func NewMetrics(cache client.Reader) Metrics { return Metrics{cache} }
+// NewMetrics makes Metrics of what a cache has. namespace is that of the hub's Secrets.
+func NewMetrics(cache client.Reader, namespace string) Metrics { return Metrics{cache, namespace} }
 
 // Describe implements prometheus.Collector.
 func (Metrics) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{memberDesc, memberConditionDesc, exportsDesc, maxExportsDesc, endpointsDesc, maxEndpointsDesc, poolDesc, poolConditionDesc} {
+	for _, d := range []*prometheus.Desc{memberDesc, memberConditionDesc, exportsDesc, maxExportsDesc, endpointsDesc, maxEndpointsDesc, poolDesc, poolConditionDesc, expiryDesc} {
 		out <- d
 	}
 }
@@ -49,36 +58,60 @@ func (m Metrics) Collect(out chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
 	}
-	conditions := func(d *prometheus.Desc, name string, all []metav1.Condition) {
-		for _, c := range all {
-			value := 0.0
-			if c.Status == metav1.ConditionTrue {
-				value = 1
-			}
-			gauge(d, value, name, c.Type)
-		}
-	}
 	var members v1alpha1.MemberClusterList
 	if m.reader.List(ctx, &members, client.UnsafeDisableDeepCopy) == nil { // else there is nothing to tell yet
 		for i := range members.Items {
-			member := &members.Items[i]
-			if !registration.Accepted(member) {
-				continue
+			if registration.Accepted(&members.Items[i]) {
+				collectMember(&members.Items[i], gauge)
 			}
-			limits := registration.LimitsOf(member)
-			gauge(memberDesc, 1, member.Name, member.Spec.Region)
-			conditions(memberConditionDesc, member.Name, member.Status.Conditions)
-			gauge(exportsDesc, float64(member.Status.Exports), member.Name)
-			gauge(maxExportsDesc, float64(limits.Exports), member.Name)
-			gauge(endpointsDesc, float64(member.Status.Endpoints), member.Name)
-			gauge(maxEndpointsDesc, float64(limits.Endpoints), member.Name)
 		}
 	}
 	var pools v1alpha1.EdgePoolList
 	if m.reader.List(ctx, &pools, client.UnsafeDisableDeepCopy) == nil {
 		for i := range pools.Items {
-			gauge(poolDesc, 1, pools.Items[i].Name, pools.Items[i].Spec.Region)
-			conditions(poolConditionDesc, pools.Items[i].Name, pools.Items[i].Status.Conditions)
+			collectPool(&pools.Items[i], gauge)
 		}
+	}
+	for kind, name := range map[string]string{"ca": registration.EdgeCASecret, "server": registration.XDSSecret} {
+		var secret corev1.Secret
+		if m.reader.Get(ctx, types.NamespacedName{Namespace: m.namespace, Name: name}, &secret) != nil {
+			continue
+		}
+		if end, ok := registration.CertificateEnd(secret.Data[corev1.TLSCertKey]); ok {
+			gauge(expiryDesc, float64(end.Unix()), kind, name)
+		}
+	}
+}
+
+type gauge = func(d *prometheus.Desc, value float64, labels ...string)
+
+func collectMember(m *v1alpha1.MemberCluster, gauge gauge) {
+	limits := registration.LimitsOf(m)
+	gauge(memberDesc, 1, m.Name, m.Spec.Region)
+	collectConditions(memberConditionDesc, m.Name, m.Status.Conditions, gauge)
+	gauge(exportsDesc, float64(m.Status.Exports), m.Name)
+	gauge(maxExportsDesc, float64(limits.Exports), m.Name)
+	gauge(endpointsDesc, float64(m.Status.Endpoints), m.Name)
+	gauge(maxEndpointsDesc, float64(limits.Endpoints), m.Name)
+	if c := m.Status.Credential; c != nil && c.ExpirationTime != nil {
+		gauge(expiryDesc, float64(c.ExpirationTime.Unix()), "member", m.Name)
+	}
+}
+
+func collectPool(p *v1alpha1.EdgePool, gauge gauge) {
+	gauge(poolDesc, 1, p.Name, p.Spec.Region)
+	collectConditions(poolConditionDesc, p.Name, p.Status.Conditions, gauge)
+	for _, c := range p.Status.Credentials {
+		gauge(expiryDesc, float64(c.ExpirationTime.Unix()), "edge", p.Name+"/"+c.ID)
+	}
+}
+
+func collectConditions(d *prometheus.Desc, name string, all []metav1.Condition, gauge gauge) {
+	for _, c := range all {
+		value := 0.0
+		if c.Status == metav1.ConditionTrue {
+			value = 1
+		}
+		gauge(d, value, name, c.Type)
 	}
 }
