@@ -28,7 +28,7 @@ func defaultBudgets() budgets {
 		regexSteps: 1000,
 		route:      cost{routes: 4096, clusters: 128, bytes: 16 << 20, time: 5 * time.Millisecond},
 		namespace:  cost{routes: 8192, clusters: 1200, bytes: 64 << 20, time: 6 * time.Millisecond},
-		gateway:    cost{routes: 65536, clusters: 8000, bytes: 512 << 20, time: 10 * time.Millisecond},
+		gateway:    cost{routes: 65536, clusters: 8000, bytes: 512 << 20, time: 8 * time.Millisecond},
 	}
 }
 

@@ -3,6 +3,7 @@ package gateway
 import (
 	"slices"
 
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
@@ -52,6 +53,13 @@ func (r *Route) Object() RouteObject { return r.source }
 // HasOurStatus says whether the route's status has an entry of our controller.
 func (r *Route) HasOurStatus() bool {
 	return slices.ContainsFunc(r.Status, func(p gatewayv1.RouteParentStatus) bool { return p.ControllerName == v1alpha1.GatewayController })
+}
+
+// hasCondition says whether the route's status has a condition towards a Gateway of ours.
+func (r *Route) hasCondition(conditionType string, gateway fleet.ObjectName) bool {
+	return slices.ContainsFunc(r.Status, func(p gatewayv1.RouteParentStatus) bool {
+		return p.ControllerName == v1alpha1.GatewayController && parentName(r.Ref, &p.ParentRef) == gateway && meta.IsStatusConditionTrue(p.Conditions, conditionType)
+	})
 }
 
 // RouteObject is the Kubernetes object of a route.

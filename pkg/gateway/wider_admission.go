@@ -14,7 +14,8 @@ import (
 // This file is about wider hosts whose rules do not all have room at the narrower
 // ones. Routes are then admitted there one by one: first those that were there before,
 // then by the later one of route and host. The last one is left out, so nobody
-// takes the place of a route that is served.
+// takes the place of a route that is served. A hub that has just started knows from the
+// statuses which routes have room everywhere (NarrowHostname is not on them).
 
 // WiderAdmissions are the routes of wide hosts at narrower ones, where not all have room, in the
 // order in which they were admitted.
@@ -24,32 +25,37 @@ type WiderAdmissions struct {
 
 // widerAdmission is the admission of a route of a wide host at a narrower one.
 type widerAdmission struct {
-	place place
-	wide  string
-	route fleet.RouteRef
-	cost  cost
+	place  place
+	wide   string
+	route  fleet.RouteRef
+	cost   cost
+	payers []string // the namespaces that pay
 }
 
 // seniority is the place of a route, or of a host, in the order of admission.
 type seniority struct {
 	newcomer bool // it is not accepted at its generation
+	leftOut  bool // a route without room at some host, as its status says
 	order    int  // by age
 }
 
 func (s seniority) compare(other seniority) int {
-	if s.newcomer != other.newcomer {
-		if s.newcomer {
+	last := func(s seniority) int {
+		switch {
+		case s.newcomer:
+			return 2
+		case s.leftOut:
 			return 1
 		}
-		return -1
+		return 0
 	}
-	return cmp.Compare(s.order, other.order)
+	return cmp.Or(cmp.Compare(last(s), last(other)), cmp.Compare(s.order, other.order))
 }
 
 func (b *build) seniorityOf(r *route, gateway fleet.ObjectName) seniority {
 	kept := b.kept[r.ref]
 	accepted := slices.Contains(r.object.AcceptedBy(), gateway) || kept != nil && slices.Contains(kept.gateways, gateway)
-	return seniority{!accepted, r.order}
+	return seniority{newcomer: !accepted, order: r.order}
 }
 
 // room is what an account has room for.
@@ -88,7 +94,7 @@ type widerAdmitter struct {
 const allPayers = "*"
 
 // Parts of budgets for the rules of wider hosts. They are beside what routes may take of
-// a Gateway, so that routes never take their room. What there is for the rules of one
+// a Gateway, and of the time of a host, so that routes never take their room. What there is for the rules of one
 // namespace is never all, so that it cannot keep out those of another.
 const (
 	partOfGateway          = 4
@@ -103,7 +109,7 @@ func (b *build) chargesAtHost(n *narrowHost, namespace string, c cost) [4]charge
 	return [...]charge{
 		{account{place: gateway, payer: allPayers, namespace: namespace}, space, whole.part(partOfGatewayNamespace)},
 		{account{place: gateway, payer: allPayers}, space, whole.part(partOfGateway)},
-		{account{place: n.place}, time, cost{time: limits.gateway.time}},
+		{account{place: n.place}, time, cost{time: limits.gateway.time + limits.gateway.time/partOfGateway}},
 		{account{place: n.place, namespace: namespace}, time, cost{time: limits.namespace.time}},
 	}
 }
@@ -171,7 +177,9 @@ func (a *widerAdmitter) note(n *narrowHost) {
 			at := routeAt{r.ref, gateway}
 			if a.routes[at] == nil {
 				room := a.room(a.chargesAtHost(n, r.ref.Name.Namespace, cost{})[0])
-				a.routes[at] = &wideRoute{route: r, gateway: gateway, seniority: a.seniorityOf(r, gateway), served: map[*widerRoutes]bool{}, room: room}
+				seniority := a.seniorityOf(r, gateway)
+				seniority.leftOut = a.in.WiderAdmissions == nil && r.object.hasCondition(condition.NarrowHostname, gateway)
+				a.routes[at] = &wideRoute{route: r, gateway: gateway, seniority: seniority, served: map[*widerRoutes]bool{}, room: room}
 			}
 			a.routes[at].hosts = append(a.routes[at].hosts, wider.wideHost)
 		}
@@ -179,10 +187,17 @@ func (a *widerAdmitter) note(n *narrowHost) {
 }
 
 // admitAgain admits the routes that the last Build admitted, unless they became dearer.
+// The same namespaces pay, and then others that have room: a route that became cheaper
+// must not take a room with which another one is paid for.
 func (a *widerAdmitter) admitAgain(hosts map[place]*narrowHost) {
 	if a.in.WiderAdmissions == nil {
 		return
 	}
+	type again struct {
+		n *narrowHost
+		w *wideRoute
+	}
+	var admitted []again // as a.admitted
 	for i := range a.in.WiderAdmissions.admitted {
 		last := &a.in.WiderAdmissions.admitted[i]
 		n, w := hosts[last.place], a.routes[routeAt{last.route, last.place.gateway}]
@@ -192,9 +207,14 @@ func (a *widerAdmitter) admitAgain(hosts map[place]*narrowHost) {
 		k := slices.IndexFunc(n.wider, func(wider *widerRoutes) bool {
 			return wider.name == last.wide && slices.Contains(w.hosts, wider.wideHost)
 		})
-		if k >= 0 {
-			a.admitAt(n.wider[k], w)
+		paid := func(p payer) bool { return slices.Contains(last.payers, p.namespace) }
+		if k >= 0 && a.admitAt(n.wider[k], w, paid) {
+			admitted = append(admitted, again{n, w})
 		}
+	}
+	for i, at := range admitted {
+		last := &a.admitted[i]
+		last.payers = append(last.payers, a.pay(at.n, at.w, func(p payer) bool { return !slices.Contains(last.payers, p.namespace) })...)
 	}
 }
 
@@ -202,7 +222,7 @@ func (a *widerAdmitter) admitAgain(hosts map[place]*narrowHost) {
 func (a *widerAdmitter) admitHost(n *narrowHost) {
 	for _, wider := range n.wider {
 		for _, w := range wider.earlierRoutes {
-			a.admitAt(wider, w)
+			a.admitAt(wider, w, everyPayer)
 		}
 		wider.earlierHosts = append(wider.earlierHosts, wider)
 	}
@@ -212,40 +232,54 @@ func (a *widerAdmitter) admitHost(n *narrowHost) {
 func (a *widerAdmitter) admitRoute(w *wideRoute) {
 	for _, wide := range w.hosts {
 		for _, wider := range wide.earlierHosts {
-			a.admitAt(wider, w)
+			a.admitAt(wider, w, everyPayer)
 		}
 		wide.earlierRoutes = append(wide.earlierRoutes, w)
 	}
 }
 
+func everyPayer(payer) bool { return true }
+
 // admitAt admits a route to a narrow host if there is room. All namespaces of the
-// host's routes pay that have room, and one is enough: so none depends on another.
-func (a *widerAdmitter) admitAt(wider *widerRoutes, w *wideRoute) {
+// host's routes pay that may and have room, and one is enough: so none depends on another.
+func (a *widerAdmitter) admitAt(wider *widerRoutes, w *wideRoute, may func(payer) bool) bool {
 	n, namespace, each := wider.narrow, w.ref.Name.Namespace, w.plan.each
 	// Most attempts end here: thousands of routes at thousands of hosts are millions.
 	isFull := func(p payer) bool {
 		return !p.room.fits(each.untimed()) || w.last.namespace == p.namespace && !w.last.room.fits(each.untimed())
 	}
 	if !w.room.fits(each.untimed()) || w.served[wider] || !slices.ContainsFunc(n.payers, func(p payer) bool { return !isFull(p) }) {
-		return
+		return false
 	}
-	atHost, paid := a.chargesAtHost(n, namespace, each), false
+	atHost := a.chargesAtHost(n, namespace, each)
 	if !a.fit(atHost[:]) {
-		return
+		return false
 	}
+	payers := a.pay(n, w, may)
+	if len(payers) == 0 {
+		return false
+	}
+	a.charge(atHost[:])
+	wider.admitted, w.served[wider] = append(wider.admitted, w.route), true
+	a.admitted = append(a.admitted, widerAdmission{n.place, wider.name, w.ref, each, payers})
+	return true
+}
+
+// pay charges those namespaces of a host's routes for a wide route that may pay and have
+// room, and returns them.
+func (a *widerAdmitter) pay(n *narrowHost, w *wideRoute, may func(payer) bool) (namespaces []string) {
 	for _, p := range n.payers {
-		charges := a.chargesOfPayer(n, p.namespace, namespace, each)
+		if !may(p) {
+			continue
+		}
+		charges := a.chargesOfPayer(n, p.namespace, w.ref.Name.Namespace, w.plan.each)
 		w.last = payer{p.namespace, a.room(charges[1])}
 		if a.fit(charges[:]) {
 			a.charge(charges[:])
-			paid = true
+			namespaces = append(namespaces, p.namespace)
 		}
 	}
-	if paid {
-		a.charge(atHost[:])
-		wider.admitted, w.served[wider] = append(wider.admitted, w.route), true
-		a.admitted = append(a.admitted, widerAdmission{n.place, wider.name, w.ref, each})
-	}
+	return namespaces
 }
 
 func (a *widerAdmitter) fit(charges []charge) bool {

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -146,9 +147,14 @@ func withStatuses(routes []*Route, result Result, now time.Time) []*Route {
 	return routes
 }
 
+type routeAtHost struct {
+	host  string
+	route fleet.RouteRef
+}
+
 // widerRoutes are the routes that serve what narrower hostnames leave, and the rules of these hostnames by namespace.
-func (w *sharedWildcard) widerRoutes() (served map[widerAdmission]bool, rules map[string]map[string]int) {
-	served, rules = map[widerAdmission]bool{}, map[string]map[string]int{}
+func (w *sharedWildcard) widerRoutes() (served map[routeAtHost]bool, rules map[string]map[string]int) {
+	served, rules = map[routeAtHost]bool{}, map[string]map[string]int{}
 	for _, h := range w.result.Model.Listeners[0].Chains[0].Hosts {
 		rules[h.Hostname] = map[string]int{}
 		for _, r := range h.Rules {
@@ -156,11 +162,72 @@ func (w *sharedWildcard) widerRoutes() (served map[widerAdmission]bool, rules ma
 		}
 		for _, wider := range h.Wider {
 			for _, r := range wider.Rules {
-				served[widerAdmission{place: place{host: h.Hostname}, route: r.Origin.Route}] = true
+				served[routeAtHost{h.Hostname, r.Origin.Route}] = true
 			}
 		}
 	}
 	return served, rules
+}
+
+// A hub that restarts goes on with what had room, though an older route was left out for long.
+func TestRestartKeepsWiderRules(t *testing.T) {
+	w := newSharedWildcard(40, 24) // 6 rules of wildcards have room, 3 of one namespace
+	w.set("x", "x.example.com", 1)
+	w.set("a", "*.example.com", 5)
+	w.set("b", "*.example.com", 3)
+	w.set("c", "*.example.com", 3)
+	w.set("a", "*.example.com", 3)
+	was, _ := w.widerRoutes()
+	if len(was) != 2 || len(w.result.WiderAdmissions.admitted) != 2 {
+		t.Fatalf("%v: a is not left out", was)
+	}
+	w.in.Memo, w.in.WiderAdmissions, w.earlier, w.result = nil, nil, Earlier{}, Result{}
+	w.see(w.in.Routes)
+	if is, _ := w.widerRoutes(); !maps.Equal(was, is) {
+		t.Errorf("after a restart %v are served, and not %v", is, was)
+	}
+}
+
+// A route of a wildcard that becomes cheaper could be paid for by more namespaces. None of them does so with a room with which
+// it pays for another one.
+func TestCheaperWiderRoutesTakeNoRoom(t *testing.T) {
+	w := newSharedWildcard(9, 16)
+	w.set("a", "*.example.com", 1)
+	w.set("b", "*.example.com", 3)
+	w.set("d", "*.example.com", 2)
+	w.set("b", "x.example.com", 3)
+	w.set("a", "x.example.com", 1)
+	w.set("b", "y.example.com", 1)
+	was, _ := w.widerRoutes()
+	w.set("d", "*.example.com", 1)
+	is, _ := w.widerRoutes()
+	for at := range was {
+		if !is[at] {
+			t.Errorf("%s does not serve %s any more: %v", at.route, at.host, is)
+		}
+	}
+}
+
+// Namespaces that fill the time of a hostname together take nothing from it that a wildcard serves there.
+func TestFullHostnamesKeepWiderRules(t *testing.T) {
+	w := newSharedWildcard(8000, 60000)
+	budgets := &w.in.Parameters[0].Spec.Budgets
+	budgets.Namespace.MatchMicroseconds, budgets.Gateway.MatchMicroseconds = new(int32(6)), new(int32(8))
+	w.set("infra", "*.example.com", 1)
+	w.set("victim", "www.example.com", 1)
+	w.set("x", "www.example.com", 39)
+	accepted := 0
+	for paths := range 20 {
+		w.set("y", "www.example.com", paths)
+		served, rules := w.widerRoutes()
+		if len(served) != 1 {
+			t.Fatalf("with %d rules of y: %v", paths, rules)
+		}
+		accepted = rules["www.example.com"]["y"]
+	}
+	if accepted < 5 || accepted > 18 {
+		t.Errorf("%d rules of y are accepted: the hostname is not full", accepted)
+	}
 }
 
 // What a route of a wildcard serves of a narrower hostname, it goes on to serve whatever a third namespace does.
@@ -191,12 +258,12 @@ func TestOthersTakeNoRoomOfWiderRules(tb *testing.T) {
 				pending = pending || namespace != who && of(rules) != of(now)
 			}
 			for g := range was {
-				if pending || g.route.Name.Namespace == who || rules[g.place.host][who] > 0 {
+				if pending || g.route.Name.Namespace == who || rules[g.host][who] > 0 {
 					continue
 				}
 				compared++
 				if !is[g] {
-					t.Fatalf("%s has %d paths for %s now, and %s does not serve the rest of %s any more:\n%s\n%s", who, paths, host, g.route, g.place.host, history, describeModel(w.result.Model))
+					t.Fatalf("%s has %d paths for %s now, and %s does not serve the rest of %s any more:\n%s\n%s", who, paths, host, g.route, g.host, history, describeModel(w.result.Model))
 				}
 			}
 		}
