@@ -68,7 +68,7 @@ func withAdvice(err error) error {
 	case meta.IsNoMatchError(err):
 		return fmt.Errorf("%w; is --context the hub's? `crossway hub init` installs its CRDs", err)
 	case apierrors.IsForbidden(err):
-		return fmt.Errorf("%w; fleet admins have ClusterRole crossway-fleet-admin", err)
+		return fmt.Errorf("%w; fleet admins have ClusterRole crossway-fleet-admin, and Role crossway-joiner in namespace crossway-members", err)
 	case apierrors.IsUnauthorized(err):
 		return fmt.Errorf("%w; the credentials of this context are not valid (any more): log in to that cluster again", err)
 	case errors.As(err, &unreachable):

@@ -3,10 +3,16 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	certificatesv1 "k8s.io/api/certificates/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -15,6 +21,7 @@ import (
 
 	"crossway.dev/crossway/internal/lab/envtestkit"
 	"crossway.dev/crossway/internal/testkit"
+	"crossway.dev/crossway/pkg/registration"
 )
 
 func TestMain(m *testing.M) { envtestkit.Main(m) }
@@ -122,4 +129,49 @@ func (c *cluster) wantError(want string, args ...string) {
 	if out, err := c.crossway(args...); err == nil || !strings.Contains(err.Error(), want) {
 		c.t.Errorf("%s:\n got %q, %v\n want %s", strings.Join(args, " "), out, err, want)
 	}
+}
+
+// lets allows a group to ask for certificates, as charts/hub does.
+func (c *cluster) lets(group string) {
+	c.create(&rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "asks"}, Rules: []rbacv1.PolicyRule{
+		{APIGroups: []string{"certificates.k8s.io"}, Resources: []string{"certificatesigningrequests"}, Verbs: []string{"create", "get"}}}})
+	c.create(&rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: "asks"}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "asks"},
+		Subjects: []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: "Group", Name: group}}})
+}
+
+// open waits for a request that nobody has decided.
+func (c *cluster) open() *certificatesv1.CertificateSigningRequest {
+	var found certificatesv1.CertificateSigningRequest
+	testkit.Eventually(c.t, "a request", func() bool {
+		var all certificatesv1.CertificateSigningRequestList
+		testkit.Must(c.t, c.List(c.t.Context(), &all))
+		for _, csr := range all.Items {
+			if len(csr.Status.Conditions) == 0 && strings.HasPrefix(csr.Name, "crossway-edge-") {
+				found = csr
+				return true
+			}
+		}
+		return false
+	})
+	c.t.Cleanup(func() { _ = c.Delete(context.Background(), &found) })
+	return &found
+}
+
+func (c *cluster) decide(csr *certificatesv1.CertificateSigningRequest, kind certificatesv1.RequestConditionType, reason, message string) {
+	csr.Status.Conditions = []certificatesv1.CertificateSigningRequestCondition{{Type: kind, Status: corev1.ConditionTrue, Reason: reason, Message: message}}
+	testkit.Must(c.t, c.SubResource("approval").Update(c.t.Context(), csr))
+}
+
+// signs approves and signs the next request of edges, as the hub's leader does.
+func (c *cluster) signs(ca registration.Pair, id registration.EdgeIdentity) {
+	csr := c.open()
+	c.decide(csr, certificatesv1.CertificateApproved, "Joined", "yes")
+	chain, err := registration.SignEdgeRequest(registration.Issuer{CA: ca, Now: time.Now(), Random: rand.Reader}, id, csr.Spec.Request, time.Hour)
+	testkit.Must(c.t, err)
+	csr.Status.Certificate = append(chain, ca.Certificate...)
+	testkit.Must(c.t, c.Status().Update(c.t.Context(), csr))
+}
+
+func (c *cluster) denies(reason, message string) {
+	c.decide(c.open(), certificatesv1.CertificateDenied, reason, message)
 }

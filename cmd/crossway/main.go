@@ -59,7 +59,7 @@ line is wrong, 3 what was waited for did not come, 130 interrupted.`,
 	a.kubeconfig.AddFlags(flags)
 	flags.Lookup("namespace").Usage = "namespace of Crossway in the cluster"
 	utilruntime.Must(root.RegisterFlagCompletionFunc("context", completeContexts(a)))
-	root.AddCommand(hubCommand(a), tokenCommand(a), acceptCommand(a), revokeCommand(a), checkCommand(a), membersCommand(a), edgeCommand(a), versionCommand(a))
+	root.AddCommand(hubCommand(a), tokenCommand(a), joinCommand(a), acceptCommand(a), revokeCommand(a), checkCommand(a), membersCommand(a), edgeCommand(a), versionCommand(a))
 	return root
 }
 

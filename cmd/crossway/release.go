@@ -48,6 +48,22 @@ func helm(flags *genericclioptions.ConfigFlags) (*action.Configuration, error) {
 	return h, nil
 }
 
+// hasRelease tells whether a release exists.
+func hasRelease(flags *genericclioptions.ConfigFlags, name string) (bool, error) {
+	h, err := helm(flags)
+	if err != nil {
+		return false, err
+	}
+	_, err = h.Releases.Last(name)
+	switch {
+	case errors.Is(err, driver.ErrReleaseNotFound):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("read release %s: %w", name, err)
+	}
+	return true, nil
+}
+
 // installRelease installs a chart or brings its release up to date.
 func installRelease(ctx context.Context, flags *genericclioptions.ConfigFlags, r chartRelease) (did string, err error) {
 	h, err := helm(flags)

@@ -182,6 +182,9 @@ func TestWhatIsWrong(t *testing.T) {
 			"warning MemberCluster us-west: its credential ends 2026-03-02T08:00:00Z, in 30m0s"},
 		{"a member without a credential", func(f *check.Facts) { member(f).Status.Credential = nil },
 			"wrong MemberCluster us-west: is accepted, and no cluster has joined"},
+		{"an agent of another version", func(f *check.Facts) {
+			f.Members[0].Lease = map[string]string{v1alpha1.AnnotationAgentVersion: "0.9.0"}
+		}, "warning MemberCluster us-west: its agent is version 0.9.0, this command 1.0.0 -> upgrade its agent: crossway join --context <its context>"},
 
 		{"no pool", func(f *check.Facts) { f.Pools = nil }, "warning edges: the fleet has no EdgePool"},
 		{"no edge", func(f *check.Facts) {

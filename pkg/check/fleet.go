@@ -45,6 +45,9 @@ func member(f Facts, m Member, admission registration.Admission) []Finding {
 		out = append(out, wrong(what, "correct spec.endpointCIDRs", "%s", strings.Join(admission.Faults, "; ")))
 	}
 	out = append(out, credential(f, what, m)...)
+	if v := m.Lease[v1alpha1.AnnotationAgentVersion]; known(f.Version) && v != "" && v != f.Version {
+		out = append(out, warning(what, "upgrade its agent: crossway join --context <its context> without a token", "its agent is version %s, this command %s", v, f.Version))
+	}
 	if len(out) == 0 {
 		out = append(out, ok(what, "region %s, reachable, %s, %s%s", m.Spec.Region, count(int(m.Status.Exports), "export"), count(int(m.Status.Endpoints), "endpoint"), until(f, m)))
 	}
