@@ -105,6 +105,14 @@ func RouteTakenOver(match string, by fleet.RouteRef, other string, more int) Con
 			match, other, by.Kind, by.Name, others(more)))
 }
 
+// RouteNotCompared says that a match may lose requests: the regular expressions of the
+// other route's namespace are too many to look at all.
+func RouteNotCompared(match string, by fleet.RouteRef, other string, more int) Condition {
+	return newCondition(Shadowed, true, "NotCompared",
+		fmt.Sprintf("%s may lose requests to %s of %s %q, which comes first: the regular expressions of namespace %q on this hostname are too many to compare; ask for fewer, or for a listener and a hostname of your own%s",
+			match, other, by.Kind, by.Name, by.Name.Namespace, others(more)))
+}
+
 // Shadows is a condition type on a route's parent. It is set only when True.
 const Shadows = "Shadows"
 

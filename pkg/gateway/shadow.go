@@ -21,17 +21,25 @@ type shadow struct {
 	origin  model.Origin
 	by      model.Origin
 	partly  bool // by is another match
+	unread  bool // the two were not compared
 }
 
-// maxComparisons bounds the work of a shadowSearch, in steps of regular
-// expressions. What would come after it is not reported.
+// maxComparisons bounds the work of a shadowSearch, in steps of regular expressions. The
+// namespaces of a host have equal parts for the comparisons with their rules. Beyond its
+// part a rule counts as one that takes requests: so nobody hides one behind many.
 const maxComparisons = 1_000_000
 
 // shadowSearch looks for the shadows of a host's rules.
 type shadowSearch struct {
 	regexes map[fleet.RouteRef]map[string]regex
-	earlier map[model.PathMatch][]*model.Rule // rules by path; regular expressions under the zero value
-	work    int                               // that is left
+	earlier map[model.PathMatch][]*rulesOfNamespace // by path; regular expressions under the zero value
+	work    map[string]*int                         // that is left to each namespace
+}
+
+// rulesOfNamespace are the rules of one namespace that came so far.
+type rulesOfNamespace struct {
+	namespace string
+	rules     []*model.Rule
 }
 
 // findShadows are the rules of routes that never apply, and those that lose
@@ -39,11 +47,12 @@ type shadowSearch struct {
 // itself is not reported. Nor is a longer prefix or an exact path of another
 // namespace: that is how a host is divided.
 func findShadows(routes []*routeResult, rules []model.Rule) []shadow {
-	s := shadowSearch{regexes: map[fleet.RouteRef]map[string]regex{}, earlier: map[model.PathMatch][]*model.Rule{}, work: maxComparisons}
-	shared := false // by several namespaces
+	s := shadowSearch{regexes: map[fleet.RouteRef]map[string]regex{}, earlier: map[model.PathMatch][]*rulesOfNamespace{}, work: map[string]*int{}}
 	for _, r := range routes {
-		s.regexes[r.ref] = r.plan.regexes
-		shared = shared || r.ref.Name.Namespace != routes[0].ref.Name.Namespace
+		s.regexes[r.ref], s.work[r.ref.Name.Namespace] = r.plan.regexes, new(int)
+	}
+	for _, left := range s.work {
+		*left = maxComparisons / len(s.work)
 	}
 	var shadows []shadow
 	first := make(map[string]*model.Rule, len(rules))
@@ -52,11 +61,11 @@ func findShadows(routes []*routeResult, rules []model.Rule) []shadow {
 		key := matchKey(&rule.Match)
 		if by := first[key]; by == nil {
 			first[key] = rule
-			if !shared {
+			if len(s.work) == 1 {
 				continue
 			}
-			if by := s.takesFrom(rule); by != nil {
-				shadows = append(shadows, shadow{origin: rule.Origin, by: by.Origin, partly: true})
+			if by, unread := s.takesFrom(rule); by != nil {
+				shadows = append(shadows, shadow{origin: rule.Origin, by: by.Origin, partly: true, unread: unread})
 			}
 		} else if by.Origin.Route != rule.Origin.Route {
 			shadows = append(shadows, shadow{origin: rule.Origin, by: by.Origin})
@@ -65,59 +74,74 @@ func findShadows(routes []*routeResult, rules []model.Rule) []shadow {
 		if path.Kind == model.PathRegex {
 			path = model.PathMatch{}
 		}
-		s.earlier[path] = append(s.earlier[path], rule)
+		s.add(path, rule)
 	}
 	return shadows
 }
 
-// takesFrom is the first of the earlier rules that takes requests from a rule of
-// another namespace, or nil: one with the same path, or with a regular expression
-// that matches some of the rule's paths.
-func (s *shadowSearch) takesFrom(rule *model.Rule) *model.Rule {
-	takes := func(other *model.Rule) bool {
-		s.work--
-		return other.Origin.Route.Name.Namespace != rule.Origin.Route.Name.Namespace && !disjoint(&other.Match, &rule.Match)
-	}
-	for _, other := range s.earlier[rule.Match.Path] {
-		if takes(other) && s.work > 0 {
-			return other
+func (s *shadowSearch) add(path model.PathMatch, rule *model.Rule) {
+	namespace := rule.Origin.Route.Name.Namespace
+	for _, of := range s.earlier[path] {
+		if of.namespace == namespace {
+			of.rules = append(of.rules, rule)
+			return
 		}
 	}
-	for _, other := range s.earlier[model.PathMatch{}] {
-		if s.work > 0 && takes(other) && s.matchesSome(other, rule) {
-			return other
+	s.earlier[path] = append(s.earlier[path], &rulesOfNamespace{namespace, []*model.Rule{rule}})
+}
+
+// takesFrom is an earlier rule that takes requests from a rule of another namespace, or
+// nil: one with the same path, or with a regular expression that matches some of the
+// rule's paths. unread: none is known, and to compare with this one takes too long.
+func (s *shadowSearch) takesFrom(rule *model.Rule) (by *model.Rule, unread bool) {
+	for _, path := range []model.PathMatch{rule.Match.Path, {}} {
+		for _, of := range s.earlier[path] {
+			if of.namespace == rule.Origin.Route.Name.Namespace {
+				continue
+			}
+			left := s.work[of.namespace]
+			for _, other := range of.rules {
+				if *left--; *left < 0 {
+					by, unread = other, true
+					break
+				}
+				if !disjoint(&other.Match, &rule.Match) && (other.Match.Path == rule.Match.Path || s.matchesSome(other, rule, left)) {
+					return other, false
+				}
+			}
 		}
 	}
-	return nil
+	return by, unread
 }
 
 // matchesSome says whether the regular expression of one rule matches some paths
 // of another rule. If that is a regular expression, too, it is a guess: paths that
 // begin alike may still differ.
-func (s *shadowSearch) matchesSome(expression, rule *model.Rule) bool {
+func (s *shadowSearch) matchesSome(expression, rule *model.Rule, left *int) bool {
 	program := s.regexes[expression.Origin.Route][expression.Match.Path.Value].program
 	switch path := rule.Match.Path; {
 	case path.Kind == model.PathRegex:
 		literal, _ := s.regexes[rule.Origin.Route][path.Value].program.Prefix()
-		_, goesOn := s.read(program, literal)
+		_, goesOn := read(program, literal, left)
 		return goesOn
 	case path.Kind == model.PathExact:
-		matches, _ := s.read(program, path.Value)
+		matches, _ := read(program, path.Value, left)
 		return matches
 	default:
-		matches, _ := s.read(program, path.Value)
-		_, goesOn := s.read(program, strings.TrimSuffix(path.Value, "/")+"/")
+		matches, _ := read(program, path.Value, left)
+		_, goesOn := read(program, strings.TrimSuffix(path.Value, "/")+"/", left)
 		return matches || goesOn
 	}
 }
 
 // read says whether a program matches a text, and whether it matches one that
-// begins with it. A program with word boundaries may match anything.
-func (s *shadowSearch) read(program *syntax.Prog, text string) (matches, goesOn bool) {
+// begins with it. A program with word boundaries may match anything, and so may one that
+// there is no work left for.
+func read(program *syntax.Prog, text string, left *int) (matches, goesOn bool) {
 	d := determinization{program: program, mark: make([]int, len(program.Inst))}
 	state, ok := d.closure([]uint32{uint32(program.Start)})
 	for _, char := range text {
-		if !ok || len(state) == 0 || s.work < 0 {
+		if !ok || len(state) == 0 {
 			break
 		}
 		var next []uint32
@@ -128,7 +152,7 @@ func (s *shadowSearch) read(program *syntax.Prog, text string) (matches, goesOn 
 		}
 		state, ok = d.closure(next)
 	}
-	s.work -= d.work
+	*left -= d.work
 	isMatch := func(pc uint32) bool { return program.Inst[pc].Op == syntax.InstMatch }
 	return !ok || slices.ContainsFunc(state, isMatch), !ok || len(state) > 0
 }
@@ -180,7 +204,7 @@ func (b *build) reportShadows() {
 	for _, s := range b.shadows {
 		at, by := routeAt{s.origin.Route, s.gateway}, routeAt{s.by.Route, s.gateway}
 		lost[at] = append(lost[at], s)
-		if at.route.Name.Namespace != by.route.Name.Namespace {
+		if at.route.Name.Namespace != by.route.Name.Namespace && !s.unread {
 			taken[by] = append(taken[by], s)
 		}
 	}
@@ -221,6 +245,9 @@ func (b *build) addConditions(of func(routeAt) []condition.Condition, any bool) 
 // lost is the condition of the route that loses requests.
 func (s shadow) lost(more int) condition.Condition {
 	match := describeMatch(s.origin) + fmt.Sprintf(" on host %q", s.host)
+	if s.unread {
+		return condition.RouteNotCompared(match, s.by.Route, describeMatch(s.by), more)
+	}
 	if s.partly {
 		return condition.RouteTakenOver(match, s.by.Route, describeMatch(s.by), more)
 	}
