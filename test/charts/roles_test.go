@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -136,6 +137,13 @@ func TestFleetAdmin(t *testing.T) {
 		list secret,pod
 		get secret`)
 	may(t, fay, false, "crossway-system", "create secret\nget secret")
+	bind(t, "Role", "crossway-load-reader", "crossway-system", "fay")
+	may(t, fay, true, "crossway-system", "list pod\nget pod")
+	may(t, fay, false, "crossway-system", "create pod\ndelete pod\nget secret")
+	for subresource, allowed := range map[string]bool{"portforward": true, "exec": false, "log": false, "proxy": false} {
+		usesPods(t, fay, "crossway-system", subresource, allowed)
+		usesPods(t, fay, "mine", subresource, false)
+	}
 	bind(t, "Role", "crossway-edge-signer", "crossway-system", "fay")
 	may(t, fay, false, "crossway-system", "create secret\nget secret\nlist secret\ndelete secret")
 	may(t, fay, false, "mine", "create secret\nget secret")
@@ -149,6 +157,21 @@ func TestFleetAdmin(t *testing.T) {
 	signs(t, fay, "crossway-edge-eu", false, false)
 	signs(t, fay, registration.XDSSecret, false, false)
 	apply(t, render(t, "hub", ""))
+}
+
+// usesPods asks whether somebody may use a subresource of pods, by GET and POST.
+func usesPods(t *testing.T, as *rest.Config, namespace, subresource string, allowed bool) {
+	t.Helper()
+	c, err := client.New(as, client.Options{})
+	testkit.Must(t, err)
+	for _, verb := range []string{"get", "create"} {
+		review := &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{
+			ResourceAttributes: &authorizationv1.ResourceAttributes{Namespace: namespace, Verb: verb, Resource: "pods", Subresource: subresource, Name: "probe"}}}
+		testkit.Must(t, c.Create(t.Context(), review))
+		if review.Status.Allowed != allowed {
+			t.Errorf("%s pods/%s in %s: allowed is %v", verb, subresource, namespace, review.Status.Allowed)
+		}
+	}
 }
 
 // signs tries to read and to patch a Secret of the hub's namespace: who may patch
