@@ -19,6 +19,7 @@ const (
 	MemberWithdrawalPaused    = "WithdrawalPaused"
 	MemberClockDiffers        = "ClockDiffers"
 	MemberIdentityConflict    = "IdentityConflict"
+	MemberDrainedType         = "Drained"
 )
 
 // MemberReady says in one line how a member is. cause is the condition that says
@@ -156,4 +157,20 @@ func MemberCloned(cluster fleet.ClusterName, own, other string) Condition {
 	return newCondition(MemberIdentityConflict, true, "AnotherCluster",
 		who+fmt.Sprintf("; the second is refused and works on nothing, the first keeps its exports. Give the second a name of its own: crossway token create <name>, and crossway join there. "+
 			"If it replaces the first: crossway revoke %s, then crossway token create %s", cluster, cluster))
+}
+
+// MemberDrains says that a member's requests move to other clusters or back, and until when.
+func MemberDrains(from, to int32, end time.Time) Condition {
+	return newCondition(MemberDrainedType, false, "Moving",
+		fmt.Sprintf("the part of the cluster's requests that other clusters get goes from %d to %d %%, until %s", from, to, end.UTC().Format(time.RFC3339)))
+}
+
+// MemberDrained says which part of a member's requests other clusters get, as long as they can. It is true for all.
+func MemberDrained(percent int32) Condition {
+	reason := "Partly"
+	if percent == 100 {
+		reason = "Drained"
+	}
+	return newCondition(MemberDrainedType, percent == 100, reason,
+		fmt.Sprintf("other clusters get %d %% of the cluster's requests, of services that they export, too; `crossway undrain` gives them back", percent))
 }

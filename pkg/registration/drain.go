@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/pkg/condition"
 )
 
 // Drained is the part, 0 to 1, of the requests for a cluster that other clusters get at a time, as its spec.drain says.
@@ -25,4 +26,16 @@ func Drained(d *v1alpha1.MemberDrain, now time.Time) float64 {
 // DrainChanges says whether a drain has not come to its end.
 func DrainChanges(d *v1alpha1.MemberDrain, now time.Time) bool {
 	return d != nil && d.StartTime != nil && d.EndTime != nil && now.Before(d.EndTime.Time)
+}
+
+// drainedCondition says what a member's drain does; there is none without a drain.
+func drainedCondition(f MemberFacts) []condition.Condition {
+	switch d := f.Member.Spec.Drain; {
+	case d == nil:
+		return nil
+	case DrainChanges(d, f.Now):
+		return []condition.Condition{condition.MemberDrains(d.From, d.Percent, d.EndTime.Time)}
+	default:
+		return []condition.Condition{condition.MemberDrained(d.Percent)}
+	}
 }

@@ -2,12 +2,14 @@ package registration
 
 import (
 	"math"
+	"strings"
 	"testing"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/pkg/condition"
 )
 
 func TestDrained(t *testing.T) {
@@ -46,5 +48,38 @@ func TestDrained(t *testing.T) {
 		if got := DrainChanges(c.drain, now); got != c.changes {
 			t.Errorf("%s: changes is %v", c.what, got)
 		}
+	}
+}
+
+// A drain is one condition, whose text changes when the drain ends and not meanwhile.
+func TestDrainedCondition(t *testing.T) {
+	start := time.Unix(1_800_000_000, 0)
+	begin, end := metav1.NewTime(start), metav1.NewTime(start.Add(time.Minute))
+	f := MemberFacts{Now: start}
+	find := func(second int) string {
+		f.Now = start.Add(time.Duration(second) * time.Second)
+		for _, c := range Conditions(f) {
+			if c.Type == condition.MemberDrainedType {
+				return string(c.Status) + " " + c.Reason + ": " + c.Message
+			}
+		}
+		return ""
+	}
+	if got := find(0); got != "" {
+		t.Errorf("without a drain: %s", got)
+	}
+	f.Member.Spec.Drain = &v1alpha1.MemberDrain{Percent: 100, From: 20, StartTime: &begin, EndTime: &end}
+	moving := "False Moving: the part of the cluster's requests that other clusters get goes from 20 to 100 %, until 2027-01-15T08:01:00Z"
+	for _, second := range []int{-1, 1, 59} {
+		if got := find(second); got != moving {
+			t.Errorf("after %d s: %s", second, got)
+		}
+	}
+	if got := find(60); !strings.HasPrefix(got, "True Drained: other clusters get 100 %") {
+		t.Errorf("at the end: %s", got)
+	}
+	f.Member.Spec.Drain = &v1alpha1.MemberDrain{Percent: 43, From: 43}
+	if got := find(0); !strings.HasPrefix(got, "False Partly: other clusters get 43 %") {
+		t.Errorf("stopped: %s", got)
 	}
 }

@@ -45,7 +45,7 @@ type MemberFacts struct {
 // Conditions returns the conditions of a MemberCluster: Joined, Reachable,
 // ExportsAccepted and Ready, which sums up all; WithdrawalPaused if its agent asks for a
 // word, ClockDiffers if its clock is not the hub's, IdentityConflict while another cluster
-// uses its credential. A silent member loses nothing but Reachable and Ready.
+// uses its credential, Drained if it has a drain. A silent member loses nothing but Reachable and Ready.
 func Conditions(f MemberFacts) []condition.Condition {
 	cluster := fleet.ClusterName(f.Member.Name)
 	joined, heard := joinedCondition(f, cluster), reachable(f, cluster)
@@ -58,7 +58,8 @@ func Conditions(f MemberFacts) []condition.Condition {
 		conditions = append(conditions, condition.MemberWithdrawalsWait(v1alpha1.MemberNamespace(cluster), v1alpha1.AgentLease, v1alpha1.AnnotationWithdraw, pause))
 	}
 	conditions = append(conditions, clockDiffers(f)...)
-	return append(conditions, ready(f, joined, heard, accepted, conditions[3:]))
+	conditions = append(conditions, ready(f, joined, heard, accepted, conditions[3:]))
+	return append(conditions, drainedCondition(f)...)
 }
 
 // ready is the condition to look at first: what keeps the member from serving, else what

@@ -246,7 +246,7 @@ func (r *Registrar) report(ctx context.Context, member *v1alpha1.MemberCluster, 
 	}
 	due := r.statusAt[member.Name].Add(registration.StatusInterval)
 	if apply.SameConditions(member.Status.Conditions, wanted.Conditions) && facts.Now.Before(due) {
-		return reconcile.Result{RequeueAfter: sooner(due.Sub(facts.Now), untilSilent(facts))}, nil
+		return reconcile.Result{RequeueAfter: sooner(sooner(due.Sub(facts.Now), untilSilent(facts)), untilDrained(facts))}, nil
 	}
 	wanted.Exports = int32(len(exports))
 	if wanted.Endpoints, err = r.endpoints(ctx, facts.Admission, exports); err != nil {
@@ -264,7 +264,7 @@ func (r *Registrar) report(ctx context.Context, member *v1alpha1.MemberCluster, 
 		}
 	}
 	r.statusAt[member.Name] = facts.Now
-	return reconcile.Result{RequeueAfter: sooner(registration.StatusInterval, untilSilent(facts))}, nil
+	return reconcile.Result{RequeueAfter: sooner(sooner(registration.StatusInterval, untilSilent(facts)), untilDrained(facts))}, nil
 }
 
 // facts reads what the status depends on, and the member's exports.
@@ -383,6 +383,14 @@ func untilSilent(f registration.MemberFacts) time.Duration {
 		return 0
 	}
 	return max(f.LastRenewal.Add(v1alpha1.AgentLeaseDuration).Sub(f.Now), 0)
+}
+
+// untilDrained is the time until a drain comes to its end. 0: none is under way.
+func untilDrained(f registration.MemberFacts) time.Duration {
+	if d := f.Member.Spec.Drain; registration.DrainChanges(d, f.Now) {
+		return d.EndTime.Sub(f.Now)
+	}
+	return 0
 }
 
 // sooner is the shorter of two delays; a second delay of 0 does not count.
