@@ -118,6 +118,13 @@ func MemberNamespacesNotAllowed(namespaces []string) Condition {
 			andMore(quotedNames(namespaces)), strings.Join(namespaces[:min(len(namespaces), maxListed)], ", ")))
 }
 
+// MemberQuotaReached says that the hub takes no more objects of a member: full are like
+// "500 exports".
+func MemberQuotaReached(full []string) Condition {
+	return newCondition(MemberExportsAcceptedType, false, "QuotaReached",
+		fmt.Sprintf("the cluster has all %s that the hub takes of it; more are refused, and their ServiceExports say so: delete some, or raise spec.exports", strings.Join(full, " and ")))
+}
+
 // MemberEndpointsRefused names the exports of a member that have refused endpoints.
 func MemberEndpointsRefused(services []string) Condition {
 	return newCondition(MemberExportsAcceptedType, false, "EndpointsRefused",

@@ -35,6 +35,7 @@ type MemberFacts struct {
 	LastRenewal *time.Time        // of the agent's Lease; nil: never
 	Refused     []string          // names of its exports with refused endpoints, sorted
 	NotAllowed  []string          // namespaces that it exports from and may not, sorted
+	Full        []string          // what the hub takes no more of (Full)
 	Exports     int               // number of its MemberExports
 	Lease       map[string]string // annotations of the agent's Lease
 	Clocks      ClockHistory
@@ -129,6 +130,8 @@ func exportsAccepted(f MemberFacts, joined bool) condition.Condition {
 		return condition.MemberNoCIDRs()
 	case len(f.NotAllowed) > 0:
 		return condition.MemberNamespacesNotAllowed(f.NotAllowed)
+	case len(f.Full) > 0:
+		return condition.MemberQuotaReached(f.Full)
 	case len(f.Refused) > 0:
 		return condition.MemberEndpointsRefused(f.Refused)
 	}

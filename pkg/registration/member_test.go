@@ -3,9 +3,12 @@ package registration
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"crossway.dev/crossway/api/v1alpha1"
@@ -34,6 +37,7 @@ func TestReadySumsUp(t *testing.T) {
 		{"it is silent", func(f *MemberFacts) { f.LastRenewal = heard(40 * time.Second) }, "False Lease"},
 		{"none of its endpoints can count", func(f *MemberFacts) { f.Admission.CIDRs = nil }, "False NoEndpointCIDRs"},
 		{"the same, and it exports nothing", func(f *MemberFacts) { f.Admission.CIDRs, f.Exports = nil, 0 }, "True NoEndpointCIDRs"},
+		{"the hub takes no more of it", func(f *MemberFacts) { f.Full, f.Refused = []string{"500 exports"}, []string{"shop/web"} }, "True QuotaReached"},
 		{"some endpoints are refused", func(f *MemberFacts) { f.Refused = []string{"shop/web"} }, "True EndpointsRefused"},
 		{"exports from a namespace that is not allowed", func(f *MemberFacts) { f.NotAllowed = []string{"infra"} }, "True NamespacesNotAllowed"},
 		{"it waits for a word about lost exports", func(f *MemberFacts) {
@@ -68,6 +72,31 @@ func TestRefusedIsNotSilent(t *testing.T) {
 	for _, c := range Conditions(MemberFacts{LastRenewal: &renewed, Now: renewed.Add(time.Hour)}) {
 		if c.Type == condition.MemberReachableType && (c.Status != metav1.ConditionUnknown || c.Reason != "NotAccepted") {
 			t.Errorf("Reachable=%s %s %q", c.Status, c.Reason, c.Message)
+		}
+	}
+}
+
+// A quota is full where as much is used as it allows; what nobody has counted is not.
+func TestFull(t *testing.T) {
+	objects := Objects("us-west", Limits{Exports: 2, EndpointsPerService: 100, Endpoints: 100})
+	used := func(exports, slices string) corev1.ResourceList {
+		list := corev1.ResourceList{CountOfLeases: resource.MustParse("1")}
+		for name, text := range map[corev1.ResourceName]string{CountOfExports: exports, CountOfSlices: slices} {
+			if text != "" {
+				list[name] = resource.MustParse(text)
+			}
+		}
+		return list
+	}
+	for _, c := range []struct {
+		exports, slices string
+		want            []string
+	}{
+		{"1", "5", nil}, {"", "", nil}, {"2", "5", []string{"2 exports"}}, {"3", "6", []string{"2 exports", "6 EndpointSlices"}},
+	} {
+		objects.Quota.Status.Used = used(c.exports, c.slices)
+		if got := Full(objects.Quota); !slices.Equal(got, c.want) {
+			t.Errorf("%s exports and %s slices: %q, want %q", c.exports, c.slices, got, c.want)
 		}
 	}
 }

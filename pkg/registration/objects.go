@@ -58,6 +58,21 @@ func Objects(cluster fleet.ClusterName, limits Limits, users ...string) MemberOb
 	return o
 }
 
+// Full is what a member has as much of as its quota allows, like "500 exports". Of its
+// Lease it has one.
+func Full(quota *corev1.ResourceQuota) (full []string) {
+	for _, kind := range []struct {
+		count corev1.ResourceName
+		name  string
+	}{{CountOfExports, "exports"}, {CountOfSlices, "EndpointSlices"}} {
+		hard, limited := quota.Spec.Hard[kind.count]
+		if used, counted := quota.Status.Used[kind.count]; limited && counted && used.Cmp(hard) >= 0 {
+			full = append(full, hard.String()+" "+kind.name)
+		}
+	}
+	return full
+}
+
 // slices is how many EndpointSlices the hub takes of a member: for each export
 // one of each family that is not full, and as many full ones as all endpoints
 // take, of each family.

@@ -276,6 +276,13 @@ func (r *Registrar) facts(ctx context.Context, member *v1alpha1.MemberCluster, s
 		return facts, nil, fmt.Errorf("list MemberClusters: %w", err)
 	}
 	facts.Admission = registration.Admissions(all.Items, r.reserved)[name]
+	quota, err := apply.Found(ctx, r.client, types.NamespacedName{Namespace: v1alpha1.MemberNamespace(name), Name: registration.RoleName}, &corev1.ResourceQuota{})
+	if err != nil {
+		return facts, nil, err
+	}
+	if quota != nil {
+		facts.Full = registration.Full(quota)
+	}
 	lease, err := apply.Found(ctx, r.client, types.NamespacedName{Namespace: v1alpha1.MemberNamespace(name), Name: v1alpha1.AgentLease}, &coordinationv1.Lease{})
 	if err != nil {
 		return facts, nil, err
