@@ -32,7 +32,7 @@ func MCSConformance(ctx context.Context, progress io.Writer) (suite string, err 
 		if err := checkOut(ctx, source); err != nil {
 			return err
 		}
-		return i.build(ctx, build{module: filepath.Join(source, "conformance"), pkg: ".", test: true, flags: []string{"-trimpath"}, out: suite})
+		return i.build(ctx, build{module: filepath.Join(source, "conformance"), pkg: ".", test: true, flags: []string{"-trimpath", "-vet=off", "-ldflags", "-s -w"}, out: suite})
 	})
 }
 
