@@ -44,7 +44,7 @@ var notInNames = regexp.MustCompile("[^A-Za-z0-9]+")
 func newShared(t *testing.T) *shared {
 	t.Helper()
 	s := &shared{T: testkit.T{TB: t}}
-	s.namespace = strings.ToLower("hello" + notInNames.ReplaceAllString(t.Name()[strings.LastIndex(t.Name(), "/"):], "-"))
+	s.namespace = strings.ToLower("hello-" + notInNames.ReplaceAllString(t.Name()[strings.LastIndex(t.Name(), "/")+1:], "-"))
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, mcsv1beta1.Install} {
 		s.Must(add(scheme))
