@@ -1,5 +1,5 @@
 // Command echo is the application that the lab's pods run. It listens on
-// $PORT (8080), answers as $CLUSTER, $POD_NAMESPACE, $POD_NAME and $VERSION,
+// $PORT (8080), speaks HTTP/1.1, or where $PROTOCOL is h2c HTTP/2 alone, answers as $CLUSTER, $POD_NAMESPACE, $POD_NAME and $VERSION,
 // and ends on SIGTERM after the requests that it has.
 package main
 
@@ -36,6 +36,10 @@ func run() error {
 			Pod:       os.Getenv("POD_NAME"),
 			Version:   os.Getenv("VERSION"),
 		}),
+	}
+	if os.Getenv("PROTOCOL") == "h2c" {
+		server.Protocols = &http.Protocols{}
+		server.Protocols.SetUnencryptedHTTP2(true)
 	}
 	failed := make(chan error, 1)
 	go func() { failed <- server.ListenAndServe() }()
