@@ -13,6 +13,8 @@ import (
 // and ends the Watches of the old.
 type Reader struct {
 	Cluster fleet.ClusterName
+	// User is who reads: the agent with the credential that the member is let in with.
+	User string
 
 	member *v1alpha1.MemberCluster
 	// since is the version before which another Reader, or none, decided.
@@ -105,7 +107,7 @@ func (s *State) count(cluster fleet.ClusterName) {
 }
 
 func (s *State) newReader(m *v1alpha1.MemberCluster) *Reader {
-	r := &Reader{Cluster: fleet.ClusterName(m.Name), member: m, since: s.versions.next(), sees: map[string]bool{}}
+	r := &Reader{Cluster: fleet.ClusterName(m.Name), User: userOf(m), member: m, since: s.versions.next(), sees: map[string]bool{}}
 	for namespace := range s.namespaces {
 		r.add(namespace)
 	}
@@ -120,5 +122,12 @@ func (r *Reader) add(namespace string) {
 
 // sameReader says whether two versions of a MemberCluster see the same.
 func sameReader(a, b *v1alpha1.MemberCluster) bool {
-	return a.UID == b.UID && a.Spec.Region == b.Spec.Region && slices.Equal(registration.ImportPatterns(a), registration.ImportPatterns(b))
+	return a.UID == b.UID && userOf(a) == userOf(b) && a.Spec.Region == b.Spec.Region && slices.Equal(registration.ImportPatterns(a), registration.ImportPatterns(b))
+}
+
+func userOf(m *v1alpha1.MemberCluster) string {
+	if c := registration.InForce(m); c != nil {
+		return registration.CredentialUser(fleet.ClusterName(m.Name), c.Kind, c.ID)
+	}
+	return registration.User(fleet.ClusterName(m.Name))
 }

@@ -22,7 +22,7 @@ var (
 	// ErrExpired: changes since the Watch's version are not known any more, or what
 	// its reader sees has changed. The reader lists again.
 	ErrExpired = errors.New("expired")
-	// ErrRevoked: the reader is no accepted member any more.
+	// ErrRevoked: the reader is no accepted member any more, or has another credential.
 	ErrRevoked = errors.New("revoked")
 )
 
@@ -79,7 +79,7 @@ func (w *Watch) Version() uint64 { return w.position }
 func (w *Watch) Next(s *State) (events []Event, more bool, err error) {
 	now := s.readers[w.reader.Cluster]
 	switch {
-	case now == nil || now.member.UID != w.reader.member.UID:
+	case now == nil || now.member.UID != w.reader.member.UID || now.User != w.reader.User:
 		return nil, false, ErrRevoked
 	case now != w.reader:
 		if events := w.leave(now); len(events) > 0 {

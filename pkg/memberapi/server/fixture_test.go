@@ -40,10 +40,12 @@ type fixture struct {
 	transport *http.Transport
 }
 
-// tokens are a test's credentials: a token, or what follows its last dot, is the user.
+// tokens are a test's credentials: a token, or what follows its last dot, is the user. That of a ServiceAccount has dots itself.
 var tokens = authenticator.RequestFunc(func(r *http.Request) (*authenticator.Response, bool, error) {
 	name, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	name = name[strings.LastIndex(name, ".")+1:]
+	if !strings.HasPrefix(name, "system:serviceaccount:") {
+		name = name[strings.LastIndex(name, ".")+1:]
+	}
 	return &authenticator.Response{User: &user.DefaultInfo{Name: name}}, ok, nil
 })
 
@@ -101,11 +103,13 @@ func scheme() *runtime.Scheme {
 
 // member sets a MemberCluster that exports and imports namespaces.
 func (f *fixture) member(name string, namespaces ...v1alpha1.NamespacePattern) {
-	f.inbox.Add(func(p *pending) {
-		p.clusters[name] = &v1alpha1.MemberCluster{ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name)},
-			Spec: v1alpha1.MemberClusterSpec{Accepted: true, Region: "us", EndpointCIDRs: []string{cidrOf(name)},
-				Exports: v1alpha1.MemberExportRules{Namespaces: namespaces}}}
-	})
+	f.inbox.Add(func(p *pending) { p.clusters[name] = f.memberObject(name, namespaces...) })
+}
+
+func (*fixture) memberObject(name string, namespaces ...v1alpha1.NamespacePattern) *v1alpha1.MemberCluster {
+	return &v1alpha1.MemberCluster{ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name)},
+		Spec: v1alpha1.MemberClusterSpec{Accepted: true, Region: "us", EndpointCIDRs: []string{cidrOf(name)},
+			Exports: v1alpha1.MemberExportRules{Namespaces: namespaces}}}
 }
 
 // cidrOf is the range of member a: 10.97.0.0/16.

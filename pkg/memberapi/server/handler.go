@@ -20,6 +20,7 @@ import (
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/memberapi"
+	"crossway.dev/crossway/pkg/registration"
 )
 
 // handler answers requests.
@@ -120,16 +121,20 @@ func (h *handler) readerOf(w http.ResponseWriter, r *http.Request) (*memberapi.R
 		}
 		return nil, apierrors.NewUnauthorized("present a client certificate of the hub's cluster, or a token that its API server accepts, of the user " + v1alpha1.MemberUserPrefix + "<name of the MemberCluster>")
 	}
-	name, isMember := strings.CutPrefix(response.User.GetName(), v1alpha1.MemberUserPrefix)
+	user := response.User.GetName()
+	cluster, _, isMember := registration.ParseMemberUser(user)
 	if !isMember {
-		w.Header().Set("Connection", "close")
-		return nil, forbidden(fmt.Sprintf("user %q is no member: agents are %s<name of the MemberCluster>", response.User.GetName(), v1alpha1.MemberUserPrefix))
+		name, ok := strings.CutPrefix(user, v1alpha1.MemberUserPrefix)
+		if !ok {
+			w.Header().Set("Connection", "close")
+			return nil, forbidden(fmt.Sprintf("user %q is no member's agent: join the cluster with crossway join", user))
+		}
+		cluster = fleet.ClusterName(name)
 	}
-	cluster := fleet.ClusterName(name)
 	h.mu.RLock()
 	reader := h.state.Reader(cluster)
 	h.mu.RUnlock()
-	if reader == nil {
+	if reader == nil || reader.User != user {
 		w.Header().Set("Connection", "close")
 		return nil, notAccepted(cluster)
 	}
@@ -151,7 +156,8 @@ func forbidden(message string) *apierrors.StatusError {
 }
 
 func notAccepted(cluster fleet.ClusterName) *apierrors.StatusError {
-	return forbidden(fmt.Sprintf("MemberCluster %q does not exist or is not accepted: set spec.accepted to true to let it read what the fleet exports", cluster))
+	return forbidden(fmt.Sprintf("MemberCluster %q does not exist or is not accepted, or this is not the credential that its status.credential names: "+
+		"set spec.accepted to true, or let the cluster join with a new token (crossway token create %s)", cluster, cluster))
 }
 
 // statusOf is the Status of why a watch ended, or could not begin.

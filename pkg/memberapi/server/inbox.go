@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	discoveryv1 "k8s.io/api/discovery/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/util/sets"
 	toolscache "k8s.io/client-go/tools/cache"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -82,7 +83,7 @@ func (s *Server) noteLost(o any) {
 	s.inbox.Add(func(p *pending) { p.lost.Insert(service) })
 }
 
-// clusterHandler ignores what is no change of a spec: most updates are the hub's own, of the status.
+// clusterHandler ignores what changes neither a spec nor who is let in: most updates are the hub's own, of the status.
 func (s *Server) clusterHandler() toolscache.ResourceEventHandler {
 	set := func(name string, m *v1alpha1.MemberCluster) {
 		s.inbox.Add(func(p *pending) { p.clusters[name] = m })
@@ -91,7 +92,8 @@ func (s *Server) clusterHandler() toolscache.ResourceEventHandler {
 		AddFunc: func(o any) { set(o.(*v1alpha1.MemberCluster).Name, o.(*v1alpha1.MemberCluster)) },
 		UpdateFunc: func(before, after any) {
 			old, next := before.(*v1alpha1.MemberCluster), after.(*v1alpha1.MemberCluster)
-			if old.UID != next.UID || old.Generation != next.Generation || old.DeletionTimestamp.IsZero() != next.DeletionTimestamp.IsZero() {
+			if old.UID != next.UID || old.Generation != next.Generation || old.DeletionTimestamp.IsZero() != next.DeletionTimestamp.IsZero() ||
+				!apiequality.Semantic.DeepEqual(old.Status.Credential, next.Status.Credential) {
 				set(next.Name, next)
 			}
 		},

@@ -19,6 +19,7 @@ import (
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/internal/testkit"
 	"crossway.dev/crossway/pkg/memberapi"
+	"crossway.dev/crossway/pkg/registration"
 )
 
 const (
@@ -147,6 +148,48 @@ func TestRevokedWatchEnds(t *testing.T) {
 			t.Errorf("%s: %+v", path, s)
 		}
 	}
+}
+
+// A member reads with the credential that it has, of either kind, and with no other of its name. Another one ends the
+// watches of the first at once; a renewal, which keeps its ID, does not.
+func TestCredentialOfAWatch(t *testing.T) {
+	f := newFixture(t)
+	const first, second = "aaaaaaaaaa", "bbbbbbbbbb"
+	kind := v1alpha1.CredentialCertificate
+	credential := func(id string, end time.Time) {
+		f.inbox.Add(func(p *pending) {
+			m := f.memberObject("a", "shop")
+			m.Status.Credential = &v1alpha1.MemberCredential{ID: id, Kind: kind, ExpirationTime: &metav1.Time{Time: end}}
+			p.clusters["a"] = m
+		})
+	}
+	credential(first, time.Unix(1, 0))
+	f.export("shop", "web", "a")
+	f.pass()
+	user := registration.MemberUser("a", first)
+	w := f.openWatch(user, importsPath)
+	w.expect("ADDED web")
+	credential(first, time.Unix(2, 0))
+	f.export("shop", "more", "a")
+	f.pass()
+	w.expect("ADDED more")
+	account := registration.CredentialUser("a", v1alpha1.CredentialServiceAccountToken, first)
+	for _, user := range []string{registration.MemberUser("a", second), userOf("a"), registration.MemberUser("b", first), account,
+		"system:serviceaccount:crossway-members:join.a." + first} {
+		if s := f.status(user, importsPath); s.Code != http.StatusForbidden {
+			t.Errorf("%s: %+v", user, s)
+		}
+	}
+
+	kind = v1alpha1.CredentialServiceAccountToken
+	credential(second, time.Unix(3, 0))
+	f.export("shop", "secret", "a")
+	f.pass()
+	w.expect("ERROR 403 ", "")
+	if s := f.status(user, importsPath); s.Code != http.StatusForbidden {
+		t.Errorf("%+v", s)
+	}
+	f.openWatch(registration.CredentialUser("a", kind, second), importsPath).expect("ADDED more", "ADDED secret", "ADDED web")
 }
 
 // A member that may import less is told what left, and its watch ends. A watch from an earlier version is refused, so
