@@ -42,6 +42,13 @@ func MemberNotAccepted() Condition {
 		"this cluster offers nothing and its agent is refused; set spec.accepted to true to let it in")
 }
 
+// MemberAsksToJoin says that a cluster with a join token waits to be accepted.
+func MemberAsksToJoin(cluster fleet.ClusterName, uid string) Condition {
+	return newCondition(MemberJoinedType, false, "WaitsForAcceptance",
+		fmt.Sprintf("the cluster with UID %s asks to join; if that is what `kubectl get namespace kube-system -o jsonpath={.metadata.uid}` prints in the cluster that you mean, run `crossway accept %s`, else `crossway revoke %s`",
+			uid, cluster, cluster))
+}
+
 // MemberNamespaceTaken says that a namespace with the name of the member's exists
 // and was not made by Crossway.
 func MemberNamespaceTaken(namespace, label string, cluster fleet.ClusterName) Condition {

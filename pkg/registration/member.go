@@ -97,7 +97,13 @@ func clockDiffers(f MemberFacts) []condition.Condition {
 var pausePattern = regexp.MustCompile(`^[0-9]{1,7}-of-[0-9]{1,7}-[0-9]{8}T[0-9]{6}Z$`)
 
 func joinedCondition(f MemberFacts, cluster fleet.ClusterName) condition.Condition {
-	switch {
+	user := User(cluster)
+	if c := InForce(&f.Member); c != nil {
+		user = CredentialUser(cluster, c.Kind, c.ID)
+	}
+	switch asks := f.Member.Status.JoinRequest; {
+	case !Accepted(&f.Member) && asks != nil:
+		return condition.MemberAsksToJoin(cluster, asks.ClusterUID)
 	case !Accepted(&f.Member):
 		return condition.MemberNotAccepted()
 	case f.Namespace == NamespaceTaken:
@@ -105,7 +111,7 @@ func joinedCondition(f MemberFacts, cluster fleet.ClusterName) condition.Conditi
 	case f.Namespace == NamespaceTerminating:
 		return condition.MemberNamespaceTerminating(v1alpha1.MemberNamespace(cluster))
 	}
-	return condition.MemberJoined(v1alpha1.MemberNamespace(cluster), User(cluster))
+	return condition.MemberJoined(v1alpha1.MemberNamespace(cluster), user)
 }
 
 func reachable(f MemberFacts, cluster fleet.ClusterName) condition.Condition {

@@ -18,10 +18,13 @@ import (
 	certificatesv1 "k8s.io/api/certificates/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -187,6 +190,10 @@ func TestJoinAndRevoke(t *testing.T) {
 		t.Fatalf("%+v", asks)
 	}
 
+	if c := meta.FindStatusCondition(f.get("j-west").Status.Conditions, "Joined"); c.Reason != "WaitsForAcceptance" || !strings.Contains(c.Message, firstUID) {
+		t.Errorf("%+v", c)
+	}
+
 	f.accept("j-west", true)
 	f.judge("j-west")
 	f.wantCSR(csr, "Approved Accepted")
@@ -227,6 +234,69 @@ func TestJoinAndRevoke(t *testing.T) {
 	f.judge("j-west")
 	f.wantCSR(renewal, "Denied Revoked")
 	f.mayList(agent, "j-west", false)
+}
+
+// Kubernetes authorises a watch once, when it is opened. One that a member opened before
+// it was revoked shows nothing from then on: it is in the member's own namespace, where
+// nobody writes any more, whatever the fleet does. Writes and new requests are refused.
+func TestOpenWatchOfARevokedMember(t *testing.T) {
+	f := newJoinFixture(t, v1alpha1.CredentialCertificate)
+	f.member("o-west", true, "10.1.0.0/16")
+	token, _ := f.token("o-west", time.Hour)
+	f.ask(token, "o-west", "aaaaaaaaaa", firstUID)
+	f.judge("o-west")
+	agent, err := client.NewWithWatch(envtestkit.As(t, registration.MemberUser("o-west", "aaaaaaaaaa"), v1alpha1.MembersGroup), client.Options{Scheme: f.scheme})
+	f.Must(err)
+	f.mayList(agent, "o-west", true)
+	own := export(f.fixture, "o-west", "web")
+	var watches []watch.Interface
+	for _, list := range []client.ObjectList{&v1alpha1.MemberExportList{}, &discoveryv1.EndpointSliceList{}} {
+		w, err := agent.Watch(t.Context(), list, client.InNamespace("member-o-west"))
+		f.Must(err)
+		t.Cleanup(w.Stop)
+		watches = append(watches, w)
+	}
+	if e := <-watches[0].ResultChan(); e.Type != watch.Added {
+		t.Fatalf("%+v", e)
+	}
+
+	m := f.get("o-west")
+	m.Spec.Accepted, m.Spec.RevokedCredentials = false, []string{"aaaaaaaaaa"}
+	f.Must(f.client.Update(t.Context(), m))
+	f.judge("o-west")
+	f.mayList(agent, "o-west", false)
+	own.Spec.ExportedAt = metav1.Now()
+	if err := agent.Update(t.Context(), own); !apierrors.IsForbidden(err) {
+		t.Error("a revoked member writes: ", err)
+	}
+	for _, namespace := range []string{"", v1alpha1.FleetNamespace, v1alpha1.MembersNamespace} {
+		for _, list := range []client.ObjectList{&v1alpha1.MemberExportList{}, &corev1.ConfigMapList{}, &v1alpha1.FleetServiceList{}, &certificatesv1.CertificateSigningRequestList{}} {
+			if _, err := agent.Watch(t.Context(), list, client.InNamespace(namespace), client.MatchingFields{"metadata.name": v1alpha1.MemberAPIConfigMap}); !apierrors.IsForbidden(err) {
+				t.Errorf("a revoked member watches %T in %q: %v", list, namespace, err)
+			}
+		}
+	}
+	// The fleet goes on: another member comes and exports the same service.
+	f.member("o-east", true, "10.2.0.0/16")
+	token, _ = f.token("o-east", time.Hour)
+	f.ask(token, "o-east", "bbbbbbbbbb", secondUID)
+	f.judge("o-east")
+	export(f.fixture, "o-east", "web")
+	for range 3 {
+		f.judge("o-east")
+		f.judge("o-west")
+	}
+	end := &v1alpha1.MemberExport{}
+	f.Must(f.client.Get(t.Context(), client.ObjectKeyFromObject(own), end))
+	if end.ResourceVersion != own.ResourceVersion {
+		t.Error("somebody wrote its export")
+	}
+	f.Must(f.client.Delete(t.Context(), own)) // a mark: the watches are open, and what comes before it would be seen
+	for _, w := range watches[:1] {
+		if e := <-w.ResultChan(); e.Type != watch.Deleted {
+			t.Errorf("a revoked member was shown %+v", e)
+		}
+	}
 }
 
 // A hub that ends between two writes of a decision goes on with it.
