@@ -50,7 +50,7 @@ func cacheOptions(own string, secretNamespaces []string, newInformer newInformer
 		&corev1.Secret{}: certificates,
 		&corev1.ConfigMap{}: {Namespaces: map[string]cache.Config{
 			memberapi.ClientCANamespace: {FieldSelector: fields.OneTermEqualSelector("metadata.name", memberapi.ClientCAConfigMap)},
-			v1alpha1.FleetNamespace:     {FieldSelector: fields.OneTermEqualSelector("metadata.name", v1alpha1.MemberAPIConfigMap)},
+			cache.AllNamespaces:         {FieldSelector: fields.OneTermEqualSelector("metadata.name", v1alpha1.MemberAPIConfigMap)},
 		}},
 		&discoveryv1.EndpointSlice{}: {Transform: stripSlice},
 		&appsv1.ControllerRevision{}: {Namespaces: map[string]cache.Config{own: {}}, Label: labels.SelectorFromSet(labels.Set(reconciler.RefusalSelector()))},

@@ -32,7 +32,7 @@ func (f *fixture) reader(cluster string) client.WithWatch {
 	testkit.Must(f.t, err)
 	where := &corev1.ConfigMap{}
 	testkit.EventuallySeen(f.t, "the agent is told where the member API is", func() (bool, any) {
-		err := agent.Get(f.t.Context(), client.ObjectKey{Namespace: v1alpha1.FleetNamespace, Name: v1alpha1.MemberAPIConfigMap}, where)
+		err := agent.Get(f.t.Context(), client.ObjectKey{Namespace: v1alpha1.MemberNamespace(cluster), Name: v1alpha1.MemberAPIConfigMap}, where)
 		return err == nil && where.Data[v1alpha1.MemberAPIAddress] == "https://"+f.members, err
 	})
 	mapper := meta.NewDefaultRESTMapper(nil)
@@ -62,7 +62,7 @@ func TestMembersRead(t *testing.T) {
 	})
 	f.export("10.78.0.1", 80)
 	f.reader("us-reads")
-	testkit.Must(t, f.Delete(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.FleetNamespace, Name: v1alpha1.MemberAPIConfigMap}}))
+	testkit.Must(t, f.Delete(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "member-us-reads", Name: v1alpha1.MemberAPIConfigMap}}))
 	agent := f.reader("us-reads")
 	testkit.EventuallySeen(t, "the agent reads the import", func() (bool, any) {
 		var imports mcsv1beta1.ServiceImportList

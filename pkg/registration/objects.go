@@ -36,7 +36,7 @@ type MemberObjects struct {
 
 // Objects returns a member's namespace, and a Role with which its agent may
 // write exports and their slices there and nowhere else, read the status of
-// exports without writing it, and renew its Lease. users are its agent's user names.
+// exports without writing it, renew its Lease, and read where the member API is. users are its agent's user names.
 func Objects(cluster fleet.ClusterName, limits Limits, users ...string) MemberObjects {
 	writes := []string{"get", "list", "watch", "create", "update", "patch", "delete"}
 	o := newObjects(v1alpha1.MemberNamespace(cluster), map[string]string{v1alpha1.LabelMember: string(cluster)},
@@ -44,6 +44,7 @@ func Objects(cluster fleet.ClusterName, limits Limits, users ...string) MemberOb
 		rbacv1.PolicyRule{APIGroups: []string{v1alpha1.GroupVersion.Group}, Resources: []string{"memberexports"}, Verbs: writes},
 		rbacv1.PolicyRule{APIGroups: []string{v1alpha1.GroupVersion.Group}, Resources: []string{"memberexports/status"}, Verbs: []string{"get"}},
 		rbacv1.PolicyRule{APIGroups: []string{"discovery.k8s.io"}, Resources: []string{"endpointslices"}, Verbs: writes},
+		rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{v1alpha1.MemberAPIConfigMap}, Verbs: []string{"get", "list", "watch"}},
 		// create cannot be limited by name (Kubernetes RBAC, "Referring to resources")
 		rbacv1.PolicyRule{APIGroups: []string{"coordination.k8s.io"}, Resources: []string{"leases"}, Verbs: []string{"create"}},
 		rbacv1.PolicyRule{APIGroups: []string{"coordination.k8s.io"}, Resources: []string{"leases"}, ResourceNames: []string{v1alpha1.AgentLease}, Verbs: []string{"get", "update", "patch"}})
@@ -104,19 +105,17 @@ func NewTokenObjects(cluster fleet.ClusterName, id, requester string) TokenObjec
 	return o
 }
 
-// FleetObjects returns what all members together need: the namespace of the
-// fleet's objects, and a Role to read there where the member API is.
-func FleetObjects() MemberObjects {
-	return newObjects(v1alpha1.FleetNamespace, nil,
-		rbacv1.Subject{APIGroup: rbacv1.GroupName, Kind: rbacv1.GroupKind, Name: v1alpha1.MembersGroup},
-		rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{v1alpha1.MemberAPIConfigMap}, Verbs: []string{"get", "list", "watch"}})
+// FleetNamespace returns the namespace of the fleet's objects. No member reads there.
+func FleetNamespace() *corev1.Namespace {
+	return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: v1alpha1.FleetNamespace}}
 }
 
-// MemberAPI is where the member API is, for agents: its URL, and the certificate of
-// the CA that signed its server's.
-func MemberAPI(url string, ca []byte) *corev1.ConfigMap {
+// MemberAPI is where the member API is, for the agent of one member: its URL, and the
+// certificate of the CA that signed its server's. Each has its own, so that a watch
+// which a member opened before it was revoked shows nothing new.
+func MemberAPI(cluster fleet.ClusterName, url string, ca []byte) *corev1.ConfigMap {
 	return &corev1.ConfigMap{
-		ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.FleetNamespace, Name: v1alpha1.MemberAPIConfigMap},
+		ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.MemberNamespace(cluster), Name: v1alpha1.MemberAPIConfigMap},
 		Data:       map[string]string{v1alpha1.MemberAPIAddress: url, v1alpha1.MemberAPICA: string(ca)},
 	}
 }

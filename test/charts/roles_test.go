@@ -267,7 +267,7 @@ func TestHubGrantsOnlyWhatItHolds(t *testing.T) {
 	hub := installHub(t, "")
 	admin, err := client.New(envtestkit.Config(t), client.Options{})
 	testkit.Must(t, err)
-	for name, o := range map[string]registration.MemberObjects{"member": registration.Objects("us-9", registration.Limits{}), "fleet": registration.FleetObjects()} {
+	for name, o := range map[string]registration.MemberObjects{"member": registration.Objects("us-9", registration.Limits{}, registration.MemberUser("us-9", "aaaaaaaaaa"))} {
 		if err := admin.Create(t.Context(), o.Namespace.DeepCopy()); err != nil && !apierrors.IsAlreadyExists(err) {
 			t.Fatal(err)
 		}

@@ -23,8 +23,7 @@ func TestMemberWritesNowhereElse(t *testing.T) {
 	h := newHub(t, "h-west", usual)
 	neighbour := registration.Objects("h-east", usual)
 	h.Must(h.admin.Create(t.Context(), &neighbour.Namespace))
-	fleetObjects := registration.FleetObjects()
-	h.Must(client.IgnoreAlreadyExists(h.admin.Create(t.Context(), &fleetObjects.Namespace)))
+	h.Must(client.IgnoreAlreadyExists(h.admin.Create(t.Context(), registration.FleetNamespace())))
 	in := func(namespace string, o *unstructured.Unstructured) *unstructured.Unstructured {
 		o.SetNamespace(namespace)
 		return o

@@ -29,7 +29,7 @@ func (j *Joiner) SetupWithManager(mgr ctrl.Manager, leadership *program.Leadersh
 		Watches(&v1alpha1.MemberCluster{}, keyOf(memberOfCluster), builder.WithPredicates(joiningChanged)).
 		Watches(&certificatesv1.CertificateSigningRequest{}, keyOf(memberOfRequest)).
 		Watches(&corev1.ServiceAccount{}, keyOf(memberOfAccount)).
-		Watches(&coordinationv1.Lease{}, keyOf(memberOfLease), builder.WithPredicates(usedCredentialChanged)).
+		Watches(&coordinationv1.Lease{}, keyOf(memberOfObject), builder.WithPredicates(usedCredentialChanged)).
 		WithOptions(program.ControllerOptions(1)).
 		Complete(leadership.Reconciler(j))
 	if err != nil {
@@ -79,7 +79,12 @@ func memberOfAccount(o client.Object) (fleet.ClusterName, bool) {
 	return cluster, ok
 }
 
-func memberOfLease(o client.Object) (fleet.ClusterName, bool) {
+func memberOfObject(o client.Object) (fleet.ClusterName, bool) {
 	name, ok := v1alpha1.MemberOfNamespace(o.GetNamespace())
+	return fleet.ClusterName(name), ok
+}
+
+func memberOfNamespace(o client.Object) (fleet.ClusterName, bool) {
+	name, ok := v1alpha1.MemberOfNamespace(o.GetName())
 	return fleet.ClusterName(name), ok
 }

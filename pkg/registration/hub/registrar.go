@@ -65,7 +65,7 @@ func NewRegistrar(c cluster.Cluster, reserved []netip.Prefix) (*Registrar, error
 
 // Reconcile writes one MemberCluster's objects and status. The key is its name.
 func (r *Registrar) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
-	if _, err := r.ensureObjects(ctx, registration.FleetObjects()); err != nil {
+	if _, err := r.ensureNamespace(ctx, registration.FleetNamespace()); err != nil {
 		return reconcile.Result{}, err
 	}
 	member, err := apply.Found(ctx, r.client, types.NamespacedName{Name: request.Name}, &v1alpha1.MemberCluster{})
@@ -95,18 +95,9 @@ func (r *Registrar) Reconcile(ctx context.Context, request reconcile.Request) (r
 // Role and the binding. An existing namespace is used as it is, if it has the label of a
 // member's.
 func (r *Registrar) ensureObjects(ctx context.Context, want registration.MemberObjects) (registration.NamespaceState, error) {
-	namespace, err := apply.Found(ctx, r.client, types.NamespacedName{Name: want.Namespace.Name}, &corev1.Namespace{})
-	switch {
-	case err != nil:
-		return registration.NamespaceOurs, err
-	case namespace == nil:
-		if err := r.client.Create(ctx, want.Namespace.DeepCopy()); err != nil {
-			return registration.NamespaceOurs, fmt.Errorf("create Namespace %s: %w", want.Namespace.Name, err)
-		}
-	case namespace.DeletionTimestamp != nil: // its end brings a key back
-		return registration.NamespaceTerminating, nil
-	case !hasLabels(namespace, want.Namespace.Labels):
-		return registration.NamespaceTaken, nil
+	state, err := r.ensureNamespace(ctx, &want.Namespace)
+	if err != nil || state != registration.NamespaceOurs {
+		return state, err
 	}
 	if err := r.ensureQuota(ctx, want.Quota); err != nil { // before anybody may write there
 		return registration.NamespaceOurs, err
@@ -115,6 +106,23 @@ func (r *Registrar) ensureObjects(ctx context.Context, want registration.MemberO
 		return registration.NamespaceOurs, err
 	}
 	return registration.NamespaceOurs, r.ensureBinding(ctx, &want.Binding)
+}
+
+func (r *Registrar) ensureNamespace(ctx context.Context, want *corev1.Namespace) (registration.NamespaceState, error) {
+	have, err := apply.Found(ctx, r.client, client.ObjectKeyFromObject(want), &corev1.Namespace{})
+	switch {
+	case err != nil:
+		return registration.NamespaceOurs, err
+	case have == nil:
+		if err := r.client.Create(ctx, want); err != nil {
+			return registration.NamespaceOurs, fmt.Errorf("create Namespace %s: %w", want.Name, err)
+		}
+	case have.DeletionTimestamp != nil: // its end brings a key back
+		return registration.NamespaceTerminating, nil
+	case !hasLabels(have, want.Labels):
+		return registration.NamespaceTaken, nil
+	}
+	return registration.NamespaceOurs, nil
 }
 
 func (r *Registrar) ensureQuota(ctx context.Context, want *corev1.ResourceQuota) error {

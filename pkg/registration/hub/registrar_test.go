@@ -195,7 +195,7 @@ func TestAccept(t *testing.T) {
 	f.reconcile("r-west")
 	f.wantStatus("r-west", "ExportsAccepted=True Accepted", "Joined=True Accepted", "Reachable=Unknown NeverHeard")
 	f.mayWrite("r-west", true)
-	if err := f.agent("r-west").Get(t.Context(), types.NamespacedName{Namespace: v1alpha1.FleetNamespace, Name: v1alpha1.MemberAPIConfigMap}, &corev1.ConfigMap{}); !apierrors.IsNotFound(err) {
+	if err := f.agent("r-west").Get(t.Context(), types.NamespacedName{Namespace: "member-r-west", Name: v1alpha1.MemberAPIConfigMap}, &corev1.ConfigMap{}); !apierrors.IsNotFound(err) {
 		t.Error("a member reads where the member API is: ", err)
 	}
 	if err := f.agent("r-west").List(t.Context(), &v1alpha1.FleetServiceList{}, client.InNamespace(v1alpha1.FleetNamespace)); !apierrors.IsForbidden(err) {
@@ -231,13 +231,13 @@ func TestRoleIsRestored(t *testing.T) {
 	}
 }
 
-// A binding that somebody deleted, or gave other subjects or another Role, is made again; that of the fleet's namespace too.
+// A binding that somebody deleted, or gave other subjects or another Role, is made again.
 func TestBindingIsRestored(t *testing.T) {
 	f := newFixture(t)
 	f.member("b-west", true, "10.1.0.0/16")
 	f.reconcile("b-west")
 	f.mayWrite("b-west", true)
-	for _, namespace := range []string{"member-b-west", v1alpha1.FleetNamespace} {
+	for _, namespace := range []string{"member-b-west"} {
 		binding := &rbacv1.RoleBinding{}
 		key := types.NamespacedName{Namespace: namespace, Name: registration.RoleName}
 		f.Must(f.client.Get(t.Context(), key, binding))
