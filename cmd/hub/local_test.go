@@ -106,7 +106,7 @@ func (f *fixture) startAgent(cluster fleet.ClusterName) {
 	testkit.Must(t, err)
 	testkit.Must(t, mgr.Add(hub))
 	testkit.Must(t, exportagent.NewExporter(cluster, mgr, hub).SetupWithManager(mgr, nil))
-	api, err := importagent.NewMemberAPI(hub.GetConfig, "test", hub.GetAPIReader(), mgr.GetScheme())
+	api, err := importagent.NewMemberAPI(hub.GetConfig, "test", hub.GetAPIReader(), cluster, mgr.GetScheme())
 	testkit.Must(t, err)
 	testkit.Must(t, mgr.Add(api))
 	importer, err := importagent.NewImporter(cluster, mgr, api)

@@ -136,7 +136,7 @@ func (w *work) add(c identityagent.Credential) error {
 		return err
 	}
 	w.identity.OnLease(exporter.Heard)
-	api, err := importagent.NewMemberAPI(w.identity.Now, name, hub.GetAPIReader(), w.mgr.GetScheme())
+	api, err := importagent.NewMemberAPI(w.identity.Now, name, hub.GetAPIReader(), c.Member, w.mgr.GetScheme())
 	if err != nil {
 		return err
 	}

@@ -43,6 +43,8 @@ type place struct{ address, ca string }
 type connection struct {
 	now func() *rest.Config // the credentials for the hub's API server; nil: there are none
 	hub client.Reader
+	// namespace is that of the ConfigMap.
+	namespace string
 
 	mu          sync.Mutex
 	place       place
@@ -52,8 +54,8 @@ type connection struct {
 	trouble     rate.Sometimes    // what is logged of it: texts differ with each try, in the port that failed
 }
 
-func newConnection(now func() *rest.Config, hub client.Reader) *connection {
-	return &connection{now: now, hub: hub, trouble: rate.Sometimes{First: 1, Interval: troubleInterval}}
+func newConnection(now func() *rest.Config, hub client.Reader, namespace string) *connection {
+	return &connection{now: now, hub: hub, namespace: namespace, trouble: rate.Sometimes{First: 1, Interval: troubleInterval}}
 }
 
 // RoundTrip sends a request without a body, again and again until the API takes it.
@@ -138,7 +140,7 @@ func (c *connection) readPlace(ctx context.Context) (place, error) {
 	ctx, cancel := context.WithTimeout(ctx, placeTimeout)
 	defer cancel()
 	var m corev1.ConfigMap
-	if err := c.hub.Get(ctx, types.NamespacedName{Namespace: v1alpha1.FleetNamespace, Name: v1alpha1.MemberAPIConfigMap}, &m); err != nil {
+	if err := c.hub.Get(ctx, types.NamespacedName{Namespace: c.namespace, Name: v1alpha1.MemberAPIConfigMap}, &m); err != nil {
 		return place{}, fmt.Errorf("read where the member API is: %w", err)
 	}
 	return place{address: m.Data[v1alpha1.MemberAPIAddress], ca: m.Data[v1alpha1.MemberAPICA]}, nil

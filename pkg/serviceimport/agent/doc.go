@@ -13,7 +13,7 @@
 //
 // Example, for a member:
 //
-//	api, err := agent.NewMemberAPI(credentialsNow, userAgent, hubReader, scheme)
+//	api, err := agent.NewMemberAPI(credentialsNow, userAgent, hubReader, "us-west", scheme)
 //	err = mgr.Add(api)
 //	importer, err := agent.NewImporter("us-west", mgr, api)
 //	err = importer.SetupWithManager(mgr, leadership)

@@ -122,12 +122,12 @@ func newMember(t *testing.T, namespace string) *member {
 	m.api = &fakeAPI{proxy: proxy}
 	m.api.Server = httptest.NewTLSServer(m.api)
 	t.Cleanup(m.api.Close)
-	for _, name := range []string{v1alpha1.FleetNamespace, namespace} {
+	for _, name := range []string{v1alpha1.MemberNamespace("here"), namespace} {
 		m.createNamespace(m.client, name)
 	}
 	m.createNamespace(m.served, namespace)
 	place := &corev1.ConfigMap{
-		ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.FleetNamespace, Name: v1alpha1.MemberAPIConfigMap},
+		ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.MemberNamespace("here"), Name: v1alpha1.MemberAPIConfigMap},
 		Data: map[string]string{v1alpha1.MemberAPIAddress: m.api.URL,
 			v1alpha1.MemberAPICA: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: m.api.Certificate().Raw}))},
 	}
@@ -166,7 +166,7 @@ func (m *member) start() (importer *Importer, stop func()) {
 		Scheme: m.scheme, Metrics: metricsserver.Options{BindAddress: "0"}, Controller: ctrlconfig.Controller{SkipNameValidation: ptr.To(true)},
 	})
 	m.Must(err)
-	api, err := NewMemberAPI(func() *rest.Config { return m.credentials }, "test", mgr.GetAPIReader(), m.scheme)
+	api, err := NewMemberAPI(func() *rest.Config { return m.credentials }, "test", mgr.GetAPIReader(), "here", m.scheme)
 	m.Must(err)
 	m.Must(mgr.Add(api))
 	importer, err = NewImporter("here", mgr, api)

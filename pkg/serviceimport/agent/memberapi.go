@@ -16,6 +16,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
 
+	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/program"
 )
 
@@ -30,11 +32,11 @@ type MemberAPI struct {
 	consent         consent
 }
 
-// NewMemberAPI makes the copy. It connects to the API where the ConfigMap that hub reads
-// says, with the credentials that now returns for each new request: another value after
+// NewMemberAPI makes the copy. It connects to the API where the ConfigMap in the
+// cluster's namespace says, which hub reads, with the credentials that now returns for each new request: another value after
 // they were renewed, nil while there are none.
-func NewMemberAPI(now func() *rest.Config, userAgent string, hub client.Reader, scheme *runtime.Scheme) (*MemberAPI, error) {
-	connection := newConnection(now, hub)
+func NewMemberAPI(now func() *rest.Config, userAgent string, hub client.Reader, cluster fleet.ClusterName, scheme *runtime.Scheme) (*MemberAPI, error) {
+	connection := newConnection(now, hub, v1alpha1.MemberNamespace(cluster))
 	through := func(transport http.RoundTripper) *rest.Config {
 		return &rest.Config{Host: "https://member-api", Transport: transport, UserAgent: userAgent, QPS: -1,
 			ContentConfig: rest.ContentConfig{ContentType: runtime.ContentTypeJSON}}
