@@ -81,7 +81,7 @@ func (f *fixture) deleteMembers() {
 	var all v1alpha1.MemberClusterList
 	f.Must(f.client.List(context.Background(), &all))
 	for _, m := range all.Items {
-		f.Must(f.client.Delete(context.Background(), &m))
+		f.Must(client.IgnoreNotFound(f.client.Delete(context.Background(), &m)))
 	}
 }
 
