@@ -48,8 +48,10 @@
 //	Readmitted -> Served      the edge took it
 //	any        -> Served      the generation changes, or the stream ends
 //
-// What an edge gets instead is unproven if it may never have had it. Should the edge
-// NACK that, too, the route is left out for it.
+// What an edge gets instead is the last generation that any edge of its pool took, so
+// that edges at different generations need one View. It is unproven if this edge may
+// never have had it. Should the edge NACK that, too, it gets the one that it has, or else
+// the route is left out for it.
 //
 // # What a pool refuses
 //

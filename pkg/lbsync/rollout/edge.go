@@ -245,7 +245,11 @@ func (r *Rollout) judge(p *pool, e *edge, n ResourceNack, since uint64, resource
 	for _, ref := range candidates {
 		version := p.since[ref].version
 		if v := e.verdicts[ref]; v.leftOut() { // what it got instead is at fault
-			v.instead, v.unproven, e.without[ref] = nil, false, true
+			own := r.versionIn(p, ref, since)
+			if own != nil && v.instead != nil && own.ObjectVersion == v.instead.ObjectVersion {
+				own = nil
+			}
+			v.instead, v.unproven, e.without[ref] = own, false, own == nil
 			e.verdicts[ref] = v
 			continue
 		}
@@ -267,9 +271,9 @@ func (r *Rollout) judge(p *pool, e *edge, n ResourceNack, since uint64, resource
 	return result
 }
 
-// fallbackFor is the version of a route that an edge gets instead of the present
-// one: the one that it has, or else the last one that an edge of its pool took. has is
-// the last snapshot that it took.
+// fallbackFor is the version of a route that an edge gets instead of the present one: the
+// last one that an edge of its pool took, or else the one that it has. So edges that are
+// at different versions need one View. has is the last snapshot that the edge took.
 func (r *Rollout) fallbackFor(p *pool, e *edge, ref fleet.RouteRef, has uint64) (instead *Object, unproven bool) {
 	if o, falls := e.fallback[ref]; falls {
 		return &o, false
@@ -277,17 +281,23 @@ func (r *Rollout) fallbackFor(p *pool, e *edge, ref fleet.RouteRef, has uint64) 
 	if e.without[ref] {
 		return nil, false
 	}
-	for _, o := range slices.Backward(r.earlier[ref]) {
-		if since, published := o.since[p.name]; published && has > 0 && since <= has {
-			return &o.Object, false
-		}
-	}
+	own := r.versionIn(p, ref, has)
 	for _, o := range slices.Backward(r.earlier[ref]) {
 		if o.takenIn[p.name] {
-			return &o.Object, true
+			return &o.Object, own == nil || own.ObjectVersion != o.ObjectVersion
 		}
 	}
-	return nil, false
+	return own, false
+}
+
+// versionIn is the earlier version of a route that a snapshot has, or nil.
+func (r *Rollout) versionIn(p *pool, ref fleet.RouteRef, snapshot uint64) *Object {
+	for _, o := range slices.Backward(r.earlier[ref]) {
+		if since, published := o.since[p.name]; published && snapshot > 0 && since <= snapshot {
+			return &o.Object
+		}
+	}
+	return nil
 }
 
 // candidates are the routes of a NACKed resource that may have caused the NACK,
