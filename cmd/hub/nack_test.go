@@ -41,6 +41,9 @@ func TestEdgesThatRefuse(t *testing.T) {
 	f.startHub()
 	testkit.Eventually(t, "the hub is ready", f.ready)
 	f.makeGateway()
+	t.Cleanup(func() { // for another run on this API server
+		testkit.Must(t, f.DeleteAllOf(context.Background(), &gatewayv1.HTTPRoute{}, client.InNamespace("shop")))
+	})
 	f.setRoute("heavy", "/heavy/[a-z]+")
 	f.setRoute("beside", "/first")
 	newer, strict, alone := edge{"us", "newer", freeAddress(t), 3000}, edge{"us", "strict", freeAddress(t), 100}, edge{"eu", "alone", freeAddress(t), 100}
