@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"strconv"
 	"strings"
 	"time"
 
@@ -92,12 +93,15 @@ func (d *drainer) look(ctx context.Context, end, percent int32, result *drainRes
 // progressLine is like "us-west: 40 % drained; answers 30 % of 210 requests/s in us, 0 % of 90 in eu; 3 open".
 func progressLine(r drainResult) string {
 	line := fmt.Sprintf("%s: %d %% drained; answers %s; %d open", r.Member, r.Drained, sharesText(r.Load), r.Load.Open)
-	if len(r.NoRoom) == 0 {
-		return line
-	}
-	parts := make([]string, 0, maxShown)
-	for _, room := range r.NoRoom[:min(len(r.NoRoom), maxShown)] {
+	var parts []string
+	for _, room := range r.NoRoom {
+		if room.Demand == 0 || len(parts) == maxShown {
+			continue
+		}
 		parts = append(parts, fmt.Sprintf("%s (%s requests/s, the others take %s)", room.Import, fleetload.Number(room.Demand), fleetload.Number(room.Capacity)))
+	}
+	if len(parts) == 0 {
+		return line
 	}
 	return line + "; no room for " + strings.Join(parts, ", ")
 }
@@ -169,4 +173,19 @@ func (r drainResult) print(out io.Writer) error {
 	}
 	_, err := fmt.Fprintln(out, strings.Join(lines, "\n"))
 	return err
+}
+
+// awaitWithdrawn waits until no edge is offered an endpoint of the member any more.
+func (d *drainer) awaitWithdrawn(ctx context.Context, limit time.Duration) error {
+	return d.progress.wait(ctx, "endpoints of "+d.member+" at the edges", limit, func(ctx context.Context) (string, bool, error) {
+		load, err := d.load(ctx)
+		if err != nil {
+			return "", false, err
+		}
+		left := 0
+		for _, i := range load.Imports {
+			left += int(i.Ready[d.member])
+		}
+		return strconv.Itoa(left), left == 0, nil
+	})
 }

@@ -26,6 +26,8 @@ type Story struct {
 	Lab     *lab.Lab
 	Out     io.Writer
 	Figures Figures
+	// DrainOver is the time of a drain.
+	DrainOver time.Duration
 
 	addresses map[string]string // gateway address by region
 	roots     *x509.CertPool    // of the shared Gateway's certificate
@@ -53,6 +55,8 @@ var Steps = []Step{
 		[]string{"import_home_percent", "import_failed", "import_requests", "import_cut_failed_percent", "import_cut_cured_seconds"}},
 	{"capacity", "2 pods of 10 rps in us-west and eu-west, clients in us: 10, 30, 60 rps", (*Story).capacity,
 		[]string{"capacity_10", "overflow_seconds", "capacity_30", "capacity_60"}},
+	{"drain", "us-west is drained over minutes under 300 rps, and gets its requests back", (*Story).drain,
+		[]string{"drain_failed", "drain_requests", "drain_off_line_points", "drain_left"}},
 	{"tenants", "another team adds and removes 60 hostnames, a wildcard, listeners; a certificate is renewed", (*Story).tenants,
 		[]string{"tenant_websockets_closed", "tenant_websockets", "tenant_changes"}},
 	{"cut", "a cluster's link goes down under 300 rps, and returns", (*Story).cut,

@@ -245,6 +245,16 @@ func (l *Lab) installEdge(ctx context.Context, region, override string) error {
 	return l.rolledOut(ctx, l.Hub, name)
 }
 
+// Crossway runs the command line against the hub, as its administrator, and returns what it prints.
+func (l *Lab) Crossway(ctx context.Context, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, filepath.Join(os.Getenv(binVariable), "crossway"), append(args, "--kubeconfig="+l.Hub.Kubeconfig)...)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return string(out), fmt.Errorf("crossway %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(string(out)))
+	}
+	return string(out), nil
+}
+
 // edgeCertificate runs `crossway edge certificate`. The hub's leader makes the
 // edge CA, perhaps a moment after it is ready.
 func (l *Lab) edgeCertificate(ctx context.Context, region, zone string) error {

@@ -75,9 +75,9 @@ func TestRoomInWords(t *testing.T) {
 			"import shop/web: 25 requests per second move; clients send 50, and the others take 60 (eu-west 60)"},
 		{"no room", replica(90, 0.5), "import shop/web: clients send 90 requests per second, and the others take 60 (eu-west 60): each gets 1.5 times what it takes", ""},
 		{"the other is drained", append(replica(50, 1), drained),
-			"import shop/web: no other cluster has a ready endpoint that can be reached, so its 50 requests per second stay", ""},
+			"import shop/web: no other cluster has a ready endpoint that can be reached, so its requests stay (50 per second)", ""},
 		{"the other cannot be reached", append(replica(50, 1), unreachable),
-			"import shop/web: no other cluster has a ready endpoint that can be reached, so its 50 requests per second stay", ""},
+			"import shop/web: no other cluster has a ready endpoint that can be reached, so its requests stay (50 per second)", ""},
 		{"no rate", api, "", "import shop/api: 20 of 20 requests per second move; its room is not known, since no BackendPolicy gives it a rate: 1 ready endpoints will do what 3 do now (us-east 1)"},
 		{"nothing moves", replica(50, 0), "", ""},
 	} {

@@ -72,7 +72,7 @@ func (i *Import) heldOut(cluster string) bool {
 func (r Room) Warning() string {
 	switch {
 	case len(r.Others) == 0:
-		return fmt.Sprintf("import %s: no other cluster has a ready endpoint that can be reached, so its %s requests per second stay", r.Import, Number(r.Moves))
+		return fmt.Sprintf("import %s: no other cluster has a ready endpoint that can be reached, so its requests stay (%s per second)", r.Import, Number(r.Moves))
 	case r.Rated && r.Demand > r.Capacity:
 		return fmt.Sprintf("import %s: clients send %s requests per second, and the others take %s (%s): each gets %s",
 			r.Import, Number(r.Demand), Number(r.Capacity), r.othersBy(func(o Other) string { return Number(o.Capacity) }), r.overfill())

@@ -40,6 +40,7 @@ func run(m *testing.M) (int, error) {
 		return 1, err
 	}
 	story = demo.New(fleet, os.Stdout)
+	story.DrainOver = 40 * time.Second
 	if err := story.SetUp(ctx); err != nil {
 		return 1, err
 	}
