@@ -132,7 +132,7 @@ func TestTokenForEdges(t *testing.T) {
 	if err != nil || token.EdgePool != "us" || token.Zone != "us-a" || token.Member != "" {
 		t.Errorf("the token is for %+v, %v", token, err)
 	}
-	c.want(edge+" --zone us-a", "crossway join --edge --context <its context> --token ")
+	c.want(edge+" --zone us-a", "crossway join --edge --context <its context> --hub-address <address of Service crossway-hub> --token ")
 }
 
 // Whoever accepts sees which cluster asks and what it proposes, and is refused what

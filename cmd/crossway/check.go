@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -97,8 +96,8 @@ func oneLine(text string) string { return strings.Join(strings.Fields(text), " "
 func (o *checkOptions) gather(ctx context.Context, hub client.Client, config *rest.Config) (check.Facts, error) {
 	f := check.Facts{Version: program.Version(), Namespace: o.namespace(), Unread: map[string]string{}, Secrets: map[string]*corev1.Secret{}}
 	var err error
-	if f.Now, err = clockOf(ctx, config); err != nil {
-		return f, fmt.Errorf("reach the hub: %w", err)
+	if f.Now, err = timeOf(config)(ctx); err != nil {
+		return f, err
 	}
 	f.Local = time.Now()
 	steps := []func(context.Context, client.Client, *check.Facts) error{readCRDs, readDeployment, readSecrets, readMembers}
@@ -108,24 +107,6 @@ func (o *checkOptions) gather(ctx context.Context, hub client.Client, config *re
 		}
 	}
 	return f, nil
-}
-
-// clockOf is the time by the clock of an API server.
-func clockOf(ctx context.Context, config *rest.Config) (time.Time, error) {
-	c, err := rest.HTTPClientFor(config)
-	if err != nil {
-		return time.Time{}, err
-	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(config.Host, "/")+"/version", nil)
-	if err != nil {
-		return time.Time{}, err
-	}
-	answer, err := c.Do(request)
-	if err != nil {
-		return time.Time{}, err
-	}
-	defer answer.Body.Close()
-	return http.ParseTime(answer.Header.Get("Date"))
 }
 
 // unless notes an error of somebody who may not read something.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -167,7 +168,7 @@ const maxClockDifference = 5 * time.Minute
 // lookAtHub refuses what could only go wrong: another CA, clocks that are far apart. A hub
 // that cannot be reached from here may well be reached from the cluster.
 func (o *joinOptions) lookAtHub(ctx context.Context, config *rest.Config, token registration.JoinToken) error {
-	there, err := clockOf(ctx, hubConfig(token))
+	there, err := timeOf(hubConfig(token))(ctx)
 	switch {
 	case isWrongCA(err):
 		return fmt.Errorf("the hub's API server at %s is not signed by the CA in the token: %w; is a proxy between, or was the cluster made anew? Make a new token with crossway token create (--hub-ca)", token.Server, err)
@@ -177,7 +178,7 @@ func (o *joinOptions) lookAtHub(ctx context.Context, config *rest.Config, token 
 		o.progress.say("The hub cannot be reached from here (%v); the cluster's agent will try.", err)
 		return nil
 	}
-	here, err := clockOf(ctx, config)
+	here, err := timeOf(config)(ctx)
 	if err != nil {
 		return fmt.Errorf("reach the cluster: %w", err)
 	}
@@ -310,6 +311,13 @@ func agentStatus(ctx context.Context, cluster client.Client, namespace string) (
 // says a state once.
 const sameStatus = 10 * time.Second
 
+// What an agent says once it has asked the hub, and what only a person can mend. Any
+// other state may pass by itself.
+var (
+	askedReasons   = []string{"WaitingForAcceptance", "WaitingForCertificate", "Joined", "Working"}
+	refusedReasons = []string{"Denied", "WrongCA", "WrongHubName", "HubCertificateNotValid", "TokenUnreadable", "CredentialUnknown", "CredentialEnded", "Refused"}
+)
+
 // agentAsked is the state of an agent: done once it has asked the hub, or is in the
 // fleet already. What the hub or the agent refuses is an error.
 func (o *joinOptions) agentAsked(cluster client.Client, before string, began time.Time, result *joinResult) state {
@@ -323,12 +331,11 @@ func (o *joinOptions) agentAsked(cluster client.Client, before string, began tim
 			now, _, err := pods(ctx)
 			return now, false, err
 		}
-		reason, _, _ := strings.Cut(now, ":")
-		switch reason {
-		case "WaitingForAcceptance", "WaitingForCertificate", "Joined", "Working":
+		switch reason, _, _ := strings.Cut(now, ":"); {
+		case slices.Contains(askedReasons, reason):
 			result.Status = now
 			return reason, true, nil
-		case "Denied", "WrongCA", "TokenUnreadable", "Refused", "NoUID", "NotReadable", "CredentialEnded":
+		case slices.Contains(refusedReasons, reason):
 			return "", false, errors.New(now)
 		}
 		return now, false, nil

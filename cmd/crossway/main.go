@@ -55,7 +55,7 @@ line is wrong, 3 what was waited for did not come, 130 interrupted.`,
 	}
 	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usage("%w; see %s --help", err, c.CommandPath()) })
-	root.AddCommand(drainCommand(a), undrainCommand(a))
+	root.AddCommand(drainCommand(a), undrainCommand(a), leaveCommand(a))
 	flags := root.PersistentFlags()
 	a.kubeconfig.AddFlags(flags)
 	flags.Lookup("namespace").Usage = "namespace of Crossway in the cluster"

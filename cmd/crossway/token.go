@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -122,10 +123,14 @@ func (o *tokenOptions) run(ctx context.Context, given []string) error {
 	if err != nil {
 		return err
 	}
+	address, err := edgesDial(ctx, hub, o.namespace())
+	if err != nil {
+		return err
+	}
 	return o.print(tokenResult{
 		Member: token.Member, EdgePool: token.EdgePool, Zone: token.Zone, Server: token.Server,
 		ExpirationTime: ends.UTC().Format(time.RFC3339), Token: text,
-	})
+	}, address)
 }
 
 func (o *tokenOptions) validate(given []string) error {
@@ -245,11 +250,28 @@ func (o *tokenOptions) issue(ctx context.Context, hub client.Client, account *co
 	return request.Status.ExpirationTimestamp.Time, nil
 }
 
-func (o *tokenOptions) print(r tokenResult) error {
+// edgesDial is the address of the hub's Service, as far as its load balancer says it.
+func edgesDial(ctx context.Context, hub client.Client, namespace string) (string, error) {
+	const unknown = "<address of Service crossway-hub>"
+	var service corev1.Service
+	err := hub.Get(ctx, client.ObjectKey{Namespace: namespace, Name: hubRelease}, &service)
+	if apierrors.IsNotFound(err) || apierrors.IsForbidden(err) {
+		return unknown, nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("read Service %s: %w", hubRelease, err)
+	}
+	if all := service.Status.LoadBalancer.Ingress; len(all) > 0 {
+		return cmp.Or(all[0].Hostname, all[0].IP, unknown), nil
+	}
+	return unknown, nil
+}
+
+func (o *tokenOptions) print(r tokenResult, hubAddress string) error {
 	r.Command = "crossway join --context <its context> --token " + r.Token
 	where := "the cluster of " + r.Member
 	if r.EdgePool != "" {
-		r.Command = "crossway join --edge --context <its context> --token " + r.Token
+		r.Command = "crossway join --edge --context <its context> --hub-address " + hubAddress + " --token " + r.Token
 		where = "the cluster where these edges run"
 	}
 	return o.output.print("JoinToken", &r, func(out io.Writer) error {

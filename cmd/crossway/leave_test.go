@@ -1,0 +1,66 @@
+package main
+
+import (
+	"context"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/internal/testkit"
+	"crossway.dev/crossway/pkg/registration/agent"
+)
+
+// A cluster leaves in order: its agent withdraws, and only then is it shut out; then its
+// agent is uninstalled.
+func TestLeave(t *testing.T) {
+	hub, member := newFleet(t)
+	member.uninstalls(agentRelease)
+	hub.refused(1, "leave us-west", `MemberCluster "us-west" does not exist`)
+	token := memberToken(t, hub, "")
+	member.want("join --wait 0 --token " + token)
+	var system corev1.Namespace
+	testkit.Must(t, member.Get(t.Context(), client.ObjectKey{Name: "kube-system"}, &system))
+	hub.hubSays("us-west", joins(uid))
+	hub.refused(1, "leave us-west --force --member-context us-west", "--member-context us-west is cluster "+string(system.UID)+"; us-west is "+uid)
+	hub.hubSays("us-west", joins(string(system.UID)))
+	hub.refused(1, "leave us-west", "see what us-west serves: no pod of the hub is ready")
+	if s := hub.get("us-west").Spec; len(s.RevokedCredentials) > 0 || s.Drain != nil {
+		t.Fatal("who could not be emptied was revoked")
+	}
+	key := client.ObjectKey{Namespace: v1alpha1.SystemNamespace, Name: agent.CredentialSecret}
+	go func() { // the agent
+		var secret corev1.Secret
+		testkit.Eventually(t, "a word to leave", func() bool {
+			err := member.Get(t.Context(), key, &secret)
+			_, asked := secret.Annotations[leaveAnnotation]
+			return err == nil && asked
+		})
+		if m := hub.get("us-west"); len(m.Spec.RevokedCredentials) > 0 || m.DeletionTimestamp != nil {
+			t.Error("the cluster was shut out before its agent had withdrawn")
+		}
+		member.agentSays("Left: this cluster is in no fleet")
+	}()
+	hub.want("leave us-west --force --wait 20s --member-context us-west", "requests", "not moved (--force)", "agent", "withdrew",
+		"credential", "revoked: abcdefghij", "MemberCluster", "deleted, with namespace member-us-west", "release crossway-member-agent", "uninstalled")
+	if err := hub.Get(t.Context(), client.ObjectKey{Name: "us-west"}, &v1alpha1.MemberCluster{}); !apierrors.IsNotFound(err) {
+		t.Errorf("MemberCluster us-west: %v", err)
+	}
+	if err := member.Get(t.Context(), client.ObjectKey{Namespace: v1alpha1.SystemNamespace, Name: agent.JoinSecret}, &corev1.Secret{}); !apierrors.IsNotFound(err) {
+		t.Errorf("Secret %s: %v", agent.JoinSecret, err)
+	}
+}
+
+// Of a cluster that is gone, the hub's part is done alone.
+func TestLeaveWithoutTheCluster(t *testing.T) {
+	hub, _ := newFleet(t)
+	hub.member("us-gone", v1alpha1.MemberClusterSpec{Region: "us", Accepted: true})
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "member-us-gone"}}
+	testkit.Must(t, hub.Create(t.Context(), namespace))
+	hub.want("leave us-gone --force --wait 1s", "credential", "revoked: none", "deleted; namespace member-us-gone will follow",
+		"Next, in that cluster: helm -n crossway-system uninstall crossway-member-agent")
+	t.Cleanup(func() { _ = hub.Delete(context.Background(), namespace) })
+}
