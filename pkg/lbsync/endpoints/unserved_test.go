@@ -22,16 +22,7 @@ func TestServicesAreToldThatTheyHaveNoSlice(t *testing.T) {
 	f.config.Events = recorder
 	f.state = state.New(state.Hub{CIDRs: []netip.Prefix{netip.MustParsePrefix("10.10.0.0/16")}})
 	f.SetAssignments([]model.Assignment{serviceAssignment("bare")}, nil)
-	next := func(after time.Duration) string {
-		f.clock.Step(after)
-		f.run()
-		select {
-		case event := <-recorder.Events:
-			return event
-		default:
-			return ""
-		}
-	}
+	next := func(after time.Duration) string { return f.nextEvent(recorder, after) }
 	const want = "Warning NoEndpointSlices routes name this Service"
 	for look, want := range []string{"", want, "", ""} {
 		if got := next(time.Duration(min(look, 1)) * unservedInterval); !strings.HasPrefix(got, want) || want == "" && got != "" {
@@ -41,6 +32,18 @@ func TestServicesAreToldThatTheyHaveNoSlice(t *testing.T) {
 	f.slice(serviceSlice("bare", "10.10.0.7"))
 	if got := next(repeatUnserved); got != "" {
 		t.Errorf("it has a slice now: %q", got)
+	}
+}
+
+// nextEvent is the Event that the loop emits after some time, or "".
+func (f *fixture) nextEvent(recorder *events.FakeRecorder, after time.Duration) string {
+	f.clock.Step(after)
+	f.run()
+	select {
+	case event := <-recorder.Events:
+		return event
+	default:
+		return ""
 	}
 }
 
@@ -71,16 +74,7 @@ func TestServicesAreToldOfUnservedAddresses(t *testing.T) {
 	slice("inside", "10.10.0.8")
 	slice("unused", "192.168.0.9")
 	f.SetAssignments([]model.Assignment{serviceAssignment("outside"), serviceAssignment("inside")}, nil)
-	next := func(after time.Duration) string {
-		f.clock.Step(after)
-		f.run()
-		select {
-		case event := <-recorder.Events:
-			return event
-		default:
-			return ""
-		}
-	}
+	next := func(after time.Duration) string { return f.nextEvent(recorder, after) }
 	if got := next(unservedInterval); got != "" {
 		t.Errorf("a replica that does not lead: %q", got)
 	}
