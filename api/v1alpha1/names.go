@@ -33,6 +33,8 @@ const (
 	MemberAPIConfigMap = "crossway-member-api"
 	MemberAPIAddress   = "address"
 	MemberAPICA        = "ca.crt"
+	// MemberAPIClusterSet is the key with the name of the fleet (clusterset.k8s.io, KEP-2149).
+	MemberAPIClusterSet = "clusterset"
 
 	// AgentLease is the name of the Lease that an agent renews in its namespace on the hub.
 	AgentLease = "crossway-agent"
@@ -41,6 +43,9 @@ const (
 	// AgentLeaseDuration is the time without a renewal after which a member
 	// counts as silent: three renewals may be lost.
 	AgentLeaseDuration = 40 * time.Second
+
+	// AnnotationKubernetesVersion is on the agent's Lease: the version of its cluster.
+	AnnotationKubernetesVersion = "crossway.dev/kubernetes-version"
 
 	// AnnotationWithdrawalPaused is on the agent's Lease while the agent withdraws
 	// nothing that its cluster lacked at its start; its value names the pause. Whoever

@@ -22,6 +22,7 @@ import (
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/gateway/reconciler"
 	memberapi "crossway.dev/crossway/pkg/memberapi/server"
+	"crossway.dev/crossway/pkg/registration"
 	registrationhub "crossway.dev/crossway/pkg/registration/hub"
 )
 
@@ -52,8 +53,9 @@ func cacheOptions(own string, secretNamespaces []string, newInformer newInformer
 			memberapi.ClientCANamespace: {FieldSelector: fields.OneTermEqualSelector("metadata.name", memberapi.ClientCAConfigMap)},
 			cache.AllNamespaces:         {FieldSelector: fields.OneTermEqualSelector("metadata.name", v1alpha1.MemberAPIConfigMap)},
 		}},
-		&discoveryv1.EndpointSlice{}: {Transform: stripSlice},
-		&appsv1.ControllerRevision{}: {Namespaces: map[string]cache.Config{own: {}}, Label: labels.SelectorFromSet(labels.Set(reconciler.RefusalSelector()))},
+		&discoveryv1.EndpointSlice{}:                                 {Transform: stripSlice},
+		registration.OptionalObject(registration.ClusterProfileKind): {Namespaces: map[string]cache.Config{v1alpha1.FleetNamespace: {}}},
+		&appsv1.ControllerRevision{}:                                 {Namespaces: map[string]cache.Config{own: {}}, Label: labels.SelectorFromSet(labels.Set(reconciler.RefusalSelector()))},
 	})
 	return cache.Options{DefaultTransform: cache.TransformStripManagedFields(), ByObject: kinds, NewInformer: newInformer}
 }

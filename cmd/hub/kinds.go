@@ -62,6 +62,11 @@ func writingKinds() []program.Kind {
 // otherKinds are read without a cache.
 func otherKinds() []program.Kind { return []program.Kind{{Object: gatewayCRD(), ClusterScoped: true}} }
 
+// optionalKinds are read and written once their CRD is installed, if ever.
+func optionalKinds() []program.Kind {
+	return []program.Kind{{Object: registration.OptionalObject(registration.ClusterProfileKind)}}
+}
+
 // gatewayCRD is a CRD of the Gateway API, whose annotations have the version of all.
 func gatewayCRD() *metav1.PartialObjectMetadata {
 	return &metav1.PartialObjectMetadata{

@@ -29,6 +29,7 @@ type Options struct {
 	HealthAddr   string
 	LeaderElect  bool
 	Region       string
+	ClusterSet   string
 	Zone         string
 	HubCIDRs     string
 	SecretSpaces string
@@ -55,6 +56,7 @@ func (o *Options) Bind(f *flag.FlagSet) {
 	f.StringVar(&o.HealthAddr, "health-addr", ":8081", "address of /healthz and /readyz; 0 switches it off")
 	f.BoolVar(&o.LeaderElect, "leader-elect", false, "elect one of several replicas to write; without it this one writes")
 	f.StringVar(&o.Region, "region", "", "region of the hub's own cluster, for Services of it that routes name; empty: no region's own")
+	f.StringVar(&o.ClusterSet, "clusterset", "crossway", "name of the fleet, which others read in ClusterProfiles and in members' ClusterProperties (clusterset.k8s.io)")
 	f.StringVar(&o.Zone, "zone", "", "zone of the hub's own cluster")
 	f.StringVar(&o.HubCIDRs, "hub-cidrs", "", "pod and Service CIDRs of the hub's own cluster, separated by commas, required: no member may announce "+
 		"an address in them, and no endpoint of a Service of the hub is outside of them")
@@ -78,6 +80,7 @@ func (o *Options) Validate() error {
 	}
 	check(isLabel(o.Namespace), "--namespace %q is not the name of a namespace", o.Namespace)
 	check(o.Region == "" || isLabel(o.Region), "--region %q: use 1 to 63 lower case letters, digits and '-'", o.Region)
+	check(isLabel(o.ClusterSet), "--clusterset %q: use 1 to 63 lower case letters, digits and '-'", o.ClusterSet)
 	check(o.Zone == "" || isLabel(o.Zone), "--zone %q: use 1 to 63 lower case letters, digits and '-'", o.Zone)
 	check(len(o.xdsNames()) > 0, "--xds-names is empty: name at least one DNS name or address that edges dial")
 	for _, name := range o.xdsNames() {

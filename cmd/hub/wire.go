@@ -43,7 +43,7 @@ func newManager(o Options, cluster *rest.Config) (manager.Manager, *snapshot.Sto
 		Skip: isCA(o.Namespace), Version: program.Version(), Log: ctrl.Log.WithName("hub").WithName("snapshot")})
 	mgr, err := ctrl.NewManager(cluster, ctrl.Options{
 		Scheme:                 scheme,
-		MapperProvider:         program.Mapper(scheme, slices.Concat(servingKinds(), writingKinds(), otherKinds())),
+		MapperProvider:         program.Mapper(scheme, slices.Concat(servingKinds(), writingKinds(), otherKinds(), optionalKinds())),
 		Cache:                  cacheOptions(o.Namespace, o.secretNamespaces(), objects.NewInformer),
 		Metrics:                metricsserver.Options{BindAddress: o.MetricsAddr},
 		HealthProbeBindAddress: o.HealthAddr,
@@ -165,11 +165,15 @@ func wireMembers(mgr manager.Manager, leadership *program.Leadership, o Options,
 	if err != nil {
 		return err
 	}
-	announcer, err := registrationhub.NewAnnouncer(mgr, o.Namespace, o.MemberURL)
+	announcer, err := registrationhub.NewAnnouncer(mgr, o.Namespace, o.MemberURL, o.ClusterSet)
 	if err != nil {
 		return err
 	}
-	for _, add := range []func(ctrl.Manager, *program.Leadership) error{registrar.SetupWithManager, joiner.SetupWithManager, announcer.SetupWithManager, merger.SetupWithManager, projector.SetupWithManager} {
+	profiles, err := registrationhub.NewProfiles(mgr, o.ClusterSet)
+	if err != nil {
+		return err
+	}
+	for _, add := range []func(ctrl.Manager, *program.Leadership) error{registrar.SetupWithManager, profiles.SetupWithManager, joiner.SetupWithManager, announcer.SetupWithManager, merger.SetupWithManager, projector.SetupWithManager} {
 		if err := add(mgr, leadership); err != nil {
 			return err
 		}

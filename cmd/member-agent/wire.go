@@ -26,7 +26,9 @@ import (
 
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/program"
+	"crossway.dev/crossway/pkg/registration"
 	identityagent "crossway.dev/crossway/pkg/registration/agent"
+	"crossway.dev/crossway/pkg/registration/inventory"
 	"crossway.dev/crossway/pkg/serviceexport/agent"
 	importagent "crossway.dev/crossway/pkg/serviceimport/agent"
 )
@@ -64,9 +66,13 @@ func wire(o Options) (ctrl.Manager, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the host name: %w", err)
 	}
+	about, err := newVersions(config)
+	if err != nil {
+		return nil, err
+	}
 	identity, err := identityagent.New(mgr, identityagent.Options{
 		Namespace: o.Namespace, Pod: cmp.Or(os.Getenv("POD_NAME"), hostname), PodUID: os.Getenv("POD_UID"),
-		UserAgent: name, QPS: apiClient.QPS, Burst: apiClient.Burst, Lease: leaseAnnotations,
+		UserAgent: name, QPS: apiClient.QPS, Burst: apiClient.Burst, Lease: about.annotations,
 	})
 	if err != nil {
 		return nil, err
@@ -79,18 +85,13 @@ func wire(o Options) (ctrl.Manager, error) {
 	}
 	watchdog := &program.Watchdog{Pings: map[string]func(context.Context) error{"a writer": leadership.Ping}}
 	w := &work{mgr: mgr, identity: identity, leadership: leadership}
-	for _, r := range []manager.Runnable{identity, leadership, w, watchdog, leadership.EachTerm(runnable(identity.Keep)), leadership.EachTerm(runnable(identity.Renew))} {
+	for _, r := range []manager.Runnable{identity, leadership, w, watchdog, about, leadership.EachTerm(runnable(identity.Keep)), leadership.EachTerm(runnable(identity.Renew))} {
 		if err := mgr.Add(r); err != nil {
 			return nil, fmt.Errorf("add %T: %w", r, err)
 		}
 	}
 	metrics.Registry.MustRegister(program.Metrics{Program: name, Leadership: leadership, Watchdog: watchdog})
 	return mgr, addChecks(mgr, watchdog, w)
-}
-
-// leaseAnnotations are what the hub reads of this agent on its Lease.
-func leaseAnnotations() map[string]string {
-	return map[string]string{v1alpha1.AnnotationAgentVersion: program.Version()}
 }
 
 // runnable is a manager's Runnable that each replica runs.
@@ -147,6 +148,9 @@ func (w *work) add(c identityagent.Credential) error {
 	if err := importer.SetupWithManager(w.mgr, w.leadership); err != nil {
 		return err
 	}
+	if err := inventory.New(w.mgr.GetClient(), hub.GetAPIReader(), c.Member).SetupWithManager(w.mgr, w.leadership); err != nil {
+		return err
+	}
 	for _, r := range []manager.Runnable{hub, api} {
 		if err := w.mgr.Add(r); err != nil {
 			return fmt.Errorf("add %T: %w", r, err)
@@ -186,8 +190,12 @@ func newManager(o Options, config *rest.Config, scheme *runtime.Scheme) (ctrl.Ma
 
 // memberKinds are the kinds that the agent reads or writes in its own cluster.
 func memberKinds() []program.Kind {
-	return []program.Kind{{Object: &mcsv1beta1.ServiceExport{}}, {Object: &mcsv1beta1.ServiceImport{}}, {Object: &corev1.Service{}},
+	kinds := []program.Kind{{Object: &mcsv1beta1.ServiceExport{}}, {Object: &mcsv1beta1.ServiceImport{}}, {Object: &corev1.Service{}},
 		{Object: &discoveryv1.EndpointSlice{}}, {Object: &corev1.Namespace{}, ClusterScoped: true}, {Object: &corev1.Node{}, ClusterScoped: true}}
+	for _, optional := range registration.ClusterPropertyKinds {
+		kinds = append(kinds, program.Kind{Object: registration.OptionalObject(optional), ClusterScoped: true})
+	}
+	return kinds
 }
 
 // addChecks adds /healthz, nothing is stuck, and /readyz, which says what keeps the

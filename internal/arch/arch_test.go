@@ -44,21 +44,22 @@ var mayImport = map[string][]string{
 // may import its parent, all of sharedByIO, and the packages listed here. It never
 // imports another I/O package: they are wired in cmd.
 var ioPackages = map[string][]string{
-	"pkg/serviceexport/agent": nil,
-	"pkg/serviceimport/hub":   {"pkg/registration"},
-	"pkg/serviceimport/agent": {"pkg/memberapi", "pkg/registration", "pkg/serviceexport"},
-	"pkg/registration/agent":  nil,
-	"pkg/registration/hub":    nil,
-	"pkg/memberapi/server":    {"pkg/registration"},
-	"pkg/listener":            nil,
-	"pkg/gateway/reconciler":  {"pkg/lbsync", "pkg/lbsync/rollout", "pkg/registration", "pkg/serviceimport"},
-	"pkg/lbsync/endpoints":    {"pkg/lbsync", "pkg/lbsync/envoy", "pkg/lbsync/traffic", "pkg/lbsync/endpoints/state", "pkg/fleetload"},
-	"pkg/fleetload/reader":    nil,
-	"pkg/lbsync/server":       {"pkg/lbsync/server/delta", "pkg/registration"},
-	"pkg/condition/writer":    nil,
-	"pkg/apply":               nil,
-	"pkg/program":             nil,
-	"pkg/snapshot":            nil,
+	"pkg/serviceexport/agent":    nil,
+	"pkg/serviceimport/hub":      {"pkg/registration"},
+	"pkg/serviceimport/agent":    {"pkg/memberapi", "pkg/registration", "pkg/serviceexport"},
+	"pkg/registration/agent":     nil,
+	"pkg/registration/hub":       nil,
+	"pkg/registration/inventory": nil,
+	"pkg/memberapi/server":       {"pkg/registration"},
+	"pkg/listener":               nil,
+	"pkg/gateway/reconciler":     {"pkg/lbsync", "pkg/lbsync/rollout", "pkg/registration", "pkg/serviceimport"},
+	"pkg/lbsync/endpoints":       {"pkg/lbsync", "pkg/lbsync/envoy", "pkg/lbsync/traffic", "pkg/lbsync/endpoints/state", "pkg/fleetload"},
+	"pkg/fleetload/reader":       nil,
+	"pkg/lbsync/server":          {"pkg/lbsync/server/delta", "pkg/registration"},
+	"pkg/condition/writer":       nil,
+	"pkg/apply":                  nil,
+	"pkg/program":                nil,
+	"pkg/snapshot":               nil,
 }
 
 var sharedByIO = []string{"api/v1alpha1", "pkg/fleet", "pkg/gateway/model", "pkg/condition", "pkg/condition/writer", "pkg/apply", "pkg/program", "pkg/batch", "pkg/listener"}

@@ -92,6 +92,15 @@ func MemberNeverHeard(cluster fleet.ClusterName) Condition {
 	}
 }
 
+// ProfileControlPlane says of a ClusterProfile whether the cluster's control plane
+// answers. Of a cluster whose agent is silent that is not known.
+func ProfileControlPlane(heard bool, reason string) Condition {
+	if heard {
+		return newCondition("ControlPlaneHealthy", true, reason, "the agent in the cluster leads there, for which its API server answers, and renews its Lease on the hub")
+	}
+	return Condition{Type: "ControlPlaneHealthy", Status: metav1.ConditionUnknown, Reason: reason, Message: "the agent in the cluster is not heard"}
+}
+
 // MemberExportsAccepted says that no export or endpoint of a member is refused.
 func MemberExportsAccepted() Condition {
 	return newCondition(MemberExportsAcceptedType, true, "Accepted",

@@ -112,11 +112,11 @@ func FleetNamespace() *corev1.Namespace {
 
 // MemberAPI is where the member API is, for the agent of one member: its URL, and the
 // certificate of the CA that signed its server's. Each has its own, so that a watch
-// which a member opened before it was revoked shows nothing new.
-func MemberAPI(cluster fleet.ClusterName, url string, ca []byte) *corev1.ConfigMap {
+// which a member opened before it was revoked shows nothing new. It also has the fleet's name.
+func MemberAPI(cluster fleet.ClusterName, url string, ca []byte, clusterSet string) *corev1.ConfigMap {
 	return &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.MemberNamespace(cluster), Name: v1alpha1.MemberAPIConfigMap},
-		Data:       map[string]string{v1alpha1.MemberAPIAddress: url, v1alpha1.MemberAPICA: string(ca)},
+		Data:       map[string]string{v1alpha1.MemberAPIAddress: url, v1alpha1.MemberAPICA: string(ca), v1alpha1.MemberAPIClusterSet: clusterSet},
 	}
 }
 

@@ -25,18 +25,19 @@ import (
 // Announcer writes ConfigMap crossway-member-api into the namespace of each member, from
 // which its agent knows where the member API is. Without a URL there is no such ConfigMap.
 type Announcer struct {
-	client    client.Client
-	namespace string
-	url       string
+	client     client.Client
+	namespace  string
+	url        string
+	clusterSet string
 }
 
-// NewAnnouncer makes an Announcer of a URL. namespace is that of the hub's Secrets.
-func NewAnnouncer(c cluster.Cluster, namespace, url string) (*Announcer, error) {
+// NewAnnouncer makes an Announcer of a URL and the name of a fleet. namespace is that of the hub's Secrets.
+func NewAnnouncer(c cluster.Cluster, namespace, url, clusterSet string) (*Announcer, error) {
 	waiting, err := apply.ClientOf(c)
 	if err != nil {
 		return nil, err
 	}
-	return &Announcer{client: waiting, namespace: namespace, url: url}, nil
+	return &Announcer{client: waiting, namespace: namespace, url: url, clusterSet: clusterSet}, nil
 }
 
 // Reconcile writes the ConfigMap of one member. The key is its name. That of a member
@@ -66,7 +67,7 @@ func (a *Announcer) Reconcile(ctx context.Context, request reconcile.Request) (r
 	if err != nil || namespace == nil || namespace.DeletionTimestamp != nil || namespace.Labels[v1alpha1.LabelMember] != request.Name { // as does its
 		return reconcile.Result{}, err
 	}
-	want := registration.MemberAPI(cluster, a.url, secret.Data[registration.CAKey])
+	want := registration.MemberAPI(cluster, a.url, secret.Data[registration.CAKey], a.clusterSet)
 	if have != nil && have.DeletionTimestamp == nil && maps.Equal(have.Data, want.Data) {
 		return reconcile.Result{}, nil
 	}

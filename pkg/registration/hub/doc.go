@@ -2,7 +2,8 @@
 // MemberCluster it makes the namespace, Role and RoleBinding that
 // registration.Objects returns. It also writes MemberCluster.status, makes the
 // certificates of the hub's servers (Signer), and tells agents where the member API
-// is (Announcer).
+// is (Announcer). Where the kind is known, it publishes members as ClusterProfiles
+// (Profiles).
 //
 // A MemberCluster whose acceptance is withdrawn loses its RoleBinding at once,
 // and with it its agent's access. Its namespace and exports stay. They do not
