@@ -171,12 +171,3 @@ func TestDrainOnTheCommandLine(t *testing.T) {
 		t.Errorf("the API server says that it is %s", now)
 	}
 }
-
-func TestAwaitWithdrawn(t *testing.T) {
-	f := newDrainFixture(t, "drain-gone")
-	if err := f.awaitWithdrawn(t.Context(), 300*time.Millisecond); exitCode(err) != exitTimeout || !strings.Contains(err.Error(), "last seen: 6") {
-		t.Error(err)
-	}
-	f.load = func(context.Context) (fleetload.Load, error) { return fleetload.Merge(nil), nil }
-	testkit.Must(t, f.awaitWithdrawn(t.Context(), time.Minute))
-}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"strconv"
 	"strings"
 	"time"
 
@@ -173,19 +172,4 @@ func (r drainResult) print(out io.Writer) error {
 	}
 	_, err := fmt.Fprintln(out, strings.Join(lines, "\n"))
 	return err
-}
-
-// awaitWithdrawn waits until no edge is offered an endpoint of the member any more.
-func (d *drainer) awaitWithdrawn(ctx context.Context, limit time.Duration) error {
-	return d.progress.wait(ctx, "endpoints of "+d.member+" at the edges", limit, func(ctx context.Context) (string, bool, error) {
-		load, err := d.load(ctx)
-		if err != nil {
-			return "", false, err
-		}
-		left := 0
-		for _, i := range load.Imports {
-			left += int(i.Ready[d.member])
-		}
-		return strconv.Itoa(left), left == 0, nil
-	})
 }

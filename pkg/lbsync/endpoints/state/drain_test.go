@@ -91,6 +91,12 @@ func TestDrainStopsAndGoesBack(t *testing.T) {
 	if got := partOfWest(s, "web"); got != 0.8 {
 		t.Errorf("half way back us-west has %v", got)
 	}
+	started := newFleet()
+	setDrain(started, ramp(41, 0, start.Add(time.Hour), 41*time.Second))
+	started.Update(start.Add(time.Hour + 21*time.Second))
+	if got := partOfWest(started, "web"); got != 0.8 {
+		t.Errorf("after a start half way us-west has %v", got)
+	}
 	setDrain(s, nil)
 	s.Update(start.Add(time.Hour + 22*time.Second))
 	if got := partOfWest(s, "web"); got != 1 || len(s.Drained()) != 0 {
