@@ -18,9 +18,6 @@ import (
 	"crossway.dev/crossway/pkg/registration"
 )
 
-// labelEdgePool marks the Secrets that this command may overwrite.
-const labelEdgePool = "crossway.dev/edge-pool"
-
 // edgeOptions are the flags of `crossway edge certificate`.
 type edgeOptions struct {
 	*app
@@ -32,7 +29,7 @@ type edgeOptions struct {
 }
 
 func edgeCommand(a *app) *cobra.Command {
-	return group("edge", "Edges: the Envoys of a region", certificateCommand(a))
+	return group("edge", "Edges: the Envoys of a region", certificateCommand(a), renewCommand(a))
 }
 
 func certificateCommand(a *app) *cobra.Command {
@@ -124,14 +121,14 @@ func (o *edgeOptions) edgeCA(ctx context.Context, hub client.Reader) (registrati
 func (o *edgeOptions) secret(pair registration.Pair, ca registration.CA) *corev1.Secret {
 	name := o.secretName
 	if name == "" {
-		name = "crossway-edge-" + o.identity.Pool
+		name = registration.EdgeSecretName(o.identity.Pool)
 	}
 	return &corev1.Secret{
 		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"},
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace:   o.namespace(),
 			Name:        name,
-			Labels:      map[string]string{labelEdgePool: o.identity.Pool, "app.kubernetes.io/part-of": "crossway"},
+			Labels:      map[string]string{registration.LabelEdgePool: o.identity.Pool, "app.kubernetes.io/part-of": "crossway"},
 			Annotations: map[string]string{"crossway.dev/edge-identity": o.identity.String()},
 		},
 		Type: corev1.SecretTypeTLS,
@@ -153,7 +150,7 @@ func (o *edgeOptions) write(ctx context.Context, hub client.Client, secret *core
 	case apierrors.IsNotFound(err):
 		err = hub.Create(ctx, secret)
 	case err != nil:
-	case existing.Labels[labelEdgePool] == "" || existing.Type != corev1.SecretTypeTLS:
+	case existing.Labels[registration.LabelEdgePool] == "" || existing.Type != corev1.SecretTypeTLS:
 		return fmt.Errorf("Secret %s exists and is not an edge's certificate; choose another --secret-name, or delete it", key)
 	default:
 		action = "replaced"

@@ -116,7 +116,7 @@ func TestEdgeCertificateIsPrinted(t *testing.T) {
 		t.Errorf("printed %s %s/%s for %s", printed.Kind, printed.Namespace, printed.Name, got)
 	}
 	var secrets corev1.SecretList
-	if err := h.List(t.Context(), &secrets, client.HasLabels{labelEdgePool}, client.InNamespace("edges")); err != nil || len(secrets.Items) > 0 {
+	if err := h.List(t.Context(), &secrets, client.HasLabels{registration.LabelEdgePool}, client.InNamespace("edges")); err != nil || len(secrets.Items) > 0 {
 		t.Errorf("wrote %d Secrets, %v", len(secrets.Items), err)
 	}
 }

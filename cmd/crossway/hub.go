@@ -20,7 +20,7 @@ const (
 )
 
 func hubCommand(a *app) *cobra.Command {
-	return group("hub", "The hub: the cluster that holds the fleet's configuration", hubInitCommand(a))
+	return group("hub", "The hub: the cluster that holds the fleet's configuration", hubInitCommand(a), rotateCACommand(a))
 }
 
 // initOptions are the flags of `crossway hub init`.

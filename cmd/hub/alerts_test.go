@@ -47,7 +47,7 @@ func TestAlerts(t *testing.T) {
 	w.start()
 	at, _ := f.serve()
 	testkit.Run(t, w.renewLeases)
-	w.credentials("us-west", "us")
+	w.credential("us-west")
 	testkit.Eventually(t, "the member to be ready", func() bool { return w.says(`crossway_member_condition{member="us-west", type="Ready"} 1`) })
 	testkit.Eventually(t, "the credentials", func() bool { return strings.Count(strings.Join(w.hub(), "\n"), "crossway_credential_expiry") >= 4 })
 	well := slices.Concat(w.hub(), w.edge())
@@ -312,17 +312,13 @@ func (w *watched) renew(ctx context.Context, member string) {
 	_ = w.Update(ctx, lease) // it is tried again
 }
 
-// credentials says in the status of a member and of a pool that they have credentials of a day and of 30 days.
-func (w *watched) credentials(member, pool string) {
+// credential says in the status of a member that it has a credential of a day.
+func (w *watched) credential(member string) {
 	w.t.Helper()
-	in := func(d time.Duration) string { return time.Now().Add(d).UTC().Format(time.RFC3339) }
-	patch := func(o client.Object, status string) {
-		testkit.Must(w.t, w.Status().Patch(w.t.Context(), o, client.RawPatch("application/merge-patch+json", []byte(status))))
-	}
-	patch(&v1alpha1.MemberCluster{ObjectMeta: metav1.ObjectMeta{Name: member}}, fmt.Sprintf(
-		`{"status":{"credential":{"id":"abcdefghij","clusterUID":"u","kind":"Certificate","issuedTime":%q,"expirationTime":%q}}}`, in(0), in(24*time.Hour)))
-	patch(&v1alpha1.EdgePool{ObjectMeta: metav1.ObjectMeta{Name: pool}}, fmt.Sprintf(
-		`{"status":{"credentials":[{"id":"abcdefghij","ca":"c","edges":1,"expirationTime":%q}]}}`, in(registration.DefaultEdgeLife)))
+	status := fmt.Sprintf(`{"status":{"credential":{"id":"abcdefghij","clusterUID":"u","kind":"Certificate","issuedTime":%q,"expirationTime":%q}}}`,
+		time.Now().UTC().Format(time.RFC3339), time.Now().Add(24*time.Hour).UTC().Format(time.RFC3339))
+	testkit.Must(w.t, w.Status().Patch(w.t.Context(), &v1alpha1.MemberCluster{ObjectMeta: metav1.ObjectMeta{Name: member}},
+		client.RawPatch("application/merge-patch+json", []byte(status))))
 }
 
 // breakAll makes what each alert is about, but for those of the hub itself.

@@ -13,6 +13,7 @@ import (
 	"crossway.dev/crossway/pkg/lbsync/server"
 	memberapi "crossway.dev/crossway/pkg/memberapi/server"
 	"crossway.dev/crossway/pkg/program"
+	registrationhub "crossway.dev/crossway/pkg/registration/hub"
 )
 
 // observedParts are the parts of the hub that have metrics or a dump of their state.
@@ -22,13 +23,15 @@ type observedParts struct {
 	loop     *endpoints.Loop
 	xds      *server.Server
 	members  *memberapi.Server
+	// certificates are those of edges.
+	certificates *registrationhub.EdgeCertificates
 }
 
 // registerMetrics registers the metrics of the parts, and these.
 func (p observedParts) registerMetrics(others ...prometheus.Collector) {
 	metrics.Registry.MustRegister(p.loop, p.members)
 	metrics.Registry.MustRegister(others...)
-	for _, c := range [][]prometheus.Collector{p.statuses.Collectors(), p.xds.Collectors(), p.gateways.Collectors()} {
+	for _, c := range [][]prometheus.Collector{p.statuses.Collectors(), p.xds.Collectors(), p.gateways.Collectors(), p.certificates.Collectors()} {
 		metrics.Registry.MustRegister(c...)
 	}
 }

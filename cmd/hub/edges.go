@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"time"
 
 	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -14,6 +15,7 @@ import (
 	"crossway.dev/crossway/pkg/lbsync/rollout"
 	"crossway.dev/crossway/pkg/lbsync/server"
 	"crossway.dev/crossway/pkg/registration"
+	registrationhub "crossway.dev/crossway/pkg/registration/hub"
 )
 
 // loadAssignments publishes what the endpoints loop makes: load assignments.
@@ -129,5 +131,35 @@ func usersOf(xds *server.Server) func(ca string) []string {
 			}
 		}
 		return names
+	}
+}
+
+// connected are the connected edges, with their certificates.
+func connected(xds *server.Server) func() []registration.ConnectedEdge {
+	return func() []registration.ConnectedEdge {
+		edges := xds.Connected()
+		all := make([]registration.ConnectedEdge, len(edges))
+		for i, e := range edges {
+			all[i] = registration.ConnectedEdge{Identity: e.Identity, CA: e.CA, Begin: e.CertificateBegin, End: e.CertificateEnd}
+		}
+		return all
+	}
+}
+
+// renew signs the next certificate of an edge, for the pool that there is now: a pool that
+// was restored from a backup has another UID than the edge's present certificate.
+func renew(objects client.Reader, namespace string) func(registration.EdgeIdentity, []byte) ([]byte, error) {
+	return func(id registration.EdgeIdentity, request []byte) ([]byte, error) {
+		var pools v1alpha1.EdgePoolList
+		if err := objects.List(context.Background(), &pools, client.UnsafeDisableDeepCopy); err != nil {
+			return nil, fmt.Errorf("list EdgePools: %w", err)
+		}
+		pool, err := registration.PoolOfEdge(id, pools.Items)
+		if err != nil {
+			return nil, err
+		}
+		id.PoolUID = string(pool.UID)
+		return registrationhub.AnswerOf(context.Background(), objects, namespace,
+			registrationhub.SigningRequest{Edge: id, Request: request, Life: registration.DefaultEdgeLife, Now: time.Now()})
 	}
 }

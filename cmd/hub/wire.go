@@ -76,7 +76,8 @@ func wire(o Options, cluster *rest.Config) (manager.Manager, error) {
 	overflowReports := statuses.Source("endpoints", condition.TypeOverflowing)
 
 	// Edges: the xDS server, whose observer is set below.
-	xds := server.New(o.faults.config(server.Config{MaxEdges: o.MaxEdges, Authorize: authorize(mgr.GetCache()), Log: log.WithName("xds")}))
+	xds := server.New(o.faults.config(server.Config{MaxEdges: o.MaxEdges, Authorize: authorize(mgr.GetCache()),
+		Renew: renew(mgr.GetCache(), o.Namespace), Log: log.WithName("xds")}))
 
 	// Members: what they read of the fleet.
 	api := newMemberAPI(o, memberapi.Config{Informers: mgr.GetCache(), Reserved: cidrs, Log: log.WithName("member-api")})
@@ -97,8 +98,7 @@ func wire(o Options, cluster *rest.Config) (manager.Manager, error) {
 	// Mutual TLS, once there is something to serve.
 	edges := server.NewListener(server.ListenerConfig{Server: xds, Address: o.XDSAddr, Informers: mgr.GetCache(),
 		Secret: types.NamespacedName{Namespace: o.Namespace, Name: registration.XDSSecret}, Ready: gateways.Built(), Log: log})
-	signer := &registrationhub.Signer{Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Namespace: o.Namespace, Names: o.serverNames(),
-		OldUsers: usersOf(xds), Events: mgr.GetEventRecorder("crossway-hub"), Log: log.WithName("certificates")}
+	signer, certificates := newCertificates(o, mgr, xds, statuses.Source("certificates", condition.EdgePoolCertificatesType))
 
 	// Controllers that reconcile every object once at the start wait until edges have what they need.
 	members := afterBuilt{gateways.Built(), func() error { return wireMembers(mgr, leadership, o, history, cidrs) }}
@@ -111,13 +111,22 @@ func wire(o Options, cluster *rest.Config) (manager.Manager, error) {
 	crdVersion := &crdVersion{reader: mgr.GetAPIReader(), set: gateways.SetCRDVersion, log: log}
 	forMembers, apiErr := api.runnables(cluster, mgr, edges)
 	runnables := []manager.Runnable{objects, leadership, leadership.EachTerm(statuses), leadership.EachTerm(records), loop, gateways, leadership.EachTerm(signer),
-		edges, members, watchdog, crdVersion}
-	parts := observedParts{statuses, gateways, loop, xds, api.server}
-	parts.registerMetrics(program.Metrics{Program: "crossway-hub", Leadership: leadership, Watchdog: watchdog}, registrationhub.NewMetrics(mgr.GetCache(), o.Namespace))
+		edges, certificates, members, watchdog, crdVersion}
+	parts := observedParts{statuses, gateways, loop, xds, api.server, certificates}
+	parts.registerMetrics(program.Metrics{Program: "crossway-hub", Leadership: leadership, Watchdog: watchdog}, registrationhub.NewMetrics(mgr.GetCache()))
 	if o.DebugAddr != "" {
 		runnables = append(runnables, parts.debug(o.DebugAddr, log))
 	}
 	return mgr, errors.Join(apiErr, add(mgr, append(runnables, forMembers...)), addChecks(mgr, watchdog, edges.Serving(), objects))
+}
+
+// newCertificates makes what signs edges' certificates, and what reports when they end.
+func newCertificates(o Options, mgr manager.Manager, xds *server.Server, reporter *writer.Source) (*registrationhub.Signer, *registrationhub.EdgeCertificates) {
+	log := ctrl.Log.WithName("hub").WithName("certificates")
+	signer := &registrationhub.Signer{Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Namespace: o.Namespace, Names: o.serverNames(),
+		OldUsers: usersOf(xds), Events: mgr.GetEventRecorder("crossway-hub"), Log: log}
+	return signer, &registrationhub.EdgeCertificates{Reader: mgr.GetCache(), Namespace: o.Namespace, Edges: connected(xds), Fault: signer.Fault,
+		Reporter: reporter, Log: log}
 }
 
 func add(mgr manager.Manager, runnables []manager.Runnable) error {
@@ -157,6 +166,10 @@ func wireMembers(mgr manager.Manager, leadership *program.Leadership, o Options,
 	if err != nil {
 		return err
 	}
+	edgeJoiner, err := registrationhub.NewEdgeJoiner(mgr, o.Namespace)
+	if err != nil {
+		return err
+	}
 	merger, err := importhub.NewMerger(mgr, merges, reserved)
 	if err != nil {
 		return err
@@ -173,7 +186,7 @@ func wireMembers(mgr manager.Manager, leadership *program.Leadership, o Options,
 	if err != nil {
 		return err
 	}
-	for _, add := range []func(ctrl.Manager, *program.Leadership) error{registrar.SetupWithManager, profiles.SetupWithManager, joiner.SetupWithManager, announcer.SetupWithManager, merger.SetupWithManager, projector.SetupWithManager} {
+	for _, add := range []func(ctrl.Manager, *program.Leadership) error{registrar.SetupWithManager, profiles.SetupWithManager, joiner.SetupWithManager, edgeJoiner.SetupWithManager, announcer.SetupWithManager, merger.SetupWithManager, projector.SetupWithManager} {
 		if err := add(mgr, leadership); err != nil {
 			return err
 		}

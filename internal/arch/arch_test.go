@@ -60,6 +60,8 @@ var ioPackages = map[string][]string{
 	"pkg/apply":                  nil,
 	"pkg/program":                nil,
 	"pkg/snapshot":               nil,
+
+	"pkg/registration/renewal": nil,
 }
 
 var sharedByIO = []string{"api/v1alpha1", "pkg/fleet", "pkg/gateway/model", "pkg/condition", "pkg/condition/writer", "pkg/apply", "pkg/program", "pkg/batch", "pkg/listener"}

@@ -58,6 +58,8 @@ type Report struct {
 	Parents    []ParentReport   // routes: one per parentRef of ours, in spec order; policies: one per ancestor
 	Features   []string         // GatewayClass: status.supportedFeatures, sorted
 	Pool       *PoolReport      // EdgePool
+	// Credentials are status.credentials of an EdgePool; nil: another source reports them.
+	Credentials *[]v1alpha1.EdgeCredential
 }
 
 // PoolReport is the status of an EdgePool, beside its conditions.

@@ -200,19 +200,24 @@ func (ca CA) finished(r Rotation) Rotated {
 	return ca.withoutOld("no connected edge uses it")
 }
 
+// withoutOld ends the trust in the old CA. The cross certificate stays: who knows only the
+// old CA still trusts the hub by it, and so comes to hear that it is refused.
 func (ca CA) withoutOld(why string) Rotated {
 	note := fmt.Sprintf("step 3 of 3: edge CA %s is not trusted any more: %s", CertificateName(ca.Old), why)
-	ca.Old, ca.Cross = nil, nil
+	ca.Old = nil
 	return Rotated{CA: ca, Changed: true, Answered: true, Note: note}
 }
 
 // madeAt is when the hub made a certificate.
 func madeAt(certificate []byte) time.Time {
 	if c := firstCertificate(certificate); c != nil {
-		return c.NotBefore.Add(maxClockSkew)
+		return SignedAt(c)
 	}
 	return time.Time{}
 }
+
+// SignedAt is when the hub signed a certificate, by its clock.
+func SignedAt(c *x509.Certificate) time.Time { return c.NotBefore.Add(maxClockSkew) }
 
 // few joins the first names of a list, and says how many more there are.
 func few(names []string) string {

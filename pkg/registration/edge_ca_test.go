@@ -67,6 +67,11 @@ func TestRotationShutsNobodyOut(t *testing.T) {
 	if trusts(t, done.Bundle(), old.Certificate, x509.ExtKeyUsageClientAuth, at) {
 		t.Error("a certificate of the old CA is let in after the rotation")
 	}
+	server, err := registration.NewServerCertificate(done.Issuer(at, random(4)), []string{"hub"})
+	testkit.Must(t, err)
+	if !trusts(t, states[0].Bundle(), server.Certificate, x509.ExtKeyUsageServerAuth, at) {
+		t.Error("an edge that was away does not trust the hub, and so is not told that it is refused")
+	}
 }
 
 // What a request does depends on where the rotation is, and is said.

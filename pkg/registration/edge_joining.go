@@ -17,6 +17,12 @@ const (
 	// approves and signs them.
 	EdgeSigner = "crossway.dev/edge"
 
+	// RenewalService and RenewalMethod are the method of the hub's xDS port by which edges
+	// renew their certificates (gRPC). Its messages are google.protobuf.BytesValue: a PKCS
+	// #10 request, or nothing; and what SplitIssued divides.
+	RenewalService = "crossway.edge.v1.Certificates"
+	RenewalMethod  = "Renew"
+
 	// LabelEdgePool marks the Secrets with an edge's certificate: its value is the pool.
 	LabelEdgePool = "crossway.dev/edge-pool"
 )

@@ -9,6 +9,7 @@ import (
 	"encoding/pem"
 	"strings"
 	"testing"
+	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	certificatesv1 "k8s.io/api/certificates/v1"
@@ -156,6 +157,32 @@ func TestHubDecidesAboutMembersOnly(t *testing.T) {
 		testkit.Must(t, client.IgnoreAlreadyExists(admin.Create(t.Context(), objects.Account.DeepCopy())))
 		if err := hub.SubResource("token").Create(t.Context(), &objects.Account, &authenticationv1.TokenRequest{}); !apierrors.IsForbidden(err) {
 			t.Errorf("%s: the hub makes a token: %v", kind, err)
+		}
+	}
+}
+
+// The hub approves and signs what edges ask of signer crossway.dev/edge, and signs nothing else.
+func TestHubSignsForEdges(t *testing.T) {
+	hub := installHub(t, "")
+	admin, err := client.New(envtestkit.Config(t), client.Options{})
+	testkit.Must(t, err)
+	ca, err := registration.NewEdgeCA(time.Now(), rand.Reader)
+	testkit.Must(t, err)
+	const account = "system:serviceaccount:crossway-members:"
+	for name, user := range map[string]string{"crossway-edge-us-aaaaaaaaaa": account + "join-edge.us.aaaaaaaaaa", "crossway-us-7-8": joinAccount} {
+		edge := strings.HasPrefix(name, "crossway-edge")
+		csr := memberCSR(t, name, func(csr *certificatesv1.CertificateSigningRequest) {
+			if edge {
+				csr.Spec.SignerName = registration.EdgeSigner
+			}
+		})
+		testkit.Must(t, clientOf(t, user, "system:serviceaccounts:crossway-members").Create(t.Context(), csr))
+		t.Cleanup(func() { _ = admin.Delete(t.Context(), csr) })
+		csr.Status.Conditions = []certificatesv1.CertificateSigningRequestCondition{{Type: certificatesv1.CertificateApproved, Status: corev1.ConditionTrue, Reason: "a"}}
+		testkit.Must(t, hub.SubResource("approval").Update(t.Context(), csr))
+		csr.Status.Certificate = ca.Certificate
+		if err := hub.Status().Update(t.Context(), csr); (err == nil) != edge {
+			t.Errorf("the hub signs for %s: %v", user, err)
 		}
 	}
 }

@@ -147,12 +147,12 @@ func TestFleetAdmin(t *testing.T) {
 	bind(t, "Role", "crossway-edge-signer", "crossway-system", "fay")
 	may(t, fay, false, "crossway-system", "create secret\nget secret\nlist secret\ndelete secret")
 	may(t, fay, false, "mine", "create secret\nget secret")
-	signs(t, fay, registration.EdgeCASecret, true, false)
+	signs(t, fay, registration.EdgeCASecret, true, true)
 	signs(t, fay, "crossway-edge-us", false, false)
 
 	// With the pools whose edges are in this cluster, their Secrets too.
 	apply(t, render(t, "hub", "personas.edgePools={us}"))
-	signs(t, fay, registration.EdgeCASecret, true, false)
+	signs(t, fay, registration.EdgeCASecret, true, true)
 	signs(t, fay, "crossway-edge-us", true, true)
 	signs(t, fay, "crossway-edge-eu", false, false)
 	signs(t, fay, registration.XDSSecret, false, false)

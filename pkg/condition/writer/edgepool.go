@@ -9,11 +9,14 @@ import (
 
 func poolConditions(o *v1alpha1.EdgePool) []metav1.Condition { return o.Status.Conditions }
 
-// mergeEdgePool updates conditions, the number of edges, and allocations, unless
+// mergeEdgePool updates conditions, the number of edges, credentials, and allocations, unless
 // these were computed from others than the stored ones.
 func mergeEdgePool(o *v1alpha1.EdgePool, reports []sourced, now metav1.Time) {
 	mergeReports(&o.Status.Conditions, reports, now)
 	for _, r := range reports {
+		if credentials := r.report.Credentials; credentials != nil {
+			o.Status.Credentials = *credentials
+		}
 		pool := r.report.Pool
 		if pool == nil {
 			continue

@@ -146,7 +146,7 @@ func (s *Server) name(open *session, node string) (Edge, error) {
 func named(open *session, node string) (Edge, error) {
 	leaf := open.connection.leaf
 	edge := Edge{Node: node, Source: listener.SourceOf(open.connection.RemoteAddr()).Addr().String(), Identity: open.identity, Stream: open.number,
-		CA: leaf.Issuer.CommonName, CertificateEnd: leaf.NotAfter}
+		CA: leaf.Issuer.CommonName, CertificateBegin: leaf.NotBefore, CertificateEnd: leaf.NotAfter}
 	printable := strings.IndexFunc(node, func(r rune) bool { return !unicode.IsPrint(r) }) < 0
 	if node == "" || len(node) > maxNodeLength || !printable {
 		return edge, status.Errorf(codes.InvalidArgument, "node.id: use 1 to %d printable characters", maxNodeLength)

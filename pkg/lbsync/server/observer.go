@@ -26,9 +26,10 @@ type Edge struct {
 	Source   string
 	Identity registration.EdgeIdentity
 	Stream   uint64
-	// CA is the common name of the CA that signed the certificate; CertificateEnd is its end.
-	CA             string
-	CertificateEnd time.Time
+	// CA is the common name of the CA that signed the certificate, which is valid between
+	// CertificateBegin and CertificateEnd.
+	CA                               string
+	CertificateBegin, CertificateEnd time.Time
 }
 
 // EdgeState is what one connected edge has done with its pool's snapshots.

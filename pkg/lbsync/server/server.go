@@ -36,7 +36,7 @@ type Config struct {
 	// than the server's: then the edge comes back with the certificate that it has by now.
 	// A random half is added, so that not all come at once. 5 min if zero.
 	OldCALife time.Duration
-	// Renew signs an edge's request for a new certificate (registration.RenewMethod). Nil:
+	// Renew signs an edge's request for a new certificate (registration.RenewalMethod). Nil:
 	// nobody does.
 	Renew func(id registration.EdgeIdentity, request []byte) ([]byte, error)
 	Log   logr.Logger
@@ -88,6 +88,9 @@ func (s *Server) Register(g *grpc.Server) {
 	discovery.RegisterAggregatedDiscoveryServiceServer(g, s)
 	loadstats.RegisterLoadReportingServiceServer(g, s.loadReporting())
 	accesslog.RegisterAccessLogServiceServer(g, usageServer{Server: s})
+	if s.config.Renew != nil {
+		g.RegisterService(&renewalService, s)
+	}
 }
 
 // SetResources replaces everything but the load assignments of a pool. What

@@ -5,9 +5,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"crossway.dev/crossway/api/v1alpha1"
@@ -27,22 +25,20 @@ var (
 		"1 if a condition of an EdgePool is True, 0 if it is False or Unknown.", []string{"pool", "type"}, nil)
 )
 
-// expiryDesc is named as cert-manager's and Kubernetes' own metrics of this kind are.
+// expiryDesc is of the same metric as those of the other kinds of credentials.
 var expiryDesc = prometheus.NewDesc("crossway_credential_expiry_timestamp_seconds",
-	"When a credential ends that is not renewed, by kind: member, edge (<pool>/<id>, of those that are connected), ca, server.", []string{"kind", "name"}, nil)
+	"When a credential or certificate ends, as a Unix time, by kind (member, edge, ca, server) and name.",
+	[]string{"name"}, prometheus.Labels{"kind": "member"})
 
 // scrapeTimeout is how long a scrape waits for caches that have not synced.
 const scrapeTimeout = time.Second
 
 // Metrics are the conditions and numbers of MemberClusters and EdgePools, and the ends of
-// all credentials, from the caches: every replica has them, also one that does not lead.
-type Metrics struct {
-	reader    client.Reader
-	namespace string
-}
+// members' credentials, from the caches: every replica has them, also one that does not lead.
+type Metrics struct{ reader client.Reader }
 
-// NewMetrics makes Metrics of what a cache has. namespace is that of the hub's Secrets.
-func NewMetrics(cache client.Reader, namespace string) Metrics { return Metrics{cache, namespace} }
+// NewMetrics makes Metrics of what a cache has.
+func NewMetrics(cache client.Reader) Metrics { return Metrics{cache} }
 
 // Describe implements prometheus.Collector.
 func (Metrics) Describe(out chan<- *prometheus.Desc) {
@@ -72,15 +68,6 @@ func (m Metrics) Collect(out chan<- prometheus.Metric) {
 			collectPool(&pools.Items[i], gauge)
 		}
 	}
-	for kind, name := range map[string]string{"ca": registration.EdgeCASecret, "server": registration.XDSSecret} {
-		var secret corev1.Secret
-		if m.reader.Get(ctx, types.NamespacedName{Namespace: m.namespace, Name: name}, &secret) != nil {
-			continue
-		}
-		if end, ok := registration.CertificateEnd(secret.Data[corev1.TLSCertKey]); ok {
-			gauge(expiryDesc, float64(end.Unix()), kind, name)
-		}
-	}
 }
 
 type gauge = func(d *prometheus.Desc, value float64, labels ...string)
@@ -94,16 +81,13 @@ func collectMember(m *v1alpha1.MemberCluster, gauge gauge) {
 	gauge(endpointsDesc, float64(m.Status.Endpoints), m.Name)
 	gauge(maxEndpointsDesc, float64(limits.Endpoints), m.Name)
 	if c := m.Status.Credential; c != nil && c.ExpirationTime != nil {
-		gauge(expiryDesc, float64(c.ExpirationTime.Unix()), "member", m.Name)
+		gauge(expiryDesc, float64(c.ExpirationTime.Unix()), m.Name)
 	}
 }
 
 func collectPool(p *v1alpha1.EdgePool, gauge gauge) {
 	gauge(poolDesc, 1, p.Name, p.Spec.Region)
 	collectConditions(poolConditionDesc, p.Name, p.Status.Conditions, gauge)
-	for _, c := range p.Status.Credentials {
-		gauge(expiryDesc, float64(c.ExpirationTime.Unix()), "edge", p.Name+"/"+c.ID)
-	}
 }
 
 func collectConditions(d *prometheus.Desc, name string, all []metav1.Condition, gauge gauge) {

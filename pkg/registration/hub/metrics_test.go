@@ -1,20 +1,16 @@
 package hub
 
 import (
-	"crypto/rand"
 	"strings"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/internal/testkit"
-	"crossway.dev/crossway/pkg/registration"
 )
 
 // The metrics say of accepted members and of pools what their status says. One that is
@@ -22,10 +18,7 @@ import (
 func TestMetrics(t *testing.T) {
 	scheme := runtime.NewScheme()
 	testkit.Must(t, v1alpha1.AddToScheme(scheme))
-	testkit.Must(t, clientgoscheme.AddToScheme(scheme))
 	end := metav1.Unix(1_800_000_000, 0)
-	ca, err := registration.NewEdgeCA(end.Add(-registration.EdgeCALife), rand.Reader)
-	testkit.Must(t, err)
 	member := func(name string, accepted bool) *v1alpha1.MemberCluster {
 		return &v1alpha1.MemberCluster{ObjectMeta: metav1.ObjectMeta{Name: name},
 			Spec: v1alpha1.MemberClusterSpec{Accepted: accepted, Region: "us", Exports: v1alpha1.MemberExportRules{MaxExports: 20}},
@@ -34,14 +27,10 @@ func TestMetrics(t *testing.T) {
 				Credential: &v1alpha1.MemberCredential{ExpirationTime: &end}}}
 	}
 	cache := fake.NewClientBuilder().WithScheme(scheme).WithObjects(member("us-west", true), member("us-east", false),
-		&v1alpha1.EdgePool{ObjectMeta: metav1.ObjectMeta{Name: "us"}, Spec: v1alpha1.EdgePoolSpec{Region: "us"}, Status: v1alpha1.EdgePoolStatus{
-			Credentials: []v1alpha1.EdgeCredential{{ID: "abcdefghij", ExpirationTime: end}}}},
-		&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "crossway-system", Name: registration.EdgeCASecret}, Data: map[string][]byte{"tls.crt": ca.Certificate}}).Build()
-	testkit.Must(t, testutil.CollectAndCompare(NewMetrics(cache, "crossway-system"), strings.NewReader(`
-# HELP crossway_credential_expiry_timestamp_seconds When a credential ends that is not renewed, by kind: member, edge (<pool>/<id>, of those that are connected), ca, server.
+		&v1alpha1.EdgePool{ObjectMeta: metav1.ObjectMeta{Name: "us"}, Spec: v1alpha1.EdgePoolSpec{Region: "us"}}).Build()
+	testkit.Must(t, testutil.CollectAndCompare(NewMetrics(cache), strings.NewReader(`
+# HELP crossway_credential_expiry_timestamp_seconds When a credential or certificate ends, as a Unix time, by kind (member, edge, ca, server) and name.
 # TYPE crossway_credential_expiry_timestamp_seconds gauge
-crossway_credential_expiry_timestamp_seconds{kind="ca",name="crossway-edge-ca"} 1.8e+09
-crossway_credential_expiry_timestamp_seconds{kind="edge",name="us/abcdefghij"} 1.8e+09
 crossway_credential_expiry_timestamp_seconds{kind="member",name="us-west"} 1.8e+09
 # HELP crossway_edgepool_info 1 for each EdgePool.
 # TYPE crossway_edgepool_info gauge

@@ -1,0 +1,144 @@
+package hub
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/pkg/condition"
+	"crossway.dev/crossway/pkg/registration"
+)
+
+// EdgeCertificates reports on the certificates of connected edges: as conditions and
+// status of EdgePools, and as metrics. It is a Runnable of every replica; who leads writes
+// what it reports.
+type EdgeCertificates struct {
+	// Reader reads EdgePools and the hub's Secrets from the cache.
+	Reader    client.Reader
+	Namespace string // of the Secrets
+	// Edges are those that are connected to this replica.
+	Edges func() []registration.ConnectedEdge
+	// Fault is why there is no edge CA; nil if there is one.
+	Fault    func() error
+	Reporter interface{ Report([]condition.Report) }
+	Log      logr.Logger
+}
+
+// certificatesInterval is between two reports.
+const certificatesInterval = 2 * time.Second
+
+// NeedLeaderElection says that every replica reports.
+func (e *EdgeCertificates) NeedLeaderElection() bool { return false }
+
+// Start reports until ctx ends.
+func (e *EdgeCertificates) Start(ctx context.Context) error {
+	for {
+		if err := e.report(ctx); err != nil && ctx.Err() == nil {
+			e.Log.Error(err, "could not report on certificates of edges")
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(certificatesInterval):
+		}
+	}
+}
+
+func (e *EdgeCertificates) report(ctx context.Context) error {
+	var pools v1alpha1.EdgePoolList
+	if err := e.Reader.List(ctx, &pools); err != nil {
+		return fmt.Errorf("list EdgePools: %w", err)
+	}
+	edges, fault, ca := e.Edges(), e.Fault(), ""
+	if secret := e.secret(ctx, registration.EdgeCASecret); secret != nil {
+		ca = registration.CAOf(secret.Data).Name()
+	}
+	reports := make([]condition.Report, len(pools.Items))
+	for i := range pools.Items {
+		reports[i] = registration.EdgePoolReport(&pools.Items[i], edges, ca, fault, time.Now())
+	}
+	e.Reporter.Report(reports)
+	return nil
+}
+
+func (e *EdgeCertificates) secret(ctx context.Context, name string) *corev1.Secret {
+	var secret corev1.Secret
+	if e.Reader.Get(ctx, client.ObjectKey{Namespace: e.Namespace, Name: name}, &secret) != nil {
+		return nil // not there, or the cache has not begun: there is nothing to say about it
+	}
+	return &secret
+}
+
+// Collectors are the metrics of when certificates end, which the caller registers.
+func (e *EdgeCertificates) Collectors() []prometheus.Collector {
+	missing := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "crossway_edge_ca_missing",
+		Help: "1 while there is no edge CA although there was one before, so that nothing is signed (on the leader); the log says what to do."}, func() float64 {
+		if e.Fault() != nil {
+			return 1
+		}
+		return 0
+	})
+	return []prometheus.Collector{missing,
+		NewExpiryCollector("edge", e.edgeEnds),
+		NewExpiryCollector("ca", func() map[string]time.Time { return e.ends(registration.EdgeCASecret, corev1.TLSCertKey) }),
+		NewExpiryCollector("server", func() map[string]time.Time {
+			ends := map[string]time.Time{}
+			for _, end := range e.ends(registration.XDSSecret, corev1.TLSCertKey) {
+				ends[registration.XDSSecret] = end
+			}
+			return ends
+		})}
+}
+
+// edgeEnds is when the first certificate of each credential ends, by pool and ID.
+func (e *EdgeCertificates) edgeEnds() map[string]time.Time {
+	ends := map[string]time.Time{}
+	for _, edge := range e.Edges() {
+		name := edge.Identity.Pool + "/" + edge.Identity.Credential
+		if end, known := ends[name]; !known || edge.End.Before(end) {
+			ends[name] = edge.End
+		}
+	}
+	return ends
+}
+
+// ends is when a certificate in a Secret ends, by its common name.
+func (e *EdgeCertificates) ends(secret, key string) map[string]time.Time {
+	ends := map[string]time.Time{}
+	if s := e.secret(context.Background(), secret); s != nil {
+		if end, ok := registration.CertificateEnd(s.Data[key]); ok {
+			ends[registration.CertificateName(s.Data[key])] = end
+		}
+	}
+	return ends
+}
+
+// expiries is a Collector of when credentials of one kind end.
+type expiries struct {
+	description *prometheus.Desc
+	ends        func() map[string]time.Time
+}
+
+// NewExpiryCollector makes the metric crossway_credential_expiry_timestamp_seconds of one
+// kind of credentials, by their names.
+func NewExpiryCollector(kind string, ends func() map[string]time.Time) prometheus.Collector {
+	return expiries{prometheus.NewDesc("crossway_credential_expiry_timestamp_seconds",
+		"When a credential or certificate ends, as a Unix time, by kind (member, edge, ca, server) and name.",
+		[]string{"name"}, prometheus.Labels{"kind": kind}), ends}
+}
+
+// Describe implements prometheus.Collector.
+func (e expiries) Describe(c chan<- *prometheus.Desc) { c <- e.description }
+
+// Collect implements prometheus.Collector.
+func (e expiries) Collect(c chan<- prometheus.Metric) {
+	for name, end := range e.ends() {
+		c <- prometheus.MustNewConstMetric(e.description, prometheus.GaugeValue, float64(end.Unix()), name)
+	}
+}
