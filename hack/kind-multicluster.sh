@@ -6,8 +6,8 @@
 #   hack/kind-multicluster.sh up      make the fleet (again: only what is missing)
 #   hack/kind-multicluster.sh down    remove it
 #
-# Needs docker, kind, kubectl, openssl and go; helm and ko are built from the
-# modules in hack/.
+# Needs docker, kind, kubectl and go; helm and ko are built from the modules in
+# hack/. Members and edges join by the commands that users run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -21,7 +21,7 @@ declare -A zone=([us-west]=us-a [us-east]=us-b [eu-west]=eu-a)
 declare -A nearest=([us]=eu [eu]=us)
 declare -A gateways=([us]=198.18.1.0/24 [eu]=198.18.2.0/24)
 tools=""   # directory of helm, ko and crossway, set by build_tools
-scratch="" # for keys and requests, removed at the end
+scratch="" # for tokens, removed at the end
 
 say() { printf '\n== %s\n' "$*"; }
 
@@ -37,7 +37,7 @@ address() { # address NODE: its address in Docker's network
 
 need() {
   local tool missing=()
-  for tool in docker kind kubectl openssl go; do
+  for tool in docker kind kubectl go; do
     command -v "$tool" >/dev/null || missing+=("$tool")
   done
   if ((${#missing[@]})); then
@@ -160,56 +160,29 @@ hub() {
     --set "hubCIDRs={${pods[hub]},${services[hub]}},region=us"
 }
 
-# member_kubeconfig MEMBER: a kubeconfig for the hub, by a client certificate
-# that the hub's API server signs. The private key is made here.
-member_kubeconfig() {
-  local member=$1 server=https://$2:6443 request=$scratch/$1
-  openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout "$request.key" -out "$request.csr" \
-    -subj "/O=crossway:members/CN=crossway:member:$member" 2>/dev/null
-  on hub delete certificatesigningrequest "crossway-$member" --ignore-not-found >/dev/null
-  on hub create -f - >/dev/null <<YAML
-apiVersion: certificates.k8s.io/v1
-kind: CertificateSigningRequest
-metadata: {name: crossway-$member}
-spec:
-  request: $(base64 <"$request.csr" | tr -d '\n')
-  signerName: kubernetes.io/kube-apiserver-client
-  usages: [client auth]
-YAML
-  on hub certificate approve "crossway-$member" >/dev/null
-  on hub wait --for=jsonpath='{.status.certificate}' --timeout=60s "certificatesigningrequest/crossway-$member" >/dev/null
-  on hub get certificatesigningrequest "crossway-$member" -o jsonpath='{.status.certificate}' | base64 -d >"$request.crt"
-  on hub config view --raw --minify -o jsonpath='{.clusters[0].cluster.certificate-authority-data}' | base64 -d >"$scratch/hub-ca.crt"
-  local config=(kubectl --kubeconfig "$request.kubeconfig" config)
-  "${config[@]}" set-cluster hub --server "$server" --certificate-authority "$scratch/hub-ca.crt" --embed-certs >/dev/null
-  "${config[@]}" set-credentials agent --client-certificate "$request.crt" --client-key "$request.key" --embed-certs >/dev/null
-  "${config[@]}" set-context hub --cluster hub --user agent >/dev/null
-  "${config[@]}" use-context hub >/dev/null
+# token ARGUMENT...: a token from the hub, for clusters that reach it in Docker's network.
+token() {
+  "$tools/crossway" token create --context kind-hub --hub-server "https://$(address hub-control-plane):6443" \
+    -o 'jsonpath={.token}' "$@"
 }
 
 join() {
-  local member server
-  server=$(address hub-control-plane)
+  local member
   for member in "${members[@]}"; do
     say "member $member"
-    on hub apply -f - <<YAML
-apiVersion: crossway.dev/v1alpha1
-kind: MemberCluster
-metadata: {name: $member}
-spec: {accepted: true, region: ${region[$member]}, zone: ${zone[$member]}, endpointCIDRs: [${pods[$member]}], exports: {namespaces: ["*"]}}
-YAML
-    member_kubeconfig "$member" "$server"
-    on "$member" create namespace "$system" --dry-run=client -o yaml | on "$member" apply -f -
-    on "$member" -n "$system" create secret generic crossway-hub-kubeconfig \
-      --from-file="kubeconfig=$scratch/$member.kubeconfig" --dry-run=client -o yaml | on "$member" apply -f -
-    install_chart "$member" crossway-member-agent member-agent \
-      --set "image.repository=kind.local/member-agent,image.tag=dev,cluster=$member"
+    if [[ $(on hub get membercluster "$member" --ignore-not-found -o 'jsonpath={.status.credential.id}') ]]; then
+      continue # it has joined
+    fi
+    token "$member" --region "${region[$member]}" --zone "${zone[$member]}" --endpoint-cidr "${pods[$member]}" \
+      --export-namespace '*' >"$scratch/token"
+    "$tools/crossway" join --context "kind-$member" --token - <"$scratch/token" \
+      --set image.repository=kind.local/member-agent --set image.tag=dev
+    "$tools/crossway" accept "$member" --context kind-hub --yes
   done
 }
 
 edges() {
   local r
-  on hub -n "$system" wait --for=create --timeout=60s secret/crossway-edge-ca # the hub's leader makes it
   for r in "${regions[@]}"; do
     say "edges of $r"
     on hub apply -f - <<YAML
@@ -218,9 +191,9 @@ kind: EdgePool
 metadata: {name: $r}
 spec: {region: $r, nearest: [${nearest[$r]}], addresses: [{cidr: ${gateways[$r]}}]}
 YAML
-    "$tools/crossway" edge certificate --context kind-hub --pool "$r" --region "$r" --zone "$r-a"
-    install_chart hub "crossway-edge-$r" edge \
-      --set "pool=$r,region=$r,zone=$r-a,hub.address=crossway-hub.$system.svc.cluster.local,drain.announceSeconds=0"
+    token --edge "$r" --zone "$r-a" >"$scratch/token"
+    "$tools/crossway" join --edge --context kind-hub --token - <"$scratch/token" \
+      --hub-address "crossway-hub.$system.svc.cluster.local" --set drain.announceSeconds=0
   done
 }
 

@@ -3,7 +3,6 @@ package lab
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -15,12 +14,9 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 
 	"crossway.dev/crossway/internal/lab/install"
 	"crossway.dev/crossway/internal/lab/network"
-	"crossway.dev/crossway/pkg/fleet"
-	identity "crossway.dev/crossway/pkg/registration/agent"
 )
 
 // System is the namespace of Crossway's own pods, in every cluster.
@@ -29,15 +25,14 @@ const System = "crossway-system"
 // xdsAddress is the ClusterIP of the hub's xDS Service, which edges dial.
 const xdsAddress = "10.110.18.0"
 
-// InstallOptions change what the charts are rendered with: YAML values that
-// override those of the lab.
-type InstallOptions struct{ Hub, Agent, Edge string }
+// InstallOptions change what charts/hub is rendered with: YAML values that override
+// those of the lab.
+type InstallOptions struct{ Hub string }
 
 // Install installs Crossway in the fleet as an administrator would: the CRDs,
-// CoreDNS with the zone clusterset.local, charts/hub, a MemberCluster for each member and charts/member-agent there
-// with a client certificate of its own, an EdgePool for each region and
-// charts/edge with a certificate from `crossway edge certificate`. It returns
-// when every pod of it is ready. What runs are the programs that Enter built,
+// CoreDNS with the zone clusterset.local and charts/hub; each member joins by `crossway
+// token create`, `join` and `accept`; an EdgePool for each region and charts/edge with a
+// certificate from `crossway edge certificate`. It returns when every pod of it is ready. What runs are the programs that Enter built,
 // with the arguments, ServiceAccounts and Roles that the charts render.
 func (l *Lab) Install(ctx context.Context, o InstallOptions) error {
 	begin := time.Now()
@@ -48,8 +43,8 @@ func (l *Lab) Install(ctx context.Context, o InstallOptions) error {
 		{"CRDs", l.installCRDs},
 		{"DNS", l.InstallDNS},
 		{"hub", func(ctx context.Context) error { return l.installHub(ctx, o.Hub) }},
-		{"member agents", func(ctx context.Context) error { return l.installAgents(ctx, o.Agent) }},
-		{"edges", func(ctx context.Context) error { return l.installEdges(ctx, o.Edge) }},
+		{"member agents", l.installAgents},
+		{"edges", l.installEdges},
 	}
 	for _, s := range steps {
 		limited, cancel := context.WithTimeout(ctx, 2*time.Minute)
@@ -156,47 +151,54 @@ func (l *Lab) installHub(ctx context.Context, override string) error {
 // twin is the IPv6 range that belongs to a range of the lab.
 func twin(cidr string) string { return network.Twin(netip.MustParsePrefix(cidr)).String() }
 
-const memberCluster = `
-apiVersion: crossway.dev/v1alpha1
-kind: MemberCluster
-metadata: {name: %s}
-spec: {accepted: true, region: %s, zone: %s, endpointCIDRs: [%s, %s], exports: {namespaces: ["*"]}}
-`
-
-// installAgents joins every member: until joining exists, an agent's credential
-// is made here.
-func (l *Lab) installAgents(ctx context.Context, override string) error {
+// installAgents joins every member as a user does: a token from the hub, the agent with
+// it, and the admin's word.
+func (l *Lab) installAgents(ctx context.Context) error {
 	return l.each(func(c *Cluster) error {
 		if c == l.Hub {
 			return nil
-		}
-		if err := l.Hub.Apply(ctx, fmt.Appendf(nil, memberCluster, c.Name, c.Region, c.Zone, c.PodCIDR, twin(c.PodCIDR))); err != nil {
-			return err
-		}
-		pair, err := l.Hub.Sign("crossway:member:"+c.Name, "crossway:members")
-		if err != nil {
-			return err
-		}
-		if err := l.chart(ctx, c, release{name: "crossway-member-agent", chart: "member-agent", values: []string{override}}); err != nil {
-			return err
 		}
 		system, err := c.Client.CoreV1().Namespaces().Get(ctx, metav1.NamespaceSystem, metav1.GetOptions{})
 		if err != nil {
 			return err
 		}
-		credential := identity.Credential{
-			Server: l.Hub.Server, CA: l.Hub.plane.CA.PEM, Member: fleet.ClusterName(c.Name), ID: "aaaaaaaaaa", ClusterUID: string(system.UID),
-			Certificate: pair.Cert, Key: pair.Key,
-		}
-		data, err := json.Marshal(map[string]any{"data": credential.Data()})
+		token, err := l.token(ctx, c.Name, "--region="+c.Region, "--zone="+c.Zone,
+			"--endpoint-cidr="+c.PodCIDR, "--endpoint-cidr="+twin(c.PodCIDR), "--export-namespace=*")
 		if err != nil {
 			return err
 		}
-		if _, err := c.Client.CoreV1().Secrets(System).Patch(ctx, identity.CredentialSecret, types.MergePatchType, data, metav1.PatchOptions{}); err != nil {
+		if err := l.join(ctx, c, token); err != nil {
+			return err
+		}
+		if _, err := l.crossway(ctx, l.Hub, "", "accept", c.Name, "--yes", "--cluster-uid="+string(system.UID)); err != nil {
 			return err
 		}
 		return l.rolledOut(ctx, c, "crossway-member-agent")
 	})
+}
+
+// token is what `crossway token create` makes, for clusters that reach the hub over the backbone.
+func (l *Lab) token(ctx context.Context, arguments ...string) (string, error) {
+	return l.crossway(ctx, l.Hub, "", append([]string{"token", "create", "--hub-server=" + l.Hub.Server, "--output=jsonpath={.token}"}, arguments...)...)
+}
+
+// join runs `crossway join` in a cluster.
+func (l *Lab) join(ctx context.Context, c *Cluster, token string, arguments ...string) error {
+	_, err := l.crossway(ctx, c, token, append([]string{"join", "--token=-"}, arguments...)...)
+	return err
+}
+
+// crossway runs the command line as the administrator of a cluster, and returns what it prints.
+func (l *Lab) crossway(ctx context.Context, c *Cluster, stdin string, arguments ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, filepath.Join(os.Getenv(binVariable), "crossway"), append(arguments, "--kubeconfig="+c.Kubeconfig)...)
+	cmd.Env = append(os.Environ(), "HOME="+stateDir) // its caches die with the lab
+	cmd.Stdin = strings.NewReader(stdin)
+	var out, errOut bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errOut
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("cluster %s: crossway %s: %w: %s", c.Name, arguments[0], err, strings.TrimSpace(errOut.String()))
+	}
+	return out.String(), nil
 }
 
 const edgePool = `
@@ -219,17 +221,17 @@ drain: {announceSeconds: 0, seconds: 3, waitSeconds: 15}
 sourceLimit: {gateways: ["%[4]s"]}
 `
 
-func (l *Lab) installEdges(ctx context.Context, override string) error {
+func (l *Lab) installEdges(ctx context.Context) error {
 	errs := make([]error, len(l.Regions))
 	var all sync.WaitGroup
 	for i, region := range l.Regions {
-		all.Go(func() { errs[i] = l.installEdge(ctx, region, override) })
+		all.Go(func() { errs[i] = l.installEdge(ctx, region) })
 	}
 	all.Wait()
 	return errors.Join(errs...)
 }
 
-func (l *Lab) installEdge(ctx context.Context, region, override string) error {
+func (l *Lab) installEdge(ctx context.Context, region string) error {
 	if err := l.Hub.Apply(ctx, fmt.Appendf(nil, edgePool, region, l.GatewayAddresses(region))); err != nil {
 		return err
 	}
@@ -239,7 +241,7 @@ func (l *Lab) installEdge(ctx context.Context, region, override string) error {
 	}
 	values := fmt.Sprintf(edgeValues, region, zone, xdsAddress, l.GatewayAddresses(region))
 	name := "crossway-edge-" + region
-	if err := l.chart(ctx, l.Hub, release{name: name, chart: "edge", values: []string{values, override}}); err != nil {
+	if err := l.chart(ctx, l.Hub, release{name: name, chart: "edge", values: []string{values}}); err != nil {
 		return err
 	}
 	return l.rolledOut(ctx, l.Hub, name)
