@@ -70,9 +70,13 @@ func wire(o Options) (ctrl.Manager, error) {
 	if err != nil {
 		return nil, err
 	}
+	direct, err := client.New(config, client.Options{Scheme: scheme, Mapper: mgr.GetRESTMapper()})
+	if err != nil {
+		return nil, fmt.Errorf("client for this cluster: %w", err)
+	}
 	identity, err := identityagent.New(mgr, identityagent.Options{
 		Namespace: o.Namespace, Pod: cmp.Or(os.Getenv("POD_NAME"), hostname), PodUID: os.Getenv("POD_UID"),
-		UserAgent: name, QPS: apiClient.QPS, Burst: apiClient.Burst, Lease: about.annotations,
+		UserAgent: name, QPS: apiClient.QPS, Burst: apiClient.Burst, Lease: about.annotations, Leave: leaver(direct),
 	})
 	if err != nil {
 		return nil, err
@@ -92,6 +96,16 @@ func wire(o Options) (ctrl.Manager, error) {
 	}
 	metrics.Registry.MustRegister(program.Metrics{Program: name, Leadership: leadership, Watchdog: watchdog})
 	return mgr, addChecks(mgr, watchdog, w)
+}
+
+// leaver withdraws exports first: other clusters need time to take note.
+func leaver(here client.Client) identityagent.Leaver {
+	return func(ctx context.Context, hub client.Client, c identityagent.Credential) error {
+		if err := agent.Withdraw(ctx, hub, c.Member); err != nil {
+			return err
+		}
+		return importagent.RemoveImports(ctx, here)
+	}
 }
 
 // runnable is a manager's Runnable that each replica runs.

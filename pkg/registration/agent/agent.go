@@ -12,6 +12,7 @@ import (
 	certificatesv1 "k8s.io/api/certificates/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
@@ -20,6 +21,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/cluster"
 
+	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/program"
 	"crossway.dev/crossway/pkg/registration"
 )
@@ -31,6 +33,7 @@ type Options struct {
 	UserAgent   string
 	QPS         float32 // of requests to the hub
 	Burst       int
+	Leave       Leaver
 	// Lease returns annotations for the Lease beside the agent's own. Nil: none.
 	Lease func() map[string]string
 }
@@ -88,7 +91,8 @@ func machine() string {
 }
 
 func hubKinds() []program.Kind {
-	return []program.Kind{{Object: &certificatesv1.CertificateSigningRequest{}, ClusterScoped: true}, {Object: &coordinationv1.Lease{}}, {Object: &corev1.ServiceAccount{}}}
+	return []program.Kind{{Object: &certificatesv1.CertificateSigningRequest{}, ClusterScoped: true}, {Object: &coordinationv1.Lease{}}, {Object: &corev1.ServiceAccount{}},
+		{Object: &v1alpha1.MemberExport{}}, {Object: &discoveryv1.EndpointSlice{}}} // the last two: to withdraw
 }
 
 // NeedLeaderElection says that every replica follows the credential.
@@ -110,9 +114,13 @@ func (a *Agent) Elected(ctx context.Context) {
 	}
 	var c claim
 	for ctx.Err() == nil {
-		again := a.step(ctx)
 		have, changed := a.secrets.now()
-		if have != nil {
+		if have != nil && a.secrets.leaving() {
+			a.leaves(ctx, have)
+		}
+		again := a.step(ctx)
+		have, changed = a.secrets.now()
+		if have != nil && !a.secrets.leaving() {
 			if name := string(have.Member); name != c.member {
 				c = claim{member: name}
 			}
@@ -132,6 +140,9 @@ func (a *Agent) Keep(ctx context.Context) error {
 	a.stepping.Lock()
 	defer a.stepping.Unlock()
 	for ctx.Err() == nil {
+		if a.secrets.leaving() {
+			return errLeaving
+		}
 		again := a.step(ctx)
 		_, changed := a.secrets.now()
 		wait(ctx, again, changed)

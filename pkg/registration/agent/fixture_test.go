@@ -88,6 +88,7 @@ type place struct {
 	config    *rest.Config
 	admin     client.Client
 	namespace string
+	leaves    func(Credential) error // what leaving does; nil: nothing
 }
 
 // in makes the namespace of an agent in a cluster, with the Secret that the chart makes.
@@ -140,7 +141,12 @@ func (p *place) start(pod string) *running {
 	p.Helper()
 	c, err := cluster.New(p.config, func(o *cluster.Options) { o.Scheme = p.scheme })
 	p.Must(err)
-	a, err := New(c, Options{Namespace: p.namespace, Pod: pod, UserAgent: "test", QPS: -1})
+	a, err := New(c, Options{Namespace: p.namespace, Pod: pod, UserAgent: "test", QPS: -1, Leave: func(_ context.Context, _ client.Client, c Credential) error {
+		if p.leaves == nil {
+			return nil
+		}
+		return p.leaves(c)
+	}})
 	p.Must(err)
 	r := &running{Agent: a, p: p, works: make(chan struct{})}
 	a.now = func() time.Time { r.mu.Lock(); defer r.mu.Unlock(); return time.Now().Add(r.ahead) }

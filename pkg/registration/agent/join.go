@@ -39,6 +39,8 @@ const (
 	answerTime = 2 * time.Second
 	// refusedInterval is between two tries of what the hub refused.
 	refusedInterval = 15 * time.Second
+	// leaveTimeout is how long withdrawing all that the agent made may take at once.
+	leaveTimeout = time.Minute
 	// requestTimeout is how long one request to the hub may take.
 	requestTimeout = 10 * time.Second
 )
@@ -62,6 +64,8 @@ func (a *Agent) step(ctx context.Context) time.Duration {
 	token := a.secrets.token()
 	var w wish
 	switch {
+	case have == nil && a.secrets.left(token), have != nil && a.secrets.leaving(): // leaves says so
+		return idleInterval
 	case token != "" && (have == nil || have.JoinedBy != digest(token)):
 		decoded, err := registration.DecodeJoinToken(token)
 		if err == nil && decoded.Member == "" {

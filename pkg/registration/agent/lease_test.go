@@ -98,3 +98,52 @@ func TestLeaseOfAnotherJoining(t *testing.T) {
 	f.Must(f.hub.Update(t.Context(), lease, &client.UpdateOptions{}))
 	p.start("agent-0").awaitWork()
 }
+
+// A cluster that leaves withdraws what the agent made, after all that writes has ended and
+// before anything of it works again, and forgets its credential. The old token joins it no
+// more, and a new one does.
+func TestLeave(t *testing.T) {
+	f := newFixture(t, "l-west")
+	p, a := f.joined()
+	kept := make(chan error)
+	go func() { kept <- a.Keep(t.Context()) }()
+	secret := p.stored()
+	secret.Annotations[AnnotationLeave] = ""
+	f.Must(p.admin.Update(t.Context(), secret))
+	if err := <-kept; !errors.Is(err, errLeaving) {
+		t.Fatalf("a working agent that is to leave: %v", err)
+	}
+	a.release()
+	a.stop()
+
+	tries := 0
+	p.leaves = func(c Credential) error {
+		if tries++; c.Member != "l-west" || tries == 1 {
+			return errors.New("the hub is away")
+		}
+		return nil
+	}
+	a = p.start("agent-0")
+	a.says("Leaving: ", "the hub is away")
+	a.says("Left: ", "l-west")
+	select {
+	case <-a.works:
+		t.Error("a cluster that left works")
+	default:
+	}
+	if data := p.stored().Data; len(data) != 1 || len(data[keyLeft]) == 0 {
+		t.Errorf("the Secret has %d entries", len(data))
+	}
+	if err := a.Ready(); err == nil {
+		t.Error("an agent that left is ready")
+	}
+	before := len(f.requests())
+	a.stop()
+	a = p.start("agent-0")
+	p.join(f.token())
+	f.approve(f.undecided())
+	a.awaitWork()
+	if got := len(f.requests()) - before; got != 1 {
+		t.Errorf("%d requests after it left", got)
+	}
+}

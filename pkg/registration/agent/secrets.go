@@ -53,6 +53,9 @@ func (s *secrets) take(secret *corev1.Secret) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if next == s.current || next != nil && s.current != nil && sameCredential(next, s.current) {
+		if secret != nil && metav1.HasAnnotation(secret.ObjectMeta, AnnotationLeave) {
+			s.notify()
+		}
 		return
 	}
 	s.current, s.config = next, nil
@@ -129,6 +132,9 @@ func (s *secrets) store(ctx context.Context, data map[string][]byte) error {
 	}
 	next := secret.DeepCopy()
 	next.Data = data
+	if _, left := data[keyLeft]; left {
+		delete(next.Annotations, AnnotationLeave)
+	}
 	stored, err := s.client.Update(ctx, next, metav1.UpdateOptions{})
 	if err != nil {
 		return ownError{fmt.Errorf("write Secret %s: %w", CredentialSecret, err)}
