@@ -88,7 +88,7 @@ func MemberSilent(since time.Time) Condition {
 func MemberNeverHeard(cluster fleet.ClusterName) Condition {
 	return Condition{
 		Type: MemberReachableType, Status: metav1.ConditionUnknown, Reason: "NeverHeard",
-		Message: fmt.Sprintf("no agent of this cluster has connected yet; install the member-agent there with --cluster=%s", cluster),
+		Message: fmt.Sprintf("no agent of this cluster has connected yet; join it: crossway token create %s, and with the token crossway join there", cluster),
 	}
 }
 
