@@ -78,10 +78,13 @@ func TestMemberToHub(t *testing.T) {
 	f := newFixture(t)
 	agent := f.startAgent()
 	f.waitForLog(agent, "the hub refuses this cluster's credential")
-	f.Must(f.admin.Create(t.Context(), &v1alpha1.MemberCluster{
+	member := &v1alpha1.MemberCluster{
 		ObjectMeta: metav1.ObjectMeta{Name: "whole"},
 		Spec:       v1alpha1.MemberClusterSpec{Accepted: true, Exports: v1alpha1.MemberExportRules{Namespaces: []v1alpha1.NamespacePattern{"*"}}, Region: "us", EndpointCIDRs: []string{"10.1.0.0/16"}},
-	}))
+	}
+	f.Must(f.admin.Create(t.Context(), member))
+	letIn := []byte(fmt.Sprintf(`{"status": {"credential": {"id": %q, "clusterUID": "1", "kind": "Certificate", "issuedTime": "2026-01-01T00:00:00Z"}}}`, credentialID))
+	f.Must(f.admin.Status().Patch(t.Context(), member, client.RawPatch(types.MergePatchType, letIn)))
 	f.Eventually("the agent to be ready", func() bool { return agent.ready() })
 
 	for i := range exports {
@@ -134,7 +137,10 @@ type fixture struct {
 	admin client.Client
 }
 
-const shop = "whole-shop"
+const (
+	shop         = "whole-shop"
+	credentialID = "aaaaaaaaaa"
+)
 
 func newFixture(t *testing.T) *fixture {
 	t.Helper()
@@ -171,9 +177,9 @@ func (f *fixture) credential() {
 	f.Helper()
 	var system corev1.Namespace
 	f.Must(f.admin.Get(f.Context(), types.NamespacedName{Name: metav1.NamespaceSystem}, &system))
-	config := envtestkit.As(f.TB, registration.User("whole"), v1alpha1.MembersGroup)
+	config := envtestkit.As(f.TB, registration.MemberUser("whole", credentialID), v1alpha1.MembersGroup)
 	c := identityagent.Credential{
-		Server: config.Host, CA: config.CAData, Member: "whole", ID: "aaaaaaaaaa", ClusterUID: string(system.UID), Certificate: config.CertData, Key: config.KeyData,
+		Server: config.Host, CA: config.CAData, Member: "whole", ID: credentialID, ClusterUID: string(system.UID), Certificate: config.CertData, Key: config.KeyData,
 	}
 	f.Must(f.admin.Create(f.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: identityagent.CredentialSecret}, Data: c.Data()}))
 }

@@ -192,12 +192,17 @@ func joined(t *testing.T, name fleet.ClusterName) {
 	testkit.Must(t, admin.Get(t.Context(), client.ObjectKey{Name: "kube-system"}, &system))
 	var secret corev1.Secret
 	testkit.Must(t, admin.Get(t.Context(), client.ObjectKey{Namespace: "crossway-system", Name: identity.CredentialSecret}, &secret))
-	user := envtestkit.As(t, registration.User(name), v1alpha1.MembersGroup)
+	const id = "aaaaaaaaaa"
+	user := envtestkit.As(t, registration.MemberUser(name, id), v1alpha1.MembersGroup)
 	c := identity.Credential{
-		Server: user.Host, CA: user.CAData, Member: name, ID: "aaaaaaaaaa", ClusterUID: string(system.UID), Certificate: user.CertData, Key: user.KeyData,
+		Server: user.Host, CA: user.CAData, Member: name, ID: id, ClusterUID: string(system.UID), Certificate: user.CertData, Key: user.KeyData,
 	}
 	secret.Data = c.Data()
 	testkit.Must(t, admin.Update(t.Context(), &secret))
+	if out, err := kubectl(t, "", "patch", "membercluster", string(name), "--subresource=status", "--type=merge",
+		"--patch", `{"status": {"credential": {"id": "`+id+`", "clusterUID": "1", "kind": "Certificate", "issuedTime": "2026-01-01T00:00:00Z"}}}`); err != nil {
+		t.Fatal(err, out)
+	}
 }
 
 // edgeOf starts an Envoy of charts/edge with a certificate of the hub's CA,

@@ -11,6 +11,8 @@ import (
 
 	"crossway.dev/crossway/internal/lab"
 	"crossway.dev/crossway/internal/testkit"
+	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/registration"
 )
 
 // An agent that restarts finds on the hub what it would write, and writes
@@ -85,7 +87,7 @@ func TestNobodyIsClusterAdmin(t *testing.T) {
 	hub := "system:serviceaccount:" + lab.System + ":crossway-hub"
 	agent := "system:serviceaccount:" + lab.System + ":crossway-member-agent"
 	edge := "system:serviceaccount:" + lab.System + ":crossway-edge-us"
-	const member = "crossway:member:us-west"
+	member := memberUser(t, "us-west")
 	for _, c := range []struct {
 		cluster, user string
 		may           bool
@@ -137,6 +139,13 @@ func TestNobodyIsClusterAdmin(t *testing.T) {
 			}
 		}
 	}
+}
+
+// memberUser is the user, on the hub, of a member's agent.
+func memberUser(t *testing.T, name fleet.ClusterName) string {
+	t.Helper()
+	id := kubectl(t, story.Lab.Hub, "get", "membercluster", string(name), "-o", "jsonpath={.status.credential.id}")
+	return registration.MemberUser(name, strings.TrimSpace(id))
 }
 
 func systemPods(t *testing.T, cluster string) []string {

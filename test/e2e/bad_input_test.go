@@ -242,7 +242,7 @@ func podAddress(t *testing.T, cluster, app string) string {
 // A member's credential writes in its own namespace and nowhere else; and there
 // Kubernetes itself refuses an endpoint with a link-local address.
 func TestMembersWriteNowhereElse(t *testing.T) {
-	config, err := story.Lab.Hub.As("crossway:member:us-west", "crossway:members")
+	config, err := story.Lab.Hub.As(memberUser(t, "us-west"), "crossway:members")
 	testkit.Must(t, err)
 	client, err := dynamic.NewForConfig(config)
 	testkit.Must(t, err)

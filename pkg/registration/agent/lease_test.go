@@ -12,6 +12,15 @@ import (
 	"crossway.dev/crossway/pkg/registration"
 )
 
+// toldOf waits until the hub was told that a cluster is refused.
+func (f *fixture) toldOf(uid string) {
+	f.Helper()
+	f.Eventually("the hub is told of cluster "+uid, func() bool {
+		refusal, ok := registration.ParseRefusal(f.lease().Annotations[v1alpha1.AnnotationRefusedClusterUID])
+		return ok && refusal.ClusterUID == uid
+	})
+}
+
 // A cluster with the Secrets of another one works on nothing and says so, there and to the
 // hub. The first goes on, and the second may join under a name of its own.
 func TestClone(t *testing.T) {
@@ -21,10 +30,9 @@ func TestClone(t *testing.T) {
 	clone.secret(CredentialSecret, p.stored().Data)
 	second := clone.start("agent-0")
 	second.says("Refused: ", uidOf(f, p.config), uidOf(f, clone.config), "c-west", "crossway token create")
+	f.toldOf(uidOf(f, clone.config))
 	f.Must(a.renewOnce(t.Context()))
-	lease := f.lease()
-	refusal, ok := registration.ParseRefusal(lease.Annotations[v1alpha1.AnnotationRefusedClusterUID])
-	if !ok || refusal.ClusterUID != uidOf(f, clone.config) || lease.Annotations[v1alpha1.AnnotationClusterUID] != uidOf(f, p.config) {
+	if lease := f.lease(); lease.Annotations[v1alpha1.AnnotationClusterUID] != uidOf(f, p.config) {
 		t.Errorf("the Lease says %v", lease.Annotations)
 	}
 	select {
@@ -49,10 +57,7 @@ func TestCopyOfAnEtcd(t *testing.T) {
 	second.says("WaitingForHolder: ", "agent-0_")
 	f.Must(a.renewOnce(t.Context()))
 	second.says("Refused: ", "agent-0_", "same cluster UID", "etcd")
-	refusal, _ := registration.ParseRefusal(f.lease().Annotations[v1alpha1.AnnotationRefusedClusterUID])
-	if refusal.ClusterUID != uidOf(f, p.config) {
-		t.Errorf("the hub is told of %v", refusal)
-	}
+	f.toldOf(uidOf(f, p.config))
 	f.Must(a.renewOnce(t.Context())) // although the Lease was written meanwhile
 	second.stop()
 
