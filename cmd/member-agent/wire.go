@@ -104,7 +104,7 @@ func leaver(here client.Client) identityagent.Leaver {
 		if err := agent.Withdraw(ctx, hub, c.Member); err != nil {
 			return err
 		}
-		return importagent.RemoveImports(ctx, here)
+		return errors.Join(importagent.RemoveImports(ctx, here), inventory.New(here, hub, c.Member).Withdraw(ctx))
 	}
 }
 
