@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/go-logr/logr"
 	"golang.org/x/time/rate"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -45,6 +46,7 @@ type connection struct {
 	hub client.Reader
 	// namespace is that of the ConfigMap.
 	namespace string
+	logger    logr.Logger
 
 	mu          sync.Mutex
 	place       place
@@ -55,7 +57,7 @@ type connection struct {
 }
 
 func newConnection(now func() *rest.Config, hub client.Reader, namespace string) *connection {
-	return &connection{now: now, hub: hub, namespace: namespace, trouble: rate.Sometimes{First: 1, Interval: troubleInterval}}
+	return &connection{now: now, hub: hub, namespace: namespace, logger: ctrl.Log.WithName("member-api"), trouble: rate.Sometimes{First: 1, Interval: troubleInterval}}
 }
 
 // RoundTrip sends a request without a body, again and again until the API takes it.
@@ -158,15 +160,14 @@ func configFor(p place, credentials *rest.Config) *rest.Config {
 func (c *connection) log(trouble string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	logger := ctrl.Log.WithName("member-api")
 	switch {
 	case trouble != "":
 		c.trouble.Do(func() {
 			c.told = true
-			logger.Info("waiting for the hub's member API: imports stay as they are", "address", cmp.Or(c.place.address, "unknown"), "answer", trouble)
+			c.logger.Info("waiting for the hub's member API: imports stay as they are", "address", cmp.Or(c.place.address, "unknown"), "answer", trouble)
 		})
 	case c.told:
 		c.told = false
-		logger.Info("this cluster reads its imports", "address", c.place.address)
+		c.logger.Info("this cluster reads its imports", "address", c.place.address)
 	}
 }
