@@ -171,16 +171,8 @@ func TestWhatExceedsLimitsIsCheap(t *testing.T) {
 	m.Spec.EndpointCIDRs = []string{"10.1.0.0/16", "10.64.0.0/10"}
 	c := NewChanges()
 	c.Members["us-west"] = m
-	address := netip.MustParseAddr("10.64.0.1")
-	for i := range 1400 {
-		slice := sliceOf("us-west", "web")
-		slice.Name, slice.CreationTimestamp = fmt.Sprint("web-", i), metav1.NewTime(start)
-		for range 100 {
-			zone := fmt.Sprintf("%060d", address.As4()[2])
-			slice.Endpoints = append(slice.Endpoints, discoveryv1.Endpoint{Addresses: []string{address.String()}, Zone: &zone})
-			address = address.Next()
-		}
-		c.Slices[SliceKey("us-west/"+slice.Name)] = ReadSlice(slice)
+	for key, slice := range hostileSlices() {
+		c.Slices[key] = ReadSlice(slice)
 	}
 	s.Apply(c)
 	s.Update(start)
@@ -197,4 +189,45 @@ func TestWhatExceedsLimitsIsCheap(t *testing.T) {
 	if after := lbsync.Assign(s.AssignInput("b", "eu")); !reflect.DeepEqual(before, after) {
 		t.Error("another import changed")
 	}
+}
+
+// One of 1400 slices of a member changes that has 70 times as many endpoints as count.
+func BenchmarkFloodOfOneMember(b *testing.B) {
+	s := newFleet()
+	m := s.objects["us-west"].DeepCopy()
+	m.Spec.EndpointCIDRs = []string{"10.1.0.0/16", "10.64.0.0/10"}
+	c := NewChanges()
+	c.Members["us-west"] = m
+	all := hostileSlices()
+	for key, slice := range all {
+		c.Slices[key] = ReadSlice(slice)
+	}
+	s.Apply(c)
+	now := start
+	s.Update(now)
+	for b.Loop() {
+		c := NewChanges()
+		c.Slices["us-west/web-7"] = ReadSlice(all["us-west/web-7"])
+		s.Apply(c)
+		now = now.Add(time.Millisecond)
+		s.Update(now)
+	}
+}
+
+// hostileSlices are as many slices of us-west as its quota takes, with as many endpoints
+// as the hub takes in each.
+func hostileSlices() map[SliceKey]*discoveryv1.EndpointSlice {
+	all := map[SliceKey]*discoveryv1.EndpointSlice{}
+	address := netip.MustParseAddr("10.64.0.1")
+	for i := range 1400 {
+		slice := sliceOf("us-west", "web")
+		slice.Name, slice.CreationTimestamp = fmt.Sprint("web-", i), metav1.NewTime(start)
+		for range 100 {
+			zone := fmt.Sprintf("%060d", address.As4()[2])
+			slice.Endpoints = append(slice.Endpoints, discoveryv1.Endpoint{Addresses: []string{address.String()}, Zone: &zone})
+			address = address.Next()
+		}
+		all[SliceKey("us-west/"+slice.Name)] = slice
+	}
+	return all
 }
