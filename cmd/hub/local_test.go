@@ -102,7 +102,8 @@ func (f *fixture) startAgent(cluster fleet.ClusterName) {
 		Scheme: newScheme(), Metrics: metricsserver.Options{BindAddress: "0"}, Controller: ctrlconfig.Controller{SkipNameValidation: ptr.To(true)},
 	})
 	testkit.Must(t, err)
-	hub, err := exportagent.NewHub(envtestkit.As(t, registration.User(cluster), v1alpha1.MembersGroup), cluster, mgr.GetScheme())
+	testkit.Joined(t, f, string(cluster))
+	hub, err := exportagent.NewHub(envtestkit.As(t, registration.MemberUser(cluster, testkit.CredentialID), v1alpha1.MembersGroup), cluster, mgr.GetScheme())
 	testkit.Must(t, err)
 	testkit.Must(t, mgr.Add(hub))
 	testkit.Must(t, exportagent.NewExporter(cluster, mgr, hub).SetupWithManager(mgr, nil))

@@ -27,7 +27,7 @@ import (
 // reader is an agent of a member: it finds the member API by the ConfigMap, with the credential that it has.
 func (f *fixture) reader(cluster string) client.WithWatch {
 	f.t.Helper()
-	own := envtestkit.As(f.t, registration.User(fleet.ClusterName(cluster)), v1alpha1.MembersGroup)
+	own := envtestkit.As(f.t, registration.MemberUser(fleet.ClusterName(cluster), testkit.CredentialID), v1alpha1.MembersGroup)
 	agent, err := client.New(own, client.Options{Scheme: newScheme()})
 	testkit.Must(f.t, err)
 	where := &corev1.ConfigMap{}
@@ -56,6 +56,7 @@ func TestMembersRead(t *testing.T) {
 	reading := member("us-reads", "10.77.0.0/16")
 	f.make(member("us-west", "10.78.0.0/16"), reading)
 	t.Cleanup(func() { _ = f.Delete(context.WithoutCancel(t.Context()), reading) })
+	testkit.Joined(t, f, "us-reads")
 	testkit.Eventually(t, "the hub is ready", f.ready)
 	testkit.Eventually(t, "the member's namespace", func() bool {
 		return f.Get(t.Context(), client.ObjectKey{Name: "member-us-west"}, &corev1.Namespace{}) == nil

@@ -42,6 +42,12 @@ func MemberNotAccepted() Condition {
 		"this cluster offers nothing and its agent is refused; set spec.accepted to true to let it in")
 }
 
+// MemberWithoutCredential says that a cluster was accepted, and that nobody is let in.
+func MemberWithoutCredential(cluster fleet.ClusterName) Condition {
+	return newCondition(MemberJoinedType, false, "NoCredential",
+		fmt.Sprintf("no cluster has a credential of this name: none has joined yet, or its credential ended; make a token with `crossway token create %s`, and run `crossway join` in the cluster", cluster))
+}
+
 // MemberAsksToJoin says that a cluster with a join token waits to be accepted.
 func MemberAsksToJoin(cluster fleet.ClusterName, uid string) Condition {
 	return newCondition(MemberJoinedType, false, "WaitsForAcceptance",

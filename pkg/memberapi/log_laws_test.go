@@ -36,7 +36,8 @@ type watcher struct {
 
 func (m *model) member(name string, patterns ...v1alpha1.NamespacePattern) v1alpha1.MemberCluster {
 	return v1alpha1.MemberCluster{ObjectMeta: metav1.ObjectMeta{Name: name},
-		Spec: v1alpha1.MemberClusterSpec{Accepted: true, Region: "us", Imports: &v1alpha1.MemberImportRules{Namespaces: patterns}}}
+		Spec:   v1alpha1.MemberClusterSpec{Accepted: true, Region: "us", Imports: &v1alpha1.MemberImportRules{Namespaces: patterns}},
+		Status: v1alpha1.MemberClusterStatus{Credential: &v1alpha1.MemberCredential{ID: "aaaaaaaaaa", Kind: v1alpha1.CredentialCertificate}}}
 }
 
 func (m *model) apply(c Changes) { m.state.Apply(c, m.now) }

@@ -63,6 +63,9 @@ func (s *State) setMembers(members []v1alpha1.MemberCluster, touched *Touched) {
 			now = before[cluster]
 		}
 		s.sources[cluster] = now
+		if registration.InForce(m) == nil {
+			continue
+		}
 		if last := s.readers[cluster]; last != nil && sameReader(last.member, m) {
 			readers[cluster] = last
 			continue
@@ -129,5 +132,5 @@ func userOf(m *v1alpha1.MemberCluster) string {
 	if c := registration.InForce(m); c != nil {
 		return registration.CredentialUser(fleet.ClusterName(m.Name), c.Kind, c.ID)
 	}
-	return registration.User(fleet.ClusterName(m.Name))
+	return ""
 }

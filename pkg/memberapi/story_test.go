@@ -134,6 +134,7 @@ func (s *story) read(args []string) {
 		}
 		m := v1alpha1.MemberCluster{ObjectMeta: metav1.ObjectMeta{Name: args[1], UID: types.UID(args[1] + values["uid"])},
 			Spec: v1alpha1.MemberClusterSpec{Accepted: values["accepted"] != "no", Region: values["region"], Zone: values["zone"], EndpointCIDRs: strings.Split(values["cidrs"], ",")}}
+		m.Status.Credential = &v1alpha1.MemberCredential{ID: "aaaaaaaaaa", Kind: v1alpha1.CredentialCertificate}
 		m.Spec.Exports.Namespaces = patternsOf(values["exports"])
 		m.Spec.Exports.MaxEndpointsPerService = int32(number(s.t, values["limit"]))
 		if imports, ok := values["imports"]; ok {

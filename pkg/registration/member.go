@@ -50,7 +50,7 @@ type MemberFacts struct {
 func Conditions(f MemberFacts) []condition.Condition {
 	cluster := fleet.ClusterName(f.Member.Name)
 	joined, heard := joinedCondition(f, cluster), reachable(f, cluster)
-	accepted := exportsAccepted(f, joined.Status == metav1.ConditionTrue)
+	accepted := exportsAccepted(f, Accepted(&f.Member) && f.Namespace == NamespaceOurs)
 	conditions := []condition.Condition{joined, heard, accepted}
 	if refusal, ok := ParseRefusal(f.Lease[v1alpha1.AnnotationRefusedClusterUID]); ok && f.Refusal != nil && f.Now.Sub(*f.Refusal) < refusalLife {
 		conditions = append(conditions, condition.MemberCloned(cluster, f.Lease[v1alpha1.AnnotationClusterUID], refusal.ClusterUID))
@@ -97,11 +97,8 @@ func clockDiffers(f MemberFacts) []condition.Condition {
 var pausePattern = regexp.MustCompile(`^[0-9]{1,7}-of-[0-9]{1,7}-[0-9]{8}T[0-9]{6}Z$`)
 
 func joinedCondition(f MemberFacts, cluster fleet.ClusterName) condition.Condition {
-	user := User(cluster)
-	if c := InForce(&f.Member); c != nil {
-		user = CredentialUser(cluster, c.Kind, c.ID)
-	}
-	switch asks := f.Member.Status.JoinRequest; {
+	credential, asks := InForce(&f.Member), f.Member.Status.JoinRequest
+	switch {
 	case !Accepted(&f.Member) && asks != nil:
 		return condition.MemberAsksToJoin(cluster, asks.ClusterUID)
 	case !Accepted(&f.Member):
@@ -111,7 +108,10 @@ func joinedCondition(f MemberFacts, cluster fleet.ClusterName) condition.Conditi
 	case f.Namespace == NamespaceTerminating:
 		return condition.MemberNamespaceTerminating(v1alpha1.MemberNamespace(cluster))
 	}
-	return condition.MemberJoined(v1alpha1.MemberNamespace(cluster), user)
+	if credential == nil {
+		return condition.MemberWithoutCredential(cluster)
+	}
+	return condition.MemberJoined(v1alpha1.MemberNamespace(cluster), CredentialUser(cluster, credential.Kind, credential.ID))
 }
 
 func reachable(f MemberFacts, cluster fleet.ClusterName) condition.Condition {

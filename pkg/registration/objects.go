@@ -23,9 +23,6 @@ const (
 	CountOfLeases  corev1.ResourceName = "count/leases.coordination.k8s.io"
 )
 
-// User is the user name of a member's agent on the hub.
-func User(cluster fleet.ClusterName) string { return v1alpha1.MemberUserPrefix + string(cluster) }
-
 // MemberObjects are what an accepted member needs on the hub.
 type MemberObjects struct {
 	Namespace corev1.Namespace
@@ -40,7 +37,6 @@ type MemberObjects struct {
 func Objects(cluster fleet.ClusterName, limits Limits, users ...string) MemberObjects {
 	writes := []string{"get", "list", "watch", "create", "update", "patch", "delete"}
 	o := newObjects(v1alpha1.MemberNamespace(cluster), map[string]string{v1alpha1.LabelMember: string(cluster)},
-		rbacv1.Subject{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: User(cluster)},
 		rbacv1.PolicyRule{APIGroups: []string{v1alpha1.GroupVersion.Group}, Resources: []string{"memberexports"}, Verbs: writes},
 		rbacv1.PolicyRule{APIGroups: []string{v1alpha1.GroupVersion.Group}, Resources: []string{"memberexports/status"}, Verbs: []string{"get"}},
 		rbacv1.PolicyRule{APIGroups: []string{"discovery.k8s.io"}, Resources: []string{"endpointslices"}, Verbs: writes},
@@ -120,8 +116,8 @@ func MemberAPI(cluster fleet.ClusterName, url string, ca []byte, clusterSet stri
 	}
 }
 
-// newObjects is a namespace with a Role for one subject.
-func newObjects(namespace string, labels map[string]string, subject rbacv1.Subject, rules ...rbacv1.PolicyRule) MemberObjects {
+// newObjects is a namespace with a Role, and a binding of nobody.
+func newObjects(namespace string, labels map[string]string, rules ...rbacv1.PolicyRule) MemberObjects {
 	meta := metav1.ObjectMeta{Namespace: namespace, Name: RoleName, Labels: labels}
 	return MemberObjects{
 		Namespace: corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace, Labels: labels}},
@@ -129,7 +125,6 @@ func newObjects(namespace string, labels map[string]string, subject rbacv1.Subje
 		Binding: rbacv1.RoleBinding{
 			ObjectMeta: meta,
 			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: RoleName},
-			Subjects:   []rbacv1.Subject{subject},
 		},
 	}
 }

@@ -159,9 +159,8 @@ func TestProgramsRunAsTheirChartsSay(t *testing.T) {
 
 	hub := launch(t, "hub", values, "./cmd/hub", nil, "--kubeconfig", kubeconfigOf(t, envtestkit.As(t, account+"crossway-hub")))
 	testkit.Eventually(t, "the hub is ready", hub.ready)
-	asked(t, "get", "rolebinding", "crossway-member", "--namespace", "member-us-west", "-o", "name")
-
 	joined(t, "us-west")
+	asked(t, "get", "rolebinding", "crossway-member", "--namespace", "member-us-west", "-o", "name")
 	agent := launch(t, "member-agent", "", "./cmd/member-agent", nil, "--kubeconfig", kubeconfigOf(t, envtestkit.As(t, account+"crossway-member-agent")))
 	testkit.Eventually(t, "the agent is ready", agent.ready)
 

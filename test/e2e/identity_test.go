@@ -59,7 +59,7 @@ func TestCertificatesOfOthersGetNothing(t *testing.T) {
 	if got, err := ask(t, dialHub(t, ca.edge(t, "us", "us")), names); err != nil || len(got) != 5 {
 		t.Fatalf("an edge of us gets %v of its own (%v): this test could not fail", got, err)
 	}
-	member, err := story.Lab.Hub.Sign("crossway:member:us-west", "crossway:members")
+	member, err := story.Lab.Hub.Sign(memberUser(t, "us-west"), "crossway:members")
 	testkit.Must(t, err)
 	of, err := member.TLS()
 	testkit.Must(t, err)

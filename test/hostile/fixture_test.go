@@ -59,7 +59,7 @@ func newHub(t *testing.T, member string, limits registration.Limits) *hub {
 	h.Must(v1alpha1.AddToScheme(scheme))
 	h.admin, err = client.New(envtestkit.Config(t), client.Options{Scheme: scheme})
 	h.Must(err)
-	h.agent, err = client.New(envtestkit.As(t, registration.User(fleet.ClusterName(member)), v1alpha1.MembersGroup), client.Options{})
+	h.agent, err = client.New(envtestkit.As(t, registration.MemberUser(fleet.ClusterName(member), testkit.CredentialID), v1alpha1.MembersGroup), client.Options{})
 	h.Must(err)
 	h.installPolicy()
 	h.join(limits)
@@ -88,6 +88,7 @@ func (h *hub) join(limits registration.Limits) {
 		Exports: v1alpha1.MemberExportRules{Namespaces: []v1alpha1.NamespacePattern{"*"}, MaxExports: int32(limits.Exports),
 			MaxEndpointsPerService: int32(limits.EndpointsPerService), MaxEndpoints: int32(limits.Endpoints)},
 	}}))
+	testkit.Joined(h.TB, h.admin, h.member)
 	h.Eventually("the member has joined", func() bool {
 		_, err := registrar.Reconcile(h.Context(), reconcile.Request{NamespacedName: types.NamespacedName{Name: h.member}})
 		var m v1alpha1.MemberCluster
@@ -193,7 +194,7 @@ func (h *hub) refused(what string, err error, want string) {
 // flowSchemaOf is the UID of the FlowSchema that a member's request is of.
 func (h *hub) flowSchemaOf(member string) string {
 	h.Helper()
-	config := envtestkit.As(h.TB.(*testing.T), registration.User(fleet.ClusterName(member)), v1alpha1.MembersGroup)
+	config := envtestkit.As(h.TB.(*testing.T), registration.MemberUser(fleet.ClusterName(member), testkit.CredentialID), v1alpha1.MembersGroup)
 	httpClient, err := rest.HTTPClientFor(config)
 	h.Must(err)
 	response, err := httpClient.Get(config.Host + "/apis/crossway.dev/v1alpha1/namespaces/member-" + member + "/memberexports")

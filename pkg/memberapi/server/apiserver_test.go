@@ -118,7 +118,8 @@ func TestAuthentication(t *testing.T) {
 	h := newHub(t)
 	h.make(&v1alpha1.MemberCluster{ObjectMeta: metav1.ObjectMeta{Name: "auth"}, Spec: v1alpha1.MemberClusterSpec{Accepted: true, Region: "us",
 		Exports: v1alpha1.MemberExportRules{Namespaces: []v1alpha1.NamespacePattern{"shop"}}}})
-	agent := h.reader(envtestkit.As(t, registration.User("auth")))
+	testkit.Joined(t, h.admin, "auth")
+	agent := h.reader(envtestkit.As(t, registration.MemberUser("auth", testkit.CredentialID)))
 
 	// The caches are synced, and nothing is merged yet: an empty list would make agents delete all that they have.
 	h.Eventually("MemberClusters are read", func() bool { return len(h.api.inbox.Wake()) > 0 })
@@ -131,13 +132,13 @@ func TestAuthentication(t *testing.T) {
 		return err == nil && names == "web "
 	})
 
-	if _, err := h.imports(h.reader(envtestkit.As(t, registration.User("nobody")))); !apierrors.IsForbidden(err) {
+	if _, err := h.imports(h.reader(envtestkit.As(t, registration.MemberUser("nobody", testkit.CredentialID)))); !apierrors.IsForbidden(err) {
 		t.Errorf("a cluster that is no member: %v", err)
 	}
 	if _, err := h.imports(h.reader(envtestkit.As(t, "system:admin", "system:masters"))); !apierrors.IsForbidden(err) {
 		t.Errorf("an administrator of the hub's cluster is no member: %v", err)
 	}
-	forged := envtestkit.As(t, registration.User("auth"))
+	forged := envtestkit.As(t, registration.MemberUser("auth", testkit.CredentialID))
 	forged.CertData, forged.KeyData = h.foreignCertificate()
 	if _, err := h.imports(h.reader(forged)); !apierrors.IsUnauthorized(err) {
 		t.Errorf("a certificate of another CA: %v", err)
@@ -148,7 +149,7 @@ func TestAuthentication(t *testing.T) {
 	if _, err := h.imports(h.reader(&rest.Config{BearerToken: h.token("agent")})); !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "system:serviceaccount:default:agent") {
 		t.Errorf("a valid token of another user: %v", err)
 	}
-	h.kubectl(envtestkit.As(t, registration.User("auth")))
+	h.kubectl(envtestkit.As(t, registration.MemberUser("auth", testkit.CredentialID)))
 }
 
 // While the API server does not answer, watches go on and certificates are valid.
@@ -157,7 +158,8 @@ func TestFrozenAPIServer(t *testing.T) {
 	h.make(&v1alpha1.MemberCluster{ObjectMeta: metav1.ObjectMeta{Name: "frozen"}, Spec: v1alpha1.MemberClusterSpec{Accepted: true, Region: "us",
 		Exports: v1alpha1.MemberExportRules{Namespaces: []v1alpha1.NamespacePattern{"shop"}}}})
 	h.api.Merged(nil)
-	config := envtestkit.As(t, registration.User("frozen"))
+	testkit.Joined(t, h.admin, "frozen")
+	config := envtestkit.As(t, registration.MemberUser("frozen", testkit.CredentialID))
 	agent := h.reader(config)
 	h.Eventually("the API is served", func() bool { _, err := h.imports(agent); return err == nil })
 	own := &rest.Config{Host: "https://" + h.address, QPS: -1, TLSClientConfig: rest.TLSClientConfig{CAData: h.ca, CertData: config.CertData, KeyData: config.KeyData}}

@@ -9,7 +9,7 @@
 //
 // A client is authenticated as the API server of the hub's cluster would do it: by a
 // certificate of that cluster's client CA, or a token that it reviews. It is then
-// user crossway:member:<name>, and sees what MemberCluster <name> allows. A watch
+// user crossway:member:<name>:<id>, and sees what MemberCluster <name> allows. A watch
 // ends at once when that changes, and when its credential expires.
 //
 // What a member can cost is bounded: connections, watches, and lists at a time. Its

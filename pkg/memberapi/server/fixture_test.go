@@ -87,7 +87,7 @@ func (f *fixture) serve() {
 
 // config is how a member's agent reaches the API.
 func (f *fixture) config(cluster string) *rest.Config {
-	return &rest.Config{Host: "https://" + f.address, BearerToken: v1alpha1.MemberUserPrefix + cluster,
+	return &rest.Config{Host: "https://" + f.address, BearerToken: userOf(cluster),
 		TLSClientConfig: rest.TLSClientConfig{Insecure: true}, QPS: -1}
 }
 
@@ -109,7 +109,8 @@ func (f *fixture) member(name string, namespaces ...v1alpha1.NamespacePattern) {
 func (*fixture) memberObject(name string, namespaces ...v1alpha1.NamespacePattern) *v1alpha1.MemberCluster {
 	return &v1alpha1.MemberCluster{ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name)},
 		Spec: v1alpha1.MemberClusterSpec{Accepted: true, Region: "us", EndpointCIDRs: []string{cidrOf(name)},
-			Exports: v1alpha1.MemberExportRules{Namespaces: namespaces}}}
+			Exports: v1alpha1.MemberExportRules{Namespaces: namespaces}},
+		Status: v1alpha1.MemberClusterStatus{Credential: &v1alpha1.MemberCredential{ID: testkit.CredentialID, Kind: v1alpha1.CredentialCertificate}}}
 }
 
 // cidrOf is the range of member a: 10.97.0.0/16.

@@ -119,17 +119,13 @@ func (h *handler) readerOf(w http.ResponseWriter, r *http.Request) (*memberapi.R
 		if err != nil {
 			h.config.Log.V(1).Info("a client of the member API could not be authenticated", "reason", err.Error())
 		}
-		return nil, apierrors.NewUnauthorized("present a client certificate of the hub's cluster, or a token that its API server accepts, of the user " + v1alpha1.MemberUserPrefix + "<name of the MemberCluster>")
+		return nil, apierrors.NewUnauthorized("present a client certificate of the hub's cluster, or a token that its API server accepts, of the user " + v1alpha1.MemberUserPrefix + "<name of the MemberCluster>:<ID of its credential>")
 	}
 	user := response.User.GetName()
 	cluster, _, isMember := registration.ParseMemberUser(user)
 	if !isMember {
-		name, ok := strings.CutPrefix(user, v1alpha1.MemberUserPrefix)
-		if !ok {
-			w.Header().Set("Connection", "close")
-			return nil, forbidden(fmt.Sprintf("user %q is no member's agent: join the cluster with crossway join", user))
-		}
-		cluster = fleet.ClusterName(name)
+		w.Header().Set("Connection", "close")
+		return nil, forbidden(fmt.Sprintf("user %q is no member's agent: join the cluster with crossway join", user))
 	}
 	h.mu.RLock()
 	reader := h.state.Reader(cluster)

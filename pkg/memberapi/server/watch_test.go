@@ -18,6 +18,7 @@ import (
 
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/internal/testkit"
+	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/memberapi"
 	"crossway.dev/crossway/pkg/registration"
 )
@@ -124,7 +125,9 @@ func (w *openedWatch) expect(want ...string) {
 	}
 }
 
-func userOf(cluster string) string { return v1alpha1.MemberUserPrefix + cluster }
+func userOf(cluster string) string {
+	return registration.MemberUser(fleet.ClusterName(cluster), testkit.CredentialID)
+}
 
 // A member whose acceptance ends reads nothing new: its open watch says why and ends, and new requests are refused. The
 // watches of others go on.
@@ -174,7 +177,7 @@ func TestCredentialOfAWatch(t *testing.T) {
 	f.pass()
 	w.expect("ADDED more")
 	account := registration.CredentialUser("a", v1alpha1.CredentialServiceAccountToken, first)
-	for _, user := range []string{registration.MemberUser("a", second), userOf("a"), registration.MemberUser("b", first), account,
+	for _, user := range []string{registration.MemberUser("a", second), v1alpha1.MemberUserPrefix + "a", registration.MemberUser("b", first), account,
 		"system:serviceaccount:crossway-members:join.a." + first} {
 		if s := f.status(user, importsPath); s.Code != http.StatusForbidden {
 			t.Errorf("%s: %+v", user, s)

@@ -46,6 +46,7 @@ type joinFixture struct {
 func newJoinFixture(t *testing.T, kind v1alpha1.CredentialKind) *joinFixture {
 	t.Helper()
 	f := &joinFixture{fixture: newFixture(t)}
+	f.unjoined = true
 	for _, o := range []client.Object{
 		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: v1alpha1.MembersNamespace}},
 		&rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "crossway-certificates"}, Rules: []rbacv1.PolicyRule{

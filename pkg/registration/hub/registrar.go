@@ -105,6 +105,9 @@ func (r *Registrar) ensureObjects(ctx context.Context, want registration.MemberO
 	if err := r.ensureRole(ctx, &want.Role); err != nil {
 		return registration.NamespaceOurs, err
 	}
+	if len(want.Binding.Subjects) == 0 { // nobody has a credential
+		return registration.NamespaceOurs, r.removeBinding(ctx, &want.Binding)
+	}
 	return registration.NamespaceOurs, r.ensureBinding(ctx, &want.Binding)
 }
 

@@ -42,6 +42,7 @@ type fixture struct {
 	client    client.Client
 	registrar *Registrar
 	clock     time.Time
+	unjoined  bool // members get no credential by themselves
 }
 
 func newFixture(t *testing.T) *fixture {
@@ -87,10 +88,19 @@ func (f *fixture) deleteMembers() {
 
 func (f *fixture) member(name string, accepted bool, cidrs ...string) {
 	f.Helper()
+	defer f.join(name, accepted)
 	f.Must(f.client.Create(f.Context(), &v1alpha1.MemberCluster{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec:       v1alpha1.MemberClusterSpec{Accepted: accepted, Exports: v1alpha1.MemberExportRules{Namespaces: []v1alpha1.NamespacePattern{"*"}}, Region: "us", EndpointCIDRs: cidrs},
 	}))
+}
+
+// join gives a member that is accepted a credential, unless a test is about that.
+func (f *fixture) join(name string, accepted bool) {
+	f.Helper()
+	if accepted && !f.unjoined {
+		testkit.Joined(f.TB, f.client, name)
+	}
 }
 
 func (f *fixture) get(name string) *v1alpha1.MemberCluster {
@@ -105,6 +115,7 @@ func (f *fixture) accept(name string, accepted bool) {
 	m := f.get(name)
 	m.Spec.Accepted = accepted
 	f.Must(f.client.Update(f.Context(), m))
+	f.join(name, accepted)
 }
 
 // awaitCaches waits until all that was written is in the caches.
@@ -159,7 +170,7 @@ func (f *fixture) wantStatus(name string, want ...string) {
 // agent is the hub as the member's agent sees it.
 func (f *fixture) agent(name string) client.Client {
 	f.Helper()
-	c, err := client.New(envtestkit.As(f.TB, registration.User(fleet.ClusterName(name)), v1alpha1.MembersGroup), client.Options{Scheme: f.scheme})
+	c, err := client.New(envtestkit.As(f.TB, registration.MemberUser(fleet.ClusterName(name), testkit.CredentialID), v1alpha1.MembersGroup), client.Options{Scheme: f.scheme})
 	f.Must(err)
 	return c
 }

@@ -66,7 +66,7 @@ func newFixture(t *testing.T, name fleet.ClusterName) *fixture {
 // accept creates the objects that the hub creates for an accepted member.
 func (f *fixture) accept() {
 	f.Helper()
-	o := registration.Objects(f.name, registration.Limits{})
+	o := registration.Objects(f.name, registration.Limits{}, registration.MemberUser(f.name, testkit.CredentialID))
 	for _, object := range []client.Object{&o.Namespace, &o.Role, &o.Binding} {
 		f.Must(f.admin.Create(f.Context(), object))
 	}
@@ -85,7 +85,7 @@ func (f *fixture) start() {
 	})
 	f.Must(err)
 	f.Must(IndexMember(f.Context(), f.member.GetFieldIndexer()))
-	config := envtestkit.As(f.TB, registration.User(f.name), v1alpha1.MembersGroup)
+	config := envtestkit.As(f.TB, registration.MemberUser(f.name, testkit.CredentialID), v1alpha1.MembersGroup)
 	config.Wrap(f.writes.count)
 	f.hub, err = NewHub(config, f.name, f.scheme)
 	f.Must(err)

@@ -15,6 +15,7 @@ import (
 
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/internal/lab/envtestkit"
+	"crossway.dev/crossway/internal/testkit"
 	"crossway.dev/crossway/pkg/apply"
 	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/registration"
@@ -23,11 +24,11 @@ import (
 // A member's credential gives access to its own namespace and nothing else.
 func TestCredential(t *testing.T) {
 	f := newFixture(t, "mine")
-	other := registration.Objects("theirs", registration.Limits{})
+	other := registration.Objects("theirs", registration.Limits{}, registration.MemberUser("theirs", testkit.CredentialID))
 	f.Must(f.admin.Create(t.Context(), &other.Namespace))
 	f.Must(f.admin.Create(t.Context(), &other.Role))
 	f.Must(f.admin.Create(t.Context(), &other.Binding))
-	agent, err := client.New(envtestkit.As(t, registration.User("mine"), v1alpha1.MembersGroup), client.Options{Scheme: f.scheme})
+	agent, err := client.New(envtestkit.As(t, registration.MemberUser("mine", testkit.CredentialID), v1alpha1.MembersGroup), client.Options{Scheme: f.scheme})
 	f.Must(err)
 	export := func(namespace string) *v1alpha1.MemberExport {
 		return &v1alpha1.MemberExport{
@@ -77,7 +78,7 @@ func TestForbidden(t *testing.T) {
 	f := newFixture(t, "forbidden")
 	ns := f.namespace("forbidden-shop")
 	f.service(ns, "web")
-	o := registration.Objects("forbidden", registration.Limits{})
+	o := registration.Objects("forbidden", registration.Limits{}, registration.MemberUser("forbidden", testkit.CredentialID))
 	f.Must(f.admin.Delete(t.Context(), &o.Binding))
 	var err error
 	for range 200 { // the API server's own view of its bindings follows within milliseconds

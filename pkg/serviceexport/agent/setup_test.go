@@ -56,7 +56,7 @@ func unreadKindDeletesNothing(t *testing.T, kind string) {
 		Client: client.Options{Cache: &client.CacheOptions{EnableReadYourWritesConsistency: ptr.To(true)}},
 	})
 	f.Must(err)
-	agentConfig := envtestkit.As(f.TB, registration.User(f.name), v1alpha1.MembersGroup)
+	agentConfig := envtestkit.As(f.TB, registration.MemberUser(f.name, testkit.CredentialID), v1alpha1.MembersGroup)
 	agentConfig.Wrap(f.writes.count)
 	hub, err := NewHub(agentConfig, f.name, f.scheme)
 	f.Must(err)
