@@ -22,7 +22,7 @@ func TestReadySumsUp(t *testing.T) {
 	heard := func(ago time.Duration) *time.Time { at := now.Add(-ago); return &at }
 	cidrs := []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16")}
 	well := func() MemberFacts {
-		return MemberFacts{Member: v1alpha1.MemberCluster{Spec: v1alpha1.MemberClusterSpec{Accepted: true}}, Now: now,
+		return MemberFacts{Member: *joined(idA, uidA), Now: now,
 			LastRenewal: heard(time.Second), Admission: Admission{CIDRs: cidrs}, Exports: 12}
 	}
 	for _, c := range []struct {
