@@ -356,6 +356,8 @@ func (w *watched) breakAll(at string) {
 			TargetRefs: []gatewayv1.LocalPolicyTargetReference{{Group: "multicluster.x-k8s.io", Kind: "ServiceImport", Name: "store"}},
 			Capacity:   &v1alpha1.BackendCapacity{MaxRatePerEndpoint: 1}}},
 	})...)
+	testkit.Joined(t, w, "silent")
+	testkit.Joined(t, w, "ranges")
 	w.fixture.start(t.Context(), edge{pool: "us", node: "strict", admin: freeAddress(t), regexLimit: 100})
 	var west v1alpha1.MemberCluster
 	testkit.Must(t, w.Get(t.Context(), client.ObjectKey{Name: "us-west"}, &west))
