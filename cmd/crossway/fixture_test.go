@@ -175,3 +175,10 @@ func (c *cluster) signs(ca registration.Pair, id registration.EdgeIdentity) {
 func (c *cluster) denies(reason, message string) {
 	c.decide(c.open(), certificatesv1.CertificateDenied, reason, message)
 }
+
+// complete runs the command line without flags of its own after the words.
+func (c *cluster) complete(args []string) (stdout string, err error) {
+	var out, errOut bytes.Buffer
+	err = run(c.t.Context(), args, genericiooptions.IOStreams{In: strings.NewReader(""), Out: &out, ErrOut: &errOut})
+	return out.String(), err
+}
