@@ -18,6 +18,7 @@ import (
 
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/fleetload"
 	"crossway.dev/crossway/pkg/registration/agent"
 )
 
@@ -137,8 +138,12 @@ func (o *leaveOptions) empty(ctx context.Context, result *leaveResult) error {
 		return err
 	}
 	defer end()
-	if _, err := d.load(ctx); err != nil {
+	load, err := d.load(ctx)
+	if err != nil {
 		return fmt.Errorf("see what %s serves: %w; mend that, or leave its requests as they are with --force", o.name, err)
+	}
+	if only := onlyIn(load, o.name); len(only) > 0 {
+		return fmt.Errorf("clients send requests to %s, which no other cluster serves: they would fail. Export it from another cluster first, or let them fail with --force", strings.Join(only, ", "))
 	}
 	drained, err := d.move(ctx, 100, o.over)
 	if err == nil {
@@ -155,17 +160,23 @@ func (o *leaveOptions) empty(ctx context.Context, result *leaveResult) error {
 	return nil
 }
 
-// leaveAnnotation asks an agent to withdraw what it exports and imports; it then says
-// that it has left.
-const (
-	leaveAnnotation = "crossway.dev/leave"
-	leftReason      = "Left"
-)
+// onlyIn are the imports that have requests and no other cluster to go to.
+func onlyIn(load fleetload.Load, member string) (imports []string) {
+	for _, room := range load.RoomWithout(member) {
+		if room.Moves > 0 && len(room.Others) == 0 {
+			imports = append(imports, room.Import)
+		}
+	}
+	return imports
+}
+
+// leftReason is what an agent says once it has left.
+const leftReason = "Left"
 
 // withdraw has the agent take away its exports on the hub, and what it imported.
 func (o *leaveOptions) withdraw(ctx context.Context, member client.Client, result *leaveResult) error {
 	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: o.namespace(), Name: agent.CredentialSecret}}
-	patch := fmt.Appendf(nil, `{"metadata":{"annotations":{%q:""}}}`, leaveAnnotation)
+	patch := fmt.Appendf(nil, `{"metadata":{"annotations":{%q:""}}}`, agent.AnnotationLeave)
 	err := member.Patch(ctx, secret, client.RawPatch(types.MergePatchType, patch))
 	switch {
 	case apierrors.IsNotFound(err):
@@ -179,14 +190,14 @@ func (o *leaveOptions) withdraw(ctx context.Context, member client.Client, resul
 		reason, _, _ := strings.Cut(now, ":")
 		return reason, reason == leftReason, err
 	})
-	if err != nil && !(o.force && errors.Is(err, errTimeout)) {
+	switch {
+	case err == nil:
+		result.did("agent", "withdrew what it exported and imported")
+	case o.force && errors.Is(err, errTimeout):
+		result.did("agent", "did not answer (--force)")
+	default:
 		return fmt.Errorf("%w; if it does not run, --force leaves that out", err)
 	}
-	if err != nil {
-		result.did("agent", "did not answer (--force)")
-		return nil
-	}
-	result.did("agent", "withdrew what it exported and imported")
 	return nil
 }
 

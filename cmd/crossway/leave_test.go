@@ -11,6 +11,7 @@ import (
 
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/internal/testkit"
+	"crossway.dev/crossway/pkg/fleetload"
 	"crossway.dev/crossway/pkg/registration/agent"
 )
 
@@ -36,7 +37,7 @@ func TestLeave(t *testing.T) {
 		var secret corev1.Secret
 		testkit.Eventually(t, "a word to leave", func() bool {
 			err := member.Get(t.Context(), key, &secret)
-			_, asked := secret.Annotations[leaveAnnotation]
+			_, asked := secret.Annotations[agent.AnnotationLeave]
 			return err == nil && asked
 		})
 		if m := hub.get("us-west"); len(m.Spec.RevokedCredentials) > 0 || m.DeletionTimestamp != nil {
@@ -63,4 +64,21 @@ func TestLeaveWithoutTheCluster(t *testing.T) {
 	hub.want("leave us-gone --force --wait 1s", "credential", "revoked: none", "deleted; namespace member-us-gone will follow",
 		"Next, in that cluster: helm -n crossway-system uninstall crossway-member-agent")
 	t.Cleanup(func() { _ = hub.Delete(context.Background(), namespace) })
+}
+
+// A cluster that alone serves what clients ask for does not leave without a word.
+func TestWhatOnlyALeavingClusterServes(t *testing.T) {
+	serves := func(clusters ...string) *fleetload.Import {
+		i := &fleetload.Import{Demand: map[string]float64{"us": 10}, Shares: map[string]map[string]float64{"us": {"us-west": 1}}, Ready: map[string]float64{}}
+		for _, c := range clusters {
+			i.Ready[c] = 2
+		}
+		return i
+	}
+	idle := serves("us-west")
+	idle.Demand = nil
+	load := fleetload.Load{Imports: map[string]*fleetload.Import{"shop/both": serves("us-west", "us-east"), "shop/only": serves("us-west"), "shop/idle": idle}}
+	if got := onlyIn(load, "us-west"); list(got) != "shop/only" {
+		t.Errorf("only us-west serves %v, want shop/only", got)
+	}
 }
