@@ -137,6 +137,7 @@ images() { # into the clusters that run them
   say "images"
   local cluster
   KIND_CLUSTER_NAME=hub load_image hub
+  KIND_CLUSTER_NAME=hub load_image crossway # which renews the certificates of edges
   for cluster in "${members[@]}"; do
     KIND_CLUSTER_NAME=$cluster load_image member-agent
   done
@@ -193,7 +194,8 @@ spec: {region: $r, nearest: [${nearest[$r]}], addresses: [{cidr: ${gateways[$r]}
 YAML
     token --edge "$r" --zone "$r-a" >"$scratch/token"
     "$tools/crossway" join --edge --context kind-hub --token - <"$scratch/token" \
-      --hub-address "crossway-hub.$system.svc.cluster.local" --set drain.announceSeconds=0
+      --hub-address "crossway-hub.$system.svc.cluster.local" --set drain.announceSeconds=0 \
+      --set renewal.image.repository=kind.local/crossway --set renewal.image.tag=dev
   done
 }
 

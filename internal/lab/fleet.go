@@ -31,8 +31,8 @@ type InstallOptions struct{ Hub string }
 
 // Install installs Crossway in the fleet as an administrator would: the CRDs,
 // CoreDNS with the zone clusterset.local and charts/hub; each member joins by `crossway
-// token create`, `join` and `accept`; an EdgePool for each region and charts/edge with a
-// certificate from `crossway edge certificate`. It returns when every pod of it is ready. What runs are the programs that Enter built,
+// token create`, `join` and `accept`, and the edges of each region's EdgePool by the first
+// two. It returns when every pod of it is ready. What runs are the programs that Enter built,
 // with the arguments, ServiceAccounts and Roles that the charts render.
 func (l *Lab) Install(ctx context.Context, o InstallOptions) error {
 	begin := time.Now()
@@ -188,6 +188,16 @@ func (l *Lab) join(ctx context.Context, c *Cluster, token string, arguments ...s
 	return err
 }
 
+// Crossway runs the command line against the hub, as its administrator, and returns what it prints.
+func (l *Lab) Crossway(ctx context.Context, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, filepath.Join(os.Getenv(binVariable), "crossway"), append(args, "--kubeconfig="+l.Hub.Kubeconfig)...)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return string(out), fmt.Errorf("crossway %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(string(out)))
+	}
+	return string(out), nil
+}
+
 // crossway runs the command line as the administrator of a cluster, and returns what it prints.
 func (l *Lab) crossway(ctx context.Context, c *Cluster, stdin string, arguments ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, filepath.Join(os.Getenv(binVariable), "crossway"), append(arguments, "--kubeconfig="+c.Kubeconfig)...)
@@ -212,13 +222,9 @@ spec: {region: %[1]s, addresses: [{cidr: %s}]}
 // and its clients send short requests. One worker thread each: four Envoys
 // share the machine with everything else.
 const edgeValues = `
-pool: %s
-region: %[1]s
-zone: %[2]s
-hub: {address: %[3]s}
 concurrency: 1
 drain: {announceSeconds: 0, seconds: 3, waitSeconds: 15}
-sourceLimit: {gateways: ["%[4]s"]}
+sourceLimit: {gateways: ["%s"]}
 `
 
 func (l *Lab) installEdges(ctx context.Context) error {
@@ -231,49 +237,20 @@ func (l *Lab) installEdges(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// installEdge joins the edges of a region, which run in the hub's cluster.
 func (l *Lab) installEdge(ctx context.Context, region string) error {
 	if err := l.Hub.Apply(ctx, fmt.Appendf(nil, edgePool, region, l.GatewayAddresses(region))); err != nil {
 		return err
 	}
-	zone := region + "-edge-1"
-	if err := l.edgeCertificate(ctx, region, zone); err != nil {
-		return err
-	}
-	values := fmt.Sprintf(edgeValues, region, zone, xdsAddress, l.GatewayAddresses(region))
-	name := "crossway-edge-" + region
-	if err := l.chart(ctx, l.Hub, release{name: name, chart: "edge", values: []string{values}}); err != nil {
-		return err
-	}
-	return l.rolledOut(ctx, l.Hub, name)
-}
-
-// Crossway runs the command line against the hub, as its administrator, and returns what it prints.
-func (l *Lab) Crossway(ctx context.Context, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, filepath.Join(os.Getenv(binVariable), "crossway"), append(args, "--kubeconfig="+l.Hub.Kubeconfig)...)
-	out, err := cmd.CombinedOutput()
+	token, err := l.token(ctx, "--edge="+region, "--zone="+region+"-edge-1")
 	if err != nil {
-		return string(out), fmt.Errorf("crossway %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(string(out)))
+		return err
 	}
-	return string(out), nil
-}
-
-// edgeCertificate runs `crossway edge certificate`. The hub's leader makes the
-// edge CA, perhaps a moment after it is ready.
-func (l *Lab) edgeCertificate(ctx context.Context, region, zone string) error {
-	program := filepath.Join(os.Getenv(binVariable), "crossway")
-	for {
-		cmd := exec.CommandContext(ctx, program, "edge", "certificate", "--kubeconfig="+l.Hub.Kubeconfig,
-			"--pool="+region, "--region="+region, "--zone="+zone, "--namespace="+System)
-		out, err := cmd.CombinedOutput()
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("crossway edge certificate: %w: %s", err, strings.TrimSpace(string(out)))
-		case <-time.After(200 * time.Millisecond):
-		}
+	file := filepath.Join(stateDir, "crossway-lab", "values-edge-"+region+".yaml")
+	if err := os.WriteFile(file, fmt.Appendf(nil, edgeValues, l.GatewayAddresses(region)), 0o644); err != nil {
+		return err
 	}
+	return l.join(ctx, l.Hub, token, "--edge", "--hub-address="+xdsAddress, "--values="+file)
 }
 
 type release struct {
