@@ -356,6 +356,11 @@ func (w *watched) breakAll(at string) {
 			TargetRefs: []gatewayv1.LocalPolicyTargetReference{{Group: "multicluster.x-k8s.io", Kind: "ServiceImport", Name: "store"}},
 			Capacity:   &v1alpha1.BackendCapacity{MaxRatePerEndpoint: 1}}},
 	})...)
+	t.Cleanup(func() { // for other tests on this API server
+		testkit.Must(t, w.Delete(context.Background(), &v1alpha1.EdgePool{ObjectMeta: metav1.ObjectMeta{Name: "ap"}}))
+		testkit.Must(t, w.DeleteAllOf(context.Background(), &gatewayv1.HTTPRoute{}, client.InNamespace("shop")))
+		testkit.Must(t, w.DeleteAllOf(context.Background(), &v1alpha1.BackendPolicy{}, client.InNamespace("shop")))
+	})
 	testkit.Joined(t, w, "silent")
 	testkit.Joined(t, w, "ranges")
 	w.fixture.start(t.Context(), edge{pool: "us", node: "strict", admin: freeAddress(t), regexLimit: 100})
