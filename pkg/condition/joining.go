@@ -55,9 +55,15 @@ func JoinNotInForce(cluster fleet.ClusterName) Condition {
 		"make a new token on the hub with `crossway token create %s`", cluster, cluster))
 }
 
+// Reasons of the refusals that say the UID of another cluster.
+const (
+	ReasonNameTaken    = "NameTaken"
+	ReasonAnotherWaits = "AnotherWaits"
+)
+
 // JoinNameTaken says that another cluster is the member of a name.
 func JoinNameTaken(cluster fleet.ClusterName, joined, asks string) Condition {
-	return denied("NameTaken", fmt.Sprintf("MemberCluster %q is the cluster with UID %s, and the UID of this one is %s; join it under another name or, if it replaces the other, "+
+	return denied(ReasonNameTaken, fmt.Sprintf("MemberCluster %q is the cluster with UID %s, and the UID of this one is %s; join it under another name or, if it replaces the other, "+
 		"run `crossway revoke %s` on the hub and make a new token", cluster, joined, asks, cluster))
 }
 
@@ -75,7 +81,7 @@ func JoinTokenEnded(cluster fleet.ClusterName) Condition {
 
 // JoinAnotherWaits says that another request for the same name waits to be accepted.
 func JoinAnotherWaits(cluster fleet.ClusterName, waits string) Condition {
-	return denied("AnotherWaits", fmt.Sprintf("the cluster with UID %s waits to be accepted as MemberCluster %q; accept it on the hub with `crossway accept %s`, or refuse it with `crossway revoke %s`, "+
+	return denied(ReasonAnotherWaits, fmt.Sprintf("the cluster with UID %s waits to be accepted as MemberCluster %q; accept it on the hub with `crossway accept %s`, or refuse it with `crossway revoke %s`, "+
 		"and make a new token", waits, cluster, cluster, cluster))
 }
 

@@ -113,6 +113,13 @@ type JoinVerdict struct {
 	Condition condition.Condition
 }
 
+// UsesToken tells whether nobody else gets a credential by the join token of the request:
+// after one that may get it, and after one that is told the UID of another cluster, which
+// could be asked for next. A UID is no secret, and the requester's word.
+func (v JoinVerdict) UsesToken() bool {
+	return v.Decision != JoinDenied || v.Condition.Reason == condition.ReasonNameTaken || v.Condition.Reason == condition.ReasonAnotherWaits
+}
+
 // PlanJoin decides about the requests of one member: at most limit of them at a time.
 // accounts are the member's join accounts by name, kind is what a new credential is.
 func PlanJoin(member *v1alpha1.MemberCluster, requests []JoinRequest, accounts map[string]*corev1.ServiceAccount, kind v1alpha1.CredentialKind, now time.Time, limit int) JoinPlan {
@@ -134,7 +141,7 @@ func PlanJoin(member *v1alpha1.MemberCluster, requests []JoinRequest, accounts m
 			v.Condition = approve(member, r, kind, now)
 		case JoinDenied:
 		}
-		if account := accounts[r.Account]; account != nil && v.Decision != JoinDenied {
+		if account := accounts[r.Account]; account != nil && v.UsesToken() {
 			accounts[r.Account] = Claimed(account, r)
 		}
 		plan.Verdicts = append(plan.Verdicts, v)

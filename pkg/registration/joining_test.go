@@ -222,6 +222,21 @@ func TestTokenIsUsedOnce(t *testing.T) {
 	}
 }
 
+// Who is told the UID of another cluster cannot ask with that next: the token is used.
+func TestTokenThatWasToldAUID(t *testing.T) {
+	m := joined(idA, uidA)
+	token := tokenOf(m, "tttttttttt")
+	first, second := csrOf(token, idB, uidB), csrOf(token, "cccccccccc", uidA)
+	second.CreationTimestamp = timeOf(joinTime.Add(time.Second))
+	accounts := []*corev1.ServiceAccount{token}
+	wantPlan(t, "of the member", plan(m, accounts, joinTime, first, second), nameB+": denied NameTaken", second.Name+": denied TokenUsed", "credential "+idA+" of "+uidA)
+
+	waits := tokenOf(m, "uuuuuuuuuu")
+	m = fleetMember(false)
+	wantPlan(t, "of who waits", plan(m, append(accounts, waits), joinTime, csrOf(waits, idA, uidA), first, second),
+		nameA+": waits", nameB+": denied AnotherWaits", second.Name+": denied TokenUsed", "asks: "+idA+" of "+uidA)
+}
+
 // Whatever else a join account or a credential asks for is denied.
 func TestHostileRequests(t *testing.T) {
 	m := fleetMember(true)

@@ -134,7 +134,7 @@ func (j *Joiner) read(ctx context.Context, name string) (*joining, error) {
 // carryOut writes a plan.
 func (j *Joiner) carryOut(ctx context.Context, s *joining, plan registration.JoinPlan) error {
 	for _, v := range plan.Verdicts {
-		if account := s.accounts[v.Request.Account]; v.Decision != registration.JoinDenied && account != nil {
+		if account := s.accounts[v.Request.Account]; v.UsesToken() && account != nil {
 			if err := j.claim(ctx, account, v.Request); err != nil {
 				return err
 			}
