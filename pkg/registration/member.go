@@ -53,7 +53,9 @@ func Conditions(f MemberFacts) []condition.Condition {
 	accepted := exportsAccepted(f, Accepted(&f.Member) && f.Namespace == NamespaceOurs)
 	conditions := []condition.Condition{joined, heard, accepted}
 	if refusal, ok := ParseRefusal(f.Lease[v1alpha1.AnnotationRefusedClusterUID]); ok && f.Refusal != nil && f.Now.Sub(*f.Refusal) < refusalLife {
-		conditions = append(conditions, condition.MemberCloned(cluster, f.Lease[v1alpha1.AnnotationClusterUID], refusal.ClusterUID))
+		if c := InForce(&f.Member); c != nil { // the UID is the hub's word, not the Lease's
+			conditions = append(conditions, condition.MemberCloned(cluster, c.ClusterUID, refusal.ClusterUID))
+		}
 	}
 	if pause := f.Lease[v1alpha1.AnnotationWithdrawalPaused]; pausePattern.MatchString(pause) && f.Lease[v1alpha1.AnnotationWithdraw] != pause {
 		conditions = append(conditions, condition.MemberWithdrawalsWait(v1alpha1.MemberNamespace(cluster), v1alpha1.AgentLease, v1alpha1.AnnotationWithdraw, pause))

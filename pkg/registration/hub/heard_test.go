@@ -103,11 +103,14 @@ func TestCloneOfAMember(t *testing.T) {
 	f.member("c-west", true, "10.1.0.0/16")
 	f.reconcile("c-west")
 	const own, other = "0d1b9bbb-6f9c-4b7b-8f0b-0f6c1e3f7a11", "5ee3ab1c-41e2-4a5e-9a3f-1b6c2a8d9e22"
+	m := f.get("c-west")
+	m.Status.Credential.ClusterUID = own
+	f.Must(f.client.Status().Update(t.Context(), m))
 	announce := func(uid string) string {
 		f.renew("c-west")
 		lease := &coordinationv1.Lease{}
 		f.Must(f.client.Get(t.Context(), types.NamespacedName{Namespace: "member-c-west", Name: v1alpha1.AgentLease}, lease))
-		lease.Annotations = map[string]string{v1alpha1.AnnotationClusterUID: own}
+		lease.Annotations = map[string]string{v1alpha1.AnnotationClusterUID: "a text that nobody should believe"}
 		if uid != "" {
 			lease.Annotations[v1alpha1.AnnotationRefusedClusterUID] = registration.Refusal{ClusterUID: uid, Said: f.clock}.String()
 		}
@@ -121,7 +124,7 @@ func TestCloneOfAMember(t *testing.T) {
 	if told := announce(""); told != "" {
 		t.Errorf("one cluster alone: %q", told)
 	}
-	if told := announce(other); !strings.Contains(told, own) || !strings.Contains(told, other) || !strings.Contains(told, "crossway token create") {
+	if told := announce(other); strings.Contains(told, "believe") || !strings.Contains(told, own) || !strings.Contains(told, other) || !strings.Contains(told, "crossway token create") {
 		t.Errorf("a clone: %q", told)
 	}
 	if told := announce(own); !strings.Contains(told, "same UID") {

@@ -3,11 +3,13 @@ package hub
 import (
 	"context"
 	"fmt"
+	"time"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -29,7 +31,7 @@ func (j *Joiner) SetupWithManager(mgr ctrl.Manager, leadership *program.Leadersh
 		Watches(&v1alpha1.MemberCluster{}, keyOf(memberOfCluster), builder.WithPredicates(joiningChanged)).
 		Watches(&certificatesv1.CertificateSigningRequest{}, keyOf(memberOfRequest)).
 		Watches(&corev1.ServiceAccount{}, keyOf(memberOfAccount)).
-		Watches(&coordinationv1.Lease{}, keyOf(memberOfObject), builder.WithPredicates(usedCredentialChanged)).
+		Watches(&coordinationv1.Lease{}, writtenByMember(), builder.WithPredicates(usedCredentialChanged)).
 		WithOptions(program.ControllerOptions(1)).
 		Complete(leadership.Reconciler(j))
 	if err != nil {
@@ -58,6 +60,25 @@ func keyOf(member func(client.Object) (fleet.ClusterName, bool)) handler.EventHa
 		}
 		return []reconcile.Request{{NamespacedName: types.NamespacedName{Name: string(name)}}}
 	})
+}
+
+// memberWriteDelay is how soon the hub looks at what a member itself wrote. However often
+// it writes, that costs the hub two looks a second, and one write of a status for each.
+const memberWriteDelay = 500 * time.Millisecond
+
+// writtenByMember is keyOf for objects in a member's namespace that the member writes.
+func writtenByMember() handler.EventHandler {
+	type queue = workqueue.TypedRateLimitingInterface[reconcile.Request]
+	later := func(o client.Object, q queue) {
+		if name, ok := memberOfObject(o); ok { // the queue has a key once
+			q.AddAfter(reconcile.Request{NamespacedName: types.NamespacedName{Name: string(name)}}, memberWriteDelay)
+		}
+	}
+	return handler.Funcs{
+		CreateFunc: func(_ context.Context, e event.CreateEvent, q queue) { later(e.Object, q) },
+		UpdateFunc: func(_ context.Context, e event.UpdateEvent, q queue) { later(e.ObjectNew, q) },
+		DeleteFunc: func(_ context.Context, e event.DeleteEvent, q queue) { later(e.Object, q) },
+	}
 }
 
 func memberOfCluster(o client.Object) (fleet.ClusterName, bool) {

@@ -112,16 +112,9 @@ func (p *Profiles) setup(mgr ctrl.Manager, leadership *program.Leadership) error
 	byName := handler.EnqueueRequestsFromMapFunc(func(_ context.Context, o client.Object) []reconcile.Request {
 		return []reconcile.Request{{NamespacedName: types.NamespacedName{Name: o.GetName()}}}
 	})
-	ofLease := handler.EnqueueRequestsFromMapFunc(func(_ context.Context, o client.Object) []reconcile.Request {
-		name, ok := v1alpha1.MemberOfNamespace(o.GetNamespace())
-		if !ok {
-			return nil
-		}
-		return []reconcile.Request{{NamespacedName: types.NamespacedName{Name: name}}}
-	})
 	err := ctrl.NewControllerManagedBy(mgr).Named("clusterprofile").
 		Watches(&v1alpha1.MemberCluster{}, byName, builder.WithPredicates(memberChanged)).
-		Watches(&coordinationv1.Lease{}, ofLease, builder.WithPredicates(predicate.AnnotationChangedPredicate{})).
+		Watches(&coordinationv1.Lease{}, writtenByMember(), builder.WithPredicates(predicate.AnnotationChangedPredicate{})).
 		Watches(registration.OptionalObject(registration.ClusterProfileKind), byName).
 		WithOptions(program.ControllerOptions(1)).
 		Complete(leadership.Reconciler(p))

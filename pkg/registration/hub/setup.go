@@ -53,8 +53,8 @@ func (r *Registrar) SetupWithManager(mgr ctrl.Manager, leadership *program.Leade
 		Watches(&corev1.ResourceQuota{}, handler.EnqueueRequestsFromMapFunc(r.membersOfObject), builder.WithPredicates(quotaChanged)).
 		Watches(&rbacv1.Role{}, handler.EnqueueRequestsFromMapFunc(r.membersOfObject)).
 		Watches(&rbacv1.RoleBinding{}, handler.EnqueueRequestsFromMapFunc(r.membersOfObject)).
-		Watches(&coordinationv1.Lease{}, handler.EnqueueRequestsFromMapFunc(r.membersOfObject)).
-		Watches(&v1alpha1.MemberExport{}, handler.EnqueueRequestsFromMapFunc(r.membersOfObject), builder.WithPredicates(refusedEndpointsChanged)).
+		Watches(&coordinationv1.Lease{}, writtenByMember()).
+		Watches(&v1alpha1.MemberExport{}, writtenByMember(), builder.WithPredicates(refusedEndpointsChanged)).
 		WithOptions(program.ControllerOptions(1)).
 		Complete(leadership.Reconciler(r))
 	if err != nil {
