@@ -401,7 +401,7 @@ func (f *fixture) settled() func() bool {
 		if time.Now().Before(next) {
 			return false
 		}
-		next = time.Now().Add(500 * time.Millisecond)
+		next = time.Now().Add(1500 * time.Millisecond) // the hub writes the status of a service once a second
 		now := f.versions()
 		same := now == last
 		last = now
