@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -168,8 +169,11 @@ const maxClockDifference = 5 * time.Minute
 // lookAtHub refuses what could only go wrong: another CA, clocks that are far apart. A hub
 // that cannot be reached from here may well be reached from the cluster.
 func (o *joinOptions) lookAtHub(ctx context.Context, config *rest.Config, token registration.JoinToken) error {
+	var otherName x509.HostnameError
 	there, err := timeOf(hubConfig(token))(ctx)
 	switch {
+	case errors.As(err, &otherName):
+		return fmt.Errorf("the certificate of the hub's API server is not for the name in %s: %w; make the token with a URL that it has (crossway token create --hub-server)", token.Server, otherName)
 	case isWrongCA(err):
 		return fmt.Errorf("the hub's API server at %s is not signed by the CA in the token: %w; is a proxy between, or was the cluster made anew? Make a new token with crossway token create (--hub-ca)", token.Server, err)
 	case err != nil && o.edge:

@@ -4,7 +4,10 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base64"
+	"encoding/pem"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -66,6 +69,12 @@ func TestJoinRefuses(t *testing.T) {
 	member.refused(2, "join --token "+with(func(o *registration.JoinToken) { o.Token = "e30.e.x" }), "the token has no token of a ServiceAccount in it")
 	member.refused(1, "join --token "+with(func(o *registration.JoinToken) { o.CA = envtestkit.Other(t).CAData }),
 		"is not signed by the CA in the token")
+	other := httptest.NewTLSServer(http.NotFoundHandler()) // with a certificate for 127.0.0.1
+	defer other.Close()
+	member.refused(1, "join --token "+with(func(o *registration.JoinToken) {
+		o.Server = strings.Replace(other.URL, "127.0.0.1", "localhost", 1)
+		o.CA = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: other.Certificate().Raw})
+	}), "the certificate of the hub's API server is not for the name in https://localhost:")
 	var secrets corev1.SecretList
 	testkit.Must(t, member.List(t.Context(), &secrets, client.MatchingLabels{partOf: "crossway"}))
 	if len(secrets.Items) > 0 {
