@@ -44,7 +44,7 @@ func TestRotateCA(t *testing.T) {
 }
 
 // leads takes the steps of a rotation as the hub's leader does, without its pauses. An edge uses the old CA.
-func (h *cluster) leads(t *testing.T, namespace string) (stop func()) {
+func (c *cluster) leads(t *testing.T, namespace string) (stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() {
@@ -52,7 +52,7 @@ func (h *cluster) leads(t *testing.T, namespace string) (stop func()) {
 		for now := time.Now(); ctx.Err() == nil; time.Sleep(50 * time.Millisecond) {
 			now = now.Add(registration.NextCAWait)
 			var secret corev1.Secret
-			if h.Get(ctx, client.ObjectKey{Namespace: namespace, Name: registration.EdgeCASecret}, &secret) != nil {
+			if c.Get(ctx, client.ObjectKey{Namespace: namespace, Name: registration.EdgeCASecret}, &secret) != nil {
 				continue
 			}
 			rotated, err := registration.CAOf(secret.Data).Rotate(registration.Rotation{Request: secret.Annotations[registration.AnnotationRotate],
@@ -64,7 +64,7 @@ func (h *cluster) leads(t *testing.T, namespace string) (stop func()) {
 			if rotated.Answered {
 				delete(secret.Annotations, registration.AnnotationRotate)
 			}
-			_ = h.Update(ctx, &secret) // a conflict: again
+			_ = c.Update(ctx, &secret) // a conflict: again
 		}
 	}()
 	return func() {

@@ -23,7 +23,6 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"crossway.dev/crossway/api/v1alpha1"
@@ -158,7 +157,7 @@ func (f *fixture) renewNow(secret *corev1.Secret) *corev1.Secret {
 	stale := secret.DeepCopy()
 	stale.Name, stale.ResourceVersion, stale.UID = "renewed-"+secret.Name, "", ""
 	testkit.Must(f.t, f.Create(f.t.Context(), stale))
-	late := renewal.Renewer{Client: f.Client, Secret: types.NamespacedName(client.ObjectKeyFromObject(stale)), Hub: f.xds, ServerName: "localhost", Log: logr.Discard(),
+	late := renewal.Renewer{Client: f.Client, Secret: client.ObjectKeyFromObject(stale), Hub: f.xds, ServerName: "localhost", Log: logr.Discard(),
 		Now: func() time.Time { return time.Now().Add(25 * 24 * time.Hour) }}
 	testkit.Must(f.t, late.Renew(f.t.Context()))
 	testkit.Must(f.t, f.Get(f.t.Context(), client.ObjectKeyFromObject(stale), stale))

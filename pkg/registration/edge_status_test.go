@@ -2,6 +2,7 @@ package registration_test
 
 import (
 	"errors"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -46,7 +47,7 @@ func TestEdgePoolReport(t *testing.T) {
 		}
 		var list []string
 		for _, one := range *r.Credentials {
-			list = append(list, one.ID+" "+string(rune('0'+one.Edges)))
+			list = append(list, one.ID+" "+strconv.Itoa(int(one.Edges)))
 		}
 		if got := strings.Join(list, ", "); got != c.list {
 			t.Errorf("%s: credentials %q, want %q", c.what, got, c.list)

@@ -140,7 +140,7 @@ func (a authority) edge(t *testing.T, pool, region string) tls.Certificate {
 	uid, err := story.Lab.Hub.Kubectl(t.Context(), nil, "get", "edgepool", pool, "--ignore-not-found", "-o", "jsonpath={.metadata.uid}")
 	testkit.Must(t, err)
 	pair, err := registration.NewEdgeCertificate(registration.Issuer{CA: a.Pair, Now: time.Now(), Random: rand.Reader},
-		registration.EdgeIdentity{Pool: pool, Region: region, Zone: "zone", PoolUID: string(uid), Credential: "endtoend01"}, time.Hour)
+		registration.EdgeIdentity{Pool: pool, Region: region, Zone: "zone", PoolUID: uid, Credential: "endtoend01"}, time.Hour)
 	testkit.Must(t, err)
 	certificate, err := tls.X509KeyPair(pair.Certificate, pair.Key)
 	testkit.Must(t, err)

@@ -114,12 +114,11 @@ func (a *Agent) Elected(ctx context.Context) {
 	}
 	var c claim
 	for ctx.Err() == nil {
-		have, changed := a.secrets.now()
-		if have != nil && a.secrets.leaving() {
+		if have, _ := a.secrets.now(); have != nil && a.secrets.leaving() {
 			a.leaves(ctx, have)
 		}
 		again := a.step(ctx)
-		have, changed = a.secrets.now()
+		have, changed := a.secrets.now()
 		if have != nil && !a.secrets.leaving() {
 			if name := string(have.Member); name != c.member {
 				c = claim{member: name}

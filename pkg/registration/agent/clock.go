@@ -13,7 +13,7 @@ const maxRoundTrip = 2 * time.Second
 // it a credential's life is reckoned, because by it the hub judges the credential.
 type hubClock struct {
 	now    func() time.Time
-	ahead  atomic.Int64 // of this cluster's clock, in nanoseconds
+	ahead  atomic.Int64 // how far it is ahead of this cluster's clock, in nanoseconds
 	called atomic.Bool
 }
 
@@ -21,9 +21,6 @@ type hubClock struct {
 func (c *hubClock) Now() time.Time {
 	return c.now().Add(time.Duration(c.ahead.Load()))
 }
-
-// behind is how far this cluster's clock is behind the hub's; below 0: ahead of it.
-func (c *hubClock) behind() time.Duration { return time.Duration(c.ahead.Load()) }
 
 // reads makes a transport one that reads the hub's clock from each answer.
 func (c *hubClock) reads(next http.RoundTripper) http.RoundTripper {
