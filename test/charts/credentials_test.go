@@ -76,8 +76,9 @@ func TestRequestsForCertificates(t *testing.T) {
 	})
 	try("a join account", join, true, "crossway-us-7-1", nil)
 	try("a member", member, true, "crossway-us-7-2", nil)
-	try("an edge", edge, true, "crossway-edge-us-3", toEdgeSigner)
-	try("an edge that asks for more", edge, false, "crossway-edge-us-4", nil)
+	try("an edge", edge, true, registration.EdgeRequestName("us", "aaaaaaaaaa"), toEdgeSigner)
+	try("an edge that asks for more", edge, false, registration.EdgeRequestName("us", "aaaaaaaaaa"), nil)
+	try("an edge that asks again and again", edge, false, "crossway-edge-us-aaaaaaaaab", toEdgeSigner)
 	try("a member that poses as an edge", join, false, "crossway-us-7-5", toEdgeSigner)
 	try("a group that is no member's", clientOf(t, "somebody"), false, "crossway-us-7-6", nil)
 	for what, change := range map[string]func(*certificatesv1.CertificateSigningRequest){

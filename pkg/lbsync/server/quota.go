@@ -58,7 +58,7 @@ type quota struct {
 	usageStreams *rate.Limiter
 	work         *rate.Limiter // in nanoseconds
 	log          *rate.Limiter
-	renewals     *rate.Limiter
+	renewals     *renewals
 	// Turns: of a large request, and of a response that is made. What all edges of a
 	// pool cause together then takes one processor at most, and not all.
 	large, response chan struct{}
@@ -71,7 +71,7 @@ func newQuota(maxEdges int) quota {
 		usageStreams: rate.NewLimiter(usageStreamRate, maxUsageStreams(maxEdges)),
 		work:         rate.NewLimiter(workRate*rate.Limit(time.Second), int(workBurst)),
 		log:          rate.NewLimiter(logRate, logBurst),
-		renewals:     rate.NewLimiter(renewalRate, renewalBurst),
+		renewals:     newRenewals(),
 		large:        make(chan struct{}, 1),
 		response:     make(chan struct{}, 1),
 	}

@@ -2,7 +2,9 @@ package server
 
 import (
 	"context"
+	"sync"
 
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -20,7 +22,36 @@ const (
 	// renewalRate is how many requests per second the edges of a pool may send in the long
 	// run, and renewalBurst how many at once. A request costs the hub two signatures.
 	renewalRate, renewalBurst = 1, 32
+	// credentialRate and credentialBurst are those of one credential, whose edges ask every
+	// 5 min: who has stolen one keeps the others of the pool from nothing.
+	credentialRate, credentialBurst = 0.1, 8
 )
+
+// renewals is how many requests for certificates the edges of a pool may still send.
+type renewals struct {
+	pool *rate.Limiter
+
+	mu sync.Mutex // guards the rest
+	// credentials are those that have asked. A credential is what a join token gave out, so
+	// people make them, and there are few.
+	credentials map[string]*rate.Limiter
+}
+
+func newRenewals() *renewals {
+	return &renewals{pool: rate.NewLimiter(renewalRate, renewalBurst), credentials: map[string]*rate.Limiter{}}
+}
+
+// allow takes one request of a credential.
+func (r *renewals) allow(credential string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	own := r.credentials[credential]
+	if own == nil {
+		own = rate.NewLimiter(credentialRate, credentialBurst)
+		r.credentials[credential] = own
+	}
+	return own.Allow() && r.pool.Allow()
+}
 
 // renewalService renews the certificate of whoever calls it. It has one method. The
 // messages are bytes, so there is no proto file.
@@ -54,8 +85,8 @@ func (s *Server) renewed(ctx context.Context, decode func(any) error) ([]byte, e
 	if err := s.authorize(identity); err != nil {
 		return nil, err
 	}
-	if !s.pool(identity.Pool).quota.renewals.Allow() {
-		return nil, status.Errorf(codes.ResourceExhausted, "the edges of pool %q renew too many certificates; try again in a minute", identity.Pool)
+	if !s.pool(identity.Pool).quota.renewals.allow(identity.Credential) {
+		return nil, status.Errorf(codes.ResourceExhausted, "the edges of pool %q, or those with credential %s, renew too many certificates; try again in a minute", identity.Pool, identity.Credential)
 	}
 	var f frame
 	if err := decode(&f); err != nil {

@@ -3,6 +3,7 @@ package server_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -61,7 +62,7 @@ func TestRenewal(t *testing.T) {
 	}
 }
 
-// A pool has a number of renewals; others do not wait for it.
+// A credential has a number of renewals, and a pool; others do not wait for them.
 func TestRenewalsAreLimited(t *testing.T) {
 	h := newHub(t, server.Config{Renew: func(registration.EdgeIdentity, []byte) ([]byte, error) { return []byte("signed"), nil }})
 	h.regions[otherPool] = "eu"
@@ -73,6 +74,22 @@ func TestRenewalsAreLimited(t *testing.T) {
 		check(t, err)
 		if i > 1000 {
 			t.Fatal("1000 renewals at once")
+		}
+	}
+	other := usEdge
+	other.Credential = "abcdefghi2"
+	if _, err := renews(h.dial(h.certificate(other)), ""); err != nil {
+		t.Errorf("an edge of the pool with another credential: %v", err)
+	}
+	for i := 0; ; i++ {
+		other.Credential = fmt.Sprintf("flood%05d", i)
+		_, err := renews(h.dial(h.certificate(other)), "")
+		if status.Code(err) == codes.ResourceExhausted {
+			break
+		}
+		check(t, err)
+		if i > 1000 {
+			t.Fatal("1000 renewals of a pool at once")
 		}
 	}
 	if _, err := renews(h.dial(h.certificate(euEdge)), ""); err != nil {
