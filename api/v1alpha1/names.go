@@ -74,6 +74,9 @@ const (
 	AnnotationTokenEnds = "crossway.dev/token-ends"
 	// AnnotationZone on a join account of edges is their zone.
 	AnnotationZone = "crossway.dev/zone"
+	// AnnotationEdgeRequest on a join account of edges is the UID of the CSR that got a
+	// certificate by it.
+	AnnotationEdgeRequest = "crossway.dev/edge-request"
 	// LabelJoin is on join accounts, and says for what: JoinMember or JoinEdge.
 	LabelJoin  = "crossway.dev/join"
 	JoinMember = "member"

@@ -8,6 +8,7 @@ import (
 
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"crossway.dev/crossway/api/v1alpha1"
 )
@@ -66,6 +67,9 @@ func EdgeOfRequest(csr *certificatesv1.CertificateSigningRequest, account *corev
 		return EdgeIdentity{}, &Denial{"TokenEnded", "the join token has ended, or was used; " + again}
 	case csr.Name != EdgeRequestName(name, id):
 		return EdgeIdentity{}, &Denial{"Malformed", fmt.Sprintf("a join token makes one request, %s; if another edge has used it, %s", EdgeRequestName(name, id), again)}
+	case EdgeRequestOf(account) != "" && EdgeRequestOf(account) != csr.UID:
+		return EdgeIdentity{}, &Denial{"TokenUsed", "another request got a certificate by this join token; if it was not yours, " +
+			fmt.Sprintf("run `crossway revoke --edge %s --credential %s`; ", name, id) + again}
 	case slices.Contains(pools[i].Spec.RevokedCredentials, id):
 		return EdgeIdentity{}, &Denial{"Revoked", fmt.Sprintf("credential %s is revoked (spec.revokedCredentials of EdgePool %q); %s", id, name, again)}
 	}
@@ -77,6 +81,12 @@ func EdgeOfRequest(csr *certificatesv1.CertificateSigningRequest, account *corev
 		return EdgeIdentity{}, &Denial{"Malformed", err.Error()}
 	}
 	return edge, nil
+}
+
+// EdgeRequestOf is the UID of the request that got a certificate by a join token; "": none
+// did. The request may be gone, and its name free again.
+func EdgeRequestOf(account *corev1.ServiceAccount) types.UID {
+	return types.UID(account.Annotations[v1alpha1.AnnotationEdgeRequest])
 }
 
 // EdgeLife is for how long a request's certificate is valid: as it asks, and no longer

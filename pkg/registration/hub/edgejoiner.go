@@ -26,8 +26,8 @@ import (
 // EdgeJoiner decides about the CertificateSigningRequests of edges that join (signer
 // crossway.dev/edge), signs them with the edge CA, and deletes their join accounts.
 //
-// A join token makes requests of one name only, and the name is free again only when its
-// account is gone: so one edge gets a certificate by it.
+// A join token makes requests of one name only, and its account notes which of them is
+// signed: so one edge gets a certificate by it, also when the request is gone.
 type EdgeJoiner struct {
 	client    client.Client
 	namespace string // of the edge CA
@@ -75,11 +75,28 @@ func (j *EdgeJoiner) Reconcile(ctx context.Context, key reconcile.Request) (reco
 	if denial != nil {
 		return reconcile.Result{}, j.decide(ctx, csr, certificatesv1.CertificateDenied, *denial)
 	}
+	if err := j.claim(ctx, account, csr); err != nil {
+		return reconcile.Result{}, err
+	}
 	return reconcile.Result{}, j.sign(ctx, csr.DeepCopy(), edge)
 }
 
 func joinAccountKey(pool, id string) types.NamespacedName {
 	return types.NamespacedName{Namespace: v1alpha1.MembersNamespace, Name: registration.EdgeJoinAccountName(pool, id)}
+}
+
+// claim notes on a join account which request gets a certificate by it, if the account is
+// still as it was read.
+func (j *EdgeJoiner) claim(ctx context.Context, account *corev1.ServiceAccount, csr *certificatesv1.CertificateSigningRequest) error {
+	if registration.EdgeRequestOf(account) == csr.UID {
+		return nil
+	}
+	claimed := account.DeepCopy()
+	metav1.SetMetaDataAnnotation(&claimed.ObjectMeta, v1alpha1.AnnotationEdgeRequest, string(csr.UID))
+	if err := j.client.Patch(ctx, claimed, client.MergeFromWithOptions(account, client.MergeFromWithOptimisticLock{}), client.FieldOwner(joinFieldManager)); err != nil {
+		return fmt.Errorf("note who uses ServiceAccount %s: %w", account.Name, err)
+	}
+	return nil
 }
 
 // sign approves a request and writes its certificate. A hub that ends in between signs
@@ -126,7 +143,10 @@ func (j *EdgeJoiner) reconcileAccount(ctx context.Context, key types.NamespacedN
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	if csr != nil && len(csr.Status.Certificate) > 0 {
+	switch used := registration.EdgeRequestOf(account); {
+	case used != "" && (csr == nil || csr.UID != used): // whose request is gone
+		end = j.now()
+	case csr != nil && len(csr.Status.Certificate) > 0:
 		i := slices.IndexFunc(csr.Status.Conditions, func(c certificatesv1.CertificateSigningRequestCondition) bool {
 			return c.Type == certificatesv1.CertificateApproved
 		})

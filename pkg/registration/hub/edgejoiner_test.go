@@ -129,6 +129,25 @@ func TestEdgeJoins(t *testing.T) {
 	}
 }
 
+// A token whose request is gone, as Kubernetes deletes it after an hour, gets no other certificate.
+func TestEdgeTokenIsUsedOnce(t *testing.T) {
+	f := newEdgeJoining(t, "once")
+	const id = "abcdefghi3"
+	name := registration.EdgeRequestName("once", id)
+	f.token(id)
+	_, csr, err := f.asks(id, name)
+	f.Must(err)
+	f.Must(f.Delete(t.Context(), csr))
+	_, csr, err = f.asks(id, name)
+	f.Must(err)
+	f.denied(csr, "TokenUsed", "crossway revoke --edge once --credential "+id)
+	_, err = f.joiner.Reconcile(t.Context(), reconcile.Request{NamespacedName: joinAccountKey("once", id)})
+	f.Must(err)
+	if err := f.Get(t.Context(), joinAccountKey("once", id), &corev1.ServiceAccount{}); !apierrors.IsNotFound(err) {
+		t.Error("its account stays: ", err)
+	}
+}
+
 // A token that has ended, is revoked, or is of an earlier pool of the name is denied, with what to do.
 func TestEdgeJoiningIsDenied(t *testing.T) {
 	f := newEdgeJoining(t, "denies")
