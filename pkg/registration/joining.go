@@ -120,7 +120,8 @@ func (v JoinVerdict) UsesToken() bool {
 	return v.Decision != JoinDenied || v.Condition.Reason == condition.ReasonNameTaken || v.Condition.Reason == condition.ReasonAnotherWaits
 }
 
-// PlanJoin decides about the requests of one member: at most limit of them at a time.
+// PlanJoin decides about the requests of one member, and approves or denies at most limit
+// of them at a time. Those that wait do not count: others would never have their turn.
 // accounts are the member's join accounts by name, kind is what a new credential is.
 func PlanJoin(member *v1alpha1.MemberCluster, requests []JoinRequest, accounts map[string]*corev1.ServiceAccount, kind v1alpha1.CredentialKind, now time.Time, limit int) JoinPlan {
 	var plan JoinPlan
@@ -131,7 +132,10 @@ func PlanJoin(member *v1alpha1.MemberCluster, requests []JoinRequest, accounts m
 	accounts = maps.Clone(accounts)
 	undecided := slices.DeleteFunc(slices.Clone(requests), func(r JoinRequest) bool { return r.Decided })
 	sortJoinRequests(undecided, member)
-	for _, r := range undecided[:min(limit, len(undecided))] {
+	for _, r := range undecided {
+		if limit == 0 {
+			break
+		}
 		v := JoinVerdict{Request: r}
 		v.Decision, v.Condition = JudgeJoin(r, JoinFacts{Member: member, Account: accounts[r.Account], Waiting: plan.JoinRequest, Now: now})
 		switch v.Decision {
@@ -139,7 +143,9 @@ func PlanJoin(member *v1alpha1.MemberCluster, requests []JoinRequest, accounts m
 			plan.JoinRequest = r.asks()
 		case JoinApproved:
 			v.Condition = approve(member, r, kind, now)
+			limit--
 		case JoinDenied:
+			limit--
 		}
 		if account := accounts[r.Account]; account != nil && v.UsesToken() {
 			accounts[r.Account] = Claimed(account, r)

@@ -404,6 +404,25 @@ func TestFloodOfRequests(t *testing.T) {
 	}
 }
 
+// Many requests that wait for an admin keep none behind them from its turn, and none is
+// left over to be looked at again at once.
+func TestFloodOfWaitingRequests(t *testing.T) {
+	m := fleetMember(false)
+	first, second := tokenOf(m, "tttttttttt"), tokenOf(m, "uuuuuuuuuu")
+	var requests []JoinRequest
+	for i := range 30 {
+		r, _ := ReadJoinRequest(csrOf(first, idA, uidA))
+		r.Name, r.Created = fmt.Sprintf("flood-%03d", i), joinTime.Add(-time.Minute)
+		requests = append(requests, r)
+	}
+	last, _ := ReadJoinRequest(csrOf(second, idB, uidB))
+	requests = append(requests, last)
+	p := PlanJoin(m, requests, map[string]*corev1.ServiceAccount{first.Name: first, second.Name: second}, v1alpha1.CredentialCertificate, joinTime, 20)
+	if len(p.Verdicts) != len(requests) || p.Verdicts[30].Request.Name != last.Name || p.Verdicts[30].Decision != JoinDenied {
+		t.Errorf("%d verdicts about %d requests", len(p.Verdicts), len(requests))
+	}
+}
+
 // A join account goes when its token ends, with its MemberCluster, and when its credential is used.
 func TestAccountEnded(t *testing.T) {
 	m := joined(idA, uidA)

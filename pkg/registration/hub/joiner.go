@@ -241,8 +241,8 @@ func (j *Joiner) cleanUp(ctx context.Context, s *joining, plan registration.Join
 }
 
 // next is when to look again without an event: at once while requests are left to be
-// decided, else when a token ends or a decided request is to be deleted. 0: never.
-func (s *joining) next(decided int, now time.Time) time.Duration {
+// judged, else when a token ends or a decided request is to be deleted. 0: never.
+func (s *joining) next(judged int, now time.Time) time.Duration {
 	undecided := 0
 	next := time.Duration(0)
 	for _, r := range s.requests {
@@ -250,7 +250,7 @@ func (s *joining) next(decided int, now time.Time) time.Duration {
 			undecided++
 		}
 	}
-	if undecided > decided {
+	if undecided > judged {
 		return time.Millisecond
 	}
 	if len(s.requests) > 0 {
