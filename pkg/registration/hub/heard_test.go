@@ -36,6 +36,21 @@ func TestSilence(t *testing.T) {
 	f.wantStatus("s-west", "ExportsAccepted=True Accepted", "Joined=True Accepted", "Reachable=True Lease")
 }
 
+// A replica that leads again, after another one did, does not take what it missed for a
+// sign of life.
+func TestSilenceBetweenTerms(t *testing.T) {
+	f := newFixture(t)
+	f.member("t-west", true, "10.1.0.0/16")
+	f.reconcile("t-west")
+	f.renew("t-west")
+	f.reconcile("t-west")
+	f.clock = f.clock.Add(v1alpha1.AgentLeaseRenewInterval)
+	f.renew("t-west") // while the other one leads
+	f.clock = f.clock.Add(time.Hour)
+	f.reconcile("t-west")
+	f.wantStatus("t-west", "ExportsAccepted=True Accepted", "Joined=True Accepted", "Reachable=False Lease")
+}
+
 // A Lease says when a member renewed it, by the member's own clock: what counts is
 // when the hub saw it change.
 func TestDatesInALease(t *testing.T) {

@@ -47,6 +47,7 @@ type Registrar struct {
 
 // renewal is what an agent's Lease says and when the hub saw it.
 type renewal struct {
+	looked   time.Time // when the hub last looked
 	said, at time.Time
 	clocks   registration.ClockHistory
 	refusal  string // annotation of a refused cluster, and when the hub saw it
@@ -325,10 +326,14 @@ func (r *Registrar) facts(ctx context.Context, member *v1alpha1.MemberCluster, s
 
 // hears takes note of the agent's Lease. What counts is when the hub sees it change: the
 // times in a Lease are the member's word, and a date in the future would be a sign of
-// life for ever. Of what was there when the hub started, nobody knows more than the Lease
-// and the status say.
+// life for ever. Of what was there when the hub started, or began to lead again, nobody
+// knows more than the Lease and the status say.
 func (r *Registrar) hears(facts *registration.MemberFacts, lease *coordinationv1.Lease) {
 	last, known := r.heard[facts.Member.Name]
+	if facts.Now.Sub(last.looked) >= 2*registration.StatusInterval { // another replica led meanwhile
+		last, known = renewal{}, false
+	}
+	last.looked = facts.Now
 	if renewed := lease.Spec.RenewTime; renewed != nil {
 		switch {
 		case !known:
