@@ -92,7 +92,7 @@ func ReadJoinRequest(csr *certificatesv1.CertificateSigningRequest) (r JoinReque
 		case certificatesv1.CertificateFailed:
 		}
 	}
-	r.ExpirationTime = certificateEnd(csr.Status.Certificate)
+	r.ExpirationTime, _ = CertificateEnd(csr.Status.Certificate)
 	r.Fault = r.read(csr)
 	return r, true
 }
@@ -177,19 +177,6 @@ func strongKey(key any) bool {
 		return key.N.BitLen() >= minRSABits
 	}
 	return false
-}
-
-// certificateEnd is when an issued certificate ends; zero: none was issued.
-func certificateEnd(text []byte) time.Time {
-	block, _ := pem.Decode(text)
-	if block == nil {
-		return time.Time{}
-	}
-	certificate, err := x509.ParseCertificate(block.Bytes)
-	if err != nil {
-		return time.Time{}
-	}
-	return certificate.NotAfter
 }
 
 func timeOf(t time.Time) metav1.Time { return metav1.NewTime(t.UTC().Truncate(time.Second)) }

@@ -86,10 +86,10 @@ func (e *EdgeCertificates) Collectors() []prometheus.Collector {
 	})
 	return []prometheus.Collector{missing,
 		NewExpiryCollector("edge", e.edgeEnds),
-		NewExpiryCollector("ca", func() map[string]time.Time { return e.ends(registration.EdgeCASecret, corev1.TLSCertKey) }),
+		NewExpiryCollector("ca", func() map[string]time.Time { return e.ends(registration.EdgeCASecret) }),
 		NewExpiryCollector("server", func() map[string]time.Time {
 			ends := map[string]time.Time{}
-			for _, end := range e.ends(registration.XDSSecret, corev1.TLSCertKey) {
+			for _, end := range e.ends(registration.XDSSecret) {
 				ends[registration.XDSSecret] = end
 			}
 			return ends
@@ -109,11 +109,11 @@ func (e *EdgeCertificates) edgeEnds() map[string]time.Time {
 }
 
 // ends is when a certificate in a Secret ends, by its common name.
-func (e *EdgeCertificates) ends(secret, key string) map[string]time.Time {
+func (e *EdgeCertificates) ends(secret string) map[string]time.Time {
 	ends := map[string]time.Time{}
 	if s := e.secret(context.Background(), secret); s != nil {
-		if end, ok := registration.CertificateEnd(s.Data[key]); ok {
-			ends[registration.CertificateName(s.Data[key])] = end
+		if end, ok := registration.CertificateEnd(s.Data[corev1.TLSCertKey]); ok {
+			ends[registration.CertificateName(s.Data[corev1.TLSCertKey])] = end
 		}
 	}
 	return ends
@@ -128,9 +128,7 @@ type expiries struct {
 // NewExpiryCollector makes the metric crossway_credential_expiry_timestamp_seconds of one
 // kind of credentials, by their names.
 func NewExpiryCollector(kind string, ends func() map[string]time.Time) prometheus.Collector {
-	return expiries{prometheus.NewDesc("crossway_credential_expiry_timestamp_seconds",
-		"When a credential or certificate ends, as a Unix time, by kind (member, edge, ca, server) and name.",
-		[]string{"name"}, prometheus.Labels{"kind": kind}), ends}
+	return expiries{expiryDescOf(kind), ends}
 }
 
 // Describe implements prometheus.Collector.

@@ -81,6 +81,7 @@ func writtenByMember() handler.EventHandler {
 	}
 }
 
+// memberOfCluster is the member that has the object's name.
 func memberOfCluster(o client.Object) (fleet.ClusterName, bool) {
 	return fleet.ClusterName(o.GetName()), true
 }

@@ -25,10 +25,14 @@ var (
 		"1 if a condition of an EdgePool is True, 0 if it is False or Unknown.", []string{"pool", "type"}, nil)
 )
 
-// expiryDesc is of the same metric as those of the other kinds of credentials.
-var expiryDesc = prometheus.NewDesc("crossway_credential_expiry_timestamp_seconds",
-	"When a credential or certificate ends, as a Unix time, by kind (member, edge, ca, server) and name.",
-	[]string{"name"}, prometheus.Labels{"kind": "member"})
+var expiryDesc = expiryDescOf("member")
+
+// expiryDescOf describes the metric of when credentials of one kind end, by their names.
+func expiryDescOf(kind string) *prometheus.Desc {
+	return prometheus.NewDesc("crossway_credential_expiry_timestamp_seconds",
+		"When a credential or certificate ends, as a Unix time, by kind (member, edge, ca, server) and name.",
+		[]string{"name"}, prometheus.Labels{"kind": kind})
+}
 
 // scrapeTimeout is how long a scrape waits for caches that have not synced.
 const scrapeTimeout = time.Second

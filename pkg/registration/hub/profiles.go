@@ -16,7 +16,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/cluster"
 	"sigs.k8s.io/controller-runtime/pkg/event"
-	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
@@ -109,13 +108,10 @@ func (p *Profiles) SetupWithManager(mgr ctrl.Manager, leadership *program.Leader
 }
 
 func (p *Profiles) setup(mgr ctrl.Manager, leadership *program.Leadership) error {
-	byName := handler.EnqueueRequestsFromMapFunc(func(_ context.Context, o client.Object) []reconcile.Request {
-		return []reconcile.Request{{NamespacedName: types.NamespacedName{Name: o.GetName()}}}
-	})
 	err := ctrl.NewControllerManagedBy(mgr).Named("clusterprofile").
-		Watches(&v1alpha1.MemberCluster{}, byName, builder.WithPredicates(memberChanged)).
+		Watches(&v1alpha1.MemberCluster{}, keyOf(memberOfCluster), builder.WithPredicates(memberChanged)).
 		Watches(&coordinationv1.Lease{}, writtenByMember(), builder.WithPredicates(predicate.AnnotationChangedPredicate{})).
-		Watches(registration.OptionalObject(registration.ClusterProfileKind), byName).
+		Watches(registration.OptionalObject(registration.ClusterProfileKind), keyOf(memberOfCluster)).
 		WithOptions(program.ControllerOptions(1)).
 		Complete(leadership.Reconciler(p))
 	if err != nil {
