@@ -4,9 +4,6 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
-	"maps"
-	"slices"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -18,21 +15,13 @@ import (
 // is worth a word.
 const earlyWarning = 30 * 24 * time.Hour
 
-// edgeSecretPrefix begins the names of Secrets of edges in the hub's own cluster.
-const edgeSecretPrefix = "crossway-edge-"
-
 func certificates(f Facts) []Finding {
 	out := []Finding{certificate(f, "edge CA", registration.EdgeCASecret,
 		"restore it from a backup: without it no certificate of an edge can be signed or renewed"),
 		certificate(f, "xDS serving certificate", registration.XDSSecret, "the hub makes it at its start: see its logs")}
 	if ca, server := f.Secrets[registration.EdgeCASecret], f.Secrets[registration.XDSSecret]; ca != nil && server != nil {
 		if err := signedBy(server, server.Data[registration.CAKey], x509.ExtKeyUsageServerAuth, f.Now); err != nil {
-			out = append(out, wrong("Secret "+registration.XDSSecret, "edges refuse the hub; see the hub's logs, and docs/security.md on the edge CA", "%v", err))
-		}
-	}
-	for _, name := range slices.Sorted(maps.Keys(f.Secrets)) {
-		if strings.HasPrefix(name, edgeSecretPrefix) && name != registration.EdgeCASecret {
-			out = append(out, certificate(f, "certificate of edges", name, ""))
+			out = append(out, wrong("Secret "+registration.XDSSecret, "edges refuse the hub; see the hub's logs, and docs/install.md, \"When the edge CA is lost\"", "%v", err))
 		}
 	}
 	return out

@@ -119,7 +119,7 @@ func edges(f Facts) []Finding {
 }
 
 // goodOfPools are the types of conditions of an EdgePool that are wrong unless True.
-var goodOfPools = []string{condition.EdgePoolReadyType, condition.EdgePoolConfigurationType, "CertificatesValid"}
+var goodOfPools = []string{condition.EdgePoolReadyType, condition.EdgePoolConfigurationType, condition.EdgePoolCertificatesType}
 
 // edgeCredentials are the findings of the credentials with which edges are connected.
 func edgeCredentials(f Facts, what string, p v1alpha1.EdgePool) (out []Finding) {

@@ -1,7 +1,6 @@
 package fleetload
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -54,7 +53,6 @@ func (l Load) RoomWithout(cluster string) []Room {
 		}
 		out = append(out, r)
 	}
-	slices.SortStableFunc(out, func(a, b Room) int { return cmp.Compare(a.Import, b.Import) })
 	return out
 }
 
