@@ -27,7 +27,7 @@ const (
 	// MembersGroup is the group of all agents on the hub.
 	MembersGroup = "crossway:members"
 
-	// MemberAPIConfigMap in FleetNamespace says where the member API is: keys
+	// MemberAPIConfigMap in the namespace of each member says where the member API is: keys
 	// MemberAPIAddress, like https://hub.example:18001, and MemberAPICA, the PEM
 	// certificate of the CA that signed the server's.
 	MemberAPIConfigMap = "crossway-member-api"
