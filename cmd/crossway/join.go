@@ -4,8 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -128,43 +126,20 @@ func (o *joinOptions) token() (*registration.JoinToken, error) {
 	case !o.edge && token.Member == "":
 		return nil, usage("this token is for edges of pool %s: add --edge, or make one with crossway token create <member>", token.EdgePool)
 	}
-	_, ends, err := readJWT(token.Token)
+	claims, err := registration.ReadToken(token.Token)
 	if err != nil {
-		return nil, usage("%w", err)
+		return nil, usage("%w: make a new one with crossway token create", err)
 	}
-	if now := time.Now(); !now.Before(ends) {
-		return nil, fmt.Errorf("the token ended %s, and it is %s here: make a new one with crossway token create", ends.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+	if now := time.Now(); !now.Before(claims.Ends) {
+		return nil, fmt.Errorf("the token ended %s, and it is %s here: make a new one with crossway token create", claims.Ends.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
 	}
 	return &token, nil
-}
-
-// readJWT reads for whom a ServiceAccount's token is, and its end. The hub verifies it.
-func readJWT(text string) (subject string, ends time.Time, err error) {
-	var claims struct {
-		Subject string `json:"sub"`
-		Ends    int64  `json:"exp"`
-	}
-	parts := strings.Split(text, ".")
-	if len(parts) == 3 {
-		var payload []byte
-		if payload, err = base64.RawURLEncoding.DecodeString(parts[1]); err == nil {
-			err = json.Unmarshal(payload, &claims)
-		}
-	}
-	if len(parts) != 3 || err != nil {
-		return "", time.Time{}, errors.New("the token has no token of a ServiceAccount in it: make a new one with crossway token create")
-	}
-	return claims.Subject, time.Unix(claims.Ends, 0), nil
 }
 
 // hubConfig is how the hub's API server is reached with a token.
 func hubConfig(token registration.JoinToken) *rest.Config {
 	return &rest.Config{Host: token.Server, BearerToken: token.Token, TLSClientConfig: rest.TLSClientConfig{CAData: token.CA}, Timeout: 15 * time.Second}
 }
-
-// maxClockDifference is how far the clocks of two clusters may be apart: certificates
-// are valid from 5 min before they are signed.
-const maxClockDifference = 5 * time.Minute
 
 // lookAtHub refuses what could only go wrong: another CA, clocks that are far apart. A hub
 // that cannot be reached from here may well be reached from the cluster.
@@ -186,7 +161,7 @@ func (o *joinOptions) lookAtHub(ctx context.Context, config *rest.Config, token 
 	if err != nil {
 		return fmt.Errorf("reach the cluster: %w", err)
 	}
-	if apart := here.Sub(there).Abs().Round(time.Second); apart > maxClockDifference {
+	if apart := here.Sub(there).Abs().Round(time.Second); apart > registration.MaxClockDifference {
 		return fmt.Errorf("the clocks of this cluster and the hub are %s apart (here %s, there %s): set them by NTP, then join", apart, here.UTC().Format(time.RFC3339), there.UTC().Format(time.RFC3339))
 	}
 	return nil

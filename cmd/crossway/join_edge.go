@@ -89,11 +89,11 @@ func merged(values, over map[string]any) map[string]any {
 // certificate makes a key here, and has the hub sign it with the token.
 func (o *joinOptions) certificate(ctx context.Context, token registration.JoinToken) (*corev1.Secret, registration.EdgeIdentity, error) {
 	none := registration.EdgeIdentity{}
-	subject, _, err := readJWT(token.Token)
+	claims, err := registration.ReadToken(token.Token)
 	if err != nil {
 		return nil, none, err
 	}
-	pool, id, ok := registration.ParseEdgeJoinUser(subject)
+	pool, id, ok := registration.ParseEdgeJoinUser(claims.User)
 	if !ok || pool != token.EdgePool {
 		return nil, none, usage("the token is not one for edges of pool %s: make a new one with crossway token create --edge", token.EdgePool)
 	}

@@ -14,9 +14,9 @@ import (
 	"crossway.dev/crossway/pkg/condition"
 )
 
-// maxClockDifference is how far a clock may be off: the signer of the hub's cluster
+// MaxClockDifference is how far a clock may be off: the signer of the hub's cluster
 // makes certificates valid from 5 min before.
-const maxClockDifference = 5 * time.Minute
+const MaxClockDifference = 5 * time.Minute
 
 // Decision is what becomes of a request.
 type Decision uint8
@@ -55,7 +55,7 @@ func JudgeJoin(r JoinRequest, f JoinFacts) (decision Decision, denied condition.
 	if uid, id := UsedBy(f.Account); uid != "" && (uid != r.ClusterUID || id != r.ID) {
 		return deny(condition.JoinTokenUsed(r.Cluster, uid))
 	}
-	if ahead := r.AgentTime.Sub(r.Created); !r.AgentTime.IsZero() && ahead.Abs() > maxClockDifference {
+	if ahead := r.AgentTime.Sub(r.Created); !r.AgentTime.IsZero() && ahead.Abs() > MaxClockDifference {
 		return deny(condition.JoinClockDiffers(ahead))
 	}
 	if has := InForce(f.Member); has != nil && has.ClusterUID != r.ClusterUID {

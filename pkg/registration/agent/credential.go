@@ -1,22 +1,19 @@
 package agent
 
 import (
-	"cmp"
 	"crypto/sha256"
 	"crypto/x509"
-	"encoding/base64"
 	"encoding/hex"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/rest"
 
 	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/registration"
 )
 
 // Secrets of the agent in its own namespace, and the key of the token in the first.
@@ -106,7 +103,8 @@ func (c *Credential) config() *rest.Config {
 // life is from when until when the credential holds, by the hub's clock.
 func (c *Credential) life() (from, until time.Time, err error) {
 	if c.Token != "" {
-		return tokenLife(c.Token)
+		claims, err := registration.ReadToken(c.Token)
+		return claims.Issued, claims.Ends, err
 	}
 	block, _ := pem.Decode(c.Certificate)
 	if block == nil {
@@ -117,24 +115,6 @@ func (c *Credential) life() (from, until time.Time, err error) {
 		return from, until, fmt.Errorf("parse the certificate: %w", err)
 	}
 	return certificate.NotBefore, certificate.NotAfter, nil
-}
-
-// tokenLife is when a ServiceAccount's token was issued and when it ends. Nothing is
-// verified: the API server does that.
-func tokenLife(token string) (from, until time.Time, err error) {
-	parts := strings.Split(token, ".")
-	if len(parts) != 3 {
-		return from, until, errors.New("the token is not a JWT")
-	}
-	claims, err := base64.RawURLEncoding.DecodeString(parts[1])
-	if err != nil {
-		return from, until, fmt.Errorf("decode the token: %w", err)
-	}
-	var times struct{ Iat, Nbf, Exp int64 }
-	if err := json.Unmarshal(claims, &times); err != nil {
-		return from, until, fmt.Errorf("decode the token: %w", err)
-	}
-	return time.Unix(cmp.Or(times.Iat, times.Nbf), 0), time.Unix(times.Exp, 0), nil
 }
 
 // digest names a join token without giving it away.

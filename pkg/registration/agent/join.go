@@ -23,6 +23,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/pkg/condition"
 	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/program"
 	"crossway.dev/crossway/pkg/registration"
@@ -64,7 +65,7 @@ func (a *Agent) step(ctx context.Context) time.Duration {
 	token := a.secrets.token()
 	var w wish
 	switch {
-	case have == nil && a.secrets.left(token), have != nil && a.secrets.leaving(): // leaves says so
+	case have == nil && a.secrets.left(token), a.secrets.leaving(): // leaves says so
 		return idleInterval
 	case token != "" && (have == nil || have.JoinedBy != digest(token)):
 		decoded, err := registration.DecodeJoinToken(token)
@@ -103,7 +104,9 @@ func joinBy(t registration.JoinToken, purpose string) wish {
 		config:  &rest.Config{Host: t.Server, BearerToken: t.Token, TLSClientConfig: rest.TLSClientConfig{CAData: t.CA}},
 		purpose: purpose, joinedBy: purpose,
 	}
-	_, w.until, _ = tokenLife(t.Token) // the hub judges it
+	if claims, err := registration.ReadToken(t.Token); err == nil { // the hub judges it
+		w.until = claims.Ends
+	}
 	return w
 }
 
@@ -229,19 +232,13 @@ func (a *Agent) newRequest(ctx context.Context, w wish, p pending) (*certificate
 	}, nil
 }
 
-// Reasons of the hub's verdicts that mean something to the agent.
-const (
-	reasonToken = "ServiceAccountToken" // take a token of the account that has the credential's name
-	reasonClock = "ClockDiffers"        // another try may be answered otherwise
-)
-
 // answered does what the hub says about a request.
 func (a *Agent) answered(ctx context.Context, hub client.Client, w wish, p pending, request *certificatesv1.CertificateSigningRequest) (now state, again time.Duration) {
 	for _, c := range request.Status.Conditions {
 		switch {
 		case c.Type == certificatesv1.CertificateDenied, c.Type == certificatesv1.CertificateFailed:
 			return a.denied(ctx, w, p, c)
-		case c.Type == certificatesv1.CertificateApproved && c.Reason == reasonToken:
+		case c.Type == certificatesv1.CertificateApproved && c.Reason == condition.ReasonAccountToken:
 			return a.takeToken(ctx, hub, w, p.ID)
 		case c.Type == certificatesv1.CertificateApproved && len(request.Status.Certificate) == 0:
 			if a.hubNow().Sub(c.LastTransitionTime.Time) < answerTime {
@@ -267,7 +264,7 @@ func (a *Agent) answered(ctx context.Context, hub client.Client, w wish, p pendi
 // that may not last: then the same credential is asked for by another request.
 func (a *Agent) denied(ctx context.Context, w wish, p pending, c certificatesv1.CertificateSigningRequestCondition) (state, time.Duration) {
 	said := fmt.Sprintf("%s (%s)", c.Message, c.Reason)
-	if c.Reason == reasonClock || c.Type == certificatesv1.CertificateFailed || w.renewal {
+	if c.Reason == condition.ReasonClockDiffers || c.Type == certificatesv1.CertificateFailed || w.renewal {
 		p.CSR = nameOfRequest(w.member)
 	} else {
 		p.Denied = said
