@@ -114,11 +114,12 @@ func (a *Agent) Elected(ctx context.Context) {
 	}
 	var c claim
 	for ctx.Err() == nil {
-		if have, _ := a.secrets.now(); have != nil && a.secrets.leaving() {
+		have, changed := a.secrets.now() // before it is looked at: what changes meanwhile is looked at again
+		if a.secrets.leaving() {
 			a.leaves(ctx, have)
 		}
 		again := a.step(ctx)
-		have, changed := a.secrets.now()
+		have, _ = a.secrets.now()
 		if have != nil && !a.secrets.leaving() {
 			if name := string(have.Member); name != c.member {
 				c = claim{member: name}
@@ -142,9 +143,8 @@ func (a *Agent) Keep(ctx context.Context) error {
 		if a.secrets.leaving() {
 			return errLeaving
 		}
-		again := a.step(ctx)
 		_, changed := a.secrets.now()
-		wait(ctx, again, changed)
+		wait(ctx, a.step(ctx), changed)
 	}
 	return nil
 }

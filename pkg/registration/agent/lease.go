@@ -49,7 +49,7 @@ func (a *Agent) tryClaim(ctx context.Context, c *claim, have *Credential) (ok bo
 	}
 	if err != nil {
 		a.status.say(ctx, topicLease, a.noAccess(have, err))
-		return false, askInterval
+		return false, refusedOr(err)
 	}
 	self := registration.Claimant{ClusterUID: a.uid, Credential: have.ID, Holder: a.holder}
 	verdict := self.Claim(lease, c.sees(lease, a.now()), c.alive)

@@ -104,6 +104,27 @@ func TestLeaseOfAnotherJoining(t *testing.T) {
 	p.start("agent-0").awaitWork()
 }
 
+// A cluster that leaves before it was accepted asks no more. A new token joins it.
+func TestLeaveBeforeItJoined(t *testing.T) {
+	f := newFixture(t, "b-west")
+	p := f.in(envtestkit.Other(t))
+	a := p.start("agent-0")
+	p.join(f.token())
+	f.undecided()
+	a.says("WaitingForAcceptance: ")
+	secret := p.stored()
+	secret.Annotations[AnnotationLeave] = ""
+	f.Must(p.admin.Update(t.Context(), secret))
+	a.says("Left: ", "asks to join no more")
+	stored := p.stored()
+	if _, asked := stored.Annotations[AnnotationLeave]; asked || len(stored.Data) != 1 {
+		t.Errorf("the Secret has %d entries and annotations %v", len(stored.Data), stored.Annotations)
+	}
+	before := len(f.requests())
+	p.join(f.token())
+	f.Eventually("a request by the new token", func() bool { return len(f.requests()) > before })
+}
+
 // A cluster that leaves withdraws what the agent made, after all that writes has ended and
 // before anything of it works again, and forgets its credential. The old token joins it no
 // more, and a new one does.

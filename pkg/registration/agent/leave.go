@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,8 +38,12 @@ func (s *secrets) left(token string) bool {
 }
 
 // leave withdraws all that the agent made on the hub and in this cluster, and forgets the
-// credential. It is called before the agent works, so nobody holds the Lease.
+// credential, or that it asked for one (have is nil). It is called before the agent works,
+// so nobody holds the Lease.
 func (a *Agent) leave(ctx context.Context, have *Credential) error {
+	if have == nil {
+		return a.secrets.store(ctx, map[string][]byte{keyLeft: []byte(readPending(a.secrets.stored()).For)})
+	}
 	hub, err := a.client(a.secrets.configNow())
 	if err != nil {
 		return err
@@ -56,14 +61,17 @@ func (a *Agent) leaves(ctx context.Context, have *Credential) {
 	ctx, cancel := context.WithTimeout(ctx, leaveTimeout)
 	defer cancel()
 	if err := a.leave(ctx, have); err != nil {
-		now := a.noAccess(have, err)
+		now := a.noAccess(cmp.Or(have, &Credential{}), err)
 		now.reason, now.message = "Leaving", "this cluster has not left yet: "+now.message
 		a.status.say(ctx, topicLease, now)
 		return
 	}
+	message := "this cluster asks to join no more"
+	if have != nil {
+		message = fmt.Sprintf("this cluster has left the fleet of the hub at %s, where it was %s: nothing of it is there any more, and no import is here", have.Server, have.Member)
+	}
 	a.status.say(ctx, topicLease, state{})
-	a.status.say(ctx, topicJoin, state{reason: "Left", blocks: true, message: fmt.Sprintf("this cluster has left the fleet of the hub at %s, where it was %s: nothing of it is there any more, and no import is here. "+
-		"Uninstall charts/member-agent, or join again with a new token", have.Server, have.Member)})
+	a.status.say(ctx, topicJoin, state{reason: "Left", blocks: true, message: message + ". Uninstall charts/member-agent, or join again with a new token"})
 }
 
 // Leaver withdraws what the agent's controllers made, on the hub and in this cluster.

@@ -24,6 +24,7 @@ type secrets struct {
 	changed chan struct{} // guarded by mu; closed at the next change
 	current *Credential   // guarded by mu
 	config  *rest.Config  // guarded by mu; of current
+	leave   bool          // guarded by mu; the cluster is to leave
 }
 
 func newSecrets(config *rest.Config, namespace string) (*secrets, error) {
@@ -50,10 +51,13 @@ func newSecrets(config *rest.Config, namespace string) (*secrets, error) {
 // take makes what a Secret holds the credential that each new request is sent with.
 func (s *secrets) take(secret *corev1.Secret) {
 	next := readCredential(secret)
+	leave := secret != nil && metav1.HasAnnotation(secret.ObjectMeta, AnnotationLeave)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	asked := leave && !s.leave // not by what the agent itself writes there, or it would try again at once
+	s.leave = leave
 	if next == s.current || next != nil && s.current != nil && sameCredential(next, s.current) {
-		if secret != nil && metav1.HasAnnotation(secret.ObjectMeta, AnnotationLeave) {
+		if asked {
 			s.notify()
 		}
 		return

@@ -25,8 +25,17 @@ const annotateTimeout = 5 * time.Second
 // state is where a cluster is on its way into the fleet, or what keeps it.
 type state struct {
 	reason, message string
-	blocks          bool // the agent works on nothing meanwhile
-	wrong           bool // somebody must do something
+	moment          string // the end of the message, which is another each time: it is not said again for that alone
+	blocks          bool   // the agent works on nothing meanwhile
+	wrong           bool   // somebody must do something
+}
+
+func (s state) text() string { return s.message + s.moment }
+
+// same tells whether two states differ in nothing that is worth saying.
+func (s state) same(other state) bool {
+	s.moment, other.moment = "", ""
+	return s == other
 }
 
 // topic is what a state is about: the newest of each topic counts.
@@ -55,7 +64,7 @@ func (s *status) say(ctx context.Context, about topic, now state) {
 	before, known := s.states[about]
 	s.states[about] = now
 	s.mu.Unlock()
-	if known && before == now || !known && now.message == "" {
+	if known && before.same(now) || !known && now.message == "" {
 		return
 	}
 	if now.message == "" { // of a trouble that is over
@@ -66,12 +75,12 @@ func (s *status) say(ctx context.Context, about topic, now state) {
 	if now.wrong {
 		kind = corev1.EventTypeWarning
 	}
-	s.log.Info(now.message, "reason", now.reason)
+	s.log.Info(now.text(), "reason", now.reason)
 	if s.pod.Name != "" {
-		s.events.Eventf(s.pod, nil, kind, now.reason, "Join", "%s", now.message)
+		s.events.Eventf(s.pod, nil, kind, now.reason, "Join", "%s", now.text())
 	}
 	if about != topicClock {
-		s.annotate(ctx, now.reason+": "+now.message)
+		s.annotate(ctx, now.reason+": "+now.text())
 	}
 }
 
@@ -94,7 +103,7 @@ func (s *status) ready() error {
 	defer s.mu.Unlock()
 	for _, about := range []topic{topicJoin, topicLease} {
 		if state := s.states[about]; state.blocks {
-			return errors.New(state.reason + ": " + state.message)
+			return errors.New(state.reason + ": " + state.text())
 		}
 	}
 	return nil

@@ -44,24 +44,28 @@ func (a asked) failed(err error) state {
 	wrong := func(reason, format string, arguments ...any) state {
 		return state{reason: reason, message: fmt.Sprintf(format, arguments...), blocks: true, wrong: true}
 	}
+	at := func(now state, format string, arguments ...any) state {
+		now.moment = fmt.Sprintf(format, arguments...)
+		return now
+	}
 	switch {
 	case errors.As(err, &own):
 		return wrong("ThisCluster", "%v", own.error)
 	case errors.As(err, &unknown):
 		return wrong("WrongCA", "whoever answers at %s is not signed by the CA that the join token names: it is another API server, a proxy between, or the hub has a new CA; "+newToken, a.server, a.member)
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
-		return wrong("HubCertificateNotValid", "the certificate of the hub at %s is valid from %s to %s, and this cluster's clock says %s: set the clock of the node, or renew that certificate",
-			a.server, text(invalid.Cert.NotBefore), text(invalid.Cert.NotAfter), text(a.now))
+		return at(wrong("HubCertificateNotValid", "the certificate of the hub at %s is valid from %s to %s: set the clock of the node, or renew that certificate",
+			a.server, text(invalid.Cert.NotBefore), text(invalid.Cert.NotAfter)), " (this cluster's clock says %s)", text(a.now))
 	case errors.As(err, &host):
 		return wrong("WrongHubName", "the hub's certificate is not for the name in %s: %v; make the token with a URL that the certificate has (crossway token create --hub-server)", a.server, host)
 	case apierrors.IsUnauthorized(err) && !a.until.IsZero() && !a.atHub.Before(a.until):
-		return wrong("CredentialEnded", "%s ended at %s, and at the hub it is %s (here %s); "+newToken, a.what, text(a.until), text(a.atHub), text(a.now), a.member)
+		return at(wrong("CredentialEnded", "%s ended at %s; "+newToken, a.what, text(a.until), a.member), " (at the hub it is %s, here %s)", text(a.atHub), text(a.now))
 	case apierrors.IsUnauthorized(err):
 		return wrong("CredentialUnknown", "the hub at %s does not know %s (any more): it was used, withdrawn, revoked, or is of another hub; "+newToken, a.server, a.what, a.member)
 	case apierrors.IsForbidden(err):
 		return wrong("Forbidden", "the hub refuses %s: %v; it was revoked, or deployment crossway-hub there is not running yet", a.what, err)
 	case errors.As(err, &network), errors.Is(err, context.DeadlineExceeded), isNetwork(err):
-		return wrong("HubNotReachable", "the hub does not answer at %s: %v; look at the network path from this cluster, and at the URL", a.server, err)
+		return at(wrong("HubNotReachable", "the hub does not answer at %s; look at the network path from this cluster, and at the URL", a.server), ": %v", err)
 	}
 	return wrong("HubError", "the hub at %s answers: %v", a.server, err)
 }

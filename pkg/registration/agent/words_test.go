@@ -45,9 +45,31 @@ func TestWords(t *testing.T) {
 			t.Errorf("%v: %+v, want %s", c.err, got, c.reason)
 		}
 		for _, w := range c.words {
-			if !strings.Contains(got.message, w) {
-				t.Errorf("%s: %q, want %q", c.reason, got.message, w)
+			if !strings.Contains(got.text(), w) {
+				t.Errorf("%s: %q, want %q", c.reason, got.text(), w)
 			}
 		}
+	}
+}
+
+// What keeps a cluster from the hub is said once, although each try has other times and
+// ports in its words.
+func TestSameWords(t *testing.T) {
+	at := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+	ask := func(now time.Time) asked {
+		return asked{server: "https://hub:6443", member: "us-west", what: "this cluster's credential", until: at.Add(-time.Hour), now: now, atHub: now}
+	}
+	reset := func(port string) error {
+		return &url.Error{Op: "Get", Err: errors.New("read tcp 10.0.0.1:" + port + "->10.0.0.2:6443: connection reset")}
+	}
+	expired := x509.CertificateInvalidError{Cert: &x509.Certificate{}, Reason: x509.Expired}
+	for _, errs := range [][2]error{{apierrors.NewUnauthorized("no"), apierrors.NewUnauthorized("no")}, {expired, expired}, {reset("1024"), reset("1025")}} {
+		first, second := ask(at).failed(errs[0]), ask(at.Add(time.Second)).failed(errs[1])
+		if !first.same(second) || first.text() == second.text() {
+			t.Errorf("%q, then %q", first.text(), second.text())
+		}
+	}
+	if token := (asked{what: "the join token"}); token.refusal("no").same(token.refusal("revoked")) {
+		t.Error("two refusals are the same")
 	}
 }
