@@ -140,10 +140,10 @@ func (a *Agent) Keep(ctx context.Context) error {
 	a.stepping.Lock()
 	defer a.stepping.Unlock()
 	for ctx.Err() == nil {
+		_, changed := a.secrets.now()
 		if a.secrets.leaving() {
 			return errLeaving
 		}
-		_, changed := a.secrets.now()
 		wait(ctx, a.step(ctx), changed)
 	}
 	return nil
