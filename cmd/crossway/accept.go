@@ -214,11 +214,32 @@ func accept(ctx context.Context, hub client.Client, decided *v1alpha1.MemberClus
 		if err := hub.Get(ctx, client.ObjectKeyFromObject(decided), &m); err != nil {
 			return err
 		}
+		if err := stillAsks(decided.Status.JoinRequest, &m); err != nil {
+			return err
+		}
 		m.Spec.Accepted, m.Spec.EndpointCIDRs, m.Spec.Exports.Namespaces = true, decided.Spec.EndpointCIDRs, decided.Spec.Exports.Namespaces
 		return hub.Update(ctx, &m)
 	})
 	if err != nil {
 		return fmt.Errorf("accept MemberCluster %q: %w", decided.Name, err)
+	}
+	return nil
+}
+
+// stillAsks returns an error unless it is the cluster that was shown which would be let in:
+// a person may take hours to answer, and a request lasts a day.
+func stillAsks(shown *v1alpha1.MemberJoinRequest, m *v1alpha1.MemberCluster) error {
+	if shown == nil {
+		return nil
+	}
+	if has := m.Status.Credential; has != nil && has.ID == shown.ID { // somebody else was faster
+		return nil
+	}
+	switch asks := m.Status.JoinRequest; {
+	case asks == nil:
+		return fmt.Errorf("cluster %s does not ask any more; look again", shown.ClusterUID)
+	case asks.ID != shown.ID || asks.ClusterUID != shown.ClusterUID:
+		return fmt.Errorf("another cluster asks now, %s and not %s; look again", asks.ClusterUID, shown.ClusterUID)
 	}
 	return nil
 }

@@ -185,6 +185,25 @@ func TestAcceptTellsAnotherCluster(t *testing.T) {
 	c.refused(1, "accept us-west", "cluster "+otherUID+` has joined as "us-west" meanwhile, not `+uid)
 }
 
+// Only the cluster that was shown is accepted: another one that asks by the time of the answer is not.
+func TestAcceptLooksAgain(t *testing.T) {
+	c := newHub(t)
+	c.member("us-west", v1alpha1.MemberClusterSpec{Region: "us"})
+	c.hubSays("us-west", asks(uid, "10.1.0.0/16"))
+	shown := c.get("us-west")
+	for what, now := range map[string]func(*v1alpha1.MemberClusterStatus){
+		"does not ask any more": func(s *v1alpha1.MemberClusterStatus) { s.JoinRequest = nil },
+		"another cluster asks now, " + otherUID + " and not " + uid: asks(otherUID, "0.0.0.0/0"),
+	} {
+		c.hubSays("us-west", now)
+		if err := accept(t.Context(), c, shown); err == nil || !strings.Contains(err.Error(), what) || c.get("us-west").Spec.Accepted {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	c.hubSays("us-west", joins(uid)) // somebody else accepted it
+	testkit.Must(t, accept(t.Context(), c, shown))
+}
+
 // Revoking ends what a member has and what it asks for, whatever is accepted later.
 func TestRevokeMember(t *testing.T) {
 	c := newHub(t)
