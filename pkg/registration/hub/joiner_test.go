@@ -347,6 +347,26 @@ func TestRevokeMeetsAccept(t *testing.T) {
 	}
 }
 
+// A thief with an unused token of a member asks whose the name is, and then as that
+// cluster: the answer has used the token up, and the member keeps its credential.
+func TestStolenTokenOfAMember(t *testing.T) {
+	f := newJoinFixture(t, v1alpha1.CredentialCertificate)
+	f.member("u-west", true)
+	own, _ := f.token("u-west", time.Hour)
+	f.ask(own, "u-west", "aaaaaaaaaa", firstUID)
+	f.judge("u-west")
+	stolen, _ := f.token("u-west", time.Hour)
+	told := f.ask(stolen, "u-west", "bbbbbbbbbb", secondUID)
+	f.judge("u-west")
+	f.wantCSR(told, "Denied NameTaken")
+	again := f.ask(stolen, "u-west", "cccccccccc", firstUID)
+	f.judge("u-west")
+	f.wantCSR(again, "Denied TokenUsed")
+	if c := f.get("u-west").Status.Credential; c == nil || c.ID != "aaaaaaaaaa" {
+		t.Errorf("the member has credential %+v", c)
+	}
+}
+
 // A MemberCluster that was deleted and made again has nobody's credential, and tokens of
 // the first are nothing for the second.
 func TestMadeAgain(t *testing.T) {
