@@ -221,7 +221,18 @@ func TestRevokeMember(t *testing.T) {
 		time.Sleep(300 * time.Millisecond)
 		c.hubSays("us-west", func(s *v1alpha1.MemberClusterStatus) { s.Credential = nil })
 	}()
+	c.membersNamespace()
+	tokens := []*corev1.ServiceAccount{registration.NewMemberJoinAccount(c.get("us-west"), "unused0001", time.Now().Add(time.Hour)),
+		registration.NewMemberJoinAccount(&v1alpha1.MemberCluster{ObjectMeta: metav1.ObjectMeta{Name: "us-west-2", UID: "x"}}, "another001", time.Now().Add(time.Hour))}
+	for _, token := range tokens {
+		c.create(token)
+	}
 	c.want("revoke us-west", "revoked: abcdefghij, bcdefghijk")
+	for i, token := range tokens {
+		if err := c.Get(t.Context(), client.ObjectKeyFromObject(token), token); apierrors.IsNotFound(err) != (i == 0) {
+			t.Errorf("%s: %v", token.Name, err)
+		}
+	}
 	if s := c.get("us-west").Spec; s.Accepted || list(s.RevokedCredentials) != "abcdefghij, bcdefghijk" {
 		t.Errorf("revoked as %+v", s)
 	}

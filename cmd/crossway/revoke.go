@@ -8,12 +8,14 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/client-go/util/retry"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/pkg/registration"
 )
 
 // revokeOptions are the flags of `crossway revoke`.
@@ -31,7 +33,8 @@ func revokeCommand(a *app) *cobra.Command {
 		Use:   "revoke (MEMBER | --edge POOL --credential ID)",
 		Short: "Ends the credential of a member, or of edges, now",
 		Long: `Ends a credential, whoever has it: a member's agent can read and write no more and
-its exports count no more; edges with it are disconnected and not let in again.
+its exports count no more, and join tokens that were made for it are good no more; edges
+with it are disconnected and not let in again.
 
 A credential stays revoked when its name is used again: the same or another cluster
 may join with a new token, and the old key is still refused. To let a cluster go in
@@ -77,6 +80,9 @@ func (o *revokeOptions) member(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
+	if err := endJoinTokens(ctx, hub, name); err != nil {
+		return fmt.Errorf("%s is not accepted any more, and its join tokens are still good until they end: %w", name, err)
+	}
 	if o.wait > 0 {
 		if err := o.progress.wait(ctx, "MemberCluster "+name, o.wait, letGo(hub, name)); err != nil {
 			return fmt.Errorf("%w; the hub does it as soon as it runs: see crossway check", err)
@@ -114,6 +120,24 @@ func revokeMember(ctx context.Context, hub client.Client, name string) (ids []st
 		return nil, fmt.Errorf("revoke: %w", err)
 	}
 	return ids, nil
+}
+
+// endJoinTokens deletes the accounts of a member's join tokens: who has stolen one that
+// nobody has used would be the first to ask for the name.
+func endJoinTokens(ctx context.Context, hub client.Client, name string) error {
+	var accounts corev1.ServiceAccountList
+	if err := hub.List(ctx, &accounts, client.InNamespace(v1alpha1.MembersNamespace)); err != nil {
+		return fmt.Errorf("list ServiceAccounts in %s: %w", v1alpha1.MembersNamespace, err)
+	}
+	for i := range accounts.Items {
+		if cluster, _, ok := registration.ParseMemberJoinUser(accounts.Items[i].Name); !ok || string(cluster) != name {
+			continue
+		}
+		if err := hub.Delete(ctx, &accounts.Items[i]); client.IgnoreNotFound(err) != nil {
+			return fmt.Errorf("delete ServiceAccount %s: %w", accounts.Items[i].Name, err)
+		}
+	}
+	return nil
 }
 
 // memberNamed reads a MemberCluster.

@@ -195,7 +195,7 @@ func (o *tokenOptions) memberAccount(ctx context.Context, hub client.Client, nam
 		return nil, fmt.Errorf("MemberCluster %q exists; give --endpoint-cidr and --export-namespace to crossway accept %s", name, name)
 	}
 	if has := registration.InForce(&m); has != nil {
-		o.progress.say("Cluster %s has joined as %s on %s. It may join again with this token, and another one not before crossway revoke %s.",
+		o.progress.say("Cluster %s has joined as %s on %s. It may join again with this token. For another one: crossway revoke %s, and then make its token.",
 			has.ClusterUID, name, has.IssuedTime.UTC().Format(time.DateOnly), name)
 	}
 	return registration.NewMemberJoinAccount(&m, registration.NewCredentialID(), time.Now().Add(o.life)), nil
