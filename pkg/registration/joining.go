@@ -196,7 +196,7 @@ func (r JoinRequest) asks() *v1alpha1.MemberJoinRequest {
 
 // sortJoinRequests puts requests of one member in the order in which they are judged:
 // renewals of its credential, so that a flood of others does not keep it out; who waits
-// already; then as they came.
+// already; then as they came, those of former credentials last.
 func sortJoinRequests(all []JoinRequest, member *v1alpha1.MemberCluster) {
 	rank := func(r JoinRequest) int {
 		switch {
@@ -205,6 +205,9 @@ func sortJoinRequests(all []JoinRequest, member *v1alpha1.MemberCluster) {
 			return 0
 		case member.Status.JoinRequest != nil && r.Name == member.Status.JoinRequest.CSR && r.ID == member.Status.JoinRequest.ID:
 			return 1
+		}
+		if r.Renews != "" { // by a credential that is not in force, which can only be denied
+			return 3
 		}
 		return 2
 	}

@@ -384,9 +384,15 @@ func TestFloodOfRequests(t *testing.T) {
 		r.Name, r.Created = fmt.Sprintf("flood-%03d", i), joinTime.Add(-time.Hour)
 		requests = append(requests, r)
 	}
+	token := tokenOf(m, "tttttttttt")
+	joins, _ := ReadJoinRequest(csrOf(token, "cccccccccc", uidA))
+	p := PlanJoin(m, append([]JoinRequest{joins}, requests...), map[string]*corev1.ServiceAccount{token.Name: token}, v1alpha1.CredentialCertificate, joinTime, 20)
+	if p.Verdicts[0].Request.Name != joins.Name || p.Verdicts[0].Decision != JoinApproved {
+		t.Errorf("who joins anew waits for a flood of a former credential: %+v", p.Verdicts[0])
+	}
 	own, _ := ReadJoinRequest(renewalOf(idA, uidA))
 	requests = append(requests, own)
-	p := PlanJoin(m, requests, nil, v1alpha1.CredentialCertificate, joinTime, 20)
+	p = PlanJoin(m, requests, nil, v1alpha1.CredentialCertificate, joinTime, 20)
 	if len(p.Verdicts) != 20 || p.Verdicts[0].Request.Name != own.Name || p.Verdicts[0].Decision != JoinApproved {
 		t.Errorf("%d verdicts, first %+v", len(p.Verdicts), p.Verdicts[0])
 	}
