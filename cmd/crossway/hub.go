@@ -55,13 +55,8 @@ now are added.`,
 
 // initResult is what `hub init` did.
 type initResult struct {
-	Steps []initStep `json:"steps"`
-	Next  []string   `json:"next"`
-}
-
-type initStep struct {
-	What   string `json:"what"`
-	Result string `json:"result"`
+	Steps []step   `json:"steps"`
+	Next  []string `json:"next"`
 }
 
 // nextAfterInit are the steps that follow.
@@ -88,11 +83,7 @@ func (o *initOptions) run(ctx context.Context) error {
 		return err
 	}
 	return o.output.print("HubInit", &result, func(out io.Writer) error {
-		var rows [][]string
-		for _, s := range result.Steps {
-			rows = append(rows, []string{s.What, s.Result})
-		}
-		if err := columns(out, rows); err != nil {
+		if err := printSteps(out, result.Steps); err != nil {
 			return err
 		}
 		fmt.Fprintln(out, "\nNext:")
@@ -104,33 +95,33 @@ func (o *initOptions) run(ctx context.Context) error {
 }
 
 // install does the steps and returns what each did.
-func (o *initOptions) install(ctx context.Context, hub client.Client, given map[string]any) ([]initStep, error) {
+func (o *initOptions) install(ctx context.Context, hub client.Client, given map[string]any) ([]step, error) {
 	own, err := crosswayCRDs()
 	if err != nil {
 		return nil, err
 	}
-	var steps []initStep
+	var steps []step
 	for _, set := range []crdSet{gatewayAPI(), mcsAPI(), own} {
 		o.progress.say("%s ...", set.title)
 		did, err := o.installCRDs(ctx, hub, set)
 		if err != nil {
 			return nil, err
 		}
-		steps = append(steps, initStep{set.title, did})
+		steps = append(steps, step{set.title, did})
 	}
 	o.progress.say("charts/hub in namespace %s ...", o.namespace())
 	did, err := installRelease(ctx, o.kubeconfig, chartRelease{name: hubRelease, chart: "hub", values: given})
 	if err != nil {
 		return nil, err
 	}
-	steps = append(steps, initStep{"release " + hubRelease, did})
+	steps = append(steps, step{"release " + hubRelease, did})
 	if o.wait <= 0 {
 		return steps, nil
 	}
 	if err := o.progress.wait(ctx, "the hub", o.wait, rolledOut(hub, client.ObjectKey{Namespace: o.namespace(), Name: hubRelease})); err != nil {
 		return nil, fmt.Errorf("%w; see kubectl -n %s logs deployment/%s", err, o.namespace(), hubRelease)
 	}
-	return append(steps, initStep{"hub", "ready"}), nil
+	return append(steps, step{"hub", "ready"}), nil
 }
 
 // checkKubernetes returns an error for a cluster that is too old.

@@ -76,7 +76,7 @@ func TestHubInitPrintsJSON(t *testing.T) {
 	c.uninstalls(hubRelease)
 	var result struct {
 		Kind  string
-		Steps []initStep
+		Steps []step
 	}
 	testkit.Must(t, json.Unmarshal([]byte(c.want(hubInit+" -o json")), &result))
 	if result.Kind != "HubInit" || len(result.Steps) != 4 || result.Steps[0].What != "CRDs of the Gateway API" {

@@ -70,9 +70,9 @@ Without a token it brings what is installed to the version of this command.`,
 
 // joinResult is what `join` did.
 type joinResult struct {
-	Member   string     `json:"member,omitempty"`
-	EdgePool string     `json:"edgePool,omitempty"`
-	Steps    []initStep `json:"steps"`
+	Member   string `json:"member,omitempty"`
+	EdgePool string `json:"edgePool,omitempty"`
+	Steps    []step `json:"steps"`
 	// Status is what the agent says of its way into the fleet.
 	Status string `json:"status,omitempty"`
 	Next   string `json:"next,omitempty"`
@@ -187,7 +187,7 @@ func (o *joinOptions) joinMember(ctx context.Context, cluster client.Client, tok
 	if err != nil {
 		return err
 	}
-	result.Steps = append(result.Steps, initStep{mcsAPI().title, did})
+	result.Steps = append(result.Steps, step{mcsAPI().title, did})
 	if token != nil {
 		result.Member = token.Member
 		if err := o.writeToken(ctx, cluster); err != nil {
@@ -198,14 +198,14 @@ func (o *joinOptions) joinMember(ctx context.Context, cluster client.Client, tok
 	if did, err = installRelease(ctx, o.kubeconfig, chartRelease{name: agentRelease, chart: "member-agent", values: given}); err != nil {
 		return err
 	}
-	result.Steps = append(result.Steps, initStep{"release " + agentRelease, did})
+	result.Steps = append(result.Steps, step{"release " + agentRelease, did})
 	if o.wait > 0 {
 		err := o.progress.wait(ctx, "the agent", o.wait, o.agentAsked(cluster, before, time.Now(), &result))
 		if err != nil {
 			return fmt.Errorf("%w; see kubectl -n %s logs deployment/%s", err, o.namespace(), agentRelease)
 		}
 	}
-	if waits := strings.HasPrefix(result.Status, "WaitingForAcceptance"); waits || result.Status == "" && token != nil {
+	if waits := strings.HasPrefix(result.Status, agent.ReasonWaitingForAcceptance); waits || result.Status == "" && token != nil {
 		result.Next = "at the hub: crossway accept " + result.Member
 	}
 	return o.printJoin(&result)
@@ -213,11 +213,7 @@ func (o *joinOptions) joinMember(ctx context.Context, cluster client.Client, tok
 
 func (o *joinOptions) printJoin(result *joinResult) error {
 	return o.output.print("Joining", result, func(out io.Writer) error {
-		var rows [][]string
-		for _, s := range result.Steps {
-			rows = append(rows, []string{s.What, s.Result})
-		}
-		if err := columns(out, rows); err != nil {
+		if err := printSteps(out, result.Steps); err != nil {
 			return err
 		}
 		if result.Status != "" {
@@ -293,8 +289,9 @@ const sameStatus = 10 * time.Second
 // What an agent says once it has asked the hub, and what only a person can mend. Any
 // other state may pass by itself.
 var (
-	askedReasons   = []string{"WaitingForAcceptance", "WaitingForCertificate", "Joined", "Working"}
-	refusedReasons = []string{"Denied", "WrongCA", "WrongHubName", "HubCertificateNotValid", "TokenUnreadable", "CredentialUnknown", "CredentialEnded", "Refused"}
+	askedReasons   = []string{agent.ReasonWaitingForAcceptance, agent.ReasonWaitingForCertificate, agent.ReasonJoined, agent.ReasonWorking}
+	refusedReasons = []string{agent.ReasonDenied, agent.ReasonWrongCA, agent.ReasonWrongHubName, agent.ReasonHubCertificateNotValid,
+		agent.ReasonTokenUnreadable, agent.ReasonCredentialUnknown, agent.ReasonCredentialEnded, agent.ReasonRefused}
 )
 
 // agentAsked is the state of an agent: done once it has asked the hub, or is in the

@@ -47,7 +47,7 @@ func (o *joinOptions) joinEdges(ctx context.Context, cluster client.Client, toke
 	if err := writeSecret(ctx, cluster, secret); err != nil {
 		return fmt.Errorf("write Secret %s: %w", secret.Name, err)
 	}
-	result.Steps = append(result.Steps, initStep{"Secret " + secret.Name, "written: " + id.String() + ", credential " + id.Credential})
+	result.Steps = append(result.Steps, step{"Secret " + secret.Name, "written: " + id.String() + ", credential " + id.Credential})
 	values := map[string]any{"pool": id.Pool, "region": id.Region, "zone": id.Zone}
 	if o.hub != "" {
 		values["hub"] = map[string]any{"address": o.hub}
@@ -58,12 +58,12 @@ func (o *joinOptions) joinEdges(ctx context.Context, cluster client.Client, toke
 	if err != nil {
 		return err
 	}
-	result.Steps = append(result.Steps, initStep{"release " + name, did})
+	result.Steps = append(result.Steps, step{"release " + name, did})
 	if o.wait > 0 {
 		if err := o.progress.wait(ctx, "the edges", o.wait, rolledOut(cluster, client.ObjectKey{Namespace: o.namespace(), Name: name})); err != nil {
 			return fmt.Errorf("%w; see kubectl -n %s logs deployment/%s", err, o.namespace(), name)
 		}
-		result.Steps = append(result.Steps, initStep{"edges", "ready"})
+		result.Steps = append(result.Steps, step{"edges", "ready"})
 	}
 	return o.printJoin(&result)
 }

@@ -65,12 +65,12 @@ requests, use crossway drain; to shut out somebody who has its key, crossway rev
 
 // leaveResult is what `leave` did.
 type leaveResult struct {
-	Member string     `json:"member"`
-	Steps  []initStep `json:"steps"`
-	Next   string     `json:"next,omitempty"`
+	Member string `json:"member"`
+	Steps  []step `json:"steps"`
+	Next   string `json:"next,omitempty"`
 }
 
-func (r *leaveResult) did(what, result string) { r.Steps = append(r.Steps, initStep{what, result}) }
+func (r *leaveResult) did(what, result string) { r.Steps = append(r.Steps, step{what, result}) }
 
 func (o *leaveOptions) run(ctx context.Context) error {
 	hub, err := o.hub()
@@ -170,9 +170,6 @@ func onlyIn(load fleetload.Load, member string) (imports []string) {
 	return imports
 }
 
-// leftReason is what an agent says once it has left.
-const leftReason = "Left"
-
 // withdraw has the agent take away its exports on the hub, and what it imported.
 func (o *leaveOptions) withdraw(ctx context.Context, member client.Client, result *leaveResult) error {
 	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: o.namespace(), Name: agent.CredentialSecret}}
@@ -188,7 +185,7 @@ func (o *leaveOptions) withdraw(ctx context.Context, member client.Client, resul
 	err = o.progress.wait(ctx, "the agent", o.wait, func(ctx context.Context) (string, bool, error) {
 		now, err := agentStatus(ctx, member, o.namespace())
 		reason, _, _ := strings.Cut(now, ":")
-		return reason, reason == leftReason, err
+		return reason, reason == agent.ReasonLeft, err
 	})
 	switch {
 	case err == nil:
@@ -249,11 +246,7 @@ func (o *leaveOptions) uninstall(ctx context.Context, member client.Client, resu
 
 func (o *leaveOptions) print(result *leaveResult) error {
 	return o.output.print("Leave", result, func(out io.Writer) error {
-		var rows [][]string
-		for _, s := range result.Steps {
-			rows = append(rows, []string{s.What, s.Result})
-		}
-		if err := columns(out, rows); err != nil {
+		if err := printSteps(out, result.Steps); err != nil {
 			return err
 		}
 		if result.Next != "" {

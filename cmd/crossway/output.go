@@ -66,3 +66,17 @@ func columns(out io.Writer, rows [][]string) error {
 	}
 	return w.Flush()
 }
+
+// step is a part of what a command did.
+type step struct {
+	What   string `json:"what"`
+	Result string `json:"result"`
+}
+
+func printSteps(out io.Writer, steps []step) error {
+	var rows [][]string
+	for _, s := range steps {
+		rows = append(rows, []string{s.What, s.Result})
+	}
+	return columns(out, rows)
+}

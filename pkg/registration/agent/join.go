@@ -73,7 +73,7 @@ func (a *Agent) step(ctx context.Context) time.Duration {
 			err = fmt.Errorf("it is for edges of pool %s, not for a member", decoded.EdgePool)
 		}
 		if err != nil {
-			a.status.say(ctx, topicJoin, state{reason: "TokenUnreadable", blocks: have == nil, wrong: true, message: fmt.Sprintf("the token in Secret %s cannot be used: %v", JoinSecret, err)})
+			a.status.say(ctx, topicJoin, state{reason: ReasonTokenUnreadable, blocks: have == nil, wrong: true, message: fmt.Sprintf("the token in Secret %s cannot be used: %v", JoinSecret, err)})
 			return refusedInterval
 		}
 		w = joinBy(decoded, digest(token))
@@ -86,7 +86,7 @@ func (a *Agent) step(ctx context.Context) time.Duration {
 	case a.due(have):
 		w = renewalOf(have, a.secrets.configNow())
 	default:
-		a.status.say(ctx, topicJoin, state{reason: "Joined", message: fmt.Sprintf("this cluster is %s in the fleet of the hub at %s", have.Member, have.Server)})
+		a.status.say(ctx, topicJoin, state{reason: ReasonJoined, message: fmt.Sprintf("this cluster is %s in the fleet of the hub at %s", have.Member, have.Server)})
 		return idleInterval
 	}
 	now, again := a.ask(ctx, w)
@@ -244,7 +244,7 @@ func (a *Agent) answered(ctx context.Context, hub client.Client, w wish, p pendi
 			if a.hubNow().Sub(c.LastTransitionTime.Time) < answerTime {
 				return state{}, askInterval
 			}
-			return state{reason: "WaitingForCertificate", blocks: true, message: fmt.Sprintf("the hub at %s has let this cluster in, and its Kubernetes has not signed CertificateSigningRequest %s yet; "+
+			return state{reason: ReasonWaitingForCertificate, blocks: true, message: fmt.Sprintf("the hub at %s has let this cluster in, and its Kubernetes has not signed CertificateSigningRequest %s yet; "+
 				"where no signer of client certificates runs, as on EKS, install charts/hub with joining.credential=token", w.server, p.CSR)}, askInterval
 		}
 	}
@@ -256,7 +256,7 @@ func (a *Agent) answered(ctx context.Context, hub client.Client, w wish, p pendi
 	case w.renewal:
 		return state{reason: "WaitingForRenewal", message: fmt.Sprintf("the hub at %s has not renewed this cluster's credential yet, which ends at %s: is deployment crossway-hub there running?", w.server, text(w.until))}, askInterval
 	}
-	return state{reason: "WaitingForAcceptance", blocks: true, message: fmt.Sprintf("this cluster waits to be let in as %s: on the hub, compare its UID %s with status.joinRequest.clusterUID of MemberCluster %s and run: crossway accept %s",
+	return state{reason: ReasonWaitingForAcceptance, blocks: true, message: fmt.Sprintf("this cluster waits to be let in as %s: on the hub, compare its UID %s with status.joinRequest.clusterUID of MemberCluster %s and run: crossway accept %s",
 		w.member, a.uid, w.member, w.member)}, askInterval
 }
 
@@ -297,7 +297,7 @@ func (a *Agent) keep(ctx context.Context, w wish, c *Credential) (state, time.Du
 		return state{reason: "NotReadable", blocks: true, wrong: true, message: fmt.Sprintf("the hub at %s gave out what cannot be read: %v", w.server, err)}, refusedInterval
 	}
 	a.status.log.Info("this cluster has a new credential of the hub", "cluster", w.member, "id", c.ID, "from", from, "until", until)
-	return state{reason: "Joined", message: fmt.Sprintf("this cluster is %s in the fleet of the hub at %s", w.member, w.server)}, idleInterval
+	return state{reason: ReasonJoined, message: fmt.Sprintf("this cluster is %s in the fleet of the hub at %s", w.member, w.server)}, idleInterval
 }
 
 // client is a client for the hub, without a cache. What it is answered is read for the time there.

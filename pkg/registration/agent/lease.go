@@ -64,7 +64,7 @@ func (a *Agent) tryClaim(ctx context.Context, c *claim, have *Credential) (ok bo
 			}
 			return false, askInterval
 		}
-		a.status.say(ctx, topicLease, state{reason: "Working", message: fmt.Sprintf("this cluster works as %s", have.Member)})
+		a.status.say(ctx, topicLease, state{reason: ReasonWorking, message: fmt.Sprintf("this cluster works as %s", have.Member)})
 		return true, 0
 	case registration.ClaimWaits:
 		a.status.say(ctx, topicLease, state{reason: "WaitingForHolder", blocks: true, message: fmt.Sprintf("agent %q holds the Lease of %s on the hub; this one works once that has not renewed it for %s",
@@ -100,7 +100,7 @@ func (a *Agent) refused(ctx context.Context, hub client.Client, c *claim, lease 
 		message = fmt.Sprintf("agent %q works as %s with the same credential and the same cluster UID %s, as when an etcd was copied: this cluster exports and imports nothing, the first keeps what it has. "+
 			"Give this cluster a name of its own (on the hub: crossway token create <name>; here: crossway join), or, if it replaces the first, stop the agent there and restart this one", c.holder, have.Member, a.uid)
 	}
-	a.status.say(ctx, topicLease, state{reason: "Refused", blocks: true, wrong: true, message: message})
+	a.status.say(ctx, topicLease, state{reason: ReasonRefused, blocks: true, wrong: true, message: message})
 	if lease == nil || a.now().Sub(c.told) < v1alpha1.AgentRefusalInterval {
 		return
 	}
@@ -195,7 +195,7 @@ func (a *Agent) renewOnce(ctx context.Context) error {
 	}
 	switch {
 	case err == nil:
-		a.status.say(ctx, topicLease, state{reason: "Working", message: fmt.Sprintf("this cluster works as %s", have.Member)})
+		a.status.say(ctx, topicLease, state{reason: ReasonWorking, message: fmt.Sprintf("this cluster works as %s", have.Member)})
 	case apierrors.IsUnauthorized(err), apierrors.IsForbidden(err):
 		a.status.say(ctx, topicLease, a.noAccess(have, err))
 	default:

@@ -71,7 +71,7 @@ func (a *Agent) leaves(ctx context.Context, have *Credential) {
 		message = fmt.Sprintf("this cluster has left the fleet of the hub at %s, where it was %s: nothing of it is there any more, and no import is here", have.Server, have.Member)
 	}
 	a.status.say(ctx, topicLease, state{})
-	a.status.say(ctx, topicJoin, state{reason: "Left", blocks: true, message: message + ". Uninstall charts/member-agent, or join again with a new token"})
+	a.status.say(ctx, topicJoin, state{reason: ReasonLeft, blocks: true, message: message + ". Uninstall charts/member-agent, or join again with a new token"})
 }
 
 // Leaver withdraws what the agent's controllers made, on the hub and in this cluster.

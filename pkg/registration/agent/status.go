@@ -19,6 +19,23 @@ import (
 // way into the fleet: "<reason>: <message>".
 const AnnotationStatus = "crossway.dev/join-status"
 
+// Reasons in AnnotationStatus that `crossway join` and `crossway leave` know.
+const (
+	ReasonTokenUnreadable        = "TokenUnreadable"
+	ReasonWrongCA                = "WrongCA"
+	ReasonWrongHubName           = "WrongHubName"
+	ReasonHubCertificateNotValid = "HubCertificateNotValid"
+	ReasonCredentialUnknown      = "CredentialUnknown"
+	ReasonCredentialEnded        = "CredentialEnded"
+	ReasonDenied                 = "Denied"
+	ReasonWaitingForAcceptance   = "WaitingForAcceptance"
+	ReasonWaitingForCertificate  = "WaitingForCertificate"
+	ReasonJoined                 = "Joined"
+	ReasonWorking                = "Working"
+	ReasonRefused                = "Refused"
+	ReasonLeft                   = "Left"
+)
+
 // annotateTimeout is how long writing that annotation may take.
 const annotateTimeout = 5 * time.Second
 

@@ -52,16 +52,16 @@ func (a asked) failed(err error) state {
 	case errors.As(err, &own):
 		return wrong("ThisCluster", "%v", own.error)
 	case errors.As(err, &unknown):
-		return wrong("WrongCA", "whoever answers at %s is not signed by the CA that the join token names: it is another API server, a proxy between, or the hub has a new CA; "+newToken, a.server, a.member)
+		return wrong(ReasonWrongCA, "whoever answers at %s is not signed by the CA that the join token names: it is another API server, a proxy between, or the hub has a new CA; "+newToken, a.server, a.member)
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
-		return at(wrong("HubCertificateNotValid", "the certificate of the hub at %s is valid from %s to %s: set the clock of the node, or renew that certificate",
+		return at(wrong(ReasonHubCertificateNotValid, "the certificate of the hub at %s is valid from %s to %s: set the clock of the node, or renew that certificate",
 			a.server, text(invalid.Cert.NotBefore), text(invalid.Cert.NotAfter)), " (this cluster's clock says %s)", text(a.now))
 	case errors.As(err, &host):
-		return wrong("WrongHubName", "the hub's certificate is not for the name in %s: %v; make the token with a URL that the certificate has (crossway token create --hub-server)", a.server, host)
+		return wrong(ReasonWrongHubName, "the hub's certificate is not for the name in %s: %v; make the token with a URL that the certificate has (crossway token create --hub-server)", a.server, host)
 	case apierrors.IsUnauthorized(err) && !a.until.IsZero() && !a.atHub.Before(a.until):
-		return at(wrong("CredentialEnded", "%s ended at %s; "+newToken, a.what, text(a.until), a.member), " (at the hub it is %s, here %s)", text(a.atHub), text(a.now))
+		return at(wrong(ReasonCredentialEnded, "%s ended at %s; "+newToken, a.what, text(a.until), a.member), " (at the hub it is %s, here %s)", text(a.atHub), text(a.now))
 	case apierrors.IsUnauthorized(err):
-		return wrong("CredentialUnknown", "the hub at %s does not know %s (any more): it was used, withdrawn, revoked, or is of another hub; "+newToken, a.server, a.what, a.member)
+		return wrong(ReasonCredentialUnknown, "the hub at %s does not know %s (any more): it was used, withdrawn, revoked, or is of another hub; "+newToken, a.server, a.what, a.member)
 	case apierrors.IsForbidden(err):
 		return wrong("Forbidden", "the hub refuses %s: %v; it was revoked, or deployment crossway-hub there is not running yet", a.what, err)
 	case errors.As(err, &network), errors.Is(err, context.DeadlineExceeded), isNetwork(err):
@@ -72,7 +72,7 @@ func (a asked) failed(err error) state {
 
 // refusal is a verdict of the hub.
 func (a asked) refusal(said string) state {
-	return state{reason: "Denied", blocks: true, wrong: true, message: fmt.Sprintf("the hub at %s refuses %s: %s", a.server, a.what, said)}
+	return state{reason: ReasonDenied, blocks: true, wrong: true, message: fmt.Sprintf("the hub at %s refuses %s: %s", a.server, a.what, said)}
 }
 
 func isNetwork(err error) bool {
