@@ -41,8 +41,9 @@ type Signer struct {
 	Events events.EventRecorder
 	Log    logr.Logger
 
-	fault atomic.Pointer[error] // of the CA
-	said  string                // last, so that it is said once
+	fault      atomic.Pointer[error] // of the CA
+	said       string                // the last note, so that it is said once
+	complained string                // the error that lasts; "": none
 }
 
 // Intervals at which the Signer looks.
@@ -65,9 +66,12 @@ func (s *Signer) Fault() error {
 func (s *Signer) Start(ctx context.Context) error {
 	for {
 		next := signerInterval
-		if err := s.ensure(ctx); err != nil && ctx.Err() == nil {
-			s.complain(err)
+		err := s.ensure(ctx)
+		if err != nil {
 			next = signerRetryInterval
+		}
+		if ctx.Err() == nil {
+			s.complain(err)
 		}
 		if !s.wait(ctx, next) {
 			return nil
@@ -99,12 +103,16 @@ func (s *Signer) asked(ctx context.Context) bool {
 	return ca.Missing() || secret.Annotations[registration.AnnotationRotate] != "" || len(ca.Next.Certificate) > 0
 }
 
-// complain logs an error, once as long as it stays the same.
+// complain logs an error, once as long as it stays the same; nil: nothing is wrong any more.
 func (s *Signer) complain(err error) {
-	if s.said == err.Error() {
+	if err == nil {
+		s.complained = ""
 		return
 	}
-	s.said = err.Error()
+	if s.complained == err.Error() {
+		return
+	}
+	s.complained = err.Error()
 	s.Log.Error(err, "could not make certificates")
 	if fault := s.Fault(); fault != nil {
 		s.event(corev1.EventTypeWarning, "EdgeCAMissing", "Refuse", fault.Error())

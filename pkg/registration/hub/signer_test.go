@@ -5,11 +5,13 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/tls"
+	"errors"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/go-logr/logr"
+	"github.com/go-logr/logr/funcr"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -147,6 +149,19 @@ func TestEdgeCAIsNotReplacedInSilence(t *testing.T) {
 	}
 	testkit.Must(t, s.Client.Delete(t.Context(), s.secret(registration.EdgeCASecret)))
 	refused("the new one is gone", "Secret crossway-xds (CA "+second.Name()+")")
+}
+
+// What goes wrong is logged once while it lasts, and once more when it comes again.
+func TestComplaints(t *testing.T) {
+	lines := 0
+	s := &Signer{Log: funcr.New(func(string, string) { lines++ }, funcr.Options{})}
+	lost := errors.New("the CA is lost")
+	for _, err := range []error{lost, lost, nil, lost} {
+		s.complain(err)
+	}
+	if lines != 2 {
+		t.Errorf("logged %d times, want 2", lines)
+	}
 }
 
 // A rotation that is asked for by annotation goes on step by step, and both Secrets follow.
