@@ -174,13 +174,17 @@ func approve(member *v1alpha1.MemberCluster, r JoinRequest, kind v1alpha1.Creden
 	return condition.JoinApproved(r.Cluster)
 }
 
+// extensionStep is by how much a certificate must end later to be noted: else a member that
+// renews as fast as it can would have its status written each time.
+const extensionStep = time.Minute
+
 // extend notes the end of the certificate that was issued last.
 func (p *JoinPlan) extend(requests []JoinRequest) {
 	if p.Credential == nil || p.Credential.Kind != v1alpha1.CredentialCertificate {
 		return
 	}
 	for _, r := range requests {
-		if has := p.Credential.ExpirationTime; r.ID == p.Credential.ID && !r.ExpirationTime.IsZero() && (has == nil || has.Time.Before(r.ExpirationTime)) {
+		if has := p.Credential.ExpirationTime; r.ID == p.Credential.ID && !r.ExpirationTime.IsZero() && (has == nil || has.Add(extensionStep).Before(r.ExpirationTime)) {
 			extended := *p.Credential
 			end := timeOf(r.ExpirationTime)
 			extended.ExpirationTime = &end

@@ -373,6 +373,11 @@ func TestExpirationTime(t *testing.T) {
 	if m.Status.Credential.ExpirationTime != nil {
 		t.Error("the input was changed")
 	}
+	m.Status.Credential = p.Credential
+	again := PlanJoin(m, append(requests, issued(idA, joinTime.Add(2*time.Hour+time.Second))), nil, v1alpha1.CredentialCertificate, joinTime, 20)
+	if end := again.Credential.ExpirationTime; !end.Time.Equal(joinTime.Add(2 * time.Hour)) {
+		t.Errorf("a renewal a second later changes the status: %v", end)
+	}
 }
 
 // A flood of requests keeps the member's own renewal from nothing, and what is too much is deleted.
