@@ -77,7 +77,9 @@ func (o *leaveOptions) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := memberNamed(ctx, hub, o.name); err != nil {
+	if _, err := memberNamed(ctx, hub, o.name); errors.Is(err, errNoMember) {
+		return fmt.Errorf("%w; if it has left and its agent is still there, in that cluster: helm -n %s uninstall %s", err, o.namespace(), agentRelease)
+	} else if err != nil {
 		return err
 	}
 	var member client.Client

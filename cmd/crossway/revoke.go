@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -140,13 +141,16 @@ func endJoinTokens(ctx context.Context, hub client.Client, name string) error {
 	return nil
 }
 
+// errNoMember marks the error about a MemberCluster that does not exist.
+var errNoMember = errors.New("no member")
+
 // memberNamed reads a MemberCluster.
 func memberNamed(ctx context.Context, hub client.Client, name string) (*v1alpha1.MemberCluster, error) {
 	var m v1alpha1.MemberCluster
 	err := hub.Get(ctx, client.ObjectKey{Name: name}, &m)
 	switch {
 	case apierrors.IsNotFound(err):
-		return nil, fmt.Errorf("MemberCluster %q does not exist: see kubectl get memberclusters", name)
+		return nil, marked{fmt.Errorf("MemberCluster %q does not exist: see kubectl get memberclusters", name), errNoMember}
 	case err != nil:
 		return nil, fmt.Errorf("read MemberCluster %q: %w", name, err)
 	}

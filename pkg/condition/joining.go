@@ -95,3 +95,38 @@ func JoinClockDiffers(ahead time.Duration) Condition {
 	}
 	return denied(ReasonClockDiffers, fmt.Sprintf("the cluster's clock is %s %s the hub's; correct it (NTP), and the agent asks again", ahead.Round(time.Second), where))
 }
+
+// EdgeJoined says that edges get the certificate that they asked for.
+func EdgeJoined(edge, credential string) Condition {
+	return newCondition(JoinApprovedType, true, "EdgeJoined", fmt.Sprintf("edge of %s, credential %s", edge, credential))
+}
+
+// EdgeJoinMalformed says that a request is none that edges make, and why.
+func EdgeJoinMalformed(pool, fault string) Condition {
+	return denied("Malformed", fault+"; "+newEdgeToken(pool))
+}
+
+// EdgeJoinWithoutPool says that there is no EdgePool of the requested name.
+func EdgeJoinWithoutPool(pool string) Condition {
+	return denied("NoEdgePool", fmt.Sprintf("EdgePool %q does not exist; create it, and %s", pool, newEdgeToken(pool)))
+}
+
+// EdgeJoinTokenEnded says that a join token of edges has ended, or is of an earlier pool.
+func EdgeJoinTokenEnded(pool string) Condition {
+	return denied("TokenEnded", "the join token has ended, or was used; "+newEdgeToken(pool))
+}
+
+// EdgeJoinTokenUsed says that another request came first with a join token.
+func EdgeJoinTokenUsed(pool, credential string) Condition {
+	return denied("TokenUsed", fmt.Sprintf("another request got a certificate by this join token; if it was not yours, run `crossway revoke --edge %s --credential %s`; %s",
+		pool, credential, newEdgeToken(pool)))
+}
+
+// EdgeJoinRevoked says that the credential of a join token was revoked.
+func EdgeJoinRevoked(pool, credential string) Condition {
+	return denied("Revoked", fmt.Sprintf("credential %s is revoked (spec.revokedCredentials of EdgePool %q); %s", credential, pool, newEdgeToken(pool)))
+}
+
+func newEdgeToken(pool string) string {
+	return fmt.Sprintf("make a new token: crossway token create --edge %s --zone <zone>", pool)
+}

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/pkg/condition"
 )
 
 const (
@@ -47,38 +48,35 @@ func EdgeSecretData(key, answer []byte) (map[string][]byte, error) {
 	return map[string][]byte{corev1.TLSCertKey: chain, corev1.TLSPrivateKeyKey: key, CAKey: bundle}, nil
 }
 
-// Denial is why a request is denied: a word for programs, and what to do.
-type Denial struct{ Reason, Message string }
-
-// EdgeOfRequest is who gets a certificate by a request of a join token of edges. account
-// is the token's, nil if there is none any more. The credential has the token's ID: who
-// revokes the one revokes the other.
-func EdgeOfRequest(csr *certificatesv1.CertificateSigningRequest, account *corev1.ServiceAccount, pools []v1alpha1.EdgePool, now time.Time) (EdgeIdentity, *Denial) {
+// EdgeOfRequest is who gets a certificate by a request of a join token of edges; denied is
+// set for nobody. account is the token's, nil if there is none any more. The credential has
+// the token's ID: who revokes the one revokes the other.
+func EdgeOfRequest(csr *certificatesv1.CertificateSigningRequest, account *corev1.ServiceAccount, pools []v1alpha1.EdgePool, now time.Time) (edge EdgeIdentity, denied *condition.Condition) {
+	deny := func(c condition.Condition) (EdgeIdentity, *condition.Condition) { return EdgeIdentity{}, &c }
 	name, id, ok := ParseEdgeJoinUser(csr.Spec.Username)
 	if !ok {
-		return EdgeIdentity{}, &Denial{"Malformed", "edges join with a token of `crossway token create --edge`"}
+		return deny(condition.EdgeJoinMalformed("<pool>", "edges join with a token of their own"))
 	}
-	again := fmt.Sprintf("make a new token: crossway token create --edge %s --zone <zone>", name)
 	i := slices.IndexFunc(pools, func(p v1alpha1.EdgePool) bool { return p.Name == name })
 	switch {
 	case i < 0:
-		return EdgeIdentity{}, &Denial{"NoEdgePool", fmt.Sprintf("EdgePool %q does not exist; create it, and %s", name, again)}
+		return deny(condition.EdgeJoinWithoutPool(name))
 	case account == nil || !MadeFor(account, &pools[i]) || !now.Before(TokenEnds(account)):
-		return EdgeIdentity{}, &Denial{"TokenEnded", "the join token has ended, or was used; " + again}
+		return deny(condition.EdgeJoinTokenEnded(name))
 	case csr.Name != EdgeRequestName(name, id):
-		return EdgeIdentity{}, &Denial{"Malformed", fmt.Sprintf("a join token makes one request, %s; if another edge has used it, %s", EdgeRequestName(name, id), again)}
+		return deny(condition.EdgeJoinMalformed(name, fmt.Sprintf("a join token makes one request, %s", EdgeRequestName(name, id))))
 	case EdgeRequestOf(account) != "" && EdgeRequestOf(account) != csr.UID:
-		return EdgeIdentity{}, &Denial{"TokenUsed", "another request got a certificate by this join token; if it was not yours, " +
-			fmt.Sprintf("run `crossway revoke --edge %s --credential %s`; ", name, id) + again}
+		return deny(condition.EdgeJoinTokenUsed(name, id))
 	case slices.Contains(pools[i].Spec.RevokedCredentials, id):
-		return EdgeIdentity{}, &Denial{"Revoked", fmt.Sprintf("credential %s is revoked (spec.revokedCredentials of EdgePool %q); %s", id, name, again)}
+		return deny(condition.EdgeJoinRevoked(name, id))
 	}
-	edge := EdgeIdentity{Pool: name, Region: pools[i].Spec.Region, Zone: account.Annotations[v1alpha1.AnnotationZone], PoolUID: string(pools[i].UID), Credential: id}
-	if err := edge.Validate(); err != nil {
-		return EdgeIdentity{}, &Denial{"Malformed", err.Error() + "; " + again}
+	edge = EdgeIdentity{Pool: name, Region: pools[i].Spec.Region, Zone: account.Annotations[v1alpha1.AnnotationZone], PoolUID: string(pools[i].UID), Credential: id}
+	err := edge.Validate()
+	if err == nil {
+		_, err = requestedKey(csr.Spec.Request)
 	}
-	if _, err := requestedKey(csr.Spec.Request); err != nil {
-		return EdgeIdentity{}, &Denial{"Malformed", err.Error()}
+	if err != nil {
+		return deny(condition.EdgeJoinMalformed(name, err.Error()))
 	}
 	return edge, nil
 }

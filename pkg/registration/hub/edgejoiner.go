@@ -19,6 +19,7 @@ import (
 
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/apply"
+	"crossway.dev/crossway/pkg/condition"
 	"crossway.dev/crossway/pkg/program"
 	"crossway.dev/crossway/pkg/registration"
 )
@@ -71,9 +72,10 @@ func (j *EdgeJoiner) Reconcile(ctx context.Context, key reconcile.Request) (reco
 	if err := j.client.List(ctx, &pools); err != nil {
 		return reconcile.Result{}, fmt.Errorf("list EdgePools: %w", err)
 	}
-	edge, denial := registration.EdgeOfRequest(csr, account, pools.Items, j.now())
-	if denial != nil {
-		return reconcile.Result{}, j.decide(ctx, csr, certificatesv1.CertificateDenied, *denial)
+	edge, denied := registration.EdgeOfRequest(csr, account, pools.Items, j.now())
+	if denied != nil {
+		_, err := decide(ctx, j.client, csr, *denied, j.now())
+		return reconcile.Result{}, err
 	}
 	if err := j.claim(ctx, account, csr); err != nil {
 		return reconcile.Result{}, err
@@ -107,23 +109,13 @@ func (j *EdgeJoiner) sign(ctx context.Context, csr *certificatesv1.CertificateSi
 		return err // the CA is gone, or not there yet: the request waits
 	}
 	if !isApproved(csr) {
-		approval := registration.Denial{Reason: "EdgeJoined", Message: fmt.Sprintf("edge of %s, credential %s", edge, edge.Credential)}
-		if err := j.decide(ctx, csr, certificatesv1.CertificateApproved, approval); err != nil {
+		if csr, err = decide(ctx, j.client, csr, condition.EdgeJoined(edge.String(), edge.Credential), j.now()); err != nil {
 			return err
 		}
 	}
 	csr.Status.Certificate = answer
 	if err := j.client.Status().Update(ctx, csr); err != nil {
 		return fmt.Errorf("write the certificate of %s: %w", csr.Name, err)
-	}
-	return nil
-}
-
-func (j *EdgeJoiner) decide(ctx context.Context, csr *certificatesv1.CertificateSigningRequest, what certificatesv1.RequestConditionType, why registration.Denial) error {
-	csr.Status.Conditions = append(csr.Status.Conditions, certificatesv1.CertificateSigningRequestCondition{
-		Type: what, Status: corev1.ConditionTrue, Reason: why.Reason, Message: why.Message, LastUpdateTime: metav1.NewTime(j.now())})
-	if err := j.client.SubResource("approval").Update(ctx, csr); err != nil {
-		return fmt.Errorf("decide about CertificateSigningRequest %s: %w", csr.Name, err)
 	}
 	return nil
 }

@@ -153,7 +153,7 @@ func (j *Joiner) carryOut(ctx context.Context, s *joining, plan registration.Joi
 				return err
 			}
 		}
-		if err := j.decide(ctx, csr, v.Condition); err != nil {
+		if _, err := decide(ctx, j.client, csr, v.Condition, j.now()); err != nil {
 			return err
 		}
 	}
@@ -184,18 +184,19 @@ func (j *Joiner) record(ctx context.Context, member *v1alpha1.MemberCluster, pla
 	return nil
 }
 
-// decide writes the approval or denial of a request that is still as it was read.
-func (j *Joiner) decide(ctx context.Context, csr *certificatesv1.CertificateSigningRequest, c condition.Condition) error {
-	decided := csr.DeepCopy()
-	now := metav1.NewTime(j.now())
-	decided.Status.Conditions = append(decided.Status.Conditions, certificatesv1.CertificateSigningRequestCondition{
-		Type: certificatesv1.RequestConditionType(c.Type), Status: corev1.ConditionStatus(c.Status), Reason: c.Reason, Message: c.Message,
+// decide writes the approval or denial of a request that is still as it was read, and
+// returns it as it is then.
+func decide(ctx context.Context, c client.Client, csr *certificatesv1.CertificateSigningRequest, verdict condition.Condition, at time.Time) (*certificatesv1.CertificateSigningRequest, error) {
+	csr = csr.DeepCopy()
+	now := metav1.NewTime(at)
+	csr.Status.Conditions = append(csr.Status.Conditions, certificatesv1.CertificateSigningRequestCondition{
+		Type: certificatesv1.RequestConditionType(verdict.Type), Status: corev1.ConditionStatus(verdict.Status), Reason: verdict.Reason, Message: verdict.Message,
 		LastUpdateTime: now, LastTransitionTime: now,
 	})
-	if err := j.client.SubResource("approval").Update(ctx, decided, client.FieldOwner(joinFieldManager)); err != nil {
-		return fmt.Errorf("decide about CertificateSigningRequest %s: %w", csr.Name, err)
+	if err := c.SubResource("approval").Update(ctx, csr, client.FieldOwner(joinFieldManager)); err != nil {
+		return nil, fmt.Errorf("decide about CertificateSigningRequest %s: %w", csr.Name, err)
 	}
-	return nil
+	return csr, nil
 }
 
 // ensureHolder makes the ServiceAccount whose tokens are a credential, and lets it and
