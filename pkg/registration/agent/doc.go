@@ -4,7 +4,7 @@
 //
 // A private key is made here and is written to Secret crossway-hub-credential of this
 // cluster, nowhere else. Nothing is restarted for a new credential: each request takes the
-// newest (Link), and what is under way ends as it began. What keeps the cluster from the
+// newest (link), and what is under way ends as it began. What keeps the cluster from the
 // fleet is said once per change: in the log, by an Event, by /readyz, and by an annotation
 // of Secret crossway-hub-credential.
 //
@@ -13,8 +13,8 @@
 //
 // Example:
 //
-//	joiner := agent.New(agent.Options{Member: mgr, Namespace: "crossway-system"})
-//	leadership, err := program.LeaderElection{Before: joiner.Elected, ...}.New(config)
-//	credential, err := joiner.Credential(ctx) // waits for it
+//	joiner, err := agent.New(mgr, agent.Options{Namespace: "crossway-system", Pod: "agent-0"})
+//	leadership, err := program.LeaderElection{Before: joiner.Elected}.New(config)
+//	credential, ok := joiner.Credential(ctx) // waits for it
 //	hub, err := rest.HTTPClientFor(joiner.HubConfig(credential))
 package agent

@@ -1,8 +1,8 @@
 // Package hub runs on the hub and gives members access to it: for each accepted
 // MemberCluster it makes the namespace, Role and RoleBinding that
-// registration.Objects returns. It also writes MemberCluster.status, makes the
-// certificates of the hub's servers (Signer), and tells agents where the member API
-// is (Announcer). Where the kind is known, it publishes members as ClusterProfiles
+// registration.Objects returns. It decides who joins (Joiner, EdgeJoiner), writes
+// MemberCluster.status, makes the edge CA and the certificates of the hub's servers
+// (Signer), and tells agents where the member API is (Announcer). Where the kind is known, it publishes members as ClusterProfiles
 // (Profiles).
 //
 // A MemberCluster whose acceptance is withdrawn loses its RoleBinding at once,
