@@ -242,3 +242,31 @@ func TestTokensThatDoNotJoin(t *testing.T) {
 		})
 	}
 }
+
+// What the agent stores is not refused because an annotation is another than it has seen,
+// but is while somebody else wrote data.
+func TestStoreMeetsAnnotation(t *testing.T) {
+	f := newFixture(t, "s-west")
+	p := f.in(envtestkit.Other(t))
+	a := p.start("agent-0")
+	a.says("NotJoined: ")
+	write := func(change func(*corev1.Secret)) {
+		f.Eventually("the newest Secret", func() bool { return a.secrets.stored().ResourceVersion == p.stored().ResourceVersion })
+		seen, now := a.secrets.stored(), p.stored()
+		change(now)
+		f.Must(p.admin.Update(t.Context(), now))
+		f.Eventually("the change", func() bool { return a.secrets.stored().ResourceVersion == now.ResourceVersion })
+		f.Must(a.secrets.credential.GetStore().Update(seen)) // as if it had not been seen
+	}
+	write(func(s *corev1.Secret) { s.Annotations["example.com/other"] = "1" })
+	if err := a.secrets.storePending(t.Context(), pending{For: "first"}); err != nil {
+		t.Error(err)
+	}
+	if got := p.stored(); string(got.Data[keyPendingFor]) != "first" || got.Annotations["example.com/other"] != "1" {
+		t.Errorf("stored %v, annotations %v", got.Data, got.Annotations)
+	}
+	write(func(s *corev1.Secret) { s.Data[keyPendingFor] = []byte("other") })
+	if err := a.secrets.storePending(t.Context(), pending{For: "second"}); err == nil {
+		t.Error("data of somebody else was replaced")
+	}
+}

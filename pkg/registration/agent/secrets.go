@@ -8,6 +8,8 @@ import (
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
@@ -134,12 +136,13 @@ func (s *secrets) store(ctx context.Context, data map[string][]byte) error {
 	if secret == nil {
 		return ownError{fmt.Errorf("Secret %s does not exist; charts/member-agent makes it: install the chart anew", CredentialSecret)}
 	}
-	next := secret.DeepCopy()
-	next.Data = data
-	if _, left := data[keyLeft]; left {
-		delete(next.Annotations, AnnotationLeave)
+	stored, err := s.write(ctx, secret, data)
+	if apierrors.IsConflict(err) { // an annotation is another: the agent itself writes one
+		now, getErr := s.client.Get(ctx, CredentialSecret, metav1.GetOptions{})
+		if getErr == nil && apiequality.Semantic.DeepEqual(now.Data, secret.Data) {
+			stored, err = s.write(ctx, now, data)
+		}
 	}
-	stored, err := s.client.Update(ctx, next, metav1.UpdateOptions{})
 	if err != nil {
 		return ownError{fmt.Errorf("write Secret %s: %w", CredentialSecret, err)}
 	}
@@ -148,6 +151,15 @@ func (s *secrets) store(ctx context.Context, data map[string][]byte) error {
 	}
 	s.take(stored)
 	return nil
+}
+
+func (s *secrets) write(ctx context.Context, secret *corev1.Secret, data map[string][]byte) (*corev1.Secret, error) {
+	next := secret.DeepCopy()
+	next.Data = data
+	if _, left := data[keyLeft]; left {
+		delete(next.Annotations, AnnotationLeave)
+	}
+	return s.client.Update(ctx, next, metav1.UpdateOptions{})
 }
 
 // storePending keeps what was asked for beside the credential of now.
