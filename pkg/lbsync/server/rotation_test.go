@@ -27,6 +27,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	toolscache "k8s.io/client-go/tools/cache"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/cache/informertest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
@@ -46,8 +48,8 @@ type rotation struct {
 	testkit.T
 	*server.Server
 	address string
-	secrets *controllertest.FakeInformer
-	pools   *controllertest.FakeInformer
+	secrets *safeInformer
+	pools   *safeInformer
 	mu      sync.Mutex
 	ca      registration.CA
 	now     time.Time // of the rotation; certificates are of today
@@ -72,11 +74,8 @@ func newRotation(t *testing.T, authorize func(registration.EdgeIdentity) error) 
 			signed, err := registration.SignEdgeRequest(r.ca.Issuer(time.Now(), rand.Reader), id, request, time.Hour)
 			return append(signed, r.ca.Bundle()...), err
 		}})
-	informers := &informertest.FakeInformers{Scheme: scheme}
-	r.secrets, err = informers.FakeInformerFor(t.Context(), &corev1.Secret{})
-	r.Must(err)
-	r.pools, err = informers.FakeInformerFor(t.Context(), &v1alpha1.EdgePool{})
-	r.Must(err)
+	r.secrets, r.pools = &safeInformer{}, &safeInformer{}
+	informers := safeInformers{&informertest.FakeInformers{Scheme: scheme}, r}
 	r.address = fmt.Sprintf("127.0.0.1:%d", freePort(t))
 	ready := make(chan struct{})
 	close(ready)
@@ -85,6 +84,42 @@ func newRotation(t *testing.T, authorize func(registration.EdgeIdentity) error) 
 	testkit.Run(t, listener.Start)
 	testkit.Eventually(t, "the hub serves edges", func() bool { r.publish(); return isClosed(listener.Serving()) })
 	return r
+}
+
+// safeInformers are FakeInformers that a Listener may use while a test makes events.
+type safeInformers struct {
+	*informertest.FakeInformers
+	r *rotation
+}
+
+func (s safeInformers) GetInformer(_ context.Context, o client.Object, _ ...cache.InformerGetOption) (cache.Informer, error) {
+	if _, pools := o.(*v1alpha1.EdgePool); pools {
+		return s.r.pools, nil
+	}
+	return s.r.secrets, nil
+}
+
+type safeInformer struct {
+	controllertest.FakeInformer
+	mu sync.Mutex
+}
+
+func (s *safeInformer) AddEventHandler(handler toolscache.ResourceEventHandler) (toolscache.ResourceEventHandlerRegistration, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.FakeInformer.AddEventHandler(handler)
+}
+
+func (s *safeInformer) Add(o metav1.Object) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.FakeInformer.Add(o)
+}
+
+func (s *safeInformer) Update(before, after metav1.Object) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.FakeInformer.Update(before, after)
 }
 
 func isClosed(c <-chan struct{}) bool {

@@ -93,10 +93,12 @@ func TestClusterProperties(t *testing.T) {
 		}
 		return strings.Join(all, "\n")
 	}
+	again := New(f.client, properties.hub, properties.member) // beside the controller, which runs
+	again.kind = registration.ClusterPropertyKinds[0]
 	before := versions()
 	for range 20 {
 		for _, name := range names {
-			_, err := properties.Reconcile(t.Context(), ctrl.Request{NamespacedName: types.NamespacedName{Name: name}})
+			_, err := again.Reconcile(t.Context(), ctrl.Request{NamespacedName: types.NamespacedName{Name: name}})
 			f.Must(err)
 		}
 	}
@@ -109,7 +111,7 @@ func TestClusterProperties(t *testing.T) {
 	o.SetLabels(nil)
 	o.Object["spec"] = map[string]any{"value": "another-fleet"}
 	f.Must(f.client.Update(t.Context(), o))
-	_, err = properties.Reconcile(t.Context(), ctrl.Request{NamespacedName: types.NamespacedName{Name: registration.PropertyClusterSet}})
+	_, err = again.Reconcile(t.Context(), ctrl.Request{NamespacedName: types.NamespacedName{Name: registration.PropertyClusterSet}})
 	f.Must(err)
 	f.Must(properties.Withdraw(t.Context()))
 	if got := f.value(registration.PropertyClusterSet); got != "another-fleet" {
