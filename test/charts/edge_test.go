@@ -33,6 +33,7 @@ type edge struct {
 	dir  string // the rendered files
 	path string // PATH with Envoy
 	ca   registration.Issuer
+	pool string // the UID of its EdgePool
 }
 
 // newEdge writes what the chart mounts into a directory: the ConfigMap, with
@@ -71,7 +72,8 @@ func write(t *testing.T, file, text string) {
 // kubelet does: one rename of a link changes them all.
 func (e edge) mountCertificate(zone string) {
 	e.t.Helper()
-	pair, err := registration.NewEdgeCertificate(e.ca, registration.EdgeIdentity{Pool: "us", Region: "us", Zone: zone}, time.Hour)
+	pair, err := registration.NewEdgeCertificate(e.ca, registration.EdgeIdentity{
+		Pool: "us", Region: "us", Zone: zone, PoolUID: e.pool, Credential: testkit.CredentialID}, time.Hour)
 	testkit.Must(e.t, err)
 	mount := filepath.Join(e.dir, "tls")
 	for name, data := range map[string][]byte{"tls.crt": pair.Certificate, "tls.key": pair.Key, "ca.crt": e.ca.CA.Certificate} {

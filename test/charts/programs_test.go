@@ -204,8 +204,8 @@ func joined(t *testing.T, name fleet.ClusterName) {
 	}
 }
 
-// edgeOf starts an Envoy of charts/edge with a certificate of the hub's CA,
-// given as the CA's certificate and key in base64, a space between.
+// edgeOf starts an Envoy of charts/edge with a certificate for EdgePool us of the
+// hub's CA, given as the CA's certificate and key in base64, a space between.
 func edgeOf(t *testing.T, ca, hub string) edge {
 	t.Helper()
 	host, port, err := net.SplitHostPort(hub)
@@ -217,6 +217,7 @@ func edgeOf(t *testing.T, ca, hub string) edge {
 			t.Fatal(err)
 		}
 	}
+	e.pool = asked(t, "get", "edgepool", "us", "-o", "jsonpath={.metadata.uid}")
 	e.mountCertificate("us-b")
 	e.start(e.bootstrap(), "--service-node", "a", "--service-cluster", "us")
 	return e
