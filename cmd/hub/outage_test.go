@@ -1,14 +1,19 @@
 package main
 
 import (
+	"bytes"
+	"encoding/base64"
+	"encoding/pem"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"crossway.dev/crossway/internal/lab/envtestkit"
@@ -76,7 +81,8 @@ func (f *fixture) serves(at string) {
 	}
 }
 
-// snapshotIsPrivate checks that every kind has a file, for its owner only, and that none has the key of the edge CA.
+// snapshotIsPrivate checks that every kind has a file, for its owner only, and that none has the key of the edge CA or
+// its Secret. The name of the CA is no secret: conditions of EdgePools say it.
 func (f *fixture) snapshotIsPrivate(dir string) {
 	f.t.Helper()
 	files, err := os.ReadDir(dir)
@@ -84,6 +90,7 @@ func (f *fixture) snapshotIsPrivate(dir string) {
 	if len(files) != len(servingKinds()) {
 		f.t.Errorf("%d files, want one for each of %d kinds: %v", len(files), len(servingKinds()), files)
 	}
+	ca, serving := f.privateKey(registration.EdgeCASecret), f.privateKey(registration.XDSSecret)
 	served := false
 	for _, file := range files {
 		info, err := file.Info()
@@ -93,12 +100,32 @@ func (f *fixture) snapshotIsPrivate(dir string) {
 		}
 		content, err := os.ReadFile(filepath.Join(dir, file.Name()))
 		testkit.Must(f.t, err)
-		served = served || strings.Contains(string(content), registration.XDSSecret)
-		if strings.Contains(string(content), registration.EdgeCASecret) {
-			f.t.Errorf("%s has the edge CA", file.Name())
+		served = served || hasKey(content, serving)
+		if hasKey(content, ca) {
+			f.t.Errorf("%s has the key of the edge CA", file.Name())
+		}
+		if strings.HasPrefix(file.Name(), "Secret.") && bytes.Contains(content, []byte(registration.EdgeCASecret)) {
+			f.t.Errorf("%s has the Secret of the edge CA", file.Name())
 		}
 	}
 	if !served {
-		f.t.Error("no file has the serving certificate")
+		f.t.Error("no file has the key of the serving certificate")
 	}
+}
+
+// privateKey is that of a TLS Secret of the hub, PEM.
+func (f *fixture) privateKey(name string) []byte {
+	f.t.Helper()
+	var secret corev1.Secret
+	testkit.Must(f.t, f.Get(f.t.Context(), client.ObjectKey{Namespace: "crossway-system", Name: name}, &secret))
+	return secret.Data[corev1.TLSPrivateKeyKey]
+}
+
+// hasKey says whether a file has a private key in a form in which objects hold one: a line of its PEM, as protobuf and
+// as text in JSON have it; the PEM in base64, as a Secret in JSON has it; or its bytes alone.
+func hasKey(content, key []byte) bool {
+	block, _ := pem.Decode(key)
+	line := bytes.Split(key, []byte("\n"))[2] // the first lines say mostly of which kind the key is
+	return slices.ContainsFunc([][]byte{line, []byte(base64.StdEncoding.EncodeToString(key)), block.Bytes},
+		func(form []byte) bool { return bytes.Contains(content, form) })
 }
