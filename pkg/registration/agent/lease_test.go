@@ -1,14 +1,18 @@
 package agent
 
 import (
+	"context"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/internal/lab/envtestkit"
+	"crossway.dev/crossway/internal/testkit"
 	"crossway.dev/crossway/pkg/registration"
 )
 
@@ -125,6 +129,32 @@ func TestLeaveBeforeItJoined(t *testing.T) {
 	f.Eventually("a request by the new token", func() bool { return len(f.requests()) > before })
 }
 
+// An agent that starts acts on its Secrets only once it has taken note of them. One that is to
+// leave would otherwise forget a credential that it has not seen, and withdraw nothing.
+func TestStartWaitsForItsCredential(t *testing.T) {
+	f := newFixture(t, "n-west")
+	p, a := f.joined()
+	a.stop()
+	s, err := newSecrets(p.config, p.namespace)
+	f.Must(err)
+	s.mu.Lock() // keeps the informer's handlers from taking note
+	testkit.Run(t, func(ctx context.Context) error { s.run(ctx); return nil })
+	f.Eventually("the informer has the Secret", func() bool { return s.credential.HasSynced() && s.join.HasSynced() })
+	soon, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	early := s.synced(soon)
+	s.mu.Unlock()
+	if early {
+		t.Error("synced before the credential was taken note of")
+	}
+	if !s.synced(t.Context()) {
+		t.Fatal("not synced")
+	}
+	if have, _ := s.now(); have == nil || have.Member != "n-west" {
+		t.Errorf("synced with credential %v", have)
+	}
+}
+
 // A cluster that leaves withdraws what the agent made, after all that writes has ended and
 // before anything of it works again, and forgets its credential. The old token joins it no
 // more, and a new one does.
@@ -142,15 +172,16 @@ func TestLeave(t *testing.T) {
 	a.release()
 	a.stop()
 
-	tries := 0
+	var back atomic.Bool
 	p.leaves = func(c Credential) error {
-		if tries++; c.Member != "l-west" || tries == 1 {
+		if c.Member != "l-west" || !back.Load() {
 			return errors.New("the hub is away")
 		}
 		return nil
 	}
 	a = p.start("agent-0")
 	a.says("Leaving: ", "the hub is away")
+	back.Store(true)
 	a.says("Left: ", "l-west")
 	select {
 	case <-a.works:

@@ -21,6 +21,7 @@ import (
 type secrets struct {
 	client           corev1client.SecretInterface
 	join, credential cache.SharedInformer
+	taken            []cache.InformerSynced // of each: what the first list has was taken
 
 	mu      sync.Mutex
 	changed chan struct{} // guarded by mu; closed at the next change
@@ -38,10 +39,14 @@ func newSecrets(config *rest.Config, namespace string) (*secrets, error) {
 	follow := func(name string, then func(*corev1.Secret)) (cache.SharedInformer, error) {
 		list := cache.NewListWatchFromClient(client.RESTClient(), "secrets", namespace, fields.OneTermEqualSelector(metav1.ObjectNameField, name))
 		informer := cache.NewSharedInformer(list, &corev1.Secret{}, 0)
-		_, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		handler, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
 			AddFunc: func(o any) { then(o.(*corev1.Secret)) }, UpdateFunc: func(_, o any) { then(o.(*corev1.Secret)) }, DeleteFunc: func(any) { then(nil) },
 		})
-		return informer, err
+		if err != nil {
+			return nil, err
+		}
+		s.taken = append(s.taken, handler.HasSynced)
+		return informer, nil
 	}
 	if s.join, err = follow(JoinSecret, s.takeToken); err != nil {
 		return nil, err
@@ -110,8 +115,10 @@ func (s *secrets) run(ctx context.Context) {
 	<-ctx.Done()
 }
 
+// synced waits until both were read and taken. An informer alone has synced before that: the
+// agent would see a credential in its store and none in now.
 func (s *secrets) synced(ctx context.Context) bool {
-	return cache.WaitForCacheSync(ctx.Done(), s.join.HasSynced, s.credential.HasSynced)
+	return cache.WaitForCacheSync(ctx.Done(), s.taken...)
 }
 
 // token is the join token; "": there is none.
