@@ -56,7 +56,18 @@ func newFixture(t *testing.T, name fleet.ClusterName) *fixture {
 	for _, o := range []client.Object{role, binding, namespaceNamed(v1alpha1.MembersNamespace), namespaceNamed(v1alpha1.MemberNamespace(name))} {
 		f.Must(client.IgnoreAlreadyExists(f.hub.Create(t.Context(), o)))
 	}
+	t.Cleanup(f.forget)
 	return f
+}
+
+// forget removes what the member left on the hub: the next run of the test is another joining.
+func (f *fixture) forget() {
+	in := client.InNamespace(v1alpha1.MemberNamespace(f.name))
+	f.Must(f.hub.DeleteAllOf(context.Background(), &coordinationv1.Lease{}, in))
+	f.Must(f.hub.DeleteAllOf(context.Background(), &v1alpha1.MemberExport{}, in))
+	for _, r := range f.requests() {
+		f.Must(f.hub.Delete(context.Background(), &r))
+	}
 }
 
 func namespaceNamed(name string) *corev1.Namespace {
@@ -191,7 +202,7 @@ func (r *running) says(words ...string) {
 func (f *fixture) requests() []certificatesv1.CertificateSigningRequest {
 	f.Helper()
 	var list certificatesv1.CertificateSigningRequestList
-	f.Must(f.hub.List(f.Context(), &list))
+	f.Must(f.hub.List(context.Background(), &list)) // also when the test ends
 	var of []certificatesv1.CertificateSigningRequest
 	for _, r := range list.Items {
 		if strings.HasPrefix(r.Name, "crossway-"+string(f.name)+"-") {
