@@ -34,7 +34,7 @@ func TestDerivedObjectsCostNoRequest(t *testing.T) {
 		}{
 			{"serviceimport store -n shop", nil, [][]string{serviceImport}},
 			{"fleetservice store.shop -n crossway-fleet", nil, [][]string{fleetService, serviceImport}},
-			{"namespace crossway-fleet", nil, [][]string{fleetService, serviceImport, {"rolebinding", "crossway-member", "-n", "crossway-fleet"}}},
+			{"namespace crossway-fleet", nil, [][]string{fleetService, serviceImport}},
 			{"crd fleetservices.crossway.dev", func() { testkit.Must(t, hub.Apply(t.Context(), crd)) }, [][]string{fleetService, serviceImport}},
 		} {
 			before := make([]string, len(deletion.gone))
