@@ -175,7 +175,7 @@ func TestScalerDrains(t *testing.T) {
 	testkit.Must(t, scale(t.Context(), "0"))
 	awaitPart(t, recorder, "us-west to serve nothing", func(part float64) bool { return part == 0 }, "us-west")
 	awaitPart(t, recorder, "us-east to serve all, eu-west nothing", func(part float64) bool { return part == 1 }, "us-east")
-	if table := kubectl(t, story.Lab.Hub, "get", "membercluster", "us-west"); !strings.Contains(table, " 0 ") {
+	if table := kubectl(t, story.Lab.Hub, "get", "membercluster", "us-west", "-o", "wide"); !strings.Contains(table, " 0 ") {
 		t.Errorf("the table does not show scaler 0:\n%s", table)
 	}
 	testkit.Must(t, scale(t.Context(), "100"))
