@@ -41,7 +41,7 @@ clients: $(TOOLS)/gotestsum ## real clients (curl, nginx, Python, Node, Java, gR
 	$(TOOLS)/gotestsum --format pkgname -- -count=1 -timeout 15m ./test/clients
 
 e2e: install $(TOOLS)/gotestsum ## every claim of the demo, in the lab, with binaries built with the race detector
-	$(TOOLS)/gotestsum --format standard-verbose -- -count=1 -timeout 30m ./test/e2e
+	$(TOOLS)/gotestsum --format standard-verbose -- -count=1 -timeout 45m ./test/e2e
 
 conformance: install ## the official Gateway API suite, profile GATEWAY-HTTP, in the lab (out/conformance.yaml)
 	@mkdir -p bin
