@@ -13,7 +13,7 @@ PKG ?= ./api/... ./cmd/... ./internal/arch ./pkg/...
 export VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 TAGS ?= latest
 
-.PHONY: help demo test unit race clients e2e conformance conformance-core mcs-conformance lint fmt lab bench generate generate-check build images clean
+.PHONY: help demo test unit race clients e2e conformance conformance-core mcs-conformance chaos lint fmt lab bench generate generate-check build images clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -42,6 +42,9 @@ clients: $(TOOLS)/gotestsum ## real clients (curl, nginx, Python, Node, Java, gR
 
 e2e: install $(TOOLS)/gotestsum ## every claim of the demo, in the lab, with binaries built with the race detector
 	$(TOOLS)/gotestsum --format standard-verbose -- -count=1 -timeout 45m ./test/e2e
+
+chaos: install $(TOOLS)/gotestsum ## kill the hub and agents at random while exports change, in the lab, 4 minutes (CROSSWAY_SEED repeats a run)
+	CROSSWAY_CHAOS=1 $(TOOLS)/gotestsum --format standard-verbose -- -count=1 -timeout 20m -run 'TestKilledAtRandom' ./test/e2e
 
 conformance: install ## the official Gateway API suite, profile GATEWAY-HTTP, in the lab (out/conformance.yaml)
 	@mkdir -p bin
