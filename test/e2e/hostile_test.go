@@ -147,6 +147,7 @@ kind: MemberCluster
 metadata: {name: hostile}
 spec: {accepted: true, region: us, endpointCIDRs: [10.64.0.0/12], exports: {namespaces: [flood]}}
 `)
+	testkit.Joined(t, h.hub, "hostile")
 	says(t, object{"hub", "membercluster", "", "hostile"}, "Joined=True")
 	var routes []string
 	for i := range hostileServices {
