@@ -11,10 +11,6 @@ import (
 	"crossway.dev/crossway/pkg/registration"
 )
 
-// earlyWarning is how long before its end a certificate that nobody renews by itself
-// is worth a word.
-const earlyWarning = 30 * 24 * time.Hour
-
 func certificates(f Facts) []Finding {
 	out := []Finding{certificate(f, "edge CA", registration.EdgeCASecret,
 		"restore it from a backup: without it no certificate of an edge can be signed or renewed"),
@@ -53,7 +49,7 @@ func end(what string, at, now time.Time, life time.Duration) Finding {
 	switch {
 	case left <= 0:
 		return wrong(what, "renew it; until then its holder is refused", "ended %s", text)
-	case left < min(earlyWarning, life/4):
+	case registration.EndsSoon(at, now, life):
 		return warning(what, "renew it, and find out why that has not happened by itself", "ends %s, in %s", text, days(left))
 	}
 	return ok(what, "ends %s, in %s", text, days(left))

@@ -32,7 +32,9 @@ func EdgePoolReport(pool *v1alpha1.EdgePool, edges []ConnectedEdge, ca string, f
 	var soon, old []string
 	for _, c := range all {
 		text := fmt.Sprintf("%s (%d edges, until %s, of %s)", c.ID, c.Edges, c.ExpirationTime.UTC().Format(time.RFC3339), c.CA)
-		if slices.ContainsFunc(edges, func(e ConnectedEdge) bool { return e.Identity.Credential == c.ID && e.CA == c.CA && endsSoon(e, now) }) {
+		if slices.ContainsFunc(edges, func(e ConnectedEdge) bool {
+			return e.Identity.Credential == c.ID && e.CA == c.CA && EndsSoon(e.End, now, e.End.Sub(e.Begin))
+		}) {
 			soon = append(soon, text)
 		}
 		if ca != "" && c.CA != ca {
@@ -56,10 +58,10 @@ func EdgePoolReport(pool *v1alpha1.EdgePool, edges []ConnectedEdge, ca string, f
 	return report
 }
 
-// endsSoon says that a certificate should have been renewed by now: less than a quarter of
-// its life is left, and less than 30 days.
-func endsSoon(e ConnectedEdge, now time.Time) bool {
-	return e.End.Sub(now) < min(30*24*time.Hour, e.End.Sub(e.Begin)/4)
+// EndsSoon says that a certificate should have been renewed by now, or that nobody renews it
+// by itself: less than a quarter of its life is left, and less than 30 days.
+func EndsSoon(end, now time.Time, life time.Duration) bool {
+	return end.Sub(now) < min(30*24*time.Hour, life/4)
 }
 
 // edgeCredentials are the credentials of a pool's connected edges, those that end first first.

@@ -4,6 +4,6 @@
 //
 // Example:
 //
-//	properties := inventory.New(inventory.Options{Cluster: mgr, Hub: hub.GetAPIReader(), Member: "us-west"})
+//	properties := inventory.New(mgr.GetClient(), hub.GetAPIReader(), "us-west")
 //	err := properties.SetupWithManager(mgr, leadership)
 package inventory
