@@ -29,6 +29,7 @@ var mayImport = map[string][]string{
 	"pkg/serviceimport":          {"pkg/fleet", "pkg/serviceexport", "pkg/condition", "api/v1alpha1"},
 	"pkg/registration":           {"pkg/fleet", "pkg/condition", "api/v1alpha1"},
 	"pkg/check":                  {"pkg/fleet", "pkg/condition", "pkg/registration", "api/v1alpha1"},
+	"pkg/replica":                {},
 	"pkg/memberapi":              {"pkg/fleet", "pkg/registration", "pkg/serviceimport", "api/v1alpha1"},
 	"pkg/gateway":                {"pkg/fleet", "pkg/gateway/model", "pkg/condition", "api/v1alpha1"},
 	"pkg/lbsync":                 {"pkg/fleet", "pkg/gateway/model", "pkg/lbsync/traffic"},
@@ -64,7 +65,7 @@ var ioPackages = map[string][]string{
 	"pkg/registration/renewal": nil,
 }
 
-var sharedByIO = []string{"api/v1alpha1", "pkg/fleet", "pkg/gateway/model", "pkg/condition", "pkg/condition/writer", "pkg/apply", "pkg/program", "pkg/batch", "pkg/listener"}
+var sharedByIO = []string{"api/v1alpha1", "pkg/fleet", "pkg/gateway/model", "pkg/condition", "pkg/condition/writer", "pkg/apply", "pkg/program", "pkg/batch", "pkg/listener", "pkg/replica"}
 
 // neverInPure lists modules that pure packages never import: clients, clocks, logs
 // and metrics. Types of objects (k8s.io/api, apimachinery, gateway-api, mcs-api)

@@ -1,0 +1,158 @@
+package replica
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+)
+
+func all(string) bool { return true }
+
+// Whatever is set and deleted, and wherever connections break, a Mirror that has read
+// everything is equal to the maps that it mirrors, and its Updates lead there.
+func TestMirrorFollowsOwn(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		own, mirror := NewOwn(), NewMirror()
+		follower := own.Follow()
+		told := map[address][]byte{}
+		read := func(limit int) {
+			f := Frame{}
+			f.Updates, f.Whole = follower.Next(limit)
+			updates, err := mirror.Apply(f, all)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, u := range updates {
+				if u.Deleted {
+					delete(told, address{u.Topic, u.Key})
+				} else {
+					told[address{u.Topic, u.Key}] = u.Value
+				}
+			}
+		}
+		key := rapid.Custom(func(t *rapid.T) string { return rapid.SampledFrom([]string{"a", "b", "c", "d"}).Draw(t, "key") })
+		t.Repeat(map[string]func(*rapid.T){
+			"set": func(t *rapid.T) {
+				if err := own.Set("t"+key.Draw(t, "topic"), key.Draw(t, "key"), []byte(key.Draw(t, "value"))); err != nil {
+					t.Fatal(err)
+				}
+			},
+			"delete":  func(t *rapid.T) { own.Delete("t"+key.Draw(t, "topic"), key.Draw(t, "key")) },
+			"read":    func(t *rapid.T) { read(rapid.IntRange(1, 20).Draw(t, "limit")) },
+			"restart": func(*rapid.T) { own = NewOwn(); follower = own.Follow(); mirror.Begin() },
+			"break":   func(*rapid.T) { follower.End(); follower = own.Follow(); mirror.Begin() },
+			"": func(t *rapid.T) {
+				if len(own.followers) != 1 || mirror.bytes != total(mirror.values) || own.bytes != total(own.values) {
+					t.Fatal("followers or bytes are not counted right")
+				}
+			},
+		})
+		for follower.Lacks() {
+			read(1 << 20)
+		}
+		for _, got := range []map[address][]byte{mirror.values, told} {
+			if d := cmp.Diff(own.values, got, cmp.AllowUnexported(address{})); d != "" {
+				t.Fatal(d)
+			}
+		}
+	})
+}
+
+func total(values map[address][]byte) int {
+	sum := 0
+	for _, n := range sizes(values) {
+		sum += n
+	}
+	return sum
+}
+
+// A follower that reads nothing costs one entry for each key.
+func TestFollowerHasEachKeyOnce(t *testing.T) {
+	own := NewOwn()
+	follower := own.Follow()
+	for i := range 1000 {
+		if err := own.Set("load", fmt.Sprint(i%3), fmt.Append(nil, i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(follower.queue) != 3 {
+		t.Errorf("%d entries wait", len(follower.queue))
+	}
+	updates, whole := follower.Next(1 << 20)
+	if len(updates) != 3 || !whole || string(updates[0].Value) != "999" {
+		t.Errorf("sent %v, whole %v", updates, whole)
+	}
+}
+
+// Beyond a limit there is no value, neither the new one nor an earlier one.
+func TestLimits(t *testing.T) {
+	own := NewOwn()
+	if err := own.Set("t", "k", []byte("1")); err != nil {
+		t.Fatal(err)
+	}
+	if err := own.Set("t", "k", make([]byte, MaxValueBytes+1)); err == nil || len(own.values) != 0 {
+		t.Errorf("a value over the limit: %v, %d values", err, len(own.values))
+	}
+	if err := own.Set("t", strings.Repeat("k", MaxKeyBytes+1), nil); err == nil {
+		t.Error("a key over the limit was taken")
+	}
+	for i := range MaxKeys {
+		if err := own.Set("t", fmt.Sprint(i), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := own.Set("t", "one more", nil); err == nil {
+		t.Error("a key beyond the number of keys was taken")
+	}
+	own = NewOwn()
+	for i := range MaxBytes / MaxValueBytes {
+		if err := own.Set("t", fmt.Sprint(i), bytes.Repeat([]byte{1}, MaxValueBytes)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := own.Set("t", "one more", []byte("1")); err == nil {
+		t.Error("a value beyond all bytes was taken")
+	}
+	_, err := NewMirror().Apply(Frame{Updates: []Update{{Topic: "t", Key: "k", Value: make([]byte, MaxValueBytes+1)}}}, all)
+	if err == nil {
+		t.Error("a Mirror took a value over the limit")
+	}
+	mirror := NewMirror()
+	if updates, err := mirror.Apply(Frame{Updates: []Update{{Topic: "t", Key: "k"}}}, func(string) bool { return false }); err != nil || len(updates) > 0 || len(mirror.values) > 0 {
+		t.Error("a Mirror keeps a topic that nobody reads")
+	}
+}
+
+func TestPresence(t *testing.T) {
+	var p Presence
+	tick := func(n int) []Change {
+		var out []Change
+		for range n {
+			if c := p.Tick(); c != NoChange {
+				out = append(out, c)
+			}
+		}
+		return out
+	}
+	expect := func(what string, got []Change, want ...Change) {
+		t.Helper()
+		if !cmp.Equal(got, want) && len(got)+len(want) > 0 {
+			t.Errorf("%s: %v, not %v", what, got, want)
+		}
+	}
+	expect("a replica that was never heard", tick(SilentTicks*2))
+	expect("a Frame that is not the last of all", p.Frame(Frame{}))
+	expect("the last", p.Frame(Frame{Whole: true}), NowHeard)
+	expect("a heartbeat is late", tick(SilentTicks-1))
+	expect("a heartbeat", p.Frame(Frame{}))
+	expect("three are missing", tick(SilentTicks), NowSilent)
+	expect("heartbeats of a connection that was not cut off", p.Frame(Frame{}))
+	expect("a new connection", p.Frame(Frame{Whole: true, Leaving: true}), NowHeard, NowLeaving)
+	expect("still leaving", p.Frame(Frame{Leaving: true}))
+	expect("its process ends", []Change{p.Refused()}, NowSilent)
+	expect("ten minutes", tick(GoneTicks), NowGone)
+}
