@@ -33,6 +33,14 @@ const (
 	MemberAPIConfigMap = "crossway-member-api"
 	MemberAPIAddress   = "address"
 	MemberAPICA        = "ca.crt"
+	// MemberAPIGossip is the key with the address of the hub's port for gossip, like
+	// hub.example:18002; absent where there is none.
+	MemberAPIGossip = "gossip"
+	// Paths of the member API beside those of objects: a certificate for gossip, and who may
+	// gossip.
+	GossipPathPrefix      = "/gossip/"
+	GossipCertificatePath = GossipPathPrefix + "certificate"
+	GossipMembersPath     = GossipPathPrefix + "members"
 	// MemberAPIClusterSet is the key with the name of the fleet (clusterset.k8s.io, KEP-2149).
 	MemberAPIClusterSet = "clusterset"
 

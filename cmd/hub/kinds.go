@@ -83,11 +83,11 @@ func objectsOf(kinds []program.Kind) []client.Object {
 	return objects
 }
 
-// isCA says that an object is the Secret of the edge CA, whose key no edge needs to be
+// isCA says that an object is the Secret of a CA, whose key nobody needs to be
 // served: it is in no file.
 func isCA(namespace string) func(runtime.Object) bool {
 	return func(o runtime.Object) bool {
 		secret, ok := o.(*corev1.Secret)
-		return ok && secret.Namespace == namespace && secret.Name == registration.EdgeCASecret
+		return ok && secret.Namespace == namespace && (secret.Name == registration.EdgeCASecret || secret.Name == registration.MemberCASecret)
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/program"
+	"crossway.dev/crossway/pkg/registration"
 )
 
 // Options are the flags of the hub. There is no file and no environment beside them.
@@ -25,6 +26,8 @@ type Options struct {
 	XDSNames     string
 	MemberAddr   string
 	MemberURL    string
+	GossipAddr   string
+	GossipPublic string
 	MetricsAddr  string
 	HealthAddr   string
 	LeaderElect  bool
@@ -50,6 +53,9 @@ func (o *Options) Bind(f *flag.FlagSet) {
 	f.StringVar(&o.MemberAddr, "member-api-addr", ":18001", "address of the member API, from which members read what they import (HTTPS); 0 switches it off")
 	f.StringVar(&o.MemberURL, "member-api-url", "", "URL of the member API for agents, like https://hub.example:18001; its host becomes a name of the serving certificate; "+
 		"empty: agents are not told, and members import nothing")
+	f.StringVar(&o.GossipAddr, "gossip-addr", ":18002", "address of gossip, for agents and other replicas (mutual TLS); 0 switches it off: members are then judged by their Leases alone")
+	f.StringVar(&o.GossipPublic, "gossip-public-address", "", "host and port that agents dial for gossip, like hub.example:18002; empty: the host of --member-api-url with port 18002, "+
+		"if that has port 18001, else agents are told of none")
 	f.StringVar(&o.Credential, "joining-credential", "certificate", "what members authenticate with: certificate, or token (of a ServiceAccount) where the hub's "+
 		"cluster signs no client certificates")
 	f.StringVar(&o.MetricsAddr, "metrics-addr", ":8080", "address of /metrics; 0 switches it off")
@@ -88,6 +94,10 @@ func (o *Options) Validate() error {
 	}
 	faults = append(faults, o.memberURLFault(), program.CheckAddress("--xds-addr", o.XDSAddr), optionalAddressFault("--member-api-addr", o.MemberAddr),
 		optionalAddressFault("--metrics-addr", o.MetricsAddr), optionalAddressFault("--health-addr", o.HealthAddr))
+	faults = append(faults, optionalAddressFault("--gossip-addr", o.GossipAddr))
+	if o.GossipPublic != "" {
+		faults = append(faults, program.CheckAddress("--gossip-public-address", o.GossipPublic))
+	}
 	for _, namespace := range o.secretNamespaces() {
 		check(isLabel(namespace), "--secret-namespaces: %q is not the name of a namespace", namespace)
 	}
@@ -153,6 +163,22 @@ func (o *Options) memberURLFault() error {
 		return errors.New("--member-api-url is set, and --member-api-addr is 0: agents would be told of an API that is not served")
 	}
 	return nil
+}
+
+// gossips says whether the hub takes part in gossip.
+func (o *Options) gossips() bool { return o.GossipAddr != "0" }
+
+// agents is what agents are told.
+func (o *Options) agents() registration.MemberAPIPlace {
+	place := registration.MemberAPIPlace{URL: o.MemberURL, ClusterSet: o.ClusterSet}
+	if !o.gossips() {
+		return place
+	}
+	place.Gossip = o.GossipPublic
+	if u, err := url.Parse(o.MemberURL); err == nil && u.Port() == "18001" && place.Gossip == "" {
+		place.Gossip = net.JoinHostPort(u.Hostname(), "18002")
+	}
+	return place
 }
 
 func (o *Options) secretNamespaces() []string { return list(o.SecretSpaces) }

@@ -80,7 +80,7 @@ func wire(o Options, cluster *rest.Config) (manager.Manager, error) {
 		Renew: renew(mgr.GetCache(), o.Namespace), Log: log.WithName("xds")}))
 
 	// Members: what they read of the fleet.
-	api := newMemberAPI(o, memberapi.Config{Informers: mgr.GetCache(), Reserved: cidrs, Log: log.WithName("member-api")})
+	api := newMemberAPI(o, memberapi.Config{Informers: mgr.GetCache(), Reserved: cidrs, Sign: signGossip(o, mgr.GetCache()), Log: log.WithName("member-api")})
 
 	// Slices and load reports -> load assignments (frequent).
 	loop := endpoints.New(endpoints.Config{Cache: mgr.GetCache(), Publisher: loadAssignments{xds}, Reporter: overflowReports,
@@ -178,7 +178,7 @@ func wireMembers(mgr manager.Manager, leadership *program.Leadership, o Options,
 	if err != nil {
 		return err
 	}
-	announcer, err := registrationhub.NewAnnouncer(mgr, o.Namespace, o.MemberURL, o.ClusterSet)
+	announcer, err := registrationhub.NewAnnouncer(mgr, o.Namespace, o.agents())
 	if err != nil {
 		return err
 	}

@@ -113,8 +113,9 @@ func firstCertificate(text []byte) *x509.Certificate {
 	return c
 }
 
-// Rotation is what moves a rotation of the edge CA on.
+// Rotation is what moves a rotation of a CA on.
 type Rotation struct {
+	Kind     CAKind   // zero: EdgeCA
 	Request  string   // AnnotationRotate
 	OldUsers []string // connected edges whose certificates the old CA signed
 	Now      time.Time
@@ -133,10 +134,13 @@ type Rotated struct {
 
 // Rotate takes the next step of a rotation, if there is one to take.
 func (ca CA) Rotate(r Rotation) (Rotated, error) {
+	if r.Kind == (CAKind{}) {
+		r.Kind = EdgeCA
+	}
 	switch {
 	case len(ca.Next.Certificate) > 0 && (r.Request == RotateForce || !r.Now.Before(madeAt(ca.Next.Certificate).Add(NextCAWait))):
 		return ca.switched(r)
-	case len(ca.Old) > 0 && !r.Now.Before(madeAt(ca.Certificate).Add(NextCAWait+MaxEdgeLife)):
+	case len(ca.Old) > 0 && !r.Now.Before(madeAt(ca.Certificate).Add(NextCAWait+r.Kind.leaves)):
 		return ca.withoutOld("every certificate that it signed has ended"), nil
 	case r.Request == "":
 		return Rotated{CA: ca}, nil
@@ -152,7 +156,7 @@ func (ca CA) started(r Rotation) (Rotated, error) {
 	if len(ca.Next.Certificate) > 0 || len(ca.Old) > 0 {
 		return Rotated{CA: ca, Answered: true, Note: "a rotation of the edge CA has been started already; finish it first"}, nil
 	}
-	next, err := NewEdgeCA(r.Now, r.Random)
+	next, err := r.Kind.new(r.Now, r.Random)
 	if err != nil {
 		return Rotated{}, err
 	}

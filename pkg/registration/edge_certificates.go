@@ -64,17 +64,32 @@ type Issuer struct {
 
 // NewEdgeCA makes the CA of a hub's edges. It signs the certificates with which
 // edges and hub authenticate to each other, and no others.
-func NewEdgeCA(now time.Time, random io.Reader) (Pair, error) {
+func NewEdgeCA(now time.Time, random io.Reader) (Pair, error) { return EdgeCA.new(now, random) }
+
+// CAKind is which of the hub's CAs one is.
+type CAKind struct {
+	name         string        // begins the common name
+	life, leaves time.Duration // how long the CA lives, and at most what it signs
+}
+
+// EdgeCA and MemberCA are the hub's CAs: that of edges, in EdgeCASecret, and that of
+// gossip, in MemberCASecret. Neither signs for the other's peers.
+var (
+	EdgeCA   = CAKind{name: EdgeCASecret, life: EdgeCALife, leaves: MaxEdgeLife}
+	MemberCA = CAKind{name: MemberCASecret, life: MemberCALife, leaves: MaxMemberLife}
+)
+
+func (k CAKind) new(now time.Time, random io.Reader) (Pair, error) {
 	key, err := newKey(random)
 	if err != nil {
 		return Pair{}, err
 	}
-	template, err := newTemplate(random, "", now, EdgeCALife)
+	template, err := newTemplate(random, "", now, k.life)
 	if err != nil {
 		return Pair{}, err
 	}
 	// The name tells CAs apart: for people, and where a certificate names its issuer.
-	template.Subject.CommonName = fmt.Sprintf("crossway-edge-ca-%x", template.SerialNumber.Bytes()[:5])
+	template.Subject.CommonName = fmt.Sprintf("%s-%x", k.name, template.SerialNumber.Bytes()[:5])
 	template.IsCA, template.MaxPathLen = true, 1 // 1: the CA that follows (CA.Cross)
 	template.KeyUsage = x509.KeyUsageCertSign | x509.KeyUsageCRLSign
 	certificate, err := sign(template, template, &key.PublicKey, key)
@@ -176,6 +191,10 @@ func requestedKey(request []byte) (*ecdsa.PublicKey, error) {
 // NewEdgeRequest makes a key and a request for its certificate (PEM), for who asks the
 // hub. The request names nobody: the hub knows who asks.
 func NewEdgeRequest(random io.Reader) (key, request []byte, err error) {
+	return newRequest(random, "crossway-edge")
+}
+
+func newRequest(random io.Reader, name string) (key, request []byte, err error) {
 	private, err := newKey(random)
 	if err != nil {
 		return nil, nil, err
@@ -183,7 +202,7 @@ func NewEdgeRequest(random io.Reader) (key, request []byte, err error) {
 	if key, err = encodeKey(private); err != nil {
 		return nil, nil, err
 	}
-	template := &x509.CertificateRequest{Subject: pkix.Name{CommonName: "crossway-edge"}}
+	template := &x509.CertificateRequest{Subject: pkix.Name{CommonName: name}}
 	der, err := x509.CreateCertificateRequest(random, template, private)
 	if err != nil {
 		return nil, nil, fmt.Errorf("make a certificate request: %w", err)

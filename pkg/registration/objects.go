@@ -106,14 +106,23 @@ func FleetNamespace() *corev1.Namespace {
 	return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: v1alpha1.FleetNamespace}}
 }
 
-// MemberAPI is where the member API is, for the agent of one member: its URL, and the
-// certificate of the CA that signed its server's. Each has its own, so that a watch
-// which a member opened before it was revoked shows nothing new. It also has the fleet's name.
-func MemberAPI(cluster fleet.ClusterName, url string, ca []byte, clusterSet string) *corev1.ConfigMap {
-	return &corev1.ConfigMap{
-		ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.MemberNamespace(cluster), Name: v1alpha1.MemberAPIConfigMap},
-		Data:       map[string]string{v1alpha1.MemberAPIAddress: url, v1alpha1.MemberAPICA: string(ca), v1alpha1.MemberAPIClusterSet: clusterSet},
+// MemberAPIPlace is where the hub is reached by agents.
+type MemberAPIPlace struct {
+	URL        string // of the member API
+	CA         []byte // who signed its server's certificate, PEM
+	ClusterSet string // the fleet's name
+	Gossip     string // host:port; "": there is no gossip
+}
+
+// MemberAPI is where the member API is, for the agent of one member, and where gossip is.
+// Each has its own, so that a watch which a member opened before it was revoked shows
+// nothing new.
+func MemberAPI(cluster fleet.ClusterName, p MemberAPIPlace) *corev1.ConfigMap {
+	data := map[string]string{v1alpha1.MemberAPIAddress: p.URL, v1alpha1.MemberAPICA: string(p.CA), v1alpha1.MemberAPIClusterSet: p.ClusterSet}
+	if p.Gossip != "" {
+		data[v1alpha1.MemberAPIGossip] = p.Gossip
 	}
+	return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.MemberNamespace(cluster), Name: v1alpha1.MemberAPIConfigMap}, Data: data}
 }
 
 // newObjects is a namespace with a Role, and a binding of nobody.

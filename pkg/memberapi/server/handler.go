@@ -73,6 +73,10 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request, verb, resource *
 	if err != nil {
 		return err
 	}
+	if strings.HasPrefix(r.URL.Path, v1alpha1.GossipPathPrefix) {
+		*resource = "gossip"
+		return h.gossip(w, r, reader, expiry)
+	}
 	if r.Method != http.MethodGet {
 		return apierrors.NewMethodNotSupported(schema.GroupResource{}, strings.ToLower(r.Method))
 	}

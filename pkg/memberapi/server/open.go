@@ -31,6 +31,9 @@ type memberState struct {
 	watches     list.List // of *openWatch, oldest first
 	lists       int
 	requests    *rate.Limiter
+	// Of gossip: questions that wait, and certificates.
+	waits        int
+	certificates *rate.Limiter
 }
 
 // openWatch is one watch of one client.
@@ -49,7 +52,7 @@ type openWatch struct {
 func (s *Server) stateOf(cluster fleet.ClusterName) *memberState {
 	c := s.open[cluster]
 	if c == nil {
-		c = &memberState{requests: rate.NewLimiter(requestRate, requestBurst)}
+		c = &memberState{requests: rate.NewLimiter(requestRate, requestBurst), certificates: rate.NewLimiter(signRate, signBurst)}
 		s.open[cluster] = c
 	}
 	return c
@@ -146,7 +149,7 @@ func (s *Server) forgetIdle() {
 	s.openMu.Lock()
 	defer s.openMu.Unlock()
 	maps.DeleteFunc(s.open, func(_ fleet.ClusterName, c *memberState) bool {
-		return c.connections.Len()+c.watches.Len()+c.lists == 0
+		return c.connections.Len()+c.watches.Len()+c.lists+c.waits == 0
 	})
 }
 

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -18,6 +19,7 @@ import (
 	"crossway.dev/crossway/pkg/batch"
 	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/memberapi"
+	"crossway.dev/crossway/pkg/registration"
 )
 
 const (
@@ -40,8 +42,10 @@ type Config struct {
 	Informers cache.Informers
 	// Reserved are the hub's own ranges, which no member may announce.
 	Reserved []netip.Prefix
-	Clock    clock.WithTicker
-	Log      logr.Logger
+	// Sign signs certificates for gossip; nil: there is no gossip.
+	Sign  func(id registration.GossipIdentity, request []byte, credentialEnd time.Time) ([]byte, error)
+	Clock clock.WithTicker
+	Log   logr.Logger
 }
 
 // Server keeps what members see, and answers their requests. It is a manager's
@@ -53,6 +57,7 @@ type Server struct {
 	merged  chan struct{} // closed with the first call of Merged
 	once    sync.Once     // for merged
 	ready   chan struct{} // closed when the State is whole
+	roster  atomic.Pointer[roster]
 
 	// Of the loop's goroutine:
 	clusters map[string]*v1alpha1.MemberCluster
@@ -71,11 +76,13 @@ func New(config Config) *Server {
 	if config.Clock == nil {
 		config.Clock = clock.RealClock{}
 	}
-	return &Server{
+	s := &Server{
 		config: config, metrics: newMetrics(), inbox: batch.NewInbox(newPending), merged: make(chan struct{}), ready: make(chan struct{}),
 		state:    memberapi.New(memberapi.Start(config.Clock.Now(), rand.Uint32()), config.Reserved),
 		clusters: map[string]*v1alpha1.MemberCluster{}, lostAt: map[fleet.ServiceName]time.Time{}, open: map[fleet.ClusterName]*memberState{},
 	}
+	s.setRoster(nil)
+	return s
 }
 
 // NeedLeaderElection says that every replica serves members.
@@ -203,6 +210,9 @@ func (s *Server) pass() {
 		s.wokenAt = s.state.Version()
 	}
 	s.mu.Unlock()
+	if changes.Members != nil { // after the State: who waits is then judged by what holds now
+		s.setRoster(*changes.Members)
+	}
 	if touched.Readers {
 		s.forgetIdle()
 	}

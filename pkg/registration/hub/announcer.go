@@ -25,19 +25,18 @@ import (
 // Announcer writes ConfigMap crossway-member-api into the namespace of each member, from
 // which its agent knows where the member API is. Without a URL there is no such ConfigMap.
 type Announcer struct {
-	client     client.Client
-	namespace  string
-	url        string
-	clusterSet string
+	client    client.Client
+	namespace string
+	place     registration.MemberAPIPlace // without a CA
 }
 
-// NewAnnouncer makes an Announcer of a URL and the name of a fleet. namespace is that of the hub's Secrets.
-func NewAnnouncer(c cluster.Cluster, namespace, url, clusterSet string) (*Announcer, error) {
+// NewAnnouncer makes an Announcer of a place, whose CA it reads. namespace is that of the hub's Secrets.
+func NewAnnouncer(c cluster.Cluster, namespace string, place registration.MemberAPIPlace) (*Announcer, error) {
 	waiting, err := apply.ClientOf(c)
 	if err != nil {
 		return nil, err
 	}
-	return &Announcer{client: waiting, namespace: namespace, url: url, clusterSet: clusterSet}, nil
+	return &Announcer{client: waiting, namespace: namespace, place: place}, nil
 }
 
 // Reconcile writes the ConfigMap of one member. The key is its name. That of a member
@@ -53,7 +52,7 @@ func (a *Announcer) Reconcile(ctx context.Context, request reconcile.Request) (r
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	if a.url == "" {
+	if a.place.URL == "" {
 		if have == nil {
 			return reconcile.Result{}, nil
 		}
@@ -67,7 +66,9 @@ func (a *Announcer) Reconcile(ctx context.Context, request reconcile.Request) (r
 	if err != nil || namespace == nil || namespace.DeletionTimestamp != nil || namespace.Labels[v1alpha1.LabelMember] != request.Name { // as does its
 		return reconcile.Result{}, err
 	}
-	want := registration.MemberAPI(cluster, a.url, secret.Data[registration.CAKey], a.clusterSet)
+	place := a.place
+	place.CA = secret.Data[registration.CAKey]
+	want := registration.MemberAPI(cluster, place)
 	if have != nil && have.DeletionTimestamp == nil && maps.Equal(have.Data, want.Data) {
 		return reconcile.Result{}, nil
 	}

@@ -25,7 +25,8 @@ import (
 )
 
 // Signer makes the edge CA, and the xDS serving certificate if it is missing or before
-// it expires, and rotates the CA when it is asked to. It is a Runnable of the leader,
+// it expires, and rotates the CA when it is asked to. It makes and rotates the CA of
+// gossip unasked. It is a Runnable of the leader,
 // which may be started again. It never replaces an edge CA that was there before.
 type Signer struct {
 	Client client.Client
@@ -100,7 +101,17 @@ func (s *Signer) asked(ctx context.Context) bool {
 		return apierrors.IsNotFound(err)
 	}
 	ca := registration.CAOf(secret.Data)
-	return ca.Missing() || secret.Annotations[registration.AnnotationRotate] != "" || len(ca.Next.Certificate) > 0
+	return ca.Missing() || secret.Annotations[registration.AnnotationRotate] != "" || len(ca.Next.Certificate) > 0 || s.memberCAWaits(ctx)
+}
+
+// memberCAWaits says that the CA of gossip is missing, or has a next one that signs soon.
+func (s *Signer) memberCAWaits(ctx context.Context) bool {
+	secret := s.secret(registration.MemberCASecret)
+	if err := s.Client.Get(ctx, client.ObjectKeyFromObject(secret), secret); err != nil {
+		return apierrors.IsNotFound(err)
+	}
+	ca := registration.CAOf(secret.Data)
+	return ca.Missing() || len(ca.Next.Certificate) > 0
 }
 
 // complain logs an error, once as long as it stays the same; nil: nothing is wrong any more.
@@ -141,7 +152,39 @@ func (s *Signer) event(kind, reason, action, note string) {
 // maxNote is the most that the API server takes for the note of an Event.
 const maxNote = 1024
 
+// ensure makes both CAs what they should be. Neither waits for the other.
 func (s *Signer) ensure(ctx context.Context) error {
+	return errors.Join(s.ensureEdges(ctx), s.ensureMemberCA(ctx))
+}
+
+// ensureMemberCA makes the CA of gossip where it is missing or damaged, and rotates it.
+// Nobody needs it back: who has a certificate of an earlier one asks for another.
+func (s *Signer) ensureMemberCA(ctx context.Context) error {
+	secret := s.secret(registration.MemberCASecret)
+	err := s.Live.Get(ctx, client.ObjectKeyFromObject(secret), secret)
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("read Secret %s: %w", registration.MemberCASecret, err)
+	}
+	missing := err != nil
+	step, err := registration.NextMemberCA(registration.CAOf(secret.Data), time.Now(), rand.Reader)
+	if err != nil || !step.Changed {
+		return err
+	}
+	secret.Data = step.CA.Data()
+	if missing {
+		err = s.Client.Create(ctx, secret)
+	} else {
+		err = s.Client.Update(ctx, secret)
+	}
+	if err != nil {
+		return fmt.Errorf("write Secret %s: %w", registration.MemberCASecret, err)
+	}
+	s.Log.Info("wrote the CA of gossip", "signs", step.CA.Name(), "next", registration.CertificateName(step.CA.Next.Certificate), "old", registration.CertificateName(step.CA.Old))
+	return nil
+}
+
+// ensureEdges makes the edge CA and the serving certificate what they should be.
+func (s *Signer) ensureEdges(ctx context.Context) error {
 	ca, err := s.ensureCA(ctx)
 	var fault *error
 	if missing := (caFault{}); errors.As(err, &missing) {

@@ -76,6 +76,38 @@ func TestSigner(t *testing.T) {
 	}
 }
 
+// The CA of gossip is made beside the edge CA, also while that is damaged, stays while it is good, and is made anew when it
+// is gone: nobody needs it back.
+func TestSignerMakesMemberCA(t *testing.T) {
+	s := newSigner(t)
+	key := client.ObjectKey{Namespace: s.Namespace, Name: registration.MemberCASecret}
+	read := func() *corev1.Secret {
+		var secret corev1.Secret
+		testkit.Must(t, s.Live.Get(t.Context(), key, &secret))
+		return &secret
+	}
+	testkit.Must(t, s.ensure(t.Context()))
+	first := read()
+	testkit.Must(t, s.ensure(t.Context()))
+	if again := read(); again.ResourceVersion != first.ResourceVersion {
+		t.Error("a good CA was written again")
+	}
+	edges := s.secret(registration.EdgeCASecret)
+	testkit.Must(t, s.Live.Get(t.Context(), client.ObjectKeyFromObject(edges), edges))
+	if name := registration.CAOf(edges.Data).Name(); name == registration.CAOf(first.Data).Name() {
+		t.Errorf("one CA, %s, is for edges and gossip", name)
+	}
+	edges.Data["tls.crt"] = []byte("not a certificate")
+	testkit.Must(t, s.Client.Update(t.Context(), edges))
+	testkit.Must(t, s.Client.Delete(t.Context(), first))
+	if s.ensure(t.Context()) == nil {
+		t.Error("an edge CA that is none passes")
+	}
+	if made := registration.CAOf(read().Data); made.Check() != nil || made.Name() == registration.CAOf(first.Data).Name() {
+		t.Error("no new CA of gossip was made")
+	}
+}
+
 // newSigner is a Signer in a namespace of its own.
 func newSigner(t *testing.T) *Signer {
 	t.Helper()
