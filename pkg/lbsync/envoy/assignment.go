@@ -6,7 +6,6 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
-	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"crossway.dev/crossway/pkg/lbsync"
@@ -16,12 +15,6 @@ import (
 // dropCategory names the requests answered 503 in Envoy's statistics and load reports: their backend has no ready
 // endpoint.
 const dropCategory = "no-ready-endpoint"
-
-// metadataKey is the filter metadata of a locality: it names the member, and has laterKey if the locality is a later one.
-const (
-	metadataKey = "crossway"
-	laterKey    = "later"
-)
 
 // LoadAssignment returns the Envoy resource of one load assignment. An error means that Envoy would refuse it.
 func LoadAssignment(a lbsync.LoadAssignment) (Resource, error) {
@@ -61,12 +54,9 @@ func locality(l lbsync.Locality, byWeight bool) *endpointv3.LocalityLbEndpoints 
 	out := &endpointv3.LocalityLbEndpoints{
 		Locality:            &corev3.Locality{Region: l.Place.Region, Zone: l.Place.Zone, SubZone: l.SubZone()},
 		LoadBalancingWeight: number(l.Weight),
-		Metadata: &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{metadataKey: {
-			Fields: map[string]*structpb.Value{"member": structpb.NewStringValue(l.SubZone())}}}},
 	}
 	if l.Later {
 		out.Priority = 1
-		out.Metadata.FilterMetadata[metadataKey].Fields[laterKey] = structpb.NewBoolValue(true)
 	}
 	var weight *wrapperspb.UInt32Value
 	if byWeight && !l.Later {
@@ -77,8 +67,8 @@ func locality(l lbsync.Locality, byWeight bool) *endpointv3.LocalityLbEndpoints 
 		check = &endpointv3.Endpoint_HealthCheckConfig{DisableActiveHealthCheck: true}
 	}
 	// The hostname of an endpoint names the member in access logs. Envoy reads it for nothing else here: a health check has
-	// a Host of its own. Metadata of the endpoint would cost an edge ten times the memory, and the locality's is only read
-	// by CEL, which cost more than all other fields of the log. (docs/performance.md)
+	// a Host of its own. Metadata of the endpoint would cost an edge ten times the memory, and the locality's would only be
+	// read by CEL, which cost more than all other fields of the log. (docs/performance.md)
 	member := l.SubZone()
 	for _, e := range l.Endpoints {
 		out.LbEndpoints = append(out.LbEndpoints, &endpointv3.LbEndpoint{LoadBalancingWeight: weight, HostIdentifier: &endpointv3.LbEndpoint_Endpoint{

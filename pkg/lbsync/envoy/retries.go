@@ -123,9 +123,6 @@ const (
 	bytesHeader = "x-crossway-bytes"
 	// sendsHeader lists the values of bytesHeader, each once and without 0: one for each earlier try that was sent.
 	sendsHeader = "x-crossway-sends"
-	// laterHeader is the value of bytesHeader if the last try was in a later locality, and else nowhere.
-	laterHeader = "x-crossway-later"
-	nowhere     = "no"
 	// stopHeader is no header name. Envoy answers 503 for a request that has it, instead of sending the request.
 	stopHeader = "sent too often"
 )
@@ -137,8 +134,8 @@ const repeatableBody = 256 * 1024
 // virtualHostDefaults are the fields that every virtual host has: Envoy sets attemptHeader, and keeps bodies.
 var virtualHostDefaults = packed(&routev3.VirtualHost{IncludeRequestAttemptCount: true, RequestBodyBufferLimit: wrapperspb.UInt64(repeatableBody)}).GetValue()
 
-// sendLimitFilters are HTTP filters that see every try of a request. They end it after maxSends tries that were sent, or
-// after one that was sent in a later locality: the request has failed in two members then. Envoy itself has one number of
+// sendLimitFilters are HTTP filters that see every try of a request. They end it after maxSends tries that were sent, in
+// whatever localities: while all members roll to a new version, each of them resets some. Envoy itself has one number of
 // retries for all reasons. A try whose connection could not be made sends no byte, so the sum of the bytes that were sent
 // tells the others (measured with Envoy 1.40, docs/adr/0010-count-of-sent-tries.md). The first try skips the filter.
 func sendLimitFilters() []*hcmv3.HttpFilter {
@@ -148,15 +145,12 @@ func sendLimitFilters() []*hcmv3.HttpFilter {
 	}
 	bytes, sends := fmt.Sprintf("request.headers['%s']", bytesHeader), fmt.Sprintf("request.headers['%s']", sendsHeader)
 	anySends := fmt.Sprintf("'%s' in request.headers", sendsHeader)
-	later := fmt.Sprintf("'%[1]s' in request.headers && request.headers['%[1]s'] != '%[2]s' && request.headers['%[1]s'] != %[3]s", laterHeader, nowhere, bytes)
 	counting := &headerv3.HeaderMutation{Mutations: &headerv3.Mutations{RequestMutations: []*mutationv3.HeaderMutation{
 		set(bytesHeader, "%UPSTREAM_WIRE_BYTES_SENT%", corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD),
 		// The sum grows, so it ends the list only if it was the last to be added. An empty value is not added.
 		set(sendsHeader, fmt.Sprintf("%%CEL(%[1]s == '0' || %[2]s && %[3]s.endsWith(%[1]s) ? '' : %[1]s)%%", bytes, anySends, sends),
 			corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD),
-		set(stopHeader, fmt.Sprintf("%%CEL(%s && %s.matches('%s') || %s ? 'x' : '')%%", anySends, sends, strings.Repeat(",.*", maxSends-1), later),
-			corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD),
-		set(laterHeader, fmt.Sprintf("%%CEL('%s' in xds.upstream_host_locality_metadata.filter_metadata['%s'] ? %s : '%s')%%", laterKey, metadataKey, bytes, nowhere),
+		set(stopHeader, fmt.Sprintf("%%CEL(%s && %s.matches('%s') ? 'x' : '')%%", anySends, sends, strings.Repeat(",.*", maxSends-1)),
 			corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD),
 	}}}
 	return []*hcmv3.HttpFilter{
