@@ -53,7 +53,8 @@ type facts struct {
 	stored  []discoveryv1.EndpointSlice
 	// wanted is the import that the hub serves or, while it is silent about it, have.
 	wanted *mcsv1beta1.ServiceImport
-	kept   []discoveryv1.EndpointSlice // of stored, those of which the hub is silent
+	served []discoveryv1.EndpointSlice // of wanted, as the hub serves them; empty while wanted is have
+	kept   []discoveryv1.EndpointSlice // of stored, those of which the hub is silent: of no cluster that is in served
 	ended  []string                    // what the hub reported as deleted until now
 	again  time.Duration               // when to look again; 0: after an event
 	// live tells whether the namespace is there and stays: its arrival brings the key back.
@@ -240,7 +241,7 @@ func (i *Importer) writeSlice(ctx context.Context, have, want *discoveryv1.Endpo
 // wantedSlices reads the member's own part of the import and returns all its slices.
 func (i *Importer) wantedSlices(ctx context.Context, f facts) ([]discoveryv1.EndpointSlice, error) {
 	key := client.ObjectKeyFromObject(f.wanted)
-	e := serviceimport.Endpoints{Cluster: i.cluster, Import: f.wanted, Served: i.hub.slicesOf(key), Stored: f.stored, Kept: f.kept}
+	e := serviceimport.Endpoints{Cluster: i.cluster, Import: f.wanted, Served: f.served, Stored: f.stored, Kept: f.kept}
 	export, err := apply.Found(ctx, i.local, key, &mcsv1beta1.ServiceExport{})
 	if err != nil {
 		return nil, err

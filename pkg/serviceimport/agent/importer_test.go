@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
 
 	"crossway.dev/crossway/pkg/serviceimport"
@@ -215,6 +216,47 @@ slice of here ` + address + ` tcp-80=8080 for kube-proxy
 	m.missingTime = 0
 	m.start()
 	m.want("web", "")
+}
+
+// While an agent that starts has read the hub's slices and not yet its imports, imports stay as they are: what is stored is
+// never written again over what the hub has now.
+func TestSlicesAreReadBeforeImports(t *testing.T) {
+	m := newMember(t, "half-shop")
+	m.serve("web")
+	served := m.serveSlice("web", "a", "us", "10.1.0.1")
+	_, stop := m.start()
+	web := func(address string) string {
+		return `import ClusterSetIP ips=1 clusters=[a b] slices=Present [Ready=True Ready]
+service ClusterIP tcp-80
+slice of a ` + address + ` tcp-80=8080 for kube-proxy
+`
+	}
+	m.want("web", web("10.1.0.1"))
+	m.settle()
+	stop()
+	served.Endpoints[0].Addresses[0] = "10.1.0.2"
+	m.Must(m.served.Update(t.Context(), served))
+	m.taken()
+	m.api.answers(func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.URL.Path, "serviceimports") {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		m.api.proxy.ServeHTTP(w, r)
+	})
+	importer, _ := m.start()
+	key := types.NamespacedName{Namespace: m.namespace, Name: "web"}
+	m.Eventually("the hub's slices", func() bool { return len(importer.hub.slicesOf(key)) == 1 })
+	for range 3 { // the first write would bring the next
+		_, err := importer.Reconcile(t.Context(), reconcile.Request{NamespacedName: key})
+		m.Must(err)
+		m.settle()
+	}
+	if writes := m.taken(); len(writes) > 0 {
+		t.Errorf("writes before the imports were read: %q; the member has\n%s", writes, m.describe("web"))
+	}
+	m.api.answers(nil)
+	m.want("web", web("10.1.0.2"))
 }
 
 // Many imports that are missing at once stay, until somebody deletes them.

@@ -153,8 +153,9 @@ func (i *Importer) compare(ctx context.Context, key types.NamespacedName, f *fac
 		return
 	}
 	i.silence.keepsOnly(key, f.stored)
+	f.served = i.hub.slicesOf(key)
 	listed := map[string]bool{} // clusters
-	for _, s := range i.hub.slicesOf(key) {
+	for _, s := range f.served {
 		listed[s.Labels[mcsv1beta1.LabelSourceCluster]] = true
 	}
 	for _, s := range f.stored {
