@@ -45,7 +45,7 @@ func (e *edge) describe(out *strings.Builder) {
 	if len(e.verdicts)+len(e.blocked) == 0 {
 		return
 	}
-	fmt.Fprintf(out, " edge %s:\n", e.node)
+	fmt.Fprintf(out, " edge %s:\n", e.Node)
 	for _, ref := range slices.SortedFunc(maps.Keys(e.verdicts), fleet.RouteRef.Compare) {
 		v := e.verdicts[ref]
 		fmt.Fprintf(out, "  %s %s: %s", ref, v.version, v.state)

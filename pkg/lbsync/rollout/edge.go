@@ -47,8 +47,8 @@ func (v verdict) leftOut() bool { return v.state == Suspected || v.state == Reje
 
 // edge is one connected edge of a pool.
 type edge struct {
+	Edge
 	stream   uint64
-	node     string
 	answered uint64 // the last snapshot of which it has answered everything
 	// blocked are the resources whose last answer was a NACK, with the snapshot
 	// that the edge had answered before.
@@ -66,7 +66,7 @@ type edge struct {
 }
 
 func newEdge(g EdgeProgress) *edge {
-	return &edge{stream: g.Stream, node: g.Node, blocked: map[ResourceID]uint64{}, judged: map[ResourceID]string{},
+	return &edge{Edge: g.Edge, stream: g.Stream, blocked: map[ResourceID]uint64{}, judged: map[ResourceID]string{},
 		verdicts: map[fleet.RouteRef]verdict{}, fallback: map[fleet.RouteRef]Object{}, without: map[fleet.RouteRef]bool{}, readmitNext: map[ResourceID]int{}}
 }
 
@@ -238,7 +238,7 @@ type ResourceNack struct {
 
 // judge decides which routes caused a NACK, and takes them from the edge.
 func (r *Rollout) judge(p *pool, e *edge, n ResourceNack, since uint64, resource *envoy.Resource) Judgement {
-	result := Judgement{Pool: p.name, Node: e.node, Nack: n}
+	result := Judgement{Pool: p.name, Node: e.Node, Nack: n}
 	routes := routesOf(resource)
 	candidates, definite := r.candidates(p, e, n, since, routes)
 	result.Candidates = candidates

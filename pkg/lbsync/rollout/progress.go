@@ -38,8 +38,8 @@ type gatewayRollout struct {
 type gatewayRollouts map[fleet.ObjectName]gatewayRollout
 
 // published starts the rollout of each Gateway that is new in a Model, or has
-// another version or other pools than before.
-func (g gatewayRollouts) published(m *model.Model, objects map[fleet.ObjectRef]Object, served map[string]*pool) {
+// another version or other pools than before, and reports whether any is, or is gone.
+func (g gatewayRollouts) published(m *model.Model, objects map[fleet.ObjectRef]Object, served map[string]*pool) (changed bool) {
 	pools := map[fleet.ObjectName]map[string]uint64{} // the snapshot of each pool
 	for i := range m.Listeners {
 		l := &m.Listeners[i]
@@ -52,7 +52,9 @@ func (g gatewayRollouts) published(m *model.Model, objects map[fleet.ObjectRef]O
 			}
 		}
 	}
+	before := len(g)
 	maps.DeleteFunc(g, func(name fleet.ObjectName, _ gatewayRollout) bool { return pools[name] == nil })
+	changed = len(g) != before
 	for name, now := range pools {
 		last, ok := g[name]
 		object := objects[gatewayRef(name)].ObjectVersion
@@ -60,7 +62,23 @@ func (g gatewayRollouts) published(m *model.Model, objects map[fleet.ObjectRef]O
 			continue
 		}
 		g[name] = gatewayRollout{object: object, pools: now}
+		changed = true
 	}
+	return changed
+}
+
+// served are the versions of all Gateways, by pool.
+func (g gatewayRollouts) served() map[string]map[fleet.ObjectName]ObjectVersion {
+	all := map[string]map[fleet.ObjectName]ObjectVersion{}
+	for name, rollout := range g {
+		for pool := range rollout.pools {
+			if all[pool] == nil {
+				all[pool] = map[fleet.ObjectName]ObjectVersion{}
+			}
+			all[pool][name] = rollout.object
+		}
+	}
+	return all
 }
 
 func gatewayRef(name fleet.ObjectName) fleet.ObjectRef {
@@ -82,16 +100,19 @@ func (g gatewayRollouts) restore(before map[fleet.ObjectRef]ObjectVersion) {
 	}
 }
 
-// Progress returns how far each Gateway is, from the connected edges of each
-// pool. reconnecting: the process has just started, so a Gateway that was
-// programmed before counts as such even without an edge.
-func (r *Rollout) Progress(edges map[string][]EdgeProgress, reconnecting bool) map[fleet.ObjectName]GatewayProgress {
+// Progress returns how far each Gateway is, from what the edges of all replicas have
+// answered. own is of this one. reconnecting: the process has just started, so a Gateway
+// that was programmed before counts as such even without an edge.
+func (r *Rollout) Progress(own Answers, reconnecting bool) map[fleet.ObjectName]GatewayProgress {
 	out := make(map[fleet.ObjectName]GatewayProgress, len(r.gateways))
-	refusals := r.gatewayRefusals(edges)
+	edges := map[string][]counted{}
+	for pool := range r.pools {
+		edges[pool] = countedEdges(pool, own[pool], r.peers)
+	}
 	for name, rollout := range r.gateways {
 		progress := GatewayProgress{Generation: rollout.object.Generation}
-		for pool, since := range rollout.pools {
-			progress.add(pool, since, edges[pool], refusals[pool][gatewayRef(name)])
+		for pool := range rollout.pools {
+			progress.add(pool, name, rollout.object, edges[pool])
 		}
 		slices.Sort(progress.Unserved)
 		slices.Sort(progress.Refused)
@@ -109,26 +130,29 @@ func (r *Rollout) Progress(edges map[string][]EdgeProgress, reconnecting bool) m
 	return out
 }
 
-// add counts the edges of one pool. refusing are those that refuse a part of the
-// Gateway, by stream: while another edge of the pool took it, they do not count.
-func (g *GatewayProgress) add(pool string, since uint64, edges []EdgeProgress, refusing map[uint64]string) {
+// add counts the edges of one pool. While another edge of the pool took the Gateway, those
+// that refuse a part of it do not count.
+func (g *GatewayProgress) add(pool string, name fleet.ObjectName, version ObjectVersion, edges []counted) {
 	if len(edges) == 0 {
 		g.Unserved = append(g.Unserved, pool)
+		return
 	}
+	refusing, message := 0, ""
 	for _, edge := range edges {
-		if _, refuses := refusing[edge.Stream]; refuses {
+		published := edge.of.Gateways[name] == version // or its replica does not know this version yet
+		at := slices.IndexFunc(edge.Refuses, func(refused RefusedGateway) bool { return refused.Gateway == name })
+		if published && at >= 0 {
+			refusing, message = refusing+1, max(message, edge.Refuses[at].Message)
 			continue
 		}
 		g.Connected++
-		if edge.Answered >= since {
+		if published && !edge.New && !slices.Contains(edge.Lacks, name) {
 			g.Acked++
 		}
 	}
-	if len(edges) > 0 && len(refusing) == len(edges) {
+	if refusing == len(edges) {
 		g.Refused = append(g.Refused, pool)
-		for _, message := range refusing {
-			g.Message = max(g.Message, message)
-		}
+		g.Message = max(g.Message, message)
 	}
 }
 

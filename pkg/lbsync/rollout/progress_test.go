@@ -30,10 +30,11 @@ func TestProgress(t *testing.T) {
 		m := servedIn(pools...)
 		r.pools["us"].snapshot.Generation, r.pools["eu"].snapshot.Generation = us, eu
 		r.gateways.published(&m, r.objects, r.pools)
+		r.served = r.gateways.served()
 	}
 	expect := func(why, want string, edges map[string][]EdgeProgress, reconnecting bool) {
 		t.Helper()
-		progress := r.Progress(edges, reconnecting)[sharedGateway.Name]
+		progress := r.Progress(r.Answers(edges), reconnecting)[sharedGateway.Name]
 		got := fmt.Sprintf("generation %d: %d of %d", progress.Generation, progress.Acked, progress.Connected)
 		if len(progress.Unserved) > 0 {
 			got += fmt.Sprint(" without ", progress.Unserved)
@@ -112,7 +113,7 @@ func TestProgressAfterRestart(t *testing.T) {
 		reconnecting bool
 		acked        int
 	}{{nil, true, 1}, {connecting, true, 1}, {connecting, false, 0}, {nil, false, 0}} {
-		if progress := r.Progress(test.edges, test.reconnecting)[sharedGateway.Name]; progress.Acked != test.acked {
+		if progress := r.Progress(r.Answers(test.edges), test.reconnecting)[sharedGateway.Name]; progress.Acked != test.acked {
 			t.Errorf("%+v: %+v", test, progress)
 		}
 	}

@@ -57,7 +57,9 @@ func (r *Rollout) Publish(m model.Model, views []model.Model, pools []lbsync.Poo
 		r.translator.views = modelCache{}
 	}
 	changes.Withdrawn = r.withdraw(pools)
-	r.gateways.published(&m, r.objects, r.pools)
+	if r.gateways.published(&m, r.objects, r.pools) || r.served == nil {
+		r.served = r.gateways.served()
+	}
 	if !r.published {
 		r.published = true
 		r.gateways.restore(r.acceptedBeforeStart)

@@ -14,9 +14,9 @@ import (
 
 // EdgeProgress says how far one connected edge is with its pool's snapshots.
 type EdgeProgress struct {
-	// Stream is unique; Node is the label that the edge gives itself.
+	Edge
+	// Stream is unique in this process.
 	Stream uint64
-	Node   string
 	// Answered is the Generation of the newest snapshot of which the edge has
 	// ACKed or NACKed everything; 0: none yet.
 	Answered uint64
@@ -45,12 +45,12 @@ type Reviewed struct {
 	// Changed: the Views are not those of the last Review.
 	Changed    bool
 	Judgements []Judgement
-	// Refused are the Refusals that are new.
+	// Refused are the Refusals that are new. Every replica finds them.
 	Refused []Refusal
 }
 
 // Refusal says that a pool refuses a version of a route: all its connected edges
-// do, and none ever took it.
+// do, of all replicas, and none ever took it.
 type Refusal struct {
 	Pool    string
 	Ref     fleet.RouteRef
@@ -72,7 +72,8 @@ func (p *pool) refusals(outvoted bool) map[fleet.RouteRef]Refusal {
 	return p.refused
 }
 
-// Review takes in how far the connected edges of each pool are.
+// Review takes in how far the connected edges of each pool are, those of this replica, and
+// what the peers say of theirs.
 func (r *Rollout) Review(edges map[string][]EdgeProgress) Reviewed {
 	var out Reviewed
 	for _, name := range slices.Sorted(maps.Keys(r.pools)) {
@@ -83,7 +84,7 @@ func (r *Rollout) Review(edges map[string][]EdgeProgress) Reviewed {
 		}
 		p.advance()
 		r.noteTaken(p)
-		out.Refused = append(out.Refused, r.reviewPool(p)...)
+		out.Refused = append(out.Refused, r.reviewPool(p, r.hear(p))...)
 	}
 	out.Changed = r.assignViews()
 	out.Views = r.views
@@ -142,24 +143,16 @@ func (p *pool) hasTaken(ref fleet.RouteRef) bool {
 }
 
 // reviewPool decides which routes the pool refuses, and returns those that are
-// new. A refusal stays while no edge is connected.
-func (r *Rollout) reviewPool(p *pool) []Refusal {
+// new. peers are the edges of other replicas. A refusal stays while no edge is connected.
+func (r *Rollout) reviewPool(p *pool, peers []counted) []Refusal {
 	for ref, f := range p.refused {
-		if r.objects[ref].ObjectVersion != f.Version || p.takenByAny(ref) {
+		if r.objects[ref].ObjectVersion != f.Version || p.takenByAny(ref) || p.since[ref].taken && p.since[ref].version == f.Version {
 			delete(p.refused, ref)
 		}
 	}
-	candidates := map[fleet.RouteRef]bool{}
-	for _, e := range p.byStream() {
-		for ref, v := range e.verdicts {
-			candidates[ref] = true
-			if e.refuses(ref) {
-				p.outvoted[ref] = Refusal{Pool: p.name, Ref: ref, Version: v.version, Instead: cmp.Or(v.instead, p.outvoted[ref].Instead), Outvoted: true}
-			}
-		}
-	}
+	candidates := r.noteOutvoted(p, peers)
 	for ref, f := range p.outvoted {
-		if r.objects[ref].ObjectVersion != f.Version || p.takenByAll(ref) {
+		if r.objects[ref].ObjectVersion != f.Version || r.takenByAll(p, peers, ref) {
 			delete(p.outvoted, ref)
 		}
 	}
@@ -168,12 +161,43 @@ func (r *Rollout) reviewPool(p *pool) []Refusal {
 		if _, known := p.refused[ref]; known || p.hasTaken(ref) || r.objects[ref].ObjectVersion != p.since[ref].version {
 			continue
 		}
-		if f, all := p.refusedByAll(ref); all {
+		if f, all := r.refusedByAll(p, peers, ref); all {
 			p.refused[ref] = f
 			refused = append(refused, f)
 		}
 	}
 	return refused
+}
+
+// noteOutvoted notes the routes that any edge refuses, and returns them, and those of which
+// that is not certain yet.
+func (r *Rollout) noteOutvoted(p *pool, peers []counted) map[fleet.RouteRef]bool {
+	candidates := map[fleet.RouteRef]bool{}
+	note := func(ref fleet.RouteRef, version ObjectVersion, instead *Object) {
+		last := p.outvoted[ref]
+		if last.Version != version {
+			last = Refusal{}
+		}
+		p.outvoted[ref] = Refusal{Pool: p.name, Ref: ref, Version: version, Instead: cmp.Or(instead, last.Instead), Outvoted: true}
+	}
+	for _, e := range p.byStream() {
+		for ref, v := range e.verdicts {
+			candidates[ref] = true
+			if e.refuses(ref) {
+				note(ref, v.version, v.instead)
+			}
+		}
+	}
+	for _, c := range peers {
+		for _, route := range c.Routes {
+			if f, refuses := r.refusalBy(c, route.Ref); refuses {
+				candidates[route.Ref] = true
+				r.learn(f)
+				note(route.Ref, f.Version, f.Instead)
+			}
+		}
+	}
+	return candidates
 }
 
 func (p *pool) takenByAny(ref fleet.RouteRef) bool {
@@ -185,36 +209,53 @@ func (p *pool) takenByAny(ref fleet.RouteRef) bool {
 	return false
 }
 
-func (p *pool) takenByAll(ref fleet.RouteRef) bool {
+func (r *Rollout) takenByAll(p *pool, peers []counted, ref fleet.RouteRef) bool {
 	for _, e := range p.edges {
 		if !e.accepts(ref, p.since[ref].generation) {
 			return false
 		}
 	}
-	return len(p.edges) > 0
+	for _, c := range peers {
+		if _, refuses := r.refusalBy(c, ref); refuses || c.New {
+			return false
+		}
+	}
+	return len(p.edges) > 0 || len(peers) > 0 && p.since[ref].taken
 }
 
-func (p *pool) refusedByAll(ref fleet.RouteRef) (f Refusal, all bool) {
+func (r *Rollout) refusedByAll(p *pool, peers []counted, ref fleet.RouteRef) (all Refusal, refused bool) {
+	all = Refusal{Pool: p.name, Ref: ref, Version: r.objects[ref].ObjectVersion}
+	add := func(message string, instead *Object) {
+		all.Message, all.Instead = cmp.Or(all.Message, message), cmp.Or(all.Instead, instead)
+	}
 	for _, e := range p.byStream() {
-		if !e.refuses(ref) {
+		v := e.verdicts[ref]
+		if !e.refuses(ref) || v.version != all.Version {
 			return Refusal{}, false
 		}
-		v := e.verdicts[ref]
-		f = Refusal{Pool: p.name, Ref: ref, Version: v.version, Message: cmp.Or(f.Message, v.message), Instead: cmp.Or(f.Instead, v.instead)}
+		add(v.message, v.instead)
 	}
-	return f, len(p.edges) > 0
+	for _, c := range peers {
+		f, refuses := r.refusalBy(c, ref)
+		if !refuses {
+			return Refusal{}, false
+		}
+		add(f.Message, f.Instead)
+	}
+	return all, len(p.edges)+len(peers) > 0
 }
 
 // Refusals are what pools refuse, by pool and route.
 func (r *Rollout) Refusals() []Refusal {
 	var all []Refusal
 	for _, name := range slices.Sorted(maps.Keys(r.pools)) {
-		refused := r.pools[name].refused
-		for _, ref := range slices.SortedFunc(maps.Keys(refused), fleet.RouteRef.Compare) {
-			all = append(all, refused[ref])
-		}
+		all = append(all, inOrder(r.pools[name].refused)...)
 	}
 	return all
+}
+
+func inOrder(refusals map[fleet.RouteRef]Refusal) []Refusal {
+	return slices.SortedFunc(maps.Values(refusals), func(a, b Refusal) int { return a.Ref.Compare(b.Ref) })
 }
 
 // Records are what another process must know to go on: what pools refuse, and what
@@ -223,9 +264,9 @@ func (r *Rollout) Records() []Refusal {
 	all := r.Refusals()
 	for _, name := range slices.Sorted(maps.Keys(r.pools)) {
 		p := r.pools[name]
-		for _, ref := range slices.SortedFunc(maps.Keys(p.outvoted), fleet.RouteRef.Compare) {
-			if _, whole := p.refused[ref]; !whole {
-				all = append(all, p.outvoted[ref])
+		for _, f := range inOrder(p.outvoted) {
+			if _, whole := p.refused[f.Ref]; !whole {
+				all = append(all, f)
 			}
 		}
 	}
@@ -239,31 +280,26 @@ type EdgeRefusal struct {
 	Resources []ResourceID     // it keeps what it has of them
 }
 
-// EdgeRefusals are the connected edges of a pool that refuse something, the one
-// that connected first comes first.
-func (r *Rollout) EdgeRefusals(pool string) []EdgeRefusal {
-	p := r.pools[pool]
-	if p == nil {
-		return nil
-	}
-	var all []EdgeRefusal
-	for _, e := range p.byStream() {
-		refusal := EdgeRefusal{Node: e.node}
-		for ref, v := range e.verdicts {
-			if v.state == Rejected {
-				refusal.Routes = append(refusal.Routes, ref)
-			}
+// PoolEdges are the edges of a pool, of all replicas.
+type PoolEdges struct {
+	Connected int
+	// Refusing are those that refuse something; the one that connected first comes first.
+	Refusing []EdgeRefusal
+}
+
+// PoolEdges returns the edges of a pool. own is of this replica.
+func (r *Rollout) PoolEdges(pool string, own Answers) PoolEdges {
+	var all PoolEdges
+	for _, e := range countedEdges(pool, own[pool], r.peers) {
+		all.Connected++
+		if len(e.Routes)+len(e.Resources) == 0 {
+			continue
 		}
-		for id := range e.judged {
-			if wanted := p.resource(e, id); wanted != nil && wanted.Version == e.judged[id] {
-				refusal.Resources = append(refusal.Resources, id)
-			}
+		refusal := EdgeRefusal{Node: e.Node, Resources: e.Resources}
+		for _, route := range e.Routes {
+			refusal.Routes = append(refusal.Routes, route.Ref)
 		}
-		if len(refusal.Routes)+len(refusal.Resources) > 0 {
-			sortedRoutes(refusal.Routes)
-			slices.SortFunc(refusal.Resources, ResourceID.compare)
-			all = append(all, refusal)
-		}
+		all.Refusing = append(all.Refusing, refusal)
 	}
 	return all
 }

@@ -36,6 +36,7 @@ type Rollout struct {
 	pools       map[string]*pool
 	views       []View // of the last Review
 	viewModels  map[string]model.Model
+	peers       []Peer
 
 	objects             map[fleet.ObjectRef]Object        // Gateways and routes that exist
 	earlier             map[fleet.RouteRef][]earlier      // the oldest first
@@ -44,6 +45,8 @@ type Rollout struct {
 	unpublished         map[fleet.RouteRef]bool           // changed since the last Publish
 
 	gateways gatewayRollouts
+	// served are the Gateways of each pool. Made anew when they change.
+	served map[string]map[fleet.ObjectName]ObjectVersion
 }
 
 // pool is the state of one EdgePool.
@@ -63,7 +66,7 @@ type pool struct {
 type publication struct {
 	version    ObjectVersion
 	generation uint64
-	taken      bool // by an edge that refuses other routes
+	taken      bool // by an edge that refuses other routes, or by one of another replica
 }
 
 // earlier is an earlier version of a route. An edge may still have it.

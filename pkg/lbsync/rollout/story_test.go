@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -61,6 +62,7 @@ type storyRoute struct {
 // storyEdge is an Envoy with its state in the server.
 type storyEdge struct {
 	pool, node    string
+	since         time.Time // when it connected; for twins
 	stream        uint64
 	refuses, says string
 	paused        bool
@@ -162,7 +164,7 @@ func (s *story) build(instead map[fleet.RouteRef]any) model.Model {
 func (s *story) progress() map[string][]EdgeProgress {
 	all := map[string][]EdgeProgress{}
 	for _, e := range s.edges {
-		g := EdgeProgress{Stream: e.stream, Node: e.node, Answered: e.answered}
+		g := EdgeProgress{Edge: Edge{Node: e.node, Since: e.since}, Stream: e.stream, Answered: e.answered}
 		for _, id := range slices.SortedFunc(maps.Keys(e.nacked), ResourceID.compare) {
 			g.Nacked = append(g.Nacked, e.nacked[id])
 		}
@@ -387,6 +389,11 @@ func (s *story) moveEdge(d *datadriven.TestData) {
 
 func TestStories(t *testing.T) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
+		if filepath.Base(filepath.Dir(path)) == "replicas" {
+			w := newTwins(t)
+			datadriven.RunTest(t, path, w.run)
+			return
+		}
 		s := newStory(t)
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string { return s.run(t, d) })
 	})
