@@ -44,7 +44,7 @@ func (p snapshots) Publish(s rollout.Snapshot) {
 func (p snapshots) Progress(pool string) []rollout.EdgeProgress {
 	var out []rollout.EdgeProgress
 	for _, state := range p.xds.Edges(pool) {
-		progress := rollout.EdgeProgress{Stream: state.Edge.Stream, Node: state.Edge.Node, Answered: state.Answered}
+		progress := rollout.EdgeProgress{Edge: identified(state.Edge), Stream: state.Edge.Stream, Answered: state.Answered}
 		for _, n := range state.Nacks {
 			progress.Nacked = append(progress.Nacked, rollout.ResourceNack{
 				Resource: rollout.ResourceID{TypeURL: n.TypeURL, Name: n.Name}, Version: n.Version, Message: n.Message,
@@ -118,31 +118,6 @@ func authorize(pools client.Reader) func(registration.EdgeIdentity) error {
 			return fmt.Errorf("list EdgePools: %w", err)
 		}
 		return registration.CheckEdge(id, list.Items)
-	}
-}
-
-// usersOf names the connected edges that have a certificate of a CA.
-func usersOf(xds *server.Server) func(ca string) []string {
-	return func(ca string) []string {
-		var names []string
-		for _, e := range xds.Connected() {
-			if e.CA == ca {
-				names = append(names, fmt.Sprintf("%s of EdgePool %s (credential %s)", e.Node, e.Identity.Pool, e.Identity.Credential))
-			}
-		}
-		return names
-	}
-}
-
-// connected are the connected edges, with their certificates.
-func connected(xds *server.Server) func() []registration.ConnectedEdge {
-	return func() []registration.ConnectedEdge {
-		edges := xds.Connected()
-		all := make([]registration.ConnectedEdge, len(edges))
-		for i, e := range edges {
-			all[i] = registration.ConnectedEdge{Identity: e.Identity, CA: e.CA, Begin: e.CertificateBegin, End: e.CertificateEnd}
-		}
-		return all
 	}
 }
 

@@ -98,7 +98,7 @@ func wire(o Options, cluster *rest.Config) (manager.Manager, error) {
 	// Mutual TLS, once there is something to serve.
 	edges := server.NewListener(server.ListenerConfig{Server: xds, Address: o.XDSAddr, Informers: mgr.GetCache(),
 		Secret: types.NamespacedName{Namespace: o.Namespace, Name: registration.XDSSecret}, Ready: gateways.Built(), Log: log})
-	signer, certificates := newCertificates(o, mgr, xds, statuses.Source("certificates", condition.EdgePoolCertificatesType))
+	signer, certificates := newCertificates(o, mgr, fleetEdges{xds: xds, started: time.Now()}, statuses.Source("certificates", condition.EdgePoolCertificatesType))
 
 	// Controllers that reconcile every object once at the start wait until edges have what they need.
 	members := afterBuilt{gateways.Built(), func() error { return wireMembers(mgr, leadership, o, history, cidrs) }}
@@ -121,11 +121,11 @@ func wire(o Options, cluster *rest.Config) (manager.Manager, error) {
 }
 
 // newCertificates makes what signs edges' certificates, and what reports when they end.
-func newCertificates(o Options, mgr manager.Manager, xds *server.Server, reporter *writer.Source) (*registrationhub.Signer, *registrationhub.EdgeCertificates) {
+func newCertificates(o Options, mgr manager.Manager, edges fleetEdges, reporter *writer.Source) (*registrationhub.Signer, *registrationhub.EdgeCertificates) {
 	log := ctrl.Log.WithName("hub").WithName("certificates")
 	signer := &registrationhub.Signer{Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Namespace: o.Namespace, Names: o.serverNames(),
-		OldUsers: usersOf(xds), Events: mgr.GetEventRecorder("crossway-hub"), Log: log}
-	return signer, &registrationhub.EdgeCertificates{Reader: mgr.GetCache(), Namespace: o.Namespace, Edges: connected(xds), Fault: signer.Fault,
+		OldUsers: edges.usersOf, Events: mgr.GetEventRecorder("crossway-hub"), Log: log}
+	return signer, &registrationhub.EdgeCertificates{Reader: mgr.GetCache(), Namespace: o.Namespace, Edges: edges.connected, Settled: edges.settled, Fault: signer.Fault,
 		Reporter: reporter, Log: log}
 }
 

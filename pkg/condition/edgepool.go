@@ -2,6 +2,8 @@ package condition
 
 import (
 	"fmt"
+	"strings"
+	"time"
 )
 
 // EdgePoolReadyType says whether edges of a pool are connected.
@@ -22,10 +24,36 @@ func EdgePoolNearestIgnored(c Condition, region, other string) Condition {
 }
 
 // EdgePoolNoEdges says that no edge of the pool is connected. Edges that lost the
-// hub may still serve their last configuration.
-func EdgePoolNoEdges(pool string) Condition {
-	return newCondition(EdgePoolReadyType, false, "NoEdges",
-		fmt.Sprintf("no edge of EdgePool %q is connected to the hub; install the chart \"edge\" for it, or look at the logs of its pods", pool))
+// hub may still serve their last configuration. silent are replicas of the hub of which
+// nothing is heard, whose edges do not count any more.
+func EdgePoolNoEdges(pool string, silent ...SilentReplica) Condition {
+	message := fmt.Sprintf("no edge of EdgePool %q is connected to the hub; install the chart \"edge\" for it, or look at the logs of its pods", pool)
+	if len(silent) > 0 {
+		message += "; edges that are connected to " + silentReplicas(silent) + " are not known"
+	}
+	return newCondition(EdgePoolReadyType, false, "NoEdges", message)
+}
+
+// SilentReplica is a replica of the hub of which the one that writes hears nothing.
+type SilentReplica struct {
+	Name  string
+	Since time.Time
+}
+
+func silentReplicas(silent []SilentReplica) string {
+	names := make([]string, len(silent))
+	for i, s := range silent {
+		names[i] = fmt.Sprintf("replica %q of the hub, which is silent since %s,", s.Name, s.Since.UTC().Format(time.RFC3339))
+	}
+	return strings.Join(names, " or ")
+}
+
+// EdgePoolRemembered says that some edges count as they were, because the replicas of the
+// hub that they were connected to are silent.
+func EdgePoolRemembered(edges int, silent []SilentReplica, hold time.Duration) Condition {
+	c := EdgePoolReady()
+	c.Message += fmt.Sprintf("; %d of them were connected to %s and count as they were for %s after that", edges, silentReplicas(silent), hold)
+	return c
 }
 
 // EdgePoolCertificatesType says whether the certificates of a pool's edges, and the CA

@@ -95,7 +95,7 @@ func (s *strict) Publish(next rollout.Snapshot) {
 
 func (s *strict) Progress(pool string) []rollout.EdgeProgress {
 	last := s.last[pool]
-	g := rollout.EdgeProgress{Stream: 1, Node: pool, Answered: last.Generation}
+	g := rollout.EdgeProgress{Edge: rollout.Edge{Node: pool}, Stream: 1, Answered: last.Generation}
 	if s.next {
 		r := last.Resources.Routes[0]
 		g.Nacked = []rollout.ResourceNack{{Resource: rollout.ResourceID{TypeURL: r.TypeURL, Name: r.Name}, Version: r.Version, Message: "no"}}

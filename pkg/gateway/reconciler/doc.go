@@ -9,8 +9,9 @@
 // cache are never changed, so a slice that is the same as before has the same
 // contents, from the cache to the snapshots.
 //
-// Only the leader writes: statuses through condition/writer, Events about NACKs, and
-// Records of what edges refuse.
+// Only the leader writes statuses, through condition/writer, and Records of what edges
+// refuse. They are about the edges of all replicas: Replicas tells the others what the edges
+// of this one answered.
 //
 // Example:
 //

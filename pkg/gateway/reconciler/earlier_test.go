@@ -88,7 +88,7 @@ func TestEditOverBudgetKeepsTheRoute(t *testing.T) {
 	testkit.Must(t, err)
 	var restored []rollout.Refusal
 	for _, r := range records {
-		f, err := refusalOf(r)
+		f, err := refusalFrom(r.Data.Raw)
 		testkit.Must(t, err)
 		restored = append(restored, f)
 	}

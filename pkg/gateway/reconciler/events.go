@@ -19,8 +19,10 @@ import (
 const maxNoteLength = 1024
 
 // announce logs what edges refuse, with Envoy's message, and emits an Event on the
-// EdgePool of each, and on each route that a whole pool refuses. An edge can refuse
-// without end, so logs and Events about one pool are limited.
+// EdgePool of each, and on each route that a whole pool refuses. The former is by the
+// replica that the edge is connected to, which alone has judged it; the latter by the
+// leader, since every replica finds that. An edge can refuse without end, so logs and
+// Events about one pool are limited.
 func (r *Reconciler) announce(ctx context.Context, reviewed rollout.Reviewed) {
 	for _, j := range reviewed.Judgements {
 		if !r.mayAnnounce(j.Pool) {
@@ -39,7 +41,7 @@ func (r *Reconciler) announce(ctx context.Context, reviewed rollout.Reviewed) {
 		}
 	}
 	for _, f := range reviewed.Refused {
-		if !r.mayAnnounce(f.Pool) {
+		if r.options.Leads != nil && !r.options.Leads() || !r.mayAnnounce(f.Pool) {
 			continue
 		}
 		object := &corev1.ObjectReference{APIVersion: gatewayv1.GroupVersion.String(), Kind: string(f.Ref.Kind),
@@ -59,11 +61,11 @@ func (r *Reconciler) mayAnnounce(pool string) bool {
 	return limit.AllowN(r.options.Clock.Now(), 1)
 }
 
-// emit emits an Event, on the leader. What the Event is about is in the reference,
+// emit emits an Event. What the Event is about is in the reference,
 // because client-go counts Events with equal references and reasons as one,
 // whatever their notes (events.getKey).
 func (r *Reconciler) emit(object *corev1.ObjectReference, note string) {
-	if r.options.Events == nil || r.options.Leads != nil && !r.options.Leads() {
+	if r.options.Events == nil {
 		return
 	}
 	note = strings.ToValidUTF8(note[:min(len(note), maxNoteLength)], "")
@@ -78,10 +80,10 @@ func poolRefusal(f rollout.Refusal) condition.PoolRefusal {
 	return refusal
 }
 
-// edgeRefusals are the edges of a pool that refuse something, as conditions say it.
-func (r *Reconciler) edgeRefusals(pool string) []condition.EdgeRefusal {
+// edgeRefusals are edges that refuse something, as conditions say it.
+func edgeRefusals(edges []rollout.EdgeRefusal) []condition.EdgeRefusal {
 	var refusals []condition.EdgeRefusal
-	for _, e := range r.rollout.EdgeRefusals(pool) {
+	for _, e := range edges {
 		refusal := condition.EdgeRefusal{Node: e.Node, Routes: e.Routes}
 		for _, id := range e.Resources {
 			refusal.Resources = append(refusal.Resources, id.String())

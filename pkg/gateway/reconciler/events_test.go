@@ -15,8 +15,8 @@ import (
 	"crossway.dev/crossway/pkg/lbsync/rollout"
 )
 
-// What an edge refuses is one Event on its EdgePool, and what a whole pool refuses
-// one on the route, from the leader only and not without end.
+// What an edge refuses is one Event on its EdgePool, from its replica, and what a whole pool
+// refuses one on the route, from the leader only; neither without end.
 func TestEvents(t *testing.T) {
 	leads, recorder := false, events.NewFakeRecorder(100)
 	r := New(Options{Events: recorder, Leads: func() bool { return leads }, Clock: clocktesting.NewFakeClock(noon)})
@@ -31,7 +31,7 @@ func TestEvents(t *testing.T) {
 			Respond: &model.Respond{StatusCode: 500}}}}}}}}}}
 	resources := r.rollout.Publish(m, nil, []lbsync.PoolRef{{Pool: "us"}}).Snapshots[0].Resources
 	nack := func(stream uint64, nacked envoy.Resource, message string) []string {
-		g := rollout.EdgeProgress{Stream: stream, Node: "envoy", Answered: 1, Nacked: []rollout.ResourceNack{{
+		g := rollout.EdgeProgress{Edge: rollout.Edge{Node: "envoy"}, Stream: stream, Answered: 1, Nacked: []rollout.ResourceNack{{
 			Resource: rollout.ResourceID{TypeURL: nacked.TypeURL, Name: nacked.Name}, Version: nacked.Version, Message: message, Fresh: true}}}
 		r.announce(t.Context(), r.rollout.Review(map[string][]rollout.EdgeProgress{"us": {g}}))
 		var notes []string
@@ -41,7 +41,7 @@ func TestEvents(t *testing.T) {
 		return notes
 	}
 	listener, routes := resources.Listeners[0], resources.Routes[0]
-	if got := nack(1, listener, "no"); got != nil {
+	if got := nack(1, listener, "no"); len(got) != 1 || !strings.HasPrefix(got[0], `Warning RefusedByEdge edge "envoy" refuses Listener`) {
 		t.Errorf("a replica that does not lead emits %q", got)
 	}
 	leads = true

@@ -101,7 +101,7 @@ func (e *edges) Progress(pool string) []rollout.EdgeProgress {
 
 // answer is the progress of an edge that has just answered all that it should have.
 func (e *edges) answer(pool string, stream uint64) rollout.EdgeProgress {
-	g := rollout.EdgeProgress{Stream: e.firstStream + stream, Node: fmt.Sprint("edge-", stream), Answered: e.generation[pool] - e.lag}
+	g := rollout.EdgeProgress{Edge: rollout.Edge{Node: fmt.Sprint("edge-", stream)}, Stream: e.firstStream + stream, Answered: e.generation[pool] - e.lag}
 	for _, r := range e.given(pool, stream) {
 		id := rollout.ResourceID{TypeURL: r.TypeURL, Name: r.Name}
 		if e.refuses == nil || e.refuses(stream, r) == "" {

@@ -38,7 +38,7 @@ func TestNearestIgnored(t *testing.T) {
 		pool("a", 3, "us", "asia"), pool("b", 2, "us", "eu"), pool("c", 1, "us"), pool("d", 4, "us", "eu"), pool("e", 5, "eu", "asia"),
 	}
 	messages := map[string]string{}
-	for _, report := range r.poolReports(map[string][]rollout.EdgeProgress{"a": {{}}}) {
+	for _, report := range r.poolReports(rollout.Answers{"a": {Edges: make([]rollout.EdgeAnswers, 1)}}) {
 		name, message := report.Ref.Name.Name, report.Conditions[0].Message
 		messages[name] = message
 		if ignored := strings.Contains(message, "spec.nearest"); ignored != (name == "a") {

@@ -85,7 +85,7 @@ type Options struct {
 	Imports Imports
 	// Events takes an Event for each object that an edge rejects. Nil: none.
 	Events events.EventRecorder
-	// Leads says whether this replica leads now: only the leader emits Events.
+	// Leads says whether this replica leads now: only the leader emits Events about routes.
 	// Nil: it always does.
 	Leads func() bool
 	// CRDVersion and SecretNamespaces are those of gateway.Input.
@@ -95,6 +95,8 @@ type Options struct {
 	Clock clock.Clock
 	// Records keeps what edges refuse for a hub that restarts. Nil: nothing is kept.
 	Records *Records
+	// Replicas has what edges of other replicas answered. Nil: there is no other one.
+	Replicas *Replicas
 }
 
 // Reconciler is the loop. It is a Runnable that every replica runs.
@@ -115,6 +117,9 @@ type Reconciler struct {
 	recorded bool              // refusals are those of the last records
 	refusals []rollout.Refusal
 	limits   map[string]*rate.Limiter // of logs and Events about each pool
+	own      rollout.Answers          // of this replica's edges
+	silent   []SilentReplica
+	unread   map[string]string // what other replicas say and this one cannot read; said once
 	started  time.Time
 	first    bool // nothing is published yet
 }
@@ -129,6 +134,9 @@ func New(options Options) *Reconciler {
 		rollout: rollout.New(), earlier: gateway.Earlier{}, limits: map[string]*rate.Limiter{}, input: gateway.Input{CRDVersion: options.CRDVersion, SecretNamespaces: options.SecretNamespaces},
 	}
 	r.watchKinds(watchedKinds(options))
+	if options.Replicas != nil {
+		options.Replicas.onChange(r.Progressed)
+	}
 	return r
 }
 
@@ -160,11 +168,11 @@ func (r *Reconciler) Start(ctx context.Context) error {
 
 // run handles what is pending until ctx ends. Four things can happen: ctx ends,
 // something is pending, the Pace says that it is time for a pass, or edges have
-// had their time to reconnect.
+// had their time to reconnect (nextCheck).
 func (r *Reconciler) run(ctx context.Context) {
 	r.started = r.options.Clock.Now()
-	graceEnds := r.options.Clock.NewTimer(reconnectGrace)
-	defer graceEnds.Stop()
+	check := r.options.Clock.NewTimer(reconnectGrace)
+	defer check.Stop()
 	pace := batch.Pace{IdleDelay: idleDelay, MaxDelay: maxDelay, CooldownFactor: cooldownFactor}
 	pace.Event(r.started)
 	for {
@@ -179,10 +187,11 @@ func (r *Reconciler) run(ctx context.Context) {
 			return
 		case <-r.inbox.Wake():
 			pace.Event(r.options.Clock.Now())
-		case <-graceEnds.C():
+		case <-check.C():
 			r.Progressed()
 		case <-due:
 			r.pacedPass(ctx, &pace)
+			check.Reset(r.nextCheck().Sub(r.options.Clock.Now()))
 		}
 		if timer != nil {
 			timer.Stop()
@@ -232,6 +241,7 @@ func (r *Reconciler) pass(ctx context.Context) (built bool, err error) {
 	}
 	r.earlier.Note(r.result, before, r.input.Routes)
 	edges := r.edges()
+	r.hearPeers(ctx)
 	reviewed := r.rollout.Review(edges)
 	r.announce(ctx, reviewed)
 	if built = r.first || changed || reviewed.Changed; built {
@@ -241,11 +251,13 @@ func (r *Reconciler) pass(ctx context.Context) (built bool, err error) {
 		r.publish(ctx, r.result.Model, r.viewModels(reviewed.Views))
 		runtime.Gosched() // let the streams that publish woke run first: there may be one processor
 	}
-	r.report(ctx, edges, built)
+	own := r.answers(edges)
+	r.report(ctx, own, built)
 	if built {
 		r.metrics.builds.Observe(r.options.Clock.Since(began).Seconds())
 	}
-	r.options.PoolReporter.Report(r.poolReports(edges))
+	r.options.PoolReporter.Report(r.poolReports(own))
+	r.tellPeers(ctx, own)
 	if r.rollout.HasWork() { // no edge will answer, so nothing else wakes the loop
 		r.Progressed()
 	}
@@ -304,10 +316,10 @@ func (r *Reconciler) publish(ctx context.Context, m model.Model, views []model.M
 
 // report hands over all reports if the Result or the progress of edges is new.
 // It follows publish, which starts the rollout of new Gateways.
-func (r *Reconciler) report(ctx context.Context, edges map[string][]rollout.EdgeProgress, built bool) {
-	reconnecting := r.options.Clock.Since(r.started) < reconnectGrace
+func (r *Reconciler) report(ctx context.Context, own rollout.Answers, built bool) {
+	reconnecting := r.reconnecting()
 	progress := gateway.Progress{}
-	for name, p := range r.rollout.Progress(edges, reconnecting) {
+	for name, p := range r.rollout.Progress(own, reconnecting) {
 		progress[name] = gateway.Programming{Generation: p.Generation, Connected: p.Connected, Acked: p.Acked, Unserved: p.Unserved,
 			Refused: p.Refused, Message: p.Message, Early: reconnecting}
 	}
@@ -333,42 +345,5 @@ func (r *Reconciler) edges() map[string][]rollout.EdgeProgress {
 	return edges
 }
 
-// poolReports are the reports on all EdgePools.
-func (r *Reconciler) poolReports(edges map[string][]rollout.EdgeProgress) []condition.Report {
-	pools := func(yield func(*v1alpha1.EdgePool) bool) {
-		for i := range r.input.Pools {
-			if !yield(&r.input.Pools[i]) {
-				return
-			}
-		}
-	}
-	allocated := map[string][]v1alpha1.AddressAllocation{} // where they changed
-	for _, p := range gateway.Allocate(r.input) {
-		allocated[p.Name] = p.Status.Allocations
-	}
-	var reports []condition.Report
-	for p := range pools {
-		status := &condition.PoolReport{Edges: int32(len(edges[p.Name])), Given: p.Status.Allocations, Allocations: p.Status.Allocations}
-		if changed, ok := allocated[p.Name]; ok {
-			status.Allocations = changed
-		}
-		ready := condition.EdgePoolReady()
-		if status.Edges == 0 {
-			ready = condition.EdgePoolNoEdges(p.Name)
-		}
-		if decides := v1alpha1.NearestOf(pools, p.Spec.Region); len(p.Spec.Nearest) > 0 && !slices.Equal(p.Spec.Nearest, decides.Spec.Nearest) {
-			ready = condition.EdgePoolNearestIgnored(ready, p.Spec.Region, decides.Name)
-		}
-		conditions := []condition.Condition{ready}
-		refusals := r.edgeRefusals(p.Name)
-		r.metrics.refusing.WithLabelValues(p.Name).Set(float64(len(refusals)))
-		if len(refusals) > 0 {
-			conditions = append(conditions, condition.EdgePoolConfigurationRefused(refusals))
-		} else if status.Edges > 0 {
-			conditions = append(conditions, condition.EdgePoolConfigurationAccepted())
-		}
-		ref := condition.Ref{Kind: condition.EdgePool, Name: nameOf(p), Generation: p.Generation}
-		reports = append(reports, condition.Report{Ref: ref, Conditions: conditions, Pool: status})
-	}
-	return reports
-}
+// reconnecting: this process has just started, and edges may not have found it yet.
+func (r *Reconciler) reconnecting() bool { return r.options.Clock.Since(r.started) < reconnectGrace }

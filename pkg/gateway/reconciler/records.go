@@ -65,19 +65,9 @@ func recordsOf(namespace string, refusals []rollout.Refusal) (map[string]*appsv1
 		if inPool[from]++; inPool[from] > limit {
 			continue
 		}
-		content := record{Pool: f.Pool, Kind: f.Ref.Kind, Namespace: f.Ref.Name.Namespace, Name: f.Ref.Name.Name,
-			UID: f.Version.UID, Generation: f.Version.Generation, Message: f.Message, Outvoted: f.Outvoted}
-		revision := f.Version.Generation
-		if f.Instead != nil {
-			object, err := contentOf(f.Instead.Source.(*gateway.Route).Object())
-			if err != nil {
-				return nil, fmt.Errorf("record generation %d of %s: %w", f.Instead.Generation, f.Ref, err)
-			}
-			content.Instead, revision = object, f.Instead.Generation
-		}
-		data, err := json.Marshal(content)
+		data, revision, err := contentOfRefusal(f)
 		if err != nil {
-			return nil, fmt.Errorf("record the refusal of %s: %w", f.Ref, err)
+			return nil, err
 		}
 		sum := sha256.Sum256(data)
 		name := "crossway-refused-" + hex.EncodeToString(sum[:10])
@@ -92,6 +82,24 @@ func recordsOf(namespace string, refusals []rollout.Refusal) (map[string]*appsv1
 		}
 	}
 	return records, nil
+}
+
+// contentOfRefusal is the record of a refusal, and the generation that it keeps.
+func contentOfRefusal(f rollout.Refusal) (data []byte, revision int64, err error) {
+	content := record{Pool: f.Pool, Kind: f.Ref.Kind, Namespace: f.Ref.Name.Namespace, Name: f.Ref.Name.Name,
+		UID: f.Version.UID, Generation: f.Version.Generation, Message: f.Message, Outvoted: f.Outvoted}
+	revision = f.Version.Generation
+	if f.Instead != nil {
+		object, err := contentOf(f.Instead.Source.(*gateway.Route).Object())
+		if err != nil {
+			return nil, 0, fmt.Errorf("record generation %d of %s: %w", f.Instead.Generation, f.Ref, err)
+		}
+		content.Instead, revision = object, f.Instead.Generation
+	}
+	if data, err = json.Marshal(content); err != nil {
+		return nil, 0, fmt.Errorf("record the refusal of %s: %w", f.Ref, err)
+	}
+	return data, revision, nil
 }
 
 // contentOf is a route without its status, and without what may be in its metadata for
@@ -116,12 +124,8 @@ func contentOf(o client.Object) ([]byte, error) {
 	return json.Marshal(fields)
 }
 
-// refusalOf is the refusal of a record.
-func refusalOf(stored *appsv1.ControllerRevision) (rollout.Refusal, error) {
-	var content record
-	if err := json.Unmarshal(stored.Data.Raw, &content); err != nil {
-		return rollout.Refusal{}, err
-	}
+// refusal is the refusal of a record.
+func (content record) refusal() (rollout.Refusal, error) {
 	f := rollout.Refusal{Pool: content.Pool, Message: content.Message, Outvoted: content.Outvoted,
 		Ref:     fleet.RouteRef{Kind: content.Kind, Name: fleet.ObjectName{Namespace: content.Namespace, Name: content.Name}},
 		Version: rollout.ObjectVersion{UID: content.UID, Generation: content.Generation}}
@@ -154,7 +158,7 @@ func (r *Reconciler) restoreRefusals(ctx context.Context) error {
 	slices.SortFunc(stored.Items, func(a, b appsv1.ControllerRevision) int { return cmp.Compare(a.Revision, b.Revision) })
 	var refusals []rollout.Refusal
 	for i := range stored.Items {
-		f, err := refusalOf(&stored.Items[i])
+		f, err := refusalFrom(stored.Items[i].Data.Raw)
 		if err != nil {
 			log.FromContext(ctx).Error(err, "could not read what an edge refused", "controllerRevision", stored.Items[i].Name)
 			continue
@@ -194,7 +198,7 @@ const (
 )
 
 // Records writes the records of what pools or budgets refuse. It is a Runnable that runs
-// while this replica leads. A replica knows only what its own edges refuse.
+// while this replica leads. Every replica knows what the edges of all of them refuse.
 type Records struct {
 	Client    client.Client
 	Namespace string

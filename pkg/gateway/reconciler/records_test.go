@@ -64,7 +64,7 @@ func TestRecordsAreSmall(t *testing.T) {
 		if size := len(record.Data.Raw); size > 2000 {
 			t.Errorf("a record of a small route has %d bytes", size)
 		}
-		f, err := refusalOf(record)
+		f, err := refusalFrom(record.Data.Raw)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -84,6 +84,8 @@ type counted struct {
 	EdgeAnswers
 	of   *PoolAnswers // what its replica says
 	peer bool         // that is another one
+	// silent: that replica is.
+	silent bool
 }
 
 // countedEdges are the edges of a pool of all replicas, each once. If two replicas have a
@@ -95,7 +97,7 @@ func countedEdges(pool string, own PoolAnswers, peers []Peer) []counted {
 	take := func(of *PoolAnswers, peer, silent bool) {
 		others := live
 		for _, e := range of.Edges {
-			c := counted{EdgeAnswers: e, of: of, peer: peer}
+			c := counted{EdgeAnswers: e, of: of, peer: peer, silent: silent}
 			if silent || !e.Left.IsZero() {
 				kept = append(kept, c)
 				continue
@@ -124,11 +126,23 @@ func countedEdges(pool string, own PoolAnswers, peers []Peer) []counted {
 		case at < 0:
 			all = append(all, c)
 		case all[at].New && all[at].Left.IsZero():
+			c.silent = false
 			all[at] = c
 		}
 	}
 	slices.SortStableFunc(all, func(a, b counted) int { return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.Node, b.Node)) })
 	return all
+}
+
+// EdgesOf are the connected edges of a pool, of all replicas.
+func EdgesOf(pool string, own Answers, peers []Peer) []Edge {
+	var edges []Edge
+	for _, c := range countedEdges(pool, own[pool], peers) {
+		if c.Left.IsZero() {
+			edges = append(edges, c.Edge)
+		}
+	}
+	return edges
 }
 
 // Answers are what the edges of this replica have answered.

@@ -283,6 +283,8 @@ type EdgeRefusal struct {
 // PoolEdges are the edges of a pool, of all replicas.
 type PoolEdges struct {
 	Connected int
+	// Remembered are those of them that only silent replicas told of.
+	Remembered int
 	// Refusing are those that refuse something; the one that connected first comes first.
 	Refusing []EdgeRefusal
 }
@@ -292,6 +294,9 @@ func (r *Rollout) PoolEdges(pool string, own Answers) PoolEdges {
 	var all PoolEdges
 	for _, e := range countedEdges(pool, own[pool], r.peers) {
 		all.Connected++
+		if e.silent {
+			all.Remembered++
+		}
 		if len(e.Routes)+len(e.Resources) == 0 {
 			continue
 		}

@@ -145,7 +145,7 @@ func (s *Server) name(open *session, node string) (Edge, error) {
 // named is the edge of a session, by the name that it gives itself.
 func named(open *session, node string) (Edge, error) {
 	leaf := open.connection.leaf
-	edge := Edge{Node: node, Source: listener.SourceOf(open.connection.RemoteAddr()).Addr().String(), Identity: open.identity, Stream: open.number,
+	edge := Edge{Node: node, Source: listener.SourceOf(open.connection.RemoteAddr()).Addr().String(), Identity: open.identity, Stream: open.number, Since: time.Now(),
 		CA: leaf.Issuer.CommonName, CertificateBegin: leaf.NotBefore, CertificateEnd: leaf.NotAfter}
 	printable := strings.IndexFunc(node, func(r rune) bool { return !unicode.IsPrint(r) }) < 0
 	if node == "" || len(node) > maxNodeLength || !printable {

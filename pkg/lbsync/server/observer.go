@@ -26,6 +26,8 @@ type Edge struct {
 	Source   string
 	Identity registration.EdgeIdentity
 	Stream   uint64
+	// Since is when the stream was opened.
+	Since time.Time
 	// CA is the common name of the CA that signed the certificate, which is valid between
 	// CertificateBegin and CertificateEnd.
 	CA                               string

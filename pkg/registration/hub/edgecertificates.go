@@ -22,8 +22,11 @@ type EdgeCertificates struct {
 	// Reader reads EdgePools and the hub's Secrets from the cache.
 	Reader    client.Reader
 	Namespace string // of the Secrets
-	// Edges are those that are connected to this replica.
+	// Edges are those that are connected to any replica.
 	Edges func() []registration.ConnectedEdge
+	// Settled: edges have had the time to find this process. Nothing is reported before.
+	// Nil: they have.
+	Settled func() bool
 	// Fault is why there is no edge CA; nil if there is one.
 	Fault    func() error
 	Reporter interface{ Report([]condition.Report) }
@@ -51,6 +54,9 @@ func (e *EdgeCertificates) Start(ctx context.Context) error {
 }
 
 func (e *EdgeCertificates) report(ctx context.Context) error {
+	if e.Settled != nil && !e.Settled() {
+		return nil
+	}
 	var pools v1alpha1.EdgePoolList
 	if err := e.Reader.List(ctx, &pools); err != nil {
 		return fmt.Errorf("list EdgePools: %w", err)

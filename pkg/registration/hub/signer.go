@@ -36,7 +36,8 @@ type Signer struct {
 	Namespace string
 	// Names are the DNS names and addresses in the serving certificate.
 	Names []string
-	// OldUsers names the connected edges whose certificates a CA of this name signed. Nil: none.
+	// OldUsers names the connected edges, of all replicas, whose certificates a CA of this name
+	// signed or may have signed. Nil: none.
 	OldUsers func(ca string) []string
 	// Events takes what people should know. Nil: nobody does.
 	Events events.EventRecorder

@@ -1,0 +1,83 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"crossway.dev/crossway/pkg/gateway/reconciler"
+	"crossway.dev/crossway/pkg/lbsync/rollout"
+	"crossway.dev/crossway/pkg/lbsync/server"
+	"crossway.dev/crossway/pkg/registration"
+	"crossway.dev/crossway/pkg/replica"
+)
+
+// fleetEdges are the connected edges of all replicas of the hub.
+type fleetEdges struct {
+	xds      *server.Server
+	replicas *reconciler.Replicas
+	// others are the other replicas. Nil: there is none.
+	others  func() []replica.Replica
+	started time.Time
+}
+
+// settleTime is how long edges may take to find a hub that has just started. What is said of
+// all edges is not known before.
+const settleTime = 10 * time.Second
+
+func (f fleetEdges) settled() bool { return time.Since(f.started) >= settleTime }
+
+// identified says who an edge is on every replica.
+func identified(e server.Edge) rollout.Edge {
+	return rollout.Edge{Node: e.Node, Zone: e.Identity.Zone, Source: e.Source, Since: e.Since,
+		Credential: e.Identity.Credential, CA: e.CA, Begin: e.CertificateBegin, End: e.CertificateEnd}
+}
+
+func (f fleetEdges) byPool() map[string][]rollout.Edge {
+	own := rollout.Answers{}
+	for _, e := range f.xds.Connected() {
+		answers := own[e.Identity.Pool]
+		answers.Edges = append(answers.Edges, rollout.EdgeAnswers{Edge: identified(e)})
+		own[e.Identity.Pool] = answers
+	}
+	return f.replicas.Edges(own)
+}
+
+// connected are the connected edges, with their certificates.
+func (f fleetEdges) connected() []registration.ConnectedEdge {
+	var all []registration.ConnectedEdge
+	for pool, edges := range f.byPool() {
+		for _, e := range edges {
+			all = append(all, registration.ConnectedEdge{Identity: registration.EdgeIdentity{Pool: pool, Zone: e.Zone, Credential: e.Credential},
+				CA: e.CA, Begin: e.Begin, End: e.End})
+		}
+	}
+	return all
+}
+
+// usersOf names the connected edges that have a certificate of a CA, and those that may
+// have one: of replicas that are not heard, and of all while edges may not have found a hub
+// that has just started.
+func (f fleetEdges) usersOf(ca string) []string {
+	var names []string
+	byPool := f.byPool()
+	for _, pool := range slices.Sorted(maps.Keys(byPool)) {
+		for _, e := range byPool[pool] {
+			if e.CA == ca {
+				names = append(names, fmt.Sprintf("%s of EdgePool %s (credential %s)", e.Node, pool, e.Credential))
+			}
+		}
+	}
+	if f.others != nil {
+		for _, r := range f.others() {
+			if !r.Connected {
+				names = append(names, fmt.Sprintf("maybe edges that are connected to replica %s of the hub, which is not heard", r.Name))
+			}
+		}
+	}
+	if !f.settled() {
+		names = append(names, fmt.Sprintf("maybe edges that have not found this replica of the hub yet, which has run for less than %s", settleTime))
+	}
+	return names
+}

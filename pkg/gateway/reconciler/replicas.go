@@ -1,0 +1,312 @@
+package reconciler
+
+import (
+	"context"
+	"encoding/json"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/utils/clock"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"crossway.dev/crossway/pkg/lbsync/rollout"
+	"crossway.dev/crossway/pkg/replica"
+)
+
+const (
+	// silentHold is for how long the edges of a silent replica count as they were. Edges
+	// whose replica died are connected to another one within seconds, and count there; edges
+	// on the other side of a split go on with what they have, and a split is mended within
+	// minutes or not at all.
+	silentHold = 2 * time.Minute
+	// leftHold is for how long an edge counts whose stream ended: one that is moved to another
+	// replica, or that lost its connection, has another stream by then.
+	leftHold = 5 * time.Second
+)
+
+// Replicas exchanges what edges answered with the other replicas of the hub. Its methods
+// may be called at any time.
+type Replicas struct {
+	topic replica.Topic
+	clock clock.PassiveClock
+
+	mu      sync.Mutex // guards the rest
+	changed func()
+	peers   map[string]*peer
+	told    map[string]rollout.PoolAnswers
+	records map[string][]byte // told, by key
+}
+
+// peer is another replica.
+type peer struct {
+	whole  bool      // all that it has is here
+	silent time.Time // since when; zero: it is heard
+	pools  map[string][]byte
+	// refused are its records, by key.
+	refused map[string]rollout.Refusal
+	answers rollout.Answers // of pools; nil: to be made anew
+	errors  map[string]error
+}
+
+// NewReplicas makes Replicas that exchange over a topic, before its link starts.
+func NewReplicas(topic replica.Topic, clock clock.PassiveClock) *Replicas {
+	r := &Replicas{topic: topic, clock: clock, changed: func() {}, peers: map[string]*peer{}, told: map[string]rollout.PoolAnswers{}, records: map[string][]byte{}}
+	topic.Subscribe(replica.Observer{
+		Changed: func(name, key string, value []byte) { r.update(name, func(p *peer) { p.set(key, value) }) },
+		Deleted: func(name, key string) { r.update(name, func(p *peer) { p.delete(key) }) },
+		Heard:   func(name string) { r.update(name, func(p *peer) { p.whole, p.silent = true, time.Time{} }) },
+		Silent:  func(name string) { r.update(name, func(p *peer) { p.silent = r.clock.Now() }) },
+		Gone: func(name string) {
+			r.mu.Lock()
+			delete(r.peers, name)
+			r.mu.Unlock()
+		},
+	})
+	return r
+}
+
+// onChange sets what is called, without a lock, when what others say changed.
+func (r *Replicas) onChange(changed func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.changed = changed
+}
+
+func (r *Replicas) update(name string, change func(*peer)) {
+	r.mu.Lock()
+	p := r.peers[name]
+	if p == nil {
+		p = &peer{pools: map[string][]byte{}, refused: map[string]rollout.Refusal{}}
+		r.peers[name] = p
+	}
+	change(p)
+	changed := r.changed
+	r.mu.Unlock()
+	changed()
+}
+
+func (p *peer) set(key string, value []byte) {
+	p.answers = nil
+	if pool, ok := strings.CutPrefix(key, answersPrefix); ok {
+		p.pools[pool] = value
+		return
+	}
+	if f, err := refusalFrom(value); err == nil && strings.HasPrefix(key, refusedPrefix) {
+		p.refused[key] = f
+	}
+}
+
+func (p *peer) delete(key string) {
+	p.answers = nil
+	delete(p.pools, strings.TrimPrefix(key, answersPrefix))
+	delete(p.refused, key)
+}
+
+// decoded is what a peer says.
+func (p *peer) decoded() rollout.Answers {
+	if p.answers != nil {
+		return p.answers
+	}
+	p.answers, p.errors = rollout.Answers{}, map[string]error{}
+	for pool, value := range p.pools {
+		answers, err := decodeAnswers(pool, value, func(key string) (rollout.Refusal, bool) { f, known := p.refused[key]; return f, known })
+		if err != nil {
+			p.errors[pool] = err
+			continue
+		}
+		p.answers[pool] = answers
+	}
+	return p.answers
+}
+
+// SilentReplica is another replica of which nothing is heard.
+type SilentReplica struct {
+	Name  string
+	Since time.Time
+	// Counts: its edges still count as they were.
+	Counts bool
+}
+
+// Peers are the other replicas whose edges count. Silent are those of which nothing is heard.
+func (r *Replicas) Peers() (peers []rollout.Peer, silent []SilentReplica) {
+	if r == nil {
+		return nil, nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := r.clock.Now()
+	for name, p := range r.peers {
+		if !p.silent.IsZero() {
+			counts := p.whole && now.Sub(p.silent) < silentHold
+			silent = append(silent, SilentReplica{name, p.silent, counts})
+			if !counts {
+				continue
+			}
+		}
+		if p.whole {
+			peers = append(peers, rollout.Peer{Answers: p.decoded(), Silent: !p.silent.IsZero()})
+		}
+	}
+	slices.SortFunc(silent, func(a, b SilentReplica) int { return strings.Compare(a.Name, b.Name) })
+	return peers, silent
+}
+
+// Edges are the connected edges of all replicas, by pool. own are those of this one.
+func (r *Replicas) Edges(own rollout.Answers) map[string][]rollout.Edge {
+	peers, _ := r.Peers()
+	pools := sets.KeySet(own)
+	for _, p := range peers {
+		pools = pools.Union(sets.KeySet(p.Answers))
+	}
+	edges := map[string][]rollout.Edge{}
+	for pool := range pools {
+		edges[pool] = rollout.EdgesOf(pool, own, peers)
+	}
+	return edges
+}
+
+// faults are why values of others could not be read, by replica and pool.
+func (r *Replicas) faults() map[string]error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all := map[string]error{}
+	for name, p := range r.peers {
+		for pool, err := range p.errors {
+			all[name+"/"+pool] = err
+		}
+	}
+	return all
+}
+
+// tell says what the edges of this replica answered.
+func (r *Replicas) tell(ctx context.Context, own rollout.Answers) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for pool, answers := range own {
+		if last, told := r.told[pool]; told && reflect.DeepEqual(last, answers) {
+			continue
+		}
+		value, records, err := encodeAnswers(pool, answers)
+		if err != nil {
+			log.FromContext(ctx).Error(err, "could not tell other replicas what edges answered", "pool", pool)
+			continue
+		}
+		r.told[pool] = answers
+		r.tellRecords(pool, records)
+		r.topic.Set(answersPrefix+pool, value)
+	}
+	for pool := range r.told {
+		if _, still := own[pool]; !still {
+			delete(r.told, pool)
+			r.topic.Delete(answersPrefix + pool)
+			r.tellRecords(pool, nil)
+		}
+	}
+}
+
+// tellRecords says what edges of a pool refuse.
+func (r *Replicas) tellRecords(pool string, records map[string][]byte) {
+	for key, value := range records {
+		if !slices.Equal(r.records[key], value) {
+			r.records[key] = value
+			r.topic.Set(key, value)
+		}
+	}
+	for key := range r.records {
+		if _, still := records[key]; !still && strings.HasPrefix(key, refusedPrefix+pool+"/") {
+			delete(r.records, key)
+			r.topic.Delete(key)
+		}
+	}
+}
+
+// refusalFrom is the refusal of a record.
+func refusalFrom(data []byte) (rollout.Refusal, error) {
+	var content record
+	if err := json.Unmarshal(data, &content); err != nil {
+		return rollout.Refusal{}, err
+	}
+	return content.refusal()
+}
+
+// hearPeers takes in what other replicas say.
+func (r *Reconciler) hearPeers(ctx context.Context) {
+	if r.options.Replicas == nil {
+		return
+	}
+	peers, silent := r.options.Replicas.Peers()
+	r.rollout.SetPeers(peers)
+	r.silent = silent
+	unread := map[string]string{}
+	for of, err := range r.options.Replicas.faults() {
+		if unread[of] = err.Error(); r.unread[of] != unread[of] {
+			log.FromContext(ctx).Error(err, "could not read what another replica says of its edges", "replica", of)
+		}
+	}
+	r.unread = unread
+}
+
+// tellPeers says to other replicas what edges of this one answered. One that ends says
+// nothing more: its edges are on their way to others, and count as they were until then.
+func (r *Reconciler) tellPeers(ctx context.Context, own rollout.Answers) {
+	if r.options.Replicas != nil && ctx.Err() == nil {
+		r.options.Replicas.tell(ctx, own)
+	}
+}
+
+// answers are what the edges of this replica answered. Those whose stream has just ended
+// are among them.
+func (r *Reconciler) answers(edges map[string][]rollout.EdgeProgress) rollout.Answers {
+	own := r.rollout.Answers(edges)
+	if r.options.Replicas == nil {
+		return own
+	}
+	now := r.options.Clock.Now()
+	for pool, last := range r.own {
+		answers, exists := own[pool]
+		if !exists {
+			continue
+		}
+		for _, e := range last.Edges {
+			if e.Left.IsZero() {
+				if slices.ContainsFunc(answers.Edges, func(o rollout.EdgeAnswers) bool { return o.Edge == e.Edge }) {
+					continue
+				}
+				e.Left = now
+			}
+			if now.Sub(e.Left) < leftHold {
+				answers.Edges = append(answers.Edges, e)
+			}
+		}
+		own[pool] = answers
+	}
+	r.own = own
+	return own
+}
+
+// nextCheck is when the loop looks again although nothing happens: an edge that left, or a
+// silent replica, counts no more then.
+func (r *Reconciler) nextCheck() time.Time {
+	next := r.started.Add(reconnectGrace)
+	now := r.options.Clock.Now()
+	if !next.After(now) {
+		next = now.Add(time.Hour)
+	}
+	for _, answers := range r.own {
+		for _, e := range answers.Edges {
+			if at := e.Left.Add(leftHold); !e.Left.IsZero() && at.Before(next) {
+				next = at
+			}
+		}
+	}
+	for _, s := range r.silent {
+		if at := s.Since.Add(silentHold); s.Counts && at.Before(next) {
+			next = at
+		}
+	}
+	return next
+}
