@@ -61,6 +61,7 @@ var ioPackages = map[string][]string{
 	"pkg/apply":                  nil,
 	"pkg/program":                nil,
 	"pkg/snapshot":               nil,
+	"pkg/membership/gossip":      nil,
 
 	"pkg/registration/renewal": nil,
 }
