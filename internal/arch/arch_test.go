@@ -64,6 +64,7 @@ var ioPackages = map[string][]string{
 	"pkg/membership/gossip":      nil,
 
 	"pkg/registration/renewal": nil,
+	"pkg/membership/identity":  {"pkg/registration"},
 }
 
 var sharedByIO = []string{"api/v1alpha1", "pkg/fleet", "pkg/gateway/model", "pkg/condition", "pkg/condition/writer", "pkg/apply", "pkg/program", "pkg/batch", "pkg/listener", "pkg/replica"}

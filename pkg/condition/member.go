@@ -69,35 +69,6 @@ func MemberNamespaceTerminating(namespace string) Condition {
 		fmt.Sprintf("namespace %q is still being deleted; the cluster joins when it is gone", namespace))
 }
 
-// MemberReachable says that a member's agent renews its Lease.
-func MemberReachable() Condition {
-	return newCondition(MemberReachableType, true, "Lease",
-		"the agent renews its Lease")
-}
-
-// MemberRefused says that nothing is known of a cluster that is not accepted,
-// because the hub refuses its agent.
-func MemberRefused() Condition {
-	return Condition{
-		Type: MemberReachableType, Status: metav1.ConditionUnknown, Reason: "NotAccepted",
-		Message: "the hub refuses the agent of this cluster; condition Joined says why",
-	}
-}
-
-// MemberSilent says that a member's agent stopped renewing its Lease, and when.
-func MemberSilent(since time.Time) Condition {
-	return newCondition(MemberReachableType, false, "Lease",
-		fmt.Sprintf("the agent has not renewed its Lease since %s; the cluster keeps its exports; check the member-agent's log and its network path to the hub", since.UTC().Format(time.RFC3339)))
-}
-
-// MemberNeverHeard says that no agent of the cluster has connected yet.
-func MemberNeverHeard(cluster fleet.ClusterName) Condition {
-	return Condition{
-		Type: MemberReachableType, Status: metav1.ConditionUnknown, Reason: "NeverHeard",
-		Message: fmt.Sprintf("no agent of this cluster has connected yet; join it: crossway token create %s, and with the token crossway join there", cluster),
-	}
-}
-
 // ProfileControlPlane says of a ClusterProfile whether the cluster's control plane
 // answers. Of a cluster whose agent is silent that is not known.
 func ProfileControlPlane(heard bool, reason string) Condition {

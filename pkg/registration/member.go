@@ -32,7 +32,8 @@ type MemberFacts struct {
 	Member      v1alpha1.MemberCluster
 	Admission   Admission
 	Namespace   NamespaceState
-	LastRenewal *time.Time        // of the agent's Lease; nil: never
+	LastRenewal *time.Time        // of the agent's Lease, when the hub saw it; nil: never
+	Evidence    Evidence          // beside the Lease
 	Refused     []string          // names of its exports with refused endpoints, sorted
 	NotAllowed  []string          // namespaces that it exports from and may not, sorted
 	Full        []string          // what the hub takes no more of (Full)
@@ -114,18 +115,6 @@ func joinedCondition(f MemberFacts, cluster fleet.ClusterName) condition.Conditi
 		return condition.MemberWithoutCredential(cluster)
 	}
 	return condition.MemberJoined(v1alpha1.MemberNamespace(cluster), CredentialUser(cluster, credential.Kind, credential.ID))
-}
-
-func reachable(f MemberFacts, cluster fleet.ClusterName) condition.Condition {
-	switch {
-	case !Accepted(&f.Member):
-		return condition.MemberRefused()
-	case f.LastRenewal == nil:
-		return condition.MemberNeverHeard(cluster)
-	case f.Now.Sub(*f.LastRenewal) >= v1alpha1.AgentLeaseDuration:
-		return condition.MemberSilent(*f.LastRenewal)
-	}
-	return condition.MemberReachable()
 }
 
 func exportsAccepted(f MemberFacts, joined bool) condition.Condition {

@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/registration"
 )
 
@@ -34,6 +35,57 @@ func TestSilence(t *testing.T) {
 	f.renew("s-west")
 	f.reconcile("s-west")
 	f.wantStatus("s-west", "ExportsAccepted=True Accepted", "Joined=True Accepted", "Reachable=True Lease")
+}
+
+// Gossip says at once that a member died, by whose word and since when. Who else says so is written at most every 5 s, and
+// what does not change the verdict is not written at all. The member keeps its access and its exports.
+func TestGossipIsEvidence(t *testing.T) {
+	f := newFixture(t)
+	f.member("g-west", true, "10.1.0.0/16")
+	f.reconcile("g-west")
+	f.renew("g-west")
+	var evidence registration.Evidence
+	f.registrar.Evidence = func(fleet.ClusterName) registration.Evidence { return evidence }
+	reachable := func() string {
+		t.Helper()
+		f.reconcile("g-west")
+		c := meta.FindStatusCondition(f.get("g-west").Status.Conditions, "Reachable")
+		return string(c.Status) + " " + c.Reason + " " + c.Message
+	}
+	wants := func(what string, wants ...string) {
+		t.Helper()
+		got := reachable()
+		for _, want := range wants {
+			if !strings.Contains(got, want) {
+				t.Errorf("%s: %s, want %s", what, got, want)
+			}
+		}
+	}
+	evidence.Gossip = registration.GossipWord{Heard: f.clock}
+	wants("heard", "True Gossip")
+	version := f.get("g-west").ResourceVersion
+	for range 5 {
+		f.clock = f.clock.Add(time.Second)
+		evidence.Gossip.Heard = f.clock
+		wants("heard again", "True Gossip")
+	}
+	if got := f.get("g-west").ResourceVersion; got != version {
+		t.Error("a beat was written")
+	}
+	died := f.clock
+	f.clock = f.clock.Add(5 * time.Second)
+	evidence.Gossip = registration.GossipWord{Heard: died, Silent: true, Unreached: []string{"eu-west"}}
+	wants("dead", "False Gossip", "not heard of since "+died.UTC().Format(time.RFC3339), "neither the hub nor eu-west reaches it")
+	f.mayWrite("g-west", true)
+	f.clock = f.clock.Add(time.Second)
+	evidence.Gossip.Unreached = []string{"eu-west", "us-east"}
+	wants("a third word, too soon to be written", "nor eu-west reaches it")
+	f.clock = f.clock.Add(wordsInterval)
+	wants("a third word", "nor eu-west and us-east reach it")
+	f.clock = f.clock.Add(time.Second)
+	evidence.Gossip = registration.GossipWord{Heard: f.clock}
+	f.renew("g-west")
+	wants("back", "True Gossip")
 }
 
 // A replica that leads again, after another one did, does not take what it missed for a

@@ -21,6 +21,7 @@ import (
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/cluster"
+	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"crossway.dev/crossway/api/v1alpha1"
@@ -33,6 +34,11 @@ import (
 // Registrar gives accepted members access to the hub and writes the status of
 // every MemberCluster.
 type Registrar struct {
+	// Evidence is what shows beside its Lease whether a member lives. Nil: nothing does. It
+	// is set before SetupWithManager.
+	Evidence func(fleet.ClusterName) registration.Evidence
+
+	wakes chan event.GenericEvent
 	// read-only after NewRegistrar
 	client   client.Client
 	reserved []netip.Prefix
@@ -61,7 +67,7 @@ func NewRegistrar(c cluster.Cluster, reserved []netip.Prefix) (*Registrar, error
 	if err != nil {
 		return nil, err
 	}
-	return &Registrar{client: waiting, reserved: reserved, now: time.Now, statusAt: map[string]time.Time{}, heard: map[string]renewal{}}, nil
+	return &Registrar{client: waiting, wakes: make(chan event.GenericEvent, maxWakes), reserved: reserved, now: time.Now, statusAt: map[string]time.Time{}, heard: map[string]renewal{}}, nil
 }
 
 // Reconcile writes one MemberCluster's objects and status. The key is its name.
@@ -257,6 +263,9 @@ func (r *Registrar) report(ctx context.Context, member *v1alpha1.MemberCluster, 
 		Conditions: condition.Stamped(member.Status.Conditions, registration.Conditions(facts), member.Generation, facts.Now),
 	}
 	due := r.statusAt[member.Name].Add(registration.StatusInterval)
+	if wait := r.statusAt[member.Name].Add(wordsInterval).Sub(facts.Now); wait > 0 && onlyWords(member.Status.Conditions, wanted.Conditions) {
+		return reconcile.Result{RequeueAfter: wait}, nil
+	}
 	if apply.SameConditions(member.Status.Conditions, wanted.Conditions) && facts.Now.Before(due) {
 		return reconcile.Result{RequeueAfter: sooner(sooner(due.Sub(facts.Now), untilSilent(facts)), untilDrained(facts))}, nil
 	}
@@ -301,6 +310,9 @@ func (r *Registrar) facts(ctx context.Context, member *v1alpha1.MemberCluster, s
 	}
 	if lease != nil {
 		r.hears(&facts, lease)
+	}
+	if r.Evidence != nil {
+		facts.Evidence = r.Evidence(name)
 	}
 	var exports v1alpha1.MemberExportList
 	if err := r.client.List(ctx, &exports, client.InNamespace(v1alpha1.MemberNamespace(name)), client.UnsafeDisableDeepCopy); err != nil {

@@ -20,6 +20,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/condition"
@@ -55,6 +56,7 @@ func (r *Registrar) SetupWithManager(mgr ctrl.Manager, leadership *program.Leade
 		Watches(&rbacv1.RoleBinding{}, handler.EnqueueRequestsFromMapFunc(r.membersOfObject)).
 		Watches(&coordinationv1.Lease{}, writtenByMember()).
 		Watches(&v1alpha1.MemberExport{}, writtenByMember(), builder.WithPredicates(refusedEndpointsChanged)).
+		WatchesRawSource(source.Channel(r.wakes, keyOf(memberOfCluster))).
 		WithOptions(program.ControllerOptions(1)).
 		Complete(leadership.Reconciler(r))
 	if err != nil {
