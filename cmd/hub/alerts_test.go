@@ -53,6 +53,7 @@ func TestAlerts(t *testing.T) {
 	well := slices.Concat(w.hub(), w.edge())
 	w.fires("all is well", well)
 	w.fires("a loop is stuck", w.but(well, `crossway_stuck{.*part="the xDS server"`, "1"), "PartStuck program=crossway-hub")
+	w.fires("a replica does not hear another one", w.but(well, `crossway_replica_known`, "1"), "HubReplicaSilent")
 	w.fires("nobody renews for 24 days", w.later(well, 24*24*time.Hour), "CredentialNotRenewed kind=edge", "CredentialNotRenewed kind=member")
 	w.fires("nor for almost ten years", w.later(well, registration.EdgeCALife-20*24*time.Hour),
 		"CredentialEndsSoon kind=ca", "CredentialEndsSoon kind=server", "CredentialNotRenewed kind=edge", "CredentialNotRenewed kind=member")
@@ -165,7 +166,7 @@ func (w *watched) fires(when string, s scrape, want ...string) {
 }
 
 // used is what is taken of a scrape: the metrics of the rules.
-var used = regexp.MustCompile(`^(crossway_(leads|stuck|member|credential|edgepool|xds_connected|gateway_refusing|import)|envoy_control_plane_connected_state)`)
+var used = regexp.MustCompile(`^(crossway_(leads|stuck|replica|member|credential|edgepool|xds_connected|gateway_refusing|import)|envoy_control_plane_connected_state)`)
 
 // firing are the alerts that fire after what is scraped has been so for half an hour, without their prefix.
 func firing(t *testing.T, s scrape) []string {

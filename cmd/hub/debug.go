@@ -14,6 +14,7 @@ import (
 	memberapi "crossway.dev/crossway/pkg/memberapi/server"
 	"crossway.dev/crossway/pkg/program"
 	registrationhub "crossway.dev/crossway/pkg/registration/hub"
+	"crossway.dev/crossway/pkg/replica/link"
 )
 
 // observedParts are the parts of the hub that have metrics or a dump of their state.
@@ -25,13 +26,14 @@ type observedParts struct {
 	members  *memberapi.Server
 	// certificates are those of edges.
 	certificates *registrationhub.EdgeCertificates
+	links        *link.Link
 }
 
 // registerMetrics registers the metrics of the parts, and these.
 func (p observedParts) registerMetrics(others ...prometheus.Collector) {
 	metrics.Registry.MustRegister(p.loop, p.members)
 	metrics.Registry.MustRegister(others...)
-	for _, c := range [][]prometheus.Collector{p.statuses.Collectors(), p.xds.Collectors(), p.gateways.Collectors(), p.certificates.Collectors()} {
+	for _, c := range [][]prometheus.Collector{p.statuses.Collectors(), p.xds.Collectors(), p.gateways.Collectors(), p.certificates.Collectors(), p.links.Collectors()} {
 		metrics.Registry.MustRegister(c...)
 	}
 }
@@ -40,8 +42,9 @@ func (p observedParts) registerMetrics(others ...prometheus.Collector) {
 func (p observedParts) debug(address string, log logr.Logger) program.Debug {
 	return program.Debug{Address: address, Log: log.WithName("debug"), Dumps: map[string]program.Dump{
 		"model": p.gateways.DumpModel, "rollout": p.gateways.DumpRollout,
-		"state":   func(context.Context) (any, error) { return p.loop.Dump(), nil },
-		"members": func(context.Context) (any, error) { return p.members.Dump(), nil },
-		"edges":   func(context.Context) (any, error) { return p.xds.Describe(), nil },
+		"state":    func(context.Context) (any, error) { return p.loop.Dump(), nil },
+		"members":  func(context.Context) (any, error) { return p.members.Dump(), nil },
+		"edges":    func(context.Context) (any, error) { return p.xds.Describe(), nil },
+		"replicas": func(context.Context) (any, error) { return p.links.Describe(), nil },
 	}}
 }

@@ -28,6 +28,7 @@ type Options struct {
 	MemberURL    string
 	GossipAddr   string
 	GossipPublic string
+	ReplicaAddr  string
 	MetricsAddr  string
 	HealthAddr   string
 	LeaderElect  bool
@@ -56,6 +57,8 @@ func (o *Options) Bind(f *flag.FlagSet) {
 	f.StringVar(&o.GossipAddr, "gossip-addr", ":18002", "address of gossip, for agents and other replicas (mutual TLS); 0 switches it off: members are then judged by their Leases alone")
 	f.StringVar(&o.GossipPublic, "gossip-public-address", "", "host and port that agents dial for gossip, like hub.example:18002; empty: the host of --member-api-url with port 18002, "+
 		"if that has port 18001, else agents are told of none")
+	f.StringVar(&o.ReplicaAddr, "replica-addr", "0", "address that other replicas of the hub connect to (gRPC, mutual TLS), like :18003; "+
+		"0: this is the only one")
 	f.StringVar(&o.Credential, "joining-credential", "certificate", "what members authenticate with: certificate, or token (of a ServiceAccount) where the hub's "+
 		"cluster signs no client certificates")
 	f.StringVar(&o.MetricsAddr, "metrics-addr", ":8080", "address of /metrics; 0 switches it off")
@@ -94,7 +97,7 @@ func (o *Options) Validate() error {
 	}
 	faults = append(faults, o.memberURLFault(), program.CheckAddress("--xds-addr", o.XDSAddr), optionalAddressFault("--member-api-addr", o.MemberAddr),
 		optionalAddressFault("--metrics-addr", o.MetricsAddr), optionalAddressFault("--health-addr", o.HealthAddr))
-	faults = append(faults, optionalAddressFault("--gossip-addr", o.GossipAddr))
+	faults = append(faults, optionalAddressFault("--gossip-addr", o.GossipAddr), optionalAddressFault("--replica-addr", o.ReplicaAddr))
 	if o.GossipPublic != "" {
 		faults = append(faults, program.CheckAddress("--gossip-public-address", o.GossipPublic))
 	}
@@ -179,6 +182,14 @@ func (o *Options) agents() registration.MemberAPIPlace {
 		place.Gossip = net.JoinHostPort(u.Hostname(), "18002")
 	}
 	return place
+}
+
+// replicaAddr is empty where there are no other replicas.
+func (o *Options) replicaAddr() string {
+	if o.ReplicaAddr == "0" {
+		return ""
+	}
+	return o.ReplicaAddr
 }
 
 func (o *Options) secretNamespaces() []string { return list(o.SecretSpaces) }

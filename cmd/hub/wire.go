@@ -75,6 +75,9 @@ func wire(o Options, cluster *rest.Config) (manager.Manager, error) {
 	poolReports := statuses.Source("edgepools", condition.EdgePoolReadyType, condition.EdgePoolConfigurationType)
 	overflowReports := statuses.Source("endpoints", condition.TypeOverflowing)
 
+	// Other replicas of the hub: what they know of their edges.
+	links := newLink(o, mgr.GetCache())
+
 	// Edges: the xDS server, whose observer is set below.
 	xds := server.New(o.faults.config(server.Config{MaxEdges: o.MaxEdges, Authorize: authorize(mgr.GetCache()),
 		Renew: renew(mgr.GetCache(), o.Namespace), Log: log.WithName("xds")}))
@@ -111,8 +114,8 @@ func wire(o Options, cluster *rest.Config) (manager.Manager, error) {
 	crdVersion := &crdVersion{reader: mgr.GetAPIReader(), set: gateways.SetCRDVersion, log: log}
 	forMembers, apiErr := api.runnables(cluster, mgr, edges)
 	runnables := []manager.Runnable{objects, leadership, leadership.EachTerm(statuses), leadership.EachTerm(records), loop, gateways, leadership.EachTerm(signer),
-		edges, certificates, members, watchdog, crdVersion}
-	parts := observedParts{statuses, gateways, loop, xds, api.server, certificates}
+		links, edges, certificates, members, watchdog, crdVersion}
+	parts := observedParts{statuses, gateways, loop, xds, api.server, certificates, links}
 	parts.registerMetrics(program.Metrics{Program: "crossway-hub", Leadership: leadership, Watchdog: watchdog}, registrationhub.NewMetrics(mgr.GetCache()))
 	if o.DebugAddr != "" {
 		runnables = append(runnables, parts.debug(o.DebugAddr, log))

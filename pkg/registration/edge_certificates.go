@@ -26,6 +26,9 @@ const (
 	// XDSSecret holds the hub's xDS serving certificate: tls.crt, tls.key, ca.crt; and
 	// versions.key, which never changes.
 	XDSSecret = "crossway-xds"
+	// ReplicaSecret holds the certificate by which replicas of the hub know each other:
+	// tls.crt, tls.key, ca.crt. All replicas have the same.
+	ReplicaSecret = "crossway-hub-replica"
 	// CAKey is the key of the CA's certificates in XDSSecret and in edges' Secrets: one,
 	// and during a rotation two.
 	CAKey = "ca.crt"

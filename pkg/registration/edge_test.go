@@ -85,6 +85,40 @@ func TestServerCertificateIsNoEdge(t *testing.T) {
 	}
 }
 
+// The certificate of replicas is for both ends of a connection, is no edge's, and nobody else's is a replica's.
+func TestReplicaCertificateIsNoEdge(t *testing.T) {
+	by := issuer(t)
+	pair, err := registration.NewHubReplicaCertificate(by)
+	testkit.Must(t, err)
+	c := leaf(t, pair)
+	for _, usage := range []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth} {
+		if _, err := c.Verify(x509.VerifyOptions{Roots: roots(t, by.CA), CurrentTime: now, DNSName: registration.ReplicaServerName, KeyUsages: []x509.ExtKeyUsage{usage}}); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := registration.CheckReplica(c); err != nil {
+		t.Error(err)
+	}
+	if id, err := registration.EdgeIdentityOf(c); err == nil {
+		t.Errorf("the certificate of replicas passes for edge %v", id)
+	}
+	edge, err := registration.NewEdgeCertificate(by, registration.EdgeIdentity{Pool: "hub", Region: "us", Zone: "a"}, time.Hour)
+	testkit.Must(t, err)
+	server, err := registration.NewServerCertificate(by, []string{registration.ReplicaServerName})
+	testkit.Must(t, err)
+	for what, other := range map[string]registration.Pair{"an edge's": edge, "the xDS server's": server} {
+		if registration.CheckReplica(leaf(t, other)) == nil {
+			t.Errorf("%s certificate passes for a replica's", what)
+		}
+		if registration.HubReplicaCertificateFault(by, other) == "" {
+			t.Errorf("%s certificate is kept for replicas", what)
+		}
+	}
+	if fault := registration.HubReplicaCertificateFault(by, pair); fault != "" {
+		t.Errorf("a new certificate: %s", fault)
+	}
+}
+
 // Same time and randomness, same bytes.
 func TestSigningIsDeterministic(t *testing.T) {
 	sign := func() (registration.Pair, error) {

@@ -2,7 +2,7 @@ package replica
 
 import (
 	"bytes"
-	"cmp"
+	"maps"
 	"slices"
 )
 
@@ -79,16 +79,12 @@ func (m *Mirror) Clear() []Update {
 // remove deletes keys and returns that, in order.
 func (m *Mirror) remove(which func(address) bool) []Update {
 	var out []Update
-	for at, value := range m.values {
+	for _, at := range slices.SortedFunc(maps.Keys(m.values), address.compare) {
 		if which(at) {
+			m.bytes -= len(m.values[at])
 			delete(m.values, at)
-			m.bytes -= len(value)
 			out = append(out, Update{Topic: at.topic, Key: at.key, Deleted: true})
 		}
 	}
-	slices.SortFunc(out, func(a, b Update) int { return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Key, b.Key)) })
 	return out
 }
-
-// Bytes of all values.
-func (m *Mirror) Bytes() int { return m.bytes }

@@ -2,11 +2,18 @@ package replica
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
+	"maps"
+	"slices"
 )
 
 // address is a key of a topic.
 type address struct{ topic, key string }
+
+func (a address) compare(b address) int {
+	return cmp.Or(cmp.Compare(a.topic, b.topic), cmp.Compare(a.key, b.key))
+}
 
 // Own has the maps of this replica.
 type Own struct {
@@ -83,7 +90,7 @@ func (o *Own) tell(at address) {
 // Follow returns a new Follower, which lacks everything.
 func (o *Own) Follow() *Follower {
 	f := &Follower{own: o, waiting: map[address]struct{}{}, initial: len(o.values)}
-	for at := range o.values {
+	for _, at := range slices.SortedFunc(maps.Keys(o.values), address.compare) {
 		f.add(at)
 	}
 	o.followers[f] = struct{}{}

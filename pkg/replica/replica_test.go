@@ -7,6 +7,9 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/utils/ptr"
 	"pgregory.net/rapid"
 )
 
@@ -155,4 +158,23 @@ func TestPresence(t *testing.T) {
 	expect("still leaving", p.Frame(Frame{Leaving: true}))
 	expect("its process ends", []Change{p.Refused()}, NowSilent)
 	expect("ten minutes", tick(GoneTicks), NowGone)
+}
+
+// Replicas are the pods of the Service's slices, each once, in a cluster of two families too.
+func TestPeersOf(t *testing.T) {
+	endpoint := func(kind, name string, addresses ...string) discoveryv1.Endpoint {
+		return discoveryv1.Endpoint{Addresses: addresses, TargetRef: &corev1.ObjectReference{Kind: kind, Name: name}}
+	}
+	slice := func(port string, endpoints ...discoveryv1.Endpoint) discoveryv1.EndpointSlice {
+		return discoveryv1.EndpointSlice{Ports: []discoveryv1.EndpointPort{{Name: &port, Port: ptr.To[int32](18003)}}, Endpoints: endpoints}
+	}
+	got := PeersOf([]discoveryv1.EndpointSlice{
+		slice("replicas", endpoint("Pod", "hub-b", "fd00::2"), endpoint("Pod", "hub-a", "fd00::1")),
+		slice("replicas", endpoint("Pod", "hub-b", "10.0.0.2"), endpoint("Node", "n", "10.0.0.9"), endpoint("Pod", "hub-c"), discoveryv1.Endpoint{Addresses: []string{"10.0.0.8"}}),
+		slice("other", endpoint("Pod", "hub-d", "10.0.0.4")),
+	})
+	want := []Peer{{Name: "hub-a", Address: "[fd00::1]:18003"}, {Name: "hub-b", Address: "10.0.0.2:18003"}}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
 }

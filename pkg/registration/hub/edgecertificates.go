@@ -95,8 +95,10 @@ func (e *EdgeCertificates) Collectors() []prometheus.Collector {
 		NewExpiryCollector("ca", func() map[string]time.Time { return e.ends(registration.EdgeCASecret) }),
 		NewExpiryCollector("server", func() map[string]time.Time {
 			ends := map[string]time.Time{}
-			for _, end := range e.ends(registration.XDSSecret) {
-				ends[registration.XDSSecret] = end
+			for _, secret := range []string{registration.XDSSecret, registration.ReplicaSecret} {
+				for _, end := range e.ends(secret) {
+					ends[secret] = end
+				}
 			}
 			return ends
 		})}

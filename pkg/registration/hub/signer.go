@@ -24,15 +24,14 @@ import (
 	"crossway.dev/crossway/pkg/registration"
 )
 
-// Signer makes the edge CA, and the xDS serving certificate if it is missing or before
-// it expires, and rotates the CA when it is asked to. It makes and rotates the CA of
-// gossip unasked. It is a Runnable of the leader,
-// which may be started again. It never replaces an edge CA that was there before.
+// Signer makes the edge CA, and the certificates of xDS and of the hub's replicas if one is
+// missing or before it expires, and rotates the CA when it is asked to. It makes and
+// rotates the CA of gossip unasked. It is a Runnable of the leader, which may be started again. It never replaces an edge CA that was there before.
 type Signer struct {
 	Client client.Client
 	// Live reads past the cache, which may lack what was just made.
 	Live client.Reader
-	// Namespace is that of both Secrets.
+	// Namespace is that of the Secrets.
 	Namespace string
 	// Names are the DNS names and addresses in the serving certificate.
 	Names []string
@@ -195,41 +194,75 @@ func (s *Signer) ensureEdges(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return s.ensureServer(ctx, ca)
-}
-
-// ensureServer makes the Secret of the serving certificate what it should be.
-func (s *Signer) ensureServer(ctx context.Context, ca registration.CA) error {
-	issuer := ca.Issuer(time.Now(), rand.Reader)
-	secret := s.secret(registration.XDSSecret)
-	err := s.Live.Get(ctx, client.ObjectKeyFromObject(secret), secret)
-	if err != nil && !apierrors.IsNotFound(err) {
-		return fmt.Errorf("read Secret %s: %w", registration.XDSSecret, err)
-	}
-	missing := err != nil
-	server, versionKey := pairOf(secret), secret.Data[registration.VersionKey]
-	fault := registration.ServerCertificateFault(issuer, server, s.Names)
-	if fault == "" && bytes.Equal(secret.Data[registration.CAKey], ca.Bundle()) && len(versionKey) >= registration.VersionKeyLength {
-		return nil
-	}
-	if len(versionKey) < registration.VersionKeyLength {
-		versionKey = registration.NewVersionKey()
-	}
-	if fault != "" {
-		if server, err = registration.NewServerCertificate(issuer, s.Names); err != nil {
+	for _, what := range s.servings() {
+		if err := s.ensureServing(ctx, ca, what); err != nil {
 			return err
 		}
 	}
-	secret.Data = map[string][]byte{corev1.TLSCertKey: server.Certificate, corev1.TLSPrivateKeyKey: server.Key,
-		registration.CAKey: ca.Bundle(), registration.VersionKey: versionKey}
+	return nil
+}
+
+// serving is a certificate that the Signer keeps in a Secret, with the CAs to trust.
+type serving struct {
+	secret string
+	// fault is why a certificate is no good; "": it is.
+	fault func(registration.Issuer, registration.Pair) string
+	sign  func(registration.Issuer) (registration.Pair, error)
+	// versionKey: the Secret has a key for versions, too.
+	versionKey bool
+}
+
+func (s *Signer) servings() []serving {
+	return []serving{
+		{secret: registration.XDSSecret, versionKey: true,
+			fault: func(i registration.Issuer, p registration.Pair) string {
+				return registration.ServerCertificateFault(i, p, s.Names)
+			},
+			sign: func(i registration.Issuer) (registration.Pair, error) {
+				return registration.NewServerCertificate(i, s.Names)
+			}},
+		{secret: registration.ReplicaSecret, fault: registration.HubReplicaCertificateFault, sign: registration.NewHubReplicaCertificate},
+	}
+}
+
+// ensureServing makes the Secret of a certificate what it should be.
+func (s *Signer) ensureServing(ctx context.Context, ca registration.CA, what serving) error {
+	issuer := ca.Issuer(time.Now(), rand.Reader)
+	secret := s.secret(what.secret)
+	err := s.Live.Get(ctx, client.ObjectKeyFromObject(secret), secret)
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("read Secret %s: %w", what.secret, err)
+	}
+	missing := err != nil
+	pair, data := pairOf(secret), map[string][]byte{registration.CAKey: ca.Bundle()}
+	fault := what.fault(issuer, pair)
+	if fault == "" && !bytes.Equal(secret.Data[registration.CAKey], ca.Bundle()) {
+		fault = "other CAs"
+	} else if fault != "" {
+		if pair, err = what.sign(issuer); err != nil {
+			return err
+		}
+	}
+	if what.versionKey {
+		data[registration.VersionKey] = secret.Data[registration.VersionKey]
+		if len(data[registration.VersionKey]) < registration.VersionKeyLength {
+			data[registration.VersionKey] = registration.NewVersionKey()
+			fault = cmp.Or(fault, "no key for versions")
+		}
+	}
+	if fault == "" {
+		return nil
+	}
+	data[corev1.TLSCertKey], data[corev1.TLSPrivateKeyKey] = pair.Certificate, pair.Key
+	secret.Data = data
 	if missing {
 		err = s.Client.Create(ctx, secret)
 	} else {
-		s.Log.Info("wrote the Secret of the xDS serving certificate", "reason", cmp.Or(fault, "other CAs, or no key for versions"))
+		s.Log.Info("wrote the Secret of a certificate of the hub", "secret", what.secret, "reason", fault)
 		err = s.Client.Update(ctx, secret)
 	}
 	if err != nil {
-		return fmt.Errorf("write Secret %s: %w", registration.XDSSecret, err)
+		return fmt.Errorf("write Secret %s: %w", what.secret, err)
 	}
 	return nil
 }

@@ -41,9 +41,16 @@ func TestSigner(t *testing.T) {
 	if _, err := tls.X509KeyPair(server.Data["tls.crt"], server.Data["tls.key"]); err != nil || string(server.Data["ca.crt"]) != string(ca.Data["tls.crt"]) {
 		t.Errorf("the serving certificate is not usable: %v", err)
 	}
+	replicas, replicasVersion := read(registration.ReplicaSecret)
+	if fault := registration.HubReplicaCertificateFault(registration.CAOf(ca.Data).Issuer(time.Now(), rand.Reader), pairOf(&replicas)); fault != "" ||
+		string(replicas.Data["ca.crt"]) != string(ca.Data["tls.crt"]) || len(replicas.Data[registration.VersionKey]) > 0 {
+		t.Errorf("the certificate of replicas is not usable: %s", fault)
+	}
 	testkit.Must(t, s.ensure(t.Context()))
-	if _, again := read(registration.XDSSecret); again != version {
-		t.Error("a good certificate was made anew")
+	for name, before := range map[string]string{registration.XDSSecret: version, registration.ReplicaSecret: replicasVersion} {
+		if _, again := read(name); again != before {
+			t.Errorf("the good certificate in %s was made anew", name)
+		}
 	}
 	s.Names = []string{"hub.example.com", "10.0.0.1"}
 	testkit.Must(t, s.ensure(t.Context()))
