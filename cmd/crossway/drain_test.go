@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -30,7 +31,7 @@ type drainFixture struct {
 
 func newDrainFixture(t *testing.T, name string) *drainFixture {
 	hub := newHub(t)
-	m := &v1alpha1.MemberCluster{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.MemberClusterSpec{Region: "us"}}
+	m := &v1alpha1.MemberCluster{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.MemberClusterSpec{Region: "us", Accepted: true}}
 	hub.create(m)
 	f := &drainFixture{t: t, demand: 50}
 	f.drainer = &drainer{hub: hub, load: f.fleetLoad, now: func(context.Context) (time.Time, error) { return time.Now(), nil },
@@ -158,6 +159,46 @@ func TestDrainWithoutLoad(t *testing.T) {
 	_, err := f.move(t.Context(), 100, 0)
 	testkit.Must(t, err)
 	f.wantSaid("so it is not known whether the others have room: no pod of the hub is ready", "the load of the fleet cannot be read; the hub goes on")
+}
+
+// A hub that does not answer for a while, as when its API server starts again, is asked until it does.
+func TestDrainThroughAnOutage(t *testing.T) {
+	f := newDrainFixture(t, "drain-outage")
+	now, fails := f.now, 3
+	f.now = func(ctx context.Context) (time.Time, error) {
+		if fails--; fails < 2 && fails >= 0 {
+			return time.Time{}, apierrors.NewServiceUnavailable("it starts")
+		}
+		return now(ctx)
+	}
+	_, err := f.move(t.Context(), 100, 0)
+	testkit.Must(t, err)
+	f.wantSaid("the hub does not answer, and goes on: ", "it starts")
+	load := f.load
+	fails = 3
+	f.load = func(ctx context.Context) (fleetload.Load, error) {
+		if fails--; fails > 0 {
+			return fleetload.Load{}, errors.New("no pod of the hub is ready")
+		}
+		return load(ctx)
+	}
+	result := drainResult{}
+	testkit.Must(t, f.awaitIdle(t.Context(), time.Minute, &result))
+}
+
+// A member that is not accepted gets no requests: there is nothing to wait for.
+func TestDrainOfWhoIsNotAccepted(t *testing.T) {
+	f := newDrainFixture(t, "drain-outside")
+	m := &v1alpha1.MemberCluster{}
+	testkit.Must(t, f.hub.Get(t.Context(), client.ObjectKey{Name: f.member}, m))
+	m.Spec.Accepted = false
+	testkit.Must(t, f.hub.Update(t.Context(), m))
+	_, err := f.move(t.Context(), 100, time.Minute)
+	testkit.Must(t, err)
+	f.wantSaid("is not accepted")
+	if d := f.drain(); d.Percent != 100 || d.From != 100 {
+		t.Errorf("spec.drain is %+v", d)
+	}
 }
 
 func TestDrainOnTheCommandLine(t *testing.T) {

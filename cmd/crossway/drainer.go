@@ -29,6 +29,8 @@ const (
 	settleTimeout = 30 * time.Second
 	// stopTimeout is how long Ctrl-C may take to stop a drain.
 	stopTimeout = 10 * time.Second
+	// noAnswerTimeout is how long the hub's API server may not answer: a restart takes less.
+	noAnswerTimeout = 2 * time.Minute
 )
 
 // drainer moves the requests of one member to the others, and back. The hub does that, as spec.drain says; a drainer
@@ -114,6 +116,11 @@ func (d *drainer) move(ctx context.Context, percent int32, over time.Duration) (
 	if m == nil {
 		return result, fmt.Errorf("MemberCluster %q does not exist%s", d.member, exists(all.Items))
 	}
+	if percent > 0 && !registration.Accepted(m) {
+		d.progress.say("%s is not accepted, so it gets no requests; it will be drained when it is", d.member)
+		result.Drained = percent
+		return result, d.write(ctx, &v1alpha1.MemberDrain{Percent: percent, From: percent})
+	}
 	if percent > 0 {
 		d.foretell(ctx)
 	}
@@ -135,7 +142,7 @@ func (d *drainer) move(ctx context.Context, percent int32, over time.Duration) (
 	case ctx.Err() != nil:
 		return result, d.stop(context.WithoutCancel(ctx), drain, &result)
 	case err == nil && percent == 0:
-		err = d.write(ctx, nil)
+		err = d.answered(ctx, func() error { return d.write(ctx, nil) })
 	}
 	return result, err
 }
@@ -169,19 +176,42 @@ func (d *drainer) write(ctx context.Context, drain *v1alpha1.MemberDrain) error 
 func (d *drainer) stop(ctx context.Context, drain *v1alpha1.MemberDrain, result *drainResult) error {
 	ctx, cancel := context.WithTimeout(ctx, stopTimeout)
 	defer cancel()
-	now, err := d.now(ctx)
-	if err == nil {
-		err = d.unchanged(ctx, drain)
-	}
-	if err == nil {
+	err := d.answered(ctx, func() error {
+		now, err := d.timeUnchanged(ctx, drain)
+		if err != nil {
+			return err
+		}
 		result.Drained = percentAt(drain, now)
-		err = d.write(ctx, &v1alpha1.MemberDrain{Percent: result.Drained, From: result.Drained})
-	}
+		return d.write(ctx, &v1alpha1.MemberDrain{Percent: result.Drained, From: result.Drained})
+	})
 	if err != nil {
 		return fmt.Errorf("%s could not be stopped, so the hub goes on: %w", d.member, err)
 	}
 	return marked{fmt.Errorf("stopped: %d %% of the requests for %s go to others; `crossway drain %[2]s` goes on, `crossway undrain %[2]s` takes it back",
 		result.Drained, d.member), context.Canceled}
+}
+
+// answered asks until the hub answers, for at most noAnswerTimeout: it moves the requests without this command, too.
+func (d *drainer) answered(ctx context.Context, ask func() error) error {
+	for began := time.Now(); ; {
+		err := ask()
+		if !passing(err) || time.Since(began) >= noAnswerTimeout || ctx.Err() != nil {
+			return err
+		}
+		d.line = d.progress.show(fmt.Sprintf("the hub does not answer, and goes on: %v", err), d.line, time.Since(d.began))
+		if err := sleep(ctx, d.interval); err != nil {
+			return err
+		}
+	}
+}
+
+// timeUnchanged is the time, or an error if somebody else has changed the drain.
+func (d *drainer) timeUnchanged(ctx context.Context, drain *v1alpha1.MemberDrain) (time.Time, error) {
+	now, err := d.now(ctx)
+	if err != nil {
+		return now, err
+	}
+	return now, d.unchanged(ctx, drain)
 }
 
 // unchanged is an error if somebody else has changed the drain.
@@ -206,11 +236,12 @@ func (d *drainer) follow(ctx context.Context, drain *v1alpha1.MemberDrain, resul
 		if err := sleep(ctx, interval); err != nil {
 			return err
 		}
-		now, err := d.now(ctx)
-		if err != nil {
+		var now time.Time
+		err := d.answered(ctx, func() (err error) {
+			now, err = d.timeUnchanged(ctx, drain)
 			return err
-		}
-		if err := d.unchanged(ctx, drain); err != nil {
+		})
+		if err != nil {
 			return err
 		}
 		reached := d.look(ctx, drain.Percent, percentAt(drain, now), result)

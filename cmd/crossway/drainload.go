@@ -123,15 +123,19 @@ func (d *drainer) awaitIdle(ctx context.Context, limit time.Duration, result *dr
 	idle := 0
 	for began := time.Now(); ; {
 		load, err := d.load(ctx)
-		if err != nil {
+		switch {
+		case err != nil && (ctx.Err() != nil || time.Since(began) >= limit):
 			return err
-		}
-		if result.Load, result.Open = load.Of(d.member), load.OpenOf(d.member); len(result.Open) == 0 {
+		case err != nil:
+			idle = 0
+			d.line = d.progress.show(fmt.Sprintf("the load of the fleet cannot be read: %v", err), d.line, time.Since(d.began))
+		case len(load.OpenOf(d.member)) == 0:
+			result.Load, result.Open = load.Of(d.member), nil
 			if idle++; idle == 2 { // edges report once a second
 				return nil
 			}
-		} else {
-			idle = 0
+		default:
+			idle, result.Load, result.Open = 0, load.Of(d.member), load.OpenOf(d.member)
 			d.line = d.progress.show(fmt.Sprintf("%s: %d requests are open: %s", d.member, result.Load.Open, openText(result.Open)), d.line, time.Since(d.began))
 		}
 		if time.Since(began) >= limit {

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 )
 
 // Exit codes, besides 0 and, for anything else that went wrong, 1.
@@ -57,6 +58,20 @@ func args(check cobra.PositionalArgs) cobra.PositionalArgs {
 		}
 		return nil
 	}
+}
+
+// passing tells whether the same request may well succeed soon: the API server starts again
+// or has too much to do, or a connection broke.
+func passing(err error) bool {
+	var network net.Error
+	switch {
+	case err == nil, isWrongCA(err):
+		return false
+	case errors.As(err, &network), utilnet.IsProbableEOF(err), utilnet.IsHTTP2ConnectionLost(err):
+		return true
+	}
+	return apierrors.IsServerTimeout(err) || apierrors.IsTimeout(err) || apierrors.IsTooManyRequests(err) ||
+		apierrors.IsServiceUnavailable(err) || apierrors.IsInternalError(err)
 }
 
 // withAdvice adds what to do to errors that any request to a cluster may have.

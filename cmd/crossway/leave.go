@@ -77,9 +77,10 @@ func (o *leaveOptions) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := memberNamed(ctx, hub, o.name); errors.Is(err, errNoMember) {
-		return fmt.Errorf("%w; if it has left and its agent is still there, in that cluster: helm -n %s uninstall %s", err, o.namespace(), agentRelease)
-	} else if err != nil {
+	m, err := memberNamed(ctx, hub, o.name)
+	if gone := errors.Is(err, errNoMember); gone && o.context == "" {
+		return fmt.Errorf("%w; if it has left and its agent is still there, name that cluster with --member-context", err)
+	} else if err != nil && !gone {
 		return err
 	}
 	var member client.Client
@@ -87,9 +88,12 @@ func (o *leaveOptions) run(ctx context.Context) error {
 		if member, _, err = o.clientOf(o.in(o.context)); err != nil {
 			return err
 		}
-		if err := o.checkMember(ctx, hub, member); err != nil {
+		if err := o.checkMember(ctx, m, member); err != nil {
 			return err
 		}
+	}
+	if m == nil {
+		return o.finish(ctx, member)
 	}
 	result := leaveResult{Member: o.name}
 	if err := o.empty(ctx, &result); err != nil {
@@ -113,11 +117,32 @@ func (o *leaveOptions) run(ctx context.Context) error {
 	return o.print(&result)
 }
 
-// checkMember refuses a context that is another cluster than the one that joined.
-func (o *leaveOptions) checkMember(ctx context.Context, hub, member client.Client) error {
-	m, err := memberNamed(ctx, hub, o.name)
-	if err != nil {
+// finish does the rest of a leave that was stopped after the MemberCluster was deleted.
+func (o *leaveOptions) finish(ctx context.Context, member client.Client) error {
+	result := leaveResult{Member: o.name}
+	result.did("MemberCluster", "was deleted before")
+	if err := o.withdraw(ctx, member, &result); err != nil {
 		return err
+	}
+	if err := o.uninstall(ctx, member, &result); err != nil {
+		return err
+	}
+	return o.print(&result)
+}
+
+// checkMember refuses a context that is another cluster than the one that joined. m is nil
+// where the hub has no such member: then its agent must say that it was.
+func (o *leaveOptions) checkMember(ctx context.Context, m *v1alpha1.MemberCluster, member client.Client) error {
+	if m == nil {
+		var secret corev1.Secret
+		err := member.Get(ctx, client.ObjectKey{Namespace: o.namespace(), Name: agent.CredentialSecret}, &secret)
+		if err != nil && !apierrors.IsNotFound(err) {
+			return fmt.Errorf("read Secret %s of the cluster of --member-context: %w", agent.CredentialSecret, err)
+		}
+		if is := agent.MemberOf(&secret); is != "" && is != fleet.ClusterName(o.name) || is == "" && err != nil {
+			return fmt.Errorf("MemberCluster %q does not exist, and the cluster of --member-context %s has no agent of it", o.name, o.context)
+		}
+		return nil
 	}
 	var system corev1.Namespace
 	if err := member.Get(ctx, client.ObjectKey{Name: metav1.NamespaceSystem}, &system); err != nil {

@@ -55,6 +55,28 @@ func TestLeave(t *testing.T) {
 	}
 }
 
+// A leave that was stopped after the MemberCluster was deleted goes on when it is run again,
+// in the cluster that was that member and in no other.
+func TestLeaveGoesOn(t *testing.T) {
+	hub, member := newFleet(t)
+	member.uninstalls(agentRelease)
+	hub.refused(1, "leave us-gone --member-context us-west", "has no agent of it")
+	credential := agent.Credential{Member: "us-west", ID: "abcdefghij"}
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.SystemNamespace, Name: agent.CredentialSecret}, Data: credential.Data()}
+	testkit.Must(t, client.IgnoreAlreadyExists(member.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: v1alpha1.SystemNamespace}})))
+	member.create(secret)
+	hub.refused(1, "leave us-gone --member-context us-west", "has no agent of it")
+	go func() { // the agent
+		testkit.Eventually(t, "a word to leave", func() bool {
+			err := member.Get(t.Context(), client.ObjectKeyFromObject(secret), secret)
+			_, asked := secret.Annotations[agent.AnnotationLeave]
+			return err == nil && asked
+		})
+		member.agentSays("Left: this cluster is in no fleet")
+	}()
+	hub.want("leave us-west --wait 20s --member-context us-west", "was deleted before", "withdrew", "release crossway-member-agent")
+}
+
 // Of a cluster that is gone, the hub's part is done alone.
 func TestLeaveWithoutTheCluster(t *testing.T) {
 	hub, _ := newFleet(t)

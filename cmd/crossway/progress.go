@@ -31,7 +31,8 @@ type state func(context.Context) (now string, done bool, err error)
 // pollInterval is how often a wait asks.
 const pollInterval = 200 * time.Millisecond
 
-// wait asks until the state is what is waited for, for at most the limit.
+// wait asks until the state is what is waited for, for at most the limit. A request that
+// fails and may succeed soon is sent again.
 func (p *progress) wait(ctx context.Context, what string, limit time.Duration, ask state) error {
 	limited, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -47,13 +48,15 @@ func (p *progress) wait(ctx context.Context, what string, limit time.Duration, a
 		case limited.Err() != nil:
 			p.end()
 			return marked{fmt.Errorf("waited %s for %s; last seen: %s", limit, what, last), errTimeout}
+		case passing(err):
+			now = fmt.Sprintf("no answer: %v", err)
 		case err != nil:
 			p.end()
 			return err
 		}
 		last = now
 		shown = p.show(fmt.Sprintf("%s: %s", what, now), shown, time.Since(began))
-		if done {
+		if done && err == nil {
 			p.end()
 			return nil
 		}

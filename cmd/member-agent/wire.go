@@ -12,6 +12,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
@@ -98,13 +99,18 @@ func wire(o Options) (ctrl.Manager, error) {
 	return mgr, addChecks(mgr, watchdog, w)
 }
 
-// leaver withdraws exports first: other clusters need time to take note.
+// leaver withdraws exports first: other clusters need time to take note. From a hub that lets
+// this cluster in no more (it was revoked, or its MemberCluster deleted) nothing can be withdrawn,
+// nor does anything count there.
 func leaver(here client.Client) identityagent.Leaver {
 	return func(ctx context.Context, hub client.Client, c identityagent.Credential) error {
-		if err := agent.Withdraw(ctx, hub, c.Member); err != nil {
+		err := agent.Withdraw(ctx, hub, c.Member)
+		if apierrors.IsUnauthorized(err) || apierrors.IsForbidden(err) {
+			ctrl.Log.WithName("join").Info("the hub lets this cluster in no more: only what is here is removed", "answer", err.Error())
+		} else if err != nil {
 			return err
 		}
-		return errors.Join(importagent.RemoveImports(ctx, here), inventory.New(here, hub, c.Member).Withdraw(ctx))
+		return errors.Join(importagent.RemoveImports(ctx, here), inventory.Withdraw(ctx, here))
 	}
 }
 

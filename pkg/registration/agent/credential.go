@@ -69,6 +69,14 @@ func readCredential(s *corev1.Secret) *Credential {
 	}
 }
 
+// MemberOf is the member whose credential Secret crossway-hub-credential has; empty: there is none in it.
+func MemberOf(s *corev1.Secret) fleet.ClusterName {
+	if c := readCredential(s); c != nil {
+		return c.Member
+	}
+	return ""
+}
+
 // Data is what Secret crossway-hub-credential has with this credential and nothing pending.
 func (c *Credential) Data() map[string][]byte {
 	data := map[string][]byte{

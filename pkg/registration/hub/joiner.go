@@ -68,6 +68,7 @@ type joining struct {
 	accounts map[string]*corev1.ServiceAccount // join accounts by name
 	holders  []*corev1.ServiceAccount          // accounts whose tokens are credentials
 	used     string                            // the credential that renews the member's Lease
+	usedBy   string                            // UID of the cluster that did
 }
 
 // Reconcile decides about one member's requests. The key is its name.
@@ -126,7 +127,7 @@ func (j *Joiner) read(ctx context.Context, name string) (*joining, error) {
 		return nil, err
 	}
 	if lease != nil {
-		s.used = lease.Annotations[v1alpha1.AnnotationCredential]
+		s.used, s.usedBy = lease.Annotations[v1alpha1.AnnotationCredential], lease.Annotations[v1alpha1.AnnotationClusterUID]
 	}
 	return s, nil
 }
@@ -138,6 +139,11 @@ func (j *Joiner) carryOut(ctx context.Context, s *joining, plan registration.Joi
 			if err := j.claim(ctx, account, v.Request); err != nil {
 				return err
 			}
+		}
+	}
+	if s.changesCluster(plan) {
+		if err := j.removeExports(ctx, s); err != nil {
+			return err
 		}
 	}
 	if err := j.record(ctx, s.member, plan); err != nil {
@@ -155,6 +161,32 @@ func (j *Joiner) carryOut(ctx context.Context, s *joining, plan registration.Joi
 		}
 		if _, err := decide(ctx, j.client, csr, v.Condition, j.now()); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// changesCluster tells whether a plan gives the member's name to another cluster than the
+// one whose exports are there.
+func (s *joining) changesCluster(plan registration.JoinPlan) bool {
+	if plan.Credential == nil || s.usedBy == "" || s.usedBy == plan.Credential.ClusterUID {
+		return false
+	}
+	has := registration.InForce(s.member)
+	return has == nil || has.ClusterUID != plan.Credential.ClusterUID
+}
+
+// removeExports deletes what the former cluster of a member's name exported, before another
+// gets its credential: its endpoints would count as those of the other. The garbage
+// collector deletes their slices.
+func (j *Joiner) removeExports(ctx context.Context, s *joining) error {
+	var exports v1alpha1.MemberExportList
+	if err := j.direct.List(ctx, &exports, client.InNamespace(v1alpha1.MemberNamespace(s.cluster))); err != nil {
+		return fmt.Errorf("list MemberExports of %s: %w", s.cluster, err)
+	}
+	for i := range exports.Items {
+		if err := client.IgnoreNotFound(j.direct.Delete(ctx, &exports.Items[i])); err != nil {
+			return fmt.Errorf("delete what cluster %s exported as %s: %w", s.usedBy, s.cluster, err)
 		}
 	}
 	return nil

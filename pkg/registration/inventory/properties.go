@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -43,7 +43,6 @@ type Properties struct {
 	member fleet.ClusterName
 
 	kind schema.GroupVersionKind // that is served; set before Reconcile is called
-	left atomic.Bool             // nothing is written any more
 	// told are the objects of others that were logged. Only Reconcile uses it.
 	told map[types.UID]string
 }
@@ -56,9 +55,6 @@ func New(c client.Client, hub client.Reader, member fleet.ClusterName) *Properti
 
 // Reconcile writes one of the two, whose name is the key.
 func (p *Properties) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
-	if p.left.Load() {
-		return reconcile.Result{}, nil
-	}
 	value, again := string(p.member), time.Duration(0)
 	if request.Name == registration.PropertyClusterSet {
 		again = askInterval
@@ -98,15 +94,17 @@ func (p *Properties) clusterSet(ctx context.Context) string {
 	return m.Data[v1alpha1.MemberAPIClusterSet]
 }
 
-// Withdraw removes what Crossway made, for a cluster that leaves, and writes nothing any more.
-func (p *Properties) Withdraw(ctx context.Context) error {
-	p.left.Store(true)
+// Withdraw removes what Crossway made of a cluster that leaves. No Properties work.
+func Withdraw(ctx context.Context, c client.Client) error {
 	var failed []error
 	for _, kind := range registration.ClusterPropertyKinds {
 		for _, name := range names {
-			have, err := apply.Found(ctx, p.client, types.NamespacedName{Name: name}, registration.OptionalObject(kind))
+			have, err := apply.Found(ctx, c, types.NamespacedName{Name: name}, registration.OptionalObject(kind))
+			if meta.IsNoMatchError(err) { // the CRD is missing
+				continue
+			}
 			if err == nil && have != nil && registration.ClusterPropertyOurs(have) {
-				err = apply.Remove(ctx, p.client, have)
+				err = apply.Remove(ctx, c, have)
 			}
 			failed = append(failed, err)
 		}

@@ -113,7 +113,7 @@ func TestClusterProperties(t *testing.T) {
 	f.Must(f.client.Update(t.Context(), o))
 	_, err = again.Reconcile(t.Context(), ctrl.Request{NamespacedName: types.NamespacedName{Name: registration.PropertyClusterSet}})
 	f.Must(err)
-	f.Must(properties.Withdraw(t.Context()))
+	f.Must(Withdraw(t.Context(), f.client))
 	if got := f.value(registration.PropertyClusterSet); got != "another-fleet" {
 		t.Errorf("%s of somebody else is %q", registration.PropertyClusterSet, got)
 	}
