@@ -127,7 +127,7 @@ func TestHubWritesOnlyItsOwn(t *testing.T) {
 			"{apiVersion: rbac.authorization.k8s.io/v1, kind: Role, metadata: {namespace: member-us-7, name: theirs}}":                       false,
 			"{apiVersion: rbac.authorization.k8s.io/v1, kind: RoleBinding, metadata: {namespace: mine, name: theirs}}":                       false,
 			"{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {namespace: mine, name: web}}":                                 false,
-			"{apiVersion: crossway.dev/v1alpha1, kind: MemberExport, metadata: {namespace: member-us-7, name: web.shop}}":                    false,
+			"{apiVersion: crossway.dev/v1alpha1, kind: MemberExport, metadata: {namespace: member-us-7, name: web.shop}}":                    true,
 			"{apiVersion: coordination.k8s.io/v1, kind: Lease, metadata: {namespace: mine, name: crossway-hub}}":                             false,
 			"{apiVersion: v1, kind: Secret, metadata: {namespace: crossway-system, name: crossway-edge-ca}}":                                 false,
 			"{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRole, metadata: {name: crossway-hub}}":                                  false,

@@ -6,13 +6,18 @@ import (
 	"strings"
 	"testing"
 
+	appsv1 "k8s.io/api/apps/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
@@ -138,6 +143,11 @@ func TestFleetAdmin(t *testing.T) {
 		get secret`)
 	may(t, fay, false, "crossway-system", "create secret\nget secret")
 	bind(t, "Role", "crossway-load-reader", "crossway-system", "fay")
+	reads(t, fay, "", &apiextensionsv1.CustomResourceDefinition{}, "gateways.gateway.networking.k8s.io", true) // all that crossway check reads, but for keys
+	reads(t, fay, "member-us-west", &coordinationv1.Lease{}, v1alpha1.AgentLease, true)
+	reads(t, fay, "crossway-system", &coordinationv1.Lease{}, "crossway-hub", false)
+	reads(t, fay, "crossway-system", &appsv1.Deployment{}, "crossway-hub", true)
+	reads(t, fay, "mine", &appsv1.Deployment{}, "crossway-hub", false)
 	may(t, fay, true, "crossway-system", "list pod\nget pod")
 	may(t, fay, false, "crossway-system", "create pod\ndelete pod\nget secret")
 	for subresource, allowed := range map[string]bool{"portforward": true, "exec": false, "log": false, "proxy": false} {
@@ -157,6 +167,21 @@ func TestFleetAdmin(t *testing.T) {
 	signs(t, fay, "crossway-edge-eu", false, false)
 	signs(t, fay, registration.XDSSecret, false, false)
 	apply(t, render(t, "hub", ""))
+}
+
+// reads gets one object, which there may not be.
+func reads(t *testing.T, as *rest.Config, namespace string, o client.Object, name string, allowed bool) {
+	t.Helper()
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, apiextensionsv1.AddToScheme} {
+		testkit.Must(t, add(scheme))
+	}
+	c, err := client.New(as, client.Options{Scheme: scheme})
+	testkit.Must(t, err)
+	err = c.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: name}, o)
+	if allowed == apierrors.IsForbidden(err) {
+		t.Errorf("get %T %s/%s: %v", o, namespace, name, err)
+	}
 }
 
 // usesPods asks whether somebody may use a subresource of pods, by GET and POST.

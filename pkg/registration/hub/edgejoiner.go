@@ -73,6 +73,9 @@ func (j *EdgeJoiner) Reconcile(ctx context.Context, key reconcile.Request) (reco
 		return reconcile.Result{}, fmt.Errorf("list EdgePools: %w", err)
 	}
 	edge, denied := registration.EdgeOfRequest(csr, account, pools.Items, j.now())
+	if denied != nil && isApproved(csr) { // and not signed before the token ended, or the pool was deleted
+		return reconcile.Result{}, j.fail(ctx, csr.DeepCopy(), *denied)
+	}
 	if denied != nil {
 		_, err := decide(ctx, j.client, csr, *denied, j.now())
 		return reconcile.Result{}, err
@@ -116,6 +119,18 @@ func (j *EdgeJoiner) sign(ctx context.Context, csr *certificatesv1.CertificateSi
 	csr.Status.Certificate = answer
 	if err := j.client.Status().Update(ctx, csr); err != nil {
 		return fmt.Errorf("write the certificate of %s: %w", csr.Name, err)
+	}
+	return nil
+}
+
+// fail ends a request that was approved: what is approved cannot be denied any more
+// (certificates.k8s.io/v1, conditions of a CertificateSigningRequest).
+func (j *EdgeJoiner) fail(ctx context.Context, csr *certificatesv1.CertificateSigningRequest, why condition.Condition) error {
+	now := metav1.NewTime(j.now())
+	csr.Status.Conditions = append(csr.Status.Conditions, certificatesv1.CertificateSigningRequestCondition{
+		Type: certificatesv1.CertificateFailed, Status: corev1.ConditionTrue, Reason: why.Reason, Message: why.Message, LastUpdateTime: now, LastTransitionTime: now})
+	if err := j.client.Status().Update(ctx, csr); err != nil {
+		return fmt.Errorf("write that %s is not signed: %w", csr.Name, err)
 	}
 	return nil
 }

@@ -20,6 +20,7 @@ import (
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/internal/lab/envtestkit"
 	"crossway.dev/crossway/internal/testkit"
+	"crossway.dev/crossway/pkg/condition"
 	"crossway.dev/crossway/pkg/registration"
 )
 
@@ -65,6 +66,18 @@ func (f *edgeJoining) token(id string) {
 // asks creates a request as the account of a token, and has it decided.
 func (f *edgeJoining) asks(id, name string) (key []byte, csr *certificatesv1.CertificateSigningRequest, err error) {
 	f.Helper()
+	if key, csr, err = f.request(id, name); err != nil {
+		return nil, nil, err
+	}
+	_, err = f.joiner.Reconcile(f.Context(), reconcile.Request{NamespacedName: types.NamespacedName{Name: name}})
+	f.Must(err)
+	f.Must(f.Get(f.Context(), client.ObjectKey{Name: name}, csr))
+	return key, csr, nil
+}
+
+// request creates a request as the account of a token.
+func (f *edgeJoining) request(id, name string) (key []byte, csr *certificatesv1.CertificateSigningRequest, err error) {
+	f.Helper()
 	key, request, err := registration.NewEdgeRequest(rand.Reader)
 	f.Must(err)
 	user := "system:serviceaccount:" + v1alpha1.MembersNamespace + ":" + registration.EdgeJoinAccountName(f.pool.Name, id)
@@ -72,13 +85,7 @@ func (f *edgeJoining) asks(id, name string) (key []byte, csr *certificatesv1.Cer
 	f.Must(err)
 	csr = &certificatesv1.CertificateSigningRequest{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: certificatesv1.CertificateSigningRequestSpec{
 		SignerName: registration.EdgeSigner, Request: request, Usages: []certificatesv1.KeyUsage{certificatesv1.UsageDigitalSignature, certificatesv1.UsageClientAuth}}}
-	if err := c.Create(f.Context(), csr); err != nil {
-		return nil, nil, err
-	}
-	_, err = f.joiner.Reconcile(f.Context(), reconcile.Request{NamespacedName: types.NamespacedName{Name: name}})
-	f.Must(err)
-	f.Must(c.Get(f.Context(), client.ObjectKey{Name: name}, csr))
-	return key, csr, nil
+	return key, csr, c.Create(f.Context(), csr)
 }
 
 func (f *edgeJoining) denied(csr *certificatesv1.CertificateSigningRequest, reason, message string) {
@@ -86,6 +93,27 @@ func (f *edgeJoining) denied(csr *certificatesv1.CertificateSigningRequest, reas
 	if len(csr.Status.Certificate) > 0 || len(csr.Status.Conditions) != 1 || csr.Status.Conditions[0].Type != certificatesv1.CertificateDenied ||
 		csr.Status.Conditions[0].Reason != reason || !strings.Contains(csr.Status.Conditions[0].Message, message) {
 		f.Errorf("want it denied, %s, %q; got %+v", reason, message, csr.Status.Conditions)
+	}
+}
+
+// A request that was approved and not signed before its token ended is told so, once.
+func TestApprovedAndNotSigned(t *testing.T) {
+	f := newEdgeJoining(t, "unsigned")
+	const id = "abcdefghi7"
+	f.token(id)
+	name := registration.EdgeRequestName("unsigned", id)
+	_, csr, err := f.request(id, name)
+	f.Must(err)
+	_, err = decide(t.Context(), f, csr, condition.EdgeJoined("unsigned", id), f.clock) // by a hub that ended before it signed
+	f.Must(err)
+	f.clock = f.clock.Add(2 * time.Hour)
+	for range 2 {
+		_, err = f.joiner.Reconcile(t.Context(), reconcile.Request{NamespacedName: types.NamespacedName{Name: name}})
+		f.Must(err)
+	}
+	f.Must(f.Get(t.Context(), client.ObjectKeyFromObject(csr), csr))
+	if last := csr.Status.Conditions[len(csr.Status.Conditions)-1]; last.Type != certificatesv1.CertificateFailed || len(csr.Status.Conditions) != 2 || len(csr.Status.Certificate) > 0 {
+		t.Errorf("conditions %+v", csr.Status.Conditions)
 	}
 }
 

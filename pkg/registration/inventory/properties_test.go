@@ -1,6 +1,7 @@
 package inventory
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"time"
@@ -64,7 +65,9 @@ func TestClusterProperties(t *testing.T) {
 	f := &fixture{testkit.T{TB: t}, mgr.GetClient()}
 	properties := New(mgr.GetClient(), mgr.GetAPIReader(), "us-west")
 	f.Must(properties.SetupWithManager(mgr, nil))
-	testkit.Run(t, mgr.Start)
+	ctx, stop := context.WithCancel(t.Context())
+	stopped := make(chan error)
+	go func() { stopped <- mgr.Start(ctx) }()
 	time.Sleep(time.Second) // it has asked once
 
 	f.Must(f.client.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "member-us-west"}}))
@@ -113,7 +116,9 @@ func TestClusterProperties(t *testing.T) {
 	f.Must(f.client.Update(t.Context(), o))
 	_, err = again.Reconcile(t.Context(), ctrl.Request{NamespacedName: types.NamespacedName{Name: registration.PropertyClusterSet}})
 	f.Must(err)
-	f.Must(Withdraw(t.Context(), f.client))
+	stop() // it would write again what leaves
+	f.Must(<-stopped)
+	f.Must(Withdraw(t.Context(), properties.client))
 	if got := f.value(registration.PropertyClusterSet); got != "another-fleet" {
 		t.Errorf("%s of somebody else is %q", registration.PropertyClusterSet, got)
 	}
