@@ -29,9 +29,11 @@ import (
 // regions. The first has exports, the others import in part "imports".
 func LabConfig() lab.Config { return lab.Config{} }
 
-// LabInstall is how Crossway is installed: as shipped, but its log says when
-// responses leave and ACKs come.
-func LabInstall() lab.InstallOptions { return lab.InstallOptions{Hub: "logLevel: debug\n"} }
+// LabInstall is how Crossway is installed: as shipped, but with one replica of the
+// hub, whose log says when responses leave and ACKs come.
+func LabInstall() lab.InstallOptions {
+	return lab.InstallOptions{Hub: "replicas: 1\nlogLevel: debug\n"}
+}
 
 // Bench is a fleet that is measured. Its methods run one at a time.
 type Bench struct {
@@ -50,7 +52,7 @@ type Bench struct {
 // New prepares a fleet that was just installed (see LabConfig, LabInstall); it
 // writes to out what it does. The hub's log is read until ctx ends.
 func New(ctx context.Context, fleet *lab.Lab, out io.Writer) (*Bench, error) {
-	b := &Bench{fleet: fleet, out: out}
+	b := &Bench{fleet: fleet, out: out, log: NewLog()}
 	var err error
 	if b.hub, err = clientOf(fleet.Hub.REST); err != nil {
 		return nil, err
@@ -84,10 +86,10 @@ func New(ctx context.Context, fleet *lab.Lab, out io.Writer) (*Bench, error) {
 	if err != nil || len(logs) != 1 {
 		return nil, fmt.Errorf("want one log of pod %s in %s, found %q", hub.Name, fleet.LogDir, logs)
 	}
-	if b.log, err = Tail(ctx, logs[0]); err != nil {
+	if err := b.log.Tail(ctx, logs[0]); err != nil {
 		return nil, err
 	}
-	b.edges, err = b.findEdges(ctx)
+	b.edges, err = envoysOf(ctx, b.hub, len(fleet.Regions))
 	return b, err
 }
 
@@ -145,7 +147,7 @@ func (b *Bench) join(ctx context.Context, name string, spec v1alpha1.MemberClust
 const RequestPart = "request"
 
 // Parts of a measurement, in their order; "grow" comes first of those on a fleet, and always.
-var Parts = []string{RequestPart, "slices", "routes", "members", "rest", "warm", "cold", "burst", "imports"}
+var Parts = []string{RequestPart, "slices", "routes", "members", "rest", "warm", "cold", "burst", "imports", ScalePart}
 
 // Measure grows the fleet to a size, which is not below the last one, and
 // measures the parts there.

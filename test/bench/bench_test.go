@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -151,6 +152,39 @@ func TestAddresses(t *testing.T) {
 				seen[a.String()] = true
 			}
 		}
+	}
+}
+
+// Members of part scale announce addresses of their own ranges alone, each once, and export what they drew before. Each
+// service is exported by someone.
+func TestScaleMembers(t *testing.T) {
+	const members = 100
+	seen, exported := map[netip.Addr]string{}, map[service]int{}
+	for n := range members {
+		m := &mockMember{number: n, of: members}
+		m.exports = m.drawn()
+		if !slices.Equal(m.exports, m.drawn()) || len(m.exports) != exportsPerMember {
+			t.Fatalf("%s drew %d exports, or others the second time", m.name(), len(m.exports))
+		}
+		cidr := netip.PrefixFrom(m.address(0), 20)
+		use := func(a netip.Addr) {
+			if seen[a] != "" || !cidr.Contains(a) || cidr.Masked() != cidr {
+				t.Fatalf("%s announces %s of %s, which %q has", m.name(), a, cidr, seen[a])
+			}
+			seen[a] = m.name()
+		}
+		for k, s := range m.exports {
+			exported[s]++
+			for _, e := range m.slice(k, m.firstLast(k)).Endpoints {
+				use(netip.MustParseAddr(e.Addresses[0]))
+			}
+		}
+		for turn := range 1000 {
+			use(m.anotherLast(turn))
+		}
+	}
+	if len(exported) != members*namesPerMember {
+		t.Errorf("%d services are exported, want %d", len(exported), members*namesPerMember)
 	}
 }
 

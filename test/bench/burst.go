@@ -186,7 +186,7 @@ func (b *Bench) clear(ctx context.Context, all []service, size int) error {
 	}
 	for _, e := range b.edges {
 		for {
-			n, err := b.count(ctx, e, `^cluster\.burst.*\.membership_total$`)
+			n, err := count(ctx, b.fleet, e, `^cluster\.burst.*\.membership_total$`)
 			if err != nil {
 				return err
 			}

@@ -11,4 +11,6 @@
 //	b, err := bench.New(ctx, fleet, os.Stdout)   // a lab with Crossway at log level debug
 //	figures, err := b.Measure(ctx, 1000, bench.Parts) // 1000 routes, each its own import of 150 endpoints
 //	fmt.Println(figures["slice_to_ack_ms"].P50)
+//
+// Scale is another fleet: many members without clusters, behind two hub replicas.
 package bench

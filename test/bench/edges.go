@@ -20,24 +20,25 @@ import (
 // edge is one Envoy; its pod's name is also its node id.
 type edge struct{ name, node string }
 
-func (b *Bench) findEdges(ctx context.Context) ([]edge, error) {
+// envoysOf are the Envoys of a fleet, two in each of its regions.
+func envoysOf(ctx context.Context, hub client.Client, regions int) ([]edge, error) {
 	var pods corev1.PodList
-	if err := b.hub.List(ctx, &pods, client.InNamespace(lab.System), client.MatchingLabels{"app.kubernetes.io/name": "crossway-edge"}); err != nil {
+	if err := hub.List(ctx, &pods, client.InNamespace(lab.System), client.MatchingLabels{"app.kubernetes.io/name": "crossway-edge"}); err != nil {
 		return nil, err
 	}
 	var out []edge
 	for _, p := range pods.Items {
 		out = append(out, edge{p.Name, p.Spec.NodeName})
 	}
-	if len(out) != 2*len(b.fleet.Regions) {
-		return nil, fmt.Errorf("%d edges, want two in each of %d regions", len(out), len(b.fleet.Regions))
+	if len(out) != 2*regions {
+		return nil, fmt.Errorf("%d edges, want two in each of %d regions", len(out), regions)
 	}
 	return out, nil
 }
 
 // count adds up those of an Envoy's statistics that match a regular expression.
-func (b *Bench) count(ctx context.Context, e edge, filter string) (int, error) {
-	page, err := b.fleet.Hub.Kubectl(ctx, nil, "exec", "-n", lab.System, e.name, "--",
+func count(ctx context.Context, fleet *lab.Lab, e edge, filter string) (int, error) {
+	page, err := fleet.Hub.Kubectl(ctx, nil, "exec", "-n", lab.System, e.name, "--",
 		"bash", "/etc/crossway/edge/edge.sh", "ask", "GET", "/stats?filter="+url.QueryEscape(filter))
 	if err != nil {
 		return 0, err
@@ -57,11 +58,16 @@ func (b *Bench) count(ctx context.Context, e edge, filter string) (int, error) {
 
 // awaitEndpoints waits until every Envoy itself counts so many endpoints.
 func (b *Bench) awaitEndpoints(ctx context.Context, want int) error {
+	return awaitCount(ctx, b.fleet, b.edges, `^cluster\.bench.*\.membership_total$`, want)
+}
+
+// awaitCount waits until those statistics of every Envoy that match a regular expression add up to a number.
+func awaitCount(ctx context.Context, fleet *lab.Lab, envoys []edge, filter string, want int) error {
 	for {
 		var counts []int
 		right := true
-		for _, e := range b.edges {
-			n, err := b.count(ctx, e, `^cluster\.bench.*\.membership_total$`)
+		for _, e := range envoys {
+			n, err := count(ctx, fleet, e, filter)
 			if err != nil {
 				return err
 			}

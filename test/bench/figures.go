@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 	"text/tabwriter"
 	"time"
 )
@@ -44,8 +45,11 @@ func millis(d time.Duration) float64 { return round(float64(d) / float64(time.Mi
 // round drops the digits that mean nothing on a shared machine.
 func round(v float64) float64 { return math.Round(v*100) / 100 }
 
-// Rows are the figures in the order in which a change travels; what they mean.
-var Rows = []struct{ Name, Tell string }{
+// Row is one figure, and what it means.
+type Row struct{ Name, Tell string }
+
+// Rows are the figures in the order in which a change travels.
+var Rows = []Row{
 	{"slice_to_ack_ms", "hub slice write -> last Envoy's ACK"},
 	{"slice_push_to_ack_ms", "  of it Envoy's own: response left -> ACK"},
 	{"slice_bare_ms", "  bare client: the same write -> watch event"},
@@ -82,18 +86,57 @@ var Rows = []struct{ Name, Tell string }{
 	{"grow_s", "creating this size's objects until all is ACKed, s"},
 }
 
+// ScaleRows are the figures of ScalePart.
+var ScaleRows = []Row{
+	{"scale_pushed_s", "all members export at once: until all is written, s"},
+	{"scale_exported_s", "  until all is merged and reported, s"},
+	{"scale_routed_s", "all routes at once -> every edge has all, s"},
+	{"scale_rss_peak_mb", "a hub replica, peak RSS while the fleet grew, MB"},
+	{"scale_rss_rest_mb", "  RSS at rest, MB"},
+	{"scale_cpu_idle_percent", "  CPU at rest, of one core"},
+	{"scale_slice_to_ack_ms", "member's slice write -> last of 4 Envoys' ACK"},
+	{"scale_slice_push_to_ack_ms", "  of it Envoy's own: response left -> ACK"},
+	{"scale_slice_to_all_ms", "  -> ACK of the last edge of 10 pools"},
+	{"scale_slice_bare_ms", "  bare client: the same write -> watch event"},
+	{"scale_readers_whole_s", "a reader for each member, all at once, s"},
+	{"scale_readers_cpu_s", "  CPU seconds of both replicas"},
+	{"scale_reader_mb", "  what one reader reads, MB"},
+	{"scale_slice_to_readers_ms", "member's slice write -> the last reader"},
+	{"scale_read_slice_to_ack_ms", "with readers: slice write -> last Envoy's ACK"},
+	{"scale_read_slice_push_to_ack_ms", "  of it Envoy's own: response left -> ACK"},
+	{"scale_read_slice_to_all_ms", "  -> ACK of the last edge of 10 pools"},
+	{"scale_read_slice_bare_ms", "  bare client: the same write -> watch event"},
+	{"scale_start_ms", "replica killed: start -> ready"},
+	{"scale_start_bare_ms", "  bare client: list of slices and exports"},
+	{"scale_start_cpu_s", "  CPU seconds until it is ready"},
+	{"scale_start_rss_mb", "  peak RSS"},
+	{"scale_frozen_ms", "the same without an API server (snapshot)"},
+	{"scale_frozen_cpu_s", "  CPU seconds until it is ready"},
+	{"scale_frozen_rss_mb", "  peak RSS"},
+}
+
 // Table writes all sizes beside each other, one row for each figure.
 func Table(w io.Writer, sizes []int, all map[string]Figures) error {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprint(t, "p50 / p99 / max\t")
-	for _, n := range sizes {
-		fmt.Fprintf(t, "%d\t", n)
+	columns := make([]string, len(sizes))
+	for i, n := range sizes {
+		columns[i] = strconv.Itoa(n)
 	}
-	fmt.Fprintln(t)
-	for _, row := range Rows {
+	return table(w, Rows, columns, all)
+}
+
+// ScaleTable writes the figures of ScalePart for a number of members.
+func ScaleTable(w io.Writer, members int, f Figures) error {
+	column := fmt.Sprintf("%d members", members)
+	return table(w, ScaleRows, []string{column}, map[string]Figures{column: f})
+}
+
+func table(w io.Writer, rows []Row, columns []string, all map[string]Figures) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintf(t, "p50 / p99 / max\t%s\t\n", strings.Join(columns, "\t"))
+	for _, row := range rows {
 		fmt.Fprintf(t, "%-50s\t", row.Tell)
-		for _, n := range sizes {
-			fmt.Fprintf(t, "%s\t", cell(all[strconv.Itoa(n)][row.Name]))
+		for _, c := range columns {
+			fmt.Fprintf(t, "%s\t", cell(all[c][row.Name]))
 		}
 		fmt.Fprintln(t)
 	}

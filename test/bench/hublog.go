@@ -54,25 +54,27 @@ func ParseLine(line []byte) (e Event, ok bool) {
 	return e, true
 }
 
-// Log is what the hub has logged so far.
+// Log is what the hub has logged so far, all its replicas together.
 type Log struct {
 	mu     sync.Mutex // guards the rest
 	events []Event
 	grown  chan struct{} // closed when events grow
 }
 
-// Tail follows a log file until ctx ends.
-func Tail(ctx context.Context, path string) (*Log, error) {
+// NewLog is an empty Log.
+func NewLog() *Log { return &Log{grown: make(chan struct{})} }
+
+// Tail follows the log file of a replica, too, until ctx ends.
+func (l *Log) Tail(ctx context.Context, path string) error {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	l := &Log{grown: make(chan struct{})}
 	go func() {
 		defer f.Close()
 		l.read(ctx, f)
 	}()
-	return l, nil
+	return nil
 }
 
 // read looks for new lines each millisecond. No figure depends on when a line is

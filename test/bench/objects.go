@@ -96,16 +96,21 @@ func (s service) hubSlice(member, network string, turn int) *discoveryv1.Endpoin
 func (s service) hubExports() []client.Object {
 	var out []client.Object
 	for _, m := range hubOnly {
-		out = append(out, &v1alpha1.MemberExport{
-			ObjectMeta: metav1.ObjectMeta{Namespace: "member-" + m.name, Name: s.name + "." + s.namespace},
-			Spec: v1alpha1.MemberExportSpec{
-				Service: v1alpha1.ServiceReference{Namespace: s.namespace, Name: s.name}, ExportedAt: metav1.Now(),
-				ServiceProperties: v1alpha1.ServiceProperties{Type: v1alpha1.ClusterSetIP, SessionAffinity: corev1.ServiceAffinityNone, IPFamilies: []corev1.IPFamily{corev1.IPv4Protocol}},
-				Ports:             []v1alpha1.ServicePort{{Name: "http", Protocol: corev1.ProtocolTCP, Port: 8080}},
-			},
-		}, s.hubSlice(m.name, m.cidr[:6], 0))
+		out = append(out, s.memberExport(m.name), s.hubSlice(m.name, m.cidr[:6], 0))
 	}
 	return out
+}
+
+// memberExport is what a member's agent would push of its export.
+func (s service) memberExport(member string) *v1alpha1.MemberExport {
+	return &v1alpha1.MemberExport{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "member-" + member, Name: s.name + "." + s.namespace},
+		Spec: v1alpha1.MemberExportSpec{
+			Service: v1alpha1.ServiceReference{Namespace: s.namespace, Name: s.name}, ExportedAt: metav1.Now(),
+			ServiceProperties: v1alpha1.ServiceProperties{Type: v1alpha1.ClusterSetIP, SessionAffinity: corev1.ServiceAffinityNone, IPFamilies: []corev1.IPFamily{corev1.IPv4Protocol}},
+			Ports:             []v1alpha1.ServicePort{{Name: "http", Protocol: corev1.ProtocolTCP, Port: 8080}},
+		},
+	}
 }
 
 // noProxy is the label that keeps kube-proxy from programming rules for a Service.

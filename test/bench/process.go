@@ -24,8 +24,31 @@ type process struct {
 	began time.Time // to 10 ms, rounded down: never after the process began
 }
 
-// findHub finds the hub's process among those of the lab.
+// findHub finds the hub's process among those of the lab, which has one.
 func findHub() (process, bool) {
+	hubs := findHubs()
+	if len(hubs) == 0 {
+		return process{}, false
+	}
+	return hubs[0], true
+}
+
+// hubIn is the hub that runs in a pod.
+func hubIn(pod string) (process, bool) {
+	hubs := findHubs()
+	at := slices.IndexFunc(hubs, func(p process) bool {
+		variables, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", p.pid)) // none of a process that has just ended
+		return slices.Contains(strings.Split(string(variables), "\x00"), "POD_NAME="+pod)
+	})
+	if at < 0 {
+		return process{}, false
+	}
+	return hubs[at], true
+}
+
+// findHubs finds the processes of all replicas.
+func findHubs() []process {
+	var hubs []process
 	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, f := range files {
 		args, err := os.ReadFile(f)
@@ -46,9 +69,9 @@ func findHub() (process, bool) {
 			continue
 		}
 		up := time.Duration(boot.Nano()) - time.Duration(stat.started)*time.Second/ticks
-		return process{pid: pid, began: time.Now().Add(-up)}, true
+		hubs = append(hubs, process{pid: pid, began: time.Now().Add(-up)})
 	}
-	return process{}, false
+	return hubs
 }
 
 // awaitHub waits for a hub other than an old one.
@@ -101,10 +124,15 @@ func (p process) cpu() time.Duration {
 }
 
 // peak is the largest resident set so far, in MB (10^6 bytes).
-func (p process) peak() float64 {
+func (p process) peak() float64 { return p.memory("VmHWM:") }
+
+// rss is the resident set now, in MB.
+func (p process) rss() float64 { return p.memory("VmRSS:") }
+
+func (p process) memory(field string) float64 {
 	data, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.pid))
 	for line := range strings.Lines(string(data)) {
-		if value, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+		if value, ok := strings.CutPrefix(line, field); ok {
 			kib, _ := strconv.ParseFloat(strings.Fields(value)[0], 64)
 			return kib * 1024 / 1e6
 		}

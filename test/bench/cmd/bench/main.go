@@ -32,9 +32,11 @@ func main() {
 	sizes := flag.String("sizes", "10,100,1000", "comma list of numbers of routes, each with an import of 150 endpoints")
 	parts := flag.String("parts", strings.Join(bench.Parts, ","), "comma list of what to measure")
 	logs := flag.String("logs", "", "directory to keep the logs of all programs in; empty: they go with the lab")
+	members := flag.Int("members", 100, "members of part scale, from 10 to 250")
+	profiles := flag.String("profiles", "", "directory for profiles of the hub in part scale; empty: none")
 	rows := flag.String("requests", "", "regular expression for the comparisons of part request; empty: all")
 	flag.Parse()
-	o := options{out: *out, sizes: *sizes, parts: strings.Split(*parts, ","), logs: *logs}
+	o := options{out: *out, sizes: *sizes, parts: strings.Split(*parts, ","), logs: *logs, members: *members, profiles: *profiles}
 	if slices.ContainsFunc(o.parts, func(part string) bool { return part != bench.RequestPart }) {
 		lab.Enter(lab.Entry{})
 	}
@@ -49,8 +51,9 @@ func main() {
 }
 
 type options struct {
-	out, sizes, logs string
-	parts            []string
+	out, sizes, logs, profiles string
+	members                    int
+	parts                      []string
 }
 
 // run measures what requests cost, which needs no lab, and then the other parts on a lab.
@@ -68,10 +71,48 @@ func run(ctx context.Context, o options, rows string) error {
 			return err
 		}
 	}
-	if o.parts = slices.DeleteFunc(o.parts, func(part string) bool { return part == bench.RequestPart }); len(o.parts) == 0 {
-		return nil
+	scale := slices.Contains(o.parts, bench.ScalePart)
+	o.parts = slices.DeleteFunc(o.parts, func(part string) bool { return part == bench.RequestPart || part == bench.ScalePart })
+	if len(o.parts) > 0 {
+		if err := onLab(ctx, o, sizes, &r); err != nil {
+			return err
+		}
 	}
-	return onLab(ctx, o, sizes, r)
+	if scale {
+		return atScale(ctx, o, &r)
+	}
+	return nil
+}
+
+// atScale measures the part with many members, on a lab of its own.
+func atScale(ctx context.Context, o options, r *result) error {
+	if o.members < 10 || o.members > 250 {
+		return fmt.Errorf("--members: %d is not from 10 to 250", o.members)
+	}
+	config := bench.ScaleLabConfig()
+	config.LogDir = o.logs
+	fleet, err := lab.Start(ctx, config, os.Stdout)
+	if err != nil {
+		return err
+	}
+	defer fleet.Close()
+	if err := fleet.Install(ctx, bench.ScaleLabInstall()); err != nil {
+		return err
+	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	s, err := bench.NewScale(ctx, fleet, o.members, o.profiles, os.Stdout)
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	r.Scale, err = s.Measure(ctx)
+	r.Load = loadAverage()
+	if err := errors.Join(err, write(o.out, *r), bench.ScaleTable(os.Stdout, o.members, r.Scale)); err != nil {
+		return err
+	}
+	fmt.Printf("\n%d members measured in %s; figures in %s\n", o.members, time.Since(began).Round(time.Second), o.out)
+	return nil
 }
 
 // requests measures the part that needs no lab.
@@ -94,7 +135,7 @@ func requests(ctx context.Context, pattern string) ([]request.Row, error) {
 }
 
 // onLab measures the parts that are about a fleet.
-func onLab(ctx context.Context, o options, sizes []int, r result) error {
+func onLab(ctx context.Context, o options, sizes []int, r *result) error {
 	config := bench.LabConfig()
 	config.LogDir = o.logs
 	fleet, err := lab.Start(ctx, config, os.Stdout)
@@ -116,7 +157,7 @@ func onLab(ctx context.Context, o options, sizes []int, r result) error {
 		figures, err := b.Measure(ctx, n, o.parts)
 		all[strconv.Itoa(n)] = figures
 		r.Load = loadAverage()
-		if err := errors.Join(err, write(o.out, r)); err != nil {
+		if err := errors.Join(err, write(o.out, *r)); err != nil {
 			return err
 		}
 	}
@@ -143,6 +184,8 @@ type result struct {
 	Machine string                   `json:"machine"`
 	Load    string                   `json:"load_average_at_end"` // the bench's own programs included
 	Sizes   map[string]bench.Figures `json:"sizes,omitempty"`
+	// Scale are the figures of many members behind two hub replicas.
+	Scale bench.Figures `json:"scale,omitempty"`
 	// Requests are what a request costs an edge, beside a static Envoy.
 	Requests []request.Row `json:"requests,omitempty"`
 }
