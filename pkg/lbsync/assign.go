@@ -308,7 +308,9 @@ func (in AssignInput) localitiesOf(b model.WeightedBackend, divisor uint32, ofEa
 			continue
 		}
 		l := Locality{Backend: b.Backend, Cluster: p.Cluster, Place: p.Place, Unchecked: b.Unchecked}
-		for _, e := range in.sample(usable, divisor, ofEach || len(localities) == 0) {
+		sampled := in.sample(usable, divisor, ofEach || len(localities) == 0)
+		l.Endpoints = make([]netip.AddrPort, 0, len(sampled))
+		for _, e := range sampled {
 			l.Endpoints = append(l.Endpoints, netip.AddrPortFrom(e.Address, uint16(e.Port)))
 		}
 		if len(l.Endpoints) == 0 {
@@ -363,8 +365,12 @@ func (a *LoadAssignment) merge(localities []weightedLocality) {
 		backend fleet.Backend
 		cluster fleet.ClusterName
 	}
-	index, owner := map[key]int{}, map[netip.AddrPort]int{}
-	var merged []weightedLocality
+	n := 0
+	for _, l := range localities {
+		n += len(l.Endpoints)
+	}
+	index, owner := make(map[key]int, len(localities)), make(map[netip.AddrPort]int, n)
+	merged := make([]weightedLocality, 0, len(localities))
 	for _, l := range localities {
 		name := key{l.Backend, l.Cluster}
 		k, ok := index[name]
@@ -372,7 +378,7 @@ func (a *LoadAssignment) merge(localities []weightedLocality) {
 			k = len(merged)
 			index[name] = k
 			merged = append(merged, l)
-			merged[k].requests, merged[k].Endpoints = 0, nil
+			merged[k].requests, merged[k].Endpoints = 0, make([]netip.AddrPort, 0, len(l.Endpoints))
 		}
 		each := l.requests / float64(len(l.Endpoints))
 		for _, e := range l.Endpoints {

@@ -7,7 +7,9 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -197,12 +199,15 @@ func (s *Scale) mockEdge(ctx context.Context, pool *v1alpha1.EdgePool, node stri
 // route makes a route to each import, and waits until all edges have all load assignments.
 func (s *Scale) route(ctx context.Context) error {
 	began := time.Now()
-	names := make([]int, len(s.members)*namesPerMember)
-	for n := range names {
-		names[n] = n
+	exported := map[service]bool{} // few are drawn by nobody
+	for _, m := range s.members {
+		for _, e := range m.exports {
+			exported[e] = true
+		}
 	}
-	err := each(names, func(n int) error {
-		r := scaleService(n).route(0)
+	names := slices.Collect(maps.Keys(exported))
+	err := each(names, func(e service) error {
+		r := e.route(0)
 		r.Spec.ParentRefs = []gatewayv1.ParentReference{{Name: gateway}}
 		return create(ctx, s.hub, r)
 	})

@@ -124,14 +124,14 @@ func exportsByService(members []v1alpha1.MemberCluster, namespaces []corev1.Name
 
 // mergedOf merges the exports of one service, unless the last merge was of the same.
 func mergedOf(exports []countedExport, last mergedImport, merge func(fleet.ServiceName, []serviceimport.Export) serviceimport.Merged) mergedImport {
+	if slices.EqualFunc(exports, last.versions, func(e countedExport, v exportVersion) bool { return e.exportVersion == v }) {
+		return last
+	}
 	versions := make([]exportVersion, len(exports))
 	merging := make([]serviceimport.Export, len(exports))
 	for i, e := range exports {
 		versions[i] = e.exportVersion
 		merging[i] = serviceimport.ExportOf(e.object, e.cluster, e.acceptedAt)
-	}
-	if slices.Equal(versions, last.versions) {
-		return last
 	}
 	spec := merge(fleet.ServiceName(exports[0].object.Spec.Service), merging).Import
 	return mergedImport{versions, v1alpha1.FleetService{

@@ -30,6 +30,33 @@ func BenchmarkSlice(b *testing.B) {
 	}
 }
 
+// One changed slice of an import that ten members of ten regions export, with ten endpoints each, for ten pools.
+func BenchmarkTenRegions(b *testing.B) {
+	f := newFixture(b)
+	var slices [2]*discoveryv1.EndpointSlice
+	for c := range 10 {
+		region, cluster := fmt.Sprintf("r%d", c), fmt.Sprintf("c%d", c)
+		f.pool(region, region)
+		f.member(cluster, region, fmt.Sprintf("10.%d.0.0/16", 100+c), 100)
+		var addresses []string
+		for k := range 10 {
+			addresses = append(addresses, fmt.Sprintf("10.%d.0.%d", 100+c, k))
+		}
+		slices[0] = memberSlice(cluster, "s", addresses...)
+		f.slice(slices[0])
+		addresses[7] = fmt.Sprintf("10.%d.0.%d", 100+c, 77)
+		slices[1] = memberSlice(cluster, "s", addresses...)
+	}
+	f.SetAssignments([]model.Assignment{assignmentOf("s", "s")}, nil)
+	b.ReportAllocs()
+	i := 0
+	for b.Loop() {
+		i++
+		f.slice(slices[i%2])
+		f.run()
+	}
+}
+
 // benchFixture gives, for each import, two forms of us-west's slice that differ by one address.
 func benchFixture(b *testing.B, n int) (*fixture, [][2]*discoveryv1.EndpointSlice) {
 	f := newFixture(b)

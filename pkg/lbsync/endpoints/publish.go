@@ -6,6 +6,8 @@ import (
 	"slices"
 	"sync"
 
+	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/gateway/model"
 	"crossway.dev/crossway/pkg/lbsync"
 	"crossway.dev/crossway/pkg/lbsync/envoy"
 )
@@ -105,12 +107,29 @@ func (l *Loop) encode(keys, regions []string) []map[string]loadAssignment {
 	return results
 }
 
-// encodeOne makes the load assignment of one assignment for every region. It only reads the state.
+// partsKey is what the parts of a backend depend on.
+type partsKey struct {
+	backend fleet.Backend
+	port    string
+}
+
+// encodeOne makes the load assignment of one assignment for every region. It only reads the state, and the endpoints, which
+// are the same for all regions, once.
 func (l *Loop) encodeOne(key string, regions []string) map[string]loadAssignment {
 	out := make(map[string]loadAssignment, len(regions))
+	parts, encoder := map[partsKey][]lbsync.Part{}, envoy.LoadAssignments{}
 	for _, region := range regions {
-		assigned := lbsync.Assign(l.state.AssignInput(key, region))
-		resource, err := envoy.LoadAssignment(assigned)
+		in := l.state.AssignInput(key, region)
+		read := in.Parts
+		in.Parts = func(b model.WeightedBackend) []lbsync.Part {
+			k := partsKey{b.Backend, b.PortName}
+			if _, ok := parts[k]; !ok {
+				parts[k] = read(b)
+			}
+			return parts[k]
+		}
+		assigned := lbsync.Assign(in)
+		resource, err := encoder.Encode(assigned)
 		if err != nil {
 			l.config.Log.Error(err, "could not encode load assignment", "assignment", key, "region", region)
 			continue

@@ -3,6 +3,7 @@ package envoy_test
 import (
 	"flag"
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -15,9 +16,11 @@ import (
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 	"pgregory.net/rapid"
 	"sigs.k8s.io/yaml"
 
+	"crossway.dev/crossway/internal/testkit"
 	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/gateway/model"
 	"crossway.dev/crossway/pkg/lbsync"
@@ -140,6 +143,36 @@ func TestLoadAssignmentGolden(t *testing.T) {
 	hash, shares, ok := traffic.ParseVersion(r.Version)
 	if !ok || hash == "" || shares[0].PartsOf("us-west") != traffic.TotalParts {
 		t.Errorf("version %s: %v", r.Version, shares)
+	}
+}
+
+// What was encoded for one region is used again for another only where that has the very same.
+func TestLoadAssignmentsOfSeveralRegions(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	flip := func() bool { return random.IntN(2) == 0 }
+	var all envoy.LoadAssignments
+	different := map[string]bool{}
+	for range 500 {
+		a := lbsync.LoadAssignment{Key: "shop/store/6b2f", Drop: uint32(random.IntN(2) * 1000)}
+		for _, cluster := range []fleet.ClusterName{"us-west", "us-east", "eu-west"} {
+			l := lbsync.Locality{Backend: importNamed("store"), Cluster: cluster, Weight: uint32(1 + random.IntN(2)), Later: flip(), Unchecked: flip(),
+				Place: fleet.Place{Region: "us", Zone: fmt.Sprint("zone-", random.IntN(2))}}
+			for k := range 1 + random.IntN(2) {
+				l.Endpoints = append(l.Endpoints, addresses(fmt.Sprintf("10.1.%d.%d:80", random.IntN(2), k))...)
+			}
+			a.Localities = append(a.Localities, l)
+		}
+		got, err := all.Encode(a)
+		testkit.Must(t, err)
+		want, err := envoy.LoadAssignment(a)
+		testkit.Must(t, err)
+		if !proto.Equal(got.Body, want.Body) || got.Version != want.Version {
+			t.Fatalf("%+v: got %s, want %s", a, got.Version, want.Version)
+		}
+		different[got.Version] = true
+	}
+	if len(different) < 100 {
+		t.Errorf("only %d different ones", len(different))
 	}
 }
 

@@ -129,7 +129,7 @@ func hash(content []byte) string {
 
 func marshal(message proto.Message) (*anypb.Any, error) {
 	body := new(anypb.Any)
-	err := anypb.MarshalFrom(body, message, proto.MarshalOptions{Deterministic: true})
+	err := anypb.MarshalFrom(body, message, deterministic)
 	return body, err
 }
 
