@@ -12,6 +12,7 @@ import (
 	"crossway.dev/crossway/pkg/condition"
 	"crossway.dev/crossway/pkg/lbsync/endpoints/state"
 	"crossway.dev/crossway/pkg/lbsync/envoy"
+	"crossway.dev/crossway/pkg/replica"
 )
 
 // What cmd/hub hands to the Loop.
@@ -32,9 +33,13 @@ type Config struct {
 	// that has addresses which are not the hub's. They are emitted where Leads says that this replica leads; nil: on every replica.
 	Events events.EventRecorder
 	Leads  func() bool
-	Hub    Hub
-	Clock  clock.WithTicker
-	Log    logr.Logger
+	// Load and Shares are what replicas of the hub tell each other: the reports of their edges, and the shares in force.
+	// PeersHeard is closed once each other replica was heard, or is not there. All nil: there is no other replica.
+	Load, Shares replica.Topic
+	PeersHeard   <-chan struct{}
+	Hub          Hub
+	Clock        clock.WithTicker
+	Log          logr.Logger
 }
 
 // Informers is the part of a controller-runtime cache that is used.

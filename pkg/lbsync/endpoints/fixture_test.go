@@ -77,8 +77,14 @@ func (f *fixture) Report(reports []condition.Report) { f.reports = reports }
 // newFixture has pools us (nearest eu) and eu, members us-west, us-east in us and eu-west in eu, with the ranges
 // 10.1, 10.2 and 10.3.
 func newFixture(t testing.TB) *fixture {
-	f := &fixture{t: t, clock: clocktesting.NewFakeClock(time.Unix(1_800_000_000, 0)), edges: &fakeEdges{pools: map[string]map[string]envoy.Resource{}}}
-	f.Loop = New(Config{Publisher: f.edges, Reporter: f, Clock: f.clock, Hub: Hub{Place: fleet.Place{Region: "us", Zone: "us-h"}}})
+	return newReplica(t, clocktesting.NewFakeClock(time.Unix(1_800_000_000, 0)), Config{})
+}
+
+// newReplica is newFixture with a clock and links to other replicas.
+func newReplica(t testing.TB, clock *clocktesting.FakeClock, config Config) *fixture {
+	f := &fixture{t: t, clock: clock, edges: &fakeEdges{pools: map[string]map[string]envoy.Resource{}}}
+	config.Publisher, config.Reporter, config.Clock, config.Hub.Place = f.edges, f, f.clock, fleet.Place{Region: "us", Zone: "us-h"}
+	f.Loop = New(config)
 	f.pool("us", "us", "eu")
 	f.pool("eu", "eu", "us")
 	f.member("us-west", "us", "10.1.0.0/16", 100)

@@ -19,16 +19,35 @@ type inbox struct{ *batch.Inbox[state.Changes] }
 func newInbox() inbox { return inbox{batch.NewInbox(state.NewChanges)} }
 
 func (in inbox) addReport(r state.LoadReport) {
-	size := len(r.Loads)
-	for _, load := range r.Loads {
-		size += len(load.Localities)
-	}
 	in.Add(func(c *state.Changes) {
-		if len(c.Loads) < maxPendingReports && c.LoadsSize+size <= maxPendingLoads {
+		if hasRoom(c, r.Loads) {
 			c.Loads = append(c.Loads, r)
-			c.LoadsSize += size
 		}
 	})
+}
+
+// addWord adds what another replica said. A report for which there is no room counts as lost.
+func (in inbox) addWord(w state.Word) {
+	in.Add(func(c *state.Changes) {
+		if len(w.Edge.Loads) > 0 && !hasRoom(c, w.Edge.Loads) {
+			w.Edge.Loads, w.Edge.Sequence = nil, 0
+		}
+		c.Words = append(c.Words, w)
+	})
+}
+
+// hasRoom counts a report, if there is room for it.
+func hasRoom(c *state.Changes, loads []state.Load) bool {
+	size := len(loads)
+	for _, load := range loads {
+		size += len(load.Localities)
+	}
+	if c.Reports >= maxPendingReports || c.LoadsSize+size > maxPendingLoads {
+		return false
+	}
+	c.Reports++
+	c.LoadsSize += size
+	return true
 }
 
 // handler adds the objects of one informer; nil is a deleted one.

@@ -49,6 +49,7 @@ type Loop struct {
 	lastReported   time.Time                           // when the condition Overflowing was last reported
 	announcements  map[state.HealthEvent]*announcement // by region and member
 	unserved       unservedReports
+	peers          peers
 }
 
 // New makes a Loop.
@@ -56,8 +57,11 @@ func New(config Config) *Loop {
 	if config.Clock == nil {
 		config.Clock = clock.RealClock{}
 	}
-	return &Loop{config: config, inbox: newInbox(), synced: make(chan struct{}), ended: make(chan struct{}),
-		state: state.New(config.Hub), published: newPublished(), metrics: newMetrics(), announcements: map[state.HealthEvent]*announcement{}}
+	l := &Loop{config: config, inbox: newInbox(), synced: make(chan struct{}), ended: make(chan struct{}),
+		state: state.New(config.Hub), published: newPublished(), metrics: newMetrics(), announcements: map[state.HealthEvent]*announcement{},
+		peers: peers{edges: &sharedEdges{edges: map[string]*sharedEdge{}}}}
+	l.subscribe()
+	return l
 }
 
 // NeedLeaderElection says that every replica serves its edges.
@@ -175,7 +179,9 @@ func (l *Loop) pass() {
 // update brings the shares up to date, and publishes and reports what changed. l.mu is held.
 func (l *Loop) update(removed []string) {
 	now := l.config.Clock.Now()
+	l.meetPeers()
 	l.publish(l.state.Update(now), removed)
+	l.tellPeers(now)
 	l.tellUnserved(now)
 	if l.config.Reporter == nil || !l.assignmentsSet || now.Sub(l.lastReported) < overflowReportInterval {
 		return
@@ -187,6 +193,7 @@ func (l *Loop) update(removed []string) {
 // ObserveLoad takes one edge's load report. It does not block.
 func (l *Loop) ObserveLoad(edge Edge, loads []Load) {
 	l.inbox.addReport(state.LoadReport{Edge: edge, At: l.config.Clock.Now(), Loads: loads})
+	l.shareReport(edge, loads)
 }
 
 // PoolRemoved says that the Publisher removed a pool. A pool may be deleted and created again so quickly that the Loop
@@ -202,14 +209,27 @@ func (l *Loop) PoolRemoved(pool string) {
 func (l *Loop) Connected(edge Edge) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.state.Connected(edge)
+	l.takeChanges()
+	l.state.Connected(edge, l.config.Clock.Now())
+	l.shareEdge(edge, 1)
+}
+
+// takeChanges takes what came before an edge's connection, which is not in the inbox, began or ended. The next pass publishes
+// it. l.mu is held.
+func (l *Loop) takeChanges() {
+	if changes := l.inbox.Drain(); !changes.Empty() {
+		l.announce(l.state.Apply(changes))
+		l.inbox.Add(func(*state.Changes) {})
+	}
 }
 
 // Disconnected ends what Connected began.
 func (l *Loop) Disconnected(edge Edge) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.takeChanges()
 	l.state.Disconnected(edge, l.config.Clock.Now())
+	l.shareEdge(edge, -1)
 }
 
 // InitialVersions takes the versions of load assignments that an edge has when it connects, before it is answered. Where

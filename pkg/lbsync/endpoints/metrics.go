@@ -68,13 +68,17 @@ var (
 		"Backends of a route's assignments that share addresses with one before them; load reports count those requests for the first.", []string{"route"}, nil)
 )
 
+var deciderDesc = prometheus.NewDesc("crossway_shares_decided_by",
+	"1 for the replica of the hub that divides the requests of all edges; others adopt its shares. Each replica says whom it follows.",
+	[]string{"replica"}, nil)
+
 var thinnedDesc = prometheus.NewDesc("crossway_endpoints_thinned",
 	"Namespaces whose routes would make too many copies of endpoints: their clusters have one of so many of their own endpoints, or of their spares.",
 	[]string{"namespace", "endpoints"}, nil)
 
 // Describe implements prometheus.Collector.
 func (l *Loop) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{demandDesc, shareDesc, heldOutDesc, downDesc, capacityDesc, readyDesc, openDesc, drainedDesc, overlapDesc, thinnedDesc} {
+	for _, d := range []*prometheus.Desc{demandDesc, shareDesc, heldOutDesc, downDesc, capacityDesc, readyDesc, openDesc, drainedDesc, overlapDesc, thinnedDesc, deciderDesc} {
 		out <- d
 	}
 	l.metrics.published.Describe(out)
@@ -121,6 +125,9 @@ func (l *Loop) collect() (collected []prometheus.Metric) {
 	all := l.state.OpenRequests()
 	for _, open := range all[:min(len(all), maxOpen)] {
 		gauge(openDesc, float64(open.Count), open.Backend.Name.String(), open.Region, string(open.Cluster))
+	}
+	if l.config.Shares != nil {
+		gauge(deciderDesc, 1, l.state.Decider())
 	}
 	for cluster, drained := range l.state.Drained() {
 		gauge(drainedDesc, drained, string(cluster))

@@ -49,6 +49,7 @@ func (s Sample) rate() float64 { return float64(s.Issued) / s.Interval.Seconds()
 type Demand struct {
 	samples     map[string][]Sample // by edge, oldest first, within demandWindow
 	firstReport map[string]time.Time
+	away        awayEdges
 	// resetAt: reports that began before it are not averaged. riseOnly: until every edge has reported a whole interval
 	// after resetAt, the estimate is the maximum that was counted.
 	resetAt      time.Time
@@ -75,6 +76,7 @@ func (d *Demand) Observe(s Sample) {
 	if s.Issued+s.Succeeded+s.Failed > 0 || s.Unserved {
 		d.lastActivity = s.End
 	}
+	d.away.back(s.Edge)
 	history := append(d.samples[s.Edge], s)
 	for len(history) > 1 && history[1].start().Before(s.End.Add(-demandWindow)) {
 		history = history[1:]
@@ -87,6 +89,7 @@ func (d *Demand) Observe(s Sample) {
 func (d *Demand) ForgetEdge(edge string) {
 	delete(d.samples, edge)
 	delete(d.firstReport, edge)
+	delete(d.away.rates, edge)
 }
 
 // Rate is the estimate in requests per second.
@@ -116,6 +119,9 @@ func (d *Demand) latest(edge string) Sample {
 }
 
 func (d *Demand) update(now time.Time) {
+	if len(d.away.rates) > 0 && !d.away.until.IsZero() && !now.Before(d.away.until) {
+		d.away.settle(d.others(now))
+	}
 	mean, current, certain := d.mean(now), d.current(now), d.certain(now)
 	rises := certain > d.estimate+riseSigmas*math.Sqrt(d.estimate)+1
 	d.allFailing = d.failing(now)
@@ -149,7 +155,7 @@ func (d *Demand) reportingEdges(now time.Time) []string {
 		for _, s := range history {
 			longest = max(longest, s.Interval)
 		}
-		if now.Sub(d.latest(edge).End) < 2*longest+longest/2 {
+		if _, away := d.away.rates[edge]; !away && now.Sub(d.latest(edge).End) < 2*longest+longest/2 {
 			edges = append(edges, edge)
 		}
 	}
@@ -163,7 +169,7 @@ func (d *Demand) current(now time.Time) float64 {
 	for _, edge := range d.reportingEdges(now) {
 		sum += d.latest(edge).rate()
 	}
-	return sum
+	return sum + d.away.left(sum)
 }
 
 // certain is current without what may be requests that are counted late or twice.
@@ -184,7 +190,7 @@ func (d *Demand) certain(now time.Time) float64 {
 		gained += max(0, punctual-before)
 		lost += max(0, before-punctual) + punctual*min(1, now.Sub(s.End).Seconds()/s.Interval.Seconds())
 	}
-	return sum - min(gained, lost)
+	return sum + d.away.left(sum) - min(gained, lost)
 }
 
 // missing is how many requests an edge's two reports before the last have less than all those before the last on average.
@@ -209,17 +215,21 @@ func (d *Demand) mean(now time.Time) float64 {
 			to = end
 		}
 	}
-	from := to.Add(-demandWindow)
-	if d.resetAt.After(from) {
-		from = d.resetAt
-	}
 	sum := 0.0
 	for _, edge := range edges {
-		if issued, covered := countsWithin(d.samples[edge], from, to); covered > 0 {
+		if issued, covered := countsWithin(d.samples[edge], d.windowBegin(to), to); covered > 0 {
 			sum += issued / covered
 		}
 	}
-	return sum
+	return sum + d.away.left(sum)
+}
+
+// windowBegin is the begin of a window that ends at a time.
+func (d *Demand) windowBegin(to time.Time) time.Time {
+	if from := to.Add(-demandWindow); from.After(d.resetAt) {
+		return from
+	}
+	return d.resetAt
 }
 
 // countsWithin sums the reports that are informative, those of which a part is in a time by that part.

@@ -172,6 +172,25 @@ func (h *Health) HoldOut(cluster fleet.ClusterName, dead bool, now time.Time) {
 	h.heldOut[cluster] = &heldOut{dead: dead, lastRequest: now, retryDelay: minRetryDelay}
 }
 
+// Adopt makes the members that are held out, and the dead ones of them, those that another replica of the hub knows. What
+// is known of their failures stays.
+func (h *Health) Adopt(heldOut, dead []fleet.ClusterName, now time.Time) {
+	for _, cluster := range heldOut {
+		switch m := h.heldOut[cluster]; {
+		case m == nil:
+			h.HoldOut(cluster, false, now)
+		case m.retried:
+			m.retried, m.lastRequest = false, now
+		}
+		h.heldOut[cluster].dead = slices.Contains(dead, cluster)
+	}
+	for _, cluster := range h.HeldOut() {
+		if !slices.Contains(heldOut, cluster) {
+			h.heldOut[cluster].retried, h.heldOut[cluster].dead = true, false
+		}
+	}
+}
+
 // Gained says that a member has ready endpoints that it did not have. What is known of it stays: the 1 % that probes a
 // held-out member tries them, too. Where that is no request for a while, they are tried once before their time, since
 // slices that change without end must not have the member tried without end.

@@ -49,6 +49,39 @@ func (p *Pace) Limit(members []Capacity, alone func(fleet.ClusterName) bool, now
 	return limited, waits
 }
 
+// GrowingPart is a part that Limit has lowered.
+type GrowingPart struct {
+	Cluster fleet.ClusterName `json:"cluster"`
+	// Base is how many endpoints counted when the window began, Count how many do now.
+	Base  int `json:"base"`
+	Count int `json:"count"`
+}
+
+// Growing lists the parts of members that have not grown to their end, by name.
+func (p *Pace) Growing(members []Capacity) (growing []GrowingPart) {
+	for _, m := range members {
+		if part, known := p.known[m.Cluster]; known && part.count < m.Ready {
+			growing = append(growing, GrowingPart{m.Cluster, part.base, part.count})
+		}
+	}
+	return growing
+}
+
+// Adopt takes the parts that grow from another replica of the hub. Where none was known, the others are as large as they are.
+func (p *Pace) Adopt(growing []GrowingPart, members []Capacity, now time.Time) {
+	if p.known == nil && len(growing) > 0 {
+		p.known = map[fleet.ClusterName]pacedPart{}
+		for _, m := range members {
+			p.known[m.Cluster] = pacedPart{now, m.Ready, m.Ready}
+		}
+	}
+	for _, g := range growing {
+		if part := p.known[g.Cluster]; part.base != g.Base || part.count > g.Count {
+			p.known[g.Cluster] = pacedPart{now, g.Base, g.Count}
+		}
+	}
+}
+
 // largestOther is the largest part of the other members, as it counted last.
 func (p *Pace) largestOther(cluster fleet.ClusterName) int {
 	largest := 0

@@ -39,10 +39,14 @@ func (s *State) SetAssignments(assignments []model.Assignment, policies []model.
 		}
 	}
 	s.setPolicies(policies)
+	s.replicas.assignmentsSet = true
 	maps.DeleteFunc(s.backends, func(_ fleet.Backend, b *backendState) bool {
 		if len(b.users) == 0 {
 			for _, c := range s.store.clusters(b.backend) {
 				s.readmit(b, c, s.ended)
+			}
+			if b.said != nil {
+				s.replicas.said[b.backend] = nil
 			}
 		}
 		return len(b.users) == 0

@@ -27,6 +27,7 @@ type backendState struct {
 	smallSince time.Time              // since when a small move is significant; zero: none is
 	largeAt    time.Time              // when the shares last moved without waiting
 	resplitDue bool                   // something changed since the last division
+	said       *Decision              // what other replicas were told last
 	overflow   overflow
 }
 
@@ -38,6 +39,8 @@ type regionState struct {
 	// so; zero: the shares are the hub's own.
 	learned   traffic.RegionShares
 	learnedAt time.Time
+	// word is what another replica decided, and was adopted last; nil: none was. Then learnedAt is when.
+	word *RegionDecision
 	// settled: since learnedAt all edges of the region have reported for long enough.
 	settled bool
 	// fractions of a request that a weighted rule's part left over, by edge.
@@ -52,6 +55,7 @@ type splitContext struct {
 	now     time.Time
 	members []traffic.Capacity
 	regions []region
+	words   map[string]*RegionDecision // that another replica decided, by region
 }
 
 func newBackendState(backend fleet.Backend) *backendState {
@@ -88,7 +92,8 @@ func (b *backendState) resplit(c splitContext) (changed bool) {
 	settled := true
 	for _, v := range c.regions {
 		r := b.region(v.name)
-		settled = settled && (r.learnedAt.IsZero() || r.demand.Settled(v.edges, r.learnedAt, c.now))
+		r.adopt(c.words[v.name], c.now)
+		settled = settled && (c.words[v.name] != nil || r.learnedAt.IsZero() || r.demand.Settled(v.edges, r.learnedAt, c.now))
 		move.Learned = move.Learned || !r.learnedAt.IsZero()
 		move.Demand[v.name] = r.demand.Rate()
 		in.Regions = append(in.Regions, traffic.RegionDemand{Region: v.name, Demand: r.demand.Rate(), Nearest: v.nearest,
@@ -98,6 +103,7 @@ func (b *backendState) resplit(c splitContext) (changed bool) {
 	if !settled {
 		move.New = b.keepLearned(move.New, c.members)
 	}
+	takeWords(move.New, c)
 	membersChanged := !slices.Equal(b.members, c.members)
 	b.members, b.resplitDue = c.members, !settled
 	if settled {
@@ -106,14 +112,14 @@ func (b *backendState) resplit(c splitContext) (changed bool) {
 			r.settled = true
 		}
 	}
-	if !membersChanged && b.deferMove(move, c.now) || slices.EqualFunc(b.shares, move.New, sameShares) {
+	if !membersChanged && len(c.words) == 0 && b.deferMove(move, c.now) || slices.EqualFunc(b.shares, move.New, sameShares) {
 		return false
 	}
 	if !move.Small() {
 		b.largeAt = c.now
 	}
 	b.shares, b.movedAt, b.smallSince = move.New, c.now, time.Time{}
-	if settled {
+	if settled && len(c.words) == 0 {
 		for _, r := range b.regions {
 			r.learnedAt = time.Time{}
 		}

@@ -122,7 +122,7 @@ func TestDrainOfAMemberThatIsDeleted(t *testing.T) {
 func TestOpenRequests(t *testing.T) {
 	s := newFleet()
 	edge := Edge{Pool: "us", Region: "us", Node: "one"}
-	s.Connected(edge)
+	s.Connected(edge, start)
 	s.Learn(edge, nil, start)
 	report := func(assignment, subZone string, open uint64) []OpenRequests {
 		c := NewChanges()
@@ -143,7 +143,7 @@ func TestOpenRequests(t *testing.T) {
 		t.Errorf("open: %+v, want %+v", got, want)
 	}
 	s.SetAssignments(nil, nil)
-	if len(s.edges[edge.key()].open) != 0 {
+	if len(s.edges[edge.Key()].open) != 0 {
 		t.Error("open requests of assignments that are gone are kept")
 	}
 }

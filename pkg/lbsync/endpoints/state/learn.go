@@ -24,14 +24,10 @@ type learning struct {
 // An edge may say anything. Of what it says only members with ready endpoints count, so that the bound of any lie is a
 // division over members that can serve, until load reports are counted.
 func (s *State) Learn(edge Edge, held []traffic.BackendShares, now time.Time) (changed []string) {
-	if e := s.edges[edge.key()]; e != nil {
+	if e := s.edges[edge.Key()]; e != nil {
 		e.versionsReported = true
 	}
-	l := s.learning[edge.Region]
-	if l == nil {
-		l = &learning{since: now, votes: map[fleet.Backend]*traffic.Votes{}}
-		s.learning[edge.Region] = l
-	}
+	l := s.beginLearning(edge.Region, now)
 	if s.endLearning(now); l.votes == nil {
 		return nil
 	}
@@ -45,12 +41,21 @@ func (s *State) Learn(edge Edge, held []traffic.BackendShares, now time.Time) (c
 			l.votes[h.Backend] = &traffic.Votes{}
 		}
 		h.Region = edge.Region
-		l.votes[h.Backend].Add(edge.key(), edge.Source, withoutUnusable(h.RegionShares, b.members))
+		l.votes[h.Backend].Add(edge.Key(), edge.Source, withoutUnusable(h.RegionShares, b.members))
 		if b.learn(l.votes[h.Backend].Winner(), now) {
 			learned.add(b)
 		}
 	}
 	return s.existing(learned.assignments)
+}
+
+// beginLearning is called for each edge of a region, wherever it is connected: a replica that knows the demand of a region
+// learns nothing from the first edge of it that comes here.
+func (s *State) beginLearning(region string, now time.Time) *learning {
+	if s.learning[region] == nil {
+		s.learning[region] = &learning{since: now, votes: map[fleet.Backend]*traffic.Votes{}}
+	}
+	return s.learning[region]
 }
 
 func (s *State) endLearning(now time.Time) {
@@ -64,6 +69,9 @@ func (s *State) endLearning(now time.Time) {
 // learn replaces the shares of a region by those that its edges hold. It says whether the shares in force changed.
 func (b *backendState) learn(learned traffic.RegionShares, now time.Time) (changed bool) {
 	r := b.region(learned.Region)
+	if r.word != nil { // what a replica says is newer
+		return false
+	}
 	if r.learnedAt.IsZero() {
 		r.learnedAt = now
 	} else if sameShares(r.learned, learned) {

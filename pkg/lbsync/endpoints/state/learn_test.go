@@ -47,7 +47,7 @@ func TestMostEdgesDecideAfterARestart(t *testing.T) {
 		now := start
 		for _, i := range order {
 			edge := Edge{Pool: "us", Region: "us", Node: fmt.Sprint("edge-", i), Source: fmt.Sprint("192.0.2.", i)}
-			s.Connected(edge)
+			s.Connected(edge, start)
 			says := honest
 			if i < hostile {
 				says = statements.Draw(t, "hostile")

@@ -15,21 +15,24 @@ import (
 
 // Load is what one edge counted for one assignment in an interval.
 type Load struct {
-	Assignment string
-	Interval   time.Duration
+	Assignment string        `json:"a"`
+	Interval   time.Duration `json:"i"`
 	// Dropped were answered 503 without an endpoint: backends without one keep their weight.
-	Dropped    uint64
-	Localities []LocalityLoad
+	Dropped    uint64         `json:"d,omitempty"`
+	Localities []LocalityLoad `json:"l,omitempty"`
 }
 
 // LocalityLoad is one locality's part of a Load; traffic.Sample says what Envoy counts where.
 type LocalityLoad struct {
-	SubZone                   string
-	Issued, Succeeded, Failed uint64
-	Open                      uint64 // issued and not ended, at the end of the interval
+	SubZone   string `json:"z"`
+	Issued    uint64 `json:"i,omitempty"`
+	Succeeded uint64 `json:"s,omitempty"`
+	Failed    uint64 `json:"f,omitempty"`
+	Open      uint64 `json:"o,omitempty"` // issued and not ended, at the end of the interval
 }
 
-// LoadReport is one report of one edge.
+// LoadReport is one report of one edge. One whose versions have not been learned is ignored: load reports have a stream of
+// their own, and after a restart of the hub the first of them must not move the shares before they are learned.
 type LoadReport struct {
 	Edge  Edge
 	At    time.Time
@@ -86,14 +89,12 @@ type memberLoad struct {
 }
 
 // observeLoad takes one report. What clients sent for an assignment counts for its backends by weight, not by which
-// backend answered: requests that health moved to another backend are still this one's demand. An edge whose versions
-// have not been learned is ignored: load reports have a stream of their own, and after a restart of the hub the first of
-// them must not move the shares before they are learned.
-func (s *State) observeLoad(report LoadReport, health healthEvents) {
-	e := s.edges[report.Edge.key()]
-	if e == nil || !e.versionsReported {
-		return
+// backend answered: requests that health moved to another backend are still this one's demand.
+func (s *State) observeLoad(e *edgeState, report LoadReport, health healthEvents) {
+	if e.reportedSince.IsZero() {
+		e.reportedSince = report.At
 	}
+	s.forgetNamesakes(e)
 	s.noteOpen(e, report.Loads)
 	loads := map[*backendState]*importLoad{}
 	for i := range report.Loads {
@@ -172,7 +173,7 @@ func (i *importLoad) add(cluster fleet.ClusterName, l LocalityLoad) {
 // changed. An import without a rate and without requests costs nothing.
 func (b *backendState) observeLoad(report LoadReport, load *importLoad, health healthEvents) {
 	r := b.region(report.Edge.Region)
-	key := report.Edge.key()
+	key := report.Edge.Key()
 	reportedBefore := r.setReached(key, load)
 	retried := r.health.RetryUntried(report.At, b.sharesOf(report.Edge.Region).Down())
 	b.healthChanged(report.Edge.Region, retried, health)

@@ -17,12 +17,15 @@ import (
 	"crossway.dev/crossway/pkg/lbsync"
 )
 
-// forgetEdgeAfter is how long an edge that disconnected keeps its part of the demand: it may only have lost its stream.
-const forgetEdgeAfter = 10 * time.Second
+// forgetEdgeAfter is how long an edge that disconnected keeps its part of the demand: it may only have lost its stream, and
+// Envoy waits for at most 30 s before it tries again.
+const forgetEdgeAfter = 30 * time.Second
 
 // Hub is the hub's own cluster, for Services of it that routes name.
 type Hub struct {
 	Place fleet.Place
+	// Replica is the name of this replica; empty: it is the only one.
+	Replica string
 	// CIDRs of its pods and Services: a member may announce nothing in them, and nothing outside of them is an endpoint
 	// of a Service of the hub.
 	CIDRs []netip.Prefix
@@ -32,8 +35,8 @@ type Hub struct {
 // Source the address that it connects from.
 type Edge struct{ Pool, Region, Node, Source string }
 
-// key has the Source, so that who takes another edge's name does not speak for it.
-func (e Edge) key() string { return e.Pool + "/" + e.Node + "@" + e.Source }
+// Key has the Source, so that who takes another edge's name does not speak for it.
+func (e Edge) Key() string { return e.Pool + "/" + e.Node + "@" + e.Source }
 
 // Changes are the changes since the last pass; a nil value is a deletion. Only the last version of an object counts,
 // every load report does.
@@ -42,8 +45,10 @@ type Changes struct {
 	Members map[string]*v1alpha1.MemberCluster
 	Pools   map[string]*v1alpha1.EdgePool
 	Loads   []LoadReport
-	// LoadsSize is how many assignments and localities Loads have.
-	LoadsSize int
+	// Words are what other replicas said, in order.
+	Words []Word
+	// LoadsSize is how many assignments and localities Loads and Words have, and Reports how many reports they are.
+	LoadsSize, Reports int
 }
 
 // NewChanges makes Changes without any change.
@@ -52,7 +57,9 @@ func NewChanges() Changes {
 }
 
 // Empty says whether there is no change.
-func (c Changes) Empty() bool { return len(c.Slices)+len(c.Members)+len(c.Pools)+len(c.Loads) == 0 }
+func (c Changes) Empty() bool {
+	return len(c.Slices)+len(c.Members)+len(c.Pools)+len(c.Loads)+len(c.Words) == 0
+}
 
 // State is all that the loop knows of the fleet. Make it with New.
 type State struct {
@@ -73,6 +80,7 @@ type State struct {
 	learning        map[string]*learning // by region
 	ended           healthEvents         // of backends that are no longer in use, since the last Apply
 	dirty           dirty                // since the last Update
+	replicas        replicas
 }
 
 // region is what the edges of one region have in common.
@@ -85,8 +93,13 @@ type region struct {
 // edgeState is one Envoy; streams counts its open configuration streams, of which a dead one may linger.
 type edgeState struct {
 	Edge
-	streams          int
-	disconnectedAt   time.Time // when the last stream ended
+	streams int
+	// replicas are the others that it is connected to, as they said last, with the number of its last report there.
+	replicas  map[string]int64
+	connected bool // here, or to a replica that is heard
+	// awaySince is when it last ceased to be connected. Zero: it is counted as it reports.
+	awaySince        time.Time
+	reportedSince    time.Time // its first report
 	versionsReported bool      // Learn was called for it since it connected
 	// open are the requests that had not ended when the edge last reported an assignment, by assignment and sub-zone.
 	open map[string]map[string]uint64
@@ -116,7 +129,7 @@ func (d dirty) add(b *backendState) {
 func New(hub Hub) *State {
 	s := &State{hub: hub, store: newStore(), objects: map[string]*v1alpha1.MemberCluster{}, drained: map[fleet.ClusterName]drainStep{}, pools: map[string]*v1alpha1.EdgePool{},
 		assignments: map[string]*model.Assignment{}, copies: map[string]*copies{}, backends: map[fleet.Backend]*backendState{}, edges: map[string]*edgeState{}, learning: map[string]*learning{}, ended: healthEvents{},
-		removedPolicies: map[fleet.ObjectName]*removedPolicy{}, dirty: newDirty()}
+		removedPolicies: map[fleet.ObjectName]*removedPolicy{}, dirty: newDirty(), replicas: newReplicas(hub.Replica)}
 	s.readMembers()
 	return s
 }
@@ -160,8 +173,17 @@ func (s *State) Apply(c Changes) []HealthEvent {
 			s.dirty.assignments[key] = true
 		}
 	}
-	for _, r := range c.Loads {
-		s.observeLoad(r, health)
+	words := c.Words
+	for _, r := range c.Loads { // in the order of time, with the words
+		for ; len(words) > 0 && !words[0].At.After(r.At); words = words[1:] {
+			s.hear(words[0], health)
+		}
+		if e := s.edges[r.Edge.Key()]; e != nil && e.versionsReported {
+			s.observeLoad(e, r, health)
+		}
+	}
+	for _, w := range words {
+		s.hear(w, health)
 	}
 	return health.list()
 }
@@ -178,6 +200,7 @@ func (s *State) Update(now time.Time) (changed []string) {
 	s.forgetEdges(now)
 	s.endLearning(now)
 	s.stepDrains(now)
+	s.elect(now)
 	for _, b := range s.backends {
 		if b.resplitDue && now.Sub(b.movedAt) >= moveInterval {
 			s.dirty.backends[b] = true
@@ -190,11 +213,14 @@ func (s *State) Update(now time.Time) (changed []string) {
 				b.ready += m.Ready
 			}
 		}
-		members, waits := b.limitPace(members, now)
-		if b.resplit(splitContext{now: now, members: members, regions: s.regions}) {
+		words, growing := s.wordsOn(b)
+		b.pace.Adopt(growing, members, now)
+		limited, waits := b.limitPace(members, now)
+		if b.resplit(splitContext{now: now, members: limited, regions: s.regions, words: words}) {
 			s.dirty.add(b)
 		}
 		b.resplitDue = b.resplitDue || waits
+		s.decide(b, b.pace.Growing(members))
 	}
 	s.thinCopies()
 	changed = s.existing(s.dirty.assignments)
@@ -212,47 +238,6 @@ func (s *State) existing(keys map[string]bool) []string {
 	}
 	slices.Sort(out)
 	return out
-}
-
-// forgetEdges removes the edges that disconnected long ago.
-func (s *State) forgetEdges(now time.Time) {
-	for key, e := range s.edges {
-		if e.streams > 0 || now.Sub(e.disconnectedAt) < forgetEdgeAfter {
-			continue
-		}
-		delete(s.edges, key)
-		for _, b := range s.backends {
-			if r := b.regions[e.Region]; r != nil {
-				r.demand.ForgetEdge(key)
-				r.health.ForgetEdge(key)
-				delete(r.fractions, key)
-				delete(r.open, key)
-				b.resplitDue = true
-			}
-		}
-	}
-}
-
-// Connected counts an edge whose configuration stream began, so that shares wait for its first report.
-func (s *State) Connected(edge Edge) {
-	e := s.edges[edge.key()]
-	if e == nil {
-		e = &edgeState{}
-		s.edges[edge.key()] = e
-	}
-	e.Edge = edge
-	e.streams++
-	s.readEdges()
-}
-
-// Disconnected ends what Connected began.
-func (s *State) Disconnected(edge Edge, now time.Time) {
-	if e := s.edges[edge.key()]; e != nil {
-		e.streams--
-		e.disconnectedAt = now
-		e.versionsReported = e.versionsReported && e.streams > 0
-	}
-	s.readEdges()
 }
 
 // partsOf lists the parts that a slice is in before a change and after it.
@@ -391,19 +376,6 @@ func (s *State) readRegions() {
 	}
 	slices.SortFunc(s.regions, func(a, b region) int { return cmp.Compare(a.name, b.name) })
 	s.readEdges()
-}
-
-// readEdges sets which edges are connected in each region.
-func (s *State) readEdges() {
-	for i := range s.regions {
-		s.regions[i].edges = nil
-		for key, e := range s.edges {
-			if e.Region == s.regions[i].name && e.streams > 0 {
-				s.regions[i].edges = append(s.regions[i].edges, key)
-			}
-		}
-		slices.Sort(s.regions[i].edges)
-	}
 }
 
 // Regions lists the regions of all pools, sorted.

@@ -119,7 +119,7 @@ func TestNearestOfTheOldestPool(t *testing.T) {
 func TestConstantDemandIsNotDividedAgain(t *testing.T) {
 	s := newFleet()
 	edge := Edge{Pool: "us", Region: "us", Node: "one"}
-	s.Connected(edge)
+	s.Connected(edge, start)
 	s.Learn(edge, nil, start)
 	now := start
 	for range 15 {
@@ -137,7 +137,7 @@ func TestConstantDemandIsNotDividedAgain(t *testing.T) {
 func TestHealthEvents(t *testing.T) {
 	s := newFleet()
 	edge := Edge{Pool: "us", Region: "us", Node: "one"}
-	s.Connected(edge)
+	s.Connected(edge, start)
 	s.Learn(edge, nil, start)
 	var got []HealthEvent
 	now := start
@@ -169,7 +169,7 @@ func TestHealthEvents(t *testing.T) {
 func TestDump(t *testing.T) {
 	s := newFleet()
 	edge := Edge{Pool: "us", Region: "us", Node: "one"}
-	s.Connected(edge)
+	s.Connected(edge, start)
 	s.Learn(edge, nil, start)
 	now := start
 	for range 10 {
@@ -202,7 +202,7 @@ func TestDump(t *testing.T) {
 func TestAClusterThatIsNewInAReportIsNoRise(t *testing.T) {
 	s := newFleet()
 	edge := Edge{Pool: "us", Region: "us", Node: "one"}
-	s.Connected(edge)
+	s.Connected(edge, start)
 	s.Learn(edge, nil, start)
 	now := start
 	report := func(loads ...Load) {

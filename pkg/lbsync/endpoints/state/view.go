@@ -74,6 +74,10 @@ type Dump struct {
 	Members     map[fleet.ClusterName]MemberDump
 	Assignments int // their number
 	Backends    []BackendStatus
+	// Decider is the replica whose shares are in force here. Ready: others may rely on this one.
+	Decider  string
+	Ready    bool
+	Replicas map[string]ReplicaDump
 }
 
 // RegionDump is one region of the EdgePools.
@@ -91,7 +95,8 @@ type MemberDump struct {
 
 // Dump returns the state as people see it.
 func (s *State) Dump() Dump {
-	d := Dump{Regions: map[string]RegionDump{}, Members: map[fleet.ClusterName]MemberDump{}, Assignments: len(s.assignments)}
+	d := Dump{Regions: map[string]RegionDump{}, Members: map[fleet.ClusterName]MemberDump{}, Assignments: len(s.assignments),
+		Decider: s.Decider(), Ready: s.replicas.ready, Replicas: s.dumpReplicas()}
 	for _, r := range s.regions {
 		d.Regions[r.name] = RegionDump{Nearest: r.nearest, Edges: r.edges}
 	}

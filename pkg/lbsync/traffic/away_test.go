@@ -1,0 +1,116 @@
+package traffic
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+// secondOf is one report of each named edge for a second that ends at a time.
+func secondOf(d *Demand, second int, requests map[string]uint64) {
+	for _, edge := range []string{"a", "b", "c"} {
+		if n, reports := requests[edge]; reports {
+			d.Observe(Sample{Edge: edge, End: epoch.Add(time.Duration(second) * time.Second), Interval: time.Second, Issued: n, Succeeded: n})
+		}
+	}
+}
+
+// An edge of which there is no word keeps its part of the demand, however long, and is counted once when it reports again.
+func TestAnEdgeIsAway(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		a, b := rapid.Uint64Range(5, 300).Draw(t, "a"), rapid.Uint64Range(5, 300).Draw(t, "b")
+		gone, length := rapid.IntRange(10, 15).Draw(t, "gone"), rapid.IntRange(1, 90).Draw(t, "length")
+		gap := rapid.Bool().Draw(t, "the first report covers the gap")
+		var d Demand
+		for second := 1; second < gone+length+20; second++ {
+			switch {
+			case second == gone:
+				d.Away("b", epoch.Add(time.Duration(second)*time.Second))
+				fallthrough
+			case second < gone+length && second > gone:
+				secondOf(&d, second, map[string]uint64{"a": a})
+			case second == gone+length && gap:
+				seconds := uint64(length + 1)
+				d.Observe(Sample{Edge: "b", End: epoch.Add(time.Duration(second) * time.Second), Interval: time.Duration(seconds) * time.Second, Issued: seconds * b, Succeeded: seconds * b})
+				fallthrough
+			default:
+				secondOf(&d, second, map[string]uint64{"a": a, "b": b})
+			}
+			if second > 8 && !near(d.Rate(), float64(a+b), 0.001) {
+				t.Fatalf("second %d: %v of %d", second, d.Rate(), a+b)
+			}
+		}
+	})
+}
+
+// The clients of an edge that is away turn up at another within some seconds: they count once. What the other gains later is
+// new, and counts.
+func TestClientsOfAnEdgeThatIsAwayMove(t *testing.T) {
+	var d Demand
+	for second := 1; second < 60; second++ {
+		requests := map[string]uint64{"a": 30, "b": 50}
+		if second >= 20 {
+			requests = map[string]uint64{"a": 30}
+		}
+		if second == 20 {
+			d.Away("b", epoch.Add(20*time.Second))
+		}
+		if second > 23 {
+			requests["a"] = 60 // of 50, 30 have moved and 20 are at other hubs' edges
+		}
+		if second > 40 {
+			requests["a"] = 100
+		}
+		secondOf(&d, second, requests)
+		want := 80.0
+		if second > 42 {
+			want = 120
+		}
+		if second > 8 && (second < 41 || second > 48) && !near(d.Rate(), want, 0.01) {
+			t.Errorf("second %d: %v, not %v", second, d.Rate(), want)
+		}
+	}
+	d.ForgetEdge("b")
+	secondOf(&d, 60, map[string]uint64{"a": 100})
+	if !near(d.Rate(), 100, 0.01) {
+		t.Errorf("after b was forgotten: %v", d.Rate())
+	}
+}
+
+// Several edges are away, and one of them is back without its clients.
+func TestAnEdgeIsBackWithoutItsClients(t *testing.T) {
+	var d Demand
+	for second := 1; second < 50; second++ {
+		switch {
+		case second < 20:
+			secondOf(&d, second, map[string]uint64{"a": 30, "b": 50, "c": 20})
+		case second == 20:
+			d.Away("b", epoch.Add(20*time.Second))
+			d.Away("c", epoch.Add(20*time.Second))
+			fallthrough
+		case second < 24:
+			secondOf(&d, second, map[string]uint64{"a": 30})
+		default: // half of b's clients are at a
+			secondOf(&d, second, map[string]uint64{"a": 55, "b": 25})
+		}
+		// Until the window is full again, the averages of a and b are of different times.
+		if tolerance := map[bool]float64{true: 0.2, false: 0.02}[second >= 24 && second < 30]; second > 8 && !near(d.Rate(), 100, tolerance) {
+			t.Errorf("second %d: %v", second, d.Rate())
+		}
+	}
+}
+
+// An edge that was never counted is not away.
+func TestAnUnknownEdgeIsNotAway(t *testing.T) {
+	var d Demand
+	d.Away("x", epoch)
+	d.ForgetAway("x")
+	for second := 1; second < 10; second++ {
+		secondOf(&d, second, map[string]uint64{"a": 10})
+	}
+	if d.Rate() != 10 || fmt.Sprint(d.away.rates) != "map[]" {
+		t.Errorf("%v, %v", d.Rate(), d.away.rates)
+	}
+}
