@@ -273,6 +273,11 @@ func (s *Story) capacity(ctx context.Context) error {
 		eu := load.Count(samples, func(x load.Sample) bool { return answered(x) && x.Cluster == "eu-west" })
 		return []float64{float64(us) / seconds, float64(eu) / seconds}
 	}
+	spread, err := s.awaitSpread(ctx, "us")
+	s.set("overflow_replicas", float64(spread))
+	if err != nil {
+		return err
+	}
 	const settle, judged = 10 * time.Second, 20 * time.Second
 	for _, rate := range []float64{10, 30, 60} {
 		recorder := load.Start(ctx, s.Client("us", "checkout.example.com", rate))

@@ -24,9 +24,14 @@ var ours = []struct{ image, name, pkg string }{
 	{"crossway/echo", "echo", "./internal/lab/echo/cmd/echo"},
 }
 
-// hubFaults is the hub with the build tag faults: tests switch its mechanisms
-// off with --disable.
-const hubFaults = "hub-faults"
+// NextVersion is what the image crossway/hub-next says its version is.
+const NextVersion = "v0.0.0-next"
+
+// hubVariants are other builds of the hub, as images crossway/<name>, by the options of `go build`.
+var hubVariants = map[string][]string{
+	"hub-faults": {"-tags=faults"},
+	"hub-next":   {"-ldflags=-X crossway.dev/crossway/pkg/program.version=" + NextVersion},
+}
 
 // binVariable is the directory in which Build put the programs, for the program inside.
 const binVariable = "CROSSWAY_LAB_BIN"
@@ -61,9 +66,9 @@ func Build(ctx context.Context, progress io.Writer, race bool, only ...string) (
 	return dir, nil
 }
 
-// buildHubFaults builds the program hubFaults beside the others.
-func buildHubFaults(ctx context.Context, dir string, race bool) error {
-	args := []string{"build", "-tags=faults", "-o", filepath.Join(dir, hubFaults)}
+// buildHub builds a variant of the hub beside the other programs.
+func buildHub(ctx context.Context, dir string, race bool, variant string) error {
+	args := append([]string{"build", "-o", filepath.Join(dir, variant)}, hubVariants[variant]...)
 	if race {
 		args = append(args, "-race")
 	}
@@ -89,8 +94,10 @@ func ourImages() kubelet.Images {
 			images[o.image] = kubelet.Program(file)
 		}
 	}
-	if file := filepath.Join(dir, hubFaults); dir != "" && exists(file) {
-		images["crossway/"+hubFaults] = kubelet.Program(file)
+	for variant := range hubVariants {
+		if file := filepath.Join(dir, variant); dir != "" && exists(file) {
+			images["crossway/"+variant] = kubelet.Program(file)
+		}
 	}
 	return images
 }

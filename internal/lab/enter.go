@@ -24,8 +24,9 @@ type Entry struct {
 	// race detector. They become the images crossway/<name>.
 	Build []string
 	Race  bool
-	// HubFaults also builds the image crossway/hub-faults, the hub with --disable.
-	HubFaults bool
+	// HubFaults also builds the image crossway/hub-faults, the hub with --disable, and HubNext crossway/hub-next, the same
+	// hub with NextVersion.
+	HubFaults, HubNext bool
 	// Prepare, where set, does what else needs the machine's network.
 	Prepare func(ctx context.Context, progress io.Writer) error
 }
@@ -84,8 +85,10 @@ func enter(e Entry) (int, error) {
 		return 0, err
 	}
 	bin, err := Build(ctx, os.Stderr, e.Race, e.Build...)
-	if err == nil && e.HubFaults {
-		err = buildHubFaults(ctx, bin, e.Race)
+	for variant, wanted := range map[string]bool{"hub-faults": e.HubFaults, "hub-next": e.HubNext} {
+		if err == nil && wanted {
+			err = buildHub(ctx, bin, e.Race, variant)
+		}
 	}
 	if err != nil {
 		return 0, err

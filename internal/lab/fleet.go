@@ -36,13 +36,14 @@ type InstallOptions struct{ Hub string }
 // with the arguments, ServiceAccounts and Roles that the charts render.
 func (l *Lab) Install(ctx context.Context, o InstallOptions) error {
 	begin := time.Now()
+	l.hubValues = o.Hub
 	steps := []struct {
 		what string
 		do   func(context.Context) error
 	}{
 		{"CRDs", l.installCRDs},
 		{"DNS", l.InstallDNS},
-		{"hub", func(ctx context.Context) error { return l.installHub(ctx, o.Hub) }},
+		{"hub", func(ctx context.Context) error { return l.InstallHub(ctx, "") }},
 		{"member agents", l.installAgents},
 		{"edges", l.installEdges},
 	}
@@ -135,14 +136,12 @@ gatewayClasses: {regions: [%s]}
 // memberAPIPort is the port of the hub's node at which members read what they import.
 const memberAPIPort = 30181
 
-// InstallHub installs the hub anew with other values, and returns when the new
-// one is ready; the old one may still be leaving.
-func (l *Lab) InstallHub(ctx context.Context, values string) error { return l.installHub(ctx, values) }
-
-func (l *Lab) installHub(ctx context.Context, override string) error {
+// InstallHub installs the hub anew with other values, which override those of Install, and returns
+// when all replicas are new ones and ready; an old one may still be leaving.
+func (l *Lab) InstallHub(ctx context.Context, override string) error {
 	values := fmt.Sprintf(hubValues, l.Hub.PodCIDR, twin(l.Hub.PodCIDR), l.Hub.ServiceCIDR, twin(l.Hub.ServiceCIDR), xdsAddress,
 		l.Hub.NodeAddress, memberAPIPort, strings.Join(l.Regions, ", "))
-	if err := l.chart(ctx, l.Hub, release{name: "crossway-hub", chart: "hub", values: []string{values, override}}); err != nil {
+	if err := l.chart(ctx, l.Hub, release{name: "crossway-hub", chart: "hub", values: []string{values, l.hubValues, override}}); err != nil {
 		return err
 	}
 	return l.rolledOut(ctx, l.Hub, "crossway-hub")

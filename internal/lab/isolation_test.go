@@ -67,6 +67,43 @@ func TestCut(t *testing.T) {
 	}
 }
 
+// Two pods that are cut from each other do not reach each other, new connections and old ones swallowed alike, and
+// everybody else reaches both.
+func TestCutBetween(t *testing.T) {
+	apply(t, fleet.Hub, "between", echo)
+	testkit.Must(t, fleet.Hub.AwaitPods(within(t, 20*time.Second), "between", "app=echo", 2))
+	pods, err := fleet.Hub.Client.CoreV1().Pods("between").List(t.Context(), metav1.ListOptions{})
+	testkit.Must(t, err)
+	a, b := pods.Items[0], pods.Items[1]
+	from := fleet.Hub.DialerIn("between", a.Name)
+	to := net.JoinHostPort(b.Status.PodIP, "8080")
+	old, err := from(within(t, 5*time.Second), "tcp", to)
+	testkit.Must(t, err)
+	defer old.Close()
+	testkit.Must(t, fleet.CutBetween(a.Status.PodIP, b.Status.PodIP))
+	if err := try(from, to, 2*time.Second); !errors.Is(err, context.DeadlineExceeded) && !os.IsTimeout(err) {
+		t.Errorf("a new connection: want silence, got %v", err)
+	}
+	_, err = fmt.Fprintf(old, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+	testkit.Must(t, err)
+	testkit.Must(t, old.SetReadDeadline(time.Now().Add(time.Second)))
+	if n, err := old.Read(make([]byte, 1)); n > 0 || !os.IsTimeout(err) {
+		t.Errorf("the old connection: want silence, got %d bytes, %v", n, err)
+	}
+	for _, pod := range pods.Items {
+		if err := try(fleet.DialerAt("us-west"), net.JoinHostPort(pod.Status.PodIP, "8080"), 2*time.Second); err != nil {
+			t.Errorf("from another cluster to %s: %v", pod.Name, err)
+		}
+	}
+	testkit.Must(t, fleet.RestoreBetween(a.Status.PodIP, b.Status.PodIP))
+	if err := try(from, to, 5*time.Second); err != nil {
+		t.Error("after RestoreBetween: ", err)
+	}
+	if err := fleet.CutBetween("172.18.0.1", "172.18.0.2"); err == nil {
+		t.Error("two addresses that no pod has were cut")
+	}
+}
+
 func try(dial func(context.Context, string, string) (net.Conn, error), address string, timeout time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()

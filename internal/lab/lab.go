@@ -59,6 +59,8 @@ type Lab struct {
 	kubelets sync.WaitGroup
 	progress io.Writer
 	images   kubelet.Images
+	// hubValues are those of InstallOptions.
+	hubValues string
 }
 
 // regionAddresses is where a region's gateway addresses lie: any address of
@@ -236,6 +238,25 @@ func (l *Lab) Cut(node string) error { return l.network.Cut(node) }
 
 // Restore brings a node's uplink back.
 func (l *Lab) Restore(node string) error { return l.network.Restore(node) }
+
+// CutBetween lets everything vanish that two IPv4 addresses send each other, at least one of them a pod's: a split of
+// the network in which each side reaches all others.
+func (l *Lab) CutBetween(a, b string) error { return l.between(a, b, l.network.CutBetween) }
+
+// RestoreBetween ends CutBetween.
+func (l *Lab) RestoreBetween(a, b string) error { return l.between(a, b, l.network.RestoreBetween) }
+
+func (l *Lab) between(a, b string, change func(a, b netip.Addr) error) error {
+	first, err := netip.ParseAddr(a)
+	if err != nil {
+		return err
+	}
+	second, err := netip.ParseAddr(b)
+	if err != nil {
+		return err
+	}
+	return change(first, second)
+}
 
 // Dialer dials numeric addresses as a client in a region does: from a network
 // of its own beside the region's edge, untouched by any Cut of a cluster.

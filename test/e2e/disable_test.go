@@ -4,14 +4,13 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 	"testing"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/utils/ptr"
+	corev1 "k8s.io/api/core/v1"
 
 	"crossway.dev/crossway/internal/demo"
-	"crossway.dev/crossway/internal/lab"
 	"crossway.dev/crossway/internal/lab/load"
 	"crossway.dev/crossway/internal/testkit"
 )
@@ -72,7 +71,7 @@ func installHub(ctx context.Context, disabled string) error {
 	if err := story.Lab.InstallHub(ctx, values); err != nil {
 		return err
 	}
-	if err := story.Lab.Hub.AwaitPods(ctx, lab.System, "app.kubernetes.io/name=crossway-hub", 1); err != nil {
+	if err := story.AwaitHubs(ctx); err != nil {
 		return err
 	}
 	if err := awaitLeader(ctx); err != nil {
@@ -81,25 +80,23 @@ func installHub(ctx context.Context, disabled string) error {
 	return story.AwaitConnected(ctx)
 }
 
-// awaitLeader waits until the hub's one pod writes: a killed leader's Lease
+// awaitLeader waits until a replica that runs writes: a killed leader's Lease
 // lasts 15 s, and without a leader exports are not merged.
 func awaitLeader(ctx context.Context) error {
-	holder := ""
+	leader := ""
 	for deadline := time.Now().Add(testkit.Timeout); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
-		pods, err := story.Lab.Hub.Client.CoreV1().Pods(lab.System).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=crossway-hub"})
+		hubs, err := story.Hubs(ctx)
 		if err != nil {
 			return err
 		}
-		lease, err := story.Lab.Hub.Client.CoordinationV1().Leases(lab.System).Get(ctx, "crossway-hub", metav1.GetOptions{})
-		if err != nil {
+		if leader, err = story.Leader(ctx); err != nil {
 			return err
 		}
-		holder = ptr.Deref(lease.Spec.HolderIdentity, "")
-		if len(pods.Items) == 1 && holder == pods.Items[0].Name {
+		if slices.ContainsFunc(hubs, func(hub corev1.Pod) bool { return hub.Name == leader }) {
 			return nil
 		}
 	}
-	return fmt.Errorf("the hub's Lease is held by %q, not by its pod", holder)
+	return fmt.Errorf("the hub's Lease is held by %q, which is no replica", leader)
 }
 
 // servedIn is the part of a rate at checkout (20 rps in each of two clusters)

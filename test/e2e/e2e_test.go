@@ -18,7 +18,7 @@ import (
 var story *demo.Story
 
 func TestMain(m *testing.M) {
-	lab.Enter(lab.Entry{Race: true, HubFaults: true})
+	lab.Enter(lab.Entry{Race: true, HubFaults: true, HubNext: true})
 	ctrl.SetLogger(logr.Discard()) // clients of controller-runtime ask for one
 	code, err := run(m)
 	if err != nil {

@@ -3,12 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -167,29 +162,17 @@ func strictEdge(t *testing.T) demo.Edge {
 	return demo.Edge{}
 }
 
-var metricLine = regexp.MustCompile(`(?m)^(\w+)(\{[^}]*\})? ([0-9.e+]+)$`)
-
-// metric is the sum of a metric of the hub over its labels.
+// metric is the sum of a metric of the hub over its labels and replicas.
 func metric(t *testing.T, name string) float64 {
 	t.Helper()
-	pods, err := story.Lab.Hub.Client.CoreV1().Pods(lab.System).List(t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=crossway-hub"})
+	hubs, err := story.Hubs(t.Context())
 	check(t, err)
 	sum := 0.0
-	for _, pod := range pods.Items {
-		client := load.Client(story.Lab.DialerAt("hub"), nil)
-		response, err := client.Get("http://" + net.JoinHostPort(pod.Status.PodIP, "8080") + "/metrics")
+	for _, hub := range hubs {
+		metrics, err := story.HubMetrics(t.Context(), hub)
 		check(t, err)
-		body, err := io.ReadAll(response.Body)
-		_ = response.Body.Close()
-		client.CloseIdleConnections()
-		check(t, err)
-		if response.StatusCode != http.StatusOK {
-			t.Fatalf("the hub's metrics: %s", response.Status)
-		}
-		for _, m := range metricLine.FindAllStringSubmatch(string(body), -1) {
-			if m[1] == name {
-				value, err := strconv.ParseFloat(m[3], 64)
-				check(t, err)
+		for series, value := range metrics {
+			if base, _, _ := strings.Cut(series, "{"); base == name {
 				sum += value
 			}
 		}

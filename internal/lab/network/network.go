@@ -108,6 +108,39 @@ func (n *Network) Cut(node string) error { return n.setUplink(node, n.root.LinkS
 // Restore brings the uplink back.
 func (n *Network) Restore(node string) error { return n.setUplink(node, n.root.LinkSetUp) }
 
+// CutBetween lets everything vanish that two addresses send each other, while all others reach both. At least one is a
+// pod's; the node of each pod swallows what the pod sends.
+func (n *Network) CutBetween(a, b netip.Addr) error {
+	return n.between(a, b, (*netlink.Handle).RuleAdd)
+}
+
+// RestoreBetween ends CutBetween.
+func (n *Network) RestoreBetween(a, b netip.Addr) error {
+	return n.between(a, b, (*netlink.Handle).RuleDel)
+}
+
+func (n *Network) between(a, b netip.Addr, change func(*netlink.Handle, *netlink.Rule) error) error {
+	found := false
+	for _, node := range n.Nodes {
+		for _, way := range [][2]netip.Addr{{a, b}, {b, a}} {
+			if !node.HasPods() || !node.spec.PodCIDR.Contains(way[0]) {
+				continue
+			}
+			found = true
+			rule := netlink.NewRule() // a blackhole says nothing to the sender, also where the node only forwards
+			rule.Type, rule.Family, rule.Priority = unix.RTN_BLACKHOLE, netlink.FAMILY_V4, 1
+			rule.Src, rule.Dst = ipNet(netip.PrefixFrom(way[0], 32)), ipNet(netip.PrefixFrom(way[1], 32))
+			if err := change(node.handle, rule); err != nil {
+				return fmt.Errorf("between %s and %s on %s: %w", way[0], way[1], node.Name, err)
+			}
+		}
+	}
+	if !found {
+		return fmt.Errorf("neither %s nor %s is an address of a pod", a, b)
+	}
+	return nil
+}
+
 func (n *Network) setUplink(node string, set func(netlink.Link) error) error {
 	if n.Nodes[node] == nil {
 		return fmt.Errorf("no node %q on the backbone", node)

@@ -26,7 +26,7 @@ func main() {
 	logs := flag.String("logs", "", "directory to keep the logs of all programs in; empty: they go with the lab")
 	hub := flag.String("hub-values", "", "YAML values for charts/hub, for instance 'logLevel: debug'")
 	flag.Parse()
-	lab.Enter(lab.Entry{})
+	lab.Enter(lab.Entry{HubNext: true})
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, *out, *only, *logs, lab.InstallOptions{Hub: *hub}); err != nil {
