@@ -115,8 +115,8 @@ func (s *Story) AwaitHubs(ctx context.Context) error {
 	return s.Lab.Hub.AwaitPods(ctx, lab.System, "app.kubernetes.io/name=crossway-hub", hubReplicas)
 }
 
-// areOf returns an error where a replica does not say that it is of a version.
-func (s *Story) areOf(ctx context.Context, version string) error {
+// areNew returns an error where a replica does not say that it is of the next version.
+func (s *Story) areNew(ctx context.Context) error {
 	hubs, err := s.Hubs(ctx)
 	if err != nil {
 		return err
@@ -126,7 +126,7 @@ func (s *Story) areOf(ctx context.Context, version string) error {
 		if err != nil {
 			return err
 		}
-		series := fmt.Sprintf(`crossway_build_info{program="hub",version=%q}`, version)
+		series := fmt.Sprintf(`crossway_build_info{program="hub",version=%q}`, lab.NextVersion)
 		if metrics[series] != 1 {
 			return fmt.Errorf("%s has no %s, but %q", hub.Name, series, slices.DeleteFunc(slices.Collect(maps.Keys(metrics)), func(name string) bool { return !strings.HasPrefix(name, "crossway_build_info") }))
 		}

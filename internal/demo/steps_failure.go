@@ -81,7 +81,7 @@ func (s *Story) sunset(ctx context.Context) error {
 		region   string
 		clusters []string
 	}{{"us", []string{"us-west", "us-east"}}, {"eu", []string{"eu-west"}}} {
-		samples, err := s.under(ctx, s.Client(night.region, "store.example.com", 150), 3*time.Second, 12*time.Second, func() error {
+		samples, err := s.under(ctx, s.Client(night.region, "store.example.com", 150), 3*time.Second, 8*time.Second, func() error {
 			return each(night.clusters, s.Lab.Cut)
 		})
 		_ = each(night.clusters, s.Lab.Restore)

@@ -44,7 +44,17 @@ func (s *Story) startBusy(ctx context.Context) (busyLoad, error) {
 	return l, nil
 }
 
-func (l busyLoad) stop() (busy, store []load.Sample) { return l.busy.Stop(), l.store.Stop() }
+func (l busyLoad) stop() { l.busy.Stop(); l.store.Stop() }
+
+// lossOf is how many requests failed from one time to another, and of how many.
+func (s *Story) lossOf(l busyLoad, begin, end time.Time) (failed, requests float64) {
+	for _, recorder := range []*load.Recorder{l.busy, l.store} {
+		samples := load.Between(recorder.Samples(), begin, end)
+		s.explainFailures(samples)
+		failed, requests = failed+float64(load.Failed(samples)), requests+float64(len(samples))
+	}
+	return failed, requests
+}
 
 // shareOff is how many points us-west's part of the busy import was at most off what it was in the 10 s before, in any
 // two seconds until end.
@@ -57,8 +67,8 @@ func shareOff(samples []load.Sample, begin, end time.Time) (points float64, had 
 	return points, had
 }
 
-// replicas kills one replica of the hub, then the one that leads, and then takes the network between the two away for a
-// minute, while the load goes on; and asks the Envoys what all that changed.
+// replicas shows what clients and Envoys notice of a hub that loses one replica, its leader and the network between its
+// replicas, and that is upgraded, while the load goes on.
 func (s *Story) replicas(ctx context.Context) error {
 	if err := s.AwaitHubs(ctx); err != nil {
 		return err
@@ -67,37 +77,45 @@ func (s *Story) replicas(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	defer l.stop()
+	if err := s.loseReplicas(ctx, l); err != nil {
+		return err
+	}
+	return s.upgrade(ctx, l)
+}
+
+// loseReplicas kills one replica of the hub, then the one that leads, and then takes the network between the two away for
+// a minute, and asks the Envoys what all that changed.
+func (s *Story) loseReplicas(ctx context.Context, l busyLoad) error {
 	begin := time.Now()
 	before, err := s.Resources(ctx)
-	for _, act := range []func(context.Context) error{s.killFollower, s.killLeader, s.split} {
+	for _, act := range []func(context.Context) error{s.killFollower, s.killLeader, s.split, s.AwaitConnected} {
 		if err == nil {
 			err = act(ctx)
 		}
 	}
-	if err == nil {
-		err = s.AwaitConnected(ctx)
+	if err != nil {
+		return err
 	}
 	back := time.Now()
 	sleep(ctx, 15*time.Second)
 	settled, settledErr := s.Resources(ctx)
 	sleep(ctx, 10*time.Second)
-	after, afterErr := s.Resources(ctx)
-	end := time.Now()
-	busy, store := l.stop()
-	s.explainFailures(busy)
-	s.explainFailures(store)
-	if err := errors.Join(err, settledErr, afterErr); err != nil {
+	after, err := s.Resources(ctx)
+	if err := errors.Join(settledErr, err); err != nil {
 		return err
 	}
+	end := time.Now()
+	busy := l.busy.Samples()
 	off, had := shareOff(busy, begin, end)
 	s.note("us-west's part of 240 rps was %.1f %%; in every tenth second from the first kill: %s", 100*had,
 		everyTenth(partBySecond(busy, "us-west", begin, int(end.Sub(begin).Seconds()))))
-	s.note("all replicas were back after %s", back.Sub(begin).Round(time.Second))
-	s.set("replica_failed", float64(load.Failed(busy)+load.Failed(store)))
-	s.set("replica_requests", float64(len(busy)+len(store)))
+	s.note("the replicas reached each other again after %s", back.Sub(begin).Round(time.Second))
+	failed, requests := s.lossOf(l, begin, end)
+	s.set("replica_failed", failed)
+	s.set("replica_requests", requests)
 	s.set("replica_share_points", off)
-	others := slices.DeleteFunc(ChangedResources(before, after), isEndpoints)
-	late := ChangedResources(settled, after)
+	others, late := slices.DeleteFunc(ChangedResources(before, after), isEndpoints), ChangedResources(settled, after)
 	for _, name := range append(others, late...) {
 		s.note("  changed: %s", name)
 	}
@@ -171,35 +189,25 @@ func (s *Story) split(ctx context.Context) error {
 	return errors.Join(err, s.Lab.RestoreBetween(a, b))
 }
 
-// upgrade rolls the hub to another version, replica by replica, under the same load.
-func (s *Story) upgrade(ctx context.Context) error {
-	l, err := s.startBusy(ctx)
-	if err != nil {
-		return err
-	}
+// upgrade rolls the hub to another version, replica by replica.
+func (s *Story) upgrade(ctx context.Context, l busyLoad) error {
 	begin := time.Now()
-	err = s.Lab.InstallHub(ctx, "image: {repository: crossway/hub-next}")
-	if err == nil {
-		err = s.AwaitHubs(ctx)
-	}
-	if err == nil {
-		err = s.areOf(ctx, lab.NextVersion)
-	}
-	if err == nil {
-		err = s.AwaitConnected(ctx)
+	err := s.Lab.InstallHub(ctx, "image: {repository: crossway/hub-next}")
+	for _, await := range []func(context.Context) error{s.AwaitHubs, s.areNew, s.AwaitConnected} {
+		if err == nil {
+			err = await(ctx)
+		}
 	}
 	took := time.Since(begin)
-	sleep(ctx, 10*time.Second)
+	sleep(ctx, 8*time.Second)
 	end := time.Now()
-	busy, store := l.stop()
-	s.explainFailures(busy)
-	s.explainFailures(store)
+	failed, requests := s.lossOf(l, begin, end)
 	if err != nil {
 		return err
 	}
-	off, had := shareOff(busy, begin, end)
-	s.note("every replica was a new one after %s; us-west's part of 240 rps was %.1f %%, at most %.1f points off it meanwhile", took.Round(time.Second), 100*had, off)
-	s.set("upgrade_failed", float64(load.Failed(busy)+load.Failed(store)))
-	s.set("upgrade_requests", float64(len(busy)+len(store)))
+	off, had := shareOff(l.busy.Samples(), begin, end)
+	s.note("both replicas were new ones after %s; us-west's part of 240 rps was %.1f %%, and at most %.1f points off it meanwhile", took.Round(time.Second), 100*had, off)
+	s.set("upgrade_failed", failed)
+	s.set("upgrade_requests", requests)
 	return nil
 }

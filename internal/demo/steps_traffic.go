@@ -63,7 +63,7 @@ func (s *Story) export(ctx context.Context) error {
 func (s *Story) local(ctx context.Context) error {
 	var us, eu []load.Sample
 	if err := each([]string{"us", "eu"}, func(region string) error {
-		samples := load.Run(ctx, s.Client(region, "store.example.com", 125), 1500)
+		samples := load.Run(ctx, s.Client(region, "store.example.com", 200), 1500)
 		if region == "us" {
 			us = samples
 		} else {
@@ -89,7 +89,7 @@ func percentFrom(samples []load.Sample, clusters ...string) float64 {
 }
 
 func (s *Story) weights(ctx context.Context) error {
-	config := s.Client("us", "site.example.com", 400)
+	config := s.Client("us", "site.example.com", 500)
 	config.URL += "login"
 	samples := load.Run(ctx, config, 10000)
 	s.set("weight_requests", float64(len(samples)))
@@ -114,7 +114,7 @@ func (s *Story) blueGreen(ctx context.Context) error {
 		name        string
 		blue, green int
 	}{{"half", 50, 50}, {"cutover", 0, 100}} {
-		samples, err := s.under(ctx, s.Client("us", "move.example.com", 150), 3*time.Second, 7*time.Second, func() error {
+		samples, err := s.under(ctx, s.Client("us", "move.example.com", 250), 2*time.Second, 4*time.Second, func() error {
 			return s.stage(ctx, step.name, step.blue, step.green)
 		})
 		if err != nil {
@@ -140,7 +140,7 @@ func (s *Story) canary(ctx context.Context) error {
 	if err := s.stage(ctx, "canary", 100, 0); err != nil {
 		return err
 	}
-	with := s.Client("us", "move.example.com", 100)
+	with := s.Client("us", "move.example.com", 200)
 	with.Header = http.Header{"Env": {"canary"}}
 	if err := s.Await(ctx, with, "the canary route", func(sample load.Sample) bool { return sample.Cluster == "us-east" }); err != nil {
 		return err
@@ -150,7 +150,7 @@ func (s *Story) canary(ctx context.Context) error {
 		if canary {
 			canaries = load.Run(ctx, with, 1000)
 		} else {
-			others = load.Run(ctx, s.Client("us", "move.example.com", 100), 1000)
+			others = load.Run(ctx, s.Client("us", "move.example.com", 200), 1000)
 		}
 		return nil
 	})
@@ -166,7 +166,7 @@ func (s *Story) mirror(ctx context.Context) error {
 	if err := s.stage(ctx, "mirror", 100, 0); err != nil {
 		return err
 	}
-	config := s.Client("us", "move.example.com", 120)
+	config := s.Client("us", "move.example.com", 250)
 	if err := s.awaitMirror(ctx, config); err != nil {
 		return err
 	}
@@ -278,8 +278,11 @@ func (s *Story) capacity(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	const settle, judged = 10 * time.Second, 20 * time.Second
 	for _, rate := range []float64{10, 30, 60} {
+		settle, judged := 8*time.Second, 12*time.Second
+		if rate == 30 {
+			settle, judged = 10*time.Second, 20*time.Second // for overflow_seconds, too
+		}
 		recorder := load.Start(ctx, s.Client("us", "checkout.example.com", rate))
 		sleep(ctx, settle+judged)
 		samples := recorder.Stop()

@@ -94,6 +94,8 @@ func TestService(t *testing.T) {
 		{"withdrawn and exported again, not served since", func(s *Service) { s.Withdraws("a", second(9)); s.Exports("a", second(10)) },
 			[]Answer{get(1, 200, "a"), get(20, 503, "")}, ""},
 		{"cut off", func(s *Service) { s.Fault(Step{Act: CutMember, Member: "a"}, second(9), second(15)) }, []Answer{get(1, 200, "a"), get(10, 503, "")}, ""},
+		{"cut off half a minute before", func(s *Service) { s.Fault(Step{Act: CutMember, Member: "a"}, second(9), second(15)) }, []Answer{get(1, 200, "a"), get(44, 503, "")}, ""},
+		{"cut off long before", func(s *Service) { s.Fault(Step{Act: CutMember, Member: "a"}, second(9), second(15)) }, []Answer{get(1, 200, "a"), get(46, 503, "")}, "although a exports"},
 		{"cut off meanwhile", func(s *Service) { s.Fault(Step{Act: CutMember, Member: "a"}, second(20), second(22)) }, []Answer{get(1, 200, "a"), long}, ""},
 		{"another is cut off", func(s *Service) { s.Fault(Step{Act: CutMember, Member: "b"}, second(9), second(15)) }, []Answer{get(1, 200, "a"), get(10, 503, "")}, "although a exports"},
 		{"another is cut off, and no hub is there", func(s *Service) {

@@ -87,7 +87,7 @@ func Plan(seed uint64, shape Shape) []Step {
 		default:
 			s.For = fault
 		}
-		if s.For > 0 && at < busy[s.target()] {
+		if s.Act == CutHubs && shape.Replicas < 2 || s.For > 0 && at < busy[s.target()] {
 			continue
 		}
 		busy[s.target()] = at + s.For + time.Second

@@ -19,8 +19,11 @@ type Answer struct {
 const (
 	// quiet is how long nothing must be wrong, all at once, for a withdrawal to have reached every edge for sure.
 	quiet = 60 * time.Second
-	// after is how long the end of a fault may still be felt.
+	// after is how long what was told or has ended may still be on its way.
 	after = 5 * time.Second
+	// returns is how long a cluster that was cut off may get nothing: edges eject who does not answer for 10 s and more
+	// (cut_return_seconds of the demo has the same bound).
+	returns = 30 * time.Second
 )
 
 // span is a time in which something was so; a zero end: still.
@@ -160,7 +163,7 @@ func (s *Service) sure(a Answer, served map[string]time.Time) string {
 	var sure []string
 	for cluster, first := range served {
 		cut := slices.ContainsFunc(s.faults[CutMember], func(f fault) bool {
-			return f.member == cluster && f.overlaps(a.At.Add(-after), a.End)
+			return f.member == cluster && f.overlaps(a.At.Add(-returns), a.End)
 		})
 		if !cut && first.Add(after).Before(a.At) && s.exportedThroughout(cluster, first, a.End) {
 			sure = append(sure, cluster)

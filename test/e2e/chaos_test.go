@@ -42,13 +42,13 @@ func TestChaos(t *testing.T) {
 		seed, err = strconv.ParseUint(text, 10, 64)
 		check(t, err)
 	}
-	shape := chaos.Shape{Members: memberNames, Services: []string{"s0", "s1", "s2", "s3", "s4"}, Replicas: 2, Over: 90 * time.Second, LongestFault: 10 * time.Second}
+	c := newChaosRun(t)
+	shape := chaos.Shape{Members: memberNames, Services: []string{"s0", "s1", "s2", "s3", "s4"}, Replicas: len(c.hubs), Over: 90 * time.Second, LongestFault: 10 * time.Second}
 	plan := chaos.Plan(seed, shape)
 	t.Logf("CROSSWAY_SEED=%d", seed)
 	for _, step := range plan {
 		t.Log(step)
 	}
-	c := newChaosRun(t)
 	ctx, stop := context.WithTimeout(t.Context(), shape.Over+chaosEnds+2*time.Minute)
 	defer stop()
 	watching, stopWatching := context.WithCancel(ctx)
@@ -128,6 +128,7 @@ func (c *chaosRun) carryOut(ctx context.Context, plan []chaos.Step) {
 	var faults sync.WaitGroup
 	defer faults.Wait()
 	begin := time.Now()
+	c.Logf("the plan begins at %s", begin.Format("15:04:05.000"))
 	for _, step := range plan {
 		select {
 		case <-ctx.Done():

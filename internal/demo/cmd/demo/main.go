@@ -25,18 +25,19 @@ func main() {
 	only := flag.String("steps", "", "comma list of steps to run; empty: the whole story (only the whole story can pass)")
 	logs := flag.String("logs", "", "directory to keep the logs of all programs in; empty: they go with the lab")
 	hub := flag.String("hub-values", "", "YAML values for charts/hub, for instance 'logLevel: debug'")
+	drain := flag.Duration("drain-over", time.Minute, "time in which a cluster is drained, and in which it gets its requests back")
 	flag.Parse()
 	lab.Enter(lab.Entry{HubNext: true})
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *out, *only, *logs, lab.InstallOptions{Hub: *hub}); err != nil {
+	if err := run(ctx, *out, *only, *logs, *drain, lab.InstallOptions{Hub: *hub}); err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		stop()
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, out, only, logs string, options lab.InstallOptions) error {
+func run(ctx context.Context, out, only, logs string, drain time.Duration, options lab.InstallOptions) error {
 	began := time.Now()
 	fleet, err := lab.Start(ctx, lab.Config{LogDir: logs}, os.Stdout)
 	if err != nil {
@@ -47,6 +48,7 @@ func run(ctx context.Context, out, only, logs string, options lab.InstallOptions
 		return err
 	}
 	story := demo.New(fleet, os.Stdout)
+	story.DrainOver = drain
 	if err := story.SetUp(ctx); err != nil {
 		return err
 	}
