@@ -50,14 +50,14 @@ func (f *drainFixture) fleetLoad(context.Context) (fleetload.Load, error) {
 	sample := func(metric, region, cluster string, v float64) fleetload.Sample {
 		return fleetload.Sample{Metric: metric, Import: "shop/web", Region: region, Cluster: cluster, Value: v}
 	}
-	return fleetload.Merge([][]fleetload.Sample{{
+	return fleetload.LoadOf([]fleetload.Replica{{Samples: []fleetload.Sample{
 		sample(fleetload.DemandMetric, "us", "", f.demand),
 		sample(fleetload.ShareMetric, "us", f.member, 1-drained), sample(fleetload.ShareMetric, "us", "eu-west", drained),
 		sample(fleetload.CapacityMetric, "", f.member, 60), sample(fleetload.CapacityMetric, "", "eu-west", 60),
 		sample(fleetload.ReadyMetric, "", f.member, 6), sample(fleetload.ReadyMetric, "", "eu-west", 6),
 		sample(fleetload.OpenMetric, "us", f.member, f.open),
 		{Metric: fleetload.DrainedMetric, Cluster: f.member, Value: drained},
-	}}), nil
+	}}}), nil
 }
 
 func (f *drainFixture) wantSaid(texts ...string) {

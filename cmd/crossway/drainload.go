@@ -21,6 +21,9 @@ func (d *drainer) foretell(ctx context.Context) {
 		d.progress.say("Warning: the load of the fleet cannot be read, so it is not known whether the others have room: %v", err)
 		return
 	}
+	if note := unreadNote(load); note != "" {
+		d.progress.say("%s", note)
+	}
 	shown, more := 0, 0
 	for _, room := range load.RoomWithout(d.member) {
 		if note := room.Note(); note != "" {
@@ -35,6 +38,14 @@ func (d *drainer) foretell(ctx context.Context) {
 		d.progress.say("and %d more imports", more)
 	}
 	d.warn(noRoom(load, d.member))
+}
+
+// unreadNote says which replicas of the hub did not say their load; "": all did.
+func unreadNote(load fleetload.Load) string {
+	if len(load.Unread) == 0 {
+		return ""
+	}
+	return "Warning: these replicas of the hub could not be read; the numbers are those of another one: " + strings.Join(load.Unread, "; ")
 }
 
 // noRoom are the imports of which the others cannot take the requests.

@@ -86,6 +86,8 @@ func (o *membersOptions) run(ctx context.Context, given []string) error {
 	load, err := o.load(ctx, config)
 	if err != nil {
 		o.progress.say("No live numbers: %v", withAdvice(err))
+	} else if note := unreadNote(*load); note != "" {
+		o.progress.say("%s", note)
 	}
 	result := membersResult{Members: []memberResult{}}
 	for i := range all.Items {

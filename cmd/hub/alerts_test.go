@@ -54,6 +54,8 @@ func TestAlerts(t *testing.T) {
 	w.fires("all is well", well)
 	w.fires("a loop is stuck", w.but(well, `crossway_stuck{.*part="the xDS server"`, "1"), "PartStuck program=crossway-hub")
 	w.fires("a replica does not hear another one", w.but(well, `crossway_replica_known`, "1"), "HubReplicaSilent")
+	w.fires("the edge CA is gone", w.but(well, `crossway_edge_ca_missing`, "1"), "EdgeCAMissing")
+	w.fires("three replicas say the same", slices.Concat(well, threeReplicas))
 	w.fires("nobody renews for 24 days", w.later(well, 24*24*time.Hour), "CredentialNotRenewed kind=edge", "CredentialNotRenewed kind=member")
 	w.fires("nor for almost ten years", w.later(well, registration.EdgeCALife-20*24*time.Hour),
 		"CredentialEndsSoon kind=ca", "CredentialEndsSoon kind=server", "CredentialNotRenewed kind=edge", "CredentialNotRenewed kind=member")
@@ -95,6 +97,15 @@ func (w *watched) start() {
 
 // scrape is what Prometheus would store of one scrape, a line for each sample.
 type scrape []string
+
+// threeReplicas all know that half of what a cluster takes is asked for.
+var threeReplicas = func() (s scrape) {
+	for _, hub := range []string{"a", "b", "c"} {
+		s = append(s, fmt.Sprintf(`crossway_import_demand_requests_per_second{import="shop/half", instance=%q, region="us"} 50`, hub),
+			fmt.Sprintf(`crossway_import_capacity_requests_per_second{cluster="us-west", import="shop/half", instance=%q} 100`, hub))
+	}
+	return s
+}()
 
 func (w *watched) hub() scrape  { return w.scrape("http://" + w.metrics + "/metrics") }
 func (w *watched) edge() scrape { return w.scrape("http://" + w.fixture.admin + "/stats/prometheus") }

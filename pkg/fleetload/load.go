@@ -15,6 +15,8 @@ const (
 	CapacityMetric = "crossway_import_capacity_requests_per_second"
 	ReadyMetric    = "crossway_import_ready_endpoints"
 	DrainedMetric  = "crossway_member_drained_ratio"
+	// DecidedMetric has the label replica: who decides the shares.
+	DecidedMetric = "crossway_shares_decided_by"
 )
 
 // Sample is one value of a metric.
@@ -29,6 +31,9 @@ type Load struct {
 	Imports map[string]*Import // by namespace/name; those with clients or with a rate
 	// Drained is the part of each cluster's requests that others get, 0 to 1.
 	Drained map[string]float64
+	// Unread are the replicas of the hub that could not be read, with the reason. The others know the same, but for a
+	// replica that they do not hear.
+	Unread []string
 }
 
 // Import is the load of one import.
@@ -41,44 +46,37 @@ type Import struct {
 	Ready                 map[string]float64 // endpoints by cluster
 }
 
-// Merge makes one Load of what the hub's replicas say. Each counts the requests of its own edges, so they add up, and
-// shares count by requests. What a cluster has is the same for all.
-func Merge(replicas [][]Sample) Load {
+// Replica is what one replica of the hub says.
+type Replica struct {
+	Name    string
+	Samples []Sample
+	// DecidedBy names the replica that decides the shares, as this one hears; "": it does not say.
+	DecidedBy string
+}
+
+// LoadOf is the load of the fleet as one replica of the hub says it. Each of them knows the requests of all edges, so
+// that nothing adds up. It is the one that most of them name as who decides the shares, or else the first one.
+func LoadOf(replicas []Replica) Load {
 	out := Load{Imports: map[string]*Import{}, Drained: map[string]float64{}}
-	weights := map[string]map[string]float64{} // of the shares, by import and region
-	for _, samples := range replicas {
-		demand := map[[2]string]float64{}
-		shared := map[[2]string]bool{}
-		for _, s := range samples {
-			if s.Metric == DemandMetric {
-				demand[[2]string{s.Import, s.Region}] = s.Value
-			}
-		}
-		for _, s := range samples {
-			key := [2]string{s.Import, s.Region}
-			if s.Metric == ShareMetric && !shared[key] {
-				shared[key] = true
-				add(weights, s.Import, s.Region, weightOf(demand[key]))
-			}
-			out.take(s, weightOf(demand[key]))
-		}
+	votes := map[string]int{}
+	for _, r := range replicas {
+		votes[r.DecidedBy]++
 	}
-	for name, i := range out.Imports {
-		for region, shares := range i.Shares {
-			for cluster := range shares {
-				shares[cluster] /= weights[name][region]
-			}
-		}
+	if len(replicas) == 0 {
+		return out
+	}
+	best := slices.MinFunc(replicas, func(a, b Replica) int {
+		return cmp.Or(cmp.Compare(votes[b.Name], votes[a.Name]), cmp.Compare(a.Name, b.Name))
+	})
+	for _, s := range best.Samples {
+		out.take(s)
 	}
 	return out
 }
 
-// weightOf makes shares without requests count where no others are.
-func weightOf(demand float64) float64 { return max(demand, 1e-6) }
-
-func (l Load) take(s Sample, weight float64) {
+func (l Load) take(s Sample) {
 	if s.Metric == DrainedMetric {
-		l.Drained[s.Cluster] = max(l.Drained[s.Cluster], s.Value)
+		l.Drained[s.Cluster] = s.Value
 		return
 	}
 	i := l.Imports[s.Import]
@@ -88,28 +86,28 @@ func (l Load) take(s Sample, weight float64) {
 	}
 	switch s.Metric {
 	case DemandMetric:
-		i.Demand[s.Region] += s.Value
+		i.Demand[s.Region] = s.Value
 	case ShareMetric:
-		add(i.Shares, s.Region, s.Cluster, s.Value*weight)
+		set(i.Shares, s.Region, s.Cluster, s.Value)
 	case OpenMetric:
-		add(i.Open, s.Region, s.Cluster, s.Value)
+		set(i.Open, s.Region, s.Cluster, s.Value)
 	case HeldOutMetric:
-		add(i.HeldOut, s.Region, s.Cluster, s.Value)
+		set(i.HeldOut, s.Region, s.Cluster, s.Value)
 	case CapacityMetric:
-		i.Capacity[s.Cluster] = max(i.Capacity[s.Cluster], s.Value)
+		i.Capacity[s.Cluster] = s.Value
 	case ReadyMetric:
-		i.Ready[s.Cluster] = max(i.Ready[s.Cluster], s.Value)
+		i.Ready[s.Cluster] = s.Value
 	default:
 		return
 	}
 	l.Imports[s.Import] = i
 }
 
-func add(to map[string]map[string]float64, a, b string, v float64) {
+func set(to map[string]map[string]float64, a, b string, v float64) {
 	if to[a] == nil {
 		to[a] = map[string]float64{}
 	}
-	to[a][b] += v
+	to[a][b] = v
 }
 
 // RegionShare is a cluster's part of all requests of one region.

@@ -28,32 +28,45 @@ var api = []Sample{
 	{Metric: ReadyMetric, Import: "shop/api", Cluster: "us-east", Value: 1},
 }
 
-// Two replicas know different edges: requests add up, shares count by requests, and what clusters have is the same.
-func TestMergeOfReplicas(t *testing.T) {
-	load := Merge([][]Sample{replica(30, 0.5), replica(10, 0.9)})
-	web := load.Imports["shop/web"]
-	if web.Demand["us"] != 40 || web.Capacity["us-west"] != 100 || web.Ready["eu-west"] != 6 {
-		t.Errorf("demand %v, capacity %v, ready %v", web.Demand, web.Capacity, web.Ready)
-	}
-	if got := Number(web.Shares["us"]["us-west"]); got != "0.6" {
-		t.Errorf("us-west's share is %s, want (30 x 0.5 + 10 x 0.9) / 40", got)
-	}
-	member := load.Of("us-west")
-	if member.Open != 4 || member.Requests != 24 || member.Capacity != 100 || member.Room != 76 {
-		t.Errorf("us-west: %+v", member)
+// one is the load that one replica says.
+func one(samples []Sample) Load { return LoadOf([]Replica{{Samples: samples}}) }
+
+// Replicas all know the same edges: the one counts that decides the shares, and nothing adds up.
+func TestLoadOfReplicas(t *testing.T) {
+	a, b := Replica{Name: "a", Samples: replica(30, 0.5), DecidedBy: "a"}, Replica{Name: "b", Samples: replica(40, 0.6), DecidedBy: "b"}
+	heardByB, silent := b, a
+	heardByB.Name, silent.DecidedBy = "c", ""
+	for what, test := range map[string]struct {
+		replicas []Replica
+		want     float64
+	}{
+		"most name b":              {[]Replica{a, b, heardByB}, 40},
+		"a split: the first one":   {[]Replica{b, a}, 30},
+		"who decides is not read":  {[]Replica{silent, heardByB}, 30},
+		"nobody says who decides":  {[]Replica{silent}, 30},
+		"no replica knows of load": {[]Replica{{Name: "a"}}, 0},
+	} {
+		load := LoadOf(test.replicas)
+		if test.want == 0 && len(load.Imports) == 0 {
+			continue
+		}
+		member, web := load.Of("us-west"), load.Imports["shop/web"]
+		if web.Demand["us"] != test.want || member.Open != 2 || member.Capacity != 100 {
+			t.Errorf("%s: demand %v, us-west %+v", what, web.Demand, member)
+		}
 	}
 }
 
 // A region without requests has a share, too.
 func TestShareWithoutRequests(t *testing.T) {
-	load := Merge([][]Sample{replica(0, 0.25), replica(0, 0.25)})
+	load := one(replica(0, 0.25))
 	if got := load.Imports["shop/web"].Shares["us"]["us-west"]; got != 0.25 {
 		t.Errorf("us-west's share is %v", got)
 	}
 }
 
 func TestOfAClusterOverAllImports(t *testing.T) {
-	load := Merge([][]Sample{append(replica(60, 0.5), api...)})
+	load := one(append(replica(60, 0.5), api...))
 	want := []RegionShare{{Region: "us", Demand: 80, Part: 0.625}}
 	if got := load.Of("us-west").Shares; !reflect.DeepEqual(got, want) {
 		t.Errorf("us-west's shares are %+v, want %+v", got, want)
@@ -81,7 +94,7 @@ func TestRoomInWords(t *testing.T) {
 		{"no rate", api, "", "import shop/api: 20 of 20 requests per second move; its room is not known, since no BackendPolicy gives it a rate: 1 ready endpoints will do what 3 do now (us-east 1)"},
 		{"nothing moves", replica(50, 0), "", ""},
 	} {
-		rooms := Merge([][]Sample{c.samples}).RoomWithout("us-west")
+		rooms := one(c.samples).RoomWithout("us-west")
 		if len(rooms) != 1 {
 			t.Fatalf("%s: %+v", c.what, rooms)
 		}
@@ -92,7 +105,7 @@ func TestRoomInWords(t *testing.T) {
 			t.Errorf("%s: note %q, want %q", c.what, got, c.note)
 		}
 	}
-	if rooms := Merge([][]Sample{replica(50, 0.5)}).RoomWithout("us-east"); len(rooms) != 0 {
+	if rooms := one(replica(50, 0.5)).RoomWithout("us-east"); len(rooms) != 0 {
 		t.Errorf("us-east has no part of web: %+v", rooms)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"time"
 
 	dto "github.com/prometheus/client_model/go"
@@ -55,29 +56,41 @@ func (r *Reader) Close() {
 	}
 }
 
-// Read returns the load as all ready replicas know it. One that cannot be read is an error: its edges would be missing.
+// Read returns the load as the replica knows it that decides the shares. Replicas that cannot be read are named in it; it
+// is an error if none can.
 func (r *Reader) Read(ctx context.Context) (fleetload.Load, error) {
 	pods, err := r.client.CoreV1().Pods(r.namespace).List(ctx, metav1.ListOptions{LabelSelector: hubPods})
 	if err != nil {
 		return fleetload.Load{}, fmt.Errorf("list the hub's pods: %w", err)
 	}
-	var replicas [][]fleetload.Sample
+	var replicas []fleetload.Replica
+	var unread []string
 	for i := range pods.Items {
 		pod := &pods.Items[i]
 		port := portOf(pod)
-		if pod.DeletionTimestamp != nil || !ready(pod) || port == 0 {
+		if pod.DeletionTimestamp != nil || port == 0 {
 			continue
 		}
-		samples, err := r.readPod(ctx, pod, port)
-		if err != nil {
-			return fleetload.Load{}, fmt.Errorf("read the metrics of pod %s: %w", pod.Name, err)
+		if !ready(pod) {
+			unread = append(unread, pod.Name+": is not ready")
+			continue
 		}
-		replicas = append(replicas, samples)
+		says, err := r.readPod(ctx, pod, port)
+		if err != nil {
+			unread = append(unread, fmt.Sprintf("%s: %v", pod.Name, err))
+			continue
+		}
+		replicas = append(replicas, says)
 	}
-	if len(replicas) == 0 {
+	switch {
+	case len(replicas) == 0 && len(unread) > 0:
+		return fleetload.Load{}, fmt.Errorf("no pod of the hub can be read: %s", strings.Join(unread, "; "))
+	case len(replicas) == 0:
 		return fleetload.Load{}, fmt.Errorf("no pod of the hub is ready in namespace %q (label %s)", r.namespace, hubPods)
 	}
-	return fleetload.Merge(replicas), nil
+	load := fleetload.LoadOf(replicas)
+	load.Unread = unread
+	return load, nil
 }
 
 func ready(pod *corev1.Pod) bool {
@@ -101,55 +114,62 @@ func portOf(pod *corev1.Pod) int32 {
 }
 
 // readPod reads one replica. A forward that fails is made anew at the next Read.
-func (r *Reader) readPod(ctx context.Context, pod *corev1.Pod, port int32) (samples []fleetload.Sample, err error) {
+func (r *Reader) readPod(ctx context.Context, pod *corev1.Pod, port int32) (says fleetload.Replica, err error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	f := r.forwards[pod.UID]
 	if f == nil {
 		if f, err = r.open(ctx, pod, port); err != nil {
-			return nil, err
+			return says, err
 		}
 		r.forwards[pod.UID] = f
 	}
-	samples, err = f.read(ctx)
+	says, err = f.read(ctx)
 	if err != nil {
 		f.close()
 		delete(r.forwards, pod.UID)
 	}
-	return samples, err
+	says.Name = pod.Name
+	return says, err
 }
 
-func (f *forward) read(ctx context.Context) (samples []fleetload.Sample, err error) {
+func (f *forward) read(ctx context.Context) (says fleetload.Replica, err error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, f.url+"/metrics", nil)
 	if err != nil {
-		return nil, err
+		return says, err
 	}
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
-		return nil, err
+		return says, err
 	}
 	defer func() { err = errors.Join(err, response.Body.Close()) }()
 	if response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("GET /metrics: %s", response.Status)
+		return says, fmt.Errorf("GET /metrics: %s", response.Status)
 	}
 	return parse(io.LimitReader(response.Body, maxMetrics))
 }
 
 // parse reads metrics in the text format of Prometheus, those that make a Load.
-func parse(text io.Reader) ([]fleetload.Sample, error) {
+func parse(text io.Reader) (says fleetload.Replica, err error) {
 	parser := expfmt.NewTextParser(model.LegacyValidation)
 	families, err := parser.TextToMetricFamilies(text)
 	if err != nil {
-		return nil, fmt.Errorf("parse metrics: %w", err)
+		return says, fmt.Errorf("parse metrics: %w", err)
 	}
-	var samples []fleetload.Sample
 	for _, name := range []string{fleetload.DemandMetric, fleetload.ShareMetric, fleetload.OpenMetric, fleetload.HeldOutMetric,
 		fleetload.CapacityMetric, fleetload.ReadyMetric, fleetload.DrainedMetric} {
 		for _, m := range families[name].GetMetric() {
-			samples = append(samples, sampleOf(name, m))
+			says.Samples = append(says.Samples, sampleOf(name, m))
 		}
 	}
-	return samples, nil
+	for _, m := range families[fleetload.DecidedMetric].GetMetric() {
+		for _, l := range m.GetLabel() {
+			if l.GetName() == "replica" && m.GetGauge().GetValue() == 1 {
+				says.DecidedBy = l.GetValue()
+			}
+		}
+	}
+	return says, nil
 }
 
 func sampleOf(name string, m *dto.Metric) fleetload.Sample {
