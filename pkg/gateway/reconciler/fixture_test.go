@@ -64,6 +64,7 @@ type edges struct {
 	published   map[string]envoy.Resources
 	generation  map[string]uint64
 	overrides   map[string]map[uint64]envoy.Resources
+	of          string // the replica, in their names
 	connected   int    // in each pool; their streams are 1, 2, ...
 	lag         uint64 // how many snapshots they are behind
 	firstStream uint64 // more after each restart of the hub
@@ -101,7 +102,7 @@ func (e *edges) Progress(pool string) []rollout.EdgeProgress {
 
 // answer is the progress of an edge that has just answered all that it should have.
 func (e *edges) answer(pool string, stream uint64) rollout.EdgeProgress {
-	g := rollout.EdgeProgress{Edge: rollout.Edge{Node: fmt.Sprint("edge-", stream)}, Stream: e.firstStream + stream, Answered: e.generation[pool] - e.lag}
+	g := rollout.EdgeProgress{Edge: rollout.Edge{Node: fmt.Sprint(e.of, "edge-", stream)}, Stream: e.firstStream + stream, Answered: e.generation[pool] - e.lag}
 	for _, r := range e.given(pool, stream) {
 		id := rollout.ResourceID{TypeURL: r.TypeURL, Name: r.Name}
 		if e.refuses == nil || e.refuses(stream, r) == "" {

@@ -218,7 +218,7 @@ func (p *pool) refusedByOwn() []Refusal {
 		for ref, v := range e.verdicts {
 			if v.state == Rejected {
 				f := found[ref]
-				found[ref] = Refusal{Pool: p.name, Ref: ref, Version: v.version, Message: cmp.Or(f.Message, v.message), Instead: cmp.Or(f.Instead, v.instead)}
+				found[ref] = Refusal{Pool: p.name, Ref: ref, Version: v.version, Message: max(f.Message, v.message), Instead: newer(f.Instead, v.instead)}
 			}
 		}
 	}

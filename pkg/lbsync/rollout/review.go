@@ -173,12 +173,14 @@ func (r *Rollout) reviewPool(p *pool, peers []counted) []Refusal {
 // that is not certain yet.
 func (r *Rollout) noteOutvoted(p *pool, peers []counted) map[fleet.RouteRef]bool {
 	candidates := map[fleet.RouteRef]bool{}
+	noted := map[fleet.RouteRef]*Object{}
 	note := func(ref fleet.RouteRef, version ObjectVersion, instead *Object) {
-		last := p.outvoted[ref]
-		if last.Version != version {
-			last = Refusal{}
+		noted[ref] = newer(noted[ref], instead)
+		f := Refusal{Pool: p.name, Ref: ref, Version: version, Instead: noted[ref], Outvoted: true}
+		if last := p.outvoted[ref]; f.Instead == nil && last.Version == version {
+			f.Instead = last.Instead
 		}
-		p.outvoted[ref] = Refusal{Pool: p.name, Ref: ref, Version: version, Instead: cmp.Or(instead, last.Instead), Outvoted: true}
+		p.outvoted[ref] = f
 	}
 	for _, e := range p.byStream() {
 		for ref, v := range e.verdicts {
@@ -226,7 +228,7 @@ func (r *Rollout) takenByAll(p *pool, peers []counted, ref fleet.RouteRef) bool 
 func (r *Rollout) refusedByAll(p *pool, peers []counted, ref fleet.RouteRef) (all Refusal, refused bool) {
 	all = Refusal{Pool: p.name, Ref: ref, Version: r.objects[ref].ObjectVersion}
 	add := func(message string, instead *Object) {
-		all.Message, all.Instead = cmp.Or(all.Message, message), cmp.Or(all.Instead, instead)
+		all.Message, all.Instead = max(all.Message, message), newer(all.Instead, instead)
 	}
 	for _, e := range p.byStream() {
 		v := e.verdicts[ref]
@@ -243,6 +245,15 @@ func (r *Rollout) refusedByAll(p *pool, peers []counted, ref fleet.RouteRef) (al
 		add(f.Message, f.Instead)
 	}
 	return all, len(p.edges)+len(peers) > 0
+}
+
+// newer is the later one of two generations of a route. All replicas choose the same among
+// those that edges have.
+func newer(a, b *Object) *Object {
+	if a == nil || b != nil && b.Generation > a.Generation {
+		return b
+	}
+	return a
 }
 
 // Refusals are what pools refuse, by pool and route.

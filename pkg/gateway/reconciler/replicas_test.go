@@ -1,0 +1,258 @@
+package reconciler
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	clocktesting "k8s.io/utils/clock/testing"
+
+	"crossway.dev/crossway/internal/linktest"
+	"crossway.dev/crossway/pkg/condition"
+	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/gateway"
+	"crossway.dev/crossway/pkg/lbsync/envoy"
+	"crossway.dev/crossway/pkg/lbsync/rollout"
+	importhub "crossway.dev/crossway/pkg/serviceimport/hub"
+)
+
+// said are the last reports of a replica, which nobody writes.
+type said struct{ last []condition.Report }
+
+func (s *said) Report(all []condition.Report)            { s.last = all }
+func (s *said) Recheck(condition.Kind, fleet.ObjectName) {}
+
+// twin is one of two replicas on one API server.
+type twin struct {
+	loop            *Reconciler
+	edges           *edges
+	gateways, pools *said
+}
+
+// twins are two replicas with what they read in common, and a link between them.
+type twins struct {
+	*hub
+	network *linktest.Network
+	links   [2]*linktest.Link
+	clock   *clocktesting.FakeClock
+	all     [2]*twin
+}
+
+func newTwins(t *testing.T) *twins {
+	h := newHub(t)
+	h.start()
+	h.apply(fleetOfOne)
+	h.apply(routeTo("a", "/first"))
+	h.pass() // which gives the Gateway its address
+	h.awaitCaches(h.pool())
+	w := &twins{hub: h, network: linktest.NewNetwork(), clock: clocktesting.NewFakeClock(noon)}
+	for i, name := range []string{"hub-a", "hub-b"} {
+		w.links[i] = w.network.Link(name)
+		w.startTwin(i)
+	}
+	for _, l := range w.links {
+		l.Start()
+	}
+	w.settle(0, 1)
+	for _, one := range w.all {
+		one.edges.connected = 1
+	}
+	return w
+}
+
+// startTwin makes a process of one replica: nothing remains of the last one.
+func (w *twins) startTwin(i int) {
+	e := &edges{of: string(rune('a' + i)), published: map[string]envoy.Resources{}, generation: map[string]uint64{}}
+	one := &twin{edges: e, gateways: &said{}, pools: &said{}}
+	objects := w.hub.loop.options.Cache
+	one.loop = New(Options{Cache: objects, Merges: importhub.NewMerges(objects), Publisher: e, Assigner: e, Reporter: one.gateways, PoolReporter: one.pools,
+		Clock: w.clock, Replicas: NewReplicas(w.links[i].Topic("edges"), w.clock)})
+	one.loop.started = w.clock.Now().Add(-time.Hour)
+	w.all[i] = one
+}
+
+// settle has these replicas pass until nothing changes.
+func (w *twins) settle(which ...int) {
+	w.Helper()
+	for range 4 {
+		for _, i := range which {
+			w.all[i].loop.inbox.Add(func(p *pending) { p.staleAll() })
+			_, err := w.all[i].loop.pass(w.Context())
+			w.must(err)
+		}
+	}
+}
+
+// says is what a replica would write: the edges of the pool, what it says of them, the
+// Gateway, and what is on record.
+func (w *twins) says(i int) string {
+	one := w.all[i]
+	var out []string
+	for _, r := range one.pools.last {
+		if r.Ref.Name.Name != w.name {
+			continue
+		}
+		out = append(out, fmt.Sprintf("edges %d", r.Pool.Edges))
+		for _, c := range r.Conditions {
+			out = append(out, fmt.Sprintf("%s %s", c.Type, c.Status))
+		}
+	}
+	for _, r := range one.gateways.last {
+		if r.Ref.Kind == condition.Gateway && r.Ref.Name.Namespace == w.name {
+			out = append(out, fmt.Sprintf("%s %s", r.Conditions[1].Type, r.Conditions[1].Status))
+		}
+	}
+	for _, f := range one.loop.rollout.Records() {
+		text := fmt.Sprintf("refused %d", f.Version.Generation)
+		if f.Outvoted {
+			text += " by some"
+		}
+		if f.Instead != nil {
+			text += fmt.Sprintf(" instead %d", f.Instead.Generation)
+		}
+		out = append(out, text)
+	}
+	return strings.Join(out, ", ")
+}
+
+func (w *twins) expect(what, want string, which ...int) {
+	w.Helper()
+	w.settle(which...)
+	for _, i := range which {
+		if got := w.says(i); got != want {
+			w.Errorf("%s: replica %d says\n %s, want\n %s", what, i, got, want)
+		}
+	}
+}
+
+func (w *twins) messageOfPool(i int) string {
+	for _, r := range w.all[i].pools.last {
+		if r.Ref.Name.Name == w.name {
+			return r.Conditions[0].Message
+		}
+	}
+	return ""
+}
+
+const allIsWell = "edges 2, Ready True, ConfigurationAccepted True, Programmed True"
+
+// Whoever leads writes the same: what the edges of both replicas answered.
+func TestStatusesCountAllReplicas(t *testing.T) {
+	w := newTwins(t)
+	w.all[1].edges.lag = 1
+	w.expect("an edge of b is behind", "edges 2, Ready True, ConfigurationAccepted True, Programmed False", 0, 1)
+	w.all[1].edges.lag = 0
+	w.expect("an edge each", allIsWell, 0, 1)
+
+	refuse := func(_ uint64, r envoy.Resource) string {
+		if strings.Contains(string(r.Body.GetValue()), "/second") {
+			return "no"
+		}
+		return ""
+	}
+	w.all[0].edges.refuses, w.all[1].edges.refuses = refuse, nil
+	w.apply(routeTo("a", "/second"))
+	w.expect("that of a refuses a route", "edges 2, Ready True, ConfigurationAccepted False, Programmed True, refused 2 by some instead 1", 0, 1)
+	if w.all[0].edges.hasRoutes(w.name, 1) == w.all[1].edges.hasRoutes(w.name, 1) {
+		t.Error("both edges have the same routes")
+	}
+
+	w.all[1].edges.refuses = func(_ uint64, r envoy.Resource) string {
+		if strings.Contains(string(r.Body.GetValue()), "/third") {
+			return "no"
+		}
+		return refuse(0, r)
+	}
+	w.all[0].edges.refuses = w.all[1].edges.refuses
+	w.apply(routeTo("a", "/third"))
+	w.expect("both refuse the next version, of which they have different ones", "edges 2, Ready True, ConfigurationAccepted False, Programmed True, refused 3 instead 2", 0, 1)
+}
+
+// A replica that is silent is remembered for a while, and so is an edge that moves.
+func TestSilentReplica(t *testing.T) {
+	w := newTwins(t)
+	w.expect("an edge each", allIsWell, 0, 1)
+	w.network.Cut("hub-a", "hub-b")
+	w.expect("a split", allIsWell, 0, 1)
+	if got, want := w.messageOfPool(0), `edges are connected to the hub; 1 of them were connected to replica "hub-b" of the hub, which is silent since 2026-05-01T12:00:00Z, and count as they were for 2m0s after that`; got != want {
+		t.Errorf("a says\n %s, want\n %s", got, want)
+	}
+	w.clock.Step(silentHold - time.Second)
+	w.expect("the last second of it", allIsWell, 0, 1)
+	if next := w.all[0].loop.nextCheck(); !next.Equal(w.clock.Now().Add(time.Second)) {
+		t.Errorf("the loop looks again at %s, and it is %s", next, w.clock.Now())
+	}
+	w.clock.Step(time.Second)
+	w.expect("a long split", "edges 1, Ready True, ConfigurationAccepted True, Programmed True", 0, 1)
+	w.network.Heal("hub-a", "hub-b")
+	w.expect("it is healed", allIsWell, 0, 1)
+
+	w.links[1].Stop()
+	w.all[0].edges.of, w.all[0].edges.connected = "b", 1 // the edge of b comes to a, and that of a leaves
+	w.expect("b is dead and its edge comes to a", allIsWell, 0)
+	w.clock.Step(leftHold)
+	w.expect("the edge that left is forgotten", "edges 1, Ready True, ConfigurationAccepted True, Programmed True", 0)
+	w.all[0].edges.connected = 0
+	w.expect("an edge changes its stream", "edges 1, Ready True, ConfigurationAccepted True, Programmed True", 0)
+	w.clock.Step(leftHold + silentHold)
+	w.expect("nobody is left", "edges 0, Ready False, Programmed False", 0)
+	if got := w.messageOfPool(0); !strings.Contains(got, `edges that are connected to replica "hub-b" of the hub, which is silent since`) {
+		t.Errorf("a says %s", got)
+	}
+}
+
+// A replica that has just started says of EdgePools what their status says, as long as
+// edges may not have found it.
+func TestEdgePoolAfterAStart(t *testing.T) {
+	w := newTwins(t)
+	w.hub.edges.connected = 2
+	w.hub.pass() // which writes the status
+	w.awaitCaches(w.pool())
+	w.startTwin(0)
+	w.all[0].loop.started = w.clock.Now()
+	w.settle(0)
+	if got := w.says(0); !strings.HasPrefix(got, "edges 2, Ready True") {
+		t.Errorf("at the start: %s", got)
+	}
+	w.clock.Step(reconnectGrace)
+	w.settle(0)
+	if got := w.says(0); !strings.HasPrefix(got, "edges 0, Ready False") {
+		t.Errorf("later: %s", got)
+	}
+}
+
+// What another version says is not read, and what is larger than a link takes is not lost
+// with what is small: records have keys of their own.
+func TestAnswersOnTheWire(t *testing.T) {
+	ref := routeRef("a")
+	first := rollout.ObjectVersion{UID: "uid", Generation: 1}
+	second := rollout.ObjectVersion{UID: "uid", Generation: 2}
+	stored := httpRoute("a", "/first")
+	stored.UID, stored.Generation = first.UID, first.Generation
+	instead := objectOfRoute(gateway.FromHTTPRoute(stored))
+	told := rollout.PoolAnswers{Gateways: map[fleet.ObjectName]rollout.ObjectVersion{shop("web"): first},
+		Edges:   []rollout.EdgeAnswers{{Edge: rollout.Edge{Node: "x", Since: noon, End: noon}, Routes: []rollout.RouteVersion{{Ref: ref, Version: second}}}},
+		Refused: []rollout.Refusal{{Pool: "us", Ref: ref, Version: second, Message: "no", Instead: &instead}},
+		Taken:   []rollout.RouteVersion{{Ref: ref, Version: first}}}
+	value, records, err := encodeAnswers("us", told)
+	if err != nil || len(records) != 1 || strings.Contains(string(value), "/first") {
+		t.Fatalf("%s, records %v, %v", value, records, err)
+	}
+	known := func(key string) (rollout.Refusal, bool) {
+		f, err := refusalFrom(records[key])
+		return f, err == nil
+	}
+	got, err := decodeAnswers("us", value, known)
+	if err != nil || len(got.Edges) != 1 || got.Edges[0].Node != "x" || len(got.Edges[0].Routes) != 1 || len(got.Refused) != 1 ||
+		got.Refused[0].Instead == nil || got.Refused[0].Message != "no" || got.Gateways[shop("web")] != first || len(got.Taken) != 1 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	got, err = decodeAnswers("us", value, func(string) (rollout.Refusal, bool) { return rollout.Refusal{}, false })
+	if err != nil || len(got.Edges[0].Routes)+len(got.Refused) != 0 {
+		t.Errorf("a route is refused of which it is not known what edges get instead: %+v, %v", got, err)
+	}
+	if _, err := decodeAnswers("us", []byte(`{"version": 2}`), known); err == nil {
+		t.Error("another version is read")
+	}
+}
