@@ -17,9 +17,8 @@ import (
 type fleetEdges struct {
 	xds      *server.Server
 	replicas *reconciler.Replicas
-	// others are the other replicas. Nil: there is none.
-	others  func() []replica.Replica
-	started time.Time
+	others   func() []replica.Replica
+	started  time.Time
 }
 
 // settleTime is how long edges may take to find a hub that has just started. What is said of
@@ -69,11 +68,9 @@ func (f fleetEdges) usersOf(ca string) []string {
 			}
 		}
 	}
-	if f.others != nil {
-		for _, r := range f.others() {
-			if !r.Connected {
-				names = append(names, fmt.Sprintf("maybe edges that are connected to replica %s of the hub, which is not heard", r.Name))
-			}
+	for _, r := range f.others() {
+		if !r.Connected {
+			names = append(names, fmt.Sprintf("maybe edges that are connected to replica %s of the hub, which is not heard", r.Name))
 		}
 	}
 	if !f.settled() {

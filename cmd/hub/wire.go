@@ -15,6 +15,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
+	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
@@ -77,6 +78,7 @@ func wire(o Options, cluster *rest.Config) (manager.Manager, error) {
 
 	// Other replicas of the hub: what they know of their edges.
 	links := newLink(o, mgr.GetCache())
+	replicas := reconciler.NewReplicas(links.Topic("edges"), clock.RealClock{})
 
 	// Edges: the xDS server, whose observer is set below.
 	xds := server.New(o.faults.config(server.Config{MaxEdges: o.MaxEdges, Authorize: authorize(mgr.GetCache()),
@@ -93,7 +95,7 @@ func wire(o Options, cluster *rest.Config) (manager.Manager, error) {
 	// Objects -> Build -> everything else (rare).
 	records := reconciler.NewRecords(mgr.GetClient(), o.Namespace)
 	history := importhub.NewMerges(mgr.GetCache())
-	gateways := reconciler.New(reconciler.Options{Records: records, Cache: mgr.GetCache(), Merges: history, Publisher: o.faults.publisher(snapshots{xds, loop}),
+	gateways := reconciler.New(reconciler.Options{Records: records, Replicas: replicas, Cache: mgr.GetCache(), Merges: history, Publisher: o.faults.publisher(snapshots{xds, loop}),
 		Assigner: o.faults.assigner(loop), Imports: api.imports(), Reporter: gatewayReports, PoolReporter: poolReports,
 		Events: mgr.GetEventRecorder("crossway-hub"), Leads: leadership.Leads, SecretNamespaces: o.secretNamespaces()})
 	xds.Observe(o.faults.observer(observer(gateways, loop)))
@@ -101,7 +103,7 @@ func wire(o Options, cluster *rest.Config) (manager.Manager, error) {
 	// Mutual TLS, once there is something to serve.
 	edges := server.NewListener(server.ListenerConfig{Server: xds, Address: o.XDSAddr, Informers: mgr.GetCache(),
 		Secret: types.NamespacedName{Namespace: o.Namespace, Name: registration.XDSSecret}, Ready: gateways.Built(), Log: log})
-	signer, certificates := newCertificates(o, mgr, fleetEdges{xds: xds, started: time.Now()}, statuses.Source("certificates", condition.EdgePoolCertificatesType))
+	signer, certificates := newCertificates(o, mgr, fleetEdges{xds, replicas, links.Replicas, time.Now()}, statuses.Source("certificates", condition.EdgePoolCertificatesType))
 
 	// Controllers that reconcile every object once at the start wait until edges have what they need.
 	members := afterBuilt{gateways.Built(), func() error { return wireMembers(mgr, leadership, o, history, cidrs) }}

@@ -38,6 +38,7 @@ type gatewayVersion struct {
 	Name       string    `json:"name"`
 	UID        types.UID `json:"uid"`
 	Generation int64     `json:"gen"`
+	Complete   bool      `json:"complete,omitempty"`
 }
 
 type edgeAnswers struct {
@@ -59,8 +60,8 @@ type refusal struct {
 // encodeAnswers is the value of one pool, and the records of what its edges refuse.
 func encodeAnswers(pool string, a rollout.PoolAnswers) (value []byte, records map[string][]byte, err error) {
 	out := poolAnswers{Version: answersVersion, Taken: a.Taken}
-	for name, version := range a.Gateways {
-		out.Gateways = append(out.Gateways, gatewayVersion{name.Namespace, name.Name, version.UID, version.Generation})
+	for name, g := range a.Gateways {
+		out.Gateways = append(out.Gateways, gatewayVersion{name.Namespace, name.Name, g.Version.UID, g.Version.Generation, g.Complete})
 	}
 	slices.SortFunc(out.Gateways, func(a, b gatewayVersion) int { return strings.Compare(a.Namespace+"/"+a.Name, b.Namespace+"/"+b.Name) })
 	for _, e := range a.Edges {
@@ -96,9 +97,9 @@ func decodeAnswers(pool string, value []byte, record func(key string) (rollout.R
 	if in.Version != answersVersion {
 		return rollout.PoolAnswers{}, fmt.Errorf("version %d of what edges answered is not known; this is version %d", in.Version, answersVersion)
 	}
-	out := rollout.PoolAnswers{Gateways: make(map[fleet.ObjectName]rollout.ObjectVersion, len(in.Gateways)), Taken: in.Taken}
+	out := rollout.PoolAnswers{Gateways: make(map[fleet.ObjectName]rollout.ServedGateway, len(in.Gateways)), Taken: in.Taken}
 	for _, g := range in.Gateways {
-		out.Gateways[fleet.ObjectName{Namespace: g.Namespace, Name: g.Name}] = rollout.ObjectVersion{UID: g.UID, Generation: g.Generation}
+		out.Gateways[fleet.ObjectName{Namespace: g.Namespace, Name: g.Name}] = rollout.ServedGateway{Version: rollout.ObjectVersion{UID: g.UID, Generation: g.Generation}, Complete: g.Complete}
 	}
 	known := map[rollout.RouteVersion]bool{}
 	for _, entry := range in.Refused {

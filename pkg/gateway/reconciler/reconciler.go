@@ -258,7 +258,7 @@ func (r *Reconciler) pass(ctx context.Context) (built bool, err error) {
 	}
 	r.options.PoolReporter.Report(r.poolReports(own))
 	r.tellPeers(ctx, own)
-	if r.rollout.HasWork() { // no edge will answer, so nothing else wakes the loop
+	if r.rollout.HasWork() || r.options.Replicas != nil && r.rollout.Unsaid() { // no edge will answer, so nothing else wakes the loop
 		r.Progressed()
 	}
 	return built, nil

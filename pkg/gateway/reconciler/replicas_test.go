@@ -141,6 +141,7 @@ const allIsWell = "edges 2, Ready True, ConfigurationAccepted True, Programmed T
 func TestStatusesCountAllReplicas(t *testing.T) {
 	w := newTwins(t)
 	w.all[1].edges.lag = 1
+	w.settle(1) // so that a hears of it before it takes the Gateway for programmed
 	w.expect("an edge of b is behind", "edges 2, Ready True, ConfigurationAccepted True, Programmed False", 0, 1)
 	w.all[1].edges.lag = 0
 	w.expect("an edge each", allIsWell, 0, 1)
@@ -231,7 +232,7 @@ func TestAnswersOnTheWire(t *testing.T) {
 	stored := httpRoute("a", "/first")
 	stored.UID, stored.Generation = first.UID, first.Generation
 	instead := objectOfRoute(gateway.FromHTTPRoute(stored))
-	told := rollout.PoolAnswers{Gateways: map[fleet.ObjectName]rollout.ObjectVersion{shop("web"): first},
+	told := rollout.PoolAnswers{Gateways: map[fleet.ObjectName]rollout.ServedGateway{shop("web"): {Version: first, Complete: true}},
 		Edges:   []rollout.EdgeAnswers{{Edge: rollout.Edge{Node: "x", Since: noon, End: noon}, Routes: []rollout.RouteVersion{{Ref: ref, Version: second}}}},
 		Refused: []rollout.Refusal{{Pool: "us", Ref: ref, Version: second, Message: "no", Instead: &instead}},
 		Taken:   []rollout.RouteVersion{{Ref: ref, Version: first}}}
@@ -245,7 +246,7 @@ func TestAnswersOnTheWire(t *testing.T) {
 	}
 	got, err := decodeAnswers("us", value, known)
 	if err != nil || len(got.Edges) != 1 || got.Edges[0].Node != "x" || len(got.Edges[0].Routes) != 1 || len(got.Refused) != 1 ||
-		got.Refused[0].Instead == nil || got.Refused[0].Message != "no" || got.Gateways[shop("web")] != first || len(got.Taken) != 1 {
+		got.Refused[0].Instead == nil || got.Refused[0].Message != "no" || got.Gateways[shop("web")] != told.Gateways[shop("web")] || len(got.Taken) != 1 {
 		t.Errorf("%+v, %v", got, err)
 	}
 	got, err = decodeAnswers("us", value, func(string) (rollout.Refusal, bool) { return rollout.Refusal{}, false })

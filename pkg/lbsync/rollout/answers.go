@@ -15,14 +15,20 @@ type Answers map[string]PoolAnswers
 
 // PoolAnswers are those of the edges of one pool.
 type PoolAnswers struct {
-	// Gateways are those that the replica serves in the pool, each in the version that it
-	// published last. Not changed afterwards.
-	Gateways map[fleet.ObjectName]ObjectVersion
+	// Gateways are those that the replica serves in the pool. Not changed afterwards.
+	Gateways map[fleet.ObjectName]ServedGateway
 	Edges    []EdgeAnswers
 	// Refused are the routes that some of Edges refuse, with what these get instead.
 	Refused []Refusal
 	// Taken are routes that edges of some replica refuse, and an edge of this one took.
 	Taken []RouteVersion
+}
+
+// ServedGateway is a Gateway in the version that a replica published last.
+type ServedGateway struct {
+	Version ObjectVersion
+	// Complete: all edges had it at some time. So it stays programmed, whoever leads.
+	Complete bool
 }
 
 // Edge says who an edge is, on every replica.
@@ -147,11 +153,11 @@ func EdgesOf(pool string, own Answers, peers []Peer) []Edge {
 
 // Answers are what the edges of this replica have answered.
 func (r *Rollout) Answers(edges map[string][]EdgeProgress) Answers {
-	refusals := r.gatewayRefusals(edges)
+	refusals, served := r.gatewayRefusals(edges), r.servedGateways()
 	all := make(Answers, len(edges))
 	for name, connected := range edges {
 		p := r.pools[name]
-		of := PoolAnswers{Gateways: r.served[name], Edges: make([]EdgeAnswers, len(connected))}
+		of := PoolAnswers{Gateways: served[name], Edges: make([]EdgeAnswers, len(connected))}
 		for i, g := range connected {
 			of.Edges[i] = EdgeAnswers{Edge: g.Edge, New: g.Answered == 0}
 		}
@@ -170,6 +176,10 @@ func (r *Rollout) Answers(edges map[string][]EdgeProgress) Answers {
 	}
 	return all
 }
+
+// Unsaid reports whether Answers would say something new although no edge answered: a
+// Gateway is complete.
+func (r *Rollout) Unsaid() bool { return r.served == nil }
 
 // addGateways adds what edges of a pool lack or refuse of which Gateway. refusals are by
 // Gateway and stream.

@@ -67,18 +67,33 @@ func (g gatewayRollouts) published(m *model.Model, objects map[fleet.ObjectRef]O
 	return changed
 }
 
-// served are the versions of all Gateways, by pool.
-func (g gatewayRollouts) served() map[string]map[fleet.ObjectName]ObjectVersion {
-	all := map[string]map[fleet.ObjectName]ObjectVersion{}
-	for name, rollout := range g {
+// servedGateways are all Gateways, by pool.
+func (r *Rollout) servedGateways() map[string]map[fleet.ObjectName]ServedGateway {
+	if r.served != nil {
+		return r.served
+	}
+	r.served = map[string]map[fleet.ObjectName]ServedGateway{}
+	for name, rollout := range r.gateways {
 		for pool := range rollout.pools {
-			if all[pool] == nil {
-				all[pool] = map[fleet.ObjectName]ObjectVersion{}
+			if r.served[pool] == nil {
+				r.served[pool] = map[fleet.ObjectName]ServedGateway{}
 			}
-			all[pool][name] = rollout.object
+			r.served[pool][name] = ServedGateway{rollout.object, rollout.complete}
 		}
 	}
-	return all
+	return r.served
+}
+
+// completeElsewhere reports whether another replica saw a Gateway complete, in all its pools.
+func (r *Rollout) completeElsewhere(name fleet.ObjectName, rollout gatewayRollout) bool {
+	return slices.ContainsFunc(r.peers, func(p Peer) bool {
+		for pool := range rollout.pools {
+			if p.Answers[pool].Gateways[name] != (ServedGateway{rollout.object, true}) {
+				return false
+			}
+		}
+		return true
+	})
 }
 
 func gatewayRef(name fleet.ObjectName) fleet.ObjectRef {
@@ -116,10 +131,13 @@ func (r *Rollout) Progress(own Answers, reconnecting bool) map[fleet.ObjectName]
 		}
 		slices.Sort(progress.Unserved)
 		slices.Sort(progress.Refused)
-		switch {
-		case progress.Connected > 0 && progress.Acked == progress.Connected:
+		acked := progress.Connected > 0 && progress.Acked == progress.Connected
+		if !rollout.complete && (acked || r.completeElsewhere(name, rollout)) {
 			rollout.complete = true
-			r.gateways[name] = rollout
+			r.gateways[name], r.served = rollout, nil
+		}
+		switch {
+		case acked:
 		case rollout.complete && progress.Acked > 0:
 			progress.Acked = progress.Connected
 		case rollout.complete && reconnecting:
@@ -139,7 +157,7 @@ func (g *GatewayProgress) add(pool string, name fleet.ObjectName, version Object
 	}
 	refusing, message := 0, ""
 	for _, edge := range edges {
-		published := edge.of.Gateways[name] == version // or its replica does not know this version yet
+		published := edge.of.Gateways[name].Version == version // or its replica does not know this version yet
 		at := slices.IndexFunc(edge.Refuses, func(refused RefusedGateway) bool { return refused.Gateway == name })
 		if published && at >= 0 {
 			refusing, message = refusing+1, max(message, edge.Refuses[at].Message)

@@ -57,8 +57,8 @@ func (r *Rollout) Publish(m model.Model, views []model.Model, pools []lbsync.Poo
 		r.translator.views = modelCache{}
 	}
 	changes.Withdrawn = r.withdraw(pools)
-	if r.gateways.published(&m, r.objects, r.pools) || r.served == nil {
-		r.served = r.gateways.served()
+	if r.gateways.published(&m, r.objects, r.pools) {
+		r.served = nil
 	}
 	if !r.published {
 		r.published = true

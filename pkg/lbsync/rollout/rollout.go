@@ -45,8 +45,8 @@ type Rollout struct {
 	unpublished         map[fleet.RouteRef]bool           // changed since the last Publish
 
 	gateways gatewayRollouts
-	// served are the Gateways of each pool. Made anew when they change.
-	served map[string]map[fleet.ObjectName]ObjectVersion
+	// served are the Gateways of each pool. Nil: to be made anew.
+	served map[string]map[fleet.ObjectName]ServedGateway
 }
 
 // pool is the state of one EdgePool.
