@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -22,8 +23,12 @@ type Fleet struct {
 
 	mu    sync.Mutex // guards the rest
 	nodes map[membership.Name]*Node
-	last  int // number of the last address
+
+	running sync.WaitGroup
 }
+
+// Wait waits until all nodes have stopped.
+func (f *Fleet) Wait() { f.running.Wait() }
 
 // Node is a node that runs.
 type Node struct {
@@ -45,12 +50,12 @@ func New(ctx context.Context, log logr.Logger) (*Fleet, error) {
 // Address returns an address of loopback that no other node of any fleet has: each has
 // an IP of its own, which depends on the process.
 func (f *Fleet) Address() string {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.last++
-	pid := os.Getpid()
-	return fmt.Sprintf("127.%d.%d.%d:18002", 1+pid%250, pid/250%250, f.last)
+	pid, last := os.Getpid(), lastAddress.Add(1)
+	return fmt.Sprintf("127.%d.%d.%d:%d", 1+pid%250, pid/250%250, 1+last%250, 18002+last/250)
 }
+
+// lastAddress is the number of the last address in this process.
+var lastAddress atomic.Int32
 
 // Start starts a node. change may be nil.
 func (f *Fleet) Start(name membership.Name, change func(*gossip.Config)) (*Node, error) {
@@ -76,7 +81,11 @@ func (f *Fleet) Start(name membership.Name, change func(*gossip.Config)) (*Node,
 	f.nodes[name] = n
 	f.mu.Unlock()
 	f.at(name, config.Listen)
-	go func() { n.ended <- node.Start(ctx) }()
+	f.running.Add(1)
+	go func() {
+		defer f.running.Done()
+		n.ended <- node.Start(ctx)
+	}()
 	return n, nil
 }
 
@@ -112,9 +121,10 @@ func (n *Node) Stop() error {
 }
 
 // Kill takes the node from the network without a word, as SIGKILL does.
-func (n *Node) Kill() error {
+func (n *Node) Kill() {
+	n.fleet.forget(n)
 	n.fleet.kill(n.Name)
-	return n.Stop()
+	n.cancel()
 }
 
 func (f *Fleet) forget(n *Node) {

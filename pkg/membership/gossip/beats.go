@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -44,6 +45,8 @@ type answer struct {
 	// be missing, because the replica has just started.
 	Roster   []Peer `json:"roster,omitempty"`
 	Complete bool   `json:"complete,omitempty"`
+	// Barred, with a Roster, are those who are let in no more.
+	Barred []membership.Name `json:"barred,omitempty"`
 	// Try are the nodes that the hub wants to know about.
 	Try []membership.Name `json:"try,omitempty"`
 }
@@ -151,12 +154,15 @@ func (n *Node) obey(a answer) {
 		for _, p := range a.Roster {
 			n.roster[p.Name] = p.Address
 		}
+		for _, name := range a.Barred {
+			delete(n.roster, name)
+		}
 	}
 	for _, name := range a.Try {
 		n.want(name, now)
 	}
 	n.mu.Unlock()
-	if a.Roster != nil && a.Complete {
+	if a.Roster != nil {
 		n.peers.cut()
 	}
 }
@@ -234,7 +240,6 @@ func (n *Node) hearOne(c *connection, limit *rate.Limiter) error {
 	n.metrics.beats.Add(1)
 	n.mu.Lock()
 	isNews := n.table.Hear(membership.Sighting{Beat: b, At: time.Now()})
-	delete(n.barred, b.Node)
 	n.mu.Unlock()
 	if isNews && n.config.Heard != nil {
 		n.config.Heard(b)
@@ -258,7 +263,7 @@ func (n *Node) answer(c *connection, wake chan struct{}) {
 		a := answer{Epoch: n.table[c.peer].Beat.Epoch, Try: slices.Clone(n.ask[c.peer]), Complete: now.Sub(n.started) > completeTime}
 		if version != n.version && now.Sub(told) > rosterTime {
 			version, told = n.version, now
-			a.Roster = n.rosterList()
+			a.Roster, a.Barred = n.rosterList(), slices.Sorted(maps.Keys(n.barred))
 		}
 		n.mu.Unlock()
 		if err := c.SetWriteDeadline(now.Add(writeTime)); err != nil {

@@ -48,8 +48,8 @@ type Config struct {
 	// Peers, of a replica of the hub, returns the others from outside of gossip: memberlist
 	// does not heal a split by itself.
 	Peers func() []Peer
-	// Authorize, of a replica of the hub, returns why a certificate's owner is not let in.
-	// It is asked at each handshake, and about open connections by Node.Reauthorize.
+	// Authorize returns why a certificate's owner is not let in; nil: all are. It is asked
+	// at each handshake, and about open connections by Node.Reauthorize.
 	Authorize func(membership.Name, *x509.Certificate) error
 	// Heard, of a replica of the hub, gets each Beat that it hears at first hand, its own
 	// too. It must not block.
@@ -120,17 +120,17 @@ func New(config Config) (*Node, error) {
 
 // admit returns why a node is not let in. An agent knows only whom the hub says there is.
 func (n *Node) admit(name membership.Name, leaf *x509.Certificate) error {
-	if n.config.Name.IsHub() {
-		if n.config.Authorize == nil {
-			return nil
+	if n.config.Authorize != nil {
+		if err := n.config.Authorize(name, leaf); err != nil {
+			return err
 		}
-		return n.config.Authorize(name, leaf)
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if !name.IsHub() && n.roster[name] == "" {
+	if !n.config.Name.IsHub() && !name.IsHub() && n.roster[name] == "" {
 		return fmt.Errorf("%s is not in the roster", name)
 	}
+	delete(n.barred, name)
 	return nil
 }
 
@@ -138,7 +138,7 @@ func (n *Node) admit(name membership.Name, leaf *x509.Certificate) error {
 func (n *Node) isInRoster(p Peer) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return p.Address != "" && n.roster[p.Name] == p.Address
+	return p.Address != "" && n.roster[p.Name] == p.Address && !n.barred[p.Name]
 }
 
 // dial opens a connection to a node of the roster. That is a sign of its life.
@@ -157,8 +157,8 @@ func (n *Node) dial(ctx context.Context, name membership.Name, what purpose) (*c
 }
 
 // Reauthorize asks Config.Authorize again about every open connection and cuts those
-// of nodes that are not let in any more. The others turn them away, too, as soon as
-// they have the new roster.
+// that are not let in any more. On a replica of the hub their nodes leave the roster,
+// and so the others turn them away, too.
 func (n *Node) Reauthorize() {
 	barred := map[membership.Name]bool{}
 	for _, name := range n.peers.cut() {
