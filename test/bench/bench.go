@@ -143,11 +143,12 @@ func (b *Bench) join(ctx context.Context, name string, spec v1alpha1.MemberClust
 	}
 }
 
-// RequestPart is the part that needs no fleet, see package request.
-const RequestPart = "request"
+// RequestPart and MembershipPart are the parts that need no lab, see packages request
+// and membership.
+const RequestPart, MembershipPart = "request", "membership"
 
 // Parts of a measurement, in their order; "grow" comes first of those on a fleet, and always.
-var Parts = []string{RequestPart, "slices", "routes", "members", "rest", "warm", "cold", "burst", "imports", ScalePart}
+var Parts = []string{RequestPart, MembershipPart, "slices", "routes", "members", "rest", "warm", "cold", "burst", "imports", ScalePart}
 
 // Measure grows the fleet to a size, which is not below the last one, and
 // measures the parts there.

@@ -7,8 +7,11 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
 	"math/big"
 	"net/url"
+	"strings"
 	"sync"
 	"time"
 )
@@ -57,7 +60,7 @@ func (ca *CA) Sign(uri string, life time.Duration) (*tls.Certificate, error) {
 
 // Source is a node's certificate, which can be replaced. It implements gossip.TLS.
 type Source struct {
-	ca *CA
+	root *x509.Certificate
 
 	mu          sync.Mutex // guards certificate
 	certificate *tls.Certificate
@@ -66,7 +69,7 @@ type Source struct {
 // Source returns one with a certificate.
 func (ca *CA) Source(uri string, life time.Duration) (*Source, error) {
 	certificate, err := ca.Sign(uri, life)
-	return &Source{ca: ca, certificate: certificate}, err
+	return &Source{root: ca.certificate, certificate: certificate}, err
 }
 
 // Certificate implements gossip.TLS.
@@ -79,7 +82,7 @@ func (s *Source) Certificate() (*tls.Certificate, error) {
 // Roots implements gossip.TLS.
 func (s *Source) Roots() *x509.CertPool {
 	pool := x509.NewCertPool()
-	pool.AddCert(s.ca.certificate)
+	pool.AddCert(s.root)
 	return pool
 }
 
@@ -88,4 +91,40 @@ func (s *Source) Replace(certificate *tls.Certificate) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.certificate = certificate
+}
+
+// PEM returns a certificate, its key and the CA as text, for a node in another process.
+func (ca *CA) PEM(uri string, life time.Duration) (string, error) {
+	certificate, err := ca.Sign(uri, life)
+	if err != nil {
+		return "", err
+	}
+	key, err := x509.MarshalPKCS8PrivateKey(certificate.PrivateKey)
+	if err != nil {
+		return "", err
+	}
+	var text strings.Builder
+	for _, block := range []pem.Block{{Type: "CERTIFICATE", Bytes: certificate.Certificate[0]}, {Type: "PRIVATE KEY", Bytes: key}, {Type: "CERTIFICATE", Bytes: ca.certificate.Raw}} {
+		if err := pem.Encode(&text, &block); err != nil {
+			return "", err
+		}
+	}
+	return text.String(), nil
+}
+
+// ParsePEM reads what CA.PEM returns.
+func ParsePEM(text string) (*Source, error) {
+	certificate, err := tls.X509KeyPair([]byte(text), []byte(text))
+	if err != nil {
+		return nil, err
+	}
+	if len(certificate.Certificate) != 2 {
+		return nil, fmt.Errorf("%d certificates, want one and its CA", len(certificate.Certificate))
+	}
+	root, err := x509.ParseCertificate(certificate.Certificate[1])
+	if err != nil {
+		return nil, err
+	}
+	certificate.Certificate = certificate.Certificate[:1]
+	return &Source{root: root, certificate: &certificate}, nil
 }

@@ -24,10 +24,18 @@ import (
 	"crossway.dev/crossway/internal/lab"
 	"crossway.dev/crossway/internal/lab/install"
 	"crossway.dev/crossway/test/bench"
+	"crossway.dev/crossway/test/bench/membership"
 	"crossway.dev/crossway/test/bench/request"
 )
 
 func main() {
+	if len(os.Args) == 2 && os.Args[1] == membership.NodeFlag {
+		if err := membership.RunNode(context.Background(), os.Stdin); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	out := flag.String("out", "out/bench.json", "file for the figures")
 	sizes := flag.String("sizes", "10,100,1000", "comma list of numbers of routes, each with an import of 150 endpoints")
 	parts := flag.String("parts", strings.Join(bench.Parts, ","), "comma list of what to measure")
@@ -37,7 +45,7 @@ func main() {
 	rows := flag.String("requests", "", "regular expression for the comparisons of part request; empty: all")
 	flag.Parse()
 	o := options{out: *out, sizes: *sizes, parts: strings.Split(*parts, ","), logs: *logs, members: *members, profiles: *profiles}
-	if slices.ContainsFunc(o.parts, func(part string) bool { return part != bench.RequestPart }) {
+	if slices.ContainsFunc(o.parts, needsLab) {
 		lab.Enter(lab.Entry{})
 	}
 	ctrl.SetLogger(logr.Discard()) // clients of controller-runtime ask for one
@@ -71,8 +79,16 @@ func run(ctx context.Context, o options, rows string) error {
 			return err
 		}
 	}
+	if slices.Contains(o.parts, bench.MembershipPart) {
+		if r.Membership, err = members(ctx); err != nil {
+			return err
+		}
+		if err := write(o.out, r); err != nil {
+			return err
+		}
+	}
 	scale := slices.Contains(o.parts, bench.ScalePart)
-	o.parts = slices.DeleteFunc(o.parts, func(part string) bool { return part == bench.RequestPart || part == bench.ScalePart })
+	o.parts = slices.DeleteFunc(o.parts, func(part string) bool { return !needsLab(part) || part == bench.ScalePart })
 	if len(o.parts) > 0 {
 		if err := onLab(ctx, o, sizes, &r); err != nil {
 			return err
@@ -113,6 +129,19 @@ func atScale(ctx context.Context, o options, r *result) error {
 	}
 	fmt.Printf("\n%d members measured in %s; figures in %s\n", o.members, time.Since(began).Round(time.Second), o.out)
 	return nil
+}
+
+// needsLab is whether a part is about a fleet in the lab.
+func needsLab(part string) bool { return part != bench.RequestPart && part != bench.MembershipPart }
+
+// members measures gossip, which needs no lab.
+func members(ctx context.Context) ([]membership.Row, error) {
+	program, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	rows, err := membership.Measure(ctx, membership.Options{Program: program, Members: 100, Deaths: 5}, os.Stdout)
+	return rows, errors.Join(err, membership.Table(os.Stdout, rows))
 }
 
 // requests measures the part that needs no lab.
@@ -188,6 +217,8 @@ type result struct {
 	Scale bench.Figures `json:"scale,omitempty"`
 	// Requests are what a request costs an edge, beside a static Envoy.
 	Requests []request.Row `json:"requests,omitempty"`
+	// Membership is how soon who is alive is known, and what that costs.
+	Membership []membership.Row `json:"membership,omitempty"`
 }
 
 func loadAverage() string {
