@@ -2,6 +2,7 @@ package membership
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"runtime"
@@ -78,7 +79,7 @@ func small(ctx context.Context, o Options, out io.Writer) ([]Row, error) {
 	}
 	var deaths []time.Duration
 	for i := range o.Deaths {
-		if err := awaitWhole(ctx, hubs, 5); err != nil {
+		if err := errors.Join(awaitWhole(ctx, hubs, 5), explored(ctx, 5)); err != nil {
 			return nil, err
 		}
 		name := names[i%len(names)]
@@ -206,8 +207,7 @@ func large(ctx context.Context, o Options, out io.Writer) ([]Row, error) {
 
 // rest counts the bytes of each node while nothing happens.
 func rest(ctx context.Context, o Options, nodes []*gossipkit.Node, out io.Writer) ([]Row, error) {
-	// Each node tries each other one once, one a second.
-	if err := pause(ctx, time.Duration(len(nodes)+10)*time.Second); err != nil {
+	if err := explored(ctx, len(nodes)); err != nil {
 		return nil, err
 	}
 	before := bytesOf(nodes)
@@ -230,6 +230,12 @@ func rest(ctx context.Context, o Options, nodes []*gossipkit.Node, out io.Writer
 		{Name: "rest_agent_kb_s", Value: round(agents[len(agents)/2]), Worst: round(agents[len(agents)-1]), Tell: fmt.Sprintf("%d members: kB/s of one agent at rest, sent and received", o.Members)},
 		{Name: "rest_hub_kb_s", Value: round(worst), Worst: round(worst), Tell: "  of one replica of the hub"},
 	}, nil
+}
+
+// explored waits until each node has tried each other one, two of them a second: before
+// that it has no word about it.
+func explored(ctx context.Context, size int) error {
+	return pause(ctx, time.Duration(size/2+5)*time.Second)
 }
 
 // bytesOf are the bytes that nodes have sent and received.
