@@ -85,7 +85,7 @@ func wire(o Options, cluster *rest.Config) (manager.Manager, error) {
 		Renew: renew(mgr.GetCache(), o.Namespace), Log: log.WithName("xds")}))
 
 	// Members: what they read of the fleet.
-	api := newMemberAPI(o, memberapi.Config{Informers: mgr.GetCache(), Reserved: cidrs, Sign: signGossip(o, mgr.GetCache()), Log: log.WithName("member-api")})
+	api := newMemberAPI(o, memberapi.Config{Informers: mgr.GetCache(), Reserved: cidrs, Live: objects.Live(), Sign: signGossip(o, mgr.GetCache()), Log: log.WithName("member-api")})
 
 	// Slices and load reports -> load assignments (frequent).
 	loop := endpoints.New(endpoints.Config{Cache: mgr.GetCache(), Publisher: loadAssignments{xds}, Reporter: overflowReports,

@@ -29,7 +29,10 @@ func Start(now time.Time, random uint32) uint64 {
 }
 
 // versions are those of one State.
-type versions struct{ first, last uint64 }
+type versions struct {
+	first, last uint64
+	seen        uint64 // of the last Position
+}
 
 func (v *versions) next() uint64 {
 	v.last += versionStep
@@ -43,8 +46,8 @@ func (v *versions) has(version uint64) bool {
 
 // Object is one state of one object. It does not change.
 type Object struct {
-	Name    fleet.ObjectName
-	Version uint64
+	Name     fleet.ObjectName
+	Position // of its last change
 	// Deleted: the object is gone.
 	Deleted bool
 
@@ -149,7 +152,7 @@ func (l *Log) insert(name fleet.ObjectName) {
 
 // append makes an object the last that changed.
 func (l *Log) append(o *Object) {
-	o.Version = l.versions.next()
+	o.Position = Position{l.versions.next(), l.versions.seen}
 	if o.created == 0 {
 		o.created = o.Version
 	}

@@ -152,7 +152,7 @@ func TestWatchersArriveAtTheTruth(t *testing.T) {
 			"resume": func(t *rapid.T) {
 				w := m.watchers[watcherAt.Draw(t, "watcher")]
 				if reader := m.state.Reader(w.cluster); w.watch != nil && w.listed == nil && reader != nil {
-					w.watch = ResumedWatch(reader, m.state.Slices, "", w.watch.Version())
+					w.watch = ResumedWatch(reader, m.state.Slices, "", w.watch.Position().Version)
 				}
 			},
 		})

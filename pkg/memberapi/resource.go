@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"strconv"
 
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -74,7 +73,7 @@ func (r *Reader) AppendJSON(text []byte, l *Log, e Event) []byte {
 	}
 	text = append(text, l.head...)
 	text = append(text, `"resourceVersion":"`...)
-	text = strconv.AppendUint(text, e.Object.Version, 10)
+	text = e.Object.append(text)
 	text = append(text, `",`...)
 	if l.Resource == ServiceImports && e.Type != Deleted {
 		text = append(text, `"annotations":{"`+v1alpha1.AnnotationRegion+`":"`...)

@@ -31,6 +31,8 @@ type Changes struct {
 	// again, and see what is missing.
 	Lost    sets.Set[fleet.ServiceName]
 	AllLost bool
+	// Seen is the last resourceVersion among the changed slices, gone ones too; 0: none.
+	Seen uint64
 }
 
 // Touched is what Changes changed: whom to wake.
@@ -69,7 +71,7 @@ type State struct {
 // New makes an empty State. start is its first version (Start); reserved are the
 // hub's own ranges, which no member may announce.
 func New(start uint64, reserved []netip.Prefix) *State {
-	v := &versions{start, start}
+	v := &versions{first: start, last: start}
 	return &State{
 		Imports: newLog(ServiceImports, v), Slices: newLog(EndpointSlices, v), versions: v, reserved: reserved,
 		readers: map[fleet.ClusterName]*Reader{}, sources: map[fleet.ClusterName]*source{}, namespaces: sets.New[string](),
@@ -87,6 +89,7 @@ func (s *State) Reader(cluster fleet.ClusterName) *Reader { return s.readers[clu
 func (s *State) Apply(c Changes, now time.Time) Touched {
 	var touched Touched
 	s.lost, s.allLost = c.Lost, c.AllLost
+	s.versions.seen = max(s.versions.seen, c.Seen)
 	if c.Members != nil {
 		s.setMembers(*c.Members, &touched)
 	}
@@ -197,6 +200,9 @@ func importOf(spec *v1alpha1.FleetServiceSpec) content {
 
 // Version is the last version.
 func (s *State) Version() uint64 { return s.versions.last }
+
+// Seen is what the replica has seen of the hub's API server (Position).
+func (s *State) Seen() uint64 { return s.versions.seen }
 
 // ChangesSince is the number of versions after one.
 func (s *State) ChangesSince(version uint64) uint64 {

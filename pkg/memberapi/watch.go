@@ -54,6 +54,7 @@ type Watch struct {
 	leaving   bool             // the reader has changed
 	last      fleet.ObjectName // while listing or leaving: the last name that was read
 	position  uint64           // all changes up to this version were read, or will be listed
+	seen      uint64           // what the replica had seen by then
 	// caughtUp is the last position at which nothing was left to read. What was
 	// created later is Added, even if that is the second Event of it.
 	caughtUp uint64
@@ -63,7 +64,7 @@ type Watch struct {
 // NewWatch is a Watch that begins with all objects that its reader sees: an Added
 // Event for each, and Listed.
 func NewWatch(reader *Reader, log *Log, namespace string) *Watch {
-	return &Watch{reader: reader, log: log, namespace: namespace, listing: true, position: log.versions.last, caughtUp: log.versions.last, limit: defaultLimit}
+	return &Watch{reader: reader, log: log, namespace: namespace, listing: true, position: log.versions.last, seen: log.versions.seen, caughtUp: log.versions.last, limit: defaultLimit}
 }
 
 // ResumedWatch is a Watch of the changes since a version.
@@ -71,8 +72,8 @@ func ResumedWatch(reader *Reader, log *Log, namespace string, version uint64) *W
 	return &Watch{reader: reader, log: log, namespace: namespace, position: version, caughtUp: version, limit: defaultLimit}
 }
 
-// Version is the version from which a reader of what was returned may go on.
-func (w *Watch) Version() uint64 { return w.position }
+// Position is where a reader of what was returned may go on.
+func (w *Watch) Position() Position { return Position{w.position, w.seen} }
 
 // Next returns what comes next; more: there is more already. It fails if the
 // Watch's reader may not read on.
@@ -166,7 +167,7 @@ func (w *Watch) changes() (events []Event, more bool) {
 		events = append(events, e)
 		size += o.size
 	}
-	w.position, w.caughtUp = w.log.versions.last, w.log.versions.last
+	w.position, w.caughtUp, w.seen = w.log.versions.last, w.log.versions.last, w.log.versions.seen
 	return events, false
 }
 

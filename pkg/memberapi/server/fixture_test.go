@@ -49,9 +49,11 @@ var tokens = authenticator.RequestFunc(func(r *http.Request) (*authenticator.Res
 	return &authenticator.Response{User: &user.DefaultInfo{Name: name}}, ok, nil
 })
 
-func newFixture(t testing.TB) *fixture {
+func newFixture(t testing.TB) *fixture { return newFixtureWith(t, Config{}) }
+
+func newFixtureWith(t testing.TB, config Config) *fixture {
 	t.Helper()
-	f := &fixture{Server: New(Config{}), T: testkit.T{TB: t}}
+	f := &fixture{Server: New(config), T: testkit.T{TB: t}}
 	f.serve()
 	return f
 }

@@ -36,9 +36,9 @@ type request struct {
 	expiry time.Time
 	log    *memberapi.Log
 	object fleet.ObjectName // empty namespace: all; empty name: a list
-	// version is that of options; 0: none.
-	version uint64
-	options metainternalversion.ListOptions
+	// position is the resourceVersion of options; 0: none.
+	position memberapi.Position
+	options  metainternalversion.ListOptions
 }
 
 // ServeHTTP implements http.Handler.
@@ -199,11 +199,11 @@ func (h *handler) parse(r *http.Request) (*request, error) {
 		return nil, apierrors.NewBadRequest("the member API has no selectors: list all, and select in the client")
 	}
 	if v := q.options.ResourceVersion; v != "" {
-		version, err := strconv.ParseUint(v, 10, 64)
+		position, err := memberapi.ParsePosition(v)
 		if err != nil {
 			return nil, apierrors.NewBadRequest(fmt.Sprintf("resourceVersion %q is not a number", v))
 		}
-		q.version = version
+		q.position = position
 	}
 	return q, nil
 }

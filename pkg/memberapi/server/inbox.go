@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"fmt"
+	"strconv"
 
 	discoveryv1 "k8s.io/api/discovery/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
@@ -24,6 +25,7 @@ type pending struct {
 	clusters map[string]*v1alpha1.MemberCluster
 	pings    []chan<- struct{}
 	lost     sets.Set[fleet.ServiceName] // objects of theirs went that nobody saw being deleted
+	seen     uint64                      // the last resourceVersion of a slice
 }
 
 func newPending() pending {
@@ -36,6 +38,7 @@ func (p *pending) empty() bool { return len(p.services)+len(p.slices)+len(p.clus
 // watch adds the handlers and waits until each has seen all existing objects.
 func (s *Server) watch(ctx context.Context) error {
 	var registered []toolscache.InformerSynced
+	var slices cache.Informer
 	for _, w := range []struct {
 		object  client.Object
 		handler toolscache.ResourceEventHandler
@@ -53,9 +56,15 @@ func (s *Server) watch(ctx context.Context) error {
 			return fmt.Errorf("watch %T: %w", w.object, err)
 		}
 		registered = append(registered, r.HasSynced)
+		if _, ok := w.object.(*discoveryv1.EndpointSlice); ok {
+			slices = informer
+		}
 	}
 	if !toolscache.WaitForCacheSync(ctx.Done(), registered...) {
 		return fmt.Errorf("wait for the caches: %w", context.Cause(ctx))
+	}
+	if list, ok := slices.(interface{ LastSyncResourceVersion() string }); ok {
+		s.listed.Store(versionOf(list.LastSyncResourceVersion()))
 	}
 	return nil
 }
@@ -108,19 +117,23 @@ func (s *Server) clusterHandler() toolscache.ResourceEventHandler {
 
 // sliceHandler takes slices of members alone: those of the hub's own cluster are many.
 func (s *Server) sliceHandler() toolscache.ResourceEventHandler {
-	set := func(key memberapi.SliceKey, slice *discoveryv1.EndpointSlice) {
+	set := func(key memberapi.SliceKey, slice *discoveryv1.EndpointSlice, version string) {
 		if _, ofMember := v1alpha1.MemberOfNamespace(key.Namespace); ofMember {
-			s.inbox.Add(func(p *pending) { p.slices[key] = slice })
+			seen := versionOf(version)
+			s.inbox.Add(func(p *pending) { p.slices[key], p.seen = slice, max(p.seen, seen) })
 		}
 	}
 	keyOf := func(o *discoveryv1.EndpointSlice) memberapi.SliceKey {
 		return memberapi.SliceKey{Namespace: o.Namespace, Name: o.Name}
 	}
 	return toolscache.ResourceEventHandlerFuncs{
-		AddFunc: func(o any) { set(keyOf(o.(*discoveryv1.EndpointSlice)), o.(*discoveryv1.EndpointSlice)) },
+		AddFunc: func(o any) {
+			slice := o.(*discoveryv1.EndpointSlice)
+			set(keyOf(slice), slice, slice.ResourceVersion)
+		},
 		UpdateFunc: func(before, after any) {
 			if old, next := before.(*discoveryv1.EndpointSlice), after.(*discoveryv1.EndpointSlice); old.ResourceVersion != next.ResourceVersion {
-				set(keyOf(next), next)
+				set(keyOf(next), next, next.ResourceVersion)
 			}
 		},
 		DeleteFunc: func(o any) {
@@ -128,8 +141,18 @@ func (s *Server) sliceHandler() toolscache.ResourceEventHandler {
 				if _, ofMember := v1alpha1.MemberOfNamespace(name.Namespace); ofMember {
 					s.noteLost(o)
 				}
-				set(memberapi.SliceKey{Namespace: name.Namespace, Name: name.Name}, nil)
+				version := "" // of a deletion that nobody saw
+				if gone, ok := o.(*discoveryv1.EndpointSlice); ok {
+					version = gone.ResourceVersion
+				}
+				set(memberapi.SliceKey{Namespace: name.Namespace, Name: name.Name}, nil, version)
 			}
 		},
 	}
+}
+
+// versionOf is a resourceVersion of the hub's API server as a number, which it is (KEP-5504).
+func versionOf(resourceVersion string) uint64 {
+	version, _ := strconv.ParseUint(resourceVersion, 10, 64)
+	return version
 }

@@ -1,11 +1,20 @@
 package server
 
 import (
+	"context"
+	"encoding/json"
 	"testing"
+	"time"
 
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	toolscache "k8s.io/client-go/tools/cache"
+	clocktesting "k8s.io/utils/clock/testing"
+	"sigs.k8s.io/controller-runtime/pkg/cache/informertest"
 
 	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/internal/testkit"
 )
 
 // What the hub's API server lacks since its etcd was restored was not deleted: watches
@@ -60,4 +69,88 @@ func TestLostObjectsAreNotDeleted(t *testing.T) {
 	f.withdraw("shop", "web")
 	f.pass()
 	imports.expect("ERROR 410")
+}
+
+// A member whose watch moves to another replica never reads an older state there than the one that it has: its watch is
+// answered when that replica has seen as much, and then it lists. What an API server has forgotten is waited for in vain.
+func TestAnotherReplicaIsBehind(t *testing.T) {
+	clock := clocktesting.NewFakeClock(time.Now())
+	first, second := newFixture(t), newFixtureWith(t, Config{Clock: clock})
+	push := func(f *fixture, version, address string) {
+		slice := sliceOf("b", "shop", "web", address)
+		slice.ResourceVersion = version
+		f.sliceHandler().OnAdd(slice, false)
+		f.pass()
+	}
+	for _, f := range []*fixture{first, second} {
+		f.member("a", "shop")
+		f.member("b", "shop")
+		f.export("shop", "web", "b")
+		push(f, "10", "10.98.0.1")
+	}
+	push(first, "20", "10.98.0.2")
+	list := func(f *fixture) (list discoveryv1.EndpointSliceList) {
+		f.Must(json.NewDecoder(f.request(t.Context(), userOf("a"), slicesPath).Body).Decode(&list))
+		return list
+	}
+	watchFrom := func(version string) string { return slicesPath + "?watch=true&resourceVersion=" + version }
+	if s := second.status(userOf("a"), watchFrom(list(second).ResourceVersion[1:])); s.Code != 410 {
+		t.Errorf("a reader that has read no more than this replica: %v", s)
+	}
+
+	answers := make(chan metav1.Status, 1)
+	moves := func() {
+		version := list(first).ResourceVersion
+		go func() { answers <- second.status(userOf("a"), watchFrom(version)) }()
+	}
+	answeredAfter := func(step time.Duration) {
+		testkit.Eventually(t, "the reader's answer", func() bool {
+			clock.Step(step)
+			return len(answers) > 0
+		})
+		if s := <-answers; s.Code != 410 {
+			t.Errorf("%v", s)
+		}
+	}
+	moves()
+	testkit.Eventually(t, "the reader to wait", clock.HasWaiters)
+	push(second, "20", "10.98.0.2")
+	answeredAfter(behindInterval)
+	if listed := list(second); listed.Items[0].Endpoints[0].Addresses[0] != "10.98.0.2" {
+		t.Errorf("listed %v", listed.Items)
+	}
+
+	gone := sliceOf("b", "shop", "web")
+	gone.ResourceVersion = "30"
+	first.sliceHandler().OnDelete(gone)
+	first.pass()
+	moves()
+	answeredAfter(behindTime)
+}
+
+// While a replica has only what a snapshot has, which may be older than what members have, it serves none of them.
+func TestNothingIsServedFromASnapshot(t *testing.T) {
+	live := make(chan struct{})
+	f := newFixtureWith(t, Config{Live: live, Informers: &informertest.FakeInformers{Scheme: hubScheme(t)}})
+	f.export("shop", "web", "b")
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	done := make(chan error)
+	go func() { done <- f.Start(ctx) }()
+	f.Must(f.Ping(t.Context())) // its loop works
+	select {
+	case <-f.Ready():
+		t.Error("a snapshot is served")
+	default:
+	}
+	close(live)
+	<-f.Ready()
+	stop()
+	f.Must(<-done)
+}
+
+func hubScheme(t *testing.T) *runtime.Scheme {
+	s := scheme()
+	testkit.Must(t, v1alpha1.AddToScheme(s))
+	return s
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
-	"strconv"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -85,7 +84,7 @@ func (h *handler) list(w http.ResponseWriter, r *http.Request, q *request) error
 		w.Header().Set("Content-Encoding", "gzip")
 	}
 	w.WriteHeader(http.StatusOK)
-	text := fmt.Appendf(nil, `{"kind":%q,"apiVersion":%q,"metadata":{"resourceVersion":"%d"},"items":[`, q.log.Resource.Kind+"List", q.log.Resource.GroupVersion.String(), watch.Version())
+	text := fmt.Appendf(nil, `{"kind":%q,"apiVersion":%q,"metadata":{"resourceVersion":"%s"},"items":[`, q.log.Resource.Kind+"List", q.log.Resource.GroupVersion.String(), watch.Position())
 	separator := ""
 	for listed := false; !listed; {
 		h.mu.RLock()
@@ -122,6 +121,7 @@ func (h *handler) watchObjects(w http.ResponseWriter, r *http.Request, q *reques
 	events, more, err := watch.Next(h.state)
 	h.mu.RUnlock()
 	if err != nil {
+		h.catchUp(r.Context(), q.position.Seen)
 		return statusOf(err, q.reader.Cluster)
 	}
 	open := &openWatch{cluster: q.reader.Cluster, resource: q.log.Resource.Name, watch: watch, reader: q.reader, wake: batch.NewSignal(),
@@ -145,12 +145,12 @@ func (h *handler) newWatch(q *request) *memberapi.Watch {
 	defer h.mu.RUnlock()
 	initial := q.options.SendInitialEvents
 	switch {
-	case ptr.Deref(initial, q.version == 0):
+	case ptr.Deref(initial, q.position.Version == 0):
 		return memberapi.NewWatch(q.reader, q.log, q.object.Namespace)
-	case q.version == 0:
+	case q.position.Version == 0:
 		return memberapi.ResumedWatch(q.reader, q.log, q.object.Namespace, h.state.Version())
 	default:
-		return memberapi.ResumedWatch(q.reader, q.log, q.object.Namespace, q.version)
+		return memberapi.ResumedWatch(q.reader, q.log, q.object.Namespace, q.position.Version)
 	}
 }
 
@@ -241,7 +241,7 @@ func (t *watchStream) appendBookmark(text []byte, initial bool) []byte {
 	}
 	resource := t.q.log.Resource
 	return fmt.Appendf(text, `{"type":"BOOKMARK","object":{"kind":%q,"apiVersion":%q,"metadata":{"resourceVersion":"%s"%s}}}`+"\n",
-		resource.Kind, resource.GroupVersion.String(), strconv.FormatUint(t.open.watch.Version(), 10), annotations)
+		resource.Kind, resource.GroupVersion.String(), t.open.watch.Position(), annotations)
 }
 
 // errorEvent is the last event of a watch.

@@ -42,6 +42,9 @@ type Config struct {
 	Informers cache.Informers
 	// Reserved are the hub's own ranges, which no member may announce.
 	Reserved []netip.Prefix
+	// Live is closed once the informers have what the API server has. What they have before,
+	// from a snapshot, is older than what members have. Nil: it is so from the start.
+	Live <-chan struct{}
 	// Sign signs certificates for gossip; nil: there is no gossip.
 	Sign  func(id registration.GossipIdentity, request []byte, credentialEnd time.Time) ([]byte, error)
 	Clock clock.WithTicker
@@ -64,6 +67,9 @@ type Server struct {
 	wokenAt  uint64                          // the State's version when all watches were last woken
 	lostAt   map[fleet.ServiceName]time.Time // also everyService
 
+	// listed is the resourceVersion of the first list of slices.
+	listed atomic.Uint64
+
 	mu    sync.RWMutex // guards state
 	state *memberapi.State
 
@@ -75,6 +81,11 @@ type Server struct {
 func New(config Config) *Server {
 	if config.Clock == nil {
 		config.Clock = clock.RealClock{}
+	}
+	if config.Live == nil {
+		live := make(chan struct{})
+		close(live)
+		config.Live = live
 	}
 	s := &Server{
 		config: config, metrics: newMetrics(), inbox: batch.NewInbox(newPending), merged: make(chan struct{}), ready: make(chan struct{}),
@@ -108,8 +119,7 @@ func (s *Server) Start(ctx context.Context) error {
 	case <-ctx.Done():
 		return nil
 	}
-	s.pass()
-	close(s.ready)
+	live := s.config.Live
 	ticker := s.config.Clock.NewTicker(pruneInterval)
 	defer ticker.Stop()
 	pace := batch.Pace{MaxDelay: maxBatchDelay, CooldownFactor: cooldownFactor}
@@ -122,6 +132,10 @@ func (s *Server) Start(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-live:
+			s.pass()
+			close(s.ready)
+			live = nil
 		case <-wake:
 			pace.Event(s.config.Clock.Now())
 		case <-ticker.C():
@@ -186,7 +200,7 @@ func (s *Server) lost(services sets.Set[fleet.ServiceName], now time.Time) (late
 func (s *Server) pass() {
 	began := s.config.Clock.Now()
 	p := s.inbox.Drain()
-	changes := memberapi.Changes{Services: p.services, Slices: p.slices}
+	changes := memberapi.Changes{Services: p.services, Slices: p.slices, Seen: p.seen}
 	changes.Lost, changes.AllLost = s.lost(p.lost, began)
 	if len(p.clusters) > 0 {
 		for name, m := range p.clusters {
