@@ -88,9 +88,9 @@ func wire(o Options, cluster *rest.Config) (manager.Manager, error) {
 	api := newMemberAPI(o, memberapi.Config{Informers: mgr.GetCache(), Reserved: cidrs, Live: objects.Live(), Sign: signGossip(o, mgr.GetCache()), Log: log.WithName("member-api")})
 
 	// Slices and load reports -> load assignments (frequent).
-	loop := endpoints.New(endpoints.Config{Cache: mgr.GetCache(), Publisher: loadAssignments{xds}, Reporter: overflowReports,
+	loop := endpoints.New(divideTogether(endpoints.Config{Cache: mgr.GetCache(), Publisher: loadAssignments{xds}, Reporter: overflowReports,
 		Events: mgr.GetEventRecorder("crossway-hub"), Leads: leadership.Leads,
-		Hub: endpoints.Hub{Place: o.place(), CIDRs: cidrs}, Log: log.WithName("endpoints")})
+		Hub: endpoints.Hub{Place: o.place(), CIDRs: cidrs}, Log: log.WithName("endpoints")}, o, links))
 
 	// Objects -> Build -> everything else (rare).
 	records := reconciler.NewRecords(mgr.GetClient(), o.Namespace)

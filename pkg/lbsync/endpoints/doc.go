@@ -17,6 +17,11 @@
 // in force (InitialVersions): those that most edges of the region hold. It keeps them until every connected edge of the
 // region has reported its load. Until then only members move that lost their last endpoint or were drained.
 //
+// # Replicas of the hub
+//
+// Each tells the others what its edges report (Config.Load), and what is in force at it (Config.Shares). One of them divides
+// the demand, and the others adopt its shares (state.Decider). Their edges have the same versions.
+//
 // # Backends that share addresses
 //
 // Envoy drops the second of two equal addresses in one cluster. Where two backends of an assignment select the same pods,

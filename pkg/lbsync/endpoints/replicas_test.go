@@ -28,6 +28,7 @@ type hubs struct {
 	replicas map[string]*hubReplica
 	edges    []*simEdge
 	started  int
+	dead     fleet.ClusterName // to which no connection can be made
 	// sent lists the load assignments that an edge got, other than when it began.
 	sent []string
 }
@@ -89,6 +90,7 @@ type simEdge struct {
 	versions map[string]string
 	owed     map[fleet.ClusterName]float64
 	counts   map[string]uint64
+	failed   uint64        // connections to the dead cluster
 	since    time.Duration // of the counts
 }
 
@@ -179,7 +181,12 @@ func (h *hubs) step(e *simEdge, to func(e *simEdge, names []string) string) {
 	for _, s := range shares[0].Shares {
 		e.owed[s.Cluster] += e.rate * simTick.Seconds() * float64(s.Parts) / traffic.TotalParts
 		for ; e.owed[s.Cluster] >= 1; e.owed[s.Cluster]-- {
-			e.counts[string(s.Cluster)]++
+			if s.Cluster != h.dead {
+				e.counts[string(s.Cluster)]++
+				continue
+			}
+			e.failed++ // and sent to another cluster
+			e.counts[map[bool]string{true: "eu-west", false: "us-west"}[h.dead == "us-west"]]++
 		}
 	}
 	if e.hub == "" || h.now < e.reports || (h.now-e.phase)%time.Second != 0 {
@@ -189,8 +196,11 @@ func (h *hubs) step(e *simEdge, to func(e *simEdge, names []string) string) {
 	for _, cluster := range slices.Sorted(maps.Keys(e.counts)) {
 		load.Localities = append(load.Localities, LocalityLoad{SubZone: cluster + "/shop/web", Issued: e.counts[cluster], Succeeded: e.counts[cluster]})
 	}
+	if e.failed > 0 {
+		load.Localities = append(load.Localities, LocalityLoad{SubZone: string(h.dead) + "/shop/web", Failed: e.failed})
+	}
 	h.replicas[e.hub].ObserveLoad(e.Edge, []Load{load})
-	e.counts, e.since = map[string]uint64{}, h.now
+	e.counts, e.failed, e.since = map[string]uint64{}, 0, h.now
 }
 
 // take gives an edge what its replica has published.
@@ -221,6 +231,23 @@ func (h *hubs) parts() map[string]map[fleet.ClusterName]uint32 {
 		}
 	}
 	return out
+}
+
+// decider is whom the first replica follows.
+func (h *hubs) decider() string {
+	for _, name := range slices.Sorted(maps.Keys(h.replicas)) {
+		return h.replicas[name].state.Decider()
+	}
+	return ""
+}
+
+// agree says whether all replicas follow the same one and have the same in force.
+func (h *hubs) agree() bool {
+	said := map[string]bool{}
+	for _, r := range h.replicas {
+		said[r.state.Decider()+r.edges.pools["us"]["a"].Version+r.edges.pools["eu"]["a"].Version] = true
+	}
+	return len(said) == 1
 }
 
 // deciders is whom each replica follows.

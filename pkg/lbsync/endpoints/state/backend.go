@@ -39,7 +39,7 @@ type regionState struct {
 	// so; zero: the shares are the hub's own.
 	learned   traffic.RegionShares
 	learnedAt time.Time
-	// word is what another replica decided, and was adopted last; nil: none was. Then learnedAt is when.
+	// word is what another replica decided, and was adopted last; nil: none was.
 	word *RegionDecision
 	// settled: since learnedAt all edges of the region have reported for long enough.
 	settled bool
@@ -56,6 +56,7 @@ type splitContext struct {
 	members []traffic.Capacity
 	regions []region
 	words   map[string]*RegionDecision // that another replica decided, by region
+	ready   bool                       // other replicas may rely on this one
 }
 
 func newBackendState(backend fleet.Backend) *backendState {
@@ -92,7 +93,7 @@ func (b *backendState) resplit(c splitContext) (changed bool) {
 	settled := true
 	for _, v := range c.regions {
 		r := b.region(v.name)
-		r.adopt(c.words[v.name], c.now)
+		r.adopt(c.words[v.name], c)
 		settled = settled && (c.words[v.name] != nil || r.learnedAt.IsZero() || r.demand.Settled(v.edges, r.learnedAt, c.now))
 		move.Learned = move.Learned || !r.learnedAt.IsZero()
 		move.Demand[v.name] = r.demand.Rate()

@@ -98,15 +98,18 @@ func (s *State) wordsOn(b *backendState) (words map[string]*RegionDecision, grow
 	return words, growing
 }
 
-// adopt takes what another replica decided about a region; nil: nothing. From then on the shares count as learned, for when
-// that replica is not heard any more.
-func (r *regionState) adopt(word *RegionDecision, now time.Time) {
+// adopt takes what another replica decided about a region; nil: nothing. When that replica is not heard any more, one that
+// has just started keeps the shares as if edges had said them: until it knows the demand.
+func (r *regionState) adopt(word *RegionDecision, c splitContext) {
 	if word == nil {
 		return
 	}
-	r.learnedAt, r.settled = now, true
+	r.learnedAt, r.settled = c.now, true
+	if c.ready {
+		r.learnedAt = time.Time{}
+	}
 	if r.word == nil || !reflect.DeepEqual(*r.word, *word) {
-		r.health.Adopt(word.Failing, word.Unreachable, now)
+		r.health.Adopt(word.Failing, word.Unreachable, c.now)
 	}
 	r.word = word
 }

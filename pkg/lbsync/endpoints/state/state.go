@@ -216,7 +216,7 @@ func (s *State) Update(now time.Time) (changed []string) {
 		words, growing := s.wordsOn(b)
 		b.pace.Adopt(growing, members, now)
 		limited, waits := b.limitPace(members, now)
-		if b.resplit(splitContext{now: now, members: limited, regions: s.regions, words: words}) {
+		if b.resplit(splitContext{now: now, members: limited, regions: s.regions, words: words, ready: s.replicas.ready}) {
 			s.dirty.add(b)
 		}
 		b.resplitDue = b.resplitDue || waits

@@ -1,0 +1,130 @@
+package endpoints
+
+import (
+	"fmt"
+	"math"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr/funcr"
+	clocktesting "k8s.io/utils/clock/testing"
+
+	"crossway.dev/crossway/internal/linktest"
+	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/lbsync/traffic"
+)
+
+// twoHubs have an edge of us each, whose clients send so many requests per second; us-west takes 200.
+func twoHubs(t *testing.T, rate float64) (*hubs, func(*simEdge, []string) string) {
+	var edges []*simEdge
+	for i := range 2 {
+		edges = append(edges, &simEdge{Edge: Edge{Pool: "us", Region: "us", Node: fmt.Sprint("edge-", i), Source: "192.0.2.1"}, rate: rate, phase: time.Duration(4*i) * simTick})
+	}
+	h := newHubs(t, []string{"hub-m", "hub-n"}, edges)
+	byNode := func(e *simEdge, names []string) string {
+		if e.Node == "edge-0" {
+			return names[0]
+		}
+		return names[len(names)-1]
+	}
+	h.run(20*time.Second, byNode)
+	return h, byNode
+}
+
+// awaitParts lets time pass until each edge sends such a part of its requests to a cluster, and says how long that took.
+func (h *hubs) awaitParts(limit time.Duration, to func(*simEdge, []string) string, cluster fleet.ClusterName, want float64) time.Duration {
+	h.t.Helper()
+	begin := h.now
+	for {
+		there := true
+		for _, parts := range h.parts() {
+			there = there && math.Abs(float64(parts[cluster])/traffic.TotalParts-want) < 0.02
+		}
+		switch took := h.now - begin; {
+		case there:
+			return took
+		case took >= limit:
+			h.t.Errorf("after %v edges hold %v, not %v for %s; %s", took, h.parts(), want, cluster, h.deciders())
+			return took
+		}
+		h.run(simTick, to)
+	}
+}
+
+// Requests overflow within two seconds where each of two replicas has half of them.
+func TestOverflowOverTwoReplicas(t *testing.T) {
+	h, to := twoHubs(t, 60)
+	h.awaitParts(0, to, "us-west", 1)
+	h.edges[0].rate, h.edges[1].rate = 150, 150
+	t.Logf("it took %v", h.awaitParts(2*time.Second, to, "eu-west", 1.0/3))
+}
+
+// A cluster to which no connection can be made is held out on all replicas, and stays so whoever decides next.
+func TestHeldOutOverTwoReplicas(t *testing.T) {
+	h, to := twoHubs(t, 60)
+	h.dead = "us-west"
+	h.awaitParts(4*time.Second, to, "us-west", 0.01)
+	begin := len(h.sent)
+	for i := range 4 {
+		h.start(fmt.Sprint("hub-a", i), 0)
+		h.run(8*time.Second, to)
+		h.kill(h.decider(), time.Second, 3*time.Second)
+		h.run(12*time.Second, to)
+	}
+	if len(h.sent) > begin {
+		t.Errorf("edges were sent %q", h.sent[begin:])
+	}
+	h.dead = ""
+	h.awaitParts(4*time.Second, to, "us-west", 1)
+}
+
+// A replica that has just started goes on with the pace at which a cluster's part grows.
+func TestPaceOverReplicas(t *testing.T) {
+	h, to := twoHubs(t, 60)
+	var grown []string
+	for i := range 60 {
+		grown = append(grown, fmt.Sprintf("10.3.1.%d", i+1))
+	}
+	for _, r := range h.replicas {
+		r.slice(memberSlice("eu-west", "web", grown...))
+	}
+	h.run(3*time.Second, to)
+	h.start("hub-z", 0)
+	h.replicas["hub-z"].slice(memberSlice("eu-west", "web", grown...))
+	h.run(time.Second, to)
+	ready := func(name string) int {
+		b, _ := h.replicas[name].state.Backend(backend("web"))
+		for _, m := range b.Members {
+			if m.Cluster == "eu-west" {
+				return m.Ready
+			}
+		}
+		return 0
+	}
+	if m, z := ready("hub-m"), ready("hub-z"); m != 4 || z != 4 {
+		t.Errorf("%d endpoints of 60 count, and at the new replica %d", m, z)
+	}
+}
+
+// What a replica of another version says counts as not said, which the log says once.
+func TestWordsOfAnotherVersion(t *testing.T) {
+	var log []string
+	network := linktest.NewNetwork()
+	link, other := network.Link("hub-m"), network.Link("hub-a")
+	f := newReplica(t, clocktesting.NewFakeClock(time.Unix(1_800_000_000, 0)), Config{Load: link.Topic("load"), Shares: link.Topic("shares"), PeersHeard: link.Settled(),
+		Hub: Hub{Replica: "hub-m"}, Log: funcr.New(func(_, line string) { log = append(log, line) }, funcr.Options{})})
+	link.Start()
+	other.Start()
+	for _, key := range []string{candidateKey, backend("web").String(), "x"} {
+		for _, value := range []string{`{"v":2,"candidate":{"ready":true,"decides":true},"decision":{"regions":[]}}`, `{`, `{"v":1}`,
+			`{"v":1,"decision":{"regions":[{"Region":"us","Shares":[{"Cluster":"x","Parts":7}]}]}}`} {
+			other.Topic("shares").Set(key, []byte(value))
+			other.Topic("load").Set(key, []byte(value))
+		}
+	}
+	f.run()
+	dump := f.Dump()
+	if len(log) != 1 || dump.Decider != "hub-m" || dump.Replicas["hub-a"].Decisions != 0 || len(dump.Replicas["hub-a"].Edges) != 0 {
+		t.Errorf("%v\n%+v", log, dump)
+	}
+}
