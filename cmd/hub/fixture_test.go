@@ -51,7 +51,7 @@ type fixture struct {
 	t                  testing.TB
 	xds, health, debug string // addresses of the hub
 	members            string // that of the member API
-	replica            string // for other replicas; empty: there is none
+	replicas           string // that for other replicas
 	hub                *exec.Cmd
 	admin              string // of the Envoy
 }

@@ -26,11 +26,17 @@ func run(ctx context.Context, args []string, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	hub, err := wire(options, cluster)
+	hub, drain, err := wire(options, cluster)
 	if err != nil {
 		return err
 	}
-	return hub.Start(ctx)
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	context.AfterFunc(ctx, func() {
+		drain.run(running)
+		stop()
+	})
+	return hub.Start(running)
 }
 
 // tuneMemory trades some CPU for memory: most of the hub's memory is the fleet's state, which lives long, so that half

@@ -87,10 +87,10 @@ func TestTwoReplicasDivideTogether(t *testing.T) {
 // startReplica starts a replica that others find.
 func (f *fixture) startReplica(name, host string) {
 	f.t.Helper()
-	if f.replica == "" {
+	if f.replicas == "" {
 		_, port, err := net.SplitHostPort(freeAddress(f.t))
 		testkit.Must(f.t, err)
-		f.replica = net.JoinHostPort(host, port)
+		f.replicas = net.JoinHostPort(host, port)
 		number, err := strconv.ParseInt(port, 10, 32)
 		testkit.Must(f.t, err)
 		slice := &discoveryv1.EndpointSlice{AddressType: discoveryv1.AddressTypeIPv4,
@@ -101,7 +101,7 @@ func (f *fixture) startReplica(name, host string) {
 		f.t.Cleanup(func() { _ = f.Delete(context.Background(), slice) })
 	}
 	f.t.Setenv("POD_NAME", name)
-	f.startHub("--replica-addr="+f.replica, "--gossip-addr=0", "--leader-elect")
+	f.startHub("--replica-addr="+f.replicas, "--gossip-addr=0", "--leader-elect")
 }
 
 // decider is whose shares are in force at a replica that hears the others.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -59,15 +60,15 @@ func newManager(o Options, cluster *rest.Config) (manager.Manager, *snapshot.Sto
 }
 
 // wire connects the parts of the hub, in the order in which data flows. Nothing here waits for the API server.
-func wire(o Options, cluster *rest.Config) (manager.Manager, error) {
+func wire(o Options, cluster *rest.Config) (manager.Manager, *drain, error) {
 	log := ctrl.Log.WithName("hub")
 	cidrs, err := o.hubCIDRs()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	mgr, objects, leadership, err := newManager(o, cluster)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 
 	// Statuses: one writer, with a source for each producer of condition types.
@@ -116,13 +117,14 @@ func wire(o Options, cluster *rest.Config) (manager.Manager, error) {
 	crdVersion := &crdVersion{reader: mgr.GetAPIReader(), set: gateways.SetCRDVersion, log: log}
 	forMembers, apiErr := api.runnables(cluster, mgr, edges)
 	runnables := []manager.Runnable{objects, leadership, leadership.EachTerm(statuses), leadership.EachTerm(records), loop, gateways, leadership.EachTerm(signer),
-		links, edges, certificates, members, watchdog, crdVersion}
+		links, server.NewSpreader(xds, links, log.WithName("xds")), edges, certificates, members, watchdog, crdVersion}
 	parts := observedParts{statuses, gateways, loop, xds, api.server, certificates, links}
 	parts.registerMetrics(program.Metrics{Program: "crossway-hub", Leadership: leadership, Watchdog: watchdog}, registrationhub.NewMetrics(mgr.GetCache()))
 	if o.DebugAddr != "" {
 		runnables = append(runnables, parts.debug(o.DebugAddr, log))
 	}
-	return mgr, errors.Join(apiErr, add(mgr, append(runnables, forMembers...)), addChecks(mgr, watchdog, edges.Serving(), objects))
+	drain := &drain{leave: links.Leave, others: links.OthersServe, parts: []func(context.Context, time.Duration){xds.Drain, api.server.Drain}, log: log}
+	return mgr, drain, errors.Join(apiErr, add(mgr, append(runnables, forMembers...)), addChecks(mgr, watchdog, edges.Serving(), objects, &drain.begun))
 }
 
 // newCertificates makes what signs edges' certificates, and what reports when they end.
@@ -200,8 +202,11 @@ func wireMembers(mgr manager.Manager, leadership *program.Leadership, o Options,
 }
 
 // addChecks adds /healthz, nothing is stuck, and /readyz, edges can connect.
-func addChecks(mgr manager.Manager, watchdog *program.Watchdog, serving <-chan struct{}, objects *snapshot.Store) error {
+func addChecks(mgr manager.Manager, watchdog *program.Watchdog, serving <-chan struct{}, objects *snapshot.Store, draining *atomic.Bool) error {
 	ready := func(*http.Request) error {
+		if draining.Load() {
+			return errors.New("this replica stops")
+		}
 		select {
 		case <-serving:
 			return nil

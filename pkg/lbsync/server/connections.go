@@ -56,6 +56,8 @@ type connections struct {
 	pools map[string]*poolConnections
 	open  map[*edgeConnection]struct{}
 	ca    string // that signed the server's certificate; "": not known
+	// draining: no new ones are let in.
+	draining bool
 }
 
 func newConnections(config Config) *connections {
@@ -103,6 +105,9 @@ func (a *connections) add(conn net.Conn, info credentials.TLSInfo) (*edgeConnect
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.draining {
+		return nil, errDraining
+	}
 	pool := a.pools[c.pool]
 	if pool == nil {
 		pool = &poolConnections{received: rate.NewLimiter(receiveRate, receiveBurst)}

@@ -10,6 +10,7 @@ type metrics struct {
 	pushToAck                    *prometheus.HistogramVec
 	omittedLines                 prometheus.Counter
 	refusedCertificates          prometheus.Counter
+	movedEdges                   prometheus.Counter
 }
 
 func newMetrics(maxEdges int) metrics {
@@ -34,6 +35,9 @@ func newMetrics(maxEdges int) metrics {
 		refusedCertificates: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "crossway_xds_refused_certificates_total", Help: "Connections whose certificate has ended, or was signed by no CA that the hub trusts; the log says whose.",
 		}),
+		movedEdges: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "crossway_xds_moved_edges_total", Help: "Edges whose connection this replica ended because it had many more than others.",
+		}),
 		pushToAck: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "crossway_xds_push_to_ack_seconds", Help: "Time from sending a response to the edge's answer, by resource type.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16),
@@ -44,5 +48,5 @@ func newMetrics(maxEdges int) metrics {
 // Collectors are the server's metrics, for the caller to register.
 func (s *Server) Collectors() []prometheus.Collector {
 	m := s.metrics
-	return []prometheus.Collector{m.connected, m.connectedLimit, m.pushes, m.acks, m.nacks, m.loadReports, m.rejectedStreams, m.pushToAck, m.omittedLines, m.refusedCertificates}
+	return []prometheus.Collector{m.connected, m.connectedLimit, m.pushes, m.acks, m.nacks, m.loadReports, m.rejectedStreams, m.pushToAck, m.omittedLines, m.refusedCertificates, m.movedEdges}
 }

@@ -2,6 +2,7 @@ package server
 
 import (
 	"container/list"
+	"context"
 	"maps"
 	"net"
 	"sync"
@@ -12,6 +13,7 @@ import (
 	"crossway.dev/crossway/pkg/batch"
 	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/memberapi"
+	"crossway.dev/crossway/pkg/program"
 )
 
 // Limits of one member. Where its clients have more, the oldest makes room: it may be
@@ -65,6 +67,11 @@ func (s *Server) admit(cluster fleet.ClusterName, conn *connection) bool {
 	defer s.openMu.Unlock()
 	c := s.stateOf(cluster)
 	if conn != nil && conn.place == nil && !conn.closed {
+		if s.draining {
+			conn.closed = true
+			go func() { _ = conn.Close() }() // which may wait for its client
+			return false
+		}
 		if c.connections.Len() >= maxConnections {
 			oldest := c.connections.Remove(c.connections.Front()).(*connection)
 			oldest.closed = true
@@ -83,6 +90,27 @@ func (s *Server) connectionClosed(conn *connection) {
 		conn.owner.connections.Remove(conn.place)
 	}
 	conn.closed = true
+}
+
+// Drain lets no new connection make requests, and ends all connections, spread over a time:
+// agents connect to another replica, and go on meanwhile with what they have.
+func (s *Server) Drain(ctx context.Context, over time.Duration) {
+	s.openMu.Lock()
+	s.draining = true
+	s.openMu.Unlock()
+	program.Drain(ctx, over, s.connections)
+}
+
+// connections are those of members.
+func (s *Server) connections() (all []*connection) {
+	s.openMu.Lock()
+	defer s.openMu.Unlock()
+	for _, c := range s.open {
+		for e := c.connections.Front(); e != nil; e = e.Next() {
+			all = append(all, e.Value.(*connection))
+		}
+	}
+	return all
 }
 
 // connection is a client's connection.

@@ -73,8 +73,9 @@ type Server struct {
 	mu    sync.RWMutex // guards state
 	state *memberapi.State
 
-	openMu sync.Mutex // guards open
-	open   map[fleet.ClusterName]*memberState
+	openMu   sync.Mutex // guards the rest
+	open     map[fleet.ClusterName]*memberState
+	draining bool
 }
 
 // New makes a Server.

@@ -173,6 +173,11 @@ func (l *Link) Replicas() []replica.Replica {
 	return out
 }
 
+// OthersServe says whether another replica is heard that does not stop.
+func (l *Link) OthersServe() bool {
+	return slices.ContainsFunc(l.Replicas(), func(r replica.Replica) bool { return r.Connected && !r.Leaving })
+}
+
 // Describe says for people which replicas there are.
 func (l *Link) Describe() string {
 	var out strings.Builder

@@ -1,0 +1,138 @@
+package main
+
+import (
+	"context"
+	"io"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	"crossway.dev/crossway/internal/testkit"
+	"crossway.dev/crossway/pkg/replica"
+)
+
+// A replica that is asked to stop is not ready at once, sends its edge to the other one, and ends; the edge serves all the
+// time. Then the other one is asked to stop: it is alone, and ends at once.
+func TestReplicaDrains(t *testing.T) {
+	f := newFixture(t)
+	a, b := f.replica("hub-a"), f.replica("hub-b")
+	serveFront(t, f.xds, a, b)
+	a.startReplica("hub-a")
+	b.startReplica("hub-b")
+	f.health, f.debug = a.health, a.debug
+	at, _ := f.serve()
+	for _, r := range []*fixture{a, b} {
+		testkit.EventuallySeen(t, "both to hear each other", func() (bool, any) {
+			text := textAt("http://" + r.debug + "/debug/replicas")
+			return strings.Contains(text, ": connected, "), text
+		})
+	}
+	failed := f.askUntil(t.Context(), at)
+	from, to := a, b
+	if !a.hasEdge() {
+		from, to = b, a
+	}
+	begin := time.Now()
+	testkit.Must(t, from.hub.Process.Signal(syscall.SIGTERM))
+	testkit.Eventually(t, "not to be ready", func() bool { return !from.ready() })
+	notReady := time.Since(begin)
+	testkit.Eventually(t, "the edge to come to the other replica", to.hasEdge)
+	testkit.Must(t, from.hub.Wait())
+	t.Logf("not ready after %s, ended after %s", notReady, time.Since(begin))
+	if text := textAt("http://" + to.debug + "/debug/replicas"); !strings.Contains(text, ": silent, leaving, ") {
+		t.Errorf("the other replica knows %s", text)
+	}
+	if n := failed(); n != 0 {
+		t.Errorf("%d requests failed", n)
+	}
+	begin = time.Now()
+	testkit.Must(t, to.hub.Process.Signal(syscall.SIGTERM))
+	testkit.Must(t, to.hub.Wait())
+	if took := time.Since(begin); took > announceTime+drainTime {
+		t.Errorf("without another replica it took %s to end", took)
+	}
+}
+
+// replica is a hub beside others of the same API server.
+func (f *fixture) replica(name string) *fixture {
+	f.t.Helper()
+	r := *f
+	r.xds, r.health, r.debug, r.members = freeAddress(f.t), freeAddress(f.t), freeAddress(f.t), freeAddress(f.t)
+	address, port := backend(f.t)
+	f.make(&discoveryv1.EndpointSlice{
+		ObjectMeta:  metav1.ObjectMeta{Namespace: "crossway-system", Name: name, Labels: map[string]string{discoveryv1.LabelServiceName: replica.ServiceName}},
+		AddressType: discoveryv1.AddressTypeIPv4, Ports: []discoveryv1.EndpointPort{{Name: ptr.To(replica.PortName), Port: ptr.To(port + 1)}},
+		Endpoints: []discoveryv1.Endpoint{{Addresses: []string{address}, TargetRef: &corev1.ObjectReference{Kind: "Pod", Name: name}}},
+	})
+	f.t.Cleanup(func() {
+		_ = f.Delete(context.Background(), &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "crossway-system", Name: name}})
+	})
+	r.replicas = net.JoinHostPort(address, strconv.Itoa(int(port+1)))
+	return &r
+}
+
+func (f *fixture) startReplica(name string) {
+	f.t.Helper()
+	f.t.Setenv("POD_NAME", name)
+	f.startHub("--replica-addr="+f.replicas, "--leader-elect", "--namespace=crossway-system", "--gossip-addr=0")
+}
+
+// hasEdge says whether the replica serves the Envoy.
+func (f *fixture) hasEdge() bool {
+	return strings.Contains(textAt("http://"+f.debug+"/debug/edges"), "envoy-0")
+}
+
+// askUntil sends requests until the result is called, which is how many failed.
+func (f *fixture) askUntil(ctx context.Context, at string) (failed func() int) {
+	ctx, stop := context.WithCancel(ctx)
+	done, n := make(chan struct{}), 0
+	go func() {
+		defer close(done)
+		for ctx.Err() == nil {
+			if status, body := ask(at, "store.example.com", "/"); status != 200 {
+				f.t.Logf("a request failed: %d %s", status, body)
+				n++
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	}()
+	return func() int { stop(); <-done; return n }
+}
+
+// serveFront forwards connections to replicas that are ready, in turn, as the hub's Service does.
+func serveFront(t *testing.T, address string, replicas ...*fixture) {
+	t.Helper()
+	socket, err := net.Listen("tcp", address)
+	testkit.Must(t, err)
+	t.Cleanup(func() { _ = socket.Close() })
+	go func() {
+		for turn := 0; ; turn++ {
+			client, err := socket.Accept()
+			if err != nil {
+				return
+			}
+			var server net.Conn
+			for i := 0; i < len(replicas) && server == nil; i++ {
+				if r := replicas[(turn+i)%len(replicas)]; r.ready() {
+					server, _ = net.Dial("tcp", r.xds)
+				}
+			}
+			if server == nil {
+				_ = client.Close()
+				continue
+			}
+			close := sync.OnceFunc(func() { _, _ = client.Close(), server.Close() })
+			go func() { _, _ = io.Copy(server, client); close() }()
+			go func() { _, _ = io.Copy(client, server); close() }()
+		}
+	}()
+}
