@@ -27,9 +27,10 @@ func TestReplicaDrains(t *testing.T) {
 	a, b := f.replica("hub-a"), f.replica("hub-b")
 	serveFront(t, f.xds, a, b)
 	a.startReplica("hub-a")
-	b.startReplica("hub-b")
 	f.health, f.debug = a.health, a.debug
 	at, _ := f.serve()
+	b.startReplica("hub-b")
+	testkit.Eventually(t, "the second one to be ready", b.ready)
 	for _, r := range []*fixture{a, b} {
 		testkit.EventuallySeen(t, "both to hear each other", func() (bool, any) {
 			text := textAt("http://" + r.debug + "/debug/replicas")
@@ -37,26 +38,22 @@ func TestReplicaDrains(t *testing.T) {
 		})
 	}
 	failed := f.askUntil(t.Context(), at)
-	from, to := a, b
-	if !a.hasEdge() {
-		from, to = b, a
-	}
 	begin := time.Now()
-	testkit.Must(t, from.hub.Process.Signal(syscall.SIGTERM))
-	testkit.Eventually(t, "not to be ready", func() bool { return !from.ready() })
+	testkit.Must(t, a.hub.Process.Signal(syscall.SIGTERM))
+	testkit.Eventually(t, "not to be ready", func() bool { return !a.ready() })
 	notReady := time.Since(begin)
-	testkit.Eventually(t, "the edge to come to the other replica", to.hasEdge)
-	testkit.Must(t, from.hub.Wait())
+	testkit.Eventually(t, "the edge to come to the other replica", b.hasEdge)
+	testkit.Must(t, a.hub.Wait())
 	t.Logf("not ready after %s, ended after %s", notReady, time.Since(begin))
-	if text := textAt("http://" + to.debug + "/debug/replicas"); !strings.Contains(text, ": silent, leaving, ") {
+	if text := textAt("http://" + b.debug + "/debug/replicas"); !strings.Contains(text, ": silent, leaving, ") {
 		t.Errorf("the other replica knows %s", text)
 	}
 	if n := failed(); n != 0 {
 		t.Errorf("%d requests failed", n)
 	}
 	begin = time.Now()
-	testkit.Must(t, to.hub.Process.Signal(syscall.SIGTERM))
-	testkit.Must(t, to.hub.Wait())
+	testkit.Must(t, b.hub.Process.Signal(syscall.SIGTERM))
+	testkit.Must(t, b.hub.Wait())
 	if took := time.Since(begin); took > announceTime+drainTime {
 		t.Errorf("without another replica it took %s to end", took)
 	}

@@ -8,9 +8,8 @@ import (
 )
 
 // Drain closes connections one by one in random order, spread evenly over a time, so that
-// their clients do not all connect elsewhere at once. It goes on until none is open, for
-// that time at most, and closes at once what is left then. Who calls it lets no new
-// connections in.
+// their clients do not all connect elsewhere at once. Who calls it lets no new connections
+// in.
 func Drain[C interface {
 	comparable
 	io.Closer
@@ -30,6 +29,9 @@ func Drain[C interface {
 		one := left[rand.IntN(len(left))]
 		closed[one] = true
 		go func() { _ = one.Close() }() // which may wait for its client
+		if len(left) == 1 {
+			return
+		}
 		timer := time.NewTimer(time.Until(end) / time.Duration(len(left)))
 		select {
 		case <-timer.C:

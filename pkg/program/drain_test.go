@@ -5,6 +5,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"crossway.dev/crossway/internal/testkit"
 )
 
 // connections are open ones.
@@ -43,11 +45,11 @@ func TestDrain(t *testing.T) {
 	}
 	begin := time.Now()
 	Drain(t.Context(), time.Second, all.list)
-	all.mu.Lock()
-	defer all.mu.Unlock()
-	if len(all.ends) != 10 || len(all.open) != 1 {
-		t.Fatalf("%d were closed, %d are open", len(all.ends), len(all.open))
-	}
+	testkit.Eventually(t, "all to be closed, and nine to be gone", func() bool {
+		all.mu.Lock()
+		defer all.mu.Unlock()
+		return len(all.ends) == 10 && len(all.open) == 1
+	})
 	if half := all.ends[5].Sub(begin); half < 300*time.Millisecond {
 		t.Errorf("six of ten were closed after %s", half)
 	}

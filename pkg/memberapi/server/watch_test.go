@@ -386,3 +386,28 @@ func TestSocketsWithoutCredential(t *testing.T) {
 		t.Errorf("a request without a credential: %s, and the connection stays", guess.Status)
 	}
 }
+
+// A server that drains ends the watches of members with their connections, and answers no new one.
+func TestDrain(t *testing.T) {
+	f := newFixture(t)
+	f.member("us", "shop")
+	f.export("shop", "store", "us")
+	f.pass()
+	w := f.openWatch(userOf("us"), importsPath)
+	f.Drain(t.Context(), time.Second)
+	for w.lines.Scan() {
+		continue // what there was
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+f.address+importsPath, nil)
+	f.Must(err)
+	request.Header.Set("Authorization", "Bearer "+userOf("us"))
+	answer, err := (&http.Client{Transport: insecure(t)}).Do(request)
+	if err == nil {
+		defer func() { _ = answer.Body.Close() }()
+		if answer.StatusCode == http.StatusOK {
+			t.Error("a new connection is answered")
+		}
+	}
+}
