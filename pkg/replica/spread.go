@@ -1,23 +1,9 @@
 package replica
 
-// Spread says whether a replica has many more clients than its part of all.
-//
-// It begins at a quarter above that part, and at two more at least, and ends at one more.
-// So of two replicas never both have too many, and a client that was moved is not moved
-// back.
-type Spread struct{ begun bool }
+import "slices"
 
-// TooMany says so, for its own clients and those of the other replicas that take some.
-func (s *Spread) TooMany(own int, others []int) bool {
-	all := own
-	for _, n := range others {
-		all += n
-	}
-	part := (all + len(others)) / (len(others) + 1) // rounded up
-	limit := part + max(2, part/4)
-	if s.begun {
-		limit = part + 1
-	}
-	s.begun = len(others) > 0 && own > limit
-	return s.begun
+// TooMany says whether a replica has at least two clients more than another one. So one
+// that is moved there is not moved back.
+func TooMany(own int, others []int) bool {
+	return len(others) > 0 && own >= slices.Min(others)+2
 }

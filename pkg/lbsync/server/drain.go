@@ -7,6 +7,9 @@ import (
 	"slices"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"crossway.dev/crossway/pkg/program"
 )
 
@@ -34,24 +37,44 @@ func (a *connections) list() []*edgeConnection {
 	return slices.Collect(maps.Keys(a.open))
 }
 
-// move ends the connection of the edge that is connected for the longest time, if that is
-// at least minStay. It returns the edge's name, "" if there is none.
-func (s *Server) move(minStay time.Duration) string {
-	edges := s.Connected()
+// awayTime is how long an edge that was moved is refused here: long enough for several
+// tries, each at a replica that the load balancer chooses.
+const awayTime = 5 * time.Second
+
+var errMoved = status.Error(codes.Unavailable, "this edge belongs to another replica of the hub; connect again")
+
+// move ends the connection of the edge of a pool that is connected for the longest time,
+// if that is at least stay. It returns the edge's name, "" if there is none.
+func (s *Server) move(pool string, stay time.Duration) string {
+	edges := slices.DeleteFunc(s.Connected(), func(e Edge) bool { return e.Identity.Pool != pool || time.Since(e.Since) < stay })
 	if len(edges) == 0 {
 		return ""
 	}
 	longest := slices.MinFunc(edges, func(a, b Edge) int { return a.Since.Compare(b.Since) })
-	if time.Since(longest.Since) < minStay {
-		return ""
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	maps.DeleteFunc(s.away, func(_ edgeName, end time.Time) bool { return time.Now().After(end) })
 	for open := range s.sessions {
 		if open.number == longest.Stream {
+			s.away[edgeName{pool, longest.key()}] = time.Now().Add(awayTime)
 			go func() { _ = open.connection.Close() }() // which may wait for its client
 			return longest.Node
 		}
 	}
 	return ""
+}
+
+// edgeName names an edge of any pool.
+type edgeName struct{ pool, key string }
+
+// isAway refuses an edge that was moved, with its connection: on this one it would come
+// back here.
+func (s *Server) isAway(open *session, edge Edge) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if time.Now().After(s.away[edgeName{edge.Identity.Pool, edge.key()}]) {
+		return nil
+	}
+	go func() { _ = open.connection.Close() }() // which may wait for its client
+	return errMoved
 }

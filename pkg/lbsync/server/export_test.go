@@ -3,6 +3,6 @@ package server
 import "time"
 
 // SetTimes are other times of a Spreader than its own.
-func (p *Spreader) SetTimes(interval, minStay time.Duration) {
-	p.interval, p.minStay = interval, minStay
+func (p *Spreader) SetTimes(move, stay time.Duration) {
+	p.times = spreadTimes{tell: 10 * time.Millisecond, settle: 10 * time.Millisecond, move: move, stay: stay}
 }

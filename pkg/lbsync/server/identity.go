@@ -132,6 +132,9 @@ func (s *Server) name(open *session, node string) (Edge, error) {
 	if err != nil {
 		return edge, err
 	}
+	if err := s.isAway(open, edge); err != nil {
+		return edge, err
+	}
 	older, err := open.pool.claim(open, edge)
 	if err != nil {
 		return edge, err

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"sync"
 	"time"
 
@@ -11,48 +12,58 @@ import (
 	"crossway.dev/crossway/pkg/replica"
 )
 
-const (
-	// moveInterval is between two edges that are moved: ten in a minute at most.
-	moveInterval = 6 * time.Second
-	// minStay is how long an edge is left where it is after it has connected, so that it is
-	// moved once in that time at most, whichever replicas it comes to.
-	minStay = 5 * time.Minute
-	// spreadTopic has the number of edges of each replica.
-	spreadTopic = "edge-count"
-)
+// spreadTopic has the number of edges that each replica has of each pool.
+const spreadTopic = "edge-count"
 
-// Spreader moves edges away from this replica while it has many more than its part. Where
-// they go is for the load balancer to say: one that comes back stays.
+// spreadTimes are the times of a Spreader.
+type spreadTimes struct {
+	// tell is how often the others are told, when numbers changed.
+	tell time.Duration
+	// settle is how long a replica serves before others move edges to it: the hub's
+	// Service leads nobody there sooner.
+	settle time.Duration
+	// move is between two edges that are moved: ten in a minute at most.
+	move time.Duration
+	// stay is how long an edge is left where it is after it has connected.
+	stay time.Duration
+}
+
+// Spreader moves edges from this replica to others, while it has more of a pool than its
+// part. An edge that is moved chooses another replica by the load balancer, which may lead
+// it back here: for some seconds it is then refused, and tries again.
 type Spreader struct {
-	server            *Server
-	link              replica.Link
-	topic             replica.Topic
-	log               logr.Logger
-	interval, minStay time.Duration
+	server *Server
+	link   replica.Link
+	ready  <-chan struct{}
+	topic  replica.Topic
+	log    logr.Logger
+	times  spreadTimes
+	moved  time.Time // last
 
 	mu     sync.Mutex
-	others map[string]int // edges, by replica
-	spread replica.Spread
+	others map[string]map[string]int // edges, by replica and pool
 }
 
-// edgeCount is a value of spreadTopic.
-type edgeCount struct {
-	Edges int `json:"edges"`
+// edgeCounts is a value of spreadTopic.
+type edgeCounts struct {
+	Pools map[string]int `json:"pools"`
 }
 
-// NewSpreader makes a Spreader. The link has not been started yet.
-func NewSpreader(s *Server, link replica.Link, log logr.Logger) *Spreader {
-	p := &Spreader{server: s, link: link, topic: link.Topic(spreadTopic), log: log, interval: moveInterval, minStay: minStay, others: map[string]int{}}
+// NewSpreader makes a Spreader. The link has not been started yet; ready is closed when
+// this replica serves edges.
+func NewSpreader(s *Server, link replica.Link, ready <-chan struct{}, log logr.Logger) *Spreader {
+	p := &Spreader{server: s, link: link, ready: ready, topic: link.Topic(spreadTopic), log: log, others: map[string]map[string]int{},
+		times: spreadTimes{tell: 500 * time.Millisecond, settle: 10 * time.Second, move: 6 * time.Second, stay: 30 * time.Second}}
 	p.topic.Subscribe(replica.Observer{
 		Changed: func(name, _ string, value []byte) {
-			var count edgeCount
-			if err := json.Unmarshal(value, &count); err != nil {
+			var counts edgeCounts
+			if err := json.Unmarshal(value, &counts); err != nil {
 				log.V(1).Info("the number of edges of another replica is not readable", "replica", name, "reason", err.Error())
 				return
 			}
 			p.mu.Lock()
 			defer p.mu.Unlock()
-			p.others[name] = count.Edges
+			p.others[name] = counts.Pools
 		},
 		Deleted: func(name, _ string) {
 			p.mu.Lock()
@@ -66,48 +77,62 @@ func NewSpreader(s *Server, link replica.Link, log logr.Logger) *Spreader {
 // NeedLeaderElection says that every replica moves its own edges.
 func (*Spreader) NeedLeaderElection() bool { return false }
 
-// Start moves edges until ctx ends.
+// Start tells the others how many edges there are here, and moves some, until ctx ends.
 func (p *Spreader) Start(ctx context.Context) error {
-	ticker := time.NewTicker(p.interval)
-	defer ticker.Stop()
-	for {
-		if err := p.step(); err != nil {
-			return err
-		}
+	select {
+	case <-p.ready:
+	case <-ctx.Done():
+		return nil
+	}
+	for wait := p.times.settle; ; wait = p.times.tell {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-ticker.C:
+		case <-time.After(wait):
+		}
+		if err := p.step(time.Now()); err != nil {
+			return err
 		}
 	}
 }
 
-// step tells how many edges there are here, and moves one if they are too many.
-func (p *Spreader) step() error {
-	own := len(p.server.Connected())
-	value, err := json.Marshal(edgeCount{own})
+// step tells how many edges there are here, and moves one of a pool that has too many.
+func (p *Spreader) step(now time.Time) error {
+	own := map[string]int{}
+	for _, e := range p.server.Connected() {
+		own[e.Identity.Pool]++
+	}
+	value, err := json.Marshal(edgeCounts{own})
 	if err != nil {
 		return err
 	}
 	p.topic.Set("edges", value)
-	if !p.tooMany(own) {
+	if now.Sub(p.moved) < p.times.move {
 		return nil
 	}
-	if edge := p.server.move(p.minStay); edge != "" {
-		p.server.metrics.movedEdges.Inc()
-		p.log.Info("ended the connection of an edge, since this replica has many more than others", "edge", edge, "edges", own)
+	for pool, n := range own {
+		if !replica.TooMany(n, p.elsewhere(pool)) {
+			continue
+		}
+		if edge := p.server.move(pool, p.times.stay); edge != "" {
+			p.moved = now
+			p.server.metrics.movedEdges.Inc()
+			p.log.Info("ended the connection of an edge, since this replica has more of its pool than others", "edge", edge, "pool", pool, "edges", n)
+			return nil
+		}
 	}
 	return nil
 }
 
-func (p *Spreader) tooMany(own int) bool {
+// elsewhere is how many edges of a pool each of the other replicas has that take some.
+func (p *Spreader) elsewhere(pool string) (counts []int) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	var others []int
+	told := maps.Clone(p.others)
+	p.mu.Unlock()
 	for _, r := range p.link.Replicas() {
-		if count, told := p.others[r.Name]; told && r.Connected && !r.Leaving {
-			others = append(others, count)
+		if pools, ok := told[r.Name]; ok && r.Connected && !r.Leaving {
+			counts = append(counts, pools[pool])
 		}
 	}
-	return p.spread.TooMany(own, others)
+	return counts
 }

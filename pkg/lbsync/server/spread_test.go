@@ -2,6 +2,7 @@ package server
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -9,55 +10,60 @@ import (
 
 	"crossway.dev/crossway/internal/linktest"
 	"crossway.dev/crossway/pkg/registration"
+	"crossway.dev/crossway/pkg/replica"
 )
 
-// edgesOf gives a server this many edges, which connected some time ago.
-func edgesOf(s *Server, n int, ago time.Duration) {
+// edgesOf gives a server this many edges of a pool.
+func edgesOf(s *Server, pool string, n int) {
 	states := make([]EdgeState, n)
 	for i := range states {
-		states[i].Edge = Edge{Node: "edge", Identity: registration.EdgeIdentity{Pool: "us"}, Since: time.Now().Add(-ago)}
+		states[i].Edge = Edge{Node: fmt.Sprint(i), Identity: registration.EdgeIdentity{Pool: pool}, Since: time.Now().Add(-time.Hour)}
 	}
-	s.pool("us").edges.Store(&states)
+	s.pool(pool).edges.Store(&states)
 }
 
-// A replica moves edges while another one that serves has told that it has many fewer; not to one that stops or is silent, and
-// none that came lately.
+// A replica has too many edges of a pool beside another one that serves and has told that it has fewer; not beside one that
+// stops, is silent, or does not serve yet. Another pool's do not count.
 func TestSpreader(t *testing.T) {
-	type of struct {
-		edges int
-		ago   time.Duration
-	}
+	type network = *linktest.Network
+	type link = *linktest.Link
 	for what, c := range map[string]struct {
-		own, other of
-		then       func(n *linktest.Network, a, b *linktest.Link)
+		own, other int
+		then       func(n network, b link)
 		want       bool
 	}{
-		"many more":           {own: of{20, time.Hour}, other: of{2, 0}, want: true},
-		"some more":           {own: of{12, time.Hour}, other: of{10, 0}},
-		"fewer":               {own: of{2, time.Hour}, other: of{20, 0}},
-		"the other one stops": {own: of{20, time.Hour}, other: of{2, 0}, then: func(_ *linktest.Network, _, b *linktest.Link) { b.Leave() }},
-		"it is silent":        {own: of{20, time.Hour}, other: of{2, 0}, then: func(n *linktest.Network, _, _ *linktest.Link) { n.Cut("hub-a", "hub-b") }},
-		"it comes back": {own: of{20, time.Hour}, other: of{2, 0}, want: true, then: func(n *linktest.Network, _, _ *linktest.Link) {
+		"two more":            {own: 2, want: true},
+		"one more":            {own: 2, other: 1},
+		"fewer":               {own: 2, other: 20},
+		"the other one stops": {own: 20, then: func(_ network, b link) { b.Leave() }},
+		"it is silent":        {own: 20, then: func(n network, _ link) { n.Cut("hub-a", "hub-b") }},
+		"it comes back": {own: 20, want: true, then: func(n network, _ link) {
 			n.Cut("hub-a", "hub-b")
 			n.Heal("hub-a", "hub-b")
 		}},
+		"it starts again": {own: 20, then: func(n network, b link) { b.Stop(); n.Link("hub-b").Start() }},
 	} {
 		network := linktest.NewNetwork()
 		a, b := network.Link("hub-a"), network.Link("hub-b")
 		mine, other := New(Config{}), New(Config{})
-		spread, elsewhere := NewSpreader(mine, a, logr.Discard()), NewSpreader(other, b, logr.Discard())
+		spread, elsewhere := NewSpreader(mine, a, nil, logr.Discard()), NewSpreader(other, b, nil, logr.Discard())
 		a.Start()
 		b.Start()
-		edgesOf(mine, c.own.edges, c.own.ago)
-		edgesOf(other, c.other.edges, c.other.ago)
-		if err := errors.Join(elsewhere.step(), spread.step()); err != nil {
+		edgesOf(mine, "us", c.own)
+		edgesOf(mine, "eu", 5)
+		edgesOf(other, "us", c.other)
+		edgesOf(other, "eu", 5)
+		if err := errors.Join(elsewhere.step(time.Now()), spread.step(time.Now())); err != nil {
 			t.Fatal(err)
 		}
 		if c.then != nil {
-			c.then(network, a, b)
+			c.then(network, b)
 		}
-		if got := spread.tooMany(c.own.edges); got != c.want {
-			t.Errorf("%s: moves %v", what, got)
+		if got := replica.TooMany(c.own, spread.elsewhere("us")); got != c.want {
+			t.Errorf("%s: too many %v", what, got)
+		}
+		if replica.TooMany(5, spread.elsewhere("eu")) {
+			t.Errorf("%s: too many of another pool", what)
 		}
 	}
 }
