@@ -177,7 +177,7 @@ func (w *watched) fires(when string, s scrape, want ...string) {
 }
 
 // used is what is taken of a scrape: the metrics of the rules.
-var used = regexp.MustCompile(`^(crossway_(leads|stuck|replica|member|credential|edgepool|xds_connected|gateway_refusing|import)|envoy_control_plane_connected_state)`)
+var used = regexp.MustCompile(`^(crossway_(leads|stuck|replica|edge_ca|member|credential|edgepool|xds_connected|gateway_refusing|import)|envoy_control_plane_connected_state)`)
 
 // firing are the alerts that fire after what is scraped has been so for half an hour, without their prefix.
 func firing(t *testing.T, s scrape) []string {

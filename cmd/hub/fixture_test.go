@@ -86,13 +86,19 @@ func (f *fixture) make(objects ...client.Object) {
 // startHub runs the program until the test ends or stopHub, with further flags.
 func (f *fixture) startHub(flags ...string) {
 	f.t.Helper()
+	f.startReplica("", flags...)
+}
+
+// startReplica is startHub of a replica of this name; "": that of the machine.
+func (f *fixture) startReplica(name string, flags ...string) {
+	f.t.Helper()
 	path := hubBinary(f.t)
 	log, err := os.CreateTemp(f.t.TempDir(), "hub-*.log")
 	testkit.Must(f.t, err)
 	f.hub = exec.Command(path, append([]string{"--kubeconfig=" + envtestkit.Kubeconfig(f.t), "--xds-addr=" + f.xds, "--xds-names=127.0.0.1,localhost", "--metrics-addr=0",
 		"--member-api-addr=" + f.members, "--member-api-url=https://" + f.members,
 		"--health-addr=" + f.health, "--debug-address=" + f.debug, "--region=us", "--hub-cidrs=10.10.0.0/16,10.96.0.0/12", "--log-level=info"}, flags...)...)
-	f.hub.Stdout, f.hub.Stderr = log, log
+	f.hub.Stdout, f.hub.Stderr, f.hub.Env = log, log, append(os.Environ(), "POD_NAME="+name)
 	testkit.Must(f.t, f.hub.Start())
 	f.t.Cleanup(func() {
 		if f.t.Failed() {

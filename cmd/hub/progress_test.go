@@ -1,0 +1,270 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/util/retry"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/internal/testkit"
+	"crossway.dev/crossway/pkg/condition"
+	"crossway.dev/crossway/pkg/replica"
+)
+
+// pair is two replicas of a hub on one API server, by name.
+type pair map[string]*fixture
+
+// startPair starts two replicas that find each other.
+func startPair(t *testing.T) pair {
+	first := newFixture(t)
+	second := *first
+	second.xds, second.health, second.debug, second.members = freeAddress(t), freeAddress(t), freeAddress(t), freeAddress(t)
+	p := pair{"hub-a": first, "hub-b": &second}
+	for name := range p {
+		p.start(t, name)
+	}
+	for name, f := range p {
+		testkit.Eventually(t, name+" is ready", f.ready)
+	}
+	return p
+}
+
+// start starts one replica. Its address for the others is this machine's own, since the API
+// server refuses endpoints on loopback.
+func (p pair) start(t *testing.T, name string) {
+	f := p[name]
+	at, port := ownAddress(t)
+	f.startReplica(name, "--leader-elect", "--gossip-addr=0", "--replica-addr="+net.JoinHostPort(at, strconv.Itoa(int(port))))
+	slice := &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "crossway-system", Name: "replica-" + name}}
+	testkit.Must(t, client.IgnoreNotFound(f.Delete(t.Context(), slice)))
+	slice = &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "crossway-system", Name: "replica-" + name,
+		Labels: map[string]string{discoveryv1.LabelServiceName: replica.ServiceName}}, AddressType: discoveryv1.AddressTypeIPv4,
+		Ports:     []discoveryv1.EndpointPort{{Name: ptr.To(replica.PortName), Port: &port}},
+		Endpoints: []discoveryv1.Endpoint{{Addresses: []string{at}, TargetRef: &corev1.ObjectReference{Kind: "Pod", Name: name}}}}
+	testkit.Must(t, f.Create(t.Context(), slice))
+	t.Cleanup(func() { _ = f.Delete(context.Background(), slice) })
+}
+
+// leader names the replica that leads; "": none does.
+func (p pair) leader(ctx context.Context) string {
+	for name, f := range p {
+		var lease coordinationv1.Lease
+		if f.Get(ctx, client.ObjectKey{Namespace: "crossway-system", Name: "crossway-hub"}, &lease) != nil {
+			return ""
+		}
+		if strings.HasPrefix(ptr.Deref(lease.Spec.HolderIdentity, ""), name) {
+			return name
+		}
+	}
+	return ""
+}
+
+func other(name string) string {
+	if name == "hub-a" {
+		return "hub-b"
+	}
+	return "hub-a"
+}
+
+// ownAddress is an address of this machine that is not loopback, with a free port.
+func ownAddress(t testing.TB) (address string, port int32) {
+	addresses, err := net.InterfaceAddrs()
+	testkit.Must(t, err)
+	for _, a := range addresses {
+		ip, _, err := net.ParseCIDR(a.String())
+		if err != nil || ip.To4() == nil || !ip.IsGlobalUnicast() {
+			continue
+		}
+		l, err := net.Listen("tcp4", net.JoinHostPort(ip.String(), "0"))
+		testkit.Must(t, err)
+		defer l.Close()
+		return ip.String(), int32(l.Addr().(*net.TCPAddr).Port)
+	}
+	t.Skip("this machine has no address that is not loopback")
+	return "", 0
+}
+
+// xdsClient is an edge that is no Envoy. It answers all that it gets, and NACKs what contains
+// refuses.
+type xdsClient struct {
+	node, refuses string
+	cancel        context.CancelFunc
+	ended         chan struct{} // closed when the stream has ended
+
+	mu  sync.Mutex
+	has map[string]string // bodies by name
+}
+
+// connect opens a stream of an edge of pool us.
+func (f *fixture) connect(node, refuses string) *xdsClient {
+	f.t.Helper()
+	certificates, ca := f.pairFor(f.t.Context(), "us")
+	certificate, err := tls.X509KeyPair(certificates.Certificate, certificates.Key)
+	testkit.Must(f.t, err)
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(ca)
+	connection, err := grpc.NewClient(f.xds, grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{
+		Certificates: []tls.Certificate{certificate}, RootCAs: roots, ServerName: "localhost", MinVersion: tls.VersionTLS13})))
+	testkit.Must(f.t, err)
+	ctx, cancel := context.WithCancel(f.t.Context())
+	c := &xdsClient{node: node, refuses: refuses, has: map[string]string{}, ended: make(chan struct{}),
+		cancel: func() { cancel(); _ = connection.Close() }}
+	f.t.Cleanup(c.cancel)
+	stream, err := discovery.NewAggregatedDiscoveryServiceClient(connection).DeltaAggregatedResources(ctx)
+	testkit.Must(f.t, err)
+	for _, typeURL := range []string{resourcev3.ClusterType, resourcev3.ListenerType, resourcev3.RouteType} {
+		request := &discovery.DeltaDiscoveryRequest{Node: &corev3.Node{Id: node, Locality: &corev3.Locality{Region: "us", Zone: "us-a"}}, TypeUrl: typeURL}
+		if typeURL == resourcev3.RouteType {
+			request.ResourceNamesSubscribe = []string{"shop/refused/18081"}
+		}
+		testkit.Must(f.t, stream.Send(request))
+	}
+	go c.answer(stream)
+	return c
+}
+
+// answer answers until the stream ends.
+func (c *xdsClient) answer(stream discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesClient) {
+	defer close(c.ended)
+	for {
+		response, err := stream.Recv()
+		if err != nil {
+			return
+		}
+		answer := &discovery.DeltaDiscoveryRequest{TypeUrl: response.TypeUrl, ResponseNonce: response.Nonce}
+		if slices.ContainsFunc(response.Resources, func(r *discovery.Resource) bool { return strings.Contains(string(r.GetResource().GetValue()), c.refuses) }) {
+			answer.ErrorDetail = &rpcstatus.Status{Message: "no"}
+		} else {
+			c.mu.Lock()
+			for _, r := range response.Resources {
+				c.has[r.Name] = string(r.GetResource().GetValue())
+			}
+			c.mu.Unlock()
+		}
+		if stream.Send(answer) != nil {
+			return
+		}
+	}
+}
+
+// hasRoute says whether a path is among the routes that the edge took.
+func (c *xdsClient) hasRoute(path string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return strings.Contains(c.has["shop/refused/18081"], path)
+}
+
+// statusOf is what the API server says of pool us, of the Gateway and of the route.
+func (f *fixture) statusOf() string {
+	var pool v1alpha1.EdgePool
+	testkit.Must(f.t, f.Get(f.t.Context(), client.ObjectKey{Name: "us"}, &pool))
+	var gateway gatewayv1.Gateway
+	testkit.Must(f.t, f.Get(f.t.Context(), client.ObjectKey{Namespace: "shop", Name: "refused"}, &gateway))
+	edges := 0
+	for _, c := range pool.Status.Credentials {
+		edges += int(c.Edges)
+	}
+	out := fmt.Sprintf("edges %d, with credentials %d, Ready %t, ConfigurationAccepted %t, Programmed %t", pool.Status.Edges, edges,
+		meta.IsStatusConditionTrue(pool.Status.Conditions, condition.EdgePoolReadyType), meta.IsStatusConditionTrue(pool.Status.Conditions, condition.EdgePoolConfigurationType),
+		meta.IsStatusConditionTrue(gateway.Status.Conditions, string(gatewayv1.GatewayConditionProgrammed)))
+	if c := f.routeCondition(condition.RefusedInPools); c != nil {
+		out += ", " + c.Message
+	}
+	return out
+}
+
+func (f *fixture) expectStatus(what, want string) {
+	f.t.Helper()
+	testkit.EventuallySeen(f.t, what, func() (bool, any) { got := f.statusOf(); return strings.HasPrefix(got, want), got })
+}
+
+// Two replicas with an edge each: statuses count both, whoever leads, and do not change when
+// the leader is killed. Both edges refuse a route, and one that comes to the other replica
+// gets what it had. A credential that is revoked ends the streams of both.
+func TestStatusesOfTwoReplicas(t *testing.T) {
+	p := startPair(t)
+	f := p["hub-a"]
+	f.makeGateway()
+	t.Cleanup(func() { // for another run on this API server
+		testkit.Must(t, f.DeleteAllOf(context.Background(), &gatewayv1.HTTPRoute{}, client.InNamespace("shop")))
+	})
+	const light, heavy = "/heavy/[a-z]+", "/heavy/[a-z]{150}"
+	f.setRoute("heavy", light)
+	edges := map[string]*xdsClient{"hub-a": f.connect("edge-a", heavy), "hub-b": p["hub-b"].connect("edge-b", heavy)}
+	f.expectStatus("both count", "edges 2, with credentials 2, Ready true, ConfigurationAccepted true, Programmed true")
+	f.setRoute("heavy", heavy)
+	refused := `edges 2, with credentials 2, Ready true, ConfigurationAccepted false, Programmed true, some edges refused generation 2 of the route; EdgePool "us" serves generation 1`
+	f.expectStatus("both refuse the route", refused)
+
+	leader := ""
+	testkit.Eventually(t, "one leads", func() bool { leader = p.leader(t.Context()); return leader != "" })
+	p[leader].stopHub()
+	edges[leader].cancel()
+	moved := p[other(leader)].connect("edge-"+strings.TrimPrefix(leader, "hub-"), heavy)
+	testkit.Eventually(t, "the edge that moved has the version that it took", func() bool { return moved.hasRoute(light) && !moved.hasRoute(heavy) })
+	for p.leader(t.Context()) != other(leader) {
+		if got := p[other(leader)].statusOf(); !strings.HasPrefix(got, refused) {
+			t.Fatalf("while nobody leads: %s", got)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		if got := p[other(leader)].statusOf(); !strings.HasPrefix(got, refused) {
+			t.Fatalf("under another leader: %s", got)
+		}
+	}
+	f.setRoute("beside", "/beside")
+	testkit.Eventually(t, "the edge gets what is new beside the route", func() bool { return moved.hasRoute("/beside") && moved.hasRoute(light) })
+
+	p.start(t, leader)
+	testkit.Eventually(t, "the replica is back", p[leader].ready)
+	back := p[leader].connect("edge-c", heavy)
+	f.expectStatus("a third edge, on the replica that is back", strings.Replace(refused, "edges 2, with credentials 2", "edges 3, with credentials 3", 1))
+
+	testkit.Must(t, retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+		var pool v1alpha1.EdgePool
+		if err := f.Get(t.Context(), client.ObjectKey{Name: "us"}, &pool); err != nil {
+			return err
+		}
+		pool.Spec.RevokedCredentials = []string{testCredential}
+		return f.Update(t.Context(), &pool)
+	}))
+	t.Cleanup(func() {
+		var pool v1alpha1.EdgePool
+		testkit.Must(t, f.Get(context.Background(), client.ObjectKey{Name: "us"}, &pool))
+		pool.Spec.RevokedCredentials = nil
+		testkit.Must(t, f.Update(context.Background(), &pool))
+	})
+	for _, c := range []*xdsClient{edges[other(leader)], moved, back} {
+		select {
+		case <-c.ended:
+		case <-time.After(5 * time.Second):
+			t.Errorf("the stream of %s goes on after its credential was revoked", c.node)
+		}
+	}
+	f.expectStatus("none is left", "edges 0, with credentials 0, Ready false")
+}
