@@ -55,11 +55,23 @@
 //
 // # What a pool refuses
 //
-// A route is refused in a pool if all its connected edges reject its version and
-// none ever took it (Refusal). Its status says so. If any edge took it, the NACKs
+// A route is refused in a pool if all its connected edges, of all replicas of the hub,
+// reject its version and none ever took it (Refusal). Its status says so. If any took it, the NACKs
 // are held against the edges that sent them, and only the EdgePool's status says so.
 // A Refusal stays while no edge is connected. It ends when the version changes or an
 // edge takes it.
+//
+// # Several replicas of the hub
+//
+// Each replica judges the NACKs of its own edges, and serves overrides to them alone. What
+// came of it is in its Answers, in versions of objects: numbers of snapshots mean something
+// in one process only. Each replica takes in the Answers of all others (SetPeers), so that
+// all come to the same Progress, PoolEdges, Refusals and Records, and whoever leads writes the
+// same. An edge counts once, whatever several replicas say of it (countedEdges).
+//
+// A refusal travels with the earlier version that its edges get. So an edge that comes to
+// another replica gets what it had, although that replica's own edges have long taken the
+// present version.
 //
 // Invariants:
 //
@@ -78,7 +90,6 @@
 //     later is Rejected.
 //   - Clusters, secrets and listeners without a route of their own have no earlier
 //     version here; the edge keeps the one that it took.
-//   - A hub replica knows only the answers of its own edges.
 //
 // Example:
 //
@@ -89,5 +100,6 @@
 //		for _, snapshot := range r.Publish(model, modelsOf(reviewed.Views), pools).Snapshots {
 //			server.SetResources(snapshot)
 //		}
+//		tellOthers(r.Answers(progress))
 //	}
 package rollout
