@@ -163,6 +163,9 @@ func (s *story) build(instead map[fleet.RouteRef]any) model.Model {
 // progress is what the server says of the edges.
 func (s *story) progress() map[string][]EdgeProgress {
 	all := map[string][]EdgeProgress{}
+	for _, pool := range s.pools {
+		all[pool.Pool] = nil
+	}
 	for _, e := range s.edges {
 		g := EdgeProgress{Edge: Edge{Node: e.node, Since: e.since}, Stream: e.stream, Answered: e.answered}
 		for _, id := range slices.SortedFunc(maps.Keys(e.nacked), ResourceID.compare) {
