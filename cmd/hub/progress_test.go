@@ -156,7 +156,9 @@ func (c *xdsClient) answer(stream discovery.AggregatedDiscoveryService_DeltaAggr
 			return
 		}
 		answer := &discovery.DeltaDiscoveryRequest{TypeUrl: response.TypeUrl, ResponseNonce: response.Nonce}
-		if slices.ContainsFunc(response.Resources, func(r *discovery.Resource) bool { return strings.Contains(string(r.GetResource().GetValue()), c.refuses) }) {
+		if slices.ContainsFunc(response.Resources, func(r *discovery.Resource) bool {
+			return strings.Contains(string(r.GetResource().GetValue()), c.refuses)
+		}) {
 			answer.ErrorDetail = &rpcstatus.Status{Message: "no"}
 		} else {
 			c.mu.Lock()
