@@ -102,6 +102,7 @@ func (s *Scale) Measure(ctx context.Context) (Figures, error) {
 		{"single slices", 2 * time.Minute, func(ctx context.Context) error { return s.slices(ctx, "") }},
 		{"a reader of the member API for each member", 3 * time.Minute, s.read},
 		{"single slices, with readers", 2 * time.Minute, func(ctx context.Context) error { return s.slices(ctx, "read_") }},
+		{"load reports of mock edges", time.Minute, s.load},
 		{"restart of a replica", 2 * time.Minute, s.restartCold},
 		{"restart of a replica without an API server", 2 * time.Minute, s.restartFrozen},
 	} {

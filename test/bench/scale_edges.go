@@ -11,9 +11,11 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"google.golang.org/grpc"
@@ -53,6 +55,7 @@ type mockEdge struct {
 	dial       func(context.Context, string) (net.Conn, error)
 	address    string
 
+	loads    atomic.Pointer[[]*endpointv3.ClusterStats] // what it reports each second; nil: nothing yet
 	mu       sync.Mutex
 	versions map[string]map[string]string // by type and name
 }
@@ -79,6 +82,9 @@ func (e *mockEdge) stream(ctx context.Context) error {
 		return err
 	}
 	defer connection.Close()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go e.report(ctx, connection)
 	stream, err := discovery.NewAggregatedDiscoveryServiceClient(connection).DeltaAggregatedResources(ctx)
 	if err != nil {
 		return err
