@@ -3,6 +3,7 @@ package reconciler
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -11,6 +12,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/sets"
+	toolscache "k8s.io/client-go/tools/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"crossway.dev/crossway/api/v1alpha1"
@@ -20,10 +23,13 @@ import (
 	"crossway.dev/crossway/pkg/serviceimport"
 )
 
+// mergeFunc merges the exports of one service.
+type mergeFunc = func(fleet.ServiceName, []serviceimport.Export) serviceimport.Merged
+
 // Merges merges what members export, and remembers what is in force.
 type Merges interface {
 	// Do calls a function that reads exports and merges them, while nobody else does.
-	Do(ctx context.Context, f func(merge func(fleet.ServiceName, []serviceimport.Export) serviceimport.Merged) error) error
+	Do(ctx context.Context, f func(merge mergeFunc) error) error
 	// Confirms tells whether the record in the status of an export is that of the last merge.
 	Confirms(*v1alpha1.MemberExport) bool
 }
@@ -50,50 +56,119 @@ type exportVersion struct {
 	acceptedAt time.Time
 }
 
-// list sets the imports of the Input. While they are the same, so is the slice.
+// indexImport finds the MemberExports of a service.
+const indexImport = "crossway.dev/import-of"
+
+// index adds what update needs to a cache.
+func (*imports) index(ctx context.Context, indexer client.FieldIndexer) error {
+	err := indexer.IndexField(ctx, &v1alpha1.MemberExport{}, indexImport, func(o client.Object) []string {
+		service, _ := serviceOf(o)
+		return []string{service.String()}
+	})
+	if err != nil {
+		return fmt.Errorf("index MemberExports by service: %w", err)
+	}
+	return nil
+}
+
+// serviceOf is the service of a MemberExport, also of one that an informer says is gone.
+func serviceOf(o any) (service fleet.ServiceName, ok bool) {
+	if last, gone := o.(toolscache.DeletedFinalStateUnknown); gone {
+		o = last.Obj
+	}
+	if e, isExport := o.(*v1alpha1.MemberExport); isExport {
+		return fleet.ServiceName(e.Spec.Service), true
+	}
+	return fleet.ServiceName{}, false
+}
+
+// list merges all exports, and sets the imports of the Input if that changes any: while they are the same, so is the slice.
 func (x *imports) list(ctx context.Context, reader client.Reader, in *gateway.Input) error {
-	return x.merges.Do(ctx, func(merge func(fleet.ServiceName, []serviceimport.Export) serviceimport.Merged) error {
-		return x.listAndMerge(ctx, reader, in, merge)
+	return x.merges.Do(ctx, func(merge mergeFunc) error {
+		owners, err := ownersOf(ctx, reader)
+		if err != nil {
+			return err
+		}
+		var exports v1alpha1.MemberExportList
+		if err := reader.List(ctx, &exports, client.UnsafeDisableDeepCopy); err != nil {
+			return err
+		}
+		byService := exportsByService(owners, exports.Items)
+		for service := range x.merged {
+			if byService[service] == nil {
+				byService[service] = []countedExport{}
+			}
+		}
+		x.merge(in, byService, merge)
+		return nil
 	})
 }
 
-func (x *imports) listAndMerge(ctx context.Context, reader client.Reader, in *gateway.Input, merge func(fleet.ServiceName, []serviceimport.Export) serviceimport.Merged) error {
-	var members v1alpha1.MemberClusterList
-	var exports v1alpha1.MemberExportList
-	var namespaces corev1.NamespaceList
-	for _, list := range []client.ObjectList{&members, &exports, &namespaces} {
-		if err := reader.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
+// update merges the exports of some services again, after a list. It says whether that changes an import.
+func (x *imports) update(ctx context.Context, reader client.Reader, in *gateway.Input, services sets.Set[fleet.ServiceName]) (changed bool, err error) {
+	return changed, x.merges.Do(ctx, func(merge mergeFunc) error {
+		owners, err := ownersOf(ctx, reader)
+		if err != nil {
 			return err
 		}
-	}
-	byService := exportsByService(members.Items, namespaces.Items, exports.Items)
-	next := make(map[fleet.ServiceName]mergedImport, len(byService))
-	changed := map[fleet.ServiceName]*v1alpha1.FleetServiceSpec{}
-	for service := range x.merged {
-		if byService[service] == nil {
-			merge(service, nil)
-			changed[service] = nil
+		all := map[fleet.ServiceName][]countedExport{}
+		for service := range services {
+			var exports v1alpha1.MemberExportList
+			if err := reader.List(ctx, &exports, client.MatchingFields{indexImport: service.String()}, client.UnsafeDisableDeepCopy); err != nil {
+				return err
+			}
+			all[service] = exportsByService(owners, exports.Items)[service]
 		}
+		changed = x.merge(in, all, merge)
+		return nil
+	})
+}
+
+// merge merges the exports of services, which may have none any more, and hands on what that changes.
+func (x *imports) merge(in *gateway.Input, byService map[fleet.ServiceName][]countedExport, merge mergeFunc) bool {
+	first := x.merged == nil
+	if first {
+		x.merged = make(map[fleet.ServiceName]mergedImport, len(byService))
 	}
+	changed := map[fleet.ServiceName]*v1alpha1.FleetServiceSpec{}
 	for service, exports := range byService {
 		last, known := x.merged[service]
+		if len(exports) == 0 {
+			if known {
+				merge(service, nil)
+				delete(x.merged, service)
+				changed[service] = nil
+			}
+			continue
+		}
 		now := mergedOf(exports, last, merge)
-		next[service] = now
+		x.merged[service] = now
 		if !known || !equality.Semantic.DeepEqual(last.service.Spec, now.service.Spec) {
 			changed[service] = &now.service.Spec
 		}
 	}
-	if x.observer != nil && (len(changed) > 0 || x.merged == nil) {
+	if x.observer != nil && (len(changed) > 0 || first) {
 		x.observer.Merged(changed)
 	}
-	x.merged = next
 	if len(changed) > 0 {
-		in.Imports = make([]v1alpha1.FleetService, 0, len(next))
-		for _, service := range slices.SortedFunc(maps.Keys(next), fleet.ServiceName.Compare) {
-			in.Imports = append(in.Imports, next[service].service)
+		in.Imports = make([]v1alpha1.FleetService, 0, len(x.merged))
+		for _, service := range slices.SortedFunc(maps.Keys(x.merged), fleet.ServiceName.Compare) {
+			in.Imports = append(in.Imports, x.merged[service].service)
 		}
 	}
-	return nil
+	return len(changed) > 0
+}
+
+// ownersOf are the members by their namespaces.
+func ownersOf(ctx context.Context, reader client.Reader) (map[string]*v1alpha1.MemberCluster, error) {
+	var members v1alpha1.MemberClusterList
+	var namespaces corev1.NamespaceList
+	for _, list := range []client.ObjectList{&members, &namespaces} {
+		if err := reader.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
+			return nil, err
+		}
+	}
+	return registration.Owners(members.Items, namespaces.Items), nil
 }
 
 // countedExport is an export that counts.
@@ -104,8 +179,7 @@ type countedExport struct {
 
 // exportsByService are the exports that count, sorted by member: of accepted members, and of namespaces that they may
 // export. The namespace on the hub alone says whose an export is.
-func exportsByService(members []v1alpha1.MemberCluster, namespaces []corev1.Namespace, exports []v1alpha1.MemberExport) map[fleet.ServiceName][]countedExport {
-	owners := registration.Owners(members, namespaces)
+func exportsByService(owners map[string]*v1alpha1.MemberCluster, exports []v1alpha1.MemberExport) map[fleet.ServiceName][]countedExport {
 	byService := map[fleet.ServiceName][]countedExport{}
 	for i := range exports {
 		e := &exports[i]
@@ -123,7 +197,7 @@ func exportsByService(members []v1alpha1.MemberCluster, namespaces []corev1.Name
 }
 
 // mergedOf merges the exports of one service, unless the last merge was of the same.
-func mergedOf(exports []countedExport, last mergedImport, merge func(fleet.ServiceName, []serviceimport.Export) serviceimport.Merged) mergedImport {
+func mergedOf(exports []countedExport, last mergedImport, merge mergeFunc) mergedImport {
 	if slices.EqualFunc(exports, last.versions, func(e countedExport, v exportVersion) bool { return e.exportVersion == v }) {
 		return last
 	}

@@ -1,16 +1,22 @@
 package reconciler
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	toolscache "k8s.io/client-go/tools/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/condition"
+	"crossway.dev/crossway/pkg/gateway"
 	"crossway.dev/crossway/pkg/gateway/model"
+	importhub "crossway.dev/crossway/pkg/serviceimport/hub"
 )
 
 const exportingMember = `
@@ -93,4 +99,67 @@ func TestImportsComeFromExports(t *testing.T) {
 	if got := h.conditionOf(condition.HTTPRoute, "a", "ResolvedRefs"); got != "False BackendNotFound" {
 		t.Errorf("without an export: %s", got)
 	}
+}
+
+// An export that changes has its service merged again, and no other: what comes of it is what a merge of all gives.
+func TestOneExportChanges(t *testing.T) {
+	h := newHub(t)
+	h.start()
+	h.must(h.loop.imports.index(t.Context(), h.loop.options.Cache))
+	h.must(h.api.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "member-" + h.name, Labels: map[string]string{v1alpha1.LabelMember: h.name}}}))
+	h.apply(exportingMember)
+	h.apply(exportOfStore)
+	h.pass()
+	kind := slices.IndexFunc(h.loop.kinds, func(k watchedKind) bool { _, is := k.object.(*v1alpha1.MemberExport); return is })
+	events := h.loop.handler(kind, h.loop.kinds[kind])
+	read := func(name string) *v1alpha1.MemberExport {
+		e := &v1alpha1.MemberExport{}
+		h.must(h.loop.options.Cache.Get(t.Context(), client.ObjectKey{Namespace: "member-" + h.name, Name: name + "." + h.name}, e))
+		return e
+	}
+	// check runs a pass, and says which services Build gets and with how many ports.
+	check := func(what, want string, builds bool) {
+		t.Helper()
+		built, err := h.loop.pass(t.Context())
+		h.must(err)
+		if built != builds {
+			t.Errorf("%s: built %v, want %v", what, built, builds)
+		}
+		var got []string
+		for _, i := range h.loop.input.Imports {
+			if i.Spec.Service.Namespace == h.name {
+				got = append(got, fmt.Sprint(i.Spec.Service.Name, " ", len(i.Spec.Ports)))
+			}
+		}
+		if strings.Join(got, ", ") != want {
+			t.Errorf("%s: %q, want %q", what, got, want)
+		}
+		var whole gateway.Input
+		all := imports{merges: importhub.NewMerges(h.loop.options.Cache)}
+		h.must(all.list(t.Context(), h.loop.options.Cache, &whole))
+		if !equality.Semantic.DeepEqual(whole.Imports, h.loop.input.Imports) {
+			t.Errorf("%s: a merge of all gives %+v, not %+v", what, whole.Imports, h.loop.input.Imports)
+		}
+	}
+	before := h.loop.input.Imports
+	events.OnAdd(read("store"), false)
+	check("nothing changed", "store 1", false)
+	if !model.SameSlice(before, h.loop.input.Imports) {
+		t.Error("equal exports made other imports")
+	}
+	h.apply(strings.ReplaceAll(exportOfStore, "store", "cart"))
+	events.OnAdd(read("cart"), false)
+	check("another service", "cart 1, store 1", true)
+
+	last := read("store")
+	h.apply(strings.ReplaceAll(exportOfStore, "ports: [", "ports: [{name: admin, port: 81, protocol: TCP}, "))
+	events.OnUpdate(last, read("store"))
+	check("another port", "cart 1, store 2", true)
+
+	last = read("store")
+	h.must(h.api.Delete(t.Context(), last.DeepCopy()))
+	last.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("MemberExport"))
+	h.awaitCaches(last)
+	events.OnDelete(toolscache.DeletedFinalStateUnknown{Key: last.Namespace + "/" + last.Name, Obj: last})
+	check("one is gone", "cart 1", true)
 }

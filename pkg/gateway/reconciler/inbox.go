@@ -13,16 +13,17 @@ import (
 
 // pending is what happened since the last pass.
 type pending struct {
-	stale    []bool                   // kinds to list again, by index in Reconciler.kinds
-	routes   sets.Set[fleet.RouteRef] // to read again, one by one
-	progress bool                     // edges came, went or answered
+	stale    []bool                      // kinds to list again, by index in Reconciler.kinds
+	routes   sets.Set[fleet.RouteRef]    // to read again, one by one
+	services sets.Set[fleet.ServiceName] // whose exports changed
+	progress bool                        // edges came, went or answered
 	dumps    []func()
 	// crdVersion replaces gateway.Input.CRDVersion; empty: it stays.
 	crdVersion string
 }
 
 func newPending(kinds int) pending {
-	return pending{stale: make([]bool, kinds), routes: sets.New[fleet.RouteRef]()}
+	return pending{stale: make([]bool, kinds), routes: sets.New[fleet.RouteRef](), services: sets.New[fleet.ServiceName]()}
 }
 
 func (p *pending) staleAll() {
@@ -38,6 +39,7 @@ func (r *Reconciler) requeue(failed pending) {
 			p.stale[i] = p.stale[i] || stale
 		}
 		p.routes = p.routes.Union(failed.routes)
+		p.services = p.services.Union(failed.services)
 		p.progress = p.progress || failed.progress
 		p.crdVersion = cmp.Or(p.crdVersion, failed.crdVersion)
 		return false

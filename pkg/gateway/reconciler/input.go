@@ -2,7 +2,6 @@ package reconciler
 
 import (
 	"context"
-	"errors"
 	"maps"
 	"slices"
 
@@ -28,7 +27,10 @@ type watchedKind struct {
 	object client.Object
 	// list lists the kind into the Input, without copying: the objects are the
 	// cache's own, and nobody changes them.
+	// Nil: only imports are made of it.
 	list func(context.Context, client.Reader, *gateway.Input) error
+	// imports: the imports of the Input are merged from this kind, too.
+	imports bool
 	// affectsBuild reports whether an update changes a Result of Build. Most
 	// updates are our own writes to a status.
 	affectsBuild func(before, after client.Object) bool
@@ -56,16 +58,8 @@ func listInto[L any, P interface {
 	}
 }
 
-// listAlso calls two functions that list.
-func listAlso(a, b func(context.Context, client.Reader, *gateway.Input) error) func(context.Context, client.Reader, *gateway.Input) error {
-	return func(ctx context.Context, reader client.Reader, in *gateway.Input) error {
-		return errors.Join(a(ctx, reader, in), b(ctx, reader, in))
-	}
-}
-
 // watchedKinds are all kinds that Build reads.
-func watchedKinds(options Options) []watchedKind {
-	exported := &imports{merges: options.Merges, observer: options.Imports}
+func watchedKinds(exported *imports) []watchedKind {
 	all := []watchedKind{
 		{object: &gatewayv1.GatewayClass{}, affectsBuild: specChanged, reported: condition.GatewayClass,
 			list: listInto(func(in *gateway.Input, l *gatewayv1.GatewayClassList) { in.GatewayClasses = l.Items })},
@@ -75,12 +69,12 @@ func watchedKinds(options Options) []watchedKind {
 			list: listInto(func(in *gateway.Input, l *v1alpha1.GatewayParametersList) { in.Parameters = l.Items })},
 		{object: &gatewayv1beta1.ReferenceGrant{}, affectsBuild: specChanged,
 			list: listInto(func(in *gateway.Input, l *gatewayv1beta1.ReferenceGrantList) { in.Grants = l.Items })},
-		{object: &corev1.Namespace{}, affectsBuild: labelsChanged,
-			list: listAlso(exported.list, listInto(func(in *gateway.Input, l *corev1.NamespaceList) { in.Namespaces = l.Items }))},
+		{object: &corev1.Namespace{}, affectsBuild: labelsChanged, imports: true,
+			list: listInto(func(in *gateway.Input, l *corev1.NamespaceList) { in.Namespaces = l.Items })},
 		{object: &corev1.Secret{}, affectsBuild: secretChanged,
 			list: listInto(func(in *gateway.Input, l *corev1.SecretList) { in.Secrets = l.Items })},
-		{object: &v1alpha1.MemberExport{}, affectsBuild: exported.exportChanged, list: exported.list},
-		{object: &v1alpha1.MemberCluster{}, affectsBuild: acceptanceChanged, list: exported.list},
+		{object: &v1alpha1.MemberExport{}, affectsBuild: exported.exportChanged, imports: true},
+		{object: &v1alpha1.MemberCluster{}, affectsBuild: acceptanceChanged, imports: true},
 		{object: &mcsv1beta1.ServiceImport{}, affectsBuild: never,
 			list: listInto(func(in *gateway.Input, l *mcsv1beta1.ServiceImportList) { in.ServiceImports = l.Items })},
 		{object: &corev1.Service{}, affectsBuild: serviceChanged,

@@ -159,6 +159,7 @@ func TestRequeue(t *testing.T) {
 		r.inbox.Add(func(p *pending) {
 			p.stale[kind] = true
 			p.routes.Insert(routeRef(route))
+			p.services.Insert(fleet.ServiceName{Name: route})
 			p.progress = true
 		})
 	}
@@ -166,7 +167,7 @@ func TestRequeue(t *testing.T) {
 	failed := r.inbox.Drain()
 	add(1, "b")
 	r.requeue(failed)
-	want := pending{stale: []bool{true, true}, routes: sets.New(routeRef("a"), routeRef("b")), progress: true}
+	want := pending{stale: []bool{true, true}, routes: sets.New(routeRef("a"), routeRef("b")), services: sets.New(fleet.ServiceName{Name: "a"}, fleet.ServiceName{Name: "b"}), progress: true}
 	if got := r.inbox.Drain(); !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v", got)
 	}

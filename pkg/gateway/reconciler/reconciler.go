@@ -108,6 +108,7 @@ type Reconciler struct {
 	built   chan struct{} // closed once the first Model is published
 
 	// All below belongs to the loop's goroutine.
+	imports  *imports
 	rollout  *rollout.Rollout
 	input    gateway.Input
 	result   gateway.Result    // of the last Build
@@ -131,9 +132,10 @@ func New(options Options) *Reconciler {
 	}
 	r := &Reconciler{
 		options: options, metrics: newMetrics(), built: make(chan struct{}), first: true,
+		imports: &imports{merges: options.Merges, observer: options.Imports},
 		rollout: rollout.New(), earlier: gateway.Earlier{}, limits: map[string]*rate.Limiter{}, input: gateway.Input{CRDVersion: options.CRDVersion, SecretNamespaces: options.SecretNamespaces},
 	}
-	r.watchKinds(watchedKinds(options))
+	r.watchKinds(watchedKinds(r.imports))
 	if options.Replicas != nil {
 		options.Replicas.onChange(r.Progressed)
 	}

@@ -19,6 +19,9 @@ import (
 
 // watch watches every kind that Build reads, and waits until all are read.
 func (r *Reconciler) watch(ctx context.Context) error {
+	if err := r.imports.index(ctx, r.options.Cache); err != nil {
+		return err
+	}
 	var synced []toolscache.InformerSynced
 	for i, kind := range r.kinds {
 		informer, err := r.options.Cache.GetInformer(ctx, kind.object, cache.BlockUntilSynced(false)) // all at the same time
@@ -37,13 +40,17 @@ func (r *Reconciler) watch(ctx context.Context) error {
 	return nil
 }
 
-// handler marks what an event makes stale: one route, or all of another kind.
+// handler marks what an event makes stale: one route, the import of one export, or all of another kind.
 func (r *Reconciler) handler(i int, kind watchedKind) toolscache.ResourceEventHandler {
-	markStale := func(name fleet.ObjectName) {
+	markStale := func(name fleet.ObjectName, o any) {
 		r.inbox.Add(func(p *pending) {
-			if kind.route != nil {
+			service, isExport := serviceOf(o)
+			switch {
+			case isExport:
+				p.services.Insert(service)
+			case kind.route != nil:
 				p.routes.Insert(fleet.RouteRef{Kind: kind.route.Kind, Name: name})
-			} else {
+			default:
 				p.stale[i] = true
 			}
 		})
@@ -60,11 +67,11 @@ func (r *Reconciler) handler(i int, kind watchedKind) toolscache.ResourceEventHa
 	return toolscache.ResourceEventHandlerFuncs{
 		AddFunc: func(o any) {
 			recheck(o.(client.Object)) // the last report may be about an older object of this name
-			markStale(nameOf(o.(client.Object)))
+			markStale(nameOf(o.(client.Object)), o)
 		},
 		DeleteFunc: func(o any) {
 			if name, err := toolscache.DeletionHandlingObjectToName(o); err == nil {
-				markStale(fleet.ObjectName{Namespace: name.Namespace, Name: name.Name})
+				markStale(fleet.ObjectName{Namespace: name.Namespace, Name: name.Name}, o)
 			}
 		},
 		UpdateFunc: func(before, after any) {
@@ -74,7 +81,8 @@ func (r *Reconciler) handler(i int, kind watchedKind) toolscache.ResourceEventHa
 			}
 			recheck(next)
 			if kind.affectsBuild(old, next) {
-				markStale(nameOf(next))
+				markStale(nameOf(next), before) // an export that was made again may be another service's
+				markStale(nameOf(next), next)
 			}
 		},
 	}
@@ -82,13 +90,16 @@ func (r *Reconciler) handler(i int, kind watchedKind) toolscache.ResourceEventHa
 
 // gather reads what is stale.
 func (r *Reconciler) gather(ctx context.Context, p pending) (changed bool, err error) {
-	listed := false // routes or Gateways
+	listed, imports := false, false // routes or Gateways; what imports are made of
 	for i, kind := range r.kinds {
 		if !p.stale[i] {
 			continue
 		}
-		if err := kind.list(ctx, r.options.Cache, &r.input); err != nil {
-			return false, fmt.Errorf("list %T: %w", kind.object, err)
+		imports = imports || kind.imports
+		if kind.list != nil {
+			if err := kind.list(ctx, r.options.Cache, &r.input); err != nil {
+				return false, fmt.Errorf("list %T: %w", kind.object, err)
+			}
 		}
 		changed, listed = true, listed || kind.rolledOut
 		if kind.route != nil { // all of this kind are read
@@ -109,7 +120,20 @@ func (r *Reconciler) gather(ctx context.Context, p pending) (changed bool, err e
 		}
 		changed = changed || routesChanged
 	}
-	return changed, nil
+	// Last, since nobody would tell again what a pass that failed has merged.
+	importsChanged, err := r.readImports(ctx, imports, p.services)
+	return changed || importsChanged, err
+}
+
+// readImports merges all exports, or those of some services, and says whether that changes an import.
+func (r *Reconciler) readImports(ctx context.Context, all bool, services sets.Set[fleet.ServiceName]) (changed bool, err error) {
+	switch {
+	case all:
+		return true, r.imports.list(ctx, r.options.Cache, &r.input)
+	case len(services) > 0:
+		return r.imports.update(ctx, r.options.Cache, &r.input, services)
+	}
+	return false, nil
 }
 
 // readRoutes reads single routes, and says whether that can change a Result. The
