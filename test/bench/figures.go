@@ -89,8 +89,8 @@ var Rows = []Row{
 // ScaleRows are the figures of ScalePart.
 var ScaleRows = []Row{
 	{"scale_pushed_s", "all members export at once: until all is written, s"},
-	{"scale_exported_s", "  until all is merged and reported, s"},
 	{"scale_routed_s", "all routes at once -> every edge has all, s"},
+	{"scale_settled_s", "  until all statuses are written, too, s"},
 	{"scale_rss_peak_mb", "a hub replica, peak RSS while the fleet grew, MB"},
 	{"scale_rss_rest_mb", "  RSS at rest, MB"},
 	{"scale_cpu_idle_percent", "  CPU at rest, of one core"},

@@ -96,9 +96,9 @@ func (s *Scale) Measure(ctx context.Context) (Figures, error) {
 	}{
 		{"pools and Gateways", time.Minute, s.makePools},
 		{"members join", 2 * time.Minute, s.join},
-		{"members export", 10 * time.Minute, s.export},
+		{"members export", 12 * time.Minute, s.export},
 		{"routes, and edges that get everything", 4 * time.Minute, s.route},
-		{"at rest", time.Minute, s.rest},
+		{"at rest", 6 * time.Minute, s.rest},
 		{"single slices", 2 * time.Minute, func(ctx context.Context) error { return s.slices(ctx, "") }},
 		{"a reader of the member API for each member", 3 * time.Minute, s.read},
 		{"single slices, with readers", 2 * time.Minute, func(ctx context.Context) error { return s.slices(ctx, "read_") }},
@@ -152,9 +152,11 @@ func (s *Scale) settle(ctx context.Context) error {
 
 // rest measures what the replicas use while nothing changes.
 func (s *Scale) rest(ctx context.Context) error {
+	began := time.Now()
 	if err := s.settle(ctx); err != nil {
 		return err
 	}
+	s.figures["scale_settled_s"] = Value(time.Since(began).Seconds())
 	hubs := findHubs()
 	if len(hubs) != hubReplicas {
 		return fmt.Errorf("%d hubs run, want %d", len(hubs), hubReplicas)
@@ -163,7 +165,7 @@ func (s *Scale) rest(ctx context.Context) error {
 	for _, p := range hubs {
 		before += p.cpu()
 	}
-	began := time.Now()
+	began = time.Now()
 	if err := pause(ctx, 10*time.Second); err != nil {
 		return err
 	}
