@@ -18,8 +18,10 @@ const (
 	// maxDeleted is how many deletions a Log remembers.
 	maxDeleted = 10_000
 	// maxEncoded is how many bytes of encoded objects a Log keeps: those that changed
-	// last, which many readers read at the same time.
-	maxEncoded = 4 << 20
+	// last. Many readers read them at the same time, and all there are when another
+	// replica has ended: 10,000 slices of 10 endpoints have 13 MB, and to encode them
+	// for each reader costs nine times as much as to copy them.
+	maxEncoded = 32 << 20
 )
 
 // Start is the first version of a replica: later than those of replicas that
