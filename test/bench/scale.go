@@ -100,10 +100,11 @@ func (s *Scale) Measure(ctx context.Context) (Figures, error) {
 		{"routes, and edges that get everything", 4 * time.Minute, s.route},
 		{"at rest", 6 * time.Minute, s.rest},
 		{"single slices", 2 * time.Minute, func(ctx context.Context) error { return s.slices(ctx, "") }},
+		{"restart of a replica", 2 * time.Minute, func(ctx context.Context) error { return s.restartCold(ctx, "") }},
 		{"a reader of the member API for each member", 3 * time.Minute, s.read},
 		{"single slices, with readers", 2 * time.Minute, func(ctx context.Context) error { return s.slices(ctx, "read_") }},
 		{"load reports of mock edges", time.Minute, s.load},
-		{"restart of a replica", 2 * time.Minute, s.restartCold},
+		{"restart of a replica, with readers and load", 2 * time.Minute, func(ctx context.Context) error { return s.restartCold(ctx, "read_") }},
 		{"restart of a replica without an API server", 2 * time.Minute, s.restartFrozen},
 	} {
 		began, before := time.Now(), cpuByProgram()

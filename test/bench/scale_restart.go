@@ -12,8 +12,9 @@ import (
 	"crossway.dev/crossway/internal/lab"
 )
 
-// restartCold measures the start of a replica that was killed, until it is ready for edges.
-func (s *Scale) restartCold(ctx context.Context) error {
+// restartCold measures the start of a replica that was killed, until it is ready for edges. kind begins the names of the
+// figures.
+func (s *Scale) restartCold(ctx context.Context, kind string) error {
 	began := time.Now()
 	if err := s.hub.List(ctx, &discoveryv1.EndpointSliceList{}); err != nil { // what no start can do without
 		return err
@@ -21,8 +22,8 @@ func (s *Scale) restartCold(ctx context.Context) error {
 	if err := s.hub.List(ctx, &v1alpha1.MemberExportList{}); err != nil {
 		return err
 	}
-	s.figures["scale_start_bare_ms"] = Value(millis(time.Since(began)))
-	return s.restart(ctx, "scale_start_")
+	s.figures["scale_"+kind+"start_bare_ms"] = Value(millis(time.Since(began)))
+	return s.restart(ctx, "scale_"+kind+"start_")
 }
 
 // restartFrozen measures the same while the API server takes connections and answers nothing.
