@@ -1,6 +1,7 @@
 package membership
 
 import (
+	"cmp"
 	"hash/fnv"
 	"slices"
 	"time"
@@ -74,21 +75,34 @@ type Verdict struct {
 // Judge says what is known of a node. Opinions count of nodes that are heard themselves,
 // and about a node that is not heard only what they found after it was last heard.
 func (t Table) Judge(name Name, v View) Verdict {
-	s, ok := t[name]
-	if !ok {
+	if _, ok := t[name]; !ok {
 		return Verdict{State: Unknown}
 	}
+	return t.judge(name, v, t.opinions(v)[name])
+}
+
+// Verdicts says what is known of all nodes.
+func (t Table) Verdicts(v View) map[Name]Verdict {
+	verdicts, opinions := make(map[Name]Verdict, len(t)), t.opinions(v)
+	for name := range t {
+		verdicts[name] = t.judge(name, v, opinions[name])
+	}
+	return verdicts
+}
+
+// judge is Judge with the opinions about the node.
+func (t Table) judge(name Name, v View, opinions []heardOpinion) Verdict {
+	s := t[name]
 	verdict := Verdict{Heard: s.At}
 	second := false // a member says that it cannot reach the node
-	for _, other := range t.Nodes() {
-		o, ok := t.opinion(other, name, v)
+	for _, o := range opinions {
 		switch {
-		case !ok:
-		case o.Reached:
-			verdict.Reached = append(verdict.Reached, other)
+		case !o.at.After(s.At) && v.silence(s) > Silence:
+		case o.reached:
+			verdict.Reached = append(verdict.Reached, o.by)
 		default:
-			verdict.Unreached = append(verdict.Unreached, other)
-			second = second || !other.IsHub()
+			verdict.Unreached = append(verdict.Unreached, o.by)
+			second = second || !o.by.IsHub()
 		}
 	}
 	verdict.State = stateOf(v.silence(s), s.Beat.Leaving, len(verdict.Reached) > 0, second)
@@ -112,19 +126,29 @@ func stateOf(silence time.Duration, leaving, reached, unreached bool) State {
 	return Silent
 }
 
-// opinion is what another node says of one, if it counts.
-func (t Table) opinion(of, about Name, v View) (Opinion, bool) {
-	by, s := t[of], t[about]
-	if of == about || by.Beat.Leaving || v.silence(by) > Silence {
-		return Opinion{}, false
+// heardOpinion is an opinion by whom, and of when by the viewer's clock.
+type heardOpinion struct {
+	by      Name
+	reached bool
+	at      time.Time
+}
+
+// opinions are those that count, by the node that they are about and sorted by whose
+// they are.
+func (t Table) opinions(v View) map[Name][]heardOpinion {
+	about := map[Name][]heardOpinion{}
+	for _, by := range t.Nodes() {
+		s := t[by]
+		if s.Beat.Leaving || v.silence(s) > Silence {
+			continue
+		}
+		for _, o := range s.Beat.Opinions {
+			if at := s.At.Add(-o.Age); o.Of != by && v.Now.Sub(at) <= Fresh {
+				about[o.Of] = append(about[o.Of], heardOpinion{by, o.Reached, at})
+			}
+		}
 	}
-	i := slices.IndexFunc(by.Beat.Opinions, func(o Opinion) bool { return o.Of == about })
-	if i < 0 {
-		return Opinion{}, false
-	}
-	found := by.Beat.Opinions[i]
-	at := by.At.Add(-found.Age)
-	return found, (at.After(s.At) || v.silence(s) <= Silence) && v.Now.Sub(at) <= Fresh
+	return about
 }
 
 // Ask returns whom to ask about which nodes: some of those that are heard, others for
@@ -135,37 +159,43 @@ func (t Table) Ask(v View) map[Name][]Name {
 		s := t[name]
 		switch silence := v.silence(s); {
 		case s.Beat.Leaving:
-		case silence <= Doubt:
-			heard = append(heard, name)
-		case s.Beat.Address != "":
+		case silence > Doubt && s.Beat.Address != "":
 			doubted = append(doubted, name)
+		case silence <= Doubt && !name.IsHub():
+			heard = append(heard, name)
 		}
 	}
 	ask := map[Name][]Name{}
 	for _, name := range doubted {
-		from := slices.Clone(heard)
-		slices.SortFunc(from, func(a, b Name) int { return compareHash(a, b, name) })
-		count := 0
-		for _, other := range from {
-			if count < asked && !other.IsHub() && len(ask[other]) < maxAsked {
-				ask[other] = append(ask[other], name)
-				count++
-			}
+		for _, other := range first(heard, name, func(other Name) bool { return len(ask[other]) < maxAsked }) {
+			ask[other] = append(ask[other], name)
 		}
 	}
 	return ask
 }
 
-// compareHash orders nodes differently for each node that they are asked about.
-func compareHash(a, b, about Name) int {
-	x, y := hash(a, about), hash(b, about)
-	switch {
-	case x < y:
-		return -1
-	case x > y:
-		return 1
+// first are those nodes that come first in an order that differs for each node that
+// they are asked about.
+func first(nodes []Name, about Name, may func(Name) bool) []Name {
+	type ranked struct {
+		name Name
+		hash uint64
 	}
-	return 0
+	best := make([]ranked, 0, asked+1)
+	for _, name := range nodes {
+		r := ranked{name, hash(name, about)}
+		if len(best) == asked && r.hash >= best[asked-1].hash || !may(name) {
+			continue
+		}
+		i, _ := slices.BinarySearchFunc(best, r, func(a, b ranked) int { return cmp.Compare(a.hash, b.hash) })
+		best = slices.Insert(best, i, r)
+		best = best[:min(len(best), asked)]
+	}
+	names := make([]Name, len(best))
+	for i, r := range best {
+		names[i] = r.name
+	}
+	return names
 }
 
 func hash(name, about Name) uint64 {

@@ -3,6 +3,7 @@ package membership_test
 import (
 	"bufio"
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -47,8 +48,12 @@ func (s *fleetStory) beat(line string) error {
 
 func (s *fleetStory) show() string {
 	var out strings.Builder
+	all := s.table.Verdicts(s.view)
 	for _, name := range s.table.Nodes() {
 		v := s.table.Judge(name, s.view)
+		if !reflect.DeepEqual(v, all[name]) {
+			fmt.Fprintf(&out, "%s is judged alone as %+v, and among all as %+v\n", name, v, all[name])
+		}
 		fmt.Fprintf(&out, "%s %s, heard %s ago", name, v.State, s.view.Now.Sub(v.Heard))
 		if len(v.Reached) > 0 {
 			fmt.Fprintf(&out, ", reached by %v", v.Reached)

@@ -178,15 +178,15 @@ func (n *Node) tick(ctx context.Context, now time.Time) {
 // judge makes the verdicts. n.mu is held.
 func (n *Node) judge(now time.Time) {
 	view := membership.View{Now: now, Awake: n.awake}
-	verdicts := map[membership.Name]membership.Verdict{}
-	isNew := len(n.table) != len(n.verdicts)
-	for name := range n.table {
-		v, old := n.table.Judge(name, view), n.verdicts[name]
+	verdicts := n.table.Verdicts(view)
+	isNew := len(verdicts) != len(n.verdicts)
+	for name, v := range verdicts {
+		old := n.verdicts[name]
 		if v.State == membership.Unknown && old.State != "" { // it has just woken up
 			v = old
+			verdicts[name] = old
 		}
 		isNew = isNew || v.State != old.State || !slices.Equal(v.Reached, old.Reached) || !slices.Equal(v.Unreached, old.Unreached)
-		verdicts[name] = v
 	}
 	n.verdicts = verdicts
 	if isNew {

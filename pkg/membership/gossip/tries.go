@@ -18,7 +18,7 @@ const (
 	// failures it takes for the opinion that a node cannot be reached.
 	failures = 2
 	// exploreTime is how often one node is tried that was never reached.
-	exploreTime = 500 * time.Millisecond
+	exploreTime = time.Second
 	// maxTries is how many run at once.
 	maxTries = 16
 )

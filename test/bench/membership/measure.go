@@ -232,10 +232,10 @@ func rest(ctx context.Context, o Options, nodes []*gossipkit.Node, out io.Writer
 	}, nil
 }
 
-// explored waits until each node has tried each other one, two of them a second: before
+// explored waits until each node has tried each other one, one of them a second: before
 // that it has no word about it.
 func explored(ctx context.Context, size int) error {
-	return pause(ctx, time.Duration(size/2+5)*time.Second)
+	return pause(ctx, time.Duration(size+5)*time.Second)
 }
 
 // bytesOf are the bytes that nodes have sent and received.
