@@ -26,10 +26,10 @@ func TestReplicaDrains(t *testing.T) {
 	f := newFixture(t)
 	a, b := f.replica("hub-a"), f.replica("hub-b")
 	serveFront(t, f.xds, a, b)
-	a.startReplica("hub-a")
+	a.startBeside("hub-a")
 	f.health, f.debug = a.health, a.debug
 	at, _ := f.serve()
-	b.startReplica("hub-b")
+	b.startBeside("hub-b")
 	testkit.Eventually(t, "the second one to be ready", b.ready)
 	for _, r := range []*fixture{a, b} {
 		testkit.EventuallySeen(t, "both to hear each other", func() (bool, any) {
@@ -77,10 +77,9 @@ func (f *fixture) replica(name string) *fixture {
 	return &r
 }
 
-func (f *fixture) startReplica(name string) {
+func (f *fixture) startBeside(name string) {
 	f.t.Helper()
-	f.t.Setenv("POD_NAME", name)
-	f.startHub("--replica-addr="+f.replicas, "--leader-elect", "--namespace=crossway-system", "--gossip-addr=0")
+	f.startReplica(name, "--replica-addr="+f.replicas, "--leader-elect", "--namespace=crossway-system", "--gossip-addr=0")
 }
 
 // hasEdge says whether the replica serves the Envoy.

@@ -42,7 +42,7 @@ func TestTwoReplicasDivideTogether(t *testing.T) {
 	hubs := []*fixture{f, {Client: f.Client, t: t, xds: freeAddress(t), health: freeAddress(t), debug: freeAddress(t), members: freeAddress(t)}}
 	f.makeSplitFleet()
 	for i, hub := range hubs {
-		hub.startReplica(fmt.Sprintf("shares-%d", i), hostAddress(t))
+		hub.startAt(fmt.Sprintf("shares-%d", i), hostAddress(t))
 	}
 	testkit.Eventually(t, "both replicas are ready", func() bool { return hubs[0].ready() && hubs[1].ready() })
 	f.exportSplit()
@@ -77,15 +77,15 @@ func TestTwoReplicasDivideTogether(t *testing.T) {
 	hubs[gone].stopHub()
 	edges[gone].connect(hubs[1-gone], 2*time.Second)
 	nothing("the end of the replica that decided")
-	hubs[gone].startReplica(fmt.Sprintf("shares-%d", gone), hostAddress(t))
+	hubs[gone].startAt(fmt.Sprintf("shares-%d", gone), hostAddress(t))
 	testkit.Eventually(t, "the replica to be ready again", hubs[gone].ready)
 	nothing("its new start")
 	edges[gone].connect(hubs[gone], 2*time.Second)
 	nothing("its edge's return")
 }
 
-// startReplica starts a replica that others find.
-func (f *fixture) startReplica(name, host string) {
+// startAt starts a replica that others find at a host.
+func (f *fixture) startAt(name, host string) {
 	f.t.Helper()
 	if f.replicas == "" {
 		_, port, err := net.SplitHostPort(freeAddress(f.t))
@@ -100,8 +100,7 @@ func (f *fixture) startReplica(name, host string) {
 		f.make(slice)
 		f.t.Cleanup(func() { _ = f.Delete(context.Background(), slice) })
 	}
-	f.t.Setenv("POD_NAME", name)
-	f.startHub("--replica-addr="+f.replicas, "--gossip-addr=0", "--leader-elect")
+	f.startReplica(name, "--replica-addr="+f.replicas, "--gossip-addr=0", "--leader-elect")
 }
 
 // decider is whose shares are in force at a replica that hears the others.
