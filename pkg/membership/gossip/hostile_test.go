@@ -127,13 +127,14 @@ func TestACertificateThatEndsCutsItsConnections(t *testing.T) {
 	fleet := newFleet(t)
 	hub := start(t, fleet, "hub:h1", nil)
 	mustDial(t, evil(t, fleet), hub.Address, gossip.ForBeats)
-	short := configOf(t, fleet.CA, "spiffe://crossway/member/evil", 3*time.Second)
-	for _, purpose := range []byte{gossip.ForBeats, gossip.ForPackets} {
-		if c, err := dial(t, short, hub.Address, purpose); err == nil { // or it ended before, on a busy machine
-			isCut(t, c)
+	short := configOf(t, fleet.CA, "spiffe://crossway/member/evil", 5*time.Second)
+	// Nothing else ends a connection for packets on which nothing comes.
+	if c, err := dial(t, short, hub.Address, gossip.ForPackets); err == nil { // else it has ended, on a busy machine
+		isCut(t, c)
+		if hub.Refused("expired") == 0 {
+			t.Error("something else has cut it")
 		}
 	}
-	await(t, "it ended", func() bool { return hub.Connections("member:evil") == 0 })
 }
 
 // A member whose credential is revoked is cut by the hub, and then by all others.
@@ -227,13 +228,13 @@ func TestALiarInTheRing(t *testing.T) {
 				t.Fatalf("%s is %+v because of a lie", name, v)
 			}
 		}
+		for _, n := range []*gossipkit.Node{hub, a, b} {
+			if n.IsInRing("member:ghost") || n.Knows("member:ghost") {
+				t.Fatalf("%s has member:ghost in its ring", n.Name)
+			}
+		}
 		return hub.Beat("member:a").Seq > seq+6
 	})
-	for _, n := range []*gossipkit.Node{hub, a, b} {
-		if n.IsInRing("member:ghost") || n.Knows("member:ghost") {
-			t.Errorf("%s has member:ghost in its ring", n.Name)
-		}
-	}
 	if hub.Refused("not in the roster") == 0 {
 		t.Error("no node was refused")
 	}

@@ -2,6 +2,7 @@ package gossip_test
 
 import (
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -174,4 +175,31 @@ func TestAClockThatWasSetBackSilencesNobody(t *testing.T) {
 	hub.Hear(membership.Beat{Node: "member:a", Epoch: ahead, Seq: 7})
 	start(t, fleet, "member:a", undialable)
 	await(t, "a speaks with a newer epoch", func() bool { return hub.Beat("member:a").Epoch > ahead })
+}
+
+// What a replica is asked for from outside may wait for who tells it what others heard.
+func TestPeersMayWaitForHear(t *testing.T) {
+	t.Parallel()
+	fleet := newFleet(t)
+	var link sync.Mutex // as a link between replicas may have one
+	start(t, fleet, "hub:h1", func(c *gossip.Config) {
+		c.Peers = func() []gossip.Peer {
+			link.Lock()
+			defer link.Unlock()
+			return nil
+		}
+	})
+	second := start(t, fleet, "hub:h2", func(c *gossip.Config) {
+		c.Peers = func() []gossip.Peer {
+			link.Lock()
+			defer link.Unlock()
+			return []gossip.Peer{{Name: "hub:h1", Address: "127.0.0.1:9"}}
+		}
+	})
+	for seq := range uint64(2000) {
+		link.Lock()
+		second.Hear(membership.Beat{Node: "member:a", Epoch: 1, Seq: seq})
+		link.Unlock()
+	}
+	await(t, "the replica judges what it heard", func() bool { return !second.Verdict("member:a").Heard.IsZero() })
 }

@@ -157,6 +157,10 @@ func (n *Node) beatHere(ctx context.Context) {
 
 // tick judges all nodes and starts the tries that are due.
 func (n *Node) tick(ctx context.Context, now time.Time) {
+	var others []Peer
+	if n.config.Peers != nil {
+		others = n.config.Peers() // which may wait for who calls Hear
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if now.Sub(n.ticked) > pauseTime {
@@ -166,7 +170,7 @@ func (n *Node) tick(ctx context.Context, now time.Time) {
 	if n.config.Name.IsHub() {
 		n.table.Forget(now.Add(-keepTime))
 		n.judge(now)
-		n.enroll(now)
+		n.enroll(others, now)
 		n.question(now)
 	}
 	n.explore(now)
@@ -194,14 +198,12 @@ func (n *Node) judge(now time.Time) {
 	}
 }
 
-// enroll makes the roster: replicas of the hub, and the agents that this replica has
+// enroll makes the roster: replicas of the hub, others from outside of gossip, and the agents that this replica has
 // reached where they say that they are. n.mu is held.
-func (n *Node) enroll(now time.Time) {
+func (n *Node) enroll(others []Peer, now time.Time) {
 	roster := map[membership.Name]string{}
-	if n.config.Peers != nil {
-		for _, p := range n.config.Peers() {
-			roster[p.Name] = p.Address
-		}
+	for _, p := range others {
+		roster[p.Name] = p.Address
 	}
 	for name, s := range n.table {
 		address := s.Beat.Address
