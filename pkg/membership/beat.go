@@ -52,8 +52,8 @@ func (b Beat) Check() error {
 		return err
 	}
 	if b.Address != "" {
-		if _, err := netip.ParseAddrPort(b.Address); err != nil || len(b.Address) > 64 {
-			return fmt.Errorf("address %.64q of %s is not ip:port", b.Address, b.Node)
+		if address, err := ParseAddress(b.Address); err != nil || address != b.Address {
+			return fmt.Errorf("address %.64q of %s is not ip:port in its only form", b.Address, b.Node)
 		}
 	}
 	if len(b.Opinions) > MaxOpinions {
@@ -72,6 +72,16 @@ func (b Beat) Check() error {
 		}
 	}
 	return nil
+}
+
+// ParseAddress returns the one form of an address "ip:port", so that two that are equal
+// are equal as text.
+func ParseAddress(text string) (string, error) {
+	a, err := netip.ParseAddrPort(text)
+	if err != nil {
+		return "", err
+	}
+	return netip.AddrPortFrom(a.Addr().Unmap().WithZone(""), a.Port()).String(), nil
 }
 
 // compare orders Beats of one node: the newer is greater. Two of one number differ

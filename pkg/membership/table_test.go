@@ -87,3 +87,19 @@ func TestAnOldBeatIsNoSignOfLife(t *testing.T) {
 		t.Error("the first Beat after a restart does not count")
 	}
 }
+
+// Addresses are compared as text, so each has one form.
+func TestAddressesHaveOneForm(t *testing.T) {
+	for text, want := range map[string]string{
+		"10.0.0.1:18002": "10.0.0.1:18002", "[::ffff:10.0.0.1]:18002": "10.0.0.1:18002", "[FD00:0::1]:18002": "[fd00::1]:18002",
+		"10.0.0.1": "", "hub:18002": "", "[fe80::1%eth0]:1": "[fe80::1]:1",
+	} {
+		got, err := membership.ParseAddress(text)
+		if got != want || (err == nil) != (want != "") {
+			t.Errorf("%s is %q, %v; want %q", text, got, err, want)
+		}
+		if ok := (membership.Beat{Node: "member:a", Address: text}).Check() == nil; ok != (text == want) {
+			t.Errorf("a Beat with address %s: %v", text, ok)
+		}
+	}
+}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"net"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -96,9 +95,11 @@ func New(config Config) (*Node, error) {
 		return nil, fmt.Errorf("the name of the fleet has 1 to %d bytes, not %d", memberlist.LabelMaxSize, len(config.Fleet))
 	}
 	if config.Advertise != "" {
-		if _, err := netip.ParseAddrPort(config.Advertise); err != nil {
+		address, err := membership.ParseAddress(config.Advertise)
+		if err != nil {
 			return nil, fmt.Errorf("advertise %q: want ip:port: %w", config.Advertise, err)
 		}
+		config.Advertise = address
 		if config.Listen == "" {
 			return nil, fmt.Errorf("advertise %q: the node listens nowhere", config.Advertise)
 		}

@@ -203,7 +203,9 @@ func (n *Node) judge(now time.Time) {
 func (n *Node) enroll(others []Peer, now time.Time) {
 	roster := map[membership.Name]string{}
 	for _, p := range others {
-		roster[p.Name] = p.Address
+		if address, err := membership.ParseAddress(p.Address); err == nil {
+			roster[p.Name] = address
+		}
 	}
 	for name, s := range n.table {
 		address := s.Beat.Address
