@@ -24,6 +24,9 @@ const (
 	// taken in by those who have heard of it, too.
 	settleTime = 2 * time.Second
 	leaveTime  = time.Second
+	// deadTime is how long the ring remembers a dead node. Who is alive after all is joined
+	// again, so it need not be long.
+	deadTime = 10 * time.Second
 )
 
 // ringConfig is memberlist's for one region, with these differences.
@@ -40,6 +43,7 @@ func (n *Node) ringConfig() *memberlist.Config {
 	// An agent that starts again has another address: its name may move to it at once
 	// when the old address is found dead.
 	c.DeadNodeReclaimTime = time.Nanosecond
+	c.GossipToTheDeadTime = deadTime
 	c.Alive, c.Events = (*ringDelegate)(n), (*ringDelegate)(n)
 	c.Logger = log.New(newLogWriter(n.config.Log), "", 0)
 	if a, err := netip.ParseAddrPort(n.config.Advertise); err == nil {

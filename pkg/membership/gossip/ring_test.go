@@ -139,6 +139,9 @@ func TestAHealedSplitIsWholeAgain(t *testing.T) {
 	await(t, "each side is alone", func() bool {
 		return !slices.ContainsFunc(nodes, func(n *gossipkit.Node) bool { return n.RingSize() != 2 })
 	})
+	// While the ring remembers the dead, it heals by itself.
+	a1, b1 := h1.Beat("member:a").Seq, h2.Beat("member:b").Seq
+	await(t, "the ring has forgotten the dead", func() bool { return h1.Beat("member:a").Seq > a1+20 && h2.Beat("member:b").Seq > b1+20 })
 	fleet.Cut(nil)
 	awaitRing(t, nodes...)
 	for _, hub := range nodes[:2] {
