@@ -69,7 +69,7 @@ func onWire(resources []envoy.Resource) []server.Resource {
 }
 
 // observer notifies the reconciler and the endpoints loop of what edges do.
-func observer(gateways *reconciler.Reconciler, loop *endpoints.Loop) server.Observer {
+func observer(gateways *reconciler.Reconciler, loop *endpoints.Loop, reached *reached) server.Observer {
 	return server.Observer{
 		Connected: func(e server.Edge) {
 			loop.Connected(edgeOf(e))
@@ -86,7 +86,10 @@ func observer(gateways *reconciler.Reconciler, loop *endpoints.Loop) server.Obse
 		},
 		Nacked:   func(e server.Edge, n server.Nack) { gateways.Nacked(e.Identity.Pool, n.TypeURL) },
 		Progress: func(string) { gateways.Progressed() },
-		Load:     func(e server.Edge, r server.LoadReport) { loop.ObserveLoad(edgeOf(e), loadsOf(r)) },
+		Load: func(e server.Edge, r server.LoadReport) {
+			loop.ObserveLoad(edgeOf(e), loadsOf(r))
+			reached.observe(e.Identity.Region, r)
+		},
 	}
 }
 

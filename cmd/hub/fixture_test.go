@@ -50,7 +50,7 @@ type fixture struct {
 	client.Client
 	t                  testing.TB
 	xds, health, debug string // addresses of the hub
-	members            string // that of the member API
+	members, gossip    string // those of the member API and of gossip
 	replica            string // for other replicas; empty: there is none
 	hub                *exec.Cmd
 	admin              string // of the Envoy
@@ -59,7 +59,7 @@ type fixture struct {
 func newFixture(t testing.TB) *fixture {
 	c, err := client.New(envtestkit.Config(t), client.Options{Scheme: newScheme()})
 	testkit.Must(t, err)
-	f := &fixture{Client: c, t: t, xds: freeAddress(t), health: freeAddress(t), debug: freeAddress(t), members: freeAddress(t), admin: freeAddress(t)}
+	f := &fixture{Client: c, t: t, xds: freeAddress(t), health: freeAddress(t), debug: freeAddress(t), members: freeAddress(t), gossip: freeAddress(t), admin: freeAddress(t)}
 	for _, name := range []string{"crossway-system", "crossway-fleet", "shop"} {
 		f.make(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}})
 	}
@@ -90,7 +90,7 @@ func (f *fixture) startHub(flags ...string) {
 	log, err := os.CreateTemp(f.t.TempDir(), "hub-*.log")
 	testkit.Must(f.t, err)
 	f.hub = exec.Command(path, append([]string{"--kubeconfig=" + envtestkit.Kubeconfig(f.t), "--xds-addr=" + f.xds, "--xds-names=127.0.0.1,localhost", "--metrics-addr=0",
-		"--member-api-addr=" + f.members, "--member-api-url=https://" + f.members,
+		"--member-api-addr=" + f.members, "--member-api-url=https://" + f.members, "--gossip-addr=" + f.gossip, "--gossip-public-address=" + f.gossip,
 		"--health-addr=" + f.health, "--debug-address=" + f.debug, "--region=us", "--hub-cidrs=10.10.0.0/16,10.96.0.0/12", "--log-level=info"}, flags...)...)
 	f.hub.Stdout, f.hub.Stderr = log, log
 	testkit.Must(f.t, f.hub.Start())

@@ -25,8 +25,9 @@ import (
 	"crossway.dev/crossway/pkg/registration"
 )
 
-// reader is an agent of a member: it finds the member API by the ConfigMap, with the credential that it has.
-func (f *fixture) reader(cluster string) client.WithWatch {
+// memberAPI is how an agent of a member reaches the member API, which it finds by the ConfigMap, with the credential that it
+// has.
+func (f *fixture) memberAPI(cluster string) *rest.Config {
 	f.t.Helper()
 	own := envtestkit.As(f.t, registration.MemberUser(fleet.ClusterName(cluster), testkit.CredentialID), v1alpha1.MembersGroup)
 	agent, err := client.New(own, client.Options{Scheme: newScheme()})
@@ -36,11 +37,17 @@ func (f *fixture) reader(cluster string) client.WithWatch {
 		err := agent.Get(f.t.Context(), client.ObjectKey{Namespace: v1alpha1.MemberNamespace(cluster), Name: v1alpha1.MemberAPIConfigMap}, where)
 		return err == nil && where.Data[v1alpha1.MemberAPIAddress] == "https://"+f.members, err
 	})
+	return &rest.Config{Host: where.Data[v1alpha1.MemberAPIAddress], QPS: -1, TLSClientConfig: rest.TLSClientConfig{
+		CAData: []byte(where.Data[v1alpha1.MemberAPICA]), CertData: own.CertData, KeyData: own.KeyData}}
+}
+
+// reader is an agent of a member.
+func (f *fixture) reader(cluster string) client.WithWatch {
+	f.t.Helper()
 	mapper := meta.NewDefaultRESTMapper(nil)
 	mapper.Add(schema.GroupVersion(mcsv1beta1.GroupVersion).WithKind("ServiceImport"), meta.RESTScopeNamespace)
 	mapper.Add(discoveryv1.SchemeGroupVersion.WithKind("EndpointSlice"), meta.RESTScopeNamespace)
-	reads, err := client.NewWithWatch(&rest.Config{Host: where.Data[v1alpha1.MemberAPIAddress], QPS: -1, TLSClientConfig: rest.TLSClientConfig{
-		CAData: []byte(where.Data[v1alpha1.MemberAPICA]), CertData: own.CertData, KeyData: own.KeyData}}, client.Options{Scheme: newScheme(), Mapper: mapper})
+	reads, err := client.NewWithWatch(f.memberAPI(cluster), client.Options{Scheme: newScheme(), Mapper: mapper})
 	testkit.Must(f.t, err)
 	return reads
 }

@@ -23,6 +23,7 @@ import (
 
 	"crossway.dev/crossway/pkg/condition"
 	"crossway.dev/crossway/pkg/condition/writer"
+	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/gateway"
 	"crossway.dev/crossway/pkg/gateway/reconciler"
 	"crossway.dev/crossway/pkg/lbsync/endpoints"
@@ -98,7 +99,8 @@ func wire(o Options, cluster *rest.Config) (manager.Manager, error) {
 	gateways := reconciler.New(reconciler.Options{Records: records, Replicas: replicas, Cache: mgr.GetCache(), Merges: history, Publisher: o.faults.publisher(snapshots{xds, loop}),
 		Assigner: o.faults.assigner(loop), Imports: api.imports(), Reporter: gatewayReports, PoolReporter: poolReports,
 		Events: mgr.GetEventRecorder("crossway-hub"), Leads: leadership.Leads, SecretNamespaces: o.secretNamespaces()})
-	xds.Observe(o.faults.observer(observer(gateways, loop)))
+	reached := newReached(links)
+	xds.Observe(o.faults.observer(observer(gateways, loop, reached)))
 
 	// Mutual TLS, once there is something to serve.
 	edges := server.NewListener(server.ListenerConfig{Server: xds, Address: o.XDSAddr, Informers: mgr.GetCache(),
@@ -106,7 +108,9 @@ func wire(o Options, cluster *rest.Config) (manager.Manager, error) {
 	signer, certificates := newCertificates(o, mgr, fleetEdges{xds, replicas, links.Replicas, time.Now()}, statuses.Source("certificates", condition.EdgePoolCertificatesType))
 
 	// Controllers that reconcile every object once at the start wait until edges have what they need.
-	members := afterBuilt{gateways.Built(), func() error { return wireMembers(mgr, leadership, o, history, cidrs) }}
+	gossip, gossipErr := newGossip(o, mgr.GetCache(), links)
+	known := memberFacts{options: o, merges: history, reserved: cidrs, gossip: gossip, reached: reached}
+	members := afterBuilt{gateways.Built(), func() error { return wireMembers(mgr, leadership, known) }}
 
 	watchdog := &program.Watchdog{After: gateways.Built(), Pings: map[string]func(context.Context) error{
 		"the loop of Gateways": gateways.Ping, "the loop of endpoints": loop.Ping,
@@ -118,11 +122,11 @@ func wire(o Options, cluster *rest.Config) (manager.Manager, error) {
 	runnables := []manager.Runnable{objects, leadership, leadership.EachTerm(statuses), leadership.EachTerm(records), loop, gateways, leadership.EachTerm(signer),
 		links, edges, certificates, members, watchdog, crdVersion}
 	parts := observedParts{statuses, gateways, loop, xds, api.server, certificates, links}
-	parts.registerMetrics(program.Metrics{Program: "crossway-hub", Leadership: leadership, Watchdog: watchdog}, registrationhub.NewMetrics(mgr.GetCache()))
+	parts.registerMetrics(append(gossip.collectors(), program.Metrics{Program: "crossway-hub", Leadership: leadership, Watchdog: watchdog}, registrationhub.NewMetrics(mgr.GetCache()))...)
 	if o.DebugAddr != "" {
 		runnables = append(runnables, parts.debug(o.DebugAddr, log))
 	}
-	return mgr, errors.Join(apiErr, add(mgr, append(runnables, forMembers...)), addChecks(mgr, watchdog, edges.Serving(), objects))
+	return mgr, errors.Join(apiErr, gossipErr, add(mgr, slices.Concat(runnables, forMembers, gossip.runnables())), addChecks(mgr, watchdog, edges.Serving(), objects))
 }
 
 // newCertificates makes what signs edges' certificates, and what reports when they end.
@@ -160,13 +164,30 @@ func (a afterBuilt) Start(ctx context.Context) error {
 	}
 }
 
+// memberFacts are what the controllers of members are made from.
+type memberFacts struct {
+	options  Options
+	merges   *importhub.Merges
+	reserved []netip.Prefix // the hub's own ranges
+	gossip   *hubGossip
+	reached  *reached
+}
+
+// evidence is what shows beside its Lease whether a member lives.
+func (f memberFacts) evidence(cluster fleet.ClusterName) registration.Evidence {
+	return registration.Evidence{Gossip: f.gossip.word(cluster), Edges: f.reached.regions(cluster)}
+}
+
 // wireMembers adds the controllers of members: their registration, and MemberExports -> FleetServices -> ServiceImports of the hub's own
-// cluster. reserved are the hub's own ranges.
-func wireMembers(mgr manager.Manager, leadership *program.Leadership, o Options, merges *importhub.Merges, reserved []netip.Prefix) error {
+// cluster.
+func wireMembers(mgr manager.Manager, leadership *program.Leadership, f memberFacts) error {
+	o, merges, reserved := f.options, f.merges, f.reserved
 	registrar, err := registrationhub.NewRegistrar(mgr, reserved)
 	if err != nil {
 		return err
 	}
+	registrar.Evidence = f.evidence
+	f.gossip.wakes(registrar.Wake)
 	joiner, err := registrationhub.NewJoiner(mgr, credentialKinds[o.Credential])
 	if err != nil {
 		return err

@@ -89,7 +89,7 @@ func wire(o Options) (ctrl.Manager, error) {
 		return nil, err
 	}
 	watchdog := &program.Watchdog{Pings: map[string]func(context.Context) error{"a writer": leadership.Ping}}
-	w := &work{mgr: mgr, identity: identity, leadership: leadership}
+	w := &work{options: o, mgr: mgr, identity: identity, leadership: leadership}
 	for _, r := range []manager.Runnable{identity, leadership, w, watchdog, about, leadership.EachTerm(runnable(identity.Keep)), leadership.EachTerm(runnable(identity.Renew))} {
 		if err := mgr.Add(r); err != nil {
 			return nil, fmt.Errorf("add %T: %w", r, err)
@@ -120,9 +120,10 @@ type runnable func(context.Context) error
 // Start implements manager.Runnable.
 func (r runnable) Start(ctx context.Context) error { return r(ctx) }
 
-// work is what the agent does with a credential of the hub: exports and imports. Every
+// work is what the agent does with a credential of the hub: exports, imports and gossip. Every
 // replica reads for it, and the leader writes.
 type work struct {
+	options    Options
 	mgr        ctrl.Manager
 	identity   *identityagent.Agent
 	leadership *program.Leadership
@@ -171,7 +172,8 @@ func (w *work) add(c identityagent.Credential) error {
 	if err := inventory.New(w.mgr.GetClient(), hub.GetAPIReader(), c.Member).SetupWithManager(w.mgr, w.leadership); err != nil {
 		return err
 	}
-	for _, r := range []manager.Runnable{hub, api} {
+	talk := newGossip(w.options, c.Member, api)
+	for _, r := range []manager.Runnable{hub, api, w.leadership.EachTerm(talk)} {
 		if err := w.mgr.Add(r); err != nil {
 			return fmt.Errorf("add %T: %w", r, err)
 		}

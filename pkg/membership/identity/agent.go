@@ -34,14 +34,12 @@ const (
 // Config is what an Agent is made from. Clock is optional.
 type Config struct {
 	// API sends requests to the member API, whatever their host.
-	API http.RoundTripper
-	// Changed is called when who may gossip has changed. It does not block. Nil: nobody.
-	Changed func()
-	Clock   clock.Clock
-	Log     logr.Logger
+	API   http.RoundTripper
+	Clock clock.Clock
+	Log   logr.Logger
 }
 
-// Agent is the identity of a member's agent in gossip. It is a manager's Runnable.
+// Agent is the identity of a member's agent in gossip.
 type Agent struct {
 	config Config
 
@@ -95,9 +93,6 @@ func (a *Agent) Check(certificate *x509.Certificate) error {
 	}
 	return nil
 }
-
-// NeedLeaderElection lets every replica follow the hub: who leads next gossips at once.
-func (a *Agent) NeedLeaderElection() bool { return false }
 
 // Start follows the hub until ctx ends.
 func (a *Agent) Start(ctx context.Context) error {
@@ -169,11 +164,8 @@ func (a *Agent) follow() func(context.Context) error {
 		}
 		etag = next
 		a.mu.Lock()
+		defer a.mu.Unlock()
 		a.members = members
-		a.mu.Unlock()
-		if a.config.Changed != nil {
-			a.config.Changed()
-		}
 		return nil
 	}
 }

@@ -12,6 +12,6 @@
 // Example:
 //
 //	agent := identity.New(identity.Config{API: api.Transport(), Log: log})
-//	mgr.Add(agent)
+//	go agent.Start(ctx)
 //	certificate, err := agent.Certificate() // of the next handshake
 package identity

@@ -3,8 +3,11 @@ package hub
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -45,4 +48,50 @@ type GossipRequest struct {
 	Identity           registration.GossipIdentity // of who asks
 	Request            []byte                      // PKCS #10
 	CredentialEnd, Now time.Time
+}
+
+// ReplicaTLS is what a replica of the hub gossips with: a certificate that it signs itself
+// with the CA in the cache, in memory, and the CAs that it trusts.
+type ReplicaTLS struct {
+	Reader    client.Reader
+	Namespace string // of the CA
+	Replica   string // name of this pod
+
+	mu     sync.Mutex // guards the rest
+	signer string     // name of the CA that signed
+	signed time.Time
+	pair   *tls.Certificate
+}
+
+// Certificate is that of the next handshake.
+func (r *ReplicaTLS) Certificate() (*tls.Certificate, error) {
+	ca, err := MemberCA(context.Background(), r.Reader, r.Namespace)
+	if err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	if r.pair != nil && r.signer == ca.Name() && now.Sub(r.signed) < registration.MaxMemberLife/3 {
+		return r.pair, nil
+	}
+	made, err := registration.NewReplicaCertificate(ca.Issuer(now, rand.Reader), r.Replica)
+	if err != nil {
+		return nil, err
+	}
+	pair, err := tls.X509KeyPair(made.Certificate, made.Key)
+	if err != nil {
+		return nil, fmt.Errorf("read the certificate of replica %s: %w", r.Replica, err)
+	}
+	r.signer, r.signed, r.pair = ca.Name(), now, &pair
+	return r.pair, nil
+}
+
+// Roots are the CAs of gossip; none while there is no CA.
+func (r *ReplicaTLS) Roots() *x509.CertPool {
+	pool := x509.NewCertPool()
+	if ca, err := MemberCA(context.Background(), r.Reader, r.Namespace); err == nil {
+		pool.AppendCertsFromPEM(ca.Bundle())
+	}
+	return pool
 }

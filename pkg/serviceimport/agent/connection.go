@@ -34,8 +34,9 @@ const (
 	troubleInterval = time.Minute
 )
 
-// place is where the member API is, and who signed its certificate.
-type place struct{ address, ca string }
+// place is where the member API is, and who signed its certificate; and where gossip is,
+// of which fleet.
+type place struct{ address, ca, gossip, clusterSet string }
 
 // connection sends requests to the member API. Before each one it reads the place
 // in the hub's ConfigMap. While the hub's API server is away, the last place counts.
@@ -80,10 +81,18 @@ func (c *connection) RoundTrip(request *http.Request) (*http.Response, error) {
 	}
 }
 
+// gossip is where the hub gossips, and the fleet's name; "": it does not, or nothing has
+// been asked of the API yet.
+func (c *connection) gossip() (address, clusterSet string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.place.gossip, c.place.clusterSet
+}
+
 // once sends requests once, whatever the answer.
 type once struct{ *connection }
 
-// RoundTrip sends a request without a body.
+// RoundTrip sends a request.
 func (o once) RoundTrip(request *http.Request) (*http.Response, error) { return o.send(request) }
 
 func (c *connection) send(request *http.Request) (*http.Response, error) {
@@ -145,7 +154,8 @@ func (c *connection) readPlace(ctx context.Context) (place, error) {
 	if err := c.hub.Get(ctx, types.NamespacedName{Namespace: c.namespace, Name: v1alpha1.MemberAPIConfigMap}, &m); err != nil {
 		return place{}, fmt.Errorf("read where the member API is: %w", err)
 	}
-	return place{address: m.Data[v1alpha1.MemberAPIAddress], ca: m.Data[v1alpha1.MemberAPICA]}, nil
+	return place{address: m.Data[v1alpha1.MemberAPIAddress], ca: m.Data[v1alpha1.MemberAPICA],
+		gossip: m.Data[v1alpha1.MemberAPIGossip], clusterSet: m.Data[v1alpha1.MemberAPIClusterSet]}, nil
 }
 
 // configFor is the configuration for the member API: the hub's credentials, and the

@@ -30,6 +30,7 @@ const indexServed = "service"
 type MemberAPI struct {
 	imports, slices cache.SharedIndexInformer
 	consent         consent
+	connection      *connection
 }
 
 // NewMemberAPI makes the copy. It connects to the API where the ConfigMap in the
@@ -58,9 +59,16 @@ func NewMemberAPI(now func() *rest.Config, userAgent string, hub client.Reader, 
 		slices: cache.NewSharedIndexInformer(listWatch(api, &discoveryv1.EndpointSliceList{}), &discoveryv1.EndpointSlice{}, 0, cache.Indexers{
 			indexServed: func(o any) ([]string, error) { return []string{serviceOf(o.(client.Object)).String()}, nil },
 		}),
-		consent: consent{reader: asking, now: time.Now},
+		consent: consent{reader: asking, now: time.Now}, connection: connection,
 	}, nil
 }
+
+// Transport sends requests to the API, whatever their host, once.
+func (m *MemberAPI) Transport() http.RoundTripper { return once{m.connection} }
+
+// Gossip is where the hub gossips, as host:port, and the fleet's name; "": it does not, or
+// nothing is known yet.
+func (m *MemberAPI) Gossip() (address, clusterSet string) { return m.connection.gossip() }
 
 // listWatch lists first and then watches, which is all that the member API takes.
 func listWatch(api client.WithWatch, list client.ObjectList) cache.ListerWatcher {
