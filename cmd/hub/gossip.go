@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"crypto/x509"
 	"encoding/json"
@@ -73,16 +72,11 @@ func newGossip(o Options, objects client.Reader, links replica.Link) (*hubGossip
 	if !o.gossips() {
 		return nil, nil
 	}
-	hostname, err := os.Hostname()
-	if err != nil {
-		return nil, fmt.Errorf("read the host name: %w", err)
-	}
 	g := &hubGossip{beats: map[membership.Name]time.Time{}, wake: func(fleet.ClusterName) {}}
-	name := cmp.Or(os.Getenv("POD_NAME"), hostname)
 	_, port, _ := net.SplitHostPort(o.GossipAddr) // checked by Validate
 	config := gossip.Config{
-		Name: membership.Replica(name), Fleet: o.ClusterSet, Listen: o.GossipAddr, Heard: g.heard, Authorize: mayGossip(objects),
-		TLS: &registrationhub.ReplicaTLS{Reader: objects, Namespace: o.Namespace, Replica: name}, Log: ctrl.Log.WithName("hub").WithName("gossip"),
+		Name: membership.Replica(replicaName()), Fleet: o.ClusterSet, Listen: o.GossipAddr, Heard: g.heard, Authorize: mayGossip(objects),
+		TLS: &registrationhub.ReplicaTLS{Reader: objects, Namespace: o.Namespace, Replica: replicaName()}, Log: ctrl.Log.WithName("hub").WithName("gossip"),
 	}
 	if ip := os.Getenv("POD_IP"); ip != "" {
 		config.Advertise = net.JoinHostPort(ip, port)
@@ -91,6 +85,7 @@ func newGossip(o Options, objects client.Reader, links replica.Link) (*hubGossip
 		g.topic = links.Topic(gossipTopic)
 		config.Peers = func() []gossip.Peer { return gossipPeers(links.Replicas(), port) }
 	}
+	var err error
 	if g.node, err = gossip.New(config); err != nil {
 		return nil, fmt.Errorf("gossip: %w", err)
 	}

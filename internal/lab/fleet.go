@@ -130,7 +130,8 @@ zone: hub-1
 hubCIDRs: [%s, %s, %s, %s]
 xds: {service: {type: NodePort, clusterIP: %s}}
 memberAPI: {url: "https://%s:%d", nodePort: %[7]d}
-gatewayClasses: {regions: [%s]}
+gossip: {address: "%[6]s:30182", nodePort: 30182}
+gatewayClasses: {regions: [%[8]s]}
 `
 
 // memberAPIPort is the port of the hub's node at which members read what they import.

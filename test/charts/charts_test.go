@@ -134,10 +134,11 @@ func TestChartsAreAccepted(t *testing.T) {
 	apply(t, systemNamespace)
 	for _, c := range []struct{ chart, values string }{
 		{"hub", ""},
-		{"hub", "secretNamespaces={default,crossway-system},personas.edgePools={us,eu},topologySpread=null,priorityClassName=system-cluster-critical,networkPolicy.xds[0].ipBlock.cidr=10.0.0.0/8,networkPolicy.metrics=null,xds.names={hub.example.com,192.0.2.7},xds.service.type=NodePort,xds.service.nodePort=30180,gatewayClasses.regions={us,eu},replicas=2,podAnnotations.a=b,nodeSelector.a=b,tolerations[0].operator=Exists,extraArgs={--x},extraEnv[0].name=GOGC,imagePullSecrets[0].name=p"},
-		{"hub", "networkPolicy.enabled=false,xds.service.loadBalancerClass=example.com/internal,xds.service.loadBalancerSourceRanges={192.0.2.0/24},xds.service.annotations.a=b,gatewayClasses.global=false,personas.create=false"},
+		{"hub", "secretNamespaces={default,crossway-system},personas.edgePools={us,eu},topologySpread=null,priorityClassName=system-cluster-critical,networkPolicy.xds[0].ipBlock.cidr=10.0.0.0/8,networkPolicy.metrics=null,xds.names={hub.example.com,192.0.2.7},xds.service.type=NodePort,xds.service.nodePort=30180,gatewayClasses.regions={us,eu},gossip.address=hub.example.com:18002,gossip.nodePort=30182,networkPolicy.gossip[0].ipBlock.cidr=10.0.0.0/8,replicas=2,podAnnotations.a=b,nodeSelector.a=b,tolerations[0].operator=Exists,extraArgs={--x},extraEnv[0].name=GOGC,imagePullSecrets[0].name=p"},
+		{"hub", "networkPolicy.enabled=false,gossip.enabled=false,xds.service.loadBalancerClass=example.com/internal,xds.service.loadBalancerSourceRanges={192.0.2.0/24},xds.service.annotations.a=b,gatewayClasses.global=false,personas.create=false"},
 		{"member-agent", ""},
-		{"member-agent", "priorityClassName=system-cluster-critical,networkPolicy.metrics=null,replicas=2,podAnnotations.a=b,nodeSelector.a=b,tolerations[0].operator=Exists,extraArgs={--x},imagePullSecrets[0].name=p,personas.create=false"},
+		{"member-agent", "gossip.hostPort=18002,networkPolicy.gossip[0].ipBlock.cidr=10.0.0.0/8"},
+		{"member-agent", "gossip.listen=false,priorityClassName=system-cluster-critical,networkPolicy.metrics=null,replicas=2,podAnnotations.a=b,nodeSelector.a=b,tolerations[0].operator=Exists,extraArgs={--x},imagePullSecrets[0].name=p,personas.create=false"},
 		{"edge", ""},
 		{"edge", "hostNetwork=false,runAsRoot=true,priorityClassName=system-node-critical,metrics.port=1024,networkPolicy.metrics=null"},
 		{"edge", "metrics.sources={10.0.0.0/8,fd00::/8}"},
