@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
 
@@ -123,6 +124,15 @@ func ExportOffered(others int) Condition {
 	}
 	return newCondition(ExportReady, true, mcsv1beta1.ServiceExportReasonExported,
 		fmt.Sprintf("offered to %d other %s", others, clusters))
+}
+
+// ExportOfferedInSilence says that an export is part of an import as it was when its
+// cluster fell silent. On whose evidence, the MemberCluster says once for all its exports.
+func ExportOfferedInSilence(others int, cluster fleet.ClusterName, since time.Time) Condition {
+	offered := ExportOffered(others)
+	return newCondition(ExportReady, true, offered.Reason,
+		fmt.Sprintf("%s as it was: MemberCluster %q is silent since %s, and what changes there is not seen. Nothing of it is taken away; condition Reachable of the MemberCluster says on whose evidence",
+			offered.Message, cluster, inUTC(since)))
 }
 
 // ExportNotAccepted says that a MemberExport is ignored, because its namespace is

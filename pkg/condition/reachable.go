@@ -108,8 +108,8 @@ func MemberSilent(s Silence) Condition {
 		}
 	}
 	if len(s.Edges) > 0 {
-		return Condition{Type: MemberReachableType, Status: metav1.ConditionUnknown, Reason: ByDataPlane,
-			Message: fmt.Sprintf("the cluster serves, its agent is silent: edges in %s get answers from its pods; the agent is %s%s", andMore(s.Edges), message, keeps)}
+		return newCondition(MemberReachableType, false, ByDataPlane,
+			fmt.Sprintf("the cluster serves, its agent is silent: edges in %s get answers from its pods; the agent is %s%s", andMore(s.Edges), message, keeps))
 	}
 	return newCondition(MemberReachableType, false, reason, message+keeps)
 }

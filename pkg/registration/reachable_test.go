@@ -40,8 +40,8 @@ func TestReachable(t *testing.T) {
 		{"the hub alone hears nothing, and the Lease runs out", 40, silent(38, nil, nil), nil, "False Lease", []string{"since 2026-01-01T12:03:12Z", "only the hub says so"}},
 		{"it is heard and does not renew", 41, heard, nil, "False Lease", []string{"the hub hears the agent by gossip", "renewed last at 2026-01-01T12:03:09Z", "API server"}},
 		{"the way to the hub is cut", 60, silent(58, []string{"eu-west"}, nil), nil, "False Lease", []string{"but eu-west reaches it"}},
-		{"only the agent died", 60, silent(58, nil, others), edges, "Unknown DataPlane", []string{"edges in eu get answers from its pods", "not heard of since"}},
-		{"the same without gossip", 60, GossipWord{}, edges, "Unknown DataPlane", []string{"edges in eu", "has not renewed its Lease"}},
+		{"only the agent died", 60, silent(58, nil, others), edges, "False DataPlane", []string{"edges in eu get answers from its pods", "not heard of since"}},
+		{"the same without gossip", 60, GossipWord{}, edges, "False DataPlane", []string{"edges in eu", "has not renewed its Lease"}},
 		{"it said that it stops", 8, GossipWord{Heard: ago(6), Silent: true, Left: true, Unreached: others}, nil, "True Lease", nil},
 		{"it said that it stops, and did not come back", 60, GossipWord{Heard: ago(58), Silent: true, Left: true}, nil, "False Lease", []string{"its last word was that it stops"}},
 	} {

@@ -92,7 +92,13 @@ func (m *Merger) ReconcileStatus(ctx context.Context, request reconcile.Request)
 		return reconcile.Result{}, err
 	}
 	service.admissions = registration.Admissions(service.members.all, m.reserved)
+	var again time.Duration // when a member has been silent for long enough
 	for _, e := range exports {
+		if member := service.members.owners[e.Namespace]; member != nil {
+			if _, _, after := registration.SilentSince(member, m.now()); after > 0 && (again == 0 || after < again) {
+				again = after
+			}
+		}
 		status, err := m.status(ctx, &e, service)
 		if err != nil {
 			return reconcile.Result{}, err
@@ -101,7 +107,7 @@ func (m *Merger) ReconcileStatus(ctx context.Context, request reconcile.Request)
 			return reconcile.Result{}, err
 		}
 	}
-	return reconcile.Result{}, nil
+	return reconcile.Result{RequeueAfter: again}, nil
 }
 
 // mergedService is the merge of the exports of one service that count.
@@ -232,7 +238,11 @@ func (m *Merger) conditions(ctx context.Context, e *v1alpha1.MemberExport, servi
 	case !registration.MayExport(member, namespace):
 		return []condition.Condition{condition.ExportNamespaceNotAllowed(cluster, namespace)}, nil
 	}
-	conditions := append(slices.Clone(service.merged.Conditions[cluster]), condition.ExportOffered(len(service.members.owners)-1))
+	offered := condition.ExportOffered(len(service.members.owners) - 1)
+	if since, silent, _ := registration.SilentSince(member, m.now()); silent {
+		offered = condition.ExportOfferedInSilence(len(service.members.owners)-1, cluster, since)
+	}
+	conditions := append(slices.Clone(service.merged.Conditions[cluster]), offered)
 	addresses, err := m.addresses(ctx, e)
 	if err != nil {
 		return nil, err

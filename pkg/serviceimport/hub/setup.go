@@ -64,6 +64,7 @@ func (m *Merger) SetupWithManager(mgr ctrl.Manager, leadership *program.Leadersh
 	status := newMemberPace(m.now)
 	err = m.controller(mgr, "export-status", program.StatusWorkers).
 		Watches(&v1alpha1.MemberExport{}, afterChanges(requestsOfExport), builder.WithPredicates(statusChanged)).
+		Watches(&v1alpha1.MemberCluster{}, afterChanges(m.requestsOfMember), builder.WithPredicates(silenceChanged)).
 		Watches(&discoveryv1.EndpointSlice{}, status.handler(m.leftOuts.requestsOfSlice)).
 		Complete(leadership.Reconciler(reconcile.Func(m.ReconcileStatus)))
 	if err != nil {
@@ -105,6 +106,27 @@ var membershipChanged = predicate.Funcs{UpdateFunc: func(u event.UpdateEvent) bo
 		registration.Accepted(before) != registration.Accepted(after) ||
 		!registration.AcceptedAt(before).Equal(registration.AcceptedAt(after))
 }}
+
+// silenceChanged lets through where the silence of a member begins or ends.
+var silenceChanged = predicate.Funcs{
+	CreateFunc: func(event.CreateEvent) bool { return false },
+	UpdateFunc: func(u event.UpdateEvent) bool {
+		return registration.SilenceChanged(u.ObjectOld.(*v1alpha1.MemberCluster), u.ObjectNew.(*v1alpha1.MemberCluster))
+	},
+	DeleteFunc: func(event.DeleteEvent) bool { return false },
+}
+
+// requestsOfMember are the services that a member exports.
+func (m *Merger) requestsOfMember(ctx context.Context, o client.Object) (requests []reconcile.Request) {
+	var list v1alpha1.MemberExportList
+	if err := m.client.List(ctx, &list, client.InNamespace(v1alpha1.MemberNamespace(o.GetName())), client.DisableReadYourWritesConsistency, client.UnsafeDisableDeepCopy); err != nil {
+		return nil // the cache is stopping: all come again with the next start
+	}
+	for i := range list.Items {
+		requests = append(requests, requestsOfExport(ctx, &list.Items[i])...)
+	}
+	return requests
+}
 
 // fleetNamespace lets through when crossway-fleet appears and when its deletion begins.
 var fleetNamespace = predicate.And(
