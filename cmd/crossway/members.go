@@ -31,6 +31,8 @@ func membersCommand(a *app) *cobra.Command {
 		Long: `Lists the members: whether they are ready, what they export, when their agent's
 certificate ends, and from the hub's replicas what they serve now:
 
+  REASON    by whose word it is ready or not: Gossip, Lease and DataPlane are about its
+            agent, other reasons about what is refused of it; SINCE when
   SHARE     the part of the requests of each region's clients that it answers
   REQ/S     the requests per second that it answers, of all regions
   CAPACITY  what it takes of the imports that have a rate (BackendPolicy), per second
@@ -61,6 +63,7 @@ type memberResult struct {
 	Ready          bool              `json:"ready"`
 	Reason         string            `json:"reason,omitempty"`
 	Message        string            `json:"message,omitempty"`
+	Since          string            `json:"since,omitempty"`
 	Exports        int32             `json:"exports"`
 	Endpoints      int32             `json:"endpoints"`
 	CertificateEnd string            `json:"certificateEnd,omitempty"`
@@ -116,6 +119,7 @@ func resultOf(m *v1alpha1.MemberCluster, load *fleetload.Load) memberResult {
 	r := memberResult{Name: m.Name, Region: m.Spec.Region, Exports: m.Status.Exports, Endpoints: m.Status.Endpoints}
 	if c := meta.FindStatusCondition(m.Status.Conditions, condition.MemberReadyType); c != nil {
 		r.Ready, r.Reason, r.Message = c.Status == metav1.ConditionTrue, c.Reason, c.Message
+		r.Since = c.LastTransitionTime.UTC().Format(time.RFC3339)
 	}
 	if has := registration.InForce(m); has != nil && has.ExpirationTime != nil {
 		r.CertificateEnd = has.ExpirationTime.UTC().Format(time.RFC3339)
@@ -133,7 +137,7 @@ func (r membersResult) text(out io.Writer, now time.Time) error {
 		fmt.Fprintln(out, "The fleet has no members: crossway token create <member> --region <region>")
 		return nil
 	}
-	rows := [][]string{{"NAME", "REGION", "READY", "REASON", "EXPORTS", "ENDPOINTS", "CERTIFICATE", "SHARE", "REQ/S", "CAPACITY", "ROOM", "DRAINED"}}
+	rows := [][]string{{"NAME", "REGION", "READY", "REASON", "SINCE", "EXPORTS", "ENDPOINTS", "CERTIFICATE", "SHARE", "REQ/S", "CAPACITY", "ROOM", "DRAINED"}}
 	for _, m := range r.Members {
 		certificate := "-"
 		if end, err := time.Parse(time.RFC3339, m.CertificateEnd); err == nil {
@@ -142,11 +146,15 @@ func (r membersResult) text(out io.Writer, now time.Time) error {
 				certificate = duration.HumanDuration(end.Sub(now))
 			}
 		}
+		since := "-"
+		if at, err := time.Parse(time.RFC3339, m.Since); err == nil {
+			since = duration.HumanDuration(now.Sub(at))
+		}
 		ready := "False"
 		if m.Ready {
 			ready = "True"
 		}
-		rows = append(rows, append([]string{m.Name, m.Region, ready, orDash(m.Reason), strconv.Itoa(int(m.Exports)), strconv.Itoa(int(m.Endpoints)), certificate}, live(m.Load)...))
+		rows = append(rows, append([]string{m.Name, m.Region, ready, orDash(m.Reason), since, strconv.Itoa(int(m.Exports)), strconv.Itoa(int(m.Endpoints)), certificate}, live(m.Load)...))
 	}
 	return columns(out, rows)
 }

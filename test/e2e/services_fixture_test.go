@@ -41,10 +41,17 @@ type shared struct {
 
 var notInNames = regexp.MustCompile("[^A-Za-z0-9]+")
 
+// uses is how often each namespace was made: a test that is repeated (-test.count) has a new one, because the last may still
+// be ending.
+var uses = map[string]int{}
+
 func newShared(t *testing.T) *shared {
 	t.Helper()
 	s := &shared{T: testkit.T{TB: t}}
 	s.namespace = strings.ToLower("hello-" + notInNames.ReplaceAllString(t.Name()[strings.LastIndex(t.Name(), "/")+1:], "-"))
+	if uses[s.namespace]++; uses[s.namespace] > 1 {
+		s.namespace += fmt.Sprint("-", uses[s.namespace])
+	}
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, mcsv1beta1.Install} {
 		s.Must(add(scheme))

@@ -81,3 +81,36 @@ func benchFixture(b *testing.B, n int) (*fixture, [][2]*discoveryv1.EndpointSlic
 	f.SetAssignments(assignments, nil)
 	return f, slices
 }
+
+// The pass in which another member's slice changes while one member has changed all slices that it may have (20,000
+// endpoints): for as long that member's changes delay the other's.
+func BenchmarkFlood(b *testing.B) {
+	const services, each = 50, 4
+	f := newFixture(b)
+	var assignments []model.Assignment
+	var forms [2][]*discoveryv1.EndpointSlice
+	for i := range services {
+		service := fmt.Sprint("s", i)
+		for part := range each {
+			for form := range forms {
+				addresses := make([]string, 100)
+				for k := range addresses {
+					addresses[k] = fmt.Sprintf("10.1.%d.%d", i*each+part, k+form)
+				}
+				s := memberSlice("us-west", service, addresses...)
+				s.Name = fmt.Sprint(service, "-", part)
+				forms[form] = append(forms[form], s)
+			}
+		}
+		assignments = append(assignments, assignmentOf(service, service))
+	}
+	assignments = append(assignments, assignmentOf("other", "other"))
+	f.SetAssignments(assignments, nil)
+	for i := 0; b.Loop(); i++ {
+		for _, s := range forms[i%2] {
+			f.slice(s)
+		}
+		f.slice(memberSlice("us-east", "other", fmt.Sprint("10.2.0.", 1+i%2)))
+		f.run()
+	}
+}

@@ -64,6 +64,17 @@ func (h *fakeEdges) takeChanged() string {
 	return out
 }
 
+// taken are the load assignments of a pool that changed since the last call.
+func (h *fakeEdges) taken(pool string) map[string]bool {
+	names := map[string]bool{}
+	for name := range strings.FieldsSeq(h.takeChanged()) {
+		if of, key, _ := strings.Cut(name, ":"); of == pool {
+			names[key] = true
+		}
+	}
+	return names
+}
+
 func (h *fakeEdges) versions(pool string) map[string]string {
 	out := map[string]string{}
 	for name, r := range h.pools[pool] {

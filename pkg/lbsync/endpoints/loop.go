@@ -49,6 +49,7 @@ type Loop struct {
 	lastReported   time.Time                           // when the condition Overflowing was last reported
 	announcements  map[state.HealthEvent]*announcement // by region and member
 	unserved       unservedReports
+	turns          turns
 	peers          peers
 }
 
@@ -58,7 +59,7 @@ func New(config Config) *Loop {
 		config.Clock = clock.RealClock{}
 	}
 	l := &Loop{config: config, inbox: newInbox(), synced: make(chan struct{}), ended: make(chan struct{}),
-		state: state.New(config.Hub), published: newPublished(), metrics: newMetrics(), announcements: map[state.HealthEvent]*announcement{},
+		state: state.New(config.Hub), turns: turns{}, published: newPublished(), metrics: newMetrics(), announcements: map[state.HealthEvent]*announcement{},
 		peers: peers{edges: &sharedEdges{edges: map[string]*sharedEdge{}}}}
 	l.subscribe()
 	return l
@@ -168,11 +169,21 @@ func (l *Loop) pass() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	began := l.config.Clock.Now()
-	changes := l.inbox.Drain()
+	changes := l.take()
 	l.announce(l.state.Apply(changes))
 	l.update(nil)
 	if !changes.Empty() {
 		l.metrics.passes.Observe(l.config.Clock.Since(began).Seconds())
+	}
+}
+
+// take drains the inbox: at the start of everything, and then by turns. l.mu is held.
+func (l *Loop) take() state.Changes {
+	select {
+	case <-l.synced:
+		return l.inbox.takeTurn(l.turns)
+	default:
+		return l.inbox.Drain()
 	}
 }
 
