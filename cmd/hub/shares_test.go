@@ -38,6 +38,9 @@ import (
 // Two replicas of the hub divide what the edges of both send: it overflows although no replica's edges alone exceed what a
 // cluster takes. One replica is killed, its edge connects to the other, and it starts again: edges are sent nothing.
 func TestTwoReplicasDivideTogether(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes a minute")
+	}
 	f := newFixture(t)
 	hubs := []*fixture{f, {Client: f.Client, t: t, xds: freeAddress(t), health: freeAddress(t), debug: freeAddress(t), members: freeAddress(t)}}
 	f.makeSplitFleet()

@@ -61,7 +61,7 @@ func TestOverflowOverTwoReplicas(t *testing.T) {
 
 // A cluster to which no connection can be made is held out on all replicas, and stays so whoever decides next.
 func TestHeldOutOverTwoReplicas(t *testing.T) {
-	h, to := twoHubs(t, 60)
+	h, to := twoHubs(t, 10) // so few that a new replica sees too few probes to find it out itself
 	h.dead = "us-west"
 	h.awaitParts(4*time.Second, to, "us-west", 0.01)
 	begin := len(h.sent)
@@ -75,7 +75,30 @@ func TestHeldOutOverTwoReplicas(t *testing.T) {
 		t.Errorf("edges were sent %q", h.sent[begin:])
 	}
 	h.dead = ""
-	h.awaitParts(4*time.Second, to, "us-west", 1)
+	h.awaitParts(20*time.Second, to, "us-west", 1)
+}
+
+// While the network between replicas is split, an edge leaves one side and connects to the other. Each side keeps what it
+// knows of the other's edges, for a minute too.
+func TestAnEdgeMovesDuringASplit(t *testing.T) {
+	h, _ := twoHubs(t, 100)
+	third := &simEdge{Edge: Edge{Pool: "us", Region: "us", Node: "edge-2", Source: "192.0.2.1"}, rate: 100, phase: 7 * simTick,
+		comesAt: h.now, owed: map[fleet.ClusterName]float64{}, counts: map[string]uint64{}, since: h.now}
+	h.edges = append(h.edges, third)
+	hub := "hub-m"
+	to := func(*simEdge, []string) string { return hub }
+	h.run(30*time.Second, to)
+	h.awaitParts(0, to, "eu-west", 1.0/3)
+	begin := len(h.sent)
+	h.network.Cut("hub-m", "hub-n")
+	hub = "hub-n"
+	h.cut(third, time.Second, time.Second)
+	h.run(70*time.Second, to)
+	h.network.Heal("hub-m", "hub-n")
+	h.run(30*time.Second, to)
+	if len(h.sent) > begin {
+		t.Errorf("edges were sent %q", h.sent[begin:])
+	}
 }
 
 // A replica that has just started goes on with the pace at which a cluster's part grows.

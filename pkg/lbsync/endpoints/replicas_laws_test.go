@@ -49,10 +49,12 @@ func TestReplicasComeAndGo(t *testing.T) {
 		for range rapid.IntRange(1, 6).Draw(rt, "events") {
 			names := slices.Sorted(maps.Keys(h.replicas))
 			one, other := rapid.SampledFrom(names).Draw(rt, "one"), rapid.SampledFrom(names).Draw(rt, "other")
-			what := rapid.SampledFrom([]string{"kill", "start", "cut", "stuck", "move"}).Draw(rt, "event")
+			what := rapid.SampledFrom([]string{"kill", "leave", "start", "cut", "stuck", "move"}).Draw(rt, "event")
 			switch {
 			case what == "kill" && len(names) > 1:
 				h.kill(one, seconds(0, 4, "connects"), seconds(0, 5, "reports"))
+			case what == "leave" && len(names) > 1:
+				h.leave(one, anywhere)
 			case what == "start" && len(names) < 4:
 				h.started++
 				h.start(fmt.Sprintf("hub-%c%d", 'a'+rapid.IntRange(0, 25).Draw(rt, "name"), h.started), late())

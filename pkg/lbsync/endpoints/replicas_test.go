@@ -38,6 +38,7 @@ type hubReplica struct {
 	link    *linktest.Link
 	topics  []*lateTopic
 	stuckTo time.Duration
+	leaving bool
 }
 
 // lateTopic has each value come late. Of those that wait, the last one of a key is what comes.
@@ -131,6 +132,25 @@ func (h *hubs) kill(name string, after, reports time.Duration) {
 	}
 }
 
+// leave ends a replica, as SIGTERM does: it tells the others, and ends its edges' streams one after the other.
+func (h *hubs) leave(name string, to func(e *simEdge, names []string) string) {
+	r := h.replicas[name]
+	r.leaving = true
+	r.link.Leave()
+	for _, e := range h.edges {
+		if e.hub == name {
+			h.cut(e, 300*time.Millisecond, 2*time.Second)
+			h.run(time.Second, to)
+		}
+	}
+	h.kill(name, 0, 0)
+}
+
+// staying are the replicas that edges may connect to.
+func (h *hubs) staying() []string {
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(h.replicas)), func(name string) bool { return h.replicas[name].leaving })
+}
+
 // cut ends the streams of an edge, which connects again after a time, and reports a time after that.
 func (h *hubs) cut(e *simEdge, after, reports time.Duration) {
 	if r := h.replicas[e.hub]; r != nil {
@@ -164,7 +184,7 @@ func (h *hubs) run(length time.Duration, to func(e *simEdge, names []string) str
 
 func (h *hubs) step(e *simEdge, to func(e *simEdge, names []string) string) {
 	if e.hub == "" && h.now >= e.comesAt {
-		e.hub = to(e, slices.Sorted(maps.Keys(h.replicas)))
+		e.hub = to(e, h.staying())
 		r := h.replicas[e.hub]
 		r.Connected(e.Edge)
 		r.InitialVersions(e.Edge, e.versions)

@@ -22,14 +22,10 @@ type awayEdges struct {
 // Away says that an edge's reports cannot be heard for a while. What it sent stays a part of the demand until it reports
 // again or is forgotten, less what other edges gain at once.
 func (d *Demand) Away(edge string, now time.Time) {
-	history := d.samples[edge]
-	if _, already := d.away.rates[edge]; already || len(history) == 0 {
+	if _, already := d.away.rates[edge]; already || len(d.samples[edge]) == 0 {
 		return
 	}
-	rate := d.latest(edge).rate()
-	if issued, covered := countsWithin(history, d.windowBegin(now), now); covered > 0 {
-		rate = issued / covered
-	}
+	rate := d.sent(edge, now)
 	if d.away.rates == nil {
 		d.away.rates = map[string]float64{}
 	}
@@ -49,11 +45,17 @@ func (d *Demand) ForgetAway(edge string) {
 func (d *Demand) others(now time.Time) float64 {
 	sum := 0.0
 	for _, edge := range d.reportingEdges(now) {
-		if issued, covered := countsWithin(d.samples[edge], d.windowBegin(now), now); covered > 0 {
-			sum += issued / covered
-		}
+		sum += d.sent(edge, now)
 	}
 	return sum
+}
+
+// sent is what one edge sent on average: since a rise, where one was just seen, if only in its last report.
+func (d *Demand) sent(edge string, now time.Time) float64 {
+	if issued, covered := countsWithin(d.samples[edge], d.windowBegin(now), now); covered > 0 {
+		return issued / covered
+	}
+	return d.latest(edge).rate()
 }
 
 // left is what clients of the edges that are away send, where the others send so much.

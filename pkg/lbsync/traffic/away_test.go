@@ -79,6 +79,29 @@ func TestClientsOfAnEdgeThatIsAwayMove(t *testing.T) {
 	}
 }
 
+// Just after a rise nothing is averaged yet. An edge that is away then keeps what it sent last, and so do the others.
+func TestAnEdgeIsAwayAfterARise(t *testing.T) {
+	for _, first := range []int{2, 20} { // of the import's first requests, or later
+		var d Demand
+		for second := 1; second < 40; second++ {
+			requests := map[string]uint64{"a": 10, "b": 10, "c": 10}
+			if second >= first {
+				requests = map[string]uint64{"a": 80, "b": 130, "c": 140}
+			}
+			if second > first {
+				delete(requests, "b")
+			}
+			secondOf(&d, second, requests)
+			if second == first {
+				d.Away("b", epoch.Add(time.Duration(second)*time.Second))
+			}
+			if second > first+1 && !near(d.Rate(), 350, 0.01) {
+				t.Errorf("second %d: %v", second, d.Rate())
+			}
+		}
+	}
+}
+
 // Several edges are away, and one of them is back without its clients.
 func TestAnEdgeIsBackWithoutItsClients(t *testing.T) {
 	var d Demand

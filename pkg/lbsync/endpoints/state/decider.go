@@ -54,15 +54,14 @@ func (s *State) Decider() string { return s.replicas.decider }
 
 func (s *State) decides() bool { return s.replicas.decider == s.hub.Replica }
 
-// elect says who decides. Where that changes, all demand is divided again: that moves nothing, since the shares in force
-// count as learned.
+// elect says who decides. Where that changes, all demand is divided again. A replica that is leaving is not elected.
 func (s *State) elect(now time.Time) {
 	r := &s.replicas
 	ready, decider := r.ready, r.decider
 	s.readReady(now)
 	var heard []Candidate
 	for _, name := range slices.Sorted(maps.Keys(r.others)) {
-		if o := r.others[name]; o.heard && now.Sub(o.saidAt) < candidateTimeout {
+		if o := r.others[name]; o.heard && !o.leaving && now.Sub(o.saidAt) < candidateTimeout {
 			heard = append(heard, o.candidate)
 		}
 	}
