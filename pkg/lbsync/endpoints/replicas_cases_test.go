@@ -104,16 +104,14 @@ func TestAnEdgeMovesDuringASplit(t *testing.T) {
 // A replica that has just started goes on with the pace at which a cluster's part grows.
 func TestPaceOverReplicas(t *testing.T) {
 	h, to := twoHubs(t, 60)
-	var grown []string
 	for i := range 60 {
-		grown = append(grown, fmt.Sprintf("10.3.1.%d", i+1))
+		h.grown = append(h.grown, fmt.Sprintf("10.3.1.%d", i+1))
 	}
 	for _, r := range h.replicas {
-		r.slice(memberSlice("eu-west", "web", grown...))
+		r.slice(memberSlice("eu-west", "web", h.grown...))
 	}
 	h.run(3*time.Second, to)
 	h.start("hub-z", 0)
-	h.replicas["hub-z"].slice(memberSlice("eu-west", "web", grown...))
 	h.run(time.Second, to)
 	ready := func(name string) int {
 		b, _ := h.replicas[name].state.Backend(backend("web"))

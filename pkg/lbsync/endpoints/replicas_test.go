@@ -29,6 +29,7 @@ type hubs struct {
 	edges    []*simEdge
 	started  int
 	dead     fleet.ClusterName // to which no connection can be made
+	grown    []string          // the endpoints of eu-west that a new replica finds; none: two
 	// sent lists the load assignments that an edge got, other than when it began.
 	sent []string
 }
@@ -114,6 +115,9 @@ func (h *hubs) start(name string, delay time.Duration) {
 	}
 	r.fixture = newReplica(h.t, h.clock, Config{Load: r.topics[0], Shares: r.topics[1], PeersHeard: r.link.Settled(), Hub: Hub{Replica: name}})
 	r.import2("web", 1)
+	if len(h.grown) > 0 {
+		r.slice(memberSlice("eu-west", "web", h.grown...))
+	}
 	r.link.Start()
 	r.run()
 	r.SetAssignments([]model.Assignment{assignmentOf("a", "web")}, []model.ImportPolicy{rated("web", 100)})
