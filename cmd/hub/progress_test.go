@@ -25,13 +25,17 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/util/retry"
+	"k8s.io/utils/clock"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/internal/linktest"
 	"crossway.dev/crossway/internal/testkit"
 	"crossway.dev/crossway/pkg/condition"
+	"crossway.dev/crossway/pkg/gateway/reconciler"
+	"crossway.dev/crossway/pkg/lbsync/server"
 	"crossway.dev/crossway/pkg/replica"
 )
 
@@ -269,4 +273,30 @@ func TestStatusesOfTwoReplicas(t *testing.T) {
 		}
 	}
 	f.expectStatus("none is left", "edges 0, with credentials 0, Ready false")
+}
+
+// The last step of a rotation waits for edges of all replicas that use the old CA, for replicas
+// that are not heard, and for edges that may not have found a hub that has just started.
+func TestUsersOfTheOldCA(t *testing.T) {
+	network := linktest.NewNetwork()
+	a, b := network.Link("hub-a"), network.Link("hub-b")
+	f := fleetEdges{server.New(server.Config{}), reconciler.NewReplicas(a.Topic("edges"), clock.RealClock{}), a.Replicas, time.Now().Add(-time.Hour)}
+	a.Start()
+	b.Start()
+	b.Topic("edges").Set("answers/us", []byte(`{"version": 1, "edges": [{"Node": "x", "Zone": "us-a", "Credential": "c", "CA": "old"}, {"Node": "y", "Zone": "us-a", "CA": "new"}]}`))
+	const edge, unheard = "x of EdgePool us (credential c)", "maybe edges that are connected to replica hub-b of the hub, which is not heard"
+	expect := func(what string, want ...string) {
+		t.Helper()
+		if got := f.usersOf("old"); !slices.Equal(got, want) {
+			t.Errorf("%s: %q, want %q", what, got, want)
+		}
+	}
+	expect("an edge of b uses it", edge)
+	network.Cut("hub-a", "hub-b")
+	expect("b is silent", edge, unheard)
+	network.Heal("hub-a", "hub-b")
+	b.Topic("edges").Set("answers/us", []byte(`{"version": 1}`))
+	expect("nobody uses it")
+	f.started = time.Now()
+	expect("at the start", "maybe edges that have not found this replica of the hub yet, which has run for less than 10s")
 }
