@@ -23,9 +23,10 @@ const (
 	// on the other side of a split go on with what they have, and a split is mended within
 	// minutes or not at all.
 	silentHold = 2 * time.Minute
-	// leftHold is for how long an edge counts whose stream ended: one that is moved to another
-	// replica, or that lost its connection, has another stream by then.
-	leftHold = 5 * time.Second
+	// leftHold is for how long an edge counts whose stream ended. One that is moved to another
+	// replica, or that lost its connection, has another stream by then: it tries again within
+	// some seconds, as after a start of the hub.
+	leftHold = reconnectGrace
 )
 
 // Replicas exchanges what edges answered with the other replicas of the hub. Its methods
