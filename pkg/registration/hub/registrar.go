@@ -293,7 +293,7 @@ func (r *Registrar) facts(ctx context.Context, member *v1alpha1.MemberCluster, s
 	name := fleet.ClusterName(member.Name)
 	facts := registration.MemberFacts{Member: *member, Namespace: state, Now: r.now()}
 	var all v1alpha1.MemberClusterList
-	if err := r.client.List(ctx, &all, client.DisableReadYourWritesConsistency); err != nil {
+	if err := r.client.List(ctx, &all, client.DisableReadYourWritesConsistency, client.UnsafeDisableDeepCopy); err != nil {
 		return facts, nil, fmt.Errorf("list MemberClusters: %w", err)
 	}
 	facts.Admission = registration.Admissions(all.Items, r.reserved)[name]

@@ -49,7 +49,7 @@ func NewMerger(c cluster.Cluster, merges *Merges, reserved []netip.Prefix) (*Mer
 	return &Merger{client: waiting, merges: merges, reserved: reserved, now: time.Now}, nil
 }
 
-// members are the members of the fleet.
+// members are the members of the fleet. They are the cache's own.
 type members struct {
 	all    []v1alpha1.MemberCluster
 	owners map[string]*v1alpha1.MemberCluster // those that are accepted, by their namespaces
@@ -144,7 +144,7 @@ func (m *Merger) merge(ctx context.Context, request reconcile.Request) (mergedSe
 
 func (m *Merger) members(ctx context.Context) (members, error) {
 	var list v1alpha1.MemberClusterList
-	if err := m.client.List(ctx, &list); err != nil {
+	if err := m.client.List(ctx, &list, client.UnsafeDisableDeepCopy); err != nil {
 		return members{}, fmt.Errorf("list MemberClusters: %w", err)
 	}
 	var namespaces corev1.NamespaceList
