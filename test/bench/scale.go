@@ -116,7 +116,7 @@ func (s *Scale) Measure(ctx context.Context) (Figures, error) {
 		}
 		used, _ := cpuSince(before)
 		fmt.Fprintf(s.out, "%d members: %s (%s)%s; CPU seconds: %s\n", len(s.members), phase.what, time.Since(began).Round(100*time.Millisecond), s.memory(), used)
-		if err := s.profile(ctx, strings.Fields(phase.what)); err != nil {
+		if err := s.profile(ctx, phase.what); err != nil {
 			return s.figures, err
 		}
 	}
@@ -187,13 +187,13 @@ func (s *Scale) clientIn(pod string) *http.Client {
 }
 
 // profile writes the heap profiles of all replicas after a phase.
-func (s *Scale) profile(ctx context.Context, phase []string) error {
+func (s *Scale) profile(ctx context.Context, phase string) error {
 	if s.profiles == "" {
 		return nil
 	}
 	var errs []error
 	for i, pod := range s.pods {
-		errs = append(errs, s.fetch(ctx, pod, "heap", fmt.Sprintf("%s-%d.heap", strings.Join(phase, "-"), i)))
+		errs = append(errs, s.fetch(ctx, pod, "heap", fmt.Sprintf("%s-%d.heap", strings.ReplaceAll(phase, " ", "-"), i)))
 	}
 	return errors.Join(errs...)
 }

@@ -31,16 +31,16 @@ import (
 )
 
 const (
-	regions      = 10
+	scaleRegions = 10
 	edgesPerPool = 2
-	teams        = 10
+	scaleTeams   = 10
 )
 
 func teamOf(n int) string { return fmt.Sprintf("team-%d", n) }
 
 // regionOf is the region of a member: those with Envoys come first.
 func (s *Scale) regionOf(member int) string {
-	n := member % regions
+	n := member % scaleRegions
 	if n < len(s.fleet.Regions) {
 		return s.fleet.Regions[n]
 	}
@@ -94,7 +94,7 @@ func (e *mockEdge) stream(ctx context.Context) error {
 		errs = append(errs, stream.Send(e.subscribe(typeURL, nil)))
 	}
 	var chains []string
-	for n := range teams {
+	for n := range scaleTeams {
 		chains = append(chains, teamOf(n)+"/"+gateway+"/80")
 	}
 	if err := errors.Join(append(errs, stream.Send(e.subscribe(resourcev3.RouteType, chains)))...); err != nil {
@@ -148,7 +148,7 @@ func (e *mockEdge) take(r *discovery.DeltaDiscoveryResponse) (names []string) {
 
 // makePools makes the pools of the regions that have no Envoys, the teams' namespaces and Gateways, and the mock edges.
 func (s *Scale) makePools(ctx context.Context) error {
-	for n := len(s.fleet.Regions); n < regions; n++ {
+	for n := len(s.fleet.Regions); n < scaleRegions; n++ {
 		region := s.regionOf(n)
 		pool := &v1alpha1.EdgePool{ObjectMeta: metav1.ObjectMeta{Name: region}, Spec: v1alpha1.EdgePoolSpec{Region: region,
 			Addresses: []v1alpha1.AddressBlock{{CIDR: fmt.Sprintf("198.19.%d.0/24", n)}}}}
@@ -164,7 +164,7 @@ func (s *Scale) makePools(ctx context.Context) error {
 			go e.run(s.life)
 		}
 	}
-	for n := range teams {
+	for n := range scaleTeams {
 		g := &gatewayv1.Gateway{ObjectMeta: metav1.ObjectMeta{Name: gateway, Namespace: teamOf(n)}, Spec: gatewayv1.GatewaySpec{GatewayClassName: "crossway-global",
 			Listeners: []gatewayv1.Listener{{Name: "http", Port: 80, Protocol: gatewayv1.HTTPProtocolType}}}}
 		if err := create(ctx, s.hub, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: teamOf(n)}}, g); err != nil {

@@ -41,13 +41,13 @@ func (s *Scale) load(ctx context.Context) error {
 	if err := pause(ctx, loadSpan); err != nil { // until demand is known and shares are settled
 		return err
 	}
-	sent, err := s.counter(ctx, "crossway_replica_sent_bytes_total")
-	if err != nil {
-		return err
-	}
-	gossip, err := s.counter(ctx, "crossway_membership_bytes_total")
-	if err != nil {
-		return err
+	counters := map[string]string{"scale_link_kb_per_s": "crossway_replica_sent_bytes_total", "scale_gossip_kb_per_s": "crossway_membership_bytes_total"}
+	before := map[string]float64{}
+	for figure, name := range counters {
+		var err error
+		if before[figure], err = s.counter(ctx, name); err != nil {
+			return err
+		}
 	}
 	cpu, began := s.hubCPU(), time.Now()
 	if err := pause(ctx, loadSpan); err != nil {
@@ -55,13 +55,12 @@ func (s *Scale) load(ctx context.Context) error {
 	}
 	took := time.Since(began)
 	s.figures["scale_load_cpu_percent"] = Value(100 * float64(s.hubCPU()-cpu) / float64(took) / hubReplicas)
-	for name, before := range map[string]float64{"crossway_replica_sent_bytes_total": sent, "crossway_membership_bytes_total": gossip} {
+	for figure, name := range counters {
 		after, err := s.counter(ctx, name)
 		if err != nil {
 			return err
 		}
-		figure := map[string]string{"crossway_replica_sent_bytes_total": "scale_link_kb_per_s", "crossway_membership_bytes_total": "scale_gossip_kb_per_s"}[name]
-		s.figures[figure] = Value((after - before) / 1000 / took.Seconds() / hubReplicas)
+		s.figures[figure] = Value((after - before[figure]) / 1000 / took.Seconds() / hubReplicas)
 	}
 	return nil
 }
@@ -69,32 +68,39 @@ func (s *Scale) load(ctx context.Context) error {
 // counter is the sum of a counter over its labels and all replicas; 0 where there is none.
 func (s *Scale) counter(ctx context.Context, name string) (sum float64, err error) {
 	for _, pod := range s.pods {
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1:8080/metrics", nil)
+		n, err := s.counterOf(ctx, pod, name)
 		if err != nil {
-			return 0, err
+			return 0, fmt.Errorf("metric %s of pod %s: %w", name, pod, err)
 		}
-		answer, err := s.clientIn(pod).Do(request)
-		if err != nil {
-			return 0, err
-		}
-		defer answer.Body.Close()
-		lines := bufio.NewScanner(answer.Body)
-		lines.Buffer(nil, 1<<20)
-		for lines.Scan() {
-			labels, value, ok := strings.Cut(lines.Text(), " ")
-			if ok && (labels == name || strings.HasPrefix(labels, name+"{")) {
-				n, err := strconv.ParseFloat(value, 64)
-				if err != nil {
-					return 0, fmt.Errorf("metric %s: %w", name, err)
-				}
-				sum += n
-			}
-		}
-		if err := lines.Err(); err != nil {
-			return 0, err
-		}
+		sum += n
 	}
 	return sum, nil
+}
+
+func (s *Scale) counterOf(ctx context.Context, pod, name string) (sum float64, err error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1:8080/metrics", nil)
+	if err != nil {
+		return 0, err
+	}
+	answer, err := s.clientIn(pod).Do(request)
+	if err != nil {
+		return 0, err
+	}
+	defer answer.Body.Close()
+	lines := bufio.NewScanner(answer.Body)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		at := strings.LastIndexByte(lines.Text(), ' ') // a label may have a space
+		if at < 0 || lines.Text()[:at] != name && !strings.HasPrefix(lines.Text(), name+"{") {
+			continue
+		}
+		n, err := strconv.ParseFloat(lines.Text()[at+1:], 64)
+		if err != nil {
+			return 0, err
+		}
+		sum += n
+	}
+	return sum, lines.Err()
 }
 
 // clusterStats is what an edge reports: requests of some of its assignments, to one member of each.

@@ -62,7 +62,7 @@ func (m *mockMember) drawn() []service {
 }
 
 // scaleService is a service of the fleet. Its namespace is one of ten teams'.
-func scaleService(n int) service { return service{teamOf(n % teams), fmt.Sprintf("s%d", n), n} }
+func scaleService(n int) service { return service{teamOf(n % scaleTeams), fmt.Sprintf("s%d", n), n} }
 
 // address is one of its range.
 func (m *mockMember) address(n int) netip.Addr {
