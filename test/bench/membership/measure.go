@@ -35,8 +35,10 @@ type Row struct {
 	Tell  string  `json:"tell"`
 }
 
-// restTime is how long bytes are counted, and busyTime how long an agent is busy.
-const restTime, busyTime = 60 * time.Second, 60 * time.Second
+// restTime is how long bytes are counted, busyTime how long an agent is busy, and
+// splitTime how long halves are alone: memberlist has forgotten the others by then, and
+// would stay alone for ever.
+const restTime, busyTime, splitTime = 60 * time.Second, 60 * time.Second, 60 * time.Second
 
 // Measure returns the figures of a small fleet and of a large one.
 func Measure(ctx context.Context, o Options, out io.Writer) ([]Row, error) {
@@ -266,6 +268,9 @@ func split(ctx context.Context, fleet *gossipkit.Fleet, nodes []*gossipkit.Node,
 		return 0, err
 	}
 	fmt.Fprintf(out, "split: each half is alone after %s\n", time.Since(began).Round(time.Second))
+	if err := pause(ctx, splitTime); err != nil {
+		return 0, err
+	}
 	fleet.Cut(nil)
 	began = time.Now()
 	err := awaitWhole(ctx, nodes, len(nodes))
