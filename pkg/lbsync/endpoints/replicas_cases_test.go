@@ -101,6 +101,35 @@ func TestAnEdgeMovesDuringASplit(t *testing.T) {
 	}
 }
 
+// Clients move all their requests from one edge to the other while replicas cannot hear each other, and when one of them ends.
+func TestClientsMoveDuringASplit(t *testing.T) {
+	h, to := twoHubs(t, 150)
+	h.awaitParts(0, to, "eu-west", 1.0/3)
+	h.run(20*time.Second, to)
+	check := func(what string) {
+		t.Helper()
+		for _, e := range h.edges { // an edge without clients matters too: they come back
+			if got := float64(h.parts()[e.Node]["eu-west"]) / traffic.TotalParts; math.Abs(got-1.0/3) > 0.02 {
+				t.Errorf("%v, %s: %s sends %v to eu-west; %q", h.now, what, e.Node, got, h.sent)
+			}
+		}
+	}
+	h.network.Cut("hub-m", "hub-n")
+	for i := range 4 {
+		h.run(3*time.Second, to)
+		h.edges[i%2].rate, h.edges[1-i%2].rate = 0, 300
+		h.run(15*time.Second, to)
+		check("during the split")
+	}
+	h.network.Heal("hub-m", "hub-n")
+	h.run(20*time.Second, to)
+	check("after it")
+	h.kill("hub-m", time.Second, 5*time.Second)
+	h.edges[0].rate, h.edges[1].rate = 300, 0
+	h.run(20*time.Second, to)
+	check("after a kill")
+}
+
 // A replica that has just started goes on with the pace at which a cluster's part grows.
 func TestPaceOverReplicas(t *testing.T) {
 	h, to := twoHubs(t, 60)

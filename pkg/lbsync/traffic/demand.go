@@ -76,7 +76,7 @@ func (d *Demand) Observe(s Sample) {
 	if s.Issued+s.Succeeded+s.Failed > 0 || s.Unserved {
 		d.lastActivity = s.End
 	}
-	d.away.back(s.Edge)
+	delete(d.away.rates, s.Edge)
 	history := append(d.samples[s.Edge], s)
 	for len(history) > 1 && history[1].start().Before(s.End.Add(-demandWindow)) {
 		history = history[1:]
@@ -89,7 +89,7 @@ func (d *Demand) Observe(s Sample) {
 func (d *Demand) ForgetEdge(edge string) {
 	delete(d.samples, edge)
 	delete(d.firstReport, edge)
-	delete(d.away.rates, edge)
+	d.away.forget(edge)
 }
 
 // Rate is the estimate in requests per second.
@@ -119,9 +119,6 @@ func (d *Demand) latest(edge string) Sample {
 }
 
 func (d *Demand) update(now time.Time) {
-	if len(d.away.rates) > 0 && !d.away.until.IsZero() && !now.Before(d.away.until) {
-		d.away.settle(d.others(now))
-	}
 	mean, current, certain := d.mean(now), d.current(now), d.certain(now)
 	rises := certain > d.estimate+riseSigmas*math.Sqrt(d.estimate)+1
 	d.allFailing = d.failing(now)
@@ -146,8 +143,9 @@ func (d *Demand) update(now time.Time) {
 	d.estimate = mean
 }
 
-// reportingEdges lists the edges that report, sorted. An edge that missed two reports is gone or stuck, and its clients
-// with it. A report that came early says nothing about when the next one comes.
+// reportingEdges lists the edges that report, sorted. An edge that missed three reports is gone or stuck, and its clients
+// with it. That is longer than it takes until a replica of the hub, which passes on its edges' reports, is known to be silent
+// (then they are away). A report that came early says nothing about when the next one comes.
 func (d *Demand) reportingEdges(now time.Time) []string {
 	var edges []string
 	for edge, history := range d.samples {
@@ -155,7 +153,7 @@ func (d *Demand) reportingEdges(now time.Time) []string {
 		for _, s := range history {
 			longest = max(longest, s.Interval)
 		}
-		if _, away := d.away.rates[edge]; !away && now.Sub(d.latest(edge).End) < 2*longest+longest/2 {
+		if _, away := d.away.rates[edge]; !away && now.Sub(d.latest(edge).End) < 3*longest+longest/2 {
 			edges = append(edges, edge)
 		}
 	}
