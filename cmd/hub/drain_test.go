@@ -45,9 +45,10 @@ func TestReplicaDrains(t *testing.T) {
 	testkit.Eventually(t, "the edge to come to the other replica", b.hasEdge)
 	testkit.Must(t, a.hub.Wait())
 	t.Logf("not ready after %s, ended after %s", notReady, time.Since(begin))
-	if text := textAt("http://" + b.debug + "/debug/replicas"); !strings.Contains(text, ": silent, leaving, ") {
-		t.Errorf("the other replica knows %s", text)
-	}
+	testkit.EventuallySeen(t, "the other replica to know", func() (bool, any) {
+		text := textAt("http://" + b.debug + "/debug/replicas")
+		return strings.Contains(text, ": silent, leaving, "), text
+	})
 	if n := failed(); n != 0 {
 		t.Errorf("%d requests failed", n)
 	}

@@ -42,7 +42,7 @@ func read(t *testing.T, conn *grpc.ClientConn) (replica.Frame, error) {
 
 func open(t *testing.T, conn *grpc.ClientConn, first hello) (grpc.ClientStream, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	t.Cleanup(cancel)
 	stream, err := conn.NewStream(ctx, &followStream, followMethod)
 	if err != nil {
@@ -202,4 +202,29 @@ func TestReaderThatSendsTooMuch(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "larger than max") {
 		t.Errorf("an oversize request: %v", err)
 	}
+}
+
+// A reader that reads nothing is let go after a time, and others go on meanwhile.
+func TestReaderThatReadsNothing(t *testing.T) {
+	h := newHub(t)
+	a := h.start(t, "hub-a")
+	b := h.start(t, "hub-b")
+	b.expect(t, "hub-a heard")
+	if _, err := open(t, dial(t, h.clientTLS(h.replicaPair(h.ca)), a.address), hello{Name: "hub-c"}); err != nil {
+		t.Fatal(err)
+	}
+	readers := func() int {
+		a.Link.mu.Lock()
+		defer a.Link.mu.Unlock()
+		return len(a.served)
+	}
+	testkit.Eventually(t, "both to read", func() bool { return readers() == 2 })
+	for i := range 8 {
+		a.Topic("load").Set(fmt.Sprint(i), make([]byte, replica.MaxValueBytes))
+	}
+	testkit.Eventually(t, "the good one to have all", func() bool { return strings.Count(b.all(), "hub-a ") == 8 })
+	testkit.Eventually(t, "the other to be let go", func() bool { return readers() == 1 })
+	b.clear()
+	a.Topic("load").Set("0", []byte("2"))
+	b.expect(t, "hub-a 0=2")
 }
