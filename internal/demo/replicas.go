@@ -106,7 +106,7 @@ func (s *Story) awaitSpread(ctx context.Context, pool string) (int, error) {
 }
 
 // hubReplicas is how many replicas the hub has by default.
-const hubReplicas = 1
+const hubReplicas = 2
 
 // AwaitHubs waits until all replicas are ready, and no other is left.
 func (s *Story) AwaitHubs(ctx context.Context) error {

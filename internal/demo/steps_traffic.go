@@ -273,6 +273,11 @@ func (s *Story) capacity(ctx context.Context) error {
 		eu := load.Count(samples, func(x load.Sample) bool { return answered(x) && x.Cluster == "eu-west" })
 		return []float64{float64(us) / seconds, float64(eu) / seconds}
 	}
+	spread, err := s.awaitSpread(ctx, "us")
+	s.set("overflow_replicas", float64(spread))
+	if err != nil {
+		return err
+	}
 	for _, rate := range []float64{10, 30, 60} {
 		settle, judged := 8*time.Second, 12*time.Second
 		if rate == 30 {
