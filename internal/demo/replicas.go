@@ -126,7 +126,7 @@ func (s *Story) areNew(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		series := fmt.Sprintf(`crossway_build_info{program="hub",version=%q}`, lab.NextVersion)
+		series := fmt.Sprintf(`crossway_build_info{program="crossway-hub",version=%q}`, lab.NextVersion)
 		if metrics[series] != 1 {
 			return fmt.Errorf("%s has no %s, but %q", hub.Name, series, slices.DeleteFunc(slices.Collect(maps.Keys(metrics)), func(name string) bool { return !strings.HasPrefix(name, "crossway_build_info") }))
 		}

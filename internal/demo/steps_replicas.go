@@ -57,11 +57,11 @@ func (s *Story) lossOf(l busyLoad, begin, end time.Time) (failed, requests float
 }
 
 // shareOff is how many points us-west's part of the busy import was at most off what it was in the 10 s before, in any
-// two seconds until end.
+// five seconds until end.
 func shareOff(samples []load.Sample, begin, end time.Time) (points float64, had float64) {
-	const window = 2 * time.Second
+	const window = 5 * time.Second
 	had = load.Part(load.Between(samples, begin.Add(-10*time.Second), begin), "us-west")
-	for at := begin; !at.Add(window).After(end); at = at.Add(window / 2) {
+	for at := begin; !at.Add(window).After(end); at = at.Add(time.Second) {
 		points = max(points, 100*math.Abs(load.Part(load.Between(samples, at, at.Add(window)), "us-west")-had))
 	}
 	return points, had
@@ -108,8 +108,8 @@ func (s *Story) loseReplicas(ctx context.Context, l busyLoad) error {
 	end := time.Now()
 	busy := l.busy.Samples()
 	off, had := shareOff(busy, begin, end)
-	s.note("us-west's part of 240 rps was %.1f %%; in every tenth second from the first kill: %s", 100*had,
-		everyTenth(partBySecond(busy, "us-west", begin, int(end.Sub(begin).Seconds()))))
+	s.note("us-west's part of 240 rps was %.1f %%; in each second from the first kill: %s", 100*had,
+		partBySecond(busy, "us-west", begin, int(end.Sub(begin).Seconds())))
 	s.note("the replicas reached each other again after %s", back.Sub(begin).Round(time.Second))
 	failed, requests := s.lossOf(l, begin, end)
 	s.set("replica_failed", failed)

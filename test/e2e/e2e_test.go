@@ -47,9 +47,9 @@ func run(m *testing.M) (int, error) {
 	return m.Run(), nil
 }
 
-// timed figures are judged ten times wider here.
+// timed figures are judged ten times wider here, and so is what a machine that stalls does to a constant demand.
 func timed(figure string) bool {
-	return strings.HasSuffix(figure, "_seconds") || strings.HasSuffix(figure, "_ms")
+	return strings.HasSuffix(figure, "_share_points") || strings.HasSuffix(figure, "_seconds") || strings.HasSuffix(figure, "_ms")
 }
 
 func TestStory(t *testing.T) {
