@@ -44,9 +44,7 @@ func (f *fixture) gossiping(name, cidr string) {
 	m := &v1alpha1.MemberCluster{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.MemberClusterSpec{Accepted: true, Region: "us",
 		Exports: v1alpha1.MemberExportRules{Namespaces: []v1alpha1.NamespacePattern{"shop"}}, EndpointCIDRs: []string{cidr}}}
 	f.make(m)
-	if name != "us-west" { // which other tests have, too: its namespace must not be on its way out
-		f.t.Cleanup(func() { _ = f.Delete(context.WithoutCancel(f.t.Context()), m) })
-	}
+	f.t.Cleanup(func() { _ = f.Delete(context.WithoutCancel(f.t.Context()), m) })
 	testkit.Joined(f.t, f, name)
 }
 
@@ -172,6 +170,23 @@ func (f *fixture) talk(name string) *talker {
 	return tk
 }
 
+// exportOf makes a member's export of shop/<service> with one endpoint.
+func (f *fixture) exportOf(member, service, address string) {
+	f.t.Helper()
+	namespace := v1alpha1.MemberNamespace(member)
+	f.make(&v1alpha1.MemberExport{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: service + ".shop"}, Spec: v1alpha1.MemberExportSpec{
+		Service: v1alpha1.ServiceReference{Namespace: "shop", Name: service}, ExportedAt: metav1.Now(),
+		ServiceProperties: v1alpha1.ServiceProperties{Type: v1alpha1.ClusterSetIP},
+		Ports:             []v1alpha1.ServicePort{{Name: "http", Protocol: corev1.ProtocolTCP, Port: 80}}}},
+		&discoveryv1.EndpointSlice{
+			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: service + "-abc", Labels: map[string]string{
+				v1alpha1.LabelServiceName: service, v1alpha1.LabelServiceNamespace: "shop", v1alpha1.LabelSourceCluster: member}},
+			AddressType: discoveryv1.AddressTypeIPv4,
+			Ports:       []discoveryv1.EndpointPort{{Name: ptr.To(fleet.PortID("TCP", 80)), Port: ptr.To(int32(80)), Protocol: ptr.To(corev1.ProtocolTCP)}},
+			Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{address}, Conditions: discoveryv1.EndpointConditions{Ready: ptr.To(true)}}},
+		})
+}
+
 // reachable is condition Reachable of a member, as one line.
 func (f *fixture) reachable(name string) string {
 	var m v1alpha1.MemberCluster
@@ -197,17 +212,17 @@ func (f *fixture) wantReachable(name string, words ...string) {
 func TestGossip(t *testing.T) {
 	t.Setenv("POD_IP", "127.0.0.1")
 	f := newFixture(t)
-	f.gossiping("us-west", "10.78.0.0/16")
-	f.gossiping("eu-talks", "10.79.0.0/16")
-	f.gossiping("us-talks", "10.80.0.0/16")
+	f.gossiping("us-dies", "10.88.0.0/16")
+	f.gossiping("eu-talks", "10.89.0.0/16")
+	f.gossiping("us-talks", "10.90.0.0/16")
 	f.startHub()
 	testkit.Eventually(t, "the hub is ready", f.ready)
 	testkit.Eventually(t, "the member's namespace", func() bool {
-		return f.Get(t.Context(), client.ObjectKey{Name: "member-us-west"}, &corev1.Namespace{}) == nil
+		return f.Get(t.Context(), client.ObjectKey{Name: "member-us-dies"}, &corev1.Namespace{}) == nil
 	})
-	f.export("10.78.0.1", 80)
+	f.exportOf("us-dies", "gossiped", "10.88.0.1")
 	talkers := map[string]*talker{}
-	for _, name := range []string{"us-west", "eu-talks", "us-talks"} {
+	for _, name := range []string{"us-dies", "eu-talks", "us-talks"} {
 		talkers[name] = f.talk(name)
 		f.renewLease(name)
 	}
@@ -221,12 +236,18 @@ func TestGossip(t *testing.T) {
 		testkit.Must(t, imported.List(t.Context(), &imports))
 		testkit.Must(t, imported.List(t.Context(), &slices))
 		var export v1alpha1.MemberExport
-		testkit.Must(t, f.Get(t.Context(), client.ObjectKey{Namespace: "member-us-west", Name: "store.shop"}, &export))
+		testkit.Must(t, f.Get(t.Context(), client.ObjectKey{Namespace: "member-us-dies", Name: "gossiped.shop"}, &export))
 		text := fmt.Sprint("export ", export.Spec, testkit.Conditions(export.Status.Conditions))
 		for _, i := range imports.Items {
+			if i.Name != "gossiped" {
+				continue // of another test
+			}
 			text += fmt.Sprint("\nimport ", i.Name, " ", i.Spec, i.Status.Clusters, " ", i.ResourceVersion)
 		}
 		for _, s := range slices.Items {
+			if s.Labels[mcsv1beta1.LabelServiceName] != "gossiped" {
+				continue
+			}
 			text += fmt.Sprint("\nslice ", s.Name, " ", s.ResourceVersion)
 			for _, e := range s.Endpoints {
 				text += fmt.Sprint(" ", e.Addresses)
@@ -238,7 +259,7 @@ func TestGossip(t *testing.T) {
 	testkit.EventuallySeen(t, "the export is imported and settled", func() (bool, any) {
 		last := before
 		before = seen()
-		return before == last && strings.Contains(before, "10.78.0.1") && strings.Contains(before, "import store") && strings.Contains(before, "Ready=True"), before
+		return before == last && strings.Contains(before, "10.88.0.1") && strings.Contains(before, "import gossiped") && strings.Contains(before, "Ready=True"), before
 	})
 	// who was never reached by anybody has no second opinions: let the others get to know it
 	time.Sleep(5 * time.Second)
@@ -248,9 +269,9 @@ func TestGossip(t *testing.T) {
 
 	// it dies as a machine does: nothing says that it leaves, and its port refuses
 	died := time.Now()
-	talkers["us-west"].die()
-	f.wantReachable("us-west", "False Gossip", "not heard of since", "neither the hub nor", "its Lease was renewed last at", "keeps its exports")
-	t.Logf("known %s after the death: %s", time.Since(died).Round(100*time.Millisecond), f.reachable("us-west"))
+	talkers["us-dies"].die()
+	f.wantReachable("us-dies", "False Gossip", "not heard of since", "neither the hub nor", "its Lease was renewed last at", "keeps its exports")
+	t.Logf("known %s after the death: %s", time.Since(died).Round(100*time.Millisecond), f.reachable("us-dies"))
 	if time.Since(died) > v1alpha1.AgentLeaseDuration/2 {
 		t.Errorf("the death was known after %s", time.Since(died))
 	}
@@ -281,7 +302,7 @@ func TestGossip(t *testing.T) {
 // The program of an agent gossips by itself: it finds the hub by its ConfigMap, and gets a certificate with its credential.
 func TestAgentGossips(t *testing.T) {
 	f := newFixture(t)
-	f.gossiping("us-real", "10.81.0.0/16")
+	f.gossiping("us-real", "10.91.0.0/16")
 	f.startHub()
 	testkit.Eventually(t, "the hub is ready", f.ready)
 	stop := f.startRealAgent("us-real")
