@@ -42,18 +42,20 @@ func newGossip(o Options, member fleet.ClusterName, api *importagent.MemberAPI) 
 // Start gossips until ctx ends, which is the agent's term: two replicas of one agent are
 // one node. What keeps it from that is logged, and tried again.
 func (g *agentGossip) Start(ctx context.Context) error {
-	for ctx.Err() == nil {
+	for {
 		err := g.gossip(ctx)
-		if err == nil || ctx.Err() != nil {
+		if err == nil {
 			return nil
 		}
-		ctrl.Log.WithName("gossip").Info("this agent does not gossip; exports and imports go on", "error", err.Error())
+		if ctx.Err() == nil {
+			ctrl.Log.WithName("gossip").Info("this agent does not gossip; exports and imports go on", "error", err.Error())
+		}
 		select {
 		case <-ctx.Done():
+			return nil
 		case <-time.After(againInterval):
 		}
 	}
-	return nil
 }
 
 // gossip waits for a hub that gossips, and takes part.
