@@ -60,7 +60,8 @@ func newManager(o Options, cluster *rest.Config) (manager.Manager, *snapshot.Sto
 	return mgr, objects, leadership, err
 }
 
-// wire connects the parts of the hub, in the order in which data flows. Nothing here waits for the API server.
+// wire connects the parts of the hub, in the order in which data flows. Nothing here waits for the API server. It is long
+// because it is the one list of all parts, and has no decision in it.
 func wire(o Options, cluster *rest.Config) (manager.Manager, *drain, error) {
 	log := ctrl.Log.WithName("hub")
 	cidrs, err := o.hubCIDRs()

@@ -1,0 +1,51 @@
+package hub
+
+import (
+	"testing"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"crossway.dev/crossway/api/v1alpha1"
+)
+
+// Another cluster that gets a name after a revocation begins without exports: those of the
+// first would count as its own until it looks. A cluster that joins again keeps its own.
+func TestNameGoesToAnotherCluster(t *testing.T) {
+	f := newJoinFixture(t, v1alpha1.CredentialCertificate)
+	f.member("n-west", true, "10.1.0.0/16")
+	joins := func(id, uid string) {
+		t.Helper()
+		token, _ := f.token("n-west", time.Hour)
+		csr := f.ask(token, "n-west", id, uid)
+		f.judge("n-west")
+		f.wantCSR(csr, "Approved Accepted")
+	}
+	revoke := func(id string) {
+		t.Helper()
+		m := f.get("n-west")
+		m.Spec.RevokedCredentials = append(m.Spec.RevokedCredentials, id)
+		f.Must(f.client.Update(t.Context(), m))
+		f.judge("n-west")
+	}
+	joins("aaaaaaaaaa", firstUID)
+	lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: "member-n-west", Name: v1alpha1.AgentLease, Annotations: map[string]string{
+		v1alpha1.AnnotationCredential: "aaaaaaaaaa", v1alpha1.AnnotationClusterUID: firstUID}}}
+	f.Must(f.client.Create(t.Context(), lease))
+	f.seen(lease)
+	own := export(f.fixture, "n-west", "web")
+	revoke("aaaaaaaaaa")
+	joins("bbbbbbbbbb", firstUID)
+	f.Must(f.joiner.direct.Get(t.Context(), client.ObjectKeyFromObject(own), own))
+	revoke("bbbbbbbbbb")
+	joins("cccccccccc", secondUID)
+	if err := f.joiner.direct.Get(t.Context(), client.ObjectKeyFromObject(own), own); !apierrors.IsNotFound(err) {
+		t.Errorf("the export of the former cluster: %v", err)
+	}
+	own = export(f.fixture, "n-west", "web") // before its Lease is seen
+	f.judge("n-west")
+	f.Must(f.joiner.direct.Get(t.Context(), client.ObjectKeyFromObject(own), own))
+}
