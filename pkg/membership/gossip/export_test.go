@@ -24,6 +24,9 @@ var NewLogWriter = newLogWriter
 // SetNow gives a log writer another clock.
 func (w *logWriter) SetNow(now func() time.Time) { w.now = now }
 
+// Close is what the end of a node does.
+func (w *logWriter) Close() { w.close() }
+
 // HasReached is whether this node has reached another one itself, where it is now.
 func (n *Node) HasReached(name membership.Name) bool {
 	n.mu.Lock()

@@ -342,6 +342,13 @@ func TestALiarDoesNotFillTheLog(t *testing.T) {
 	if last := lines[len(lines)-1]; !strings.Contains(last, "later") || !strings.Contains(last, "9999") {
 		t.Errorf("want the later line and how many were left out, have %q", last)
 	}
+	w.Close()
+	before := len(lines)
+	now = now.Add(time.Minute)
+	fmt.Fprint(w, "[ERR] memberlist: after its Shutdown\n")
+	if len(lines) != before {
+		t.Errorf("memberlist logs after its Shutdown: %q", lines[before:])
+	}
 	if !slices.ContainsFunc(lines, func(l string) bool { return strings.Contains(l, `"level"=1`) }) {
 		t.Errorf("errors of memberlist are for who debugs: %q", lines)
 	}

@@ -17,9 +17,10 @@ type logWriter struct {
 	log logr.Logger
 	now func() time.Time
 
-	mu   sync.Mutex // guards the rest
-	last map[string]time.Time
-	left map[string]int
+	mu     sync.Mutex // guards the rest
+	closed bool
+	last   map[string]time.Time
+	left   map[string]int
 }
 
 func newLogWriter(log logr.Logger) *logWriter {
@@ -29,6 +30,14 @@ func newLogWriter(log logr.Logger) *logWriter {
 // logLevels: memberlist calls an error what the other side may cause, and what it
 // repairs itself.
 var logLevels = map[string]int{"[ERR]": 1, "[ERROR]": 1, "[WARN]": 1, "[INFO]": 1, "[DEBUG]": 2}
+
+// close lets no line pass any more: memberlist's goroutines go on for a while after its
+// Shutdown.
+func (w *logWriter) close() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.closed = true
+}
 
 // Write implements io.Writer.
 func (w *logWriter) Write(line []byte) (int, error) {
@@ -42,6 +51,9 @@ func (w *logWriter) Write(line []byte) (int, error) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.closed {
+		return len(line), nil
+	}
 	if now := w.now(); now.Sub(w.last[level]) < logEvery {
 		w.left[level]++
 		return len(line), nil

@@ -65,6 +65,7 @@ type Node struct {
 	peers   *peers
 	packets *transport
 	ring    atomic.Pointer[memberlist.Memberlist]
+	lines   *logWriter // of the ring
 	changed chan struct{}
 	kick    chan struct{} // an own Beat is due at once
 	work    sync.WaitGroup
@@ -108,7 +109,7 @@ func New(config Config) (*Node, error) {
 		config.Dial = (&net.Dialer{}).DialContext
 	}
 	n := &Node{
-		config: config, metrics: &metrics{}, changed: make(chan struct{}, 1), kick: make(chan struct{}, 1),
+		config: config, metrics: &metrics{}, lines: newLogWriter(config.Log), changed: make(chan struct{}, 1), kick: make(chan struct{}, 1),
 		table: membership.Table{}, verdicts: map[membership.Name]membership.Verdict{}, roster: map[membership.Name]string{},
 		tries: map[membership.Name]*try{}, wake: map[membership.Name]chan struct{}{},
 	}

@@ -45,7 +45,7 @@ func (n *Node) ringConfig() *memberlist.Config {
 	c.DeadNodeReclaimTime = time.Nanosecond
 	c.GossipToTheDeadTime = deadTime
 	c.Alive, c.Events = (*ringDelegate)(n), (*ringDelegate)(n)
-	c.Logger = log.New(newLogWriter(n.config.Log), "", 0)
+	c.Logger = log.New(n.lines, "", 0)
 	if a, err := netip.ParseAddrPort(n.config.Advertise); err == nil {
 		c.BindAddr, c.BindPort, c.AdvertiseAddr, c.AdvertisePort = a.Addr().String(), int(a.Port()), a.Addr().String(), int(a.Port())
 	}

@@ -77,6 +77,7 @@ func (n *Node) stop(socket net.Listener) (err error) {
 			n.config.Log.V(1).Info("nobody took the word that this node leaves", "error", left.Error())
 		}
 		err = ring.Shutdown()
+		n.lines.close()
 	}
 	if socket != nil {
 		_ = socket.Close() // it may be closed already
