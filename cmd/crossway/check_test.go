@@ -27,7 +27,7 @@ func TestCheck(t *testing.T) {
 	c.refused(1, "check", "findings are wrong")
 	out, _ := c.crossway("check")
 	for _, line := range []string{
-		"wrong Deployment crossway-system/crossway-hub 0 of 1 replicas are ready",
+		"wrong Deployment crossway-system/crossway-hub 0 of 2 replicas are ready",
 		"wrong edge CA (Secret crossway-edge-ca) does not exist",
 		"ok CRDs of the Gateway API 10 of 10 are there",
 		"ok CRDs of the Multi-Cluster Services API 2 of 2 are there",
@@ -56,7 +56,7 @@ func (c *cluster) mend() {
 	t.Helper()
 	var d appsv1.Deployment
 	testkit.Must(t, c.Get(t.Context(), client.ObjectKey{Namespace: v1alpha1.SystemNamespace, Name: hubRelease}, &d))
-	d.Status = appsv1.DeploymentStatus{ObservedGeneration: d.Generation, Replicas: 1, UpdatedReplicas: 1, ReadyReplicas: 1, AvailableReplicas: 1}
+	d.Status = appsv1.DeploymentStatus{ObservedGeneration: d.Generation, Replicas: 2, UpdatedReplicas: 2, ReadyReplicas: 2, AvailableReplicas: 2}
 	testkit.Must(t, c.Status().Update(t.Context(), &d))
 	ca, err := registration.NewEdgeCA(time.Now(), rand.Reader)
 	testkit.Must(t, err)

@@ -45,7 +45,7 @@ func TestHubInit(t *testing.T) {
 	if got := strings.Join(d.Spec.Template.Spec.Containers[0].Args, " "); !strings.Contains(got, "--hub-cidrs=10.10.0.0/16") || !strings.Contains(got, "--region=us") {
 		t.Errorf("after an update the hub runs with %s", got)
 	}
-	c.refused(3, "hub init --wait 1s", "waited 1s for the hub; last seen: 0 of 1 pods ready; see kubectl -n crossway-system logs deployment/crossway-hub")
+	c.refused(3, "hub init --wait 1s", "waited 1s for the hub; last seen: 0 of 2 pods ready; see kubectl -n crossway-system logs deployment/crossway-hub")
 }
 
 // What exists of other projects is never changed; Crossway's own follows the command.
