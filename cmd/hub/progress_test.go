@@ -200,6 +200,9 @@ func (f *fixture) statusOf() string {
 	if c := f.routeCondition(condition.RefusedInPools); c != nil {
 		out += ", " + c.Message
 	}
+	if c := meta.FindStatusCondition(gateway.Status.Conditions, string(gatewayv1.GatewayConditionProgrammed)); c != nil && c.Status != "True" {
+		out += ", " + c.Message
+	}
 	return out
 }
 
@@ -214,6 +217,7 @@ func (f *fixture) expectStatus(what, want string) {
 func TestStatusesOfTwoReplicas(t *testing.T) {
 	p := startPair(t)
 	f := p["hub-a"]
+	testkit.Must(t, f.DeleteAllOf(t.Context(), &gatewayv1.Gateway{}, client.InNamespace("shop"))) // those of other tests: these edges take no secrets
 	f.makeGateway()
 	t.Cleanup(func() { // for another run on this API server
 		testkit.Must(t, f.DeleteAllOf(context.Background(), &gatewayv1.HTTPRoute{}, client.InNamespace("shop")))
