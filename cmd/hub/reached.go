@@ -31,7 +31,8 @@ type reached struct {
 	mu sync.Mutex // guards the rest
 	// own is what edges of this replica reported, and others what other replicas say.
 	own, others reports
-	told        map[fleet.ClusterName]time.Time
+	told        map[fleet.ClusterName]time.Time // not after reachedLife
+	forgotten   time.Time                       // when told was looked through last
 }
 
 // reports have when each cluster was reached last from each region.
@@ -89,14 +90,28 @@ func (r *reached) observe(region string, report server.LoadReport) {
 	now := r.now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.forget(now)
 	for cluster := range clusters {
 		r.own.note(cluster, now, region)
-		if r.topic != nil && now.Sub(r.told[cluster]) >= reachedInterval {
-			if len(r.told) >= maxReached {
-				clear(r.told)
-			}
+		if last, told := r.told[cluster]; r.topic != nil && now.Sub(last) >= reachedInterval && (told || len(r.told) < maxReached) {
 			r.told[cluster] = now
 			r.tell(cluster, now)
+		}
+	}
+}
+
+// forget stops telling of clusters that were not reached lately: a replica that connects
+// later would take such a word for one that has just come, and all topics together have
+// room for a number of keys. r.mu is held.
+func (r *reached) forget(now time.Time) {
+	if now.Sub(r.forgotten) < reachedInterval {
+		return
+	}
+	r.forgotten = now
+	for cluster, at := range r.told {
+		if now.Sub(at) > reachedLife {
+			delete(r.told, cluster)
+			r.topic.Delete(string(cluster))
 		}
 	}
 }
