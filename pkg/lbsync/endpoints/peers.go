@@ -23,6 +23,10 @@ const candidateKey = "candidate"
 // twice the window of the demand. Most assignments of most edges have none.
 const idleReports = 12
 
+// maxIdleBytes bounds the names of idle assignments that are remembered of one edge, which may invent names: 10,000 have
+// 1 MB. Beyond it they are all told of again.
+const maxIdleBytes = 2 << 20
+
 // message is a value of both topics.
 type message struct {
 	Version   int               `json:"v"`
@@ -49,8 +53,9 @@ type sharedEdges struct {
 type sharedEdge struct {
 	streams int
 	// sequence is that of the last report. It begins with the time, so that no earlier one is taken for it.
-	sequence int64
-	idle     map[string]int // reports in a row without a request, by assignment
+	sequence  int64
+	idle      map[string]int // reports in a row without a request, by assignment
+	idleBytes int            // of its keys
 }
 
 // subscribe has the words of other replicas taken into the inbox.
@@ -202,16 +207,31 @@ func (e *sharedEdge) say(load replica.Topic, edge Edge, loads []Load) {
 func (e *sharedEdge) withoutIdle(loads []Load) []Load {
 	var out []Load
 	for _, load := range loads {
-		if load.Dropped > 0 || len(load.Localities) > 0 {
+		before, idle := e.idle[load.Assignment]
+		switch {
+		case load.Dropped == 0 && len(load.Localities) == 0:
+			e.setIdle(load.Assignment, before+1)
+		case idle:
 			delete(e.idle, load.Assignment)
-			out = append(out, load)
-			continue
+			e.idleBytes -= len(load.Assignment)
+			before = 0
 		}
-		if e.idle[load.Assignment]++; e.idle[load.Assignment] <= idleReports {
+		if before < idleReports {
 			out = append(out, load)
 		}
 	}
 	return out
+}
+
+// setIdle sets the number of reports in a row in which an assignment had no request.
+func (e *sharedEdge) setIdle(assignment string, reports int) {
+	if reports == 1 {
+		if e.idleBytes += len(assignment); e.idleBytes > maxIdleBytes {
+			clear(e.idle)
+			e.idleBytes = len(assignment)
+		}
+	}
+	e.idle[assignment] = reports
 }
 
 // parseBackend reads Backend.String.
