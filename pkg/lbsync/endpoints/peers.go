@@ -107,7 +107,10 @@ func (l *Loop) hearShares(from, key string, value []byte) {
 
 // read returns what a value says; ok is false for one of another version, which the log says once for each replica.
 func (l *Loop) read(from string, value []byte) (m message, ok bool) {
-	err := json.Unmarshal(value, &m)
+	value, err := replica.Unpack(value)
+	if err == nil {
+		err = json.Unmarshal(value, &m)
+	}
 	if err == nil && m.Version != peersVersion {
 		err = fmt.Errorf("it has version %d, not %d", m.Version, peersVersion)
 	}
@@ -126,7 +129,7 @@ func write(m message) []byte {
 	if err != nil {
 		panic(err) // strings and numbers
 	}
-	return value
+	return replica.Pack(value)
 }
 
 // meetPeers notes that each other replica was heard, or is not there.

@@ -33,3 +33,31 @@ func TestInventedAssignmentsAreForgotten(t *testing.T) {
 		t.Errorf("%d bytes of names are remembered", bytes)
 	}
 }
+
+// An edge with requests for thousands of assignments is an edge at other replicas, too.
+func TestLargeReportsReachOtherReplicas(t *testing.T) {
+	network, clock := linktest.NewNetwork(), clocktesting.NewFakeClock(time.Unix(1_800_000_000, 0))
+	replica := func(name string) (*fixture, *linktest.Link) {
+		link := network.Link(name)
+		return newReplica(t, clock, Config{Load: link.Topic("load"), Shares: link.Topic("shares"), PeersHeard: link.Settled(), Hub: Hub{Replica: name}}), link
+	}
+	a, linkA := replica("hub-a")
+	b, linkB := replica("hub-b")
+	linkA.Start()
+	linkB.Start()
+	edge := Edge{Pool: "us", Region: "us", Node: "x", Source: "192.0.2.1"}
+	a.Connected(edge)
+	var loads []Load
+	for n := range 5000 {
+		load := Load{Assignment: fmt.Sprintf("httproute/shop/route-%d/rule-0", n), Interval: time.Second}
+		for _, cluster := range []string{"us-west", "us-east", "eu-west"} {
+			load.Localities = append(load.Localities, LocalityLoad{SubZone: fmt.Sprintf("%s/shop/web-%d", cluster, n), Issued: uint64(n % 97), Succeeded: uint64(n % 89)})
+		}
+		loads = append(loads, load)
+	}
+	a.ObserveLoad(edge, loads)
+	b.run()
+	if got := b.Dump().Replicas["hub-a"].Edges; len(got) != 1 {
+		t.Errorf("hub-b knows %v of the edges of hub-a", got)
+	}
+}
