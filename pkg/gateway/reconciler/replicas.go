@@ -3,6 +3,7 @@ package reconciler
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
+	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/lbsync/rollout"
 	"crossway.dev/crossway/pkg/replica"
 )
@@ -280,6 +282,7 @@ func (r *Reconciler) answers(edges map[string][]rollout.EdgeProgress) rollout.An
 				e.Left = now
 			}
 			if now.Sub(e.Left) < leftHold {
+				e.Lacks = lacking(e.Lacks, last.Gateways, answers.Gateways)
 				answers.Edges = append(answers.Edges, e)
 			}
 		}
@@ -287,6 +290,21 @@ func (r *Reconciler) answers(edges map[string][]rollout.EdgeProgress) rollout.An
 	}
 	r.own = own
 	return own
+}
+
+// lacking are the Gateways that an edge lacks which left: those that it lacked, and those
+// that are served in another version since.
+func lacking(lacks []fleet.ObjectName, before, now map[fleet.ObjectName]rollout.ServedGateway) []fleet.ObjectName {
+	all := sets.New(lacks...)
+	for name, g := range now {
+		if before[name].Version != g.Version {
+			all.Insert(name)
+		}
+	}
+	if all.Len() == len(lacks) {
+		return lacks
+	}
+	return slices.SortedFunc(maps.Keys(all), fleet.ObjectName.Compare)
 }
 
 // nextCheck is when the loop looks again although nothing happens: an edge that left, or a

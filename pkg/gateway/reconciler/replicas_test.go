@@ -203,6 +203,22 @@ func TestSilentReplica(t *testing.T) {
 	}
 }
 
+// Edges whose stream has ended count as they were, and have taken nothing that came later.
+func TestEdgesThatLeftTakeNothing(t *testing.T) {
+	w := newTwins(t)
+	w.expect("an edge each", allIsWell, 0, 1)
+	w.all[0].edges.connected, w.all[1].edges.connected = 0, 0
+	w.expect("both change their stream", allIsWell, 0, 1)
+	w.apply(`
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: shared, namespace: NAME}
+spec: {gatewayClassName: NAME, listeners: [{name: http, port: 80, protocol: HTTP}, {name: other, port: 81, protocol: HTTP}]}`)
+	w.expect("the Gateway is edited meanwhile", strings.Replace(allIsWell, "Programmed True", "Programmed False", 1), 0, 1)
+	w.all[0].edges.connected, w.all[1].edges.connected = 1, 1
+	w.expect("they are back", allIsWell, 0, 1)
+}
+
 // A replica that has just started says of EdgePools what their status says, as long as
 // edges may not have found it.
 func TestEdgePoolAfterAStart(t *testing.T) {
