@@ -56,8 +56,8 @@ func (f fleetEdges) connected() []registration.ConnectedEdge {
 }
 
 // usersOf names the connected edges that have a certificate of a CA, and those that may
-// have one: of replicas that are not heard, and of all while edges may not have found a hub
-// that has just started.
+// have one: of replicas that are not heard or have another version, and of all while edges
+// may not have found a hub that has just started.
 func (f fleetEdges) usersOf(ca string) []string {
 	var names []string
 	byPool := f.byPool()
@@ -72,6 +72,9 @@ func (f fleetEdges) usersOf(ca string) []string {
 		if !r.Connected {
 			names = append(names, fmt.Sprintf("maybe edges that are connected to replica %s of the hub, which is not heard", r.Name))
 		}
+	}
+	for _, name := range f.replicas.Unread() {
+		names = append(names, fmt.Sprintf("maybe edges that are connected to replica %s of the hub, which has another version", name))
 	}
 	if !f.settled() {
 		names = append(names, fmt.Sprintf("maybe edges that have not found this replica of the hub yet, which has run for less than %s", settleTime))

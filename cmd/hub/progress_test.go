@@ -299,6 +299,8 @@ func TestUsersOfTheOldCA(t *testing.T) {
 	network.Cut("hub-a", "hub-b")
 	expect("b is silent", edge, unheard)
 	network.Heal("hub-a", "hub-b")
+	b.Topic("edges").Set("answers/us", []byte(`{"version": 2, "edges": []}`))
+	expect("b has another version", "maybe edges that are connected to replica hub-b of the hub, which has another version")
 	b.Topic("edges").Set("answers/us", []byte(`{"version": 1}`))
 	expect("nobody uses it")
 	f.started = time.Now()

@@ -185,6 +185,20 @@ func (r *Replicas) faults() map[string]error {
 	return all
 }
 
+// Unread are the replicas of which not all can be read, by name: those of another version.
+func (r *Replicas) Unread() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var names []string
+	for name, p := range r.peers {
+		if p.decoded(); len(p.errors) > 0 {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
 // tell says what the edges of this replica answered.
 func (r *Replicas) tell(ctx context.Context, own rollout.Answers) {
 	r.mu.Lock()
