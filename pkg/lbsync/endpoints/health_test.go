@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/internal/testkit"
 	"crossway.dev/crossway/pkg/condition"
 	"crossway.dev/crossway/pkg/gateway/model"
@@ -139,8 +140,10 @@ func TestUntriedMemberIsRetried(t *testing.T) {
 // A member is readmitted when its agent reconnects after a silence.
 func TestAgentReconnects(t *testing.T) {
 	f, _, fail := failing(t)
+	renewed := f.clock.Now()
 	reachable := func(status metav1.ConditionStatus) {
 		m := f.state.MemberCluster("us-west").DeepCopy()
+		m.Status.LastHeardTime = &metav1.Time{Time: renewed}
 		m.Status.Conditions = []metav1.Condition{{Type: condition.MemberReachableType, Status: status}}
 		f.inbox.memberHandler().OnUpdate(m, m)
 		f.run()
@@ -153,6 +156,13 @@ func TestAgentReconnects(t *testing.T) {
 	if got := f.shares("us", "a"); got != heldOut {
 		t.Errorf("its agent is silent: %s", got)
 	}
+	renewed = renewed.Add(12 * time.Second)
+	reachable(metav1.ConditionTrue)
+	if got := f.shares("us", "a"); got != heldOut {
+		t.Errorf("its agent was silent in gossip alone: %s", got)
+	}
+	reachable(metav1.ConditionFalse)
+	renewed = renewed.Add(v1alpha1.AgentLeaseDuration)
 	reachable(metav1.ConditionTrue)
 	if got := f.shares("us", "a"); got != atHome {
 		t.Errorf("its agent reconnected: %s", got)

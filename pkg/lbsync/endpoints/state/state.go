@@ -308,17 +308,24 @@ func (s *State) readmit(b *backendState, cluster fleet.ClusterName, health healt
 	return changed
 }
 
-// reconnected lists the members whose agents renew their Lease again after a silence. Where few requests probe such a
-// member, its agent is back long before one of them is answered.
+// reconnected lists the members whose agents renew their Lease again after it had run out. Where few requests probe such a
+// member, its agent is back long before one of them is answered. Gossip makes a member unreachable sooner: that moves nothing.
 func (s *State) reconnected(changed map[string]*v1alpha1.MemberCluster) (names []fleet.ClusterName) {
 	for name, m := range changed {
 		old := s.objects[name]
 		if old != nil && m != nil && meta.IsStatusConditionFalse(old.Status.Conditions, condition.MemberReachableType) &&
-			meta.IsStatusConditionTrue(m.Status.Conditions, condition.MemberReachableType) {
+			meta.IsStatusConditionTrue(m.Status.Conditions, condition.MemberReachableType) && leaseRanOut(old, m) {
 			names = append(names, fleet.ClusterName(name))
 		}
 	}
 	return names
+}
+
+// leaseRanOut says whether a member's agent did not renew its Lease for too long between two states of its status, which has
+// seconds alone.
+func leaseRanOut(before, after *v1alpha1.MemberCluster) bool {
+	last, next := before.Status.LastHeardTime, after.Status.LastHeardTime
+	return last == nil || next == nil || next.Sub(last.Time) >= v1alpha1.AgentLeaseDuration-time.Second
 }
 
 // applyMembers says whether the members changed in what counts here.
