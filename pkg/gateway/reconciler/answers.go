@@ -11,6 +11,7 @@ import (
 
 	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/lbsync/rollout"
+	"crossway.dev/crossway/pkg/replica"
 )
 
 // Keys of what a replica tells: a poolAnswers of each pool, and a record of each route
@@ -79,7 +80,7 @@ func encodeAnswers(pool string, a rollout.PoolAnswers) (value []byte, records ma
 		}
 	}
 	value, err = json.Marshal(out)
-	return value, records, err
+	return replica.Pack(value), records, err
 }
 
 func refusedKey(pool string, ref fleet.RouteRef) string {
@@ -90,6 +91,10 @@ func refusedKey(pool string, ref fleet.RouteRef) string {
 // route whose record is not there yet, or is about another version, counts as not refused
 // until it is: what its edges get instead is not known.
 func decodeAnswers(pool string, value []byte, record func(key string) (rollout.Refusal, bool)) (rollout.PoolAnswers, error) {
+	value, err := replica.Unpack(value)
+	if err != nil {
+		return rollout.PoolAnswers{}, err
+	}
 	var in poolAnswers
 	if err := json.Unmarshal(value, &in); err != nil {
 		return rollout.PoolAnswers{}, err

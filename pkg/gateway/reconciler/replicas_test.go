@@ -14,6 +14,7 @@ import (
 	"crossway.dev/crossway/pkg/gateway"
 	"crossway.dev/crossway/pkg/lbsync/envoy"
 	"crossway.dev/crossway/pkg/lbsync/rollout"
+	"crossway.dev/crossway/pkg/replica"
 	importhub "crossway.dev/crossway/pkg/serviceimport/hub"
 )
 
@@ -268,6 +269,19 @@ func TestAnswersOnTheWire(t *testing.T) {
 	got, err = decodeAnswers("us", value, func(string) (rollout.Refusal, bool) { return rollout.Refusal{}, false })
 	if err != nil || len(got.Edges[0].Routes)+len(got.Refused) != 0 {
 		t.Errorf("a route is refused of which it is not known what edges get instead: %+v, %v", got, err)
+	}
+	for i := range 100 {
+		e := rollout.EdgeAnswers{Edge: rollout.Edge{Node: fmt.Sprint(i), Since: noon, Begin: noon, End: noon}}
+		for n := range 200 {
+			e.Lacks = append(e.Lacks, shop(fmt.Sprintf("gateway-%d", n)))
+		}
+		told.Edges = append(told.Edges, e)
+	}
+	if value, _, err = encodeAnswers("us", told); err != nil || len(value) > replica.MaxValueBytes {
+		t.Errorf("100 edges that lack 200 Gateways are %d bytes: %v", len(value), err)
+	}
+	if got, err := decodeAnswers("us", value, known); err != nil || len(got.Edges) != 101 || len(got.Edges[100].Lacks) != 200 {
+		t.Errorf("of 100 edges that lack 200 Gateways %d are read: %v", len(got.Edges), err)
 	}
 	if _, err := decodeAnswers("us", []byte(`{"version": 2}`), known); err == nil {
 		t.Error("another version is read")
