@@ -177,13 +177,6 @@ func (n *Node) beat(leaving bool) membership.Beat {
 	return n.own
 }
 
-func (n *Node) kickBeat() {
-	select {
-	case n.kick <- struct{}{}:
-	default:
-	}
-}
-
 // hear serves an agent's stream of Beats, on a replica of the hub.
 func (n *Node) hear(c *connection) {
 	wake := make(chan struct{}, 1)

@@ -95,3 +95,20 @@ func WritePacket(w io.Writer, b []byte) error {
 	_, err := w.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(b))), b...))
 	return err
 }
+
+// Tried takes the result of a try over, and says whether a Beat is due at once.
+func (n *Node) Tried(name membership.Name, wanted, reached bool) (due bool) {
+	n.mu.Lock()
+	n.roster[name] = "192.0.2.1:18002"
+	if wanted {
+		n.want(name, time.Now())
+	}
+	n.mu.Unlock()
+	n.tried(Peer{name, "192.0.2.1:18002"}, reached)
+	select {
+	case <-n.kick:
+		return true
+	default:
+		return false
+	}
+}

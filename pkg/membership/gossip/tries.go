@@ -130,8 +130,8 @@ func (n *Node) tried(p Peer, reached bool) {
 		t.failing = now
 		t.next = now.Add(pause(t.failed))
 	}
-	if after, ok := t.opinion(p.Name, p.Address, now); ok && after.Reached != before.Reached || before.Of == "" {
-		n.kickBeat()
+	if after, ok := t.opinion(p.Name, p.Address, now); ok && (after.Reached != before.Reached || before.Of == "") {
+		poke(n.kick)
 	}
 }
 
