@@ -6,25 +6,47 @@ import "time"
 // Clients send on, and may move from any edge to any other meanwhile.
 type awayEdges struct {
 	rates map[string]float64 // what each sent before
-	// level is what all edges sent before.
-	level float64
+	// level is what all edges sent before, and expected what another replica of the hub says that they send.
+	level, expected float64
+}
+
+// Expect says what all edges send, as another replica of the hub knows it. For one that has just started, that is the estimate,
+// and the level while edges are away: one or two reports of each edge say less. Edges that have not reported here count as
+// away. 0 ends it: what edges report is enough.
+func (d *Demand) Expect(rate float64, edges []string) {
+	d.away.expected = rate
+	if rate == 0 {
+		return
+	}
+	for _, edge := range edges {
+		if len(d.samples[edge]) == 0 {
+			d.setAway(edge, 0)
+		}
+	}
+	d.estimate, d.away.level = rate, rate
 }
 
 // Away says that an edge's reports cannot be heard for a while. Until it reports again or is forgotten, the demand is at least
 // what all edges sent before: what the others gain or lose may be its clients who moved.
 func (d *Demand) Away(edge string, now time.Time) {
-	if _, already := d.away.rates[edge]; already || len(d.samples[edge]) == 0 {
+	if _, already := d.away.rates[edge]; already || len(d.samples[edge]) == 0 && d.away.expected == 0 {
 		return
 	}
-	if len(d.away.rates) == 0 {
-		d.away.rates, d.away.level = map[string]float64{}, 0
-	}
-	d.away.rates[edge] = d.sent(edge, now)
-	all := d.away.rates[edge]
+	all := d.sent(edge, now)
+	d.setAway(edge, all)
 	for _, other := range d.reportingEdges(now) { // without those that are away
 		all += d.sent(other, now)
 	}
-	d.away.level = max(d.away.level, all)
+	if d.away.level = max(d.away.level, all); d.away.expected > 0 {
+		d.estimate, d.away.level = d.away.expected, d.away.expected
+	}
+}
+
+func (d *Demand) setAway(edge string, rate float64) {
+	if len(d.away.rates) == 0 {
+		d.away.rates, d.away.level = map[string]float64{}, 0
+	}
+	d.away.rates[edge] = rate
 }
 
 // ForgetAway removes an edge that is still away.
@@ -38,6 +60,9 @@ func (d *Demand) ForgetAway(edge string) {
 func (d *Demand) sent(edge string, now time.Time) float64 {
 	if issued, covered := countsWithin(d.samples[edge], d.windowBegin(now), now); covered > 0 {
 		return issued / covered
+	}
+	if len(d.samples[edge]) == 0 {
+		return 0
 	}
 	return d.latest(edge).rate()
 }

@@ -158,3 +158,21 @@ func TestAnUnknownEdgeIsNotAway(t *testing.T) {
 		t.Errorf("%v, %v", d.Rate(), d.away.rates)
 	}
 }
+
+// A replica of the hub that has just started goes on with the demand that another one said, until all edges report to it.
+func TestExpectedDemand(t *testing.T) {
+	var d Demand
+	d.Expect(300, []string{"a", "b"})
+	secondOf(&d, 1, map[string]uint64{"a": 130})
+	d.Away("a", epoch.Add(2*time.Second))
+	secondOf(&d, 3, map[string]uint64{"b": 150})
+	if d.Rate() != 300 {
+		t.Errorf("%v while a is away, not 300", d.Rate())
+	}
+	for second := 4; second < 15; second++ {
+		secondOf(&d, second, map[string]uint64{"a": 100, "b": 100})
+	}
+	if !near(d.Rate(), 200, 0.001) {
+		t.Errorf("%v when both report, not 200", d.Rate())
+	}
+}

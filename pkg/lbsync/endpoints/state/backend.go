@@ -41,6 +41,8 @@ type regionState struct {
 	learnedAt time.Time
 	// word is what another replica decided, and was adopted last; nil: none was.
 	word *RegionDecision
+	// follows: the replica that said it is heard.
+	follows bool
 	// settled: since learnedAt all edges of the region have reported for long enough.
 	settled bool
 	// fractions of a request that a weighted rule's part left over, by edge.
@@ -93,7 +95,7 @@ func (b *backendState) resplit(c splitContext) (changed bool) {
 	settled := true
 	for _, v := range c.regions {
 		r := b.region(v.name)
-		r.adopt(c.words[v.name], c)
+		r.adopt(c.words[v.name], v.edges, c)
 		settled = settled && (c.words[v.name] != nil || r.learnedAt.IsZero() || r.demand.Settled(v.edges, r.learnedAt, c.now))
 		move.Learned = move.Learned || !r.learnedAt.IsZero()
 		move.Demand[v.name] = r.demand.Rate()

@@ -2,6 +2,7 @@ package state
 
 import (
 	"maps"
+	"math"
 	"reflect"
 	"slices"
 	"time"
@@ -22,19 +23,26 @@ type RegionDecision struct {
 	// Failing are the members that are held out, or would be if not all were, and Unreachable the dead ones of them.
 	Failing     []fleet.ClusterName `json:",omitempty"`
 	Unreachable []fleet.ClusterName `json:",omitempty"`
+	// Demand is what the region's clients send, in requests per second, to within demandPrecision. It is for replicas that
+	// have just started. 0 where shares do not depend on it.
+	Demand float64 `json:",omitempty"`
 	// Known: the shares come from demand, from edges that had them or from another replica. Else a replica that has just
 	// started made them up.
 	Known bool
 }
 
-// Valid says whether a Decision is one: parts that sum to the whole, or none.
+// demandPrecision is by which part the demand must change to be said again. Else replicas would hear of each backend each
+// second. It is less than what moves shares (traffic.Move).
+const demandPrecision = 0.02
+
+// Valid says whether a Decision is one: parts that sum to the whole, or none, and a demand.
 func (d *Decision) Valid() bool {
 	return !slices.ContainsFunc(d.Regions, func(r RegionDecision) bool {
 		sum := uint64(0)
 		for _, s := range r.Shares {
 			sum += uint64(s.Parts)
 		}
-		return sum != traffic.TotalParts && len(r.Shares) > 0
+		return sum != traffic.TotalParts && len(r.Shares) > 0 || r.Demand < 0
 	})
 }
 
@@ -56,11 +64,27 @@ func (s *State) decide(b *backendState, growing []traffic.GrowingPart) {
 	for _, shares := range b.shares {
 		r := b.region(shares.Region)
 		d.Regions = append(d.Regions, RegionDecision{RegionShares: shares, Failing: r.health.HeldOut(), Unreachable: r.health.Dead(),
-			Known: s.replicas.ready || r.known()})
+			Demand: b.demandToSay(shares.Region), Known: s.replicas.ready || r.known()})
 	}
 	if !reflect.DeepEqual(d, b.said) {
 		b.said, s.replicas.said[b.backend] = d, d
 	}
+}
+
+// demandToSay is the demand of a region, or what was said of it last where that is about the same.
+func (b *backendState) demandToSay(region string) float64 {
+	rate := b.region(region).demand.Rate()
+	switch {
+	case b.policy.Rate == 0:
+		return 0
+	case b.said != nil:
+		for _, r := range b.said.Regions {
+			if r.Region == region && math.Abs(rate-r.Demand) <= demandPrecision*r.Demand {
+				return r.Demand
+			}
+		}
+	}
+	return rate
 }
 
 // known says whether the shares in force were learned.
@@ -90,7 +114,8 @@ func (s *State) wordsOn(b *backendState) (words map[string]*RegionDecision, grow
 		}
 		for i, region := range d.Regions {
 			r := b.region(region.Region)
-			if unknown := r.learnedAt.IsZero() || r.word != nil; region.Known && unknown && words[region.Region] == nil {
+			// One that took over keeps what it knows, or two that have just started would believe each other without end.
+			if unknown := r.learnedAt.IsZero() && r.word == nil || r.follows; region.Known && unknown && words[region.Region] == nil {
 				words[region.Region], growing = &d.Regions[i], d.Growing
 			}
 		}
@@ -98,17 +123,23 @@ func (s *State) wordsOn(b *backendState) (words map[string]*RegionDecision, grow
 	return words, growing
 }
 
-// adopt takes what another replica decided about a region; nil: nothing. When that replica is not heard any more, one that
+// adopt takes what another replica decided about a region with such edges; nil: nothing. When that replica is not heard any more, one that
 // has just started keeps the shares as if edges had said them: until it knows the demand.
-func (r *regionState) adopt(word *RegionDecision, c splitContext) {
-	if word == nil {
+func (r *regionState) adopt(word *RegionDecision, edges []string, c splitContext) {
+	if c.ready || word == nil && r.demand.Settled(edges, r.learnedAt, c.now) { // it knows the demand itself
+		r.demand.Expect(0, nil)
+	}
+	if r.follows = word != nil; word == nil {
 		return
 	}
 	r.learnedAt, r.settled = c.now, true
 	if c.ready {
 		r.learnedAt = time.Time{}
+	} else {
+		r.demand.Expect(word.Demand, edges)
 	}
-	if r.word == nil || !reflect.DeepEqual(*r.word, *word) {
+	if r.word == nil || !slices.Equal(r.word.Failing, word.Failing) || !slices.Equal(r.word.Unreachable, word.Unreachable) ||
+		!sameShares(r.word.RegionShares, word.RegionShares) {
 		r.health.Adopt(word.Failing, word.Unreachable, c.now)
 	}
 	r.word = word

@@ -104,6 +104,9 @@ func (s *State) hear(w Word, health healthEvents) {
 				s.noteConnection(e, w.At)
 			}
 		}
+		if !s.replicas.ready { // it may have followed this one
+			s.divideAll()
+		}
 	case Leaving:
 		o.leaving = true
 	case Gone: // all that it said was withdrawn before

@@ -1,0 +1,94 @@
+package endpoints
+
+import (
+	"fmt"
+	"math"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"crossway.dev/crossway/pkg/lbsync/traffic"
+)
+
+// A replica starts again, and soon after that the one that decides ends, to which all edges are connected. At constant demand
+// the shares stay, though clients move between edges.
+func TestDeciderEndsSoonAfterAnotherStarts(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		ticks := func(low, high int, what string) time.Duration {
+			return time.Duration(rapid.IntRange(low, high).Draw(rt, what)) * simTick
+		}
+		var edges []*simEdge
+		for i := range rapid.IntRange(2, 4).Draw(rt, "edges") {
+			region := []string{"us", "us", "eu", "us"}[i]
+			edges = append(edges, &simEdge{Edge: Edge{Pool: region, Region: region, Node: fmt.Sprint("edge-", i), Source: "192.0.2.1"},
+				rate: rapid.Float64Range(110, 150).Draw(rt, "rate"), phase: ticks(0, 9, "phase")})
+		}
+		h := newHubs(t, []string{"hub-m", "hub-n"}, edges)
+		first := func(_ *simEdge, names []string) string { return names[0] }
+		h.run(30*time.Second, first)
+		before, begin := float64(h.parts()["edge-0"]["us-west"]), len(h.sent)
+		run := func(length time.Duration) {
+			for end := h.now + length; h.now < end; {
+				h.run(simTick, first)
+				for edge, parts := range h.parts() {
+					if got := float64(parts["us-west"]); edge != "edge-2" && math.Abs(got-before) > 0.02*traffic.TotalParts {
+						rt.Fatalf("%v: %s sends %v to us-west, not %v; sent %q; %s", h.now, edge, got, before, h.sent[begin:], h.deciders())
+					}
+				}
+			}
+		}
+		for range rapid.IntRange(1, 3).Draw(rt, "rounds") {
+			h.kill("hub-m", ticks(0, 10, "connects"), ticks(0, 20, "reports"))
+			run(ticks(40, 100, "down"))
+			h.start("hub-m", 0)
+			run(ticks(1, 40, "pause"))
+			if rapid.Bool().Draw(rt, "clients move") {
+				all, part := h.edges[0].rate+h.edges[1].rate, rapid.Float64Range(0.1, 0.9).Draw(rt, "clients of edge-0")
+				h.edges[0].rate, h.edges[1].rate = all*part, all*(1-part)
+				run(ticks(10, 40, "pause after it"))
+			}
+			h.kill("hub-n", ticks(0, 30, "connects"), ticks(0, 70, "reports"))
+			run(ticks(1, 100, "down"))
+			h.start("hub-n", 0)
+			run(30 * time.Second)
+		}
+	})
+}
+
+// The demand changes as the replica that decides ends, soon after another started, which has heard two reports of each edge.
+func TestDemandChangesAsTheDeciderEnds(t *testing.T) {
+	for _, test := range []struct {
+		rate, overflow float64 // of each edge
+		within         time.Duration
+	}{{190, 1 - 200.0/380, 8 * time.Second}, {105, 1 - 200.0/210, 15 * time.Second}} {
+		h, _ := twoHubs(t, 150)
+		first := func(_ *simEdge, names []string) string { return names[0] }
+		h.kill("hub-m", time.Second, time.Second)
+		h.run(20*time.Second, first)
+		h.start("hub-m", 0)
+		h.run(2*time.Second, first)
+		h.kill("hub-n", time.Second, 3*time.Second)
+		h.edges[0].rate, h.edges[1].rate = test.rate, test.rate
+		t.Logf("%v requests per second: %v", test.rate, h.awaitParts(test.within, first, "eu-west", test.overflow))
+		h.run(20*time.Second, first)
+		h.awaitParts(0, first, "eu-west", test.overflow)
+	}
+}
+
+// Two replicas that have just started do not believe each other: what the one that took over has seen since stays.
+func TestTwoReplicasStart(t *testing.T) {
+	h, _ := twoHubs(t, 150)
+	first := func(_ *simEdge, names []string) string { return names[0] }
+	h.kill("hub-m", time.Second, time.Second)
+	h.run(20*time.Second, first)
+	h.start("hub-m", 0)
+	h.run(300*time.Millisecond, first)
+	h.kill("hub-n", 200*time.Millisecond, 200*time.Millisecond)
+	h.edges[0].rate, h.edges[1].rate = 190, 190
+	h.run(1200*time.Millisecond, first)
+	h.start("hub-n", time.Second)
+	t.Logf("it took %v", h.awaitParts(3500*time.Millisecond, first, "eu-west", 1-200.0/380))
+	h.run(10*time.Second, first)
+	h.awaitParts(0, first, "eu-west", 1-200.0/380)
+}
