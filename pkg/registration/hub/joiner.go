@@ -122,6 +122,11 @@ func (j *Joiner) read(ctx context.Context, name string) (*joining, error) {
 			s.holders = append(s.holders, account)
 		}
 	}
+	if s.lacksMember() {
+		if s.member, err = apply.Found(ctx, j.direct, types.NamespacedName{Name: name}, &v1alpha1.MemberCluster{}); err != nil {
+			return nil, err
+		}
+	}
 	lease, err := apply.Found(ctx, j.client, types.NamespacedName{Namespace: v1alpha1.MemberNamespace(name), Name: v1alpha1.AgentLease}, &coordinationv1.Lease{})
 	if err != nil {
 		return nil, err
@@ -130,6 +135,17 @@ func (j *Joiner) read(ctx context.Context, name string) (*joining, error) {
 		s.used, s.usedBy = lease.Annotations[v1alpha1.AnnotationCredential], lease.Annotations[v1alpha1.AnnotationClusterUID]
 	}
 	return s, nil
+}
+
+// lacksMember tells whether a join account is for a MemberCluster that the cache does not have. A token may be made a
+// moment before it is used, and each kind's cache follows by itself: the account would be deleted as one of nobody.
+func (s *joining) lacksMember() bool {
+	for _, account := range s.accounts {
+		if s.member == nil || !registration.MadeFor(account, s.member) {
+			return true
+		}
+	}
+	return false
 }
 
 // carryOut writes a plan.

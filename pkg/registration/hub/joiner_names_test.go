@@ -1,16 +1,44 @@
 package hub
 
 import (
+	"context"
 	"testing"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"crossway.dev/crossway/api/v1alpha1"
 )
+
+// blind is a cache that does not have a MemberCluster yet.
+type blind struct {
+	client.Client
+}
+
+func (b blind) Get(ctx context.Context, key client.ObjectKey, o client.Object, options ...client.GetOption) error {
+	if _, ok := o.(*v1alpha1.MemberCluster); ok {
+		return apierrors.NewNotFound(schema.GroupResource{Resource: "memberclusters"}, key.Name)
+	}
+	return b.Client.Get(ctx, key, o, options...)
+}
+
+// The join account of a MemberCluster that the cache does not have yet stays.
+func TestTokenIsThereBeforeItsMember(t *testing.T) {
+	f := newJoinFixture(t, v1alpha1.CredentialCertificate)
+	f.member("b-west", false)
+	_, account := f.token("b-west", time.Hour)
+	f.seen(account)
+	f.joiner.client = blind{f.joiner.client}
+	_, err := f.joiner.Reconcile(t.Context(), reconcile.Request{NamespacedName: types.NamespacedName{Name: "b-west"}})
+	f.Must(err)
+	f.Must(f.joiner.direct.Get(t.Context(), client.ObjectKeyFromObject(account), account))
+}
 
 // Another cluster that gets a name after a revocation begins without exports: those of the
 // first would count as its own until it looks. A cluster that joins again keeps its own.
