@@ -19,7 +19,11 @@ const (
 )
 
 // Names for tests.
-var NewLogWriter = newLogWriter
+var (
+	NewLogWriter = newLogWriter
+	CheckPacket  = checkPacket
+	ReadMessage  = readMessage
+)
 
 // SetNow gives a log writer another clock.
 func (w *logWriter) SetNow(now func() time.Time) { w.now = now }

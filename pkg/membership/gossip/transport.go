@@ -25,7 +25,7 @@ const (
 	// packetRate is how many packets a second a connection may bring after packetBurst.
 	// A node at rest sends about two a second, and some hundreds when many change.
 	packetRate, packetBurst = 200, 1000
-	// maxStream is how many bytes a push/pull may bring: 100 bytes a node.
+	// maxStream is how many bytes a message on a stream may have: a push/pull has 100 bytes a node.
 	maxStream = 1 << 20
 	// maxQueued packets wait for one node, and maxReceived for memberlist.
 	maxQueued, maxReceived = 64, 1024
@@ -185,6 +185,10 @@ func (t *transport) read(c *connection) {
 				t.node.metrics.dropped.Add("rate")
 				continue
 			}
+			if err := checkPacket(b); err != nil {
+				t.node.metrics.dropped.Add("malformed")
+				continue
+			}
 			select {
 			case t.packets <- &memberlist.Packet{Buf: b, From: c.RemoteAddr(), Timestamp: time.Now()}:
 			case <-t.shutdown:
@@ -224,7 +228,7 @@ func (t *transport) DialAddressTimeout(to memberlist.Address, timeout time.Durat
 	if err != nil {
 		return nil, err
 	}
-	return &stream{connection: c, left: maxStream}, nil
+	return &stream{connection: c}, nil
 }
 
 // take gives a connection that was dialled by another node to memberlist.
@@ -234,28 +238,31 @@ func (t *transport) take(c *connection) {
 		return
 	}
 	select {
-	case t.streams <- &stream{connection: c, left: maxStream}:
+	case t.streams <- &stream{connection: c}:
 	default:
 		t.node.metrics.dropped.Add("streams")
 		_ = c.Close()
 	}
 }
 
-// stream is a connection that brings a bounded number of bytes.
+// stream is a connection that brings one message. memberlist gets it once all of it has come
+// and was checked.
 type stream struct {
 	*connection
-	left int
+	message io.Reader
 }
 
-var errTooLong = fmt.Errorf("a push/pull of more than %d bytes", maxStream)
-
+// Read implements net.Conn.
 func (s *stream) Read(b []byte) (int, error) {
-	if s.left <= 0 {
-		return 0, errTooLong
+	if s.message == nil {
+		message, err := readMessage(s.connection, s.dialled)
+		if err != nil {
+			s.all.metrics.dropped.Add("malformed")
+			return 0, err
+		}
+		s.message = bytes.NewReader(message)
 	}
-	n, err := s.connection.Read(b[:min(len(b), s.left)])
-	s.left -= n
-	return n, err
+	return s.message.Read(b)
 }
 
 func (c *connection) isClosed() bool {
