@@ -60,7 +60,7 @@ func New(config Config) *Loop {
 	}
 	l := &Loop{config: config, inbox: newInbox(), synced: make(chan struct{}), ended: make(chan struct{}),
 		state: state.New(config.Hub), turns: turns{}, published: newPublished(), metrics: newMetrics(), announcements: map[state.HealthEvent]*announcement{},
-		peers: peers{edges: &sharedEdges{edges: map[string]*sharedEdge{}}}}
+		peers: peers{edges: &sharedEdges{edges: map[string]*sharedEdge{}, pools: map[string]*sharedPool{}, log: config.Log}}}
 	l.subscribe()
 	return l
 }
@@ -160,6 +160,7 @@ func (l *Loop) SetAssignments(assignments []model.Assignment, imports []model.Im
 	l.announce(l.state.Apply(l.inbox.Drain()))
 	removed := l.state.SetAssignments(assignments, imports)
 	l.assignmentsSet = true
+	l.peers.edges.setAssignments(assignments)
 	l.update(removed)
 }
 

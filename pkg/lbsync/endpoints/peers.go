@@ -7,7 +7,10 @@ import (
 	"sync"
 	"time"
 
+	"github.com/go-logr/logr"
+
 	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/gateway/model"
 	"crossway.dev/crossway/pkg/lbsync/endpoints/state"
 	"crossway.dev/crossway/pkg/replica"
 )
@@ -23,9 +26,12 @@ const candidateKey = "candidate"
 // twice the window of the demand. Most assignments of most edges have none.
 const idleReports = 12
 
-// maxIdleBytes bounds the names of idle assignments that are remembered of one edge, which may invent names: 10,000 have
-// 1 MB. Beyond it they are all told of again.
-const maxIdleBytes = 2 << 20
+// maxReports bounds what other replicas are told of all reports, so that there is room for everything else. Pools have equal
+// parts of it: who has the certificate of one takes nothing from the edges of others.
+const maxReports = replica.MaxBytes / 2
+
+// maxNames bounds the names in one report that is encoded for other replicas: what is larger does not fit, compressed or not.
+const maxNames = 4 << 20
 
 // message is a value of both topics.
 type message struct {
@@ -46,6 +52,10 @@ type peers struct {
 type sharedEdges struct {
 	mu    sync.Mutex
 	edges map[string]*sharedEdge
+	pools map[string]*sharedPool
+	// assignments are those that there are: an edge may invent others.
+	assignments map[string]bool
+	log         logr.Logger
 	// unread are the replicas with values that this one cannot read, which the log says.
 	unread sync.Map
 }
@@ -53,9 +63,16 @@ type sharedEdges struct {
 type sharedEdge struct {
 	streams int
 	// sequence is that of the last report. It begins with the time, so that no earlier one is taken for it.
-	sequence  int64
-	idle      map[string]int // reports in a row without a request, by assignment
-	idleBytes int            // of its keys
+	sequence int64
+	idle     map[string]int // reports in a row without a request, by assignment of the last one
+	pool     *sharedPool
+	bytes    int // of the report that the others have
+}
+
+// sharedPool are the edges of one pool.
+type sharedPool struct {
+	edges, bytes int
+	said         bool // in the log, that there is no room
 }
 
 // subscribe has the words of other replicas taken into the inbox.
@@ -175,15 +192,35 @@ func (l *Loop) shareEdge(edge Edge, streams int) {
 	defer e.mu.Unlock()
 	one := e.edges[key]
 	if one == nil {
-		one = &sharedEdge{sequence: l.config.Clock.Now().UnixNano(), idle: map[string]int{}}
-		e.edges[key] = one
+		one = e.add(edge, l.config.Clock.Now())
 	}
 	switch one.streams += streams; {
 	case one.streams <= 0:
-		delete(e.edges, key)
+		e.remove(edge)
 		l.config.Load.Delete(key)
 	case streams > 0 && one.streams == 1:
-		one.say(l.config.Load, edge, nil)
+		e.say(l.config.Load, edge)
+	}
+}
+
+func (e *sharedEdges) add(edge Edge, now time.Time) *sharedEdge {
+	p := e.pools[edge.Pool]
+	if p == nil {
+		p = &sharedPool{}
+		e.pools[edge.Pool] = p
+	}
+	p.edges++
+	one := &sharedEdge{sequence: now.UnixNano(), pool: p}
+	e.edges[edge.Key()] = one
+	return one
+}
+
+func (e *sharedEdges) remove(edge Edge) {
+	one := e.edges[edge.Key()]
+	delete(e.edges, edge.Key())
+	one.pool.bytes -= one.bytes
+	if one.pool.edges--; one.pool.edges == 0 {
+		delete(e.pools, edge.Pool)
 	}
 }
 
@@ -192,49 +229,106 @@ func (l *Loop) shareReport(edge Edge, loads []Load) {
 	if l.config.Load == nil {
 		return
 	}
-	e := l.peers.edges
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if one := e.edges[edge.Key()]; one != nil {
-		one.say(l.config.Load, edge, one.withoutIdle(loads))
+	if loads, sequence := l.peers.edges.begin(edge, loads); sequence > 0 {
+		value := encode(edge, sequence, loads) // which takes a while: nobody waits for it
+		l.peers.edges.set(l.config.Load, edge, sequence, value, len(loads) > 0)
 	}
 }
 
-// say sets an edge's last report; none: it is connected.
-func (e *sharedEdge) say(load replica.Topic, edge Edge, loads []Load) {
-	e.sequence++
-	load.Set(edge.Key(), write(message{Report: &state.EdgeReport{Edge: edge, Sequence: e.sequence, Loads: loads}}))
+// begin is what other replicas are told of a report, and under which number; 0: the edge is not connected.
+func (e *sharedEdges) begin(edge Edge, loads []Load) ([]Load, int64) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	one := e.edges[edge.Key()]
+	if one == nil {
+		return nil, 0
+	}
+	one.sequence++
+	return one.withoutIdle(loads, e.assignments), one.sequence
 }
 
-// withoutIdle leaves out the assignments that have had no request for long.
-func (e *sharedEdge) withoutIdle(loads []Load) []Load {
-	var out []Load
-	for _, load := range loads {
-		before, idle := e.idle[load.Assignment]
-		switch {
-		case load.Dropped == 0 && len(load.Localities) == 0:
-			e.setIdle(load.Assignment, before+1)
-		case idle:
-			delete(e.idle, load.Assignment)
-			e.idleBytes -= len(load.Assignment)
-			before = 0
+// setAssignments sets which assignments reports may be about.
+func (e *sharedEdges) setAssignments(assignments []model.Assignment) {
+	now := make(map[string]bool, len(assignments))
+	for i := range assignments {
+		now[assignments[i].Key] = true
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.assignments = now
+}
+
+// say says that an edge is connected. e.mu is held.
+func (e *sharedEdges) say(load replica.Topic, edge Edge) {
+	one := e.edges[edge.Key()]
+	one.sequence++
+	one.pool.bytes -= one.bytes
+	one.bytes = 0 // small, and said in any case
+	load.Set(edge.Key(), encode(edge, one.sequence, nil))
+}
+
+// encode is the value of a report; nil: it is too large.
+func encode(edge Edge, sequence int64, loads []Load) []byte {
+	if namesIn(loads) > maxNames {
+		return nil
+	}
+	return write(message{Report: &state.EdgeReport{Edge: edge, Sequence: sequence, Loads: loads}})
+}
+
+// set sets an edge's report, unless it has said something newer since. Of one for which there is no room the others hear
+// that it is lost.
+func (e *sharedEdges) set(load replica.Topic, edge Edge, sequence int64, value []byte, counts bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	one := e.edges[edge.Key()]
+	if one == nil || one.sequence != sequence {
+		return
+	}
+	room := min(replica.MaxValueBytes, maxReports/len(e.pools)-one.pool.bytes+one.bytes)
+	if counts && (value == nil || len(value) > room) {
+		e.say(load, edge)
+		one.sequence++ // so that the next one shows that one is missing
+		if !one.pool.said {
+			one.pool.said = true
+			e.log.Info("other replicas are not told what an edge reports: it is too much for one, or for all edges of its pool", "pool", edge.Pool, "edge", edge.Node)
 		}
-		if before < idleReports {
+		return
+	}
+	one.pool.bytes += len(value) - one.bytes
+	one.bytes = len(value)
+	load.Set(edge.Key(), value)
+}
+
+// namesIn is how many bytes of names a report has.
+func namesIn(loads []Load) (bytes int) {
+	for i := range loads {
+		bytes += len(loads[i].Assignment)
+		for _, l := range loads[i].Localities {
+			bytes += len(l.SubZone)
+		}
+	}
+	return bytes
+}
+
+// withoutIdle leaves out the assignments that there are not, and those that have had no request for long.
+func (e *sharedEdge) withoutIdle(loads []Load, assignments map[string]bool) []Load {
+	var out []Load
+	idle := map[string]int{}
+	for _, load := range loads {
+		if !assignments[load.Assignment] {
+			continue
+		}
+		if load.Dropped > 0 || len(load.Localities) > 0 {
+			out = append(out, load)
+			continue
+		}
+		idle[load.Assignment] = e.idle[load.Assignment] + 1
+		if idle[load.Assignment] <= idleReports {
 			out = append(out, load)
 		}
 	}
+	e.idle = idle
 	return out
-}
-
-// setIdle sets the number of reports in a row in which an assignment had no request.
-func (e *sharedEdge) setIdle(assignment string, reports int) {
-	if reports == 1 {
-		if e.idleBytes += len(assignment); e.idleBytes > maxIdleBytes {
-			clear(e.idle)
-			e.idleBytes = len(assignment)
-		}
-	}
-	e.idle[assignment] = reports
 }
 
 // parseBackend reads Backend.String.

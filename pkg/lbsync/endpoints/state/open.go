@@ -25,7 +25,7 @@ func (s *State) noteOpen(e *edgeState, loads []Load) {
 		}
 		open := map[string]uint64{}
 		for _, l := range load.Localities {
-			if l.Open > 0 {
+			if l.Open > 0 && s.isPart(l.SubZone) {
 				open[l.SubZone] += l.Open
 			}
 		}
@@ -38,6 +38,12 @@ func (s *State) noteOpen(e *edgeState, loads []Load) {
 			e.open[load.Assignment] = open
 		}
 	}
+}
+
+// isPart says whether a sub-zone is of a member and a backend that there are: an edge may invent others.
+func (s *State) isPart(subZone string) bool {
+	cluster, backend, ok := lbsync.ParseSubZone(subZone)
+	return ok && s.members[cluster] != nil && s.backends[backend] != nil
 }
 
 // OpenRequests lists what edges last reported, sorted. Only imports in use count.
@@ -62,4 +68,14 @@ func (s *State) OpenRequests() []OpenRequests {
 		return cmp.Or(a.Backend.Compare(b.Backend), cmp.Compare(a.Region, b.Region), cmp.Compare(a.Cluster, b.Cluster))
 	})
 	return out
+}
+
+// OpenAt is at how many places an edge has requests that have not ended.
+func (s *State) OpenAt(edge Edge) (places int) {
+	if e := s.edges[edge.Key()]; e != nil {
+		for _, open := range e.open {
+			places += len(open)
+		}
+	}
+	return places
 }
