@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"maps"
 	"slices"
@@ -8,6 +9,9 @@ import (
 	"sync"
 	"time"
 
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/lbsync/server"
 	"crossway.dev/crossway/pkg/replica"
@@ -27,6 +31,8 @@ const (
 type reached struct {
 	topic replica.Topic // nil: there are no other replicas
 	now   func() time.Time
+	// isMember says whether a cluster is a member: an edge may invent others.
+	isMember func(fleet.ClusterName) bool
 
 	mu sync.Mutex // guards the rest
 	// own is what edges of this replica reported, and others what other replicas say.
@@ -61,8 +67,8 @@ type reachedWord struct {
 	Regions []string  `json:"regions"`
 }
 
-func newReached(links replica.Link) *reached {
-	r := &reached{now: time.Now, own: reports{}, others: reports{}, told: map[fleet.ClusterName]time.Time{}}
+func newReached(links replica.Link, isMember func(fleet.ClusterName) bool) *reached {
+	r := &reached{now: time.Now, isMember: isMember, own: reports{}, others: reports{}, told: map[fleet.ClusterName]time.Time{}}
 	if links != nil {
 		r.topic = links.Topic(reachedTopic)
 		r.topic.Subscribe(replica.Observer{Changed: func(_, cluster string, value []byte) {
@@ -87,6 +93,7 @@ func (r *reached) observe(region string, report server.LoadReport) {
 			}
 		}
 	}
+	maps.DeleteFunc(clusters, func(cluster fleet.ClusterName, _ bool) bool { return !r.isMember(cluster) })
 	now := r.now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -113,6 +120,14 @@ func (r *reached) forget(now time.Time) {
 			delete(r.told, cluster)
 			r.topic.Delete(string(cluster))
 		}
+	}
+}
+
+// isMember says whether there is a MemberCluster.
+func isMember(objects client.Reader) func(fleet.ClusterName) bool {
+	return func(cluster fleet.ClusterName) bool {
+		var m v1alpha1.MemberCluster
+		return objects.Get(context.Background(), client.ObjectKey{Name: string(cluster)}, &m, client.UnsafeDisableDeepCopy) == nil
 	}
 }
 

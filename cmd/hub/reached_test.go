@@ -2,10 +2,12 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
 	"crossway.dev/crossway/internal/linktest"
+	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/lbsync/server"
 	"crossway.dev/crossway/pkg/replica"
 )
@@ -21,7 +23,7 @@ func TestReachedIsBounded(t *testing.T) {
 		Deleted: func(_, cluster string) { delete(has, cluster) },
 	})
 	now := time.Unix(1_800_000_000, 0)
-	r := newReached(link)
+	r := newReached(link, func(fleet.ClusterName) bool { return true })
 	r.now = func() time.Time { return now }
 	link.Start()
 	other.Start()
@@ -42,5 +44,34 @@ func TestReachedIsBounded(t *testing.T) {
 	report("eu-west")
 	if len(has) != 1 || !has["eu-west"] {
 		t.Errorf("others are still told of %d clusters", len(has))
+	}
+}
+
+// Clusters that an edge invents keep nobody from hearing of members.
+func TestInventedClustersAreNotTold(t *testing.T) {
+	network := linktest.NewNetwork()
+	link, other := network.Link("hub-a"), network.Link("hub-b")
+	has := map[string]bool{}
+	other.Topic(reachedTopic).Subscribe(replica.Observer{Changed: func(_, cluster string, _ []byte) { has[cluster] = true }})
+	r := newReached(link, func(cluster fleet.ClusterName) bool { return cluster == "eu-west" || cluster == "us-west" })
+	link.Start()
+	other.Start()
+	report := func(region string, names ...string) {
+		var load server.ClusterLoad
+		for _, name := range names {
+			load.Localities = append(load.Localities, server.LocalityLoad{SubZone: name + "/shop/web", Success: 1})
+		}
+		r.observe(region, server.LoadReport{Clusters: []server.ClusterLoad{load}})
+	}
+	report("eu", "eu-west")
+	for i := range 2 * maxReached {
+		report("us", fmt.Sprint("invented-", i))
+	}
+	report("eu", "us-west")
+	if len(has) != 2 || !has["eu-west"] || !has["us-west"] {
+		t.Errorf("others are told of %d clusters, us-west: %v", len(has), has["us-west"])
+	}
+	if got := r.regions("eu-west"); !slices.Equal(got, []string{"eu"}) {
+		t.Errorf("eu-west was reached from %v", got)
 	}
 }

@@ -101,7 +101,7 @@ func wire(o Options, cluster *rest.Config) (manager.Manager, *drain, error) {
 	gateways := reconciler.New(reconciler.Options{Records: records, Replicas: replicas, Cache: mgr.GetCache(), Merges: history, Publisher: o.faults.publisher(snapshots{xds, loop}),
 		Assigner: o.faults.assigner(loop), Imports: api.imports(), Reporter: gatewayReports, PoolReporter: poolReports,
 		Events: mgr.GetEventRecorder("crossway-hub"), Leads: leadership.Leads, SecretNamespaces: o.secretNamespaces()})
-	reached := newReached(links)
+	reached := newReached(links, isMember(mgr.GetCache()))
 	xds.Observe(o.faults.observer(observer(gateways, loop, reached)))
 
 	// Mutual TLS, once there is something to serve.
