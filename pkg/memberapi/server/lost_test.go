@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"encoding/json"
+	"math"
 	"testing"
 	"time"
 
@@ -15,6 +16,8 @@ import (
 
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/internal/testkit"
+	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/memberapi"
 )
 
 // What the hub's API server lacks since its etcd was restored was not deleted: watches
@@ -126,6 +129,44 @@ func TestAnotherReplicaIsBehind(t *testing.T) {
 	first.pass()
 	moves()
 	answeredAfter(behindTime)
+}
+
+// A member that says to have read what nobody has does not have the hub wait without end: some of its requests wait, and
+// the others are answered at once. Other members have places of their own.
+func TestInventedPositionsWait(t *testing.T) {
+	clock := clocktesting.NewFakeClock(time.Now())
+	f := newFixtureWith(t, Config{Clock: clock})
+	f.member("a", "shop")
+	f.member("b", "shop")
+	f.pass()
+	answers := make(chan int32, 100)
+	ask := func(member string) {
+		position := memberapi.Position{Version: 1, Seen: math.MaxUint64}
+		go func() {
+			answers <- f.status(userOf(member), slicesPath+"?watch=true&resourceVersion="+position.String()).Code
+		}()
+	}
+	waiting := func(member fleet.ClusterName) int {
+		f.openMu.Lock()
+		defer f.openMu.Unlock()
+		return f.stateOf(member).behind
+	}
+	f.transport = insecure(t)
+	for range maxBehind + 12 {
+		ask("a")
+	}
+	testkit.Eventually(t, "those that find no place to be answered", func() bool { return len(answers) == 12 && waiting("a") == maxBehind })
+	ask("b")
+	testkit.Eventually(t, "b to wait", func() bool { return waiting("b") == 1 })
+	testkit.Eventually(t, "all to be answered", func() bool {
+		clock.Step(behindTime)
+		return len(answers) == maxBehind+13
+	})
+	for range maxBehind + 13 {
+		if code := <-answers; code != 410 {
+			t.Errorf("a reader is answered %d", code)
+		}
+	}
 }
 
 // While a replica has only what a snapshot has, which may be older than what members have, it serves none of them.

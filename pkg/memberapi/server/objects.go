@@ -121,7 +121,7 @@ func (h *handler) watchObjects(w http.ResponseWriter, r *http.Request, q *reques
 	events, more, err := watch.Next(h.state)
 	h.mu.RUnlock()
 	if err != nil {
-		h.catchUp(r.Context(), q.position.Seen)
+		h.catchUp(r.Context(), q.reader.Cluster, q.position.Seen)
 		return statusOf(err, q.reader.Cluster)
 	}
 	open := &openWatch{cluster: q.reader.Cluster, resource: q.log.Resource.Name, watch: watch, reader: q.reader, wake: batch.NewSignal(),

@@ -32,6 +32,7 @@ type memberState struct {
 	connections list.List // of *connection, oldest first
 	watches     list.List // of *openWatch, oldest first
 	lists       int
+	behind      int // readers that come from another replica and wait
 	requests    *rate.Limiter
 	// Of gossip: questions that wait, and certificates.
 	waits        int
@@ -177,7 +178,7 @@ func (s *Server) forgetIdle() {
 	s.openMu.Lock()
 	defer s.openMu.Unlock()
 	maps.DeleteFunc(s.open, func(_ fleet.ClusterName, c *memberState) bool {
-		return c.connections.Len()+c.watches.Len()+c.lists+c.waits == 0
+		return c.connections.Len()+c.watches.Len()+c.lists+c.behind+c.waits == 0
 	})
 }
 
