@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -34,12 +35,16 @@ const (
 	// minRedial and maxRedial bound how long an agent waits before it dials the hub again.
 	// Together with the dial the first ones are shorter than membership.Doubt.
 	minRedial, maxRedial = 200 * time.Millisecond, 10 * time.Second
+	// maxAhead is how far ahead of the hub's clock an epoch may be. So there is always a
+	// later one: who once had a member's credential does not silence its agent by the last.
+	maxAhead = 365 * 24 * time.Hour
 )
 
 // answer is what the hub says to an agent.
 type answer struct {
-	// Epoch is that of the agent's newest Beat that the hub has. One above the agent's own
-	// is of an earlier start, when its clock was ahead: it begins above that.
+	// Epoch is that of the agent's newest Beat that the hub has, or one more if the last one
+	// was older. One above the agent's own is of an earlier start, when its clock was ahead,
+	// or of somebody else: it begins above that.
 	Epoch uint64 `json:"epoch"`
 	// Roster is whom the ring takes in; nil: as before. Without Complete others may
 	// be missing, because the replica has just started.
@@ -180,6 +185,7 @@ func (n *Node) beat(leaving bool) membership.Beat {
 // hear serves an agent's stream of Beats, on a replica of the hub.
 func (n *Node) hear(c *connection) {
 	wake := make(chan struct{}, 1)
+	var older atomic.Bool
 	n.mu.Lock()
 	n.wake[c.peer] = wake
 	n.mu.Unlock()
@@ -187,11 +193,11 @@ func (n *Node) hear(c *connection) {
 	go func() {
 		defer n.work.Done()
 		defer c.Close() //nolint:errcheck // it may be closed already
-		n.answer(c, wake)
+		n.answer(c, wake, &older)
 	}()
 	limit := rate.NewLimiter(beatRate, beatBurst)
 	for {
-		if err := n.hearOne(c, limit); err != nil {
+		if err := n.hearOne(c, limit, &older); err != nil {
 			n.config.Log.V(1).Info("the connection for Beats ended", "node", c.peer, "error", err.Error())
 			break
 		}
@@ -206,7 +212,8 @@ func (n *Node) hear(c *connection) {
 
 var errTooFast = errors.New("too many Beats")
 
-func (n *Node) hearOne(c *connection, limit *rate.Limiter) error {
+// hearOne takes one Beat. older says whether the node has a newer one.
+func (n *Node) hearOne(c *connection, limit *rate.Limiter, older *atomic.Bool) error {
 	if err := c.SetReadDeadline(time.Now().Add(2 * answerTime)); err != nil {
 		return err
 	}
@@ -226,6 +233,10 @@ func (n *Node) hearOne(c *connection, limit *rate.Limiter) error {
 		n.metrics.refused.Add("malformed")
 		return err
 	}
+	if b.Epoch > uint64(time.Now().Add(maxAhead).UnixNano()) {
+		n.metrics.refused.Add("malformed")
+		return fmt.Errorf("%s sends a Beat of an epoch that is years ahead", c.peer)
+	}
 	if !limit.Allow() {
 		n.metrics.refused.Add("rate")
 		return errTooFast
@@ -233,6 +244,8 @@ func (n *Node) hearOne(c *connection, limit *rate.Limiter) error {
 	n.metrics.beats.Add(1)
 	n.mu.Lock()
 	isNews := n.table.Hear(membership.Sighting{Beat: b, At: time.Now()})
+	newest := n.table[b.Node].Beat
+	older.Store(newest.Epoch > b.Epoch || newest.Epoch == b.Epoch && newest.Seq > b.Seq)
 	n.mu.Unlock()
 	if isNews && n.config.Heard != nil {
 		n.config.Heard(b)
@@ -242,7 +255,7 @@ func (n *Node) hearOne(c *connection, limit *rate.Limiter) error {
 
 // answer says to an agent what it needs to know, after each Beat and when there is a
 // question.
-func (n *Node) answer(c *connection, wake chan struct{}) {
+func (n *Node) answer(c *connection, wake chan struct{}, older *atomic.Bool) {
 	var version uint64
 	var told time.Time
 	for {
@@ -254,6 +267,9 @@ func (n *Node) answer(c *connection, wake chan struct{}) {
 		n.mu.Lock()
 		now := time.Now()
 		a := answer{Epoch: n.table[c.peer].Beat.Epoch, Try: slices.Clone(n.ask[c.peer]), Complete: now.Sub(n.started) > completeTime}
+		if older.Load() {
+			a.Epoch++
+		}
 		if version != n.version && now.Sub(told) > rosterTime {
 			version, told = n.version, now
 			a.Roster, a.Barred = n.rosterList(), slices.Sorted(maps.Keys(n.barred))

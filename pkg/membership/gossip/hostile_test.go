@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"slices"
 	"strings"
@@ -241,6 +242,36 @@ func TestALiarInTheRing(t *testing.T) {
 	// A dead member is lost all the same.
 	b.Kill()
 	awaitState(t, hub, "member:b", membership.Lost)
+}
+
+// Who once had a member's credential leaves nothing behind that silences its agent.
+func TestALastBeatSilencesNobody(t *testing.T) {
+	t.Parallel()
+	fleet := newFleet(t)
+	hub := start(t, fleet, "hub:h1", nil)
+	a := start(t, fleet, "member:a", nil)
+	awaitRing(t, hub, a)
+	thief := configOf(t, fleet.CA, "spiffe://crossway/member/a", time.Hour)
+	thief.Name = "member:a"
+	year := uint64(time.Now().Add(364 * 24 * time.Hour).UnixNano())
+	for _, last := range []membership.Beat{
+		{Node: "member:a", Epoch: math.MaxUint64, Seq: math.MaxUint64},
+		{Node: "member:a", Epoch: hub.Beat("member:a").Epoch, Seq: math.MaxUint64},
+		{Node: "member:a", Epoch: year, Seq: math.MaxUint64},
+	} {
+		c := mustDial(t, thief, hub.Address, gossip.ForBeats)
+		if err := gossip.WriteBeat(c, last); err != nil {
+			t.Fatal(err)
+		}
+		await(t, "the hub has taken or refused it", func() bool {
+			return hub.Beat("member:a").Seq == math.MaxUint64 || hub.Refused("malformed") > 0
+		})
+		_ = c.Close()
+		await(t, "a is heard again", func() bool {
+			b := hub.Beat("member:a")
+			return b.Seq < math.MaxUint64 && b.Seq > 3 && hub.Verdict("member:a").State == membership.Alive
+		})
+	}
 }
 
 // An agent that names another one's address is not at that address.
