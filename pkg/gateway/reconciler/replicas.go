@@ -29,6 +29,10 @@ const (
 	// replica, or that lost its connection, has another stream by then: it tries again within
 	// some seconds, as after a start of the hub.
 	leftHold = reconnectGrace
+	// maxRecordBytes bounds the records that other replicas are told, so that there is room for
+	// everything else: who has the certificate of one pool can refuse all routes, in which
+	// others write what they like. Pools have equal parts of it.
+	maxRecordBytes = replica.MaxBytes / 4
 )
 
 // Replicas exchanges what edges answered with the other replicas of the hub. Its methods
@@ -213,7 +217,7 @@ func (r *Replicas) tell(ctx context.Context, own rollout.Answers) {
 			continue
 		}
 		r.told[pool] = answers
-		r.tellRecords(pool, records)
+		r.tellRecords(pool, fitting(records, maxRecordBytes/len(own)))
 		r.topic.Set(answersPrefix+pool, value)
 	}
 	for pool := range r.told {
@@ -223,6 +227,18 @@ func (r *Replicas) tell(ctx context.Context, own rollout.Answers) {
 			r.tellRecords(pool, nil)
 		}
 	}
+}
+
+// fitting are the first records, by key, that have so many bytes together. A route whose record is
+// not told counts as not refused elsewhere.
+func fitting(records map[string][]byte, bytes int) map[string][]byte {
+	out := map[string][]byte{}
+	for _, key := range slices.Sorted(maps.Keys(records)) {
+		if bytes -= len(records[key]); bytes >= 0 {
+			out[key] = records[key]
+		}
+	}
+	return out
 }
 
 // tellRecords says what edges of a pool refuse.

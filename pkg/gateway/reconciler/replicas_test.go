@@ -240,6 +240,33 @@ func TestEdgePoolAfterAStart(t *testing.T) {
 	}
 }
 
+// An edge that refuses many large routes takes no room from what replicas tell each other of other pools.
+func TestRecordsLeaveRoomForOthers(t *testing.T) {
+	network := linktest.NewNetwork()
+	a, b := network.Link("hub-a"), network.Link("hub-b")
+	bytes, keys := 0, map[string]bool{}
+	b.Topic("edges").Subscribe(replica.Observer{Changed: func(_, key string, value []byte) { bytes += len(value); keys[key] = true }})
+	a.Start()
+	b.Start()
+	refuses := func(pool string, routes, size int) (out rollout.PoolAnswers) {
+		for i := range routes {
+			f := rollout.Refusal{Pool: pool, Ref: routeRef(fmt.Sprint("r", i)), Version: rollout.ObjectVersion{UID: "uid", Generation: 2}, Message: strings.Repeat("x", size)}
+			out.Refused = append(out.Refused, f)
+		}
+		return out
+	}
+	NewReplicas(a.Topic("edges"), clocktesting.NewFakeClock(noon)).tell(t.Context(), rollout.Answers{
+		"evil": refuses("evil", maxRecords, 400<<10), "good": refuses("good", 3, 1000)})
+	if bytes > replica.MaxBytes/4 {
+		t.Errorf("%d MB of records are told", bytes>>20)
+	}
+	for i := range 3 {
+		if key := refusedKey("good", routeRef(fmt.Sprint("r", i))); !keys[key] {
+			t.Errorf("%s is not told", key)
+		}
+	}
+}
+
 // What another version says is not read, and what is larger than a link takes is not lost
 // with what is small: records have keys of their own.
 func TestAnswersOnTheWire(t *testing.T) {
