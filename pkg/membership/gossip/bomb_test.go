@@ -109,6 +109,22 @@ func TestBombsOfMessages(t *testing.T) {
 	awaitRing(t, hub, a)
 }
 
+// Streams of one node are bounded: each may bring thousands of nodes.
+func TestAFloodOfStreamsIsDropped(t *testing.T) {
+	t.Parallel()
+	fleet := newFleet(t)
+	hub := start(t, fleet, "hub:h1", nil)
+	mustDial(t, evil(t, fleet), hub.Address, gossip.ForStream)
+	for range 60 {
+		if c, err := dial(t, evil(t, fleet), hub.Address, gossip.ForStream); err == nil {
+			_ = c.Close()
+		}
+	}
+	await(t, "streams are dropped", func() bool { return hub.Dropped("streams") >= 10 })
+	a := start(t, fleet, "member:a", nil)
+	awaitRing(t, hub, a)
+}
+
 func allocated() uint64 {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)

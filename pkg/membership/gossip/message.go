@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/binary"
 	"errors"
@@ -87,7 +88,7 @@ func checkMessage(b []byte) error {
 // and the message is an answer.
 func readMessage(from io.Reader, dialled bool) ([]byte, error) {
 	var all bytes.Buffer
-	r := io.TeeReader(io.LimitReader(from, maxStream), &all)
+	r := io.TeeReader(io.LimitReader(bufio.NewReader(from), maxStream), &all)
 	kind, err := readByte(r)
 	if err == nil && kind == labelHeader && !dialled {
 		var n byte

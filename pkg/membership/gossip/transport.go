@@ -27,6 +27,9 @@ const (
 	packetRate, packetBurst = 200, 1000
 	// maxStream is how many bytes a message on a stream may have: a push/pull has 100 bytes a node.
 	maxStream = 1 << 20
+	// streamRate is how many streams a second a node may open after streamBurst. It opens one
+	// in half a minute, and one for each packet that is not answered.
+	streamRate, streamBurst = 2, 20
 	// maxQueued packets wait for one node, and maxReceived for memberlist.
 	maxQueued, maxReceived = 64, 1024
 	// idleTime is how long a connection for packets stays without packets. A node of a
@@ -47,15 +50,16 @@ type transport struct {
 	once     sync.Once
 	writers  sync.WaitGroup
 
-	mu    sync.Mutex // guards boxes
+	mu    sync.Mutex // guards the rest
 	boxes map[membership.Name]chan []byte
+	rates map[membership.Name]*rate.Limiter // of streams
 }
 
 var _ memberlist.NodeAwareTransport = (*transport)(nil)
 
 func newTransport(n *Node) *transport {
 	return &transport{node: n, packets: make(chan *memberlist.Packet, maxReceived), streams: make(chan net.Conn, 16),
-		shutdown: make(chan struct{}), boxes: map[membership.Name]chan []byte{}}
+		shutdown: make(chan struct{}), boxes: map[membership.Name]chan []byte{}, rates: map[membership.Name]*rate.Limiter{}}
 }
 
 // FinalAdvertiseAddr implements memberlist.Transport.
@@ -237,12 +241,27 @@ func (t *transport) take(c *connection) {
 		t.read(c)
 		return
 	}
+	if !t.mayStream(c.peer) {
+		t.node.metrics.dropped.Add("streams")
+		_ = c.Close()
+		return
+	}
 	select {
 	case t.streams <- &stream{connection: c}:
 	default:
 		t.node.metrics.dropped.Add("streams")
 		_ = c.Close()
 	}
+}
+
+// mayStream counts a stream of a node. Nodes are those that are let in, so there are few.
+func (t *transport) mayStream(name membership.Name) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.rates[name] == nil {
+		t.rates[name] = rate.NewLimiter(streamRate, streamBurst)
+	}
+	return t.rates[name].Allow()
 }
 
 // stream is a connection that brings one message. memberlist gets it once all of it has come
