@@ -29,15 +29,16 @@ func (r *Registrar) Wake(cluster fleet.ClusterName) {
 	}
 }
 
-// onlyWords tells whether the messages of Reachable and Ready differ, and nothing else.
+// onlyWords tells whether the messages of Reachable and Ready differ, or their reasons, which say by
+// whose word, and nothing else: another member can change these without end.
 func onlyWords(have, want []metav1.Condition) bool {
 	differ := false
 	for _, w := range want {
 		h := meta.FindStatusCondition(have, w.Type)
-		if h == nil || h.Status != w.Status || h.Reason != w.Reason || h.ObservedGeneration != w.ObservedGeneration {
+		if h == nil || h.Status != w.Status || h.ObservedGeneration != w.ObservedGeneration {
 			return false
 		}
-		if h.Message != w.Message {
+		if h.Message != w.Message || h.Reason != w.Reason { // Ready has those of its cause
 			if w.Type != condition.MemberReachableType && w.Type != condition.MemberReadyType {
 				return false
 			}

@@ -88,6 +88,41 @@ func TestGossipIsEvidence(t *testing.T) {
 	wants("back", "True Gossip")
 }
 
+// Of a dead member a liar says that it reaches it, and that it does not, as fast as it can: that is written every 5 s. So is
+// a member that says it stops, and goes on.
+func TestWordsThatChangeWithoutEnd(t *testing.T) {
+	f := newFixture(t)
+	f.member("v-west", true, "10.1.0.0/16")
+	f.reconcile("v-west")
+	f.renew("v-west")
+	var evidence registration.Evidence
+	f.registrar.Evidence = func(fleet.ClusterName) registration.Evidence { return evidence }
+	writes := func(words ...registration.GossipWord) (writes int) {
+		t.Helper()
+		last := f.get("v-west").ResourceVersion
+		for i := range 40 { // twice a second
+			f.clock = f.clock.Add(500 * time.Millisecond)
+			evidence.Gossip = words[i%len(words)]
+			f.reconcile("v-west")
+			if now := f.get("v-west").ResourceVersion; now != last {
+				last = now
+				writes++
+			}
+		}
+		return writes
+	}
+	if n := writes(registration.GossipWord{Heard: f.clock}, registration.GossipWord{Heard: f.clock, Left: true, Silent: true}); n > 6 {
+		t.Errorf("a member that stops and goes on: %d writes in 20 s", n)
+	}
+	f.clock = f.clock.Add(time.Minute)
+	dead := registration.GossipWord{Heard: f.clock.Add(-time.Minute), Silent: true}
+	lost, unheard := dead, dead
+	lost.Unreached, unheard.Reached = []string{"liar"}, []string{"liar"}
+	if n := writes(dead, lost, unheard); n > 6 {
+		t.Errorf("a liar about a dead member: %d writes in 20 s", n)
+	}
+}
+
 // A replica that leads again, after another one did, does not take what it missed for a
 // sign of life.
 func TestSilenceBetweenTerms(t *testing.T) {
