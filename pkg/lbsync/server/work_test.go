@@ -1,10 +1,16 @@
 package server
 
 import (
+	"context"
+	"strings"
 	"testing"
 	"time"
 
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	loadstats "github.com/envoyproxy/go-control-plane/envoy/service/load_stats/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 
 	"crossway.dev/crossway/pkg/lbsync/server/delta"
 )
@@ -29,3 +35,25 @@ func TestInitialVersionsCountAsWork(t *testing.T) {
 		t.Errorf("%s of work count as %s", took, open.spent)
 	}
 }
+
+// What the hub does with a load report counts, too, if it is one that no edge sends: all of it is encoded for other
+// replicas.
+func TestLargeReportsCountAsWork(t *testing.T) {
+	const took = 50 * time.Millisecond
+	open := &session{service: load, pool: New(Config{}).pool("us")}
+	report, err := proto.Marshal(&loadstats.LoadStatsRequest{Node: &core.Node{Id: strings.Repeat("x", smallRequest)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := open.handle(silentStream{}, report, &loadstats.LoadStatsRequest{}, func() error { time.Sleep(took); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if open.spent < took {
+		t.Errorf("%s of work count as %s", took, open.spent)
+	}
+}
+
+// silentStream is a stream on which nothing happens.
+type silentStream struct{ grpc.ServerStream }
+
+func (silentStream) Context() context.Context { return context.Background() }
