@@ -55,7 +55,10 @@ func timed(figure string) bool {
 func TestStory(t *testing.T) {
 	bounds := map[string]demo.Bound{}
 	for _, b := range demo.Bounds {
-		if timed(b.Figure) {
+		switch {
+		case b.Figure == "replica_share_points": // as wide as the others were it would not see the demand of one side counted twice
+			b.High = []float64{20}
+		case timed(b.Figure):
 			b.High = []float64{10 * b.High[0]}
 		}
 		bounds[b.Figure] = b
