@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
 
@@ -53,9 +54,14 @@ func (a NameAnswer) String() string {
 	return strings.Join(append([]string{a.Code}, a.Records...), "; ")
 }
 
+// lookupTimeout is how long an answer may take.
+const lookupTimeout = 5 * time.Second
+
 // Lookup asks the cluster's name server for the records of one type, from where
 // dial is. It is not a resolver: name is complete, and CNAMEs are not followed.
 func (c *Cluster) Lookup(ctx context.Context, dial load.DialContext, kind dnsmessage.Type, name string) (NameAnswer, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookupTimeout) // a datagram may be lost
+	defer cancel()
 	qname, err := dnsmessage.NewName(strings.TrimSuffix(name, ".") + ".")
 	if err != nil {
 		return NameAnswer{}, fmt.Errorf("name %q: %w", name, err)
