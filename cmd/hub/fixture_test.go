@@ -231,8 +231,22 @@ func (f *fixture) counters(filter string) string {
 	return string(text)
 }
 
-// backend is a server on this machine's own address: the API server refuses endpoints on loopback.
+// backend is a server on this machine's own address.
 func backend(t testing.TB) (address string, port int32) {
+	l := listenHere(t)
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "%s for %s", r.URL.Path, r.Host)
+	}))
+	s.Listener.Close()
+	s.Listener = l
+	s.Start()
+	t.Cleanup(s.Close)
+	return addressOf(l)
+}
+
+// listenHere listens at an address of this machine that is not loopback: the API server refuses endpoints there.
+func listenHere(t testing.TB) net.Listener {
+	t.Helper()
 	addresses, err := net.InterfaceAddrs()
 	testkit.Must(t, err)
 	for _, a := range addresses {
@@ -242,17 +256,15 @@ func backend(t testing.TB) (address string, port int32) {
 		}
 		l, err := net.Listen("tcp4", net.JoinHostPort(ip.String(), "0"))
 		testkit.Must(t, err)
-		s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			fmt.Fprintf(w, "%s for %s", r.URL.Path, r.Host)
-		}))
-		s.Listener.Close()
-		s.Listener = l
-		s.Start()
-		t.Cleanup(s.Close)
-		return ip.String(), int32(l.Addr().(*net.TCPAddr).Port)
+		return l
 	}
 	t.Skip("this machine has no address that is not loopback")
-	return "", 0
+	return nil
+}
+
+func addressOf(l net.Listener) (address string, port int32) {
+	at := l.Addr().(*net.TCPAddr)
+	return at.IP.String(), int32(at.Port)
 }
 
 // ask sends one request with a Host to a gateway address.

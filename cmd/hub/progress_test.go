@@ -96,20 +96,9 @@ func other(name string) string {
 
 // ownAddress is an address of this machine that is not loopback, with a free port.
 func ownAddress(t testing.TB) (address string, port int32) {
-	addresses, err := net.InterfaceAddrs()
-	testkit.Must(t, err)
-	for _, a := range addresses {
-		ip, _, err := net.ParseCIDR(a.String())
-		if err != nil || ip.To4() == nil || !ip.IsGlobalUnicast() {
-			continue
-		}
-		l, err := net.Listen("tcp4", net.JoinHostPort(ip.String(), "0"))
-		testkit.Must(t, err)
-		defer l.Close()
-		return ip.String(), int32(l.Addr().(*net.TCPAddr).Port)
-	}
-	t.Skip("this machine has no address that is not loopback")
-	return "", 0
+	l := listenHere(t)
+	defer l.Close()
+	return addressOf(l)
 }
 
 // xdsClient is an edge that is no Envoy. It answers all that it gets, and NACKs what contains
