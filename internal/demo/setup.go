@@ -58,7 +58,7 @@ func (s *Story) SetUp(ctx context.Context) error {
 	}
 	for _, region := range []string{"us", "eu"} {
 		for _, host := range []string{"store.example.com", "checkout.example.com", "site.example.com"} {
-			if err := s.Await(ctx, s.Client(region, host, 20), host+" in region "+region, answered); err != nil {
+			if err := s.AwaitAnswers(ctx, s.Client(region, host, 20), host+" in region "+region); err != nil {
 				return err
 			}
 		}

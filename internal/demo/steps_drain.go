@@ -104,7 +104,7 @@ func (s *Story) setUpRamp(ctx context.Context) error {
 		return err
 	}
 	for _, h := range drainHosts {
-		if err := s.Await(ctx, s.Client("us", h.host, 20), h.host, answered); err != nil {
+		if err := s.AwaitAnswers(ctx, s.Client("us", h.host, 20), h.host); err != nil {
 			return err
 		}
 	}

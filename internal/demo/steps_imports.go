@@ -34,7 +34,7 @@ func (s *Story) imports(ctx context.Context) error {
 		return err
 	}
 	config := s.callerOf(c)
-	if err := s.Await(ctx, config, storeName+" in a pod of eu-west", answered); err != nil {
+	if err := s.AwaitAnswers(ctx, config, storeName+" in a pod of eu-west"); err != nil {
 		return err
 	}
 	if err := s.comeAndGo(ctx, c, config); err != nil {

@@ -33,7 +33,7 @@ func (s *Story) startBusy(ctx context.Context) (busyLoad, error) {
 	if err := s.Lab.Hub.Apply(ctx, render("busy-hub.yaml", nil)); err != nil {
 		return busyLoad{}, err
 	}
-	if err := s.Await(ctx, s.Client("us", "busy.example.com", 20), "busy.example.com", answered); err != nil {
+	if err := s.AwaitAnswers(ctx, s.Client("us", "busy.example.com", 20), "busy.example.com"); err != nil {
 		return busyLoad{}, err
 	}
 	l := busyLoad{load.Start(ctx, s.Client("us", "busy.example.com", 240)), load.Start(ctx, s.Client("us", "store.example.com", 60))}

@@ -199,6 +199,21 @@ func (s *Story) Await(ctx context.Context, config load.Config, what string, is f
 	return fmt.Errorf("waited a minute for %s", what)
 }
 
+// AwaitAnswers waits until ten requests in a row, each over its own connection, are answered: a region's edges take a
+// new route one after the other, and a connection belongs to one edge.
+func (s *Story) AwaitAnswers(ctx context.Context, config load.Config, what string) error {
+	inRow := 0
+	return s.Await(ctx, config, what, func(sample load.Sample) bool {
+		config.Client.CloseIdleConnections()
+		if !answered(sample) {
+			inRow = 0
+			return false
+		}
+		inRow++
+		return inRow == 10
+	})
+}
+
 func answered(s load.Sample) bool { return s.Status == http.StatusOK }
 
 // sleep waits; ctx ends it early.
