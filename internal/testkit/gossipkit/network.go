@@ -12,6 +12,9 @@ import (
 // Network is the network between nodes, which can be split. What is cut is silent:
 // open connections carry nothing more, and dials wait.
 type Network struct {
+	// dial opens TCP connections.
+	dial func(ctx context.Context, network, address string) (net.Conn, error)
+
 	mu    sync.Mutex // guards the rest
 	place map[string]membership.Name
 	cut   func(a, b membership.Name) bool
@@ -27,7 +30,7 @@ type pipe struct {
 }
 
 func newNetwork() *Network {
-	return &Network{place: map[string]membership.Name{}, dead: map[membership.Name]bool{}, pipes: map[*pipe]struct{}{}}
+	return &Network{dial: (&net.Dialer{}).DialContext, place: map[string]membership.Name{}, dead: map[membership.Name]bool{}, pipes: map[*pipe]struct{}{}}
 }
 
 // Cut cuts the network between nodes; nil heals it.
@@ -82,25 +85,41 @@ func (n *Network) dialFrom(from membership.Name) func(context.Context, string, s
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		n.mu.Lock()
 		to := n.place[address]
-		isDead, isCut := n.dead[to], n.isCutLocked(from, to)
 		n.mu.Unlock()
-		if isDead {
+		p := &pipe{network: n, from: from, to: to}
+		if !n.isCut(from, to) {
+			c, err := n.dial(ctx, network, address)
+			if err != nil {
+				return nil, err
+			}
+			if p.Conn = c; n.add(p) {
+				return p, nil
+			}
+			_ = c.Close()
+		}
+		if n.isDead(to) {
 			return nil, syscall.ECONNREFUSED
 		}
-		if isCut {
-			<-ctx.Done()
-			return nil, ctx.Err()
-		}
-		c, err := (&net.Dialer{}).DialContext(ctx, network, address)
-		if err != nil {
-			return nil, err
-		}
-		p := &pipe{Conn: c, network: n, from: from, to: to}
-		n.mu.Lock()
-		n.pipes[p] = struct{}{}
-		n.mu.Unlock()
-		return p, nil
+		<-ctx.Done()
+		return nil, ctx.Err()
 	}
+}
+
+// add adds a connection; false: the network was cut while it was dialled.
+func (n *Network) add(p *pipe) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.isCutLocked(p.from, p.to) {
+		return false
+	}
+	n.pipes[p] = struct{}{}
+	return true
+}
+
+func (n *Network) isDead(name membership.Name) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.dead[name]
 }
 
 // Close implements net.Conn.
