@@ -198,7 +198,7 @@ func (l *Link) keepReading(ctx context.Context, o *other, p replica.Peer) {
 		case failures == 1:
 			wait = replica.Tick
 		default:
-			l.refused(o, p.Name)
+			l.refused(ctx, o, p.Name)
 		}
 		select {
 		case <-ctx.Done():
@@ -207,12 +207,16 @@ func (l *Link) keepReading(ctx context.Context, o *other, p replica.Peer) {
 	}
 }
 
-// refused: a replica was dialled in vain, twice.
-func (l *Link) refused(o *other, name string) {
+// refused: a replica was dialled in vain, twice. ctx is that of who reads it: one that was
+// stopped knows nothing of the address at which the replica is by now.
+func (l *Link) refused(ctx context.Context, o *other, name string) {
 	l.telling.Lock()
 	defer l.telling.Unlock()
 	l.mu.Lock()
-	change := o.presence.Refused()
+	change := replica.NoChange
+	if ctx.Err() == nil { // which changes while mu is held
+		change = o.presence.Refused()
+	}
 	l.mu.Unlock()
 	l.tell(name, nil, change)
 }

@@ -1,6 +1,7 @@
 package link
 
 import (
+	"context"
 	"crypto/rand"
 	"net"
 	"strings"
@@ -127,7 +128,23 @@ func TestRotation(t *testing.T) {
 	}
 }
 
-// Large maps come whole, and a value beyond the limit is not sent.
+// Who read a replica at an address where it is no longer has no say in whether it is heard.
+func TestReaderThatWasStopped(t *testing.T) {
+	h := newHub(t)
+	h.start(t, "hub-a", "one")
+	b := h.start(t, "hub-b")
+	b.expect(t, "hub-a one=one, hub-a heard")
+	stopped, stop := context.WithCancel(t.Context())
+	stop()
+	b.refused(stopped, b.known()["hub-a"], "hub-a")
+	if got := b.Replicas(); !got[0].Connected || b.all() != "" {
+		t.Errorf("hub-b knows %+v and was told %s", got, b.all())
+	}
+	b.refused(t.Context(), b.known()["hub-a"], "hub-a")
+	b.expect(t, "hub-a silent")
+}
+
+// Large maps come whole, and a value beyond the limit is not sent: others hear that they do not know it.
 func TestLargeMaps(t *testing.T) {
 	h := newHub(t)
 	a := h.prepared(t, "hub-a")
