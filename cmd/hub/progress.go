@@ -56,8 +56,8 @@ func (f fleetEdges) connected() []registration.ConnectedEdge {
 }
 
 // usersOf names the connected edges that have a certificate of a CA, and those that may
-// have one: of replicas that are not heard or have another version, and of all while edges
-// may not have found a hub that has just started.
+// have one: of replicas that are not heard or have another version, unless their pods are
+// gone, and of all while edges may not have found a hub that has just started.
 func (f fleetEdges) usersOf(ca string) []string {
 	var names []string
 	byPool := f.byPool()
@@ -68,13 +68,16 @@ func (f fleetEdges) usersOf(ca string) []string {
 			}
 		}
 	}
-	for _, r := range f.others() {
-		if !r.Connected {
+	others := f.others()
+	for _, r := range others {
+		if !r.Connected && r.Listed {
 			names = append(names, fmt.Sprintf("maybe edges that are connected to replica %s of the hub, which is not heard", r.Name))
 		}
 	}
 	for _, name := range f.replicas.Unread() {
-		names = append(names, fmt.Sprintf("maybe edges that are connected to replica %s of the hub, which has another version", name))
+		if slices.ContainsFunc(others, func(r replica.Replica) bool { return r.Name == name && (r.Connected || r.Listed) }) {
+			names = append(names, fmt.Sprintf("maybe edges that are connected to replica %s of the hub, whose answers are not read: it has another version, or too many of them", name))
+		}
 	}
 	if !f.settled() {
 		names = append(names, fmt.Sprintf("maybe edges that have not found this replica of the hub yet, which has run for less than %s", settleTime))

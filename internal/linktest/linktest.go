@@ -173,7 +173,8 @@ func (l *Link) Replicas() []replica.Replica {
 	defer l.network.mu.Unlock()
 	var out []replica.Replica
 	for name, o := range l.others {
-		out = append(out, replica.Replica{Name: name, Address: "memory", Version: "test", Heard: time.Now(), Connected: o.presence.Heard(), Leaving: o.presence.Leaving()})
+		out = append(out, replica.Replica{Name: name, Address: "memory", Version: "test", Heard: time.Now(),
+			Connected: o.presence.Heard(), Listed: l.network.links[name] != nil, Leaving: o.presence.Leaving()})
 	}
 	slices.SortFunc(out, func(a, b replica.Replica) int { return strings.Compare(a.Name, b.Name) })
 	return out

@@ -20,6 +20,8 @@ type Replica struct {
 	Heard time.Time
 	// Connected: its maps are whole here, and it is not silent.
 	Connected bool
+	// Listed: it is among the pods of ServiceName. One that is not and is not Connected has ended.
+	Listed bool
 	// Leaving: it said that it stops. What it knows still counts, while it is Connected,
 	// but nothing should begin to rely on it.
 	Leaving bool

@@ -104,10 +104,13 @@ func (h *hub) list(context.Context) ([]replica.Peer, error) {
 	return out, nil
 }
 
+// at says where a replica is; "": nowhere.
 func (h *hub) at(name, address string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.peers[name] = address
+	if h.peers[name] = address; address == "" {
+		delete(h.peers, name)
+	}
 }
 
 // process is a replica that runs.

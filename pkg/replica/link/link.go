@@ -167,7 +167,7 @@ func (l *Link) Replicas() []replica.Replica {
 	var out []replica.Replica
 	for _, o := range l.others {
 		out = append(out, replica.Replica{Name: o.peer.Name, Address: o.peer.Address, Version: o.version, Heard: o.heard,
-			Connected: o.presence.Heard(), Leaving: o.presence.Leaving()})
+			Connected: o.presence.Heard(), Listed: o.known, Leaving: o.presence.Leaving()})
 	}
 	slices.SortFunc(out, func(a, b replica.Replica) int { return strings.Compare(a.Name, b.Name) })
 	return out

@@ -42,6 +42,11 @@ func TestLink(t *testing.T) {
 	if got := b.Describe(); !strings.Contains(got, "hub-a at "+a.address+": silent, leaving, heard ") {
 		t.Errorf("hub-b says %s", got)
 	}
+	if !b.Replicas()[0].Listed {
+		t.Error("the pod of hub-a is not listed")
+	}
+	h.at("hub-a", "")
+	testkit.Eventually(t, "the pod of hub-a to be listed no more", func() bool { return !b.Replicas()[0].Listed })
 	h.start(t, "hub-a", "three")
 	b.expect(t, "hub-a three=three, hub-a two deleted, hub-a heard")
 }
