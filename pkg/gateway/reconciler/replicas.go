@@ -312,7 +312,7 @@ func (r *Reconciler) answers(edges map[string][]rollout.EdgeProgress) rollout.An
 				e.Left = now
 			}
 			if now.Sub(e.Left) < leftHold {
-				e.Lacks = lacking(e.Lacks, last.Gateways, answers.Gateways)
+				e = afterwards(e, last.Gateways, answers.Gateways)
 				answers.Edges = append(answers.Edges, e)
 			}
 		}
@@ -322,19 +322,20 @@ func (r *Reconciler) answers(edges map[string][]rollout.EdgeProgress) rollout.An
 	return own
 }
 
-// lacking are the Gateways that an edge lacks which left: those that it lacked, and those
-// that are served in another version since.
-func lacking(lacks []fleet.ObjectName, before, now map[fleet.ObjectName]rollout.ServedGateway) []fleet.ObjectName {
-	all := sets.New(lacks...)
+// afterwards are the answers of an edge that left. It has not seen Gateways that are served
+// in another version since: it lacks them, and does not refuse them.
+func afterwards(e rollout.EdgeAnswers, before, now map[fleet.ObjectName]rollout.ServedGateway) rollout.EdgeAnswers {
+	unseen := sets.New[fleet.ObjectName]()
 	for name, g := range now {
 		if before[name].Version != g.Version {
-			all.Insert(name)
+			unseen.Insert(name)
 		}
 	}
-	if all.Len() == len(lacks) {
-		return lacks
+	if unseen.Len() > 0 {
+		e.Lacks = slices.SortedFunc(maps.Keys(unseen.Union(sets.New(e.Lacks...))), fleet.ObjectName.Compare)
+		e.Refuses = slices.DeleteFunc(slices.Clone(e.Refuses), func(r rollout.RefusedGateway) bool { return unseen.Has(r.Gateway) })
 	}
-	return slices.SortedFunc(maps.Keys(all), fleet.ObjectName.Compare)
+	return e
 }
 
 // nextCheck is when the loop looks again although nothing happens: an edge that left, or a
