@@ -108,8 +108,8 @@ func (r *reached) observe(region string, report server.LoadReport) {
 }
 
 // forget stops telling of clusters that were not reached lately: a replica that connects
-// later would take such a word for one that has just come, and all topics together have
-// room for a number of keys. r.mu is held.
+// later would take such a word for one that has just come, and a topic has room for a
+// number of keys. r.mu is held.
 func (r *reached) forget(now time.Time) {
 	if now.Sub(r.forgotten) < reachedInterval {
 		return

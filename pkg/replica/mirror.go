@@ -8,15 +8,15 @@ import (
 
 // Mirror has the maps of one other replica.
 type Mirror struct {
-	values map[address][]byte
-	bytes  int
+	store
 	// listed are the keys that came since the connection began; nil: the maps are whole.
 	listed map[address]struct{}
 }
 
 // NewMirror returns empty maps of a replica that was never heard.
 func NewMirror() *Mirror {
-	return &Mirror{values: map[address][]byte{}, listed: map[address]struct{}{}}
+	// Until the maps are whole, keys that are no longer there have a place, too.
+	return &Mirror{store: newStore(2), listed: map[address]struct{}{}}
 }
 
 // Begin is the begin of a connection: everything comes anew.
@@ -49,24 +49,20 @@ func (m *Mirror) Apply(f Frame, known func(topic string) bool) ([]Update, error)
 // take returns whether an Update changes something.
 func (m *Mirror) take(u Update) (bool, error) {
 	at := address{u.Topic, u.Key}
-	earlier, was := m.values[at]
 	if u.Deleted {
-		delete(m.values, at)
-		m.bytes -= len(earlier)
-		return was, nil
+		return m.delete(at), nil
 	}
 	if m.listed != nil {
 		m.listed[at] = struct{}{}
 	}
-	if was && bytes.Equal(earlier, u.Value) {
+	earlier, was := m.values[at]
+	if was && earlier.unknown == u.Unknown && bytes.Equal(earlier.data, u.Value) {
 		return false, nil
 	}
-	grown := m.bytes + len(u.Value) - len(earlier)
-	// Half counts: until the maps are whole, keys that are no longer there count too.
-	if err := limitFault(u.Topic, u.Key, u.Value, len(m.values)/2, grown/2, was); err != nil {
+	if err := m.fault(at, u.Value); err != nil {
 		return false, err
 	}
-	m.values[at], m.bytes = u.Value, grown
+	m.put(at, value{u.Value, u.Unknown})
 	return true, nil
 }
 
@@ -81,8 +77,7 @@ func (m *Mirror) remove(which func(address) bool) []Update {
 	var out []Update
 	for _, at := range slices.SortedFunc(maps.Keys(m.values), address.compare) {
 		if which(at) {
-			m.bytes -= len(m.values[at])
-			delete(m.values, at)
+			m.delete(at)
 			out = append(out, Update{Topic: at.topic, Key: at.key, Deleted: true})
 		}
 	}

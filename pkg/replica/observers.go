@@ -11,9 +11,15 @@ func (o Observers) Update(replica string, updates []Update) {
 	for _, u := range updates {
 		for _, observer := range o[u.Topic] {
 			switch {
-			case u.Deleted && observer.Deleted != nil:
-				observer.Deleted(replica, u.Key)
-			case !u.Deleted && observer.Changed != nil:
+			case u.Deleted:
+				if observer.Deleted != nil {
+					observer.Deleted(replica, u.Key)
+				}
+			case u.Unknown:
+				if observer.Unknown != nil {
+					observer.Unknown(replica, u.Key)
+				}
+			case observer.Changed != nil:
 				observer.Changed(replica, u.Key, u.Value)
 			}
 		}

@@ -2,81 +2,51 @@ package replica
 
 import (
 	"bytes"
-	"cmp"
-	"fmt"
 	"maps"
 	"slices"
 )
 
-// address is a key of a topic.
-type address struct{ topic, key string }
-
-func (a address) compare(b address) int {
-	return cmp.Or(cmp.Compare(a.topic, b.topic), cmp.Compare(a.key, b.key))
-}
-
 // Own has the maps of this replica.
 type Own struct {
-	values    map[address][]byte
-	bytes     int
+	store
 	followers map[*Follower]struct{}
 }
 
 // NewOwn returns empty maps.
-func NewOwn() *Own {
-	return &Own{values: map[address][]byte{}, followers: map[*Follower]struct{}{}}
-}
+func NewOwn() *Own { return &Own{store: newStore(1), followers: map[*Follower]struct{}{}} }
 
-// Set makes value that of the key of a topic. An error says which limit it is beyond; the
-// key has no value then.
-func (o *Own) Set(topic, key string, value []byte) error {
+// Set makes data the value of the key of a topic. An error says which limit it is beyond:
+// the key's value is unknown to others then. One key too many they do not hear of at all.
+func (o *Own) Set(topic, key string, data []byte) error {
 	at := address{topic, key}
 	earlier, was := o.values[at]
-	if was && bytes.Equal(earlier, value) {
+	if was && !earlier.unknown && bytes.Equal(earlier.data, data) {
 		return nil
 	}
-	grown := o.bytes + len(value) - len(earlier)
-	if fault := limitFault(topic, key, value, len(o.values), grown, was); fault != nil {
-		o.Delete(topic, key)
-		return fault
+	next, fault := value{data: data}, o.fault(at, data)
+	if fault != nil {
+		if earlier.unknown || o.keyFault(at) != nil {
+			return fault
+		}
+		next = value{unknown: true}
 	}
-	o.values[at], o.bytes = value, grown
+	o.put(at, next)
 	o.tell(at)
-	return nil
-}
-
-// limitFault says which limit a value is beyond: keys are those before it, bytes those with it.
-func limitFault(topic, key string, value []byte, keys, bytes int, replaced bool) error {
-	switch {
-	case len(key) > MaxKeyBytes || len(topic) > MaxKeyBytes:
-		return fmt.Errorf("a key of topic %.32q has %d bytes, over %d", topic, len(key), MaxKeyBytes)
-	case len(value) > MaxValueBytes:
-		return fmt.Errorf("the value of %s %q has %d bytes, over %d", topic, key, len(value), MaxValueBytes)
-	case bytes > MaxBytes:
-		return fmt.Errorf("with %s %q there are %d bytes, over %d", topic, key, bytes, MaxBytes)
-	case !replaced && keys >= MaxKeys:
-		return fmt.Errorf("%s %q would be one key more than %d", topic, key, MaxKeys)
-	}
-	return nil
+	return fault
 }
 
 // Delete removes a key.
 func (o *Own) Delete(topic, key string) {
-	at := address{topic, key}
-	if value, was := o.values[at]; was {
-		delete(o.values, at)
-		o.bytes -= len(value)
+	if at := (address{topic, key}); o.delete(at) {
 		o.tell(at)
 	}
 }
 
 // Sizes are the bytes of the values of each topic.
-func (o *Own) Sizes() map[string]int { return sizes(o.values) }
-
-func sizes(values map[address][]byte) map[string]int {
-	out := map[string]int{}
-	for at, value := range values {
-		out[at.topic] += len(value)
+func (o *Own) Sizes() map[string]int {
+	out := make(map[string]int, len(o.topics))
+	for topic, size := range o.topics {
+		out[topic] = size.bytes
 	}
 	return out
 }
@@ -124,8 +94,8 @@ func (f *Follower) Next(limit int) (updates []Update, whole bool) {
 	size, n := 0, 0
 	for n < len(f.queue) && (n == 0 || size < limit) {
 		at := f.queue[n]
-		value, is := f.own.values[at]
-		updates = append(updates, Update{Topic: at.topic, Key: at.key, Value: value, Deleted: !is})
+		v, is := f.own.values[at]
+		updates = append(updates, Update{Topic: at.topic, Key: at.key, Value: v.data, Deleted: !is, Unknown: v.unknown})
 		size += updates[n].size()
 		delete(f.waiting, at)
 		n++

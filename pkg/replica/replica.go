@@ -34,6 +34,9 @@ type Observer struct {
 	// Changed has a value that belongs to the Link: it is not written to.
 	Changed func(replica, key string, value []byte)
 	Deleted func(replica, key string)
+	// Unknown: the replica has a value of the key that is beyond a limit. It is not the one that it told
+	// before, and whoever reads the topic decides for how long that one holds.
+	Unknown func(replica, key string)
 	// Heard: the replica's map is whole, and was not before. What it no longer has was Deleted.
 	Heard func(replica string)
 	// Silent: nothing comes from the replica. Its values are kept until it is heard again or Gone.
@@ -46,8 +49,8 @@ type Observer struct {
 
 // Topic is one map of this replica, and the same map of the others.
 type Topic interface {
-	// Set makes value that of key. The value belongs to the Topic then. A value beyond
-	// Limits deletes the key: others shall not take an earlier one for it.
+	// Set makes value that of key. The value belongs to the Topic then. One beyond a limit is
+	// Unknown to the others: they take neither an earlier one for it, nor the key for deleted.
 	Set(key string, value []byte)
 	Delete(key string)
 	// Subscribe is called before the Link starts.
@@ -67,7 +70,7 @@ type Link interface {
 	Settled() <-chan struct{}
 }
 
-// Limits of the maps of one replica, in all topics together, and of one value.
+// Limits of one topic of a replica, and of one value. What one topic has takes no room from another.
 const (
 	MaxKeys       = 20_000
 	MaxBytes      = 32 << 20
@@ -75,12 +78,13 @@ const (
 	MaxKeyBytes   = 1 << 10
 )
 
-// Update is a new value of a key, or that it has none.
+// Update is a new value of a key, that it has none, or one that is not told.
 type Update struct {
 	Topic   string `json:"topic"`
 	Key     string `json:"key"`
 	Value   []byte `json:"value,omitempty"`
 	Deleted bool   `json:"deleted,omitempty"`
+	Unknown bool   `json:"unknown,omitempty"`
 }
 
 // size is what an Update is counted as.

@@ -3,6 +3,7 @@ package replica
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 
@@ -21,7 +22,7 @@ func TestMirrorFollowsOwn(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		own, mirror := NewOwn(), NewMirror()
 		follower := own.Follow()
-		told := map[address][]byte{}
+		told := map[address]value{}
 		read := func(limit int) {
 			f := Frame{}
 			f.Updates, f.Whole = follower.Next(limit)
@@ -33,7 +34,7 @@ func TestMirrorFollowsOwn(t *testing.T) {
 				if u.Deleted {
 					delete(told, address{u.Topic, u.Key})
 				} else {
-					told[address{u.Topic, u.Key}] = u.Value
+					told[address{u.Topic, u.Key}] = value{u.Value, u.Unknown}
 				}
 			}
 		}
@@ -44,33 +45,38 @@ func TestMirrorFollowsOwn(t *testing.T) {
 					t.Fatal(err)
 				}
 			},
+			"lose": func(t *rapid.T) {
+				if err := own.Set("t"+key.Draw(t, "topic"), key.Draw(t, "key"), make([]byte, MaxValueBytes+1)); err == nil {
+					t.Fatal("a value over the limit was taken")
+				}
+			},
 			"delete":  func(t *rapid.T) { own.Delete("t"+key.Draw(t, "topic"), key.Draw(t, "key")) },
 			"read":    func(t *rapid.T) { read(rapid.IntRange(1, 20).Draw(t, "limit")) },
 			"restart": func(*rapid.T) { own = NewOwn(); follower = own.Follow(); mirror.Begin() },
 			"break":   func(*rapid.T) { follower.End(); follower = own.Follow(); mirror.Begin() },
 			"": func(t *rapid.T) {
-				if len(own.followers) != 1 || mirror.bytes != total(mirror.values) || own.bytes != total(own.values) {
-					t.Fatal("followers or bytes are not counted right")
+				if len(own.followers) != 1 || !maps.Equal(mirror.topics, sizes(mirror.values)) || !maps.Equal(own.topics, sizes(own.values)) {
+					t.Fatal("followers, keys or bytes are not counted right")
 				}
 			},
 		})
 		for follower.Lacks() {
 			read(1 << 20)
 		}
-		for _, got := range []map[address][]byte{mirror.values, told} {
-			if d := cmp.Diff(own.values, got, cmp.AllowUnexported(address{})); d != "" {
+		for _, got := range []map[address]value{mirror.values, told} {
+			if d := cmp.Diff(own.values, got, cmp.AllowUnexported(address{}, value{})); d != "" {
 				t.Fatal(d)
 			}
 		}
 	})
 }
 
-func total(values map[address][]byte) int {
-	sum := 0
-	for _, n := range sizes(values) {
-		sum += n
+func sizes(values map[address]value) map[string]size {
+	out := map[string]size{}
+	for at, v := range values {
+		out[at.topic] = size{out[at.topic].keys + 1, out[at.topic].bytes + len(v.data)}
 	}
-	return sum
+	return out
 }
 
 // A follower that reads nothing costs one entry for each key.
@@ -91,15 +97,19 @@ func TestFollowerHasEachKeyOnce(t *testing.T) {
 	}
 }
 
-// Beyond a limit there is no value, neither the new one nor an earlier one.
+// A value beyond a limit is unknown, and so is an earlier one. One topic takes no room from another.
 func TestLimits(t *testing.T) {
 	own := NewOwn()
 	if err := own.Set("t", "k", []byte("1")); err != nil {
 		t.Fatal(err)
 	}
-	if err := own.Set("t", "k", make([]byte, MaxValueBytes+1)); err == nil || len(own.values) != 0 {
-		t.Errorf("a value over the limit: %v, %d values", err, len(own.values))
+	if err := own.Set("t", "k", make([]byte, MaxValueBytes+1)); err == nil || !own.values[address{"t", "k"}].unknown {
+		t.Errorf("a value over the limit: %v, and the others have %v", err, own.values)
 	}
+	if err := own.Set("t", "k", []byte("1")); err != nil || own.values[address{"t", "k"}].unknown {
+		t.Errorf("a value that is small again is not told: %v", err)
+	}
+	own.Delete("t", "k")
 	if err := own.Set("t", strings.Repeat("k", MaxKeyBytes+1), nil); err == nil {
 		t.Error("a key over the limit was taken")
 	}
@@ -111,14 +121,20 @@ func TestLimits(t *testing.T) {
 	if err := own.Set("t", "one more", nil); err == nil {
 		t.Error("a key beyond the number of keys was taken")
 	}
+	if err := own.Set("other", "one more", nil); err != nil {
+		t.Errorf("a topic with many keys takes the place of another: %v", err)
+	}
 	own = NewOwn()
 	for i := range MaxBytes / MaxValueBytes {
 		if err := own.Set("t", fmt.Sprint(i), bytes.Repeat([]byte{1}, MaxValueBytes)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := own.Set("t", "one more", []byte("1")); err == nil {
-		t.Error("a value beyond all bytes was taken")
+	if err := own.Set("t", "one more", []byte("1")); err == nil || !own.values[address{"t", "one more"}].unknown {
+		t.Error("a value beyond all bytes was taken, or the others do not know of it")
+	}
+	if err := own.Set("other", "one more", []byte("1")); err != nil {
+		t.Errorf("a topic with many bytes takes the place of another: %v", err)
 	}
 	_, err := NewMirror().Apply(Frame{Updates: []Update{{Topic: "t", Key: "k", Value: make([]byte, MaxValueBytes+1)}}}, all)
 	if err == nil {

@@ -3,6 +3,7 @@ package reconciler
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"reflect"
 	"slices"
@@ -53,6 +54,7 @@ type peer struct {
 	whole  bool      // all that it has is here
 	silent time.Time // since when; zero: it is heard
 	pools  map[string][]byte
+	lost   sets.Set[string] // pools of which it has more to say than a link takes
 	// refused are its records, by key.
 	refused map[string]rollout.Refusal
 	answers rollout.Answers // of pools; nil: to be made anew
@@ -65,6 +67,7 @@ func NewReplicas(topic replica.Topic, clock clock.PassiveClock) *Replicas {
 	topic.Subscribe(replica.Observer{
 		Changed: func(name, key string, value []byte) { r.update(name, func(p *peer) { p.set(key, value) }) },
 		Deleted: func(name, key string) { r.update(name, func(p *peer) { p.delete(key) }) },
+		Unknown: func(name, key string) { r.update(name, func(p *peer) { p.lose(key) }) },
 		Heard:   func(name string) { r.update(name, func(p *peer) { p.whole, p.silent = true, time.Time{} }) },
 		Silent:  func(name string) { r.update(name, func(p *peer) { p.silent = r.clock.Now() }) },
 		Gone: func(name string) {
@@ -87,7 +90,7 @@ func (r *Replicas) update(name string, change func(*peer)) {
 	r.mu.Lock()
 	p := r.peers[name]
 	if p == nil {
-		p = &peer{pools: map[string][]byte{}, refused: map[string]rollout.Refusal{}}
+		p = &peer{pools: map[string][]byte{}, lost: sets.New[string](), refused: map[string]rollout.Refusal{}}
 		r.peers[name] = p
 	}
 	change(p)
@@ -100,6 +103,7 @@ func (p *peer) set(key string, value []byte) {
 	p.answers = nil
 	if pool, ok := strings.CutPrefix(key, answersPrefix); ok {
 		p.pools[pool] = value
+		p.lost.Delete(pool)
 		return
 	}
 	if f, err := refusalFrom(value); err == nil && strings.HasPrefix(key, refusedPrefix) {
@@ -109,8 +113,22 @@ func (p *peer) set(key string, value []byte) {
 
 func (p *peer) delete(key string) {
 	p.answers = nil
-	delete(p.pools, strings.TrimPrefix(key, answersPrefix))
+	pool := strings.TrimPrefix(key, answersPrefix)
+	delete(p.pools, pool)
+	p.lost.Delete(pool)
 	delete(p.refused, key)
+}
+
+// errLost is of a pool of which a replica has more to say than a link takes.
+var errLost = fmt.Errorf("it has more to say of the pool's edges than the %d KiB that replicas tell each other; they count as it said last", replica.MaxValueBytes>>10)
+
+// lose notes that a value is not known. What edges answered last counts on: they have not
+// left, and what was edited since has not been answered.
+func (p *peer) lose(key string) {
+	if pool, ok := strings.CutPrefix(key, answersPrefix); ok {
+		p.answers = nil
+		p.lost.Insert(pool)
+	}
 }
 
 // decoded is what a peer says.
@@ -126,6 +144,9 @@ func (p *peer) decoded() rollout.Answers {
 			continue
 		}
 		p.answers[pool] = answers
+	}
+	for pool := range p.lost {
+		p.errors[pool] = errLost
 	}
 	return p.answers
 }
@@ -189,7 +210,8 @@ func (r *Replicas) faults() map[string]error {
 	return all
 }
 
-// Unread are the replicas of which not all can be read, by name: those of another version.
+// Unread are the replicas of which not all can be read, by name: those of another version,
+// and those that have more to say than a link takes.
 func (r *Replicas) Unread() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()

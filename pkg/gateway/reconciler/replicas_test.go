@@ -2,10 +2,13 @@ package reconciler
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+	"k8s.io/apimachinery/pkg/util/uuid"
 	clocktesting "k8s.io/utils/clock/testing"
 
 	"crossway.dev/crossway/internal/linktest"
@@ -136,6 +139,16 @@ func (w *twins) messageOfPool(i int) string {
 	return ""
 }
 
+// reasonOfGateway is why the Gateway is programmed or not.
+func (w *twins) reasonOfGateway(i int) string {
+	for _, r := range w.all[i].gateways.last {
+		if r.Ref.Kind == condition.Gateway && r.Ref.Name.Namespace == w.name {
+			return r.Conditions[1].Reason
+		}
+	}
+	return ""
+}
+
 const allIsWell = "edges 2, Ready True, ConfigurationAccepted True, Programmed True"
 
 // Whoever leads writes the same: what the edges of both replicas answered.
@@ -204,20 +217,64 @@ func TestSilentReplica(t *testing.T) {
 	}
 }
 
-// Edges whose stream has ended count as they were, and have taken nothing that came later.
+// gatewayWithPort is the Gateway with one more listener.
+const gatewayWithPort = `
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: shared, namespace: NAME}
+spec: {gatewayClassName: NAME, listeners: [{name: http, port: 80, protocol: HTTP}, {name: other, port: %d, protocol: HTTP}]}`
+
+// Edges whose stream has ended count as they were, and have neither taken nor refused what came later.
 func TestEdgesThatLeftTakeNothing(t *testing.T) {
 	w := newTwins(t)
 	w.expect("an edge each", allIsWell, 0, 1)
 	w.all[0].edges.connected, w.all[1].edges.connected = 0, 0
 	w.expect("both change their stream", allIsWell, 0, 1)
-	w.apply(`
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {name: shared, namespace: NAME}
-spec: {gatewayClassName: NAME, listeners: [{name: http, port: 80, protocol: HTTP}, {name: other, port: 81, protocol: HTTP}]}`)
+	w.apply(fmt.Sprintf(gatewayWithPort, 81))
 	w.expect("the Gateway is edited meanwhile", strings.Replace(allIsWell, "Programmed True", "Programmed False", 1), 0, 1)
 	w.all[0].edges.connected, w.all[1].edges.connected = 1, 1
 	w.expect("they are back", allIsWell, 0, 1)
+
+	for _, one := range w.all {
+		one.edges.refuses = func(_ uint64, r envoy.Resource) string {
+			if r.TypeURL == resourcev3.ListenerType {
+				return "no"
+			}
+			return ""
+		}
+	}
+	reasons := func(what string, refused bool) {
+		t.Helper()
+		w.settle(0, 1)
+		for i := range w.all {
+			if got := w.reasonOfGateway(i); (got == condition.RefusedByEdge) != refused {
+				t.Errorf("%s: replica %d says %s", what, i, got)
+			}
+		}
+	}
+	w.apply(fmt.Sprintf(gatewayWithPort, 82))
+	reasons("both refuse it", true)
+	w.all[0].edges.connected, w.all[1].edges.connected = 0, 0
+	reasons("both change their stream", true)
+	w.apply(fmt.Sprintf(gatewayWithPort, 83))
+	reasons("it is edited meanwhile", false)
+}
+
+// Edges of which a replica has more to say than a link takes have not left: they count as it said last, until it says
+// something else, and nobody relies on that.
+func TestAnswersThatAreTooLarge(t *testing.T) {
+	w := newTwins(t)
+	w.expect("an edge each", allIsWell, 0, 1)
+	w.links[1].Topic("edges").Set(answersPrefix+w.name, make([]byte, replica.MaxValueBytes+1))
+	w.expect("b has too much to say", allIsWell, 0)
+	if got := w.all[0].loop.options.Replicas.Unread(); !slices.Equal(got, []string{"hub-b"}) {
+		t.Errorf("a has not read %v", got)
+	}
+	w.all[1].edges.connected = 2
+	w.expect("b has less to say", strings.Replace(allIsWell, "edges 2", "edges 3", 1), 1, 0)
+	if got := w.all[0].loop.options.Replicas.Unread(); len(got) > 0 {
+		t.Errorf("a has not read %v", got)
+	}
 }
 
 // A replica that has just started says of EdgePools what their status says, as long as
@@ -264,6 +321,21 @@ func TestRecordsLeaveRoomForOthers(t *testing.T) {
 		if key := refusedKey("good", routeRef(fmt.Sprint("r", i))); !keys[key] {
 			t.Errorf("%s is not told", key)
 		}
+	}
+}
+
+// What the edges of a pool with 16,000 Gateways answered fits into one value.
+func TestManyGatewaysFit(t *testing.T) {
+	told := rollout.PoolAnswers{Gateways: map[fleet.ObjectName]rollout.ServedGateway{}}
+	for i := range 16000 {
+		version := rollout.ObjectVersion{UID: uuid.NewUUID(), Generation: int64(i % 7)}
+		told.Gateways[fleet.ObjectName{Namespace: fmt.Sprint("tenant-", i%500), Name: fmt.Sprint("gateway-", i)}] = rollout.ServedGateway{Version: version, Complete: true}
+	}
+	for i := range 100 {
+		told.Edges = append(told.Edges, rollout.EdgeAnswers{Edge: rollout.Edge{Node: fmt.Sprint("edge-", i), Zone: "us-a", Since: noon, Begin: noon, End: noon, Credential: string(uuid.NewUUID())}})
+	}
+	if value, _, err := encodeAnswers("us", told); err != nil || len(value) > replica.MaxValueBytes {
+		t.Errorf("%d bytes: %v", len(value), err)
 	}
 }
 

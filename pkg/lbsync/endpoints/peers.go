@@ -87,14 +87,12 @@ func (l *Loop) subscribe() {
 			}
 		},
 		Deleted: func(from, key string) { l.hear(state.Word{Replica: from, Kind: state.Left, EdgeKey: key}) },
+		// An edge whose value is Unknown is connected as before: the next report shows that one is missing.
 	})
 	l.config.Shares.Subscribe(replica.Observer{
 		Changed: func(from, key string, value []byte) { l.hearShares(from, key, value) },
-		Deleted: func(from, key string) {
-			if backend, ok := parseBackend(key); ok {
-				l.hear(state.Word{Replica: from, Kind: state.Withdrawn, Backend: backend})
-			}
-		},
+		Deleted: func(from, key string) { l.hearNoShares(from, key) },
+		Unknown: func(from, key string) { l.hearNoShares(from, key) }, // an earlier decision does not hold on
 		Heard:   func(from string) { l.hear(state.Word{Replica: from, Kind: state.Heard}) },
 		Silent:  func(from string) { l.hear(state.Word{Replica: from, Kind: state.Silent}) },
 		Leaving: func(from string) { l.hear(state.Word{Replica: from, Kind: state.Leaving}) },
@@ -105,6 +103,12 @@ func (l *Loop) subscribe() {
 func (l *Loop) hear(w state.Word) {
 	w.At = l.config.Clock.Now()
 	l.inbox.addWord(w)
+}
+
+func (l *Loop) hearNoShares(from, key string) {
+	if backend, ok := parseBackend(key); ok {
+		l.hear(state.Word{Replica: from, Kind: state.Withdrawn, Backend: backend})
+	}
 }
 
 func (l *Loop) hearShares(from, key string, value []byte) {

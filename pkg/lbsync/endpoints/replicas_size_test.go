@@ -8,6 +8,8 @@ import (
 	clocktesting "k8s.io/utils/clock/testing"
 
 	"crossway.dev/crossway/internal/linktest"
+	"crossway.dev/crossway/pkg/lbsync/endpoints/state"
+	hubreplica "crossway.dev/crossway/pkg/replica"
 )
 
 // What is remembered of an edge that invents names of assignments is bounded.
@@ -34,7 +36,8 @@ func TestInventedAssignmentsAreForgotten(t *testing.T) {
 	}
 }
 
-// An edge with requests for thousands of assignments is an edge at other replicas, too.
+// An edge with requests for thousands of assignments is an edge at other replicas, too, and so is one whose report is
+// beyond a limit of the link. Shares that are do not hold on as they were.
 func TestLargeReportsReachOtherReplicas(t *testing.T) {
 	network, clock := linktest.NewNetwork(), clocktesting.NewFakeClock(time.Unix(1_800_000_000, 0))
 	replica := func(name string) (*fixture, *linktest.Link) {
@@ -59,5 +62,18 @@ func TestLargeReportsReachOtherReplicas(t *testing.T) {
 	b.run()
 	if got := b.Dump().Replicas["hub-a"].Edges; len(got) != 1 {
 		t.Errorf("hub-b knows %v of the edges of hub-a", got)
+	}
+
+	const backend = "service shop/web"
+	linkA.Topic("shares").Set(backend, write(message{Decision: &state.Decision{}}))
+	if b.run(); b.Dump().Replicas["hub-a"].Decisions != 1 {
+		t.Error("hub-b has no shares of hub-a")
+	}
+	tooLarge := make([]byte, hubreplica.MaxValueBytes+1)
+	linkA.Topic("load").Set(edge.Key(), tooLarge)
+	linkA.Topic("shares").Set(backend, tooLarge)
+	b.run()
+	if got := b.Dump().Replicas["hub-a"]; len(got.Edges) != 1 || got.Decisions != 0 {
+		t.Errorf("hub-b does not get what is too large, and knows %+v", got)
 	}
 }

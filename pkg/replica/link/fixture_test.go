@@ -157,6 +157,7 @@ func (d *diary) observer() replica.Observer {
 	return replica.Observer{
 		Changed: func(from, key string, value []byte) { d.note("%s %s=%.20s", from, key, value) },
 		Deleted: func(from, key string) { d.note("%s %s deleted", from, key) },
+		Unknown: func(from, key string) { d.note("%s %s unknown", from, key) },
 		Heard:   state("heard"), Silent: state("silent"), Leaving: state("leaving"), Gone: state("gone"),
 	}
 }

@@ -141,7 +141,7 @@ func (t *topic) Set(key string, value []byte) {
 		l.metrics.refusedValues.WithLabelValues(t.name).Inc()
 		if !l.said[t.name] {
 			l.said[t.name] = true
-			l.config.Log.Error(err, "a value is not sent to other replicas; further ones of its topic are only counted", "topic", t.name)
+			l.config.Log.Error(err, "a value is not sent to other replicas, which do not know it; further ones of its topic are only counted", "topic", t.name)
 		}
 	}
 	l.wake()

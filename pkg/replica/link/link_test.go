@@ -164,7 +164,7 @@ func TestLargeMaps(t *testing.T) {
 	for _, key := range strings.Split("abcdefgh", "") {
 		want += "hub-a " + key + "=vvvvvvvvvvvvvvvvvvvv, "
 	}
-	b.expect(t, want+"hub-a heard")
+	b.expect(t, want+"hub-a i unknown, hub-a heard")
 }
 
 // A Link without an address has no others.
