@@ -23,7 +23,7 @@ import (
 
 // New makes a Story.
 func New(fleet *lab.Lab, out io.Writer) *Story {
-	return &Story{Lab: fleet, Out: out, Figures: Figures{}, addresses: map[string]string{}}
+	return &Story{Lab: fleet, Out: out, Figures: Figures{}, Times: Full, addresses: map[string]string{}}
 }
 
 // SetUp creates what users have in their clusters before the first step:

@@ -119,7 +119,7 @@ func (s *Story) moveRequests(ctx context.Context, command string, more ...string
 	}
 	done := make(chan result, 1)
 	go func() {
-		said, err := s.Lab.Crossway(ctx, append([]string{command, drained, "--over=" + s.DrainOver.String()}, more...)...)
+		said, err := s.Lab.Crossway(ctx, append([]string{command, drained, "--over=" + s.Times.Drain.String()}, more...)...)
 		done <- result{said, err}
 	}()
 	for {

@@ -34,10 +34,21 @@ func (s *Story) cut(ctx context.Context) error {
 	if err := s.Lab.Cut("us-west"); err != nil {
 		return err
 	}
-	sleep(ctx, 24*time.Second)
+	sleep(ctx, s.Times.Cut)
 	up := time.Now()
 	err := s.Lab.Restore("us-west")
-	sleep(ctx, 36*time.Second)
+	before := load.Part(load.Between(recorder.Samples(), begin, down), "us-west")
+	returned := func(samples []load.Sample) (time.Duration, bool) {
+		return load.SettledAfter(samples, up, 3*time.Second, func(window []load.Sample) bool {
+			return math.Abs(load.Part(window, "us-west")-before) <= before/10
+		})
+	}
+	sleep(ctx, s.Times.Return)
+	for deadline := up.Add(Full.Return); time.Now().Before(deadline); sleep(ctx, time.Second) {
+		if _, ok := returned(recorder.Samples()); ok {
+			break
+		}
+	}
 	samples := recorder.Stop()
 	if err != nil {
 		return err
@@ -45,21 +56,19 @@ func (s *Story) cut(ctx context.Context) error {
 	s.explainFailures(samples)
 	s.set("cut_requests", float64(len(samples)))
 	s.set("cut_failed", float64(load.Failed(samples)))
-	before := load.Part(load.Between(samples, begin, down), "us-west")
 	s.note("us-west served %.1f %% before the cut, %.1f %% in its last 10 s", 100*before, 100*load.Part(load.Between(samples, up.Add(-10*time.Second), up), "us-west"))
 	if before < 0.2 {
 		return fmt.Errorf("us-west served only %.1f %% before the cut: nothing to lose", 100*before)
 	}
-	if after, ok := load.FirstSpan(samples, down, 20*time.Second, recovered); ok {
+	calmFor := s.Times.Cut - 4*time.Second
+	if after, ok := load.FirstSpan(samples, down, calmFor, recovered); ok {
 		s.set("cut_recovered_seconds", after.Seconds())
 	} else {
-		s.note("never calm for 20 s after the cut")
+		s.note("never calm for %s after the cut", calmFor)
 	}
 	s.note("answers over 200 ms in each second from the cut: %s", slowBySecond(samples, down, 24))
 	s.note("answers over 200 ms in each second from the return: %s", slowBySecond(samples, up, 24))
-	if after, ok := load.SettledAfter(samples, up, 3*time.Second, func(window []load.Sample) bool {
-		return math.Abs(load.Part(window, "us-west")-before) <= before/10
-	}); ok {
+	if after, ok := returned(samples); ok {
 		s.set("cut_return_seconds", after.Seconds())
 	}
 	return nil

@@ -16,7 +16,7 @@ import (
 	"crossway.dev/crossway/internal/lab/load"
 )
 
-// Outage is what a minute without the hub's API server was like.
+// Outage is what a time without the hub's API server was like.
 type Outage struct {
 	Failed, Requests int
 	// Overflow is how long after the first request at 30 per second the split was 20/10.
@@ -25,14 +25,14 @@ type Outage struct {
 	Restarts int
 }
 
-// FreezeHubAPI stops the hub's API server for a minute, and the hub too where restart says so. When
-// the leader's Lease has ended, demand moves beyond capacity, and then a cluster is cut off.
+// FreezeHubAPI stops the hub's API server for a while. When the leader's Lease has ended, or, where restart says so, when
+// all hubs have been killed and serve again, demand moves beyond capacity, and then a cluster is cut off.
 func (s *Story) FreezeHubAPI(ctx context.Context, restart bool) (Outage, error) {
 	before, err := s.restarts(ctx)
 	if err != nil {
 		return Outage{}, err
 	}
-	minute, err := s.freezeForAMinute(ctx, restart)
+	seen, err := s.freeze(ctx, restart)
 	if err != nil {
 		return Outage{}, err
 	}
@@ -40,65 +40,67 @@ func (s *Story) FreezeHubAPI(ctx context.Context, restart bool) (Outage, error) 
 	if err != nil {
 		return Outage{}, err
 	}
-	outage := Outage{Failed: load.Failed(minute.store) + load.Failed(minute.checkout), Requests: min(len(minute.store), len(minute.checkout)), Restarts: after - before}
-	if part := load.Part(load.Between(minute.store, minute.cut.Add(-5*time.Second), minute.cut), "us-east"); part < 0.2 {
+	outage := Outage{Failed: load.Failed(seen.store) + load.Failed(seen.checkout), Requests: min(len(seen.store), len(seen.checkout)), Restarts: after - before}
+	if part := load.Part(load.Between(seen.store, seen.cut.Add(-5*time.Second), seen.cut), "us-east"); part < 0.2 {
 		return outage, fmt.Errorf("us-east served only %.1f %% before it was cut off: nothing to lose", 100*part)
 	}
 	// A connection that was begun while the link was down may be made as soon as it is up.
-	if n := load.Count(load.Between(minute.store, minute.cutEnd.Add(-3*time.Second), minute.cutEnd), func(sample load.Sample) bool {
-		return sample.Cluster == "us-east" && sample.At.Add(sample.Took).Before(minute.cutEnd)
+	if n := load.Count(load.Between(seen.store, seen.cutEnd.Add(-3*time.Second), seen.cutEnd), func(sample load.Sample) bool {
+		return sample.Cluster == "us-east" && sample.At.Add(sample.Took).Before(seen.cutEnd)
 	}); n > 0 {
 		return outage, fmt.Errorf("us-east answered %d requests while it was cut off", n)
 	}
-	s.note("us-west's part of 30 rps in each second: %s", partBySecond(minute.checkout, "us-west", minute.rise, 40))
+	s.note("us-west's part of 30 rps in each second: %s", partBySecond(seen.checkout, "us-west", seen.rise, 40))
 	var settled bool
-	outage.Overflow, settled = load.SettledAfter(minute.checkout, minute.rise, 10*time.Second, twentyOfThirty)
+	outage.Overflow, settled = load.SettledAfter(seen.checkout, seen.rise, 10*time.Second, twentyOfThirty)
 	if !settled {
 		return outage, fmt.Errorf("30 requests per second never settled at 20/10 for 10 s")
 	}
 	return outage, s.AwaitConnected(ctx)
 }
 
-// frozenMinute is what clients saw of two services while the hub's API server did not answer.
-type frozenMinute struct {
+// frozenTime is what clients saw of two services while the hub's API server did not answer.
+type frozenTime struct {
 	store, checkout   []load.Sample
 	rise, cut, cutEnd time.Time // checkout's first request; a cluster's absence
 }
 
-// freezeForAMinute freezes the API server under load, and ends some time after it answers again.
-func (s *Story) freezeForAMinute(ctx context.Context, restart bool) (minute frozenMinute, err error) {
+// freeze freezes the API server under load, and ends some time after it answers again.
+func (s *Story) freeze(ctx context.Context, restart bool) (seen frozenTime, err error) {
 	hubs, err := s.programs(ctx, s.Lab.Hub, "crossway-hub")
 	if err != nil {
-		return minute, err
+		return seen, err
 	}
 	store := load.Start(ctx, s.Client("us", "store.example.com", 100))
 	defer store.Stop()
 	sleep(ctx, 3*time.Second)
 	s.Lab.Hub.FreezeAPIServer()
 	defer s.Lab.Hub.ThawAPIServer()
-	thaw := time.Now().Add(time.Minute)
-	sleep(ctx, 13*time.Second) // a leader may take 10 s to renew its Lease
+	thaw := time.Now().Add(s.Times.Frozen)
 	if restart {
-		if err := s.restartHub(ctx, hubs); err != nil {
-			return minute, err
-		}
+		err = s.restartHub(ctx, hubs)
+	} else {
+		sleep(ctx, 13*time.Second) // a leader may take 10 s to renew its Lease
+	}
+	if err != nil {
+		return seen, err
 	}
 	checkout := load.Start(ctx, s.Client("us", "checkout.example.com", 30))
 	defer checkout.Stop()
-	minute.rise = time.Now()
+	seen.rise = time.Now()
 	sleep(ctx, 15*time.Second)
-	minute.cut = time.Now()
+	seen.cut = time.Now()
 	err = s.Lab.Cut("us-east")
 	sleep(ctx, 12*time.Second)
-	minute.cutEnd = time.Now()
+	seen.cutEnd = time.Now()
 	err = errors.Join(err, s.Lab.Restore("us-east"))
-	sleep(ctx, max(time.Until(thaw), 10*time.Second))
+	sleep(ctx, max(time.Until(thaw), 5*time.Second))
 	s.Lab.Hub.ThawAPIServer()
-	sleep(ctx, 20*time.Second)
-	minute.store, minute.checkout = store.Stop(), checkout.Stop()
-	s.explainFailures(minute.store)
-	s.explainFailures(minute.checkout)
-	return minute, err
+	sleep(ctx, s.Times.Thawed)
+	seen.store, seen.checkout = store.Stop(), checkout.Stop()
+	s.explainFailures(seen.store)
+	s.explainFailures(seen.checkout)
+	return seen, err
 }
 
 // partBySecond is a cluster's part of the answers in each second, in percent.

@@ -85,7 +85,7 @@ func (s *Story) replicas(ctx context.Context) error {
 }
 
 // loseReplicas kills one replica of the hub, then the one that leads, and then takes the network between the two away for
-// a minute, and asks the Envoys what all that changed.
+// a while, and asks the Envoys what all that changed.
 func (s *Story) loseReplicas(ctx context.Context, l busyLoad) error {
 	begin := time.Now()
 	before, err := s.Resources(ctx)
@@ -170,7 +170,7 @@ func (s *Story) killHub(ctx context.Context, which func(hub corev1.Pod, leader s
 	return err
 }
 
-// split takes the network between the two replicas away for a minute, with edges of one pool on both sides.
+// split takes the network between the two replicas away for a while, with edges of one pool on both sides.
 func (s *Story) split(ctx context.Context) error {
 	if _, err := s.awaitSpread(ctx, "us"); err != nil {
 		return err
@@ -183,7 +183,7 @@ func (s *Story) split(ctx context.Context) error {
 	if err := s.Lab.CutBetween(a, b); err != nil {
 		return err
 	}
-	sleep(ctx, time.Minute)
+	sleep(ctx, s.Times.Split)
 	has, err := s.connected(ctx, "us")
 	s.note("edges of us at the end of the split: %v", has)
 	return errors.Join(err, s.Lab.RestoreBetween(a, b))

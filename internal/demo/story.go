@@ -26,12 +26,31 @@ type Story struct {
 	Lab     *lab.Lab
 	Out     io.Writer
 	Figures Figures
-	// DrainOver is the time of a drain.
-	DrainOver time.Duration
+	// Times are how long events last.
+	Times Times
 
 	addresses map[string]string // gateway address by region
 	roots     *x509.CertPool    // of the shared Gateway's certificate
 }
+
+// Times are how long the events of some steps last.
+type Times struct {
+	Drain  time.Duration // of a cluster, and back
+	Cut    time.Duration // of a cluster's link
+	Return time.Duration // for which a link is watched after it has returned, at least
+	Split  time.Duration // of the hub's replicas
+	Frozen time.Duration // the hub's API server
+	Thawed time.Duration // for which requests are watched after it answers again
+}
+
+// Full are the times of the demo.
+var Full = Times{Drain: time.Minute, Cut: 24 * time.Second, Return: 36 * time.Second,
+	Split: time.Minute, Frozen: time.Minute, Thawed: 20 * time.Second}
+
+// Brief are the shortest times that can show what the steps are about. The hub forgets the load of an edge that it hears
+// nothing of after 30 s, so a split is longer. A leader's Lease lasts 15 s, and Envoy keeps an endpoint ejected for 10 s.
+var Brief = Times{Drain: 30 * time.Second, Cut: 14 * time.Second, Return: 8 * time.Second,
+	Split: 40 * time.Second, Frozen: 40 * time.Second, Thawed: 10 * time.Second}
 
 // Step is one part of the story. Steps after the second do not depend on each
 // other, but they share the fleet and so run one at a time.

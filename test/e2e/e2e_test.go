@@ -40,7 +40,7 @@ func run(m *testing.M) (int, error) {
 		return 1, err
 	}
 	story = demo.New(fleet, os.Stdout)
-	story.DrainOver = 30 * time.Second
+	story.Times = demo.Brief
 	if err := story.SetUp(ctx); err != nil {
 		return 1, err
 	}

@@ -25,7 +25,7 @@ func main() {
 	only := flag.String("steps", "", "comma list of steps to run; empty: the whole story (only the whole story can pass)")
 	logs := flag.String("logs", "", "directory to keep the logs of all programs in; empty: they go with the lab")
 	hub := flag.String("hub-values", "", "YAML values for charts/hub, for instance 'logLevel: debug'")
-	drain := flag.Duration("drain-over", time.Minute, "time in which a cluster is drained, and in which it gets its requests back")
+	drain := flag.Duration("drain-over", demo.Full.Drain, "time in which a cluster is drained, and in which it gets its requests back")
 	flag.Parse()
 	lab.Enter(lab.Entry{HubNext: true})
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -48,7 +48,7 @@ func run(ctx context.Context, out, only, logs string, drain time.Duration, optio
 		return err
 	}
 	story := demo.New(fleet, os.Stdout)
-	story.DrainOver = drain
+	story.Times.Drain = drain
 	if err := story.SetUp(ctx); err != nil {
 		return err
 	}
