@@ -100,6 +100,19 @@ func (c *costly) program(t *testing.T) (p lbsync.Program, accepted int) {
 	return lbsync.ProgramFor(result.Model, lbsync.PoolRef{Pool: "us", Region: "us"}), accepted
 }
 
+// fill adds up to most routes, until no more are accepted. A build takes as long as there are routes, so it looks after 50,
+// 100, 200 and so on.
+func (c *costly) fill(t *testing.T, most int, add func(i int)) (p lbsync.Program, accepted int) {
+	for look := 50; ; look *= 2 {
+		for i := len(c.in.Routes); i < min(look, most); i++ {
+			add(i)
+		}
+		if p, accepted = c.program(t); accepted < len(c.in.Routes) || look >= most {
+			return p, accepted
+		}
+	}
+}
+
 // loaded is an Envoy that has a program.
 type loaded struct {
 	send    func(generation uint64, p lbsync.Program) // and wait for the ACKs
@@ -271,15 +284,7 @@ func TestBudgetsBoundTheMemoryOfAnEdge(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			x := newCostly(t)
-			for i := range 10000 {
-				c.add(x, i)
-				if i%50 == 49 {
-					if _, accepted := x.program(t); accepted < len(x.in.Routes) {
-						break
-					}
-				}
-			}
-			p, accepted := x.program(t)
+			p, accepted := x.fill(t, 10000, func(i int) { c.add(x, i) })
 			e := load(t, p)
 			grown := e.resident() - e.before
 			t.Logf("%d of %d routes: %.1f MB", accepted, len(x.in.Routes), float64(grown)/1e6)
@@ -410,15 +415,7 @@ func TestBudgetsBoundTheTimeOfARequest(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			x := newCostly(t)
-			for i := range 2000 {
-				x.add([]string{"h.example.com"}, c.rule(i))
-				if i%50 == 49 {
-					if _, accepted := x.program(t); accepted < len(x.in.Routes) {
-						break
-					}
-				}
-			}
-			p, accepted := x.program(t)
+			p, accepted := x.fill(t, 2000, func(i int) { x.add([]string{"h.example.com"}, c.rule(i)) })
 			e := load(t, p)
 			baseline := usualTime(t, e.process.Pid, x.port, func(n int) string { return strings.ReplaceAll(c.requests(n), "h.example.com", "other.example") })
 			took := usualTime(t, e.process.Pid, x.port, c.requests) - baseline
