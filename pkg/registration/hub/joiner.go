@@ -3,11 +3,13 @@ package hub
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -27,6 +29,10 @@ import (
 // Registrar applies the rest under another name, which leaves this as it is.
 const joinFieldManager = v1alpha1.HubFieldManager + "-joining"
 
+// accessEnds is how long an API server may let in whom a RoleBinding named that was deleted:
+// each follows RoleBindings by a watch.
+const accessEnds = time.Second
+
 // decisionsAtOnce is how many requests of one member are decided before another
 // member's turn.
 const decisionsAtOnce = 20
@@ -38,7 +44,8 @@ const decisionsAtOnce = 20
 // A decision is written in this order: which cluster the join account belongs to, the
 // MemberCluster's status, the approval. Each is written only if its object is as it
 // was read. So of two clusters with one token, one gets it, and a hub that ends in
-// between goes on where it was.
+// between goes on where it was. Where the name goes to another cluster, the access of the
+// former one ends before its exports are deleted, and both before the status is written.
 type Joiner struct {
 	client client.Client
 	direct client.Client // reads and waits for no cache
@@ -79,6 +86,15 @@ func (j *Joiner) Reconcile(ctx context.Context, request reconcile.Request) (reco
 	}
 	now := j.now()
 	plan := registration.PlanJoin(s.member, s.requests, s.accounts, j.kind, now, decisionsAtOnce)
+	if s.changesCluster(plan) {
+		ended, err := j.endAccess(ctx, s, plan.Credential)
+		switch {
+		case err != nil:
+			return reconcile.Result{}, err
+		case !ended:
+			return reconcile.Result{RequeueAfter: accessEnds}, nil
+		}
+	}
 	if err := j.carryOut(ctx, s, plan); err != nil {
 		if apierrors.IsConflict(err) || apierrors.IsNotFound(err) { // somebody wrote meanwhile: judge again
 			return reconcile.Result{RequeueAfter: 50 * time.Millisecond}, nil
@@ -190,6 +206,23 @@ func (s *joining) changesCluster(plan registration.JoinPlan) bool {
 	}
 	has := registration.InForce(s.member)
 	return has == nil || has.ClusterUID != plan.Credential.ClusterUID
+}
+
+// endAccess deletes the RoleBinding of a member's name if it names the agent of the former
+// cluster, which would else export again what removeExports deletes. ended: there was none,
+// and the former agent is let in no more. The Registrar binds nobody before the status names
+// the new credential.
+func (j *Joiner) endAccess(ctx context.Context, s *joining, next *v1alpha1.MemberCredential) (ended bool, err error) {
+	key := types.NamespacedName{Namespace: v1alpha1.MemberNamespace(s.cluster), Name: registration.RoleName}
+	binding, err := apply.Found(ctx, j.direct, key, &rbacv1.RoleBinding{})
+	if err != nil || binding == nil {
+		return err == nil, err
+	}
+	user := registration.CredentialUser(s.cluster, next.Kind, next.ID)
+	if !slices.ContainsFunc(binding.Subjects, func(bound rbacv1.Subject) bool { return bound.Name != user }) {
+		return true, nil
+	}
+	return false, apply.Remove(ctx, j.direct, binding)
 }
 
 // removeExports deletes what the former cluster of a member's name exported, before another
