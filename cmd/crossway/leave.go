@@ -131,7 +131,7 @@ func (o *leaveOptions) finish(ctx context.Context, member client.Client) error {
 }
 
 // checkMember refuses a context that is another cluster than the one that joined. m is nil
-// where the hub has no such member: then its agent must say that it was.
+// where the hub has no such member: then its agent must say that it was, or that it has left.
 func (o *leaveOptions) checkMember(ctx context.Context, m *v1alpha1.MemberCluster, member client.Client) error {
 	if m == nil {
 		var secret corev1.Secret
@@ -139,10 +139,14 @@ func (o *leaveOptions) checkMember(ctx context.Context, m *v1alpha1.MemberCluste
 		if err != nil && !apierrors.IsNotFound(err) {
 			return fmt.Errorf("read Secret %s of the cluster of --member-context: %w", agent.CredentialSecret, err)
 		}
-		if is := agent.MemberOf(&secret); is != "" && is != fleet.ClusterName(o.name) || is == "" && err != nil {
-			return fmt.Errorf("MemberCluster %q does not exist, and the cluster of --member-context %s has no agent of it", o.name, o.context)
+		switch is := agent.MemberOf(&secret); {
+		case is == fleet.ClusterName(o.name), agent.HasLeft(&secret):
+			return nil
+		case is == "" && err == nil:
+			return fmt.Errorf("MemberCluster %q does not exist, and the agent in the cluster of --member-context %s is no member: if nobody joins it just now, uninstall it there with helm -n %s uninstall %s",
+				o.name, o.context, o.namespace(), agentRelease)
 		}
-		return nil
+		return fmt.Errorf("MemberCluster %q does not exist, and the cluster of --member-context %s has no agent of it", o.name, o.context)
 	}
 	var system corev1.Namespace
 	if err := member.Get(ctx, client.ObjectKey{Name: metav1.NamespaceSystem}, &system); err != nil {

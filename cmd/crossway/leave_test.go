@@ -62,9 +62,12 @@ func TestLeaveGoesOn(t *testing.T) {
 	member.uninstalls(agentRelease)
 	hub.refused(1, "leave us-gone --member-context us-west", "has no agent of it")
 	credential := agent.Credential{Member: "us-west", ID: "abcdefghij"}
-	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.SystemNamespace, Name: agent.CredentialSecret}, Data: credential.Data()}
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.SystemNamespace, Name: agent.CredentialSecret}}
 	testkit.Must(t, client.IgnoreAlreadyExists(member.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: v1alpha1.SystemNamespace}})))
 	member.create(secret)
+	hub.refused(1, "leave us-west --member-context us-west", "is no member: if nobody joins it just now, uninstall it there with helm -n crossway-system uninstall crossway-member-agent")
+	secret.Data = credential.Data()
+	testkit.Must(t, member.Update(t.Context(), secret))
 	hub.refused(1, "leave us-gone --member-context us-west", "has no agent of it")
 	go func() { // the agent
 		testkit.Eventually(t, "a word to leave", func() bool {

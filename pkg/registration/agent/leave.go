@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
@@ -29,6 +30,12 @@ func (s *secrets) leaving() bool {
 	}
 	_, asked := stored.Annotations[AnnotationLeave]
 	return asked
+}
+
+// HasLeft tells whether Secret crossway-hub-credential is that of a cluster which has left, and has not joined since.
+func HasLeft(s *corev1.Secret) bool {
+	_, left := s.Data[keyLeft]
+	return left && readCredential(s) == nil && readPending(s).ID == ""
 }
 
 // left tells whether a token was used before the cluster left.
