@@ -157,9 +157,10 @@ func (c *cluster) open() *certificatesv1.CertificateSigningRequest {
 	return &found
 }
 
+// decide writes a decision. The command may see it, and the test end, before the answer to that is here.
 func (c *cluster) decide(csr *certificatesv1.CertificateSigningRequest, kind certificatesv1.RequestConditionType, reason, message string) {
 	csr.Status.Conditions = []certificatesv1.CertificateSigningRequestCondition{{Type: kind, Status: corev1.ConditionTrue, Reason: reason, Message: message}}
-	testkit.Must(c.t, c.SubResource("approval").Update(c.t.Context(), csr))
+	testkit.Must(c.t, c.SubResource("approval").Update(context.Background(), csr))
 }
 
 // signs approves and signs the next request of edges, as the hub's leader does.
@@ -169,7 +170,7 @@ func (c *cluster) signs(ca registration.Pair, id registration.EdgeIdentity) {
 	chain, err := registration.SignEdgeRequest(registration.Issuer{CA: ca, Now: time.Now(), Random: rand.Reader}, id, csr.Spec.Request, time.Hour)
 	testkit.Must(c.t, err)
 	csr.Status.Certificate = append(chain, ca.Certificate...)
-	testkit.Must(c.t, c.Status().Update(c.t.Context(), csr))
+	testkit.Must(c.t, c.Status().Update(context.Background(), csr))
 }
 
 func (c *cluster) denies(reason, message string) {

@@ -307,7 +307,11 @@ func (o *joinOptions) agentAsked(cluster client.Client, before string, began tim
 			now, _, err := pods(ctx)
 			return now, false, err
 		}
-		switch reason, _, _ := strings.Cut(now, ":"); {
+		reason, _, _ := strings.Cut(now, ":")
+		switch newcomer := result.Member != ""; {
+		case !newcomer && reason == agent.ReasonJoined && time.Since(began) < sameStatus: // the hub has not been asked yet
+		case !newcomer && reason == agent.ReasonForbidden: // a newcomer's access comes a moment after its credential
+			return "", false, errors.New(now)
 		case slices.Contains(askedReasons, reason):
 			result.Status = now
 			return reason, true, nil

@@ -118,6 +118,13 @@ func TestJoinMember(t *testing.T) {
 	if out := member.want("join", "as before", "Working: this cluster works as us-west"); strings.Contains(out, "Next") {
 		t.Errorf("a member that works has no next step:\n%s", out)
 	}
+	go func() { // an agent that starts anew has a credential, and only then learns that it was revoked
+		time.Sleep(300 * time.Millisecond)
+		member.agentSays("Joined: this cluster is us-west in the fleet")
+		time.Sleep(time.Second)
+		member.agentSays("Forbidden: the hub refuses this cluster's credential: it was revoked")
+	}()
+	member.refused(1, "join", "the hub refuses this cluster's credential: it was revoked")
 }
 
 // The hub may be reached from the cluster and not from here.

@@ -28,6 +28,7 @@ const (
 	ReasonCredentialUnknown      = "CredentialUnknown"
 	ReasonCredentialEnded        = "CredentialEnded"
 	ReasonDenied                 = "Denied"
+	ReasonForbidden              = "Forbidden"
 	ReasonWaitingForAcceptance   = "WaitingForAcceptance"
 	ReasonWaitingForCertificate  = "WaitingForCertificate"
 	ReasonJoined                 = "Joined"

@@ -63,7 +63,7 @@ func (a asked) failed(err error) state {
 	case apierrors.IsUnauthorized(err):
 		return wrong(ReasonCredentialUnknown, "the hub at %s does not know %s (any more): it was used, withdrawn, revoked, or is of another hub; "+newToken, a.server, a.what, a.member)
 	case apierrors.IsForbidden(err):
-		return wrong("Forbidden", "the hub refuses %s: %v; it was revoked, or deployment crossway-hub there is not running yet", a.what, err)
+		return wrong(ReasonForbidden, "the hub refuses %s: %v; deployment crossway-hub there is not running yet, or it was revoked: then "+newToken, a.what, err, a.member)
 	case errors.As(err, &network), errors.Is(err, context.DeadlineExceeded), isNetwork(err):
 		return at(wrong("HubNotReachable", "the hub does not answer at %s; look at the network path from this cluster, and at the URL", a.server), ": %v", err)
 	}
