@@ -33,7 +33,9 @@ type MemberCluster struct {
 type MemberClusterSpec struct {
 	// Accepted gives the cluster's agent access to the hub, which makes a
 	// namespace and a Role for it. Exports of a cluster that is not accepted do
-	// not count.
+	// not count. While it is false nobody is let in. Whether the cluster must
+	// join again afterwards depends on whether the hub saw it: to end a
+	// credential for good, revoke it.
 	// +optional
 	Accepted bool `json:"accepted,omitempty"`
 
