@@ -4,32 +4,25 @@ import (
 	"context"
 	"io"
 	"net"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/utils/ptr"
-
 	"crossway.dev/crossway/internal/testkit"
-	"crossway.dev/crossway/pkg/replica"
 )
 
 // A replica that is asked to stop is not ready at once, sends its edge to the other one, and ends; the edge serves all the
 // time. Then the other one is asked to stop: it is alone, and ends at once.
 func TestReplicaDrains(t *testing.T) {
 	f := newFixture(t)
-	a, b := f.replica("hub-a"), f.replica("hub-b")
+	a, b := f.beside(), f.beside()
 	serveFront(t, f.xds, a, b)
-	a.startBeside("hub-a")
+	a.startAmong("hub-a")
 	f.health, f.debug = a.health, a.debug
 	at, _ := f.serve()
-	b.startBeside("hub-b")
+	b.startAmong("hub-b")
 	testkit.Eventually(t, "the second one to be ready", b.ready)
 	for _, r := range []*fixture{a, b} {
 		testkit.EventuallySeen(t, "both to hear each other", func() (bool, any) {
@@ -58,29 +51,6 @@ func TestReplicaDrains(t *testing.T) {
 	if took := time.Since(begin); took > announceTime+drainTime {
 		t.Errorf("without another replica it took %s to end", took)
 	}
-}
-
-// replica is a hub beside others of the same API server.
-func (f *fixture) replica(name string) *fixture {
-	f.t.Helper()
-	r := *f
-	r.xds, r.health, r.debug, r.members = freeAddress(f.t), freeAddress(f.t), freeAddress(f.t), freeAddress(f.t)
-	address, port := backend(f.t)
-	f.make(&discoveryv1.EndpointSlice{
-		ObjectMeta:  metav1.ObjectMeta{Namespace: "crossway-system", Name: name, Labels: map[string]string{discoveryv1.LabelServiceName: replica.ServiceName}},
-		AddressType: discoveryv1.AddressTypeIPv4, Ports: []discoveryv1.EndpointPort{{Name: ptr.To(replica.PortName), Port: ptr.To(port + 1)}},
-		Endpoints: []discoveryv1.Endpoint{{Addresses: []string{address}, TargetRef: &corev1.ObjectReference{Kind: "Pod", Name: name}}},
-	})
-	f.t.Cleanup(func() {
-		_ = f.Delete(context.Background(), &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "crossway-system", Name: name}})
-	})
-	r.replicas = net.JoinHostPort(address, strconv.Itoa(int(port+1)))
-	return &r
-}
-
-func (f *fixture) startBeside(name string) {
-	f.t.Helper()
-	f.startReplica(name, "--replica-addr="+f.replicas, "--leader-elect", "--namespace=crossway-system", "--gossip-addr=0")
 }
 
 // hasEdge says whether the replica serves the Envoy.

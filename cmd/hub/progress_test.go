@@ -5,9 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
-	"net"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -20,10 +18,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	coordinationv1 "k8s.io/api/coordination/v1"
-	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/util/retry"
 	"k8s.io/utils/clock"
 	"k8s.io/utils/ptr"
@@ -36,7 +31,6 @@ import (
 	"crossway.dev/crossway/pkg/condition"
 	"crossway.dev/crossway/pkg/gateway/reconciler"
 	"crossway.dev/crossway/pkg/lbsync/server"
-	"crossway.dev/crossway/pkg/replica"
 )
 
 // pair is two replicas of a hub on one API server, by name.
@@ -45,32 +39,14 @@ type pair map[string]*fixture
 // startPair starts two replicas that find each other.
 func startPair(t *testing.T) pair {
 	first := newFixture(t)
-	second := *first
-	second.xds, second.health, second.debug, second.members = freeAddress(t), freeAddress(t), freeAddress(t), freeAddress(t)
-	p := pair{"hub-a": first, "hub-b": &second}
-	for name := range p {
-		p.start(t, name)
+	p := pair{"hub-a": first, "hub-b": first.beside()}
+	for name, f := range p {
+		f.startAmong(name)
 	}
 	for name, f := range p {
 		testkit.Eventually(t, name+" is ready", f.ready)
 	}
 	return p
-}
-
-// start starts one replica. Its address for the others is this machine's own, since the API
-// server refuses endpoints on loopback.
-func (p pair) start(t *testing.T, name string) {
-	f := p[name]
-	at, port := ownAddress(t)
-	f.startReplica(name, "--leader-elect", "--gossip-addr=0", "--replica-addr="+net.JoinHostPort(at, strconv.Itoa(int(port))))
-	slice := &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "crossway-system", Name: "replica-" + name}}
-	testkit.Must(t, client.IgnoreNotFound(f.Delete(t.Context(), slice)))
-	slice = &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "crossway-system", Name: "replica-" + name,
-		Labels: map[string]string{discoveryv1.LabelServiceName: replica.ServiceName}}, AddressType: discoveryv1.AddressTypeIPv4,
-		Ports:     []discoveryv1.EndpointPort{{Name: ptr.To(replica.PortName), Port: &port}},
-		Endpoints: []discoveryv1.Endpoint{{Addresses: []string{at}, TargetRef: &corev1.ObjectReference{Kind: "Pod", Name: name}}}}
-	testkit.Must(t, f.Create(t.Context(), slice))
-	t.Cleanup(func() { _ = f.Delete(context.Background(), slice) })
 }
 
 // leader names the replica that leads; "": none does.
@@ -92,13 +68,6 @@ func other(name string) string {
 		return "hub-b"
 	}
 	return "hub-a"
-}
-
-// ownAddress is an address of this machine that is not loopback, with a free port.
-func ownAddress(t testing.TB) (address string, port int32) {
-	l := listenHere(t)
-	defer l.Close()
-	return addressOf(l)
 }
 
 // xdsClient is an edge that is no Envoy. It answers all that it gets, and NACKs what contains
@@ -239,7 +208,7 @@ func TestStatusesOfTwoReplicas(t *testing.T) {
 	f.setRoute("beside", "/beside")
 	testkit.Eventually(t, "the edge gets what is new beside the route", func() bool { return moved.hasRoute("/beside") && moved.hasRoute(light) })
 
-	p.start(t, leader)
+	p[leader].startAmong(leader)
 	testkit.Eventually(t, "the replica is back", p[leader].ready)
 	back := p[leader].connect("edge-c", heavy)
 	f.expectStatus("a third edge, on the replica that is back", strings.Replace(refused, "edges 2, with credentials 2", "edges 3, with credentials 3", 1))

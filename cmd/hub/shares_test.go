@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"math"
-	"net"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -32,7 +30,6 @@ import (
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/internal/testkit"
 	"crossway.dev/crossway/pkg/fleet"
-	"crossway.dev/crossway/pkg/replica"
 )
 
 // Two replicas of the hub divide what the edges of both send: it overflows although no replica's edges alone exceed what a
@@ -42,10 +39,10 @@ func TestTwoReplicasDivideTogether(t *testing.T) {
 		t.Skip("it takes a minute")
 	}
 	f := newFixture(t)
-	hubs := []*fixture{f, {Client: f.Client, t: t, xds: freeAddress(t), health: freeAddress(t), debug: freeAddress(t), members: freeAddress(t)}}
+	hubs := []*fixture{f, f.beside()}
 	f.makeSplitFleet()
 	for i, hub := range hubs {
-		hub.startAt(fmt.Sprintf("shares-%d", i), hostAddress(t))
+		hub.startAmong(fmt.Sprintf("shares-%d", i))
 	}
 	testkit.Eventually(t, "both replicas are ready", func() bool { return hubs[0].ready() && hubs[1].ready() })
 	f.exportSplit()
@@ -80,30 +77,11 @@ func TestTwoReplicasDivideTogether(t *testing.T) {
 	hubs[gone].stopHub()
 	edges[gone].connect(hubs[1-gone], 2*time.Second)
 	nothing("the end of the replica that decided")
-	hubs[gone].startAt(fmt.Sprintf("shares-%d", gone), hostAddress(t))
+	hubs[gone].startAmong(fmt.Sprintf("shares-%d", gone))
 	testkit.Eventually(t, "the replica to be ready again", hubs[gone].ready)
 	nothing("its new start")
 	edges[gone].connect(hubs[gone], 2*time.Second)
 	nothing("its edge's return")
-}
-
-// startAt starts a replica that others find at a host.
-func (f *fixture) startAt(name, host string) {
-	f.t.Helper()
-	if f.replicas == "" {
-		_, port, err := net.SplitHostPort(freeAddress(f.t))
-		testkit.Must(f.t, err)
-		f.replicas = net.JoinHostPort(host, port)
-		number, err := strconv.ParseInt(port, 10, 32)
-		testkit.Must(f.t, err)
-		slice := &discoveryv1.EndpointSlice{AddressType: discoveryv1.AddressTypeIPv4,
-			ObjectMeta: metav1.ObjectMeta{Namespace: "crossway-system", Name: name, Labels: map[string]string{discoveryv1.LabelServiceName: replica.ServiceName}},
-			Ports:      []discoveryv1.EndpointPort{{Name: ptr.To(replica.PortName), Port: ptr.To(int32(number)), Protocol: ptr.To(corev1.ProtocolTCP)}},
-			Endpoints:  []discoveryv1.Endpoint{{Addresses: []string{host}, TargetRef: &corev1.ObjectReference{Kind: "Pod", Name: name}}}}
-		f.make(slice)
-		f.t.Cleanup(func() { _ = f.Delete(context.Background(), slice) })
-	}
-	f.startReplica(name, "--replica-addr="+f.replicas, "--gossip-addr=0", "--leader-elect")
 }
 
 // decider is whose shares are in force at a replica that hears the others.
@@ -115,19 +93,6 @@ func (f *fixture) decider() string {
 		return ""
 	}
 	return name
-}
-
-// hostAddress is one of this machine: the API server refuses endpoints on loopback.
-func hostAddress(t testing.TB) string {
-	addresses, err := net.InterfaceAddrs()
-	testkit.Must(t, err)
-	for _, a := range addresses {
-		if ip, _, err := net.ParseCIDR(a.String()); err == nil && ip.To4() != nil && ip.IsGlobalUnicast() {
-			return ip.String()
-		}
-	}
-	t.Skip("this machine has no address that is not loopback")
-	return ""
 }
 
 // makeSplitFleet makes a pool, two clusters, of which the nearer takes 400 requests per second, and a route to both.
