@@ -37,9 +37,9 @@ func (a *connections) list() []*edgeConnection {
 	return slices.Collect(maps.Keys(a.open))
 }
 
-// awayTime is how long an edge that was moved is refused here: long enough for several
+// movedTime is how long an edge that was moved is refused here: long enough for several
 // tries, each at a replica that the load balancer chooses.
-const awayTime = 5 * time.Second
+const movedTime = 5 * time.Second
 
 var errMoved = status.Error(codes.Unavailable, "this edge belongs to another replica of the hub; connect again")
 
@@ -53,10 +53,10 @@ func (s *Server) move(pool string, stay time.Duration) string {
 	longest := slices.MinFunc(edges, func(a, b Edge) int { return a.Since.Compare(b.Since) })
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	maps.DeleteFunc(s.away, func(_ edgeName, end time.Time) bool { return time.Now().After(end) })
+	maps.DeleteFunc(s.moved, func(_ edgeName, end time.Time) bool { return time.Now().After(end) })
 	for open := range s.sessions {
 		if open.number == longest.Stream {
-			s.away[edgeName{pool, longest.key()}] = time.Now().Add(awayTime)
+			s.moved[edgeName{pool, longest.key()}] = time.Now().Add(movedTime)
 			go func() { _ = open.connection.Close() }() // which may wait for its client
 			return longest.Node
 		}
@@ -67,12 +67,12 @@ func (s *Server) move(pool string, stay time.Duration) string {
 // edgeName names an edge of any pool.
 type edgeName struct{ pool, key string }
 
-// isAway refuses an edge that was moved, with its connection: on this one it would come
+// wasMoved refuses an edge that was moved, with its connection: on this one it would come
 // back here.
-func (s *Server) isAway(open *session, edge Edge) error {
+func (s *Server) wasMoved(open *session, edge Edge) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if time.Now().After(s.away[edgeName{edge.Identity.Pool, edge.key()}]) {
+	if time.Now().After(s.moved[edgeName{edge.Identity.Pool, edge.key()}]) {
 		return nil
 	}
 	go func() { _ = open.connection.Close() }() // which may wait for its client

@@ -132,7 +132,7 @@ func (s *Server) name(open *session, node string) (Edge, error) {
 	if err != nil {
 		return edge, err
 	}
-	if err := s.isAway(open, edge); err != nil {
+	if err := s.wasMoved(open, edge); err != nil {
 		return edge, err
 	}
 	older, err := open.pool.claim(open, edge)

@@ -59,8 +59,8 @@ type Server struct {
 	pools    map[string]*pool
 	sessions map[*session]struct{}
 	streams  uint64
-	// away are edges that were moved to another replica, and until when they are refused here.
-	away map[edgeName]time.Time
+	// moved are edges that were moved to another replica, and until when they are refused here.
+	moved map[edgeName]time.Time
 }
 
 // New makes a Server without pools.
@@ -78,7 +78,7 @@ func New(config Config) *Server {
 		config.MaxEdges = 100
 	}
 	return &Server{config: config, metrics: newMetrics(config.MaxEdges), rejections: rate.NewLimiter(logRate, logBurst), connections: newConnections(config),
-		pools: map[string]*pool{}, sessions: map[*session]struct{}{}, away: map[edgeName]time.Time{}}
+		pools: map[string]*pool{}, sessions: map[*session]struct{}{}, moved: map[edgeName]time.Time{}}
 }
 
 // Observe sets who is notified of what edges do. Call it before Register.
