@@ -123,7 +123,8 @@ func (c *chaosRun) clients(ctx context.Context) map[string]*load.Recorder {
 	return out
 }
 
-// carryOut does each step at its time, and ends each fault at its own; it returns when all have ended.
+// carryOut does each step at its time, and ends each fault at its own; it returns when all have ended. Where the machine
+// is late, the rest of the plan is late too: faults of one target never overlap.
 func (c *chaosRun) carryOut(ctx context.Context, plan []chaos.Step) {
 	var faults sync.WaitGroup
 	defer faults.Wait()
@@ -135,6 +136,7 @@ func (c *chaosRun) carryOut(ctx context.Context, plan []chaos.Step) {
 			return
 		case <-time.After(time.Until(begin.Add(step.At))):
 		}
+		begin = time.Now().Add(-step.At)
 		switch step.Act {
 		case chaos.Change:
 			c.change(c.member(step.Member), chaos.Part{Service: step.Service, Cluster: step.Member}, step.Number)
