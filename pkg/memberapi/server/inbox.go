@@ -65,6 +65,7 @@ func (s *Server) watch(ctx context.Context) error {
 	}
 	if list, ok := slices.(interface{ LastSyncResourceVersion() string }); ok {
 		s.listed.Store(versionOf(list.LastSyncResourceVersion()))
+		s.setRead(func() uint64 { return versionOf(list.LastSyncResourceVersion()) })
 	}
 	return nil
 }

@@ -129,6 +129,24 @@ func TestAnotherReplicaIsBehind(t *testing.T) {
 	first.pass()
 	moves()
 	answeredAfter(behindTime)
+
+	// The second one's watch broke, and it listed again: no event says that the slice is gone.
+	second.setRead(func() uint64 { return 29 })
+	moves()
+	testkit.Eventually(t, "the reader to wait", clock.HasWaiters)
+	for range 2 * handTime / behindInterval {
+		clock.Step(behindInterval)
+		time.Sleep(time.Millisecond) // lets it look
+	}
+	if len(answers) > 0 {
+		t.Error("the reader is answered before the second replica has read as much")
+	}
+	second.setRead(func() uint64 { return 30 })
+	before := clock.Now()
+	answeredAfter(behindInterval)
+	if waited := clock.Since(before); waited < handTime || waited > behindTime/2 {
+		t.Errorf("the reader waited for %s after the list", waited)
+	}
 }
 
 // A member that says to have read what nobody has does not have the hub wait without end: some of its requests wait, and

@@ -70,8 +70,10 @@ type Server struct {
 	// listed is the resourceVersion of the first list of slices.
 	listed atomic.Uint64
 
-	mu    sync.RWMutex // guards state
+	mu    sync.RWMutex // guards state and read
 	state *memberapi.State
+	// read is the resourceVersion that the informer of slices has read.
+	read func() uint64
 
 	openMu   sync.Mutex // guards the rest
 	open     map[fleet.ClusterName]*memberState
@@ -90,8 +92,8 @@ func New(config Config) *Server {
 	}
 	s := &Server{
 		config: config, metrics: newMetrics(), inbox: batch.NewInbox(newPending), merged: make(chan struct{}), ready: make(chan struct{}),
-		state:    memberapi.New(memberapi.Start(config.Clock.Now(), rand.Uint32()), config.Reserved),
-		clusters: map[string]*v1alpha1.MemberCluster{}, lostAt: map[fleet.ServiceName]time.Time{}, open: map[fleet.ClusterName]*memberState{},
+		state: memberapi.New(memberapi.Start(config.Clock.Now(), rand.Uint32()), config.Reserved),
+		read:  func() uint64 { return 0 }, clusters: map[string]*v1alpha1.MemberCluster{}, lostAt: map[fleet.ServiceName]time.Time{}, open: map[fleet.ClusterName]*memberState{},
 	}
 	s.setRoster(nil)
 	return s
