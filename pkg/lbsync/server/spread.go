@@ -30,7 +30,8 @@ type spreadTimes struct {
 
 // Spreader moves edges from this replica to others, while it has more of a pool than its
 // part. An edge that is moved chooses another replica by the load balancer, which may lead
-// it back here: for some seconds it is then refused, and tries again.
+// it back here: for some seconds it is then refused, and tries again. A replica to which
+// none comes is soon sent no more (replica.Moves).
 type Spreader struct {
 	server *Server
 	link   replica.Link
@@ -39,6 +40,7 @@ type Spreader struct {
 	log    logr.Logger
 	times  spreadTimes
 	moved  time.Time // last
+	moves  *replica.Moves
 
 	mu     sync.Mutex
 	others map[string]map[string]int // edges, by replica and pool
@@ -54,6 +56,7 @@ type edgeCounts struct {
 func NewSpreader(s *Server, link replica.Link, ready <-chan struct{}, log logr.Logger) *Spreader {
 	p := &Spreader{server: s, link: link, ready: ready, topic: link.Topic(spreadTopic), log: log, others: map[string]map[string]int{},
 		times: spreadTimes{tell: 500 * time.Millisecond, settle: 10 * time.Second, move: 6 * time.Second, stay: 30 * time.Second}}
+	p.moves = replica.NewMoves(p.times.move)
 	p.topic.Subscribe(replica.Observer{
 		Changed: func(name, _ string, value []byte) {
 			var counts edgeCounts
@@ -111,11 +114,13 @@ func (p *Spreader) step(now time.Time) error {
 		return nil
 	}
 	for pool, n := range own {
-		if !replica.TooMany(n, p.elsewhere(pool)) {
+		others := p.elsewhere(pool)
+		if !p.moves.Due(now, pool, n, others) {
 			continue
 		}
 		if edge := p.server.move(pool, p.times.stay); edge != "" {
 			p.moved = now
+			p.moves.Sent(now, pool, n, others)
 			p.server.metrics.movedEdges.Inc()
 			p.log.Info("ended the connection of an edge, since this replica has more of its pool than others", "edge", edge, "pool", pool, "edges", n)
 			return nil
@@ -125,13 +130,14 @@ func (p *Spreader) step(now time.Time) error {
 }
 
 // elsewhere is how many edges of a pool each of the other replicas has that take some.
-func (p *Spreader) elsewhere(pool string) (counts []int) {
+func (p *Spreader) elsewhere(pool string) map[string]int {
 	p.mu.Lock()
 	told := maps.Clone(p.others)
 	p.mu.Unlock()
+	counts := map[string]int{}
 	for _, r := range p.link.Replicas() {
 		if pools, ok := told[r.Name]; ok && r.Connected && !r.Leaving {
-			counts = append(counts, pools[pool])
+			counts[r.Name] = pools[pool]
 		}
 	}
 	return counts

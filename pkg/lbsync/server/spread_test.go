@@ -10,7 +10,6 @@ import (
 
 	"crossway.dev/crossway/internal/linktest"
 	"crossway.dev/crossway/pkg/registration"
-	"crossway.dev/crossway/pkg/replica"
 )
 
 // edgesOf gives a server this many edges of a pool.
@@ -59,10 +58,10 @@ func TestSpreader(t *testing.T) {
 		if c.then != nil {
 			c.then(network, b)
 		}
-		if got := replica.TooMany(c.own, spread.elsewhere("us")); got != c.want {
+		if got := spread.moves.Due(time.Now(), "us", c.own, spread.elsewhere("us")); got != c.want {
 			t.Errorf("%s: too many %v", what, got)
 		}
-		if replica.TooMany(5, spread.elsewhere("eu")) {
+		if spread.moves.Due(time.Now(), "eu", 5, spread.elsewhere("eu")) {
 			t.Errorf("%s: too many of another pool", what)
 		}
 	}
