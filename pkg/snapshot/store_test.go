@@ -40,9 +40,8 @@ func TestMain(m *testing.M) {
 // api is an API server of one kind, Services or Secrets, that can be frozen: requests are then
 // answered when it no longer is.
 type api struct {
-	noWatchList bool // refuses a watch that begins with a list, as old API servers do
-	kind        func(name string) client.Object
-	list        func(items []runtime.Object, version string) runtime.Object
+	kind func(name string) client.Object
+	list func(items []runtime.Object, version string) runtime.Object
 
 	mu      sync.Mutex
 	thawed  chan struct{} // nil: not frozen
@@ -51,7 +50,10 @@ type api struct {
 	dies    bool          // refuses connections after its next answer
 	version int
 	objects map[string]int // name -> resource version
-	watches map[*watch.FakeWatcher]bool
+	lists   []metav1.ListOptions
+	// streamed: a watch was to begin with a list.
+	streamed bool
+	watches  map[*watch.FakeWatcher]bool
 }
 
 func newAPI(kind func(name string) client.Object, list func([]runtime.Object, string) runtime.Object) *api {
@@ -158,12 +160,13 @@ func (a *api) answer(ctx context.Context) error {
 	return nil
 }
 
-func (a *api) ListWithContext(ctx context.Context, _ metav1.ListOptions) (runtime.Object, error) {
+func (a *api) ListWithContext(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
 	if err := a.answer(ctx); err != nil {
 		return nil, err
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.lists = append(a.lists, options)
 	var items []runtime.Object
 	for name, version := range a.objects {
 		items = append(items, a.object(name, version))
@@ -175,25 +178,19 @@ func (a *api) WatchWithContext(ctx context.Context, options metav1.ListOptions) 
 	if err := a.answer(ctx); err != nil {
 		return nil, err
 	}
-	initial := options.SendInitialEvents != nil
-	if initial && a.noWatchList {
+	if options.SendInitialEvents != nil {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.streamed = true
 		return nil, apierrors.NewInvalid(schema.GroupKind{}, "", nil)
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if !initial && options.ResourceVersion != strconv.Itoa(a.version) { // it keeps no history
+	if options.ResourceVersion != strconv.Itoa(a.version) { // it keeps no history
 		return nil, apierrors.NewResourceExpired("")
 	}
 	w := watch.NewFakeWithChanSize(100, false)
 	a.watches[w] = true
-	if initial {
-		for name, version := range a.objects {
-			w.Add(a.object(name, version))
-		}
-		end := a.object("", a.version)
-		end.SetAnnotations(map[string]string{metav1.InitialEventsAnnotationKey: "true"})
-		w.Action(watch.Bookmark, end)
-	}
 	return w, nil
 }
 
@@ -267,52 +264,49 @@ func (p program) live() bool {
 // A program that restarts while its API server is frozen starts with what it had. Once the API
 // server answers, its list counts, and only then the store is live.
 func TestRestartWhileTheAPIServerIsFrozen(t *testing.T) {
-	for _, noWatchList := range []bool{false, true} {
-		synctest.Test(t, func(t *testing.T) {
-			dir, services, secrets := t.TempDir(), newServices(), newSecrets()
-			services.noWatchList, secrets.noWatchList = noWatchList, noWatchList
-			services.put("first")
-			services.put("skipped")
-			services.put("gone")
-			p := start(t, dir, services, secrets)
-			time.Sleep(time.Second)
-			if got := p.names(); got != "n/first n/gone n/skipped" || !p.live() {
-				t.Fatalf("at first %s, live %v", got, p.live())
-			}
-			services.put("second")
-			time.Sleep(2 * saveInterval)
-			p.kill()
+	synctest.Test(t, func(t *testing.T) {
+		dir, services, secrets := t.TempDir(), newServices(), newSecrets()
+		services.put("first")
+		services.put("skipped")
+		services.put("gone")
+		p := start(t, dir, services, secrets)
+		time.Sleep(time.Second)
+		if got := p.names(); got != "n/first n/gone n/skipped" || !p.live() {
+			t.Fatalf("at first %s, live %v", got, p.live())
+		}
+		services.put("second")
+		time.Sleep(2 * saveInterval)
+		p.kill()
 
-			services.freeze(true)
-			secrets.freeze(true)
-			services.remove("gone")
-			services.put("new")
-			p = start(t, dir, services, secrets)
-			time.Sleep(probeTimeout + time.Second)
-			if got := p.names(); got != "n/first n/gone n/second" {
-				t.Errorf("in the freeze: %s", got)
-			}
-			secrets.freeze(false)
-			time.Sleep(time.Minute)
-			if p.live() || strings.Join(p.store.Waiting(), ", ") != "Service" {
-				t.Errorf("live %v although Services are those of the snapshot; waiting for %v", p.live(), p.store.Waiting())
-			}
-			services.freeze(false)
-			time.Sleep(time.Minute)
-			if got := p.names(); got != "n/first n/new n/second n/skipped" {
-				t.Errorf("Services of an API server that answers: %s", got)
-			}
-			if !p.live() || len(p.store.Waiting()) != 0 {
-				t.Errorf("all is there, live %v, waiting for %v", p.live(), p.store.Waiting())
-			}
-			services.put("last")
-			time.Sleep(time.Second)
-			if got := p.names(); !strings.Contains(got, "n/last") {
-				t.Errorf("a change after the freeze: %s", got)
-			}
-			p.kill()
-		})
-	}
+		services.freeze(true)
+		secrets.freeze(true)
+		services.remove("gone")
+		services.put("new")
+		p = start(t, dir, services, secrets)
+		time.Sleep(probeTimeout + time.Second)
+		if got := p.names(); got != "n/first n/gone n/second" {
+			t.Errorf("in the freeze: %s", got)
+		}
+		secrets.freeze(false)
+		time.Sleep(time.Minute)
+		if p.live() || strings.Join(p.store.Waiting(), ", ") != "Service" {
+			t.Errorf("live %v although Services are those of the snapshot; waiting for %v", p.live(), p.store.Waiting())
+		}
+		services.freeze(false)
+		time.Sleep(time.Minute)
+		if got := p.names(); got != "n/first n/new n/second n/skipped" {
+			t.Errorf("Services of an API server that answers: %s", got)
+		}
+		if !p.live() || len(p.store.Waiting()) != 0 {
+			t.Errorf("all is there, live %v, waiting for %v", p.live(), p.store.Waiting())
+		}
+		services.put("last")
+		time.Sleep(time.Second)
+		if got := p.names(); !strings.Contains(got, "n/last") {
+			t.Errorf("a change after the freeze: %s", got)
+		}
+		p.kill()
+	})
 }
 
 // An API server that answers is asked, whatever the snapshot has. A snapshot that cannot be read
@@ -377,23 +371,34 @@ func TestChangesAfterALongOutage(t *testing.T) {
 
 // An API server that answers once and is gone then is as good as one that does not answer.
 func TestAPIServerThatDiesAtTheStart(t *testing.T) {
-	for _, noWatchList := range []bool{false, true} {
-		synctest.Test(t, func(t *testing.T) {
-			dir, services, secrets := t.TempDir(), newServices(), newSecrets()
-			services.noWatchList = noWatchList
-			services.put("a")
-			p := start(t, dir, services, secrets)
-			time.Sleep(2 * saveInterval)
-			p.kill()
-			services.dies = true
-			p = start(t, dir, services, secrets)
-			time.Sleep(10 * time.Second)
-			if got := p.names(); got != "n/a" || p.live() {
-				t.Errorf("it has %s, live %v", got, p.live())
-			}
-			p.kill()
-		})
-	}
+	synctest.Test(t, func(t *testing.T) {
+		dir, services, secrets := t.TempDir(), newServices(), newSecrets()
+		services.put("a")
+		p := start(t, dir, services, secrets)
+		time.Sleep(2 * saveInterval)
+		p.kill()
+		services.dies = true
+		p = start(t, dir, services, secrets)
+		time.Sleep(10 * time.Second)
+		if got := p.names(); got != "n/a" || p.live() {
+			t.Errorf("it has %s, live %v", got, p.live())
+		}
+		p.kill()
+	})
+}
+
+// The first list is of what there is now, in one answer. Of version 0 an API server might give an older state than what the
+// program knew before it restarted.
+func TestFirstListIsOfNow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		services, secrets := newServices(), newSecrets()
+		p := start(t, "", services, secrets)
+		time.Sleep(time.Second)
+		if services.streamed || len(services.lists) != 1 || services.lists[0].ResourceVersion != "" || services.lists[0].Limit != 0 {
+			t.Errorf("streamed %v, lists %+v", services.streamed, services.lists)
+		}
+		p.kill()
+	})
 }
 
 // A kind whose CRD is missing is named, and is read once it is there.
