@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -100,11 +101,11 @@ func (s *Scale) Measure(ctx context.Context) (Figures, error) {
 		{"routes, and edges that get everything", 4 * time.Minute, s.route},
 		{"at rest", 6 * time.Minute, s.rest},
 		{"single slices", 2 * time.Minute, func(ctx context.Context) error { return s.slices(ctx, "") }},
-		{"restart of a replica", 2 * time.Minute, func(ctx context.Context) error { return s.restartCold(ctx, "") }},
 		{"a reader of the member API for each member", 3 * time.Minute, s.read},
 		{"single slices, with readers", 2 * time.Minute, func(ctx context.Context) error { return s.slices(ctx, "read_") }},
+		{"agents gossip", time.Minute, s.gossip},
 		{"load reports of mock edges", time.Minute, s.load},
-		{"restart of a replica, with readers and load", 2 * time.Minute, func(ctx context.Context) error { return s.restartCold(ctx, "read_") }},
+		{"restart of a replica, with readers and load", 2 * time.Minute, s.restartCold},
 		{"restart of a replica without an API server", 2 * time.Minute, s.restartFrozen},
 	} {
 		began, before := time.Now(), cpuByProgram()
@@ -171,12 +172,13 @@ func (s *Scale) rest(ctx context.Context) error {
 		return err
 	}
 	var used time.Duration
-	peak, rest := 0.0, 0.0
+	var peaks, rests []float64
 	for _, p := range hubs {
 		used += p.cpu()
-		peak, rest = max(peak, p.peak()), max(rest, p.rss())
+		peaks, rests = append(peaks, p.peak()), append(rests, p.rss())
 	}
-	s.figures["scale_rss_peak_mb"], s.figures["scale_rss_rest_mb"] = Value(peak), Value(rest)
+	s.figures["scale_rss_peak_mb"], s.figures["scale_rss_rest_mb"] = Value(slices.Max(peaks)), Value(slices.Max(rests))
+	s.figures["scale_rss_peak_other_mb"], s.figures["scale_rss_rest_other_mb"] = Value(slices.Min(peaks)), Value(slices.Min(rests))
 	s.figures["scale_cpu_idle_percent"] = Value(100 * float64(used-before) / float64(time.Since(began)) / hubReplicas)
 	return nil
 }

@@ -22,7 +22,7 @@ const (
 	loadedPerEdge = 100
 	// requestsReported is how many requests of each assignment an edge reports a second.
 	requestsReported = 20
-	loadSpan         = 20 * time.Second
+	loadSpan         = 15 * time.Second
 )
 
 // load has all mock edges report load each second from now on, and measures what that costs the replicas, which tell each

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"runtime"
 	"time"
 
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -12,9 +13,11 @@ import (
 	"crossway.dev/crossway/internal/lab"
 )
 
-// restartCold measures the start of a replica that was killed, until it is ready for edges. kind begins the names of the
-// figures.
-func (s *Scale) restartCold(ctx context.Context, kind string) error {
+// returnTime is how long edges and readers may take to come back to a replica, and a replica to write its snapshot.
+const returnTime = 10 * time.Second
+
+// restartCold measures the start of a replica that was killed, until it is ready for edges.
+func (s *Scale) restartCold(ctx context.Context) error {
 	began := time.Now()
 	if err := s.hub.List(ctx, &discoveryv1.EndpointSliceList{}); err != nil { // what no start can do without
 		return err
@@ -22,13 +25,13 @@ func (s *Scale) restartCold(ctx context.Context, kind string) error {
 	if err := s.hub.List(ctx, &v1alpha1.MemberExportList{}); err != nil {
 		return err
 	}
-	s.figures["scale_"+kind+"start_bare_ms"] = Value(millis(time.Since(began)))
-	return s.restart(ctx, "scale_"+kind+"start_")
+	s.figures["scale_start_bare_ms"] = Value(millis(time.Since(began)))
+	return s.restart(ctx, "scale_start_")
 }
 
 // restartFrozen measures the same while the API server takes connections and answers nothing.
 func (s *Scale) restartFrozen(ctx context.Context) error {
-	if err := pause(ctx, 15*time.Second); err != nil { // for its snapshot
+	if err := pause(ctx, returnTime); err != nil { // for its snapshot
 		return err
 	}
 	s.fleet.Hub.FreezeAPIServer()
@@ -58,18 +61,23 @@ func (s *Scale) restart(ctx context.Context, figure string) error {
 			}
 		}()
 	}
+	before := cpuByProgram()
 	asking := s.clientIn(pod)
 	for !ready(ctx, asking) {
 		if err := pause(ctx, 10*time.Millisecond); err != nil {
 			return fmt.Errorf("the replica is not ready: %w", err)
 		}
 	}
-	s.figures[figure+"ms"] = Value(millis(time.Since(p.began)))
-	s.figures[figure+"cpu_s"] = Value(p.cpu().Seconds())
-	if err := pause(ctx, 15*time.Second); err != nil { // edges and readers come back
+	took := time.Since(p.began)
+	used, sum := cpuSince(before)
+	s.figures[figure+"ms"], s.figures[figure+"cpu_s"] = Value(millis(took)), Value(p.cpu().Seconds())
+	s.figures[figure+"all_cpu_s"] = Value(sum.Seconds())
+	fmt.Fprintf(s.out, "  ready after %s; CPU seconds until then: this replica %.1f; all programs %.1f on %d processors: %s\n",
+		took.Round(10*time.Millisecond), p.cpu().Seconds(), sum.Seconds(), runtime.NumCPU(), used)
+	if err := pause(ctx, returnTime); err != nil { // edges and readers come back
 		return err
 	}
-	s.figures[figure+"rss_mb"] = Value(p.peak())
+	s.figures[figure+"peak_mb"] = Value(p.peak())
 	return nil
 }
 

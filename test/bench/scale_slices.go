@@ -12,6 +12,9 @@ import (
 	"crossway.dev/crossway/pkg/apply"
 )
 
+// scaleSingles is the number of single changes of slices.
+const scaleSingles = 100
+
 // slices measures single changes of members' slices, until the last Envoy and until the last edge of all pools has ACKed.
 // kind begins the names of the figures.
 func (s *Scale) slices(ctx context.Context, kind string) error {
@@ -20,7 +23,7 @@ func (s *Scale) slices(ctx context.Context, kind string) error {
 		envoys[e.name] = true
 	}
 	var toEnvoys, toAll, envoy []time.Duration
-	for i := range singles {
+	for i := range scaleSingles {
 		s.turn++
 		m := s.members[i*7%len(s.members)]
 		k := i * 13 % len(m.exports)
