@@ -72,8 +72,7 @@ var Bounds = []Bound{
 	exactly("hub_restart_changed_resources", 0, "resources that the restarted hub changed on any edge"),
 	exactly("replica_failed", 0, "requests lost while one replica of the hub, then the leader was killed, and both were cut from each other for 60 s"),
 	atLeast("replica_requests", 10000, "requests behind it"),
-	// The goal is 2. When the split is healed one side takes over the other's shares, which moved 4 points at most.
-	atMost("replica_share_points", 5, "points that a cluster's share was off what it was before, in any 5 s of it"),
+	atMost("replica_share_points", 2, "points that a cluster's share was off what it was before, in any 5 s of it"),
 	exactly("replica_changed_resources", 0, "listeners, routes, clusters and certificates that were sent to any edge meanwhile"),
 	exactly("replica_late_changes", 0, "resources of any kind that were sent later than 15 s after the last replica was back"),
 	exactly("upgrade_failed", 0, "requests lost while the hub was upgraded replica by replica, overflow in place"),

@@ -30,7 +30,7 @@ func (in inbox) addReport(r state.LoadReport) {
 func (in inbox) addWord(w state.Word) {
 	in.Add(func(c *state.Changes) {
 		if len(w.Edge.Loads) > 0 && !hasRoom(c, w.Edge.Loads) {
-			w.Edge.Loads, w.Edge.Sequence = nil, 0
+			w.Edge.Loads, w.Edge.Interval, w.Edge.Sequence = nil, 0, 0
 		}
 		c.Words = append(c.Words, w)
 	})

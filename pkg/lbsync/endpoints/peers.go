@@ -233,8 +233,12 @@ func (l *Loop) shareReport(edge Edge, loads []Load) {
 	if l.config.Load == nil {
 		return
 	}
+	interval := time.Duration(0)
+	for i := range loads {
+		interval = max(interval, loads[i].Interval)
+	}
 	if loads, sequence := l.peers.edges.begin(edge, loads); sequence > 0 {
-		value := encode(edge, sequence, loads) // which takes a while: nobody waits for it
+		value := encode(edge, sequence, interval, loads) // which takes a while: nobody waits for it
 		l.peers.edges.set(l.config.Load, edge, sequence, value, len(loads) > 0)
 	}
 }
@@ -268,15 +272,15 @@ func (e *sharedEdges) say(load replica.Topic, edge Edge) {
 	one.sequence++
 	one.pool.bytes -= one.bytes
 	one.bytes = 0 // small, and said in any case
-	load.Set(edge.Key(), encode(edge, one.sequence, nil))
+	load.Set(edge.Key(), encode(edge, one.sequence, 0, nil))
 }
 
 // encode is the value of a report; nil: it is too large.
-func encode(edge Edge, sequence int64, loads []Load) []byte {
+func encode(edge Edge, sequence int64, interval time.Duration, loads []Load) []byte {
 	if namesIn(loads) > maxNames {
 		return nil
 	}
-	return write(message{Report: &state.EdgeReport{Edge: edge, Sequence: sequence, Loads: loads}})
+	return write(message{Report: &state.EdgeReport{Edge: edge, Sequence: sequence, Interval: interval, Loads: loads}})
 }
 
 // set sets an edge's report, unless it has said something newer since. Of one for which there is no room the others hear

@@ -6,7 +6,7 @@ import "time"
 // Clients send on, and may move from any edge to any other meanwhile.
 type awayEdges struct {
 	rates map[string]float64 // what each sent before
-	// level is what all edges sent before, and expected what another replica of the hub says that they send.
+	// level is the demand before, and expected what another replica of the hub says that it is.
 	level, expected float64
 }
 
@@ -19,27 +19,26 @@ func (d *Demand) Expect(rate float64, edges []string) {
 		return
 	}
 	for _, edge := range edges {
-		if len(d.samples[edge]) == 0 {
+		if _, already := d.away.rates[edge]; !already && len(d.samples[edge]) == 0 {
 			d.setAway(edge, 0)
 		}
 	}
 	d.estimate, d.away.level = rate, rate
 }
 
-// Away says that an edge's reports cannot be heard for a while. Until it reports again or is forgotten, the demand is at least
-// what all edges sent before: what the others gain or lose may be its clients who moved.
+// Away says that an edge's reports cannot be heard for a while. Until it has reported twice or is forgotten, the demand is at
+// least what it was: what the others gain or lose may be its clients who moved. One report is not enough, for it may be up to a
+// second old, as the next one shows: from a replica of the hub that was not heard comes what was reported last.
 func (d *Demand) Away(edge string, now time.Time) {
 	if _, already := d.away.rates[edge]; already || len(d.samples[edge]) == 0 && d.away.expected == 0 {
 		return
 	}
-	all := d.sent(edge, now)
-	d.setAway(edge, all)
-	for _, other := range d.reportingEdges(now) { // without those that are away
-		all += d.sent(other, now)
+	d.setAway(edge, d.sent(edge, now))
+	delete(d.samples, edge) // clients may come and go meanwhile
+	if d.away.expected > 0 {
+		d.estimate, d.away.level = d.away.expected, 0
 	}
-	if d.away.level = max(d.away.level, all); d.away.expected > 0 {
-		d.estimate, d.away.level = d.away.expected, d.away.expected
-	}
+	d.away.level = max(d.away.level, d.estimate)
 }
 
 func (d *Demand) setAway(edge string, rate float64) {
@@ -48,6 +47,9 @@ func (d *Demand) setAway(edge string, rate float64) {
 	}
 	d.away.rates[edge] = rate
 }
+
+// HasAway says whether an edge is away, so that the demand is known less well.
+func (d *Demand) HasAway() bool { return len(d.away.rates) > 0 }
 
 // ForgetAway removes an edge that is still away.
 func (d *Demand) ForgetAway(edge string) {
@@ -73,6 +75,13 @@ func (a *awayEdges) left(others float64) float64 {
 		return 0
 	}
 	return max(0, a.level-others)
+}
+
+// back says whether an edge was away until now.
+func (a *awayEdges) back(edge string) bool {
+	_, away := a.rates[edge]
+	delete(a.rates, edge)
+	return away
 }
 
 // forget removes an edge, and what it sent.

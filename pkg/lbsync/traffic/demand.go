@@ -76,13 +76,25 @@ func (d *Demand) Observe(s Sample) {
 	if s.Issued+s.Succeeded+s.Failed > 0 || s.Unserved {
 		d.lastActivity = s.End
 	}
-	delete(d.away.rates, s.Edge)
-	history := append(d.samples[s.Edge], s)
+	before := withoutGap(d.samples[s.Edge], s)
+	if last := len(before) - 1; last >= 0 && d.away.back(s.Edge) && before[last].End.After(s.start()) {
+		before[last].End = s.start()
+	}
+	history := append(before, s)
 	for len(history) > 1 && history[1].start().Before(s.End.Add(-demandWindow)) {
 		history = history[1:]
 	}
 	d.samples[s.Edge] = slices.Clone(history)
 	d.update(s.End)
+}
+
+// withoutGap is an edge's history before a report, where that goes on from it. After a gap it says nothing: clients may have come and
+// gone meanwhile. One report that is lost or late is no gap.
+func withoutGap(history []Sample, s Sample) []Sample {
+	if len(history) > 0 && s.start().Sub(history[len(history)-1].End) > s.Interval+s.Interval/2 {
+		return nil
+	}
+	return history
 }
 
 // ForgetEdge removes an edge that is gone; its clients are counted where they reconnect.
@@ -103,7 +115,7 @@ func (d *Demand) Settled(edges []string, learnedAt, now time.Time) bool {
 		if !reported && now.Sub(learnedAt) < maxSettleWait {
 			return false
 		}
-		if reported && d.latest(edge).End.Sub(first) < minReportedTime {
+		if reported && len(d.samples[edge]) > 0 && d.latest(edge).End.Sub(first) < minReportedTime {
 			return false
 		}
 	}
@@ -119,7 +131,7 @@ func (d *Demand) latest(edge string) Sample {
 }
 
 func (d *Demand) update(now time.Time) {
-	mean, current, certain := d.mean(now), d.current(now), d.certain(now)
+	current, certain := d.current(now), d.certain(now)
 	rises := certain > d.estimate+riseSigmas*math.Sqrt(d.estimate)+1
 	d.allFailing = d.failing(now)
 	if d.allFailing { // fewer requests are counted than clients send, so only a clear rise says something
@@ -136,11 +148,10 @@ func (d *Demand) update(now time.Time) {
 		d.estimate = max(d.estimate, current)
 		return
 	}
-	if d.riseOnly { // every edge has reported a whole interval: the mean is right from now on
-		d.riseOnly = false
-		mean = d.mean(now)
+	d.riseOnly = false // every edge has reported a whole interval: the mean is right from now on
+	if from, to := d.window(now); from.Equal(d.resetAt) || to.Sub(from) >= minReportedTime {
+		d.estimate = d.mean(from, to, now)
 	}
-	d.estimate = mean
 }
 
 // reportingEdges lists the edges that report, sorted. An edge that missed three reports is gone or stuck, and its clients
@@ -203,19 +214,31 @@ func (d *Demand) missing(edge string) float64 {
 	return max(0, issued/covered*recentCovered-recentIssued)
 }
 
-// mean is the sum of each edge's average over the window, no older than resetAt. It ends where the report of every edge has
-// come, so that clients that moved from one edge to another are counted once.
-func (d *Demand) mean(now time.Time) float64 {
+// window is the time that is averaged. It ends where the report of every edge has come, and begins where all of them had begun
+// to report, so that clients that moved from one edge to another are counted once. After a rise it may be short; where an edge
+// has just begun to report, or does again after a gap, too little is in it.
+func (d *Demand) window(now time.Time) (from, to time.Time) {
 	edges := d.reportingEdges(now)
-	to := now
+	to = now
 	for _, edge := range edges {
 		if end := d.latest(edge).End; end.Before(to) {
 			to = end
 		}
 	}
-	sum := 0.0
+	from = d.windowBegin(to)
 	for _, edge := range edges {
-		if issued, covered := countsWithin(d.samples[edge], d.windowBegin(to), to); covered > 0 {
+		if begin := d.samples[edge][0].start(); begin.After(from) {
+			from = begin
+		}
+	}
+	return from, to
+}
+
+// mean is the sum of each edge's average over a window.
+func (d *Demand) mean(from, to, now time.Time) float64 {
+	sum := 0.0
+	for _, edge := range d.reportingEdges(now) {
+		if issued, covered := countsWithin(d.samples[edge], from, to); covered > 0 {
 			sum += issued / covered
 		}
 	}

@@ -27,6 +27,8 @@ type clock struct {
 	// in turn.
 	phase  time.Duration
 	goesTo func(now time.Duration, request int) int
+	// lost says of a report whether it does not come; nil: all come.
+	lost func(now time.Duration, edge int) bool
 }
 
 const tick = time.Millisecond
@@ -57,6 +59,9 @@ func (c *clock) run(d *Demand, until time.Duration) {
 				s.Succeeded, s.Issued, s.Failed = 0, 0, min(c.counts[e], 3) // the rest finds every host ejected
 			}
 			c.counts[e] = 0
+			if c.lost != nil && c.lost(c.now, e) {
+				continue
+			}
 			d.Observe(s)
 			if c.after != nil {
 				c.after(c.now)

@@ -151,12 +151,15 @@ func (b *backendState) limitPace(members []traffic.Capacity, now time.Time) (lim
 	}, now)
 }
 
-// deferMove says that a move is not significant, or is small and may still be noise. A large move is made on what one report
-// says, so the small ones that correct it do not wait.
+// deferMove says that a move is not significant, or is small and may still be noise: while an edge is away it may be for as long.
+// A large move is made on what one report says, so the small ones that correct it do not wait.
 func (b *backendState) deferMove(move traffic.Move, now time.Time) bool {
 	switch {
 	case !move.Significant():
 		b.smallSince = time.Time{}
+		return true
+	case move.Small() && b.hasAway():
+		b.smallSince, b.resplitDue = time.Time{}, true
 		return true
 	case !move.Small(), !move.Learned && now.Sub(b.largeAt) < traffic.SmallMoveDelay:
 		return false
@@ -165,6 +168,15 @@ func (b *backendState) deferMove(move traffic.Move, now time.Time) bool {
 	}
 	b.resplitDue = true
 	return now.Sub(b.smallSince) < traffic.SmallMoveDelay
+}
+
+func (b *backendState) hasAway() bool {
+	for _, r := range b.regions {
+		if r.demand.HasAway() {
+			return true
+		}
+	}
+	return false
 }
 
 // keepLearned replaces fresh shares by the learned ones in force, where there are any.

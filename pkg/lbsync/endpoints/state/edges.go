@@ -45,6 +45,7 @@ func (s *State) noteConnection(e *edgeState, now time.Time) {
 		s.setAway(e, now)
 	}
 	if was != e.connected {
+		e.awaySince = now // as long as it is not connected, and then until it reports
 		s.readEdges()
 	}
 }

@@ -37,6 +37,8 @@ type LoadReport struct {
 	Edge  Edge
 	At    time.Time
 	Loads []Load
+	// Interval is what assignments are counted for that Loads lack: they had no request. 0: nothing is known of them.
+	Interval time.Duration
 }
 
 // HealthEvent says that a member's part of some imports changed for a region: it is held out, dead, or neither any more.
@@ -110,6 +112,9 @@ func (s *State) observeLoad(e *edgeState, report LoadReport, health healthEvents
 			}
 		}
 	}
+	if report.Interval > 0 {
+		s.addIdle(loads, report)
+	}
 	for b, load := range loads {
 		b.observeLoad(report, load, health)
 	}
@@ -136,6 +141,16 @@ func (s *State) addDemand(loads map[*backendState]*importLoad, a *model.Assignme
 	for _, w := range a.Backends {
 		if w.Weight > 0 {
 			s.addIssued(loads, w.Backend, load.Interval, total*float64(w.Weight)/weights)
+		}
+	}
+}
+
+// addIdle counts that an edge had no request for imports that its report lacks. Else nobody could tell clients who went to it
+// from clients who left.
+func (s *State) addIdle(loads map[*backendState]*importLoad, report LoadReport) {
+	for _, b := range s.backends {
+		if r := b.regions[report.Edge.Region]; loads[b] == nil && b.policy.Rate > 0 && r != nil && r.demand.Rate() > 0 {
+			loads[b] = &importLoad{interval: report.Interval}
 		}
 	}
 }

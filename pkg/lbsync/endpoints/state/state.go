@@ -97,7 +97,7 @@ type edgeState struct {
 	// replicas are the others that it is connected to, as they said last, with the number of its last report there.
 	replicas  map[string]int64
 	connected bool // here, or to a replica that is heard
-	// awaySince is when it last ceased to be connected. Zero: it is counted as it reports.
+	// awaySince is when it last connected or ceased to be connected. Zero: it is counted as it reports.
 	awaySince        time.Time
 	reportedSince    time.Time // its first report
 	versionsReported bool      // Learn was called for it since it connected

@@ -46,8 +46,11 @@ const (
 type EdgeReport struct {
 	Edge Edge `json:"edge"`
 	// Sequence grows by one with each report. Where one is missing, what it counted is not known.
-	Sequence int64  `json:"sequence"`
-	Loads    []Load `json:"loads,omitempty"`
+	Sequence int64 `json:"sequence"`
+	// Interval is what the report covers; 0: it only says that the edge is connected.
+	Interval time.Duration `json:"interval,omitempty"`
+	// Loads lack assignments that have had no request for long.
+	Loads []Load `json:"loads,omitempty"`
 }
 
 // replicas is what this replica knows of the others.
@@ -149,7 +152,7 @@ func (s *State) hearReport(w Word, health healthEvents) {
 		s.setAway(e, w.At)
 	}
 	s.noteConnection(e, w.At)
-	if len(w.Edge.Loads) == 0 || known && last == w.Edge.Sequence {
+	if w.Edge.Interval <= 0 || known && last == w.Edge.Sequence {
 		return
 	}
 	if known && last+1 != w.Edge.Sequence { // a report is missing, and with it how many requests reached an endpoint
@@ -159,7 +162,7 @@ func (s *State) hearReport(w Word, health healthEvents) {
 			}
 		}
 	}
-	s.observeLoad(e, LoadReport{Edge: e.Edge, At: w.At, Loads: w.Edge.Loads}, health)
+	s.observeLoad(e, LoadReport{Edge: e.Edge, At: w.At, Loads: w.Edge.Loads, Interval: w.Edge.Interval}, health)
 }
 
 // ReplicaDump is what one replica knows of another.
