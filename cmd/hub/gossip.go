@@ -29,8 +29,6 @@ import (
 const (
 	// gossipTopic has the Beats that a replica hears at first hand, by node.
 	gossipTopic = "beats"
-	// reauthorizeInterval is between two looks at who of those that are connected may be.
-	reauthorizeInterval = 2 * time.Second
 	// beatLife is how long other replicas are told of a Beat: one that connects later would
 	// take it for one that has just come.
 	beatLife = 5 * time.Second
@@ -159,17 +157,18 @@ func (g *hubGossip) NeedLeaderElection() bool { return false }
 // Start gossips until ctx ends. Without gossip the hub goes on: members are then judged by
 // their Leases.
 func (g *hubGossip) Start(ctx context.Context) error {
-	go g.watch(ctx)
+	var watch sync.WaitGroup
+	watch.Go(func() { g.watch(ctx) })
+	defer watch.Wait()
 	if err := g.node.Start(ctx); err != nil && ctx.Err() == nil {
 		ctrl.Log.WithName("hub").WithName("gossip").Error(err, "this replica does not gossip until it is started again")
 	}
 	return nil
 }
 
-// watch says which members' verdicts change, and cuts the connections of those that may
-// not gossip any more.
+// watch says until ctx ends which members' verdicts change.
 func (g *hubGossip) watch(ctx context.Context) {
-	ticker := time.NewTicker(reauthorizeInterval)
+	ticker := time.NewTicker(beatLife / 2)
 	defer ticker.Stop()
 	before := map[membership.Name]registration.GossipWord{}
 	for {
@@ -180,7 +179,6 @@ func (g *hubGossip) watch(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			g.node.Reauthorize()
 			g.forget(time.Now())
 		case <-g.node.Changed():
 		}
@@ -230,11 +228,30 @@ func peopleOf(nodes []membership.Name, replicas bool) (names []string) {
 		if cluster, ok := n.Cluster(); ok {
 			names = append(names, string(cluster))
 		} else if replicas {
-			names = append(names, "replica "+string(n)[len(membership.Replica("")):])
+			names = append(names, "replica "+n.Pod())
 		}
 	}
 	slices.Sort(names)
 	return names
+}
+
+// hears says whether the agent of a member is heard; nil: agents do not gossip.
+func (g *hubGossip) hears(o Options) func(fleet.ClusterName) bool {
+	if g == nil || o.agents().Gossip == "" {
+		return nil
+	}
+	return func(cluster fleet.ClusterName) bool {
+		word := g.word(cluster)
+		return !word.Heard.IsZero() && !word.Silent
+	}
+}
+
+// dump says for people what gossip knows.
+func (g *hubGossip) dump() string {
+	if g == nil {
+		return "gossip is off\n"
+	}
+	return g.node.Dump()
 }
 
 // collectors are the metrics of gossip.

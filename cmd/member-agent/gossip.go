@@ -24,8 +24,6 @@ const (
 	placeInterval = time.Second
 	// againInterval is after what has failed.
 	againInterval = 30 * time.Second
-	// reauthorizeInterval is between two looks at who of those that are connected may be.
-	reauthorizeInterval = 2 * time.Second
 )
 
 // agentGossip is the part of this agent in gossip. Exports and imports go on without it.
@@ -91,17 +89,5 @@ func (g *agentGossip) gossip(ctx context.Context) error {
 	both, ctx := errgroup.WithContext(ctx)
 	both.Go(func() error { return own.Start(ctx) })
 	both.Go(func() error { return node.Start(ctx) })
-	both.Go(func() error {
-		ticker := time.NewTicker(reauthorizeInterval)
-		defer ticker.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-ticker.C:
-				node.Reauthorize()
-			}
-		}
-	})
 	return both.Wait()
 }

@@ -27,7 +27,7 @@ var mayImport = map[string][]string{
 	"pkg/serviceexport":          {"pkg/fleet", "pkg/condition", "api/v1alpha1"},
 	"pkg/membership":             {"pkg/fleet", "pkg/condition", "api/v1alpha1"},
 	"pkg/serviceimport":          {"pkg/fleet", "pkg/serviceexport", "pkg/condition", "api/v1alpha1"},
-	"pkg/registration":           {"pkg/fleet", "pkg/condition", "api/v1alpha1"},
+	"pkg/registration":           {"pkg/fleet", "pkg/condition", "pkg/membership", "api/v1alpha1"},
 	"pkg/check":                  {"pkg/fleet", "pkg/condition", "pkg/registration", "api/v1alpha1"},
 	"pkg/replica":                {},
 	"pkg/memberapi":              {"pkg/fleet", "pkg/registration", "pkg/serviceimport", "api/v1alpha1"},

@@ -3,6 +3,7 @@ package membership
 import (
 	"crypto/x509"
 	"fmt"
+	"net/url"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -17,9 +18,9 @@ type Name string
 const (
 	memberPrefix = "member:"
 	hubPrefix    = "hub:"
-	// hubURI and memberURI are the identities of certificates (SPIFFE IDs).
-	hubURI    = "spiffe://crossway/hub"
-	memberURI = "spiffe://crossway/member/"
+
+	trustDomain         = "crossway"
+	memberPath, hubPath = "/member/", "/hub/" // of the URI in a certificate
 )
 
 // Member is the name of a member's agent.
@@ -48,26 +49,31 @@ func (n Name) Check() error {
 	return fmt.Errorf("%q is not the name of a node: member:<MemberCluster> or hub:<pod>", string(n))
 }
 
-// URI is the identity that the node's certificate has as its only URI SAN.
-func (n Name) URI() string {
+// Pod is the pod of a replica of the hub.
+func (n Name) Pod() string { return strings.TrimPrefix(string(n), hubPrefix) }
+
+// URI is the identity that the node's certificate has as its only URI SAN (a SPIFFE ID).
+func (n Name) URI() *url.URL {
+	path := hubPath + n.Pod()
 	if cluster, ok := n.Cluster(); ok {
-		return memberURI + string(cluster)
+		path = memberPath + string(cluster)
 	}
-	return hubURI + "/" + strings.TrimPrefix(string(n), hubPrefix)
+	return &url.URL{Scheme: "spiffe", Host: trustDomain, Path: path}
 }
 
-// CheckCertificate returns why a certificate does not speak for a name; its chain was
-// verified by the caller. Replicas of the hub share a certificate, spiffe://crossway/hub,
-// which speaks for each of them and for no member.
-func (n Name) CheckCertificate(leaf *x509.Certificate) error {
-	if err := n.Check(); err != nil {
-		return err
-	}
+// NameOf is the name that a certificate speaks for; its chain was verified by the caller.
+// Only the exact form of the URI counts.
+func NameOf(leaf *x509.Certificate) (Name, error) {
 	if len(leaf.URIs) != 1 {
-		return fmt.Errorf("certificate of %q has %d URI SANs, a node's has exactly one", leaf.Subject.CommonName, len(leaf.URIs))
+		return "", fmt.Errorf("certificate of %q has %d URI SANs, a node's has exactly one", leaf.Subject.CommonName, len(leaf.URIs))
 	}
-	if uri := leaf.URIs[0].String(); uri != n.URI() && (uri != hubURI || !n.IsHub()) {
-		return fmt.Errorf("certificate of %s does not speak for %s", uri, n)
+	uri := leaf.URIs[0]
+	name := Replica(strings.TrimPrefix(uri.Path, hubPath))
+	if cluster, ok := strings.CutPrefix(uri.Path, memberPath); ok {
+		name = Member(fleet.ClusterName(cluster))
 	}
-	return nil
+	if name.Check() != nil || name.URI().String() != uri.String() {
+		return "", fmt.Errorf("identity %q is not spiffe://%s/member/<MemberCluster> or spiffe://%[2]s/hub/<pod>", uri, trustDomain)
+	}
+	return name, nil
 }

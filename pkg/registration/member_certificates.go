@@ -10,10 +10,9 @@ import (
 	"strings"
 	"time"
 
-	"k8s.io/apimachinery/pkg/util/validation"
-
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/membership"
 )
 
 const (
@@ -48,46 +47,36 @@ func (g GossipIdentity) String() string {
 }
 
 // GossipIdentityOf reads the identity of a certificate whose chain to the CA of gossip the
-// caller has verified. It takes the exact form only, as EdgeIdentityOf does.
+// caller has verified.
 func GossipIdentityOf(certificate *x509.Certificate) (GossipIdentity, error) {
-	if len(certificate.URIs) != 1 {
-		return GossipIdentity{}, fmt.Errorf("certificate of %q has %d URI SANs, that of a node of gossip has exactly one", certificate.Subject.CommonName, len(certificate.URIs))
-	}
-	uri := certificate.URIs[0].String()
-	wrong := fmt.Errorf("identity %q is not spiffe://%s/member/<name> or spiffe://%[2]s/hub/<replica>", uri, EdgeTrustDomain)
-	parts := strings.Split(uri, "/")
-	if len(parts) != 5 {
-		return GossipIdentity{}, wrong
+	name, err := membership.NameOf(certificate)
+	if err != nil {
+		return GossipIdentity{}, err
 	}
 	id := GossipIdentity{Credential: certificate.Subject.SerialNumber}
-	switch parts[3] {
-	case "member":
-		id.Member = fleet.ClusterName(parts[4])
-	case "hub":
-		id.Replica = parts[4]
+	if member, ok := name.Cluster(); ok {
+		id.Member = member
+	} else {
+		id.Replica = name.Pod()
 	}
-	if id.validate() != nil || id.uri().String() != uri {
-		return GossipIdentity{}, wrong
+	return id, id.validate()
+}
+
+func (g GossipIdentity) name() membership.Name {
+	if g.Replica != "" {
+		return membership.Replica(g.Replica)
 	}
-	return id, nil
+	return membership.Member(g.Member)
 }
 
 func (g GossipIdentity) validate() error {
-	switch {
-	case g.Replica != "":
-		if len(validation.IsDNS1123Subdomain(g.Replica)) > 0 {
-			return fmt.Errorf("replica %q of the hub: use the name of its pod", g.Replica)
-		}
-	case !clusterPattern.MatchString(string(g.Member)):
-		return fmt.Errorf("member %q: use the name of its MemberCluster", g.Member)
-	case !idPattern.MatchString(g.Credential):
+	if err := g.name().Check(); err != nil {
+		return err
+	}
+	if g.Replica == "" && !idPattern.MatchString(g.Credential) {
 		return fmt.Errorf("credential %q of member %s: it has no ID", g.Credential, g.Member)
 	}
 	return nil
-}
-
-func (g GossipIdentity) uri() *url.URL {
-	return &url.URL{Scheme: "spiffe", Host: EdgeTrustDomain, Path: "/" + g.String()}
 }
 
 // CheckGossip returns why the agent of a member is not let in, nil if it is. A nil member:
@@ -137,7 +126,7 @@ func NewReplicaCertificate(issuer Issuer, replica string) (Pair, error) {
 // fill has both sides of a connection use the certificate: every node dials and listens.
 func (g GossipIdentity) fill(c *x509.Certificate) {
 	c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth}
-	c.URIs = []*url.URL{g.uri()}
+	c.URIs = []*url.URL{g.name().URI()}
 	c.Subject.SerialNumber = g.Credential
 }
 

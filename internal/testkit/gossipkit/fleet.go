@@ -1,6 +1,7 @@
 package gossipkit
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -59,7 +60,7 @@ var lastAddress atomic.Int32
 
 // Start starts a node. change may be nil.
 func (f *Fleet) Start(name membership.Name, change func(*gossip.Config)) (*Node, error) {
-	source, err := f.CA.Source(name.URI(), time.Hour)
+	source, err := f.CA.Source(name.URI().String(), time.Hour)
 	if err != nil {
 		return nil, err
 	}
@@ -76,7 +77,7 @@ func (f *Fleet) Start(name membership.Name, change func(*gossip.Config)) (*Node,
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(f.ctx)
-	n := &Node{Node: node, Name: name, Address: config.Advertise, Source: source, cancel: cancel, ended: make(chan error, 1), fleet: f}
+	n := &Node{Node: node, Name: name, Address: cmp.Or(config.Advertise, config.Listen), Source: source, cancel: cancel, ended: make(chan error, 1), fleet: f}
 	f.mu.Lock()
 	f.nodes[name] = n
 	f.mu.Unlock()

@@ -46,9 +46,9 @@ type answer struct {
 	// was older. One above the agent's own is of an earlier start, when its clock was ahead,
 	// or of somebody else: it begins above that.
 	Epoch uint64 `json:"epoch"`
-	// Roster is whom the ring takes in; nil: as before. Without Complete others may
-	// be missing, because the replica has just started.
-	Roster   []Peer `json:"roster,omitempty"`
+	// Roster is whom the ring takes in, maybe nobody; nil: as before. Without Complete others
+	// may be missing, because the replica has just started.
+	Roster   []Peer `json:"roster,omitzero"`
 	Complete bool   `json:"complete,omitempty"`
 	// Barred, with a Roster, are those who are let in no more.
 	Barred []membership.Name `json:"barred,omitempty"`

@@ -69,11 +69,7 @@ func (n *Node) Dropped(reason string) uint64 { return n.metrics.dropped.all()[re
 func (n *Node) Refused(reason string) uint64 { return n.metrics.refused.all()[reason] }
 
 // Connections counts the open connections with a node.
-func (n *Node) Connections(name membership.Name) int {
-	n.peers.mu.Lock()
-	defer n.peers.mu.Unlock()
-	return len(n.peers.open[name])
-}
+func (n *Node) Connections(name membership.Name) int { return n.peers.countOf(name) }
 
 // Transport is the node's, as memberlist has it.
 func (n *Node) Transport() *transport { return n.packets }

@@ -90,7 +90,9 @@ func TestWhoIsTurnedAway(t *testing.T) {
 		"a certificate of no CA":      configOf(t, other, "spiffe://crossway/member/evil", time.Hour),
 		"a certificate that ended":    configOf(t, fleet.CA, "spiffe://crossway/member/evil", -time.Second),
 		"an edge's certificate":       configOf(t, fleet.CA, "spiffe://crossway/edge/p/eu/z", time.Hour),
-		"a replica as a member":       configOf(t, fleet.CA, "spiffe://crossway/hub", time.Hour),
+		"a replica as a member":       configOf(t, fleet.CA, "spiffe://crossway/hub/h1", time.Hour),
+		"a replica as another one":    as(configOf(t, fleet.CA, "spiffe://crossway/hub/h2", time.Hour), "hub:h1"),
+		"a replica without a name":    as(configOf(t, fleet.CA, "spiffe://crossway/hub", time.Hour), "hub:h1"),
 		"a member under hub's domain": configOf(t, fleet.CA, "spiffe://other/member/evil", time.Hour),
 	} {
 		for _, purpose := range []byte{gossip.ForBeats, gossip.ForPackets, gossip.ForStream, 'x'} {
@@ -154,14 +156,33 @@ func TestARevokedMemberIsCutEverywhere(t *testing.T) {
 	a, b := start(t, fleet, "member:a", nil), start(t, fleet, "member:b", nil)
 	awaitRing(t, hub, a, b)
 	revoked.Store(true)
-	hub.Reauthorize()
 	await(t, "the hub has no connection with a", func() bool { return hub.Connections("member:a") == 0 && !hub.Knows("member:a") })
 	await(t, "b has no connection with a", func() bool { return b.Connections("member:a") == 0 && !b.Knows("member:a") })
 	awaitState(t, hub, "member:a", membership.Silent)
 	revoked.Store(false)
-	hub.Reauthorize()
 	awaitState(t, hub, "member:a", membership.Alive)
 	awaitRing(t, hub, a, b)
+}
+
+// The roster may become empty: who was in it is not let in any more.
+func TestTheLastOfTheRosterIsRevoked(t *testing.T) {
+	t.Parallel()
+	fleet := newFleet(t)
+	var revoked atomic.Bool
+	start(t, fleet, "hub:h1", func(c *gossip.Config) {
+		c.Advertise = ""
+		c.Authorize = func(name membership.Name, _ *x509.Certificate) error {
+			if name == "member:b" && revoked.Load() {
+				return errors.New("revoked")
+			}
+			return nil
+		}
+	})
+	a := start(t, fleet, "member:a", undialable)
+	start(t, fleet, "member:b", nil)
+	await(t, "a knows b", func() bool { return a.Knows("member:b") })
+	revoked.Store(true)
+	await(t, "a does not know b any more", func() bool { return !a.Knows("member:b") })
 }
 
 // message encodes a message of memberlist.

@@ -113,7 +113,11 @@ func (h hello) check(own hello, state tls.ConnectionState) error {
 	if state.NegotiatedProtocol != h.purpose.protocol() {
 		return fmt.Errorf("a connection for %q is not in protocol %s", h.purpose, state.NegotiatedProtocol)
 	}
-	return h.name.CheckCertificate(state.PeerCertificates[0])
+	name, err := membership.NameOf(state.PeerCertificates[0])
+	if err == nil && name != h.name {
+		err = fmt.Errorf("the certificate of %s does not speak for %.80q", name, h.name)
+	}
+	return err
 }
 
 // identify makes a TLS connection of a raw one and finds out who the other side is.

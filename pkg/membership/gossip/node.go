@@ -48,7 +48,7 @@ type Config struct {
 	// does not heal a split by itself.
 	Peers func() []Peer
 	// Authorize returns why a certificate's owner is not let in; nil: all are. It is asked
-	// at each handshake, and about open connections by Node.Reauthorize.
+	// at each handshake, and every two seconds about open connections.
 	Authorize func(membership.Name, *x509.Certificate) error
 	// Heard, of a replica of the hub, gets each Beat that it hears at first hand, its own
 	// too. It must not block.
@@ -156,19 +156,6 @@ func (n *Node) dial(ctx context.Context, name membership.Name, what purpose) (*c
 		n.tried(to, true)
 	}
 	return c, err
-}
-
-// Reauthorize asks Config.Authorize again about every open connection and cuts those
-// that are not let in any more. On a replica of the hub their nodes leave the roster,
-// and so the others turn them away, too.
-func (n *Node) Reauthorize() {
-	barred := map[membership.Name]bool{}
-	for _, name := range n.peers.cut() {
-		barred[name] = true
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.barred = barred
 }
 
 // Hear takes over a Beat that another replica of the hub heard.

@@ -218,6 +218,12 @@ func (p *peers) closeBut(kept purpose) {
 
 func (p *peers) close() { p.closeBut(0) }
 
+func (p *peers) countOf(name membership.Name) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.open[name])
+}
+
 func (p *peers) count() (count int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

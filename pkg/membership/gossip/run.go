@@ -20,6 +20,8 @@ const (
 	pauseTime = 2 * time.Second
 	// keepTime is how long a node that is silent is kept.
 	keepTime = time.Hour
+	// reauthorizeTime is between two looks at who of those that are connected may be.
+	reauthorizeTime = 2 * time.Second
 )
 
 // Start runs the node until ctx ends. Then it says that it leaves.
@@ -34,7 +36,6 @@ func (n *Node) Start(ctx context.Context) error {
 		if socket, err = listener.Listen(ctx, n.config.Listen); err != nil {
 			return err
 		}
-		n.run(func() { n.serve(ctx, socket) })
 	}
 	if n.config.Advertise != "" {
 		ring, err := memberlist.Create(n.ringConfig())
@@ -44,6 +45,12 @@ func (n *Node) Start(ctx context.Context) error {
 		}
 		n.ring.Store(ring)
 		n.run(func() { n.keepRing(ctx) })
+	}
+	if socket != nil { // served last: what failed before that leaves no connection
+		n.run(func() { n.serve(ctx, socket) })
+	}
+	if n.config.Authorize != nil {
+		n.run(func() { n.reauthorize(ctx) })
 	}
 	if n.config.Name.IsHub() {
 		n.run(func() { n.beatHere(ctx) })
@@ -60,6 +67,27 @@ func (n *Node) Start(ctx context.Context) error {
 		}
 	}
 	return n.stop(socket)
+}
+
+// reauthorize cuts, until ctx ends, the connections of those that are not let in any more. On
+// a replica of the hub their nodes leave the roster, and so the others turn them away, too.
+func (n *Node) reauthorize(ctx context.Context) {
+	ticker := time.NewTicker(reauthorizeTime)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		barred := map[membership.Name]bool{}
+		for _, name := range n.peers.cut() {
+			barred[name] = true
+		}
+		n.mu.Lock()
+		n.barred = barred
+		n.mu.Unlock()
+	}
 }
 
 func (n *Node) run(do func()) {

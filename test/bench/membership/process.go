@@ -40,7 +40,7 @@ type agent struct {
 
 // startAgent starts the bench's program as an agent.
 func startAgent(ctx context.Context, program string, fleet *gossipkit.Fleet, s spec) (*agent, error) {
-	text, err := fleet.CA.PEM(s.Name.URI(), time.Hour)
+	text, err := fleet.CA.PEM(s.Name.URI().String(), time.Hour)
 	if err != nil {
 		return nil, err
 	}
