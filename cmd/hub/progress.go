@@ -21,11 +21,9 @@ type fleetEdges struct {
 	started  time.Time
 }
 
-// settleTime is how long edges may take to find a hub that has just started. What is said of
-// all edges is not known before.
-const settleTime = 10 * time.Second
-
-func (f fleetEdges) settled() bool { return time.Since(f.started) >= settleTime }
+// settled says whether edges have had the time to find a hub that has just started. What is
+// said of all edges is not known before.
+func (f fleetEdges) settled() bool { return time.Since(f.started) >= reconciler.ReconnectGrace }
 
 // identified says who an edge is on every replica.
 func identified(e server.Edge) rollout.Edge {
@@ -80,7 +78,7 @@ func (f fleetEdges) usersOf(ca string) []string {
 		}
 	}
 	if !f.settled() {
-		names = append(names, fmt.Sprintf("maybe edges that have not found this replica of the hub yet, which has run for less than %s", settleTime))
+		names = append(names, fmt.Sprintf("maybe edges that have not found this replica of the hub yet, which has run for less than %s", reconciler.ReconnectGrace))
 	}
 	return names
 }

@@ -75,3 +75,44 @@ func TestInventedClustersAreNotTold(t *testing.T) {
 		t.Errorf("eu-west was reached from %v", got)
 	}
 }
+
+// What the edges of one replica reach counts on the other, as long as they reach it, and also
+// on a replica that connects later.
+func TestReplicasTellWhatTheirEdgesReach(t *testing.T) {
+	network := linktest.NewNetwork()
+	now := time.Unix(1_800_000_000, 0)
+	replicaNamed := func(name string) *reached {
+		link := network.Link(name)
+		r := newReached(link, func(fleet.ClusterName) bool { return true })
+		r.now = func() time.Time { return now }
+		link.Start()
+		return r
+	}
+	a, b := replicaNamed("hub-a"), replicaNamed("hub-b")
+	report := func(r *reached, region string) {
+		r.observe(region, server.LoadReport{Clusters: []server.ClusterLoad{{Localities: []server.LocalityLoad{{SubZone: "us-west/shop/web", Success: 1}}}}})
+	}
+	expect := func(what string, r *reached, want ...string) {
+		t.Helper()
+		if got := r.regions("us-west"); !slices.Equal(got, want) {
+			t.Errorf("%s: us-west is reached from %v, want %v", what, got, want)
+		}
+	}
+	report(a, "eu")
+	report(b, "us")
+	expect("an edge of each", a, "eu", "us")
+	expect("an edge of each", b, "eu", "us")
+	now = now.Add(reachedLife / 2)
+	report(a, "eu")
+	now = now.Add(reachedLife/2 + time.Second)
+	expect("only the one of hub-a goes on", b, "eu")
+	network.Cut("hub-a", "hub-b")
+	report(a, "eu")
+	now = now.Add(reachedLife)
+	expect("hub-a is not heard", b)
+	network.Heal("hub-a", "hub-b")
+	report(a, "eu")
+	expect("hub-a is heard again", b, "eu")
+	b.observe("us", server.LoadReport{}) // no requests
+	expect("a replica that has just started", replicaNamed("hub-c"), "eu")
+}

@@ -67,9 +67,9 @@ const (
 	cooldownFactor = 4
 	// retryDelay follows a pass that could not read a cache.
 	retryDelay = time.Second
-	// reconnectGrace is how long edges may take to reconnect after the hub
+	// ReconnectGrace is how long edges may take to reconnect after the hub
 	// started. For that long a Gateway that was programmed counts as such.
-	reconnectGrace = 10 * time.Second
+	ReconnectGrace = 10 * time.Second
 )
 
 // Options are what a Reconciler works with. Cache, Merges, Publisher, Assigner and both Reporters must be set.
@@ -173,7 +173,7 @@ func (r *Reconciler) Start(ctx context.Context) error {
 // had their time to reconnect (nextCheck).
 func (r *Reconciler) run(ctx context.Context) {
 	r.started = r.options.Clock.Now()
-	check := r.options.Clock.NewTimer(reconnectGrace)
+	check := r.options.Clock.NewTimer(ReconnectGrace)
 	defer check.Stop()
 	pace := batch.Pace{IdleDelay: idleDelay, MaxDelay: maxDelay, CooldownFactor: cooldownFactor}
 	pace.Event(r.started)
@@ -348,4 +348,4 @@ func (r *Reconciler) edges() map[string][]rollout.EdgeProgress {
 }
 
 // reconnecting: this process has just started, and edges may not have found it yet.
-func (r *Reconciler) reconnecting() bool { return r.options.Clock.Since(r.started) < reconnectGrace }
+func (r *Reconciler) reconnecting() bool { return r.options.Clock.Since(r.started) < ReconnectGrace }

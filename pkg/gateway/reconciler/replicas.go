@@ -29,7 +29,7 @@ const (
 	// leftHold is for how long an edge counts whose stream ended. One that is moved to another
 	// replica, or that lost its connection, has another stream by then: it tries again within
 	// some seconds, as after a start of the hub.
-	leftHold = reconnectGrace
+	leftHold = ReconnectGrace
 	// maxRecordBytes bounds the records that other replicas are told, so that there is room for
 	// everything else: who has the certificate of one pool can refuse all routes, in which
 	// others write what they like. Pools have equal parts of it.
@@ -363,7 +363,7 @@ func afterwards(e rollout.EdgeAnswers, before, now map[fleet.ObjectName]rollout.
 // nextCheck is when the loop looks again although nothing happens: an edge that left, or a
 // silent replica, counts no more then.
 func (r *Reconciler) nextCheck() time.Time {
-	next := r.started.Add(reconnectGrace)
+	next := r.started.Add(ReconnectGrace)
 	now := r.options.Clock.Now()
 	if !next.After(now) {
 		next = now.Add(time.Hour)

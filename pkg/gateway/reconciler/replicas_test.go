@@ -290,7 +290,7 @@ func TestEdgePoolAfterAStart(t *testing.T) {
 	if got := w.says(0); !strings.HasPrefix(got, "edges 2, Ready True") {
 		t.Errorf("at the start: %s", got)
 	}
-	w.clock.Step(reconnectGrace)
+	w.clock.Step(ReconnectGrace)
 	w.settle(0)
 	if got := w.says(0); !strings.HasPrefix(got, "edges 0, Ready False") {
 		t.Errorf("later: %s", got)
