@@ -48,6 +48,8 @@ func TestAlerts(t *testing.T) {
 	at, _ := f.serve()
 	testkit.Run(t, w.renewLeases)
 	w.credential("us-west")
+	f.talk("us-west")
+	testkit.Eventually(t, "gossip hears the member", func() bool { return w.says(`crossway_member_gossip_heard{member="us-west"} 1`) })
 	testkit.Eventually(t, "the member to be ready", func() bool { return w.says(`crossway_member_condition{member="us-west", type="Ready"} 1`) })
 	testkit.Eventually(t, "the credentials", func() bool { return strings.Count(strings.Join(w.hub(), "\n"), "crossway_credential_expiry") >= 4 })
 	well := slices.Concat(w.hub(), w.edge())
@@ -63,7 +65,7 @@ func TestAlerts(t *testing.T) {
 	w.breakAll(at)
 	want := []string{
 		"EdgesAtLimit pool=us", "EdgesRefuseConfiguration pool=us", "ImportDown import=shop/dead", "ImportWithoutEndpoints import=shop/empty",
-		"ImportWithoutRoom import=shop/store", "MemberAtLimit member=us-west", "MemberExportsRefused member=ranges", "MemberHeldOut import=shop/dead",
+		"ImportWithoutRoom import=shop/store", "MemberAtLimit member=us-west", "MemberExportsRefused member=ranges", "MemberGossipBlocked member=ranges", "MemberGossipBlocked member=taken", "MemberHeldOut import=shop/dead",
 		"MemberIdentity member=ranges", "MemberNotReady member=taken", "MemberSilent member=silent", "MemberWithdrawalPaused member=ranges", "NoEdges pool=ap",
 	}
 	testkit.EventuallySeen(t, "all that is wrong to be said", func() (bool, any) {
@@ -327,7 +329,7 @@ func (w *watched) renew(ctx context.Context, member string) {
 // credential says in the status of a member that it has a credential of a day.
 func (w *watched) credential(member string) {
 	w.t.Helper()
-	status := fmt.Sprintf(`{"status":{"credential":{"id":"abcdefghij","clusterUID":"u","kind":"Certificate","issuedTime":%q,"expirationTime":%q}}}`,
+	status := fmt.Sprintf(`{"status":{"credential":{"id":"`+testkit.CredentialID+`","clusterUID":"u","kind":"Certificate","issuedTime":%q,"expirationTime":%q}}}`,
 		time.Now().UTC().Format(time.RFC3339), time.Now().Add(24*time.Hour).UTC().Format(time.RFC3339))
 	testkit.Must(w.t, w.Status().Patch(w.t.Context(), &v1alpha1.MemberCluster{ObjectMeta: metav1.ObjectMeta{Name: member}},
 		client.RawPatch("application/merge-patch+json", []byte(status))))

@@ -27,6 +27,7 @@ type observedParts struct {
 	// certificates are those of edges.
 	certificates *registrationhub.EdgeCertificates
 	links        *link.Link
+	gossip       *hubGossip
 }
 
 // registerMetrics registers the metrics of the parts, and these.
@@ -46,5 +47,6 @@ func (p observedParts) debug(address string, log logr.Logger) program.Debug {
 		"members":  func(context.Context) (any, error) { return p.members.Dump(), nil },
 		"edges":    func(context.Context) (any, error) { return p.xds.Describe(), nil },
 		"replicas": func(context.Context) (any, error) { return p.links.Describe(), nil },
+		"gossip":   func(context.Context) (any, error) { return p.gossip.dump(), nil },
 	}}
 }

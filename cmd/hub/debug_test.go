@@ -44,7 +44,8 @@ func TestDebugDumpsHaveNoSecretData(t *testing.T) {
 	testkit.Eventually(t, "the server has a snapshot", func() bool { return strings.Contains(f.dump("edges"), "pool us, snapshot") })
 	testkit.Eventually(t, "the state has a region", func() bool { return strings.Contains(f.dump("state"), "Regions:\n  us:") })
 	testkit.Eventually(t, "the member API has a dump", func() bool { return f.dump("members") != "" })
-	for _, name := range []string{"model", "members", "state", "rollout", "edges", "replicas"} {
+	testkit.Eventually(t, "gossip has this replica", func() bool { return strings.Contains(f.dump("gossip"), ": Alive") })
+	for _, name := range []string{"model", "members", "state", "rollout", "edges", "replicas", "gossip"} {
 		text := f.dump(name)
 		if strings.Contains(text, base64.StdEncoding.EncodeToString(pair.Key)[:40]) { // as JSON and YAML have bytes
 			t.Errorf("/debug/%s has the private key", name)

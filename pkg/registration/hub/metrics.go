@@ -9,6 +9,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/registration"
 )
 
@@ -16,6 +17,7 @@ var (
 	memberDesc          = prometheus.NewDesc("crossway_member_info", "1 for each MemberCluster that is accepted.", []string{"member", "region"}, nil)
 	memberConditionDesc = prometheus.NewDesc("crossway_member_condition",
 		"1 if a condition of an accepted MemberCluster is True, 0 if it is False or Unknown.", []string{"member", "type"}, nil)
+	heardDesc         = prometheus.NewDesc("crossway_member_gossip_heard", "1 if gossip hears the agent of an accepted MemberCluster.", []string{"member"}, nil)
 	exportsDesc       = prometheus.NewDesc("crossway_member_exports", "Exports of a member, as in its status.", []string{"member"}, nil)
 	maxExportsDesc    = prometheus.NewDesc("crossway_member_exports_limit", "How many exports a member may have.", []string{"member"}, nil)
 	endpointsDesc     = prometheus.NewDesc("crossway_member_endpoints", "Ready endpoints of a member that count, as in its status.", []string{"member"}, nil)
@@ -39,14 +41,20 @@ const scrapeTimeout = time.Second
 
 // Metrics are the conditions and numbers of MemberClusters and EdgePools, and the ends of
 // members' credentials, from the caches: every replica has them, also one that does not lead.
-type Metrics struct{ reader client.Reader }
+type Metrics struct {
+	reader client.Reader
+	heard  func(fleet.ClusterName) bool
+}
 
-// NewMetrics makes Metrics of what a cache has.
-func NewMetrics(cache client.Reader) Metrics { return Metrics{cache} }
+// NewMetrics makes Metrics of what a cache has. heard says whether gossip hears a member's
+// agent; nil: agents do not gossip.
+func NewMetrics(cache client.Reader, heard func(fleet.ClusterName) bool) Metrics {
+	return Metrics{cache, heard}
+}
 
 // Describe implements prometheus.Collector.
 func (Metrics) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{memberDesc, memberConditionDesc, exportsDesc, maxExportsDesc, endpointsDesc, maxEndpointsDesc, poolDesc, poolConditionDesc, expiryDesc} {
+	for _, d := range []*prometheus.Desc{memberDesc, memberConditionDesc, heardDesc, exportsDesc, maxExportsDesc, endpointsDesc, maxEndpointsDesc, poolDesc, poolConditionDesc, expiryDesc} {
 		out <- d
 	}
 }
@@ -62,7 +70,7 @@ func (m Metrics) Collect(out chan<- prometheus.Metric) {
 	if m.reader.List(ctx, &members, client.UnsafeDisableDeepCopy) == nil { // else there is nothing to tell yet
 		for i := range members.Items {
 			if registration.Accepted(&members.Items[i]) {
-				collectMember(&members.Items[i], gauge)
+				m.collectMember(&members.Items[i], gauge)
 			}
 		}
 	}
@@ -76,16 +84,19 @@ func (m Metrics) Collect(out chan<- prometheus.Metric) {
 
 type gauge = func(d *prometheus.Desc, value float64, labels ...string)
 
-func collectMember(m *v1alpha1.MemberCluster, gauge gauge) {
-	limits := registration.LimitsOf(m)
-	gauge(memberDesc, 1, m.Name, m.Spec.Region)
-	collectConditions(memberConditionDesc, m.Name, m.Status.Conditions, gauge)
-	gauge(exportsDesc, float64(m.Status.Exports), m.Name)
-	gauge(maxExportsDesc, float64(limits.Exports), m.Name)
-	gauge(endpointsDesc, float64(m.Status.Endpoints), m.Name)
-	gauge(maxEndpointsDesc, float64(limits.Endpoints), m.Name)
-	if c := m.Status.Credential; c != nil && c.ExpirationTime != nil {
-		gauge(expiryDesc, float64(c.ExpirationTime.Unix()), m.Name)
+func (m Metrics) collectMember(member *v1alpha1.MemberCluster, gauge gauge) {
+	limits := registration.LimitsOf(member)
+	gauge(memberDesc, 1, member.Name, member.Spec.Region)
+	collectConditions(memberConditionDesc, member.Name, member.Status.Conditions, gauge)
+	if m.heard != nil {
+		gauge(heardDesc, oneIf(m.heard(fleet.ClusterName(member.Name))), member.Name)
+	}
+	gauge(exportsDesc, float64(member.Status.Exports), member.Name)
+	gauge(maxExportsDesc, float64(limits.Exports), member.Name)
+	gauge(endpointsDesc, float64(member.Status.Endpoints), member.Name)
+	gauge(maxEndpointsDesc, float64(limits.Endpoints), member.Name)
+	if c := member.Status.Credential; c != nil && c.ExpirationTime != nil {
+		gauge(expiryDesc, float64(c.ExpirationTime.Unix()), member.Name)
 	}
 }
 
@@ -96,10 +107,13 @@ func collectPool(p *v1alpha1.EdgePool, gauge gauge) {
 
 func collectConditions(d *prometheus.Desc, name string, all []metav1.Condition, gauge gauge) {
 	for _, c := range all {
-		value := 0.0
-		if c.Status == metav1.ConditionTrue {
-			value = 1
-		}
-		gauge(d, value, name, c.Type)
+		gauge(d, oneIf(c.Status == metav1.ConditionTrue), name, c.Type)
 	}
+}
+
+func oneIf(is bool) float64 {
+	if is {
+		return 1
+	}
+	return 0
 }

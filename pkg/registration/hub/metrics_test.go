@@ -11,6 +11,7 @@ import (
 
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/internal/testkit"
+	"crossway.dev/crossway/pkg/fleet"
 )
 
 // The metrics say of accepted members and of pools what their status says. One that is
@@ -28,7 +29,7 @@ func TestMetrics(t *testing.T) {
 	}
 	cache := fake.NewClientBuilder().WithScheme(scheme).WithObjects(member("us-west", true), member("us-east", false),
 		&v1alpha1.EdgePool{ObjectMeta: metav1.ObjectMeta{Name: "us"}, Spec: v1alpha1.EdgePoolSpec{Region: "us"}}).Build()
-	testkit.Must(t, testutil.CollectAndCompare(NewMetrics(cache), strings.NewReader(`
+	testkit.Must(t, testutil.CollectAndCompare(NewMetrics(cache, func(fleet.ClusterName) bool { return true }), strings.NewReader(`
 # HELP crossway_credential_expiry_timestamp_seconds When a credential or certificate ends, as a Unix time, by kind (member, edge, ca, server) and name.
 # TYPE crossway_credential_expiry_timestamp_seconds gauge
 crossway_credential_expiry_timestamp_seconds{kind="member",name="us-west"} 1.8e+09
@@ -51,6 +52,9 @@ crossway_member_exports{member="us-west"} 12
 # HELP crossway_member_exports_limit How many exports a member may have.
 # TYPE crossway_member_exports_limit gauge
 crossway_member_exports_limit{member="us-west"} 20
+# HELP crossway_member_gossip_heard 1 if gossip hears the agent of an accepted MemberCluster.
+# TYPE crossway_member_gossip_heard gauge
+crossway_member_gossip_heard{member="us-west"} 1
 # HELP crossway_member_info 1 for each MemberCluster that is accepted.
 # TYPE crossway_member_info gauge
 crossway_member_info{member="us-west",region="us"} 1
