@@ -134,7 +134,7 @@ func (g GossipIdentity) fill(c *x509.Certificate) {
 // damaged or has ended is made anew: whoever has a certificate of the former asks for another.
 func NextMemberCA(ca CA, now time.Time, random io.Reader) (Rotated, error) {
 	end, readable := CertificateEnd(ca.Certificate)
-	if ca.Check() != nil || !readable || !now.Before(end) {
+	if ca.damaged() || !readable || !now.Before(end) {
 		pair, err := MemberCA.new(now, random)
 		return Rotated{CA: CA{Pair: pair}, Changed: err == nil, Note: "made anew"}, err
 	}
@@ -143,6 +143,12 @@ func NextMemberCA(ca CA, now time.Time, random io.Reader) (Rotated, error) {
 		step.Request = RotateStart
 	}
 	return ca.Rotate(step)
+}
+
+// damaged says that a part of the CA which is there cannot be read.
+func (ca CA) damaged() bool {
+	return ca.Check() != nil || len(ca.Next.Certificate) > 0 && CA{Pair: ca.Next}.Check() != nil ||
+		len(ca.Old) > 0 && firstCertificate(ca.Old) == nil || len(ca.Cross) > 0 && firstCertificate(ca.Cross) == nil
 }
 
 // GossipMember is a member whose agent may gossip, with the ID of the credential that it

@@ -1,6 +1,7 @@
 package registration_test
 
 import (
+	"bytes"
 	"crypto/x509"
 	"strings"
 	"testing"
@@ -167,8 +168,15 @@ func TestMemberCARotates(t *testing.T) {
 	if len(ca.Old) > 0 || ca.Name() == gossipCA(t, now).Name() {
 		t.Errorf("the rotation ended with CA %s beside %d bytes of the old", ca.Name(), len(ca.Old))
 	}
-	ca.Key = []byte("damaged")
-	if made, changed := next("damaged"); !changed || made.Check() != nil {
-		t.Error("a damaged CA stays")
+	whole, garbage := ca, []byte("damaged")
+	for what, damage := range map[string]func(){
+		"key": func() { ca.Key = garbage }, "certificate": func() { ca.Certificate = garbage }, "next CA": func() { ca.Next.Certificate = garbage },
+		"old CA": func() { ca.Old = garbage }, "cross certificate": func() { ca.Cross = garbage },
+	} {
+		ca = whole
+		damage()
+		if made, changed := next("damaged " + what); !changed || made.Check() != nil || bytes.Contains(made.Bundle(), garbage) {
+			t.Errorf("a CA with a damaged %s stays", what)
+		}
 	}
 }

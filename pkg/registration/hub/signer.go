@@ -2,7 +2,6 @@ package hub
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -25,8 +24,9 @@ import (
 )
 
 // Signer makes the edge CA, and the certificates of xDS and of the hub's replicas if one is
-// missing or before it expires, and rotates the CA when it is asked to. It makes and
-// rotates the CA of gossip unasked. It is a Runnable of the leader, which may be started again. It never replaces an edge CA that was there before.
+// missing or damaged, or before it expires, and rotates the CA when it is asked to. It makes
+// and rotates the CA of gossip unasked. It never replaces an edge CA that was there before.
+// It is a Runnable of the leader, which may be started again.
 type Signer struct {
 	Client client.Client
 	// Live reads past the cache, which may lack what was just made.
@@ -62,8 +62,8 @@ func (s *Signer) Fault() error {
 	return nil
 }
 
-// Start checks the certificates each hour, when the CA's Secret changed, and soon again
-// after a failure.
+// Start checks the certificates each hour, when a Secret asks for it, and soon again after a
+// failure.
 func (s *Signer) Start(ctx context.Context) error {
 	for {
 		next := signerInterval
@@ -80,8 +80,8 @@ func (s *Signer) Start(ctx context.Context) error {
 	}
 }
 
-// wait returns after a time, or when the CA's Secret, which is in the cache, asks for
-// something. It returns false when ctx ends.
+// wait returns after a time, or when a Secret in the cache asks for something. It returns
+// false when ctx ends.
 func (s *Signer) wait(ctx context.Context, d time.Duration) bool {
 	for end := time.Now().Add(d); ; {
 		select {
@@ -95,23 +95,37 @@ func (s *Signer) wait(ctx context.Context, d time.Duration) bool {
 	}
 }
 
+// asked says that ensure has something to do, by the Secrets in the cache. One that is
+// missing there counts as an empty one: both are made anew, or told of.
 func (s *Signer) asked(ctx context.Context) bool {
-	secret := s.secret(registration.EdgeCASecret)
-	if err := s.Client.Get(ctx, client.ObjectKeyFromObject(secret), secret); err != nil {
-		return apierrors.IsNotFound(err)
+	edges := s.secret(registration.EdgeCASecret)
+	if err := s.Client.Get(ctx, client.ObjectKeyFromObject(edges), edges); client.IgnoreNotFound(err) != nil {
+		return false
 	}
-	ca := registration.CAOf(secret.Data)
-	return ca.Missing() || secret.Annotations[registration.AnnotationRotate] != "" || len(ca.Next.Certificate) > 0 || s.memberCAWaits(ctx)
+	ca := registration.CAOf(edges.Data)
+	if ca.Check() != nil || edges.Annotations[registration.AnnotationRotate] != "" || len(ca.Next.Certificate) > 0 {
+		return true
+	}
+	for _, what := range s.servings() {
+		secret := s.secret(what.secret)
+		if err := s.Client.Get(ctx, client.ObjectKeyFromObject(secret), secret); client.IgnoreNotFound(err) != nil {
+			return false
+		}
+		if what.certificateFault(ca, secret) != "" || what.otherFault(ca, secret) != "" {
+			return true
+		}
+	}
+	return s.memberCAWaits(ctx)
 }
 
-// memberCAWaits says that the CA of gossip is missing, or has a next one that signs soon.
+// memberCAWaits says that the CA of gossip has a step to take.
 func (s *Signer) memberCAWaits(ctx context.Context) bool {
 	secret := s.secret(registration.MemberCASecret)
-	if err := s.Client.Get(ctx, client.ObjectKeyFromObject(secret), secret); err != nil {
-		return apierrors.IsNotFound(err)
+	if err := s.Client.Get(ctx, client.ObjectKeyFromObject(secret), secret); client.IgnoreNotFound(err) != nil {
+		return false
 	}
-	ca := registration.CAOf(secret.Data)
-	return ca.Missing() || len(ca.Next.Certificate) > 0
+	step, err := registration.NextMemberCA(registration.CAOf(secret.Data), time.Now(), rand.Reader)
+	return err != nil || step.Changed
 }
 
 // complain logs an error, once as long as it stays the same; nil: nothing is wrong any more.
@@ -225,35 +239,45 @@ func (s *Signer) servings() []serving {
 	}
 }
 
+// certificateFault is why the certificate in a Secret must be signed anew; "": it is good.
+func (w serving) certificateFault(ca registration.CA, secret *corev1.Secret) string {
+	return w.fault(ca.Issuer(time.Now(), rand.Reader), pairOf(secret))
+}
+
+// otherFault is what else in the Secret must be written anew; "": nothing.
+func (w serving) otherFault(ca registration.CA, secret *corev1.Secret) string {
+	switch {
+	case !bytes.Equal(secret.Data[registration.CAKey], ca.Bundle()):
+		return "other CAs"
+	case w.versionKey && len(secret.Data[registration.VersionKey]) < registration.VersionKeyLength:
+		return "no key for versions"
+	}
+	return ""
+}
+
 // ensureServing makes the Secret of a certificate what it should be.
 func (s *Signer) ensureServing(ctx context.Context, ca registration.CA, what serving) error {
-	issuer := ca.Issuer(time.Now(), rand.Reader)
 	secret := s.secret(what.secret)
 	err := s.Live.Get(ctx, client.ObjectKeyFromObject(secret), secret)
 	if err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("read Secret %s: %w", what.secret, err)
 	}
 	missing := err != nil
-	pair, data := pairOf(secret), map[string][]byte{registration.CAKey: ca.Bundle()}
-	fault := what.fault(issuer, pair)
-	if fault == "" && !bytes.Equal(secret.Data[registration.CAKey], ca.Bundle()) {
-		fault = "other CAs"
-	} else if fault != "" {
-		if pair, err = what.sign(issuer); err != nil {
+	pair, fault := pairOf(secret), what.certificateFault(ca, secret)
+	if fault != "" {
+		if pair, err = what.sign(ca.Issuer(time.Now(), rand.Reader)); err != nil {
 			return err
 		}
+	} else if fault = what.otherFault(ca, secret); fault == "" {
+		return nil
 	}
+	data := map[string][]byte{corev1.TLSCertKey: pair.Certificate, corev1.TLSPrivateKeyKey: pair.Key, registration.CAKey: ca.Bundle()}
 	if what.versionKey {
 		data[registration.VersionKey] = secret.Data[registration.VersionKey]
 		if len(data[registration.VersionKey]) < registration.VersionKeyLength {
 			data[registration.VersionKey] = registration.NewVersionKey()
-			fault = cmp.Or(fault, "no key for versions")
 		}
 	}
-	if fault == "" {
-		return nil
-	}
-	data[corev1.TLSCertKey], data[corev1.TLSPrivateKeyKey] = pair.Certificate, pair.Key
 	secret.Data = data
 	if missing {
 		err = s.Client.Create(ctx, secret)

@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -112,6 +113,50 @@ func TestSignerMakesMemberCA(t *testing.T) {
 	}
 	if made := registration.CAOf(read().Data); made.Check() != nil || made.Name() == registration.CAOf(first.Data).Name() {
 		t.Error("no new CA of gossip was made")
+	}
+}
+
+// A Secret that is deleted or damaged while the Signer runs is whole again at once, not at the next of its hourly looks. The
+// edge CA alone stays gone, and that is said at once, too.
+func TestSecretsComeBack(t *testing.T) {
+	s := newSigner(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { testkit.Must(t, s.Start(ctx)) })
+	t.Cleanup(func() { cancel(); running.Wait() })
+	names := []string{registration.XDSSecret, registration.ReplicaSecret, registration.MemberCASecret}
+	good := func(name string) bool {
+		secret := s.secret(name)
+		if s.Live.Get(t.Context(), client.ObjectKeyFromObject(secret), secret) != nil {
+			return false
+		}
+		_, err := tls.X509KeyPair(secret.Data["tls.crt"], secret.Data["tls.key"])
+		return err == nil && !bytes.Equal(secret.Data["ca.crt"], []byte("damaged"))
+	}
+	expect := func(what string) {
+		t.Helper()
+		for _, name := range names {
+			testkit.Eventually(t, what+": Secret "+name+" is good", func() bool { return good(name) })
+		}
+	}
+	expect("at the start")
+	for _, name := range names {
+		testkit.Must(t, s.Client.Delete(t.Context(), s.secret(name)))
+		expect(name + " was deleted")
+		for _, key := range []string{"tls.crt", "tls.key", "ca.crt"} {
+			if name == registration.MemberCASecret && key == "ca.crt" {
+				continue // a CA has none
+			}
+			damaged := s.read(t, name)
+			damaged.Data[key] = []byte("damaged")
+			testkit.Must(t, s.Client.Update(t.Context(), damaged))
+			expect(key + " of " + name + " was damaged")
+		}
+	}
+	testkit.Must(t, s.Client.Delete(t.Context(), s.secret(registration.EdgeCASecret)))
+	testkit.Eventually(t, "the edge CA is missed", func() bool { return s.Fault() != nil })
+	if err := s.Live.Get(t.Context(), client.ObjectKey{Namespace: s.Namespace, Name: registration.EdgeCASecret}, s.secret(registration.EdgeCASecret)); !apierrors.IsNotFound(err) {
+		t.Errorf("an edge CA was made in silence: %v", err)
 	}
 }
 
