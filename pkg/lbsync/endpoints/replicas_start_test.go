@@ -3,6 +3,7 @@ package endpoints
 import (
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -91,4 +92,41 @@ func TestTwoReplicasStart(t *testing.T) {
 	t.Logf("it took %v", h.awaitParts(3500*time.Millisecond, first, "eu-west", 1-200.0/380))
 	h.run(10*time.Second, first)
 	h.awaitParts(0, first, "eu-west", 1-200.0/380)
+}
+
+// All replicas end for 30 s, and start one after the other. Edges connect and report within seconds of each other, and the first
+// report of each is about the whole outage: one edge alone says nothing about the demand.
+func TestAllReplicasStart(t *testing.T) {
+	for seed := range uint64(60) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		within := func(most int) time.Duration { return time.Duration(r.IntN(most)) * simTick }
+		h, _ := twoHubs(t, 150)
+		h.edges[0].rate = 300 * []float64{0, 0.1, 0.33, 0.5}[r.IntN(4)]
+		h.edges[1].rate = 300 - h.edges[0].rate
+		choice := r.Perm(2)
+		to := func(e *simEdge, names []string) string {
+			return names[choice[map[string]int{"edge-0": 0, "edge-1": int(seed % 2)}[e.Node]]%len(names)]
+		}
+		h.run(40*time.Second, to)
+		begin := len(h.sent)
+		for _, e := range h.edges {
+			e.phase = within(10)
+		}
+		h.kill("hub-m", time.Hour, 0)
+		h.kill("hub-n", time.Hour, 0)
+		h.run(29*time.Second, to)
+		names := []string{"hub-m", "hub-n"}
+		r.Shuffle(2, func(i, j int) { names[i], names[j] = names[j], names[i] })
+		h.start(names[0], within(5))
+		for _, e := range h.edges {
+			e.comesAt = h.now + within(30)
+			e.reports = e.comesAt + within(10)
+		}
+		h.run(within(20), to)
+		h.start(names[1], within(5))
+		h.run(40*time.Second, to)
+		if len(h.sent) > begin {
+			t.Errorf("seed %d: edges were sent %q; %s", seed, h.sent[begin:], h.deciders())
+		}
+	}
 }

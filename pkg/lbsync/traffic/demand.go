@@ -15,7 +15,8 @@ const (
 	maxInterval = 10 * time.Second
 	// minReportedTime is what each edge must have reported before an estimate may replace learned shares.
 	minReportedTime = 4 * time.Second
-	// maxSettleWait is how long learned shares wait for an edge that does not report.
+	// maxSettleWait is how long learned shares wait for an edge that does not report, and for edges that have not connected
+	// yet: the first report after a long outage covers all of it, so one edge may have reported for long enough at once.
 	maxSettleWait = 5 * time.Second
 	// riseSigmas is by how many standard deviations of counting (the square root of the expected count) a report
 	// must exceed the estimate to count at once.
@@ -110,11 +111,11 @@ func (d *Demand) Rate() float64 { return d.estimate }
 // Settled says whether the estimate may replace shares that were learned from the edges at learnedAt: every edge has
 // reported for long enough that constant demand changes nothing, or the wait for it is over.
 func (d *Demand) Settled(edges []string, learnedAt, now time.Time) bool {
+	if now.Sub(learnedAt) < maxSettleWait {
+		return false
+	}
 	for _, edge := range edges {
 		first, reported := d.firstReport[edge]
-		if !reported && now.Sub(learnedAt) < maxSettleWait {
-			return false
-		}
 		if reported && len(d.samples[edge]) > 0 && d.latest(edge).End.Sub(first) < minReportedTime {
 			return false
 		}
