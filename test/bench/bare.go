@@ -19,9 +19,8 @@ const bareSingles = 100
 
 // bareSlices is the time from the write of such a slice to its watch event.
 func (b *Bench) bareSlices(ctx context.Context) ([]time.Duration, error) {
-	return b.bare(ctx, b.hub, &discoveryv1.EndpointSliceList{}, func(turn int) (client.Object, error) {
-		o := bareSlice(turn)
-		return o, update(ctx, b.hub, o)
+	return b.bare(ctx, b.hub, &discoveryv1.EndpointSliceList{}, func(turn int) error {
+		return update(ctx, b.hub, bareSlice(turn))
 	})
 }
 
@@ -34,9 +33,8 @@ func (b *Bench) bareRoutes(ctx context.Context) ([]time.Duration, error) {
 	if err := create(ctx, b.hub, o); err != nil {
 		return nil, err
 	}
-	return b.bare(ctx, b.hub, &gatewayv1.HTTPRouteList{}, func(turn int) (client.Object, error) {
-		o := s.route(0)
-		return o, b.hub.Patch(ctx, o, headerPatch(turn))
+	return b.bare(ctx, b.hub, &gatewayv1.HTTPRouteList{}, func(turn int) error {
+		return b.hub.Patch(ctx, s.route(0), headerPatch(turn))
 	})
 }
 
@@ -56,11 +54,16 @@ func update(ctx context.Context, c client.Client, o *discoveryv1.EndpointSlice) 
 }
 
 // bare measures single writes until a watch of the bare namespace has them.
-func (b *Bench) bare(ctx context.Context, c client.WithWatch, list client.ObjectList, write func(turn int) (client.Object, error)) ([]time.Duration, error) {
-	if _, err := write(0); err != nil {
+func (b *Bench) bare(ctx context.Context, c client.WithWatch, list client.ObjectList, write func(turn int) error) ([]time.Duration, error) {
+	return seen(ctx, func() (watch.Interface, error) { return c.Watch(ctx, list, client.InNamespace(bareNamespace)) }, write)
+}
+
+// seen measures single writes of one object until a watch has them. The first write is not measured.
+func seen(ctx context.Context, watching func() (watch.Interface, error), write func(turn int) error) ([]time.Duration, error) {
+	if err := write(0); err != nil {
 		return nil, err
 	}
-	w, err := c.Watch(ctx, list, client.InNamespace(bareNamespace))
+	w, err := watching()
 	if err != nil {
 		return nil, err
 	}
@@ -71,7 +74,7 @@ func (b *Bench) bare(ctx context.Context, c client.WithWatch, list client.Object
 	var out []time.Duration
 	for i := range bareSingles {
 		began := time.Now()
-		if _, err := write(i + 1); err != nil { // each differs from the one before: an equal one is no event
+		if err := write(i + 1); err != nil { // each differs from the one before: an equal one is no event
 			return nil, err
 		}
 		if _, err := next(ctx, w); err != nil {
@@ -99,17 +102,16 @@ func (b *Bench) bareRelay(ctx context.Context) ([]time.Duration, error) {
 	if err := drain(ctx, source); err != nil {
 		return nil, err
 	}
-	return b.bare(ctx, b.hub, &discoveryv1.EndpointSliceList{}, func(turn int) (client.Object, error) {
+	return b.bare(ctx, b.hub, &discoveryv1.EndpointSliceList{}, func(turn int) error {
 		if turn > 0 { // the first one only makes the object on the hub
 			if err := update(ctx, b.member, bareSlice(turn)); err != nil {
-				return nil, err
+				return err
 			}
 			if _, err := next(ctx, source); err != nil {
-				return nil, err
+				return err
 			}
 		}
-		o := bareSlice(turn)
-		return o, update(ctx, b.hub, o)
+		return update(ctx, b.hub, bareSlice(turn))
 	})
 }
 

@@ -95,17 +95,21 @@ func (m *mockMember) anotherLast(n int) netip.Addr {
 	return m.address(exportsPerMember*endpointsPerExport + n%(addressesPerMember-exportsPerMember*endpointsPerExport-1))
 }
 
-// push writes all exports, as an agent does: a MemberExport, and then its slice, which it owns.
+// push writes all exports, as an agent does: a MemberExport, and then its slice, which it owns. What fails is tried again:
+// an API server that is busy does not evaluate each quota in time.
 func (m *mockMember) push(ctx context.Context) error {
 	m.exports, m.owners = m.drawn(), map[string]*v1alpha1.MemberExport{}
 	for k, s := range m.exports {
 		export := s.memberExport(m.name())
-		if err := apply.Object(ctx, m.agent, v1alpha1.AgentFieldManager, export); err != nil {
-			return err
-		}
-		m.owners[s.name] = export
-		if err := m.write(ctx, k, m.firstLast(k)); err != nil {
-			return err
+		for written := false; !written; {
+			err := apply.Object(ctx, m.agent, v1alpha1.AgentFieldManager, export)
+			if err == nil {
+				m.owners[s.name] = export
+				err = m.write(ctx, k, m.firstLast(k))
+			}
+			if written = err == nil; !written && pause(ctx, time.Second) != nil {
+				return err
+			}
 		}
 	}
 	return nil

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/watch"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"crossway.dev/crossway/api/v1alpha1"
@@ -66,30 +67,7 @@ func (s *Scale) bareSlices(ctx context.Context) ([]time.Duration, error) {
 		o.Name, o.Labels, o.OwnerReferences = "bare", nil, nil
 		return apply.Object(ctx, m.agent, v1alpha1.AgentFieldManager, o)
 	}
-	if err := write(0); err != nil {
-		return nil, err
-	}
-	w, err := s.hub.Watch(ctx, &discoveryv1.EndpointSliceList{}, client.InNamespace(m.namespace()), client.MatchingFields{"metadata.name": "bare"})
-	if err != nil {
-		return nil, err
-	}
-	defer w.Stop()
-	if err := drain(ctx, w); err != nil {
-		return nil, err
-	}
-	var out []time.Duration
-	for i := range bareSingles {
-		began := time.Now()
-		if err := write(i + 1); err != nil {
-			return nil, err
-		}
-		if _, err := next(ctx, w); err != nil {
-			return nil, err
-		}
-		out = append(out, time.Since(began))
-		if err := pause(ctx, gap/2); err != nil {
-			return nil, err
-		}
-	}
-	return out, nil
+	return seen(ctx, func() (watch.Interface, error) {
+		return s.hub.Watch(ctx, &discoveryv1.EndpointSliceList{}, client.InNamespace(m.namespace()), client.MatchingFields{"metadata.name": "bare"})
+	}, write)
 }
