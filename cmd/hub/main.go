@@ -19,7 +19,6 @@ func run(ctx context.Context, args []string, stderr io.Writer) error {
 	if _, err := program.Parse(name, &options, args, stderr); err != nil {
 		return err
 	}
-	tuneMemory()
 	// The limits are far above what a fleet writes at rest: 200 exports that come at once are some 600 writes, which
 	// client-go's default of 5 a second would draw out to minutes.
 	cluster, err := program.Client{UserAgent: name, QPS: 500, Burst: 1000}.Config("--kubeconfig", options.Kubeconfig)
@@ -40,9 +39,11 @@ func run(ctx context.Context, args []string, stderr io.Writer) error {
 }
 
 // tuneMemory trades some CPU for memory: most of the hub's memory is the fleet's state, which lives long, so that half
-// of Go's usual headroom is enough. GOGC and GOMEMLIMIT have precedence.
-func tuneMemory() {
+// of Go's usual headroom is enough. GOGC has precedence. It is called after the first Build: while that state is read, most
+// of what is collected is the state itself, again and again.
+func tuneMemory() error {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(50)
 	}
+	return nil
 }

@@ -121,7 +121,7 @@ func wire(o Options, cluster *rest.Config) (manager.Manager, *drain, error) {
 	}}
 	crdVersion := &crdVersion{reader: mgr.GetAPIReader(), set: gateways.SetCRDVersion, log: log}
 	forMembers, apiErr := api.runnables(cluster, mgr, edges)
-	runnables := []manager.Runnable{objects, leadership, leadership.EachTerm(statuses), leadership.EachTerm(records), loop, gateways, leadership.EachTerm(signer),
+	runnables := []manager.Runnable{afterBuilt{gateways.Built(), tuneMemory}, objects, leadership, leadership.EachTerm(statuses), leadership.EachTerm(records), loop, gateways, leadership.EachTerm(signer),
 		links, server.NewSpreader(xds, links, edges.Serving(), log.WithName("xds")), edges, certificates, members, watchdog, crdVersion}
 	parts := observedParts{statuses, gateways, loop, xds, api.server, certificates, links, gossip}
 	parts.registerMetrics(append(gossip.collectors(), program.Metrics{Program: "crossway-hub", Leadership: leadership, Watchdog: watchdog}, registrationhub.NewMetrics(mgr.GetCache(), gossip.hears(o)))...)
