@@ -236,6 +236,13 @@ func (c *edgeConnection) opens(what service) {
 	}
 }
 
+// isForUsage says whether the connection is for usage alone.
+func (c *edgeConnection) isForUsage() bool {
+	c.all.mu.Lock()
+	defer c.all.mu.Unlock()
+	return !c.needed
+}
+
 // forget counts the connection no more. all.mu is held.
 func (c *edgeConnection) forget() {
 	if c.closed {

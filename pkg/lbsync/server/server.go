@@ -52,6 +52,7 @@ type Server struct {
 	// connections have a lock of their own.
 	connections *connections
 	metrics     metrics
+	strayTime   time.Duration // but for tests, that of usage.go
 	// rejections limits the log lines about streams that have no pool yet.
 	rejections *rate.Limiter
 
@@ -78,7 +79,7 @@ func New(config Config) *Server {
 		config.MaxEdges = 100
 	}
 	return &Server{config: config, metrics: newMetrics(config.MaxEdges), rejections: rate.NewLimiter(logRate, logBurst), connections: newConnections(config),
-		pools: map[string]*pool{}, sessions: map[*session]struct{}{}, moved: map[edgeName]time.Time{}}
+		strayTime: strayTime, pools: map[string]*pool{}, sessions: map[*session]struct{}{}, moved: map[edgeName]time.Time{}}
 }
 
 // Observe sets who is notified of what edges do. Call it before Register.

@@ -5,6 +5,8 @@ import (
 
 	data "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
 	accesslog "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 // usageServer receives usage: of a sample of an edge's requests, which cluster they
@@ -22,10 +24,18 @@ func (u usageServer) StreamAccessLogs(g accesslog.AccessLogService_StreamAccessL
 	})
 }
 
+// strayTime is how long a connection that is for usage alone stays while the load reports
+// of its edge come to another replica of the hub: here nobody asks the edge for anything.
+// The next connection may lead there. No edge's handshakes are many then.
+const strayTime = time.Minute
+
+var errStray = status.Error(codes.Unavailable, "the load reports of this edge come to another replica of the hub; connect again")
+
 func (u usageServer) collect(g accesslog.AccessLogService_StreamAccessLogsServer, open *session) error {
 	silent := open.endAfter(firstRequestTimeout, "no usage within %s", firstRequestTimeout)
 	defer silent.Stop()
 	var edge Edge
+	reported := time.Now() // when load reports of the edge came here last
 	for {
 		var m accesslog.StreamAccessLogsMessage
 		err := open.next(g, &m, func() (err error) {
@@ -35,11 +45,16 @@ func (u usageServer) collect(g accesslog.AccessLogService_StreamAccessLogsServer
 				}
 				silent.Stop()
 			}
-			if w := open.pool.watchOf(edge); w != nil {
-				now := time.Now()
+			now, w := time.Now(), open.pool.watchOf(edge)
+			switch {
+			case w != nil:
+				reported = now
 				for _, common := range commonOf(&m) {
 					w.wake(common.GetUpstreamCluster(), now)
 				}
+			case now.Sub(reported) > u.strayTime && open.connection.isForUsage():
+				go func() { _ = open.connection.Close() }() // which may wait for its client
+				return errStray
 			}
 			return nil
 		})

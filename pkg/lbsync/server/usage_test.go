@@ -117,6 +117,52 @@ func TestUsage(t *testing.T) {
 	}
 }
 
+// A connection that is for usage alone ends while another replica gets the load reports of its edge: the next one may lead
+// there. One that is here with configuration stays, and so does one of an edge that reports here.
+func TestUsageOfAnEdgeThatReportsElsewhere(t *testing.T) {
+	h := newHub(t, server.Config{})
+	h.SetStrayTime(time.Second)
+	h.UpdateLoadAssignments(pool, nil, nil)
+	h.SetResources(pool, snapshot(1, "Cluster a@1"))
+	use := func(connection *grpc.ClientConn, node string) <-chan error {
+		stream, ended := openUsage(t, connection), make(chan error, 1)
+		go func() { ended <- stream.RecvMsg(&accesslog.StreamAccessLogsResponse{}) }()
+		go func() {
+			for stream.Send(uses(node, "a")) == nil {
+				time.Sleep(50 * time.Millisecond)
+			}
+		}()
+		return ended
+	}
+	here := h.dial(h.certificate(usEdge))
+	ctx, cancel := context.WithTimeout(context.Background(), 2*timeout)
+	defer cancel()
+	load, err := loadstats.NewLoadReportingServiceClient(here).StreamLoadStats(ctx)
+	check(t, err)
+	check(t, load.Send(&loadstats.LoadStatsRequest{Node: &core.Node{Id: "envoy-0"}}))
+	stays := []<-chan error{use(here, "envoy-0"), use(h.dial(h.certificate(usEdge)), "envoy-0")}
+	configured := h.dial(h.certificate(usEdge))
+	e := open(t, configured, "envoy-1")
+	e.asks(resourcev3.ClusterType, nil)
+	e.takes("Cluster a@1")
+	stays = append(stays, use(configured, "envoy-1"))
+	strays := use(h.dial(h.certificate(usEdge)), "envoy-1")
+	select {
+	case err := <-strays:
+		if status.Code(err) != codes.Unavailable {
+			t.Errorf("the usage of an edge that reports elsewhere ended with %v", err)
+		}
+	case <-time.After(timeout):
+		t.Error("the usage of an edge that reports elsewhere goes on")
+	}
+	time.Sleep(time.Second)
+	for i, ended := range stays {
+		if len(ended) > 0 {
+			t.Errorf("usage %d of an edge that is here ended with %v", i, <-ended)
+		}
+	}
+}
+
 // Streams of usage are bounded, and take no place from those of configuration.
 func TestUsageTakesNoPlace(t *testing.T) {
 	h := newHub(t, server.Config{MaxEdges: 1})
