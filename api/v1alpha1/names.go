@@ -51,6 +51,10 @@ const (
 	// AgentLeaseDuration is the time without a renewal after which a member
 	// counts as silent: three renewals may be lost.
 	AgentLeaseDuration = 40 * time.Second
+	// SilenceOfExports is how long an agent and the hub have no contact before exports say
+	// so, on the hub and in the member. A member may have hundreds, so that one which falls
+	// silent again and again must not have all of them written each time.
+	SilenceOfExports = 5 * time.Minute
 
 	// AnnotationKubernetesVersion is on the agent's Lease: the version of its cluster.
 	AnnotationKubernetesVersion = "crossway.dev/kubernetes-version"

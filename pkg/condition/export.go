@@ -135,6 +135,14 @@ func ExportOfferedInSilence(others int, cluster fleet.ClusterName, since time.Ti
 			offered.Message, cluster, inUTC(since)))
 }
 
+// ExportWithoutHub adds to condition Ready of an export, as the hub said it last, that the hub
+// and this cluster's agent have no contact since a time.
+func ExportWithoutHub(ready Condition, since time.Time) Condition {
+	ready.Message = fmt.Sprintf("%s, when the hub was reached last, at %s. Since then this cluster's agent cannot renew its Lease there: other clusters keep what they have of this export, "+
+		"and its changes may not reach them; the log of the member-agent says why", ready.Message, inUTC(since))
+	return ready
+}
+
 // ExportNotAccepted says that a MemberExport is ignored, because its namespace is
 // not that of an accepted member.
 func ExportNotAccepted(namespace string) Condition {

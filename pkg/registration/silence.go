@@ -10,10 +10,6 @@ import (
 	"crossway.dev/crossway/pkg/condition"
 )
 
-// SilenceOfExports is how long a member is not Reachable before its exports say so: a
-// member may have hundreds, and a hub that was away finds all members silent for a moment.
-const SilenceOfExports = time.Minute
-
 // SilentSince says of a member whose agent is not heard when it gave its last sign of
 // life. ok: its exports say so; else they do after a time, 0 for never.
 func SilentSince(m *v1alpha1.MemberCluster, now time.Time) (since time.Time, ok bool, after time.Duration) {
@@ -25,7 +21,7 @@ func SilentSince(m *v1alpha1.MemberCluster, now time.Time) (since time.Time, ok 
 	if last := m.Status.LastHeardTime; last != nil {
 		since = last.Time
 	}
-	after = c.LastTransitionTime.Add(SilenceOfExports).Sub(now)
+	after = c.LastTransitionTime.Add(v1alpha1.SilenceOfExports).Sub(now)
 	return since, after <= 0, max(after, 0)
 }
 

@@ -52,6 +52,7 @@ type Exporter struct {
 
 	withdrawals withdrawals
 	refusals    refusals
+	contact     contact
 }
 
 // NewExporter makes an Exporter of the member cluster. The clients of both
@@ -84,7 +85,7 @@ func (e *Exporter) ReconcileExport(ctx context.Context, request reconcile.Reques
 	}
 	delay := e.statusDelay(request.NamespacedName, hub)
 	if in.Export != nil && in.Export.DeletionTimestamp == nil && delay == 0 {
-		if err := e.writeStatus(ctx, in.Export, offer.Conditions, hub); err != nil {
+		if err := e.writeStatus(ctx, in.Export, offer.Conditions, e.contact.mark(hub)); err != nil {
 			return reconcile.Result{}, err
 		}
 	}

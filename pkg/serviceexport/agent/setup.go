@@ -82,6 +82,7 @@ func (e *Exporter) SetupWithManager(mgr ctrl.Manager, leadership *program.Leader
 		Watches(&discoveryv1.EndpointSlice{}, handler.EnqueueRequestsFromMapFunc(exportOfUnpushableSlice)).
 		WatchesRawSource(source.Kind(e.hubCache, &v1alpha1.MemberExport{}, handler.TypedEnqueueRequestsFromMapFunc(exportRequests))).
 		WatchesRawSource(source.Func(e.refusals.notify)).
+		WatchesRawSource(source.Func(e.contact.notify)).
 		WithOptions(program.ControllerOptions(program.Workers)).
 		Complete(leadership.Reconciler(reconcile.Func(e.ReconcileExport)))
 	if err != nil {

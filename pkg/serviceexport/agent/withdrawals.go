@@ -53,6 +53,7 @@ type withdrawals struct {
 
 // Heard takes note of the agent's Lease as the hub stored it.
 func (e *Exporter) Heard(lease *coordinationv1.Lease) {
+	e.hasContact()
 	e.withdrawals.mu.Lock()
 	defer e.withdrawals.mu.Unlock()
 	e.withdrawals.read(lease)

@@ -11,7 +11,6 @@ import (
 
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/apply"
-	"crossway.dev/crossway/pkg/registration"
 )
 
 // reachable writes condition Reachable of a member, as it became at a time.
@@ -22,7 +21,7 @@ func (f *fixture) reachable(name string, status metav1.ConditionStatus, reason s
 		LastHeardTime: &last, Conditions: []metav1.Condition{{Type: "Reachable", Status: status, Reason: reason, Message: "said", LastTransitionTime: metav1.NewTime(at)}}}}))
 }
 
-// A member that blinks costs no write of its exports. One that is silent for a minute has each export say so once, whatever
+// A member that blinks costs no write of its exports. One that is silent for some minutes has each export say so once, whatever
 // is found out about it meanwhile; nothing of it is taken away, and the exports of others stay as they are.
 func TestExportsOfASilentMember(t *testing.T) {
 	f := newFixture(t)
@@ -40,14 +39,14 @@ func TestExportsOfASilentMember(t *testing.T) {
 	f.reconcile("silence")
 	result, err := f.merger.ReconcileStatus(t.Context(), reconcile.Request{NamespacedName: types.NamespacedName{Namespace: "shop", Name: "silence"}})
 	f.Must(err)
-	if result.RequeueAfter <= 0 || result.RequeueAfter > registration.SilenceOfExports {
+	if result.RequeueAfter <= 0 || result.RequeueAfter > v1alpha1.SilenceOfExports {
 		t.Errorf("a member that fell silent is looked at again after %s", result.RequeueAfter)
 	}
 	if got := version("member-s-west"); got != west {
 		t.Error("a member that blinked has its export written")
 	}
 
-	f.now = began.Add(registration.SilenceOfExports)
+	f.now = began.Add(v1alpha1.SilenceOfExports)
 	f.reconcile("silence")
 	message := f.message("member-s-west", "silence", "Ready")
 	if !strings.Contains(message, `"s-west" is silent since `+heard.UTC().Format(time.RFC3339)) || !strings.Contains(message, "offered to 1 other cluster") {
@@ -70,5 +69,25 @@ func TestExportsOfASilentMember(t *testing.T) {
 	}
 	if got := version("member-s-east"); got != east {
 		t.Error("another member's export was written")
+	}
+}
+
+// A member that is silent for minutes again and again has no export written.
+func TestExportsOfAMemberThatBlinks(t *testing.T) {
+	f := newFixture(t)
+	f.member("b-west", "10.3.0.0/16")
+	f.export("member-b-west", "blinks", 1, nil)
+	f.reconcile("blinks")
+	before := f.memberExport("member-b-west", "blinks").ResourceVersion
+	for range 3 {
+		f.reachable("b-west", metav1.ConditionFalse, "Gossip", f.now, f.now)
+		f.now = f.now.Add(4 * time.Minute)
+		f.reconcile("blinks")
+		f.reachable("b-west", metav1.ConditionTrue, "Gossip", f.now, f.now)
+		f.now = f.now.Add(10 * time.Second)
+		f.reconcile("blinks")
+	}
+	if after := f.memberExport("member-b-west", "blinks").ResourceVersion; after != before {
+		t.Error("the export of a member that blinks was written")
 	}
 }
