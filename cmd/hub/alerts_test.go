@@ -56,6 +56,7 @@ func TestAlerts(t *testing.T) {
 	w.fires("all is well", well)
 	w.fires("a loop is stuck", w.but(well, `crossway_stuck{.*part="the xDS server"`, "1"), "PartStuck program=crossway-hub")
 	w.fires("a replica does not hear another one", w.but(well, `crossway_replica_known`, "1"), "HubReplicaSilent")
+	w.fires("replicas follow different ones", slices.Concat(well, scrape{`crossway_shares_decided_by{instance="a", replica="a"} 1`, `crossway_shares_decided_by{instance="b", replica="b"} 1`}), "HubReplicasDisagree")
 	w.fires("the edge CA is gone", w.but(well, `crossway_edge_ca_missing`, "1"), "EdgeCAMissing")
 	w.fires("three replicas say the same", slices.Concat(well, threeReplicas))
 	w.fires("nobody renews for 24 days", w.later(well, 24*24*time.Hour), "CredentialNotRenewed kind=edge", "CredentialNotRenewed kind=member")
@@ -179,7 +180,7 @@ func (w *watched) fires(when string, s scrape, want ...string) {
 }
 
 // used is what is taken of a scrape: the metrics of the rules.
-var used = regexp.MustCompile(`^(crossway_(leads|stuck|replica|edge_ca|member|credential|edgepool|xds_connected|gateway_refusing|import)|envoy_control_plane_connected_state)`)
+var used = regexp.MustCompile(`^(crossway_(leads|stuck|replica|edge_ca|member|credential|edgepool|xds_connected|gateway_refusing|import|shares)|envoy_control_plane_connected_state)`)
 
 // firing are the alerts that fire after what is scraped has been so for half an hour, without their prefix.
 func firing(t *testing.T, s scrape) []string {

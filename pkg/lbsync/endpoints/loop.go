@@ -148,7 +148,8 @@ func (l *Loop) watch(ctx context.Context) error {
 
 // SetAssignments replaces all assignments and the policies of their imports. When it returns, the edges' pools have a
 // load assignment for each, so that clusters may be published next. It waits until the Loop has seen all slices:
-// otherwise an assignment would be empty only because its slices are not read yet, and take traffic away.
+// otherwise an assignment would be empty only because its slices are not read yet, and take traffic away. Slices of a member
+// that changes many wait for their turn here, too.
 func (l *Loop) SetAssignments(assignments []model.Assignment, imports []model.ImportPolicy) {
 	select {
 	case <-l.synced:
@@ -157,7 +158,7 @@ func (l *Loop) SetAssignments(assignments []model.Assignment, imports []model.Im
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.announce(l.state.Apply(l.inbox.Drain()))
+	l.announce(l.state.Apply(l.take()))
 	removed := l.state.SetAssignments(assignments, imports)
 	l.assignmentsSet = true
 	l.peers.edges.setAssignments(assignments)
@@ -229,7 +230,7 @@ func (l *Loop) Connected(edge Edge) {
 // takeChanges takes what came before an edge's connection, which is not in the inbox, began or ended. The next pass publishes
 // it. l.mu is held.
 func (l *Loop) takeChanges() {
-	if changes := l.inbox.Drain(); !changes.Empty() {
+	if changes := l.take(); !changes.Empty() {
 		l.announce(l.state.Apply(changes))
 		l.inbox.Add(func(*state.Changes) {})
 	}
@@ -252,6 +253,13 @@ func (l *Loop) InitialVersions(edge Edge, versions map[string]string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.publish(l.state.Learn(edge, held, l.config.Clock.Now()), nil)
+}
+
+// Leave says that this replica stops soon, so that it follows another one. Its own edges are served until then.
+func (l *Loop) Leave() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.state.Leave()
 }
 
 // Dump is the state, for people.

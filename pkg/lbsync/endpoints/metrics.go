@@ -69,7 +69,7 @@ var (
 )
 
 var deciderDesc = prometheus.NewDesc("crossway_shares_decided_by",
-	"1 for the replica of the hub that divides the requests of all edges; others adopt its shares. Each replica says whom it follows.",
+	"1 for the replica of the hub that divides the requests of all edges; others adopt its shares. Each replica says whom it follows; the only one has no name.",
 	[]string{"replica"}, nil)
 
 var thinnedDesc = prometheus.NewDesc("crossway_endpoints_thinned",
@@ -126,9 +126,7 @@ func (l *Loop) collect() (collected []prometheus.Metric) {
 	for _, open := range all[:min(len(all), maxOpen)] {
 		gauge(openDesc, float64(open.Count), open.Backend.Name.String(), open.Region, string(open.Cluster))
 	}
-	if l.config.Shares != nil {
-		gauge(deciderDesc, 1, l.state.Decider())
-	}
+	gauge(deciderDesc, 1, l.state.Decider())
 	for cluster, drained := range l.state.Drained() {
 		gauge(drainedDesc, drained, string(cluster))
 	}

@@ -130,6 +130,27 @@ func TestClientsMoveDuringASplit(t *testing.T) {
 	check("after a kill")
 }
 
+// A replica that stops follows another one at once, while edges are still connected to it.
+func TestALeavingReplicaFollows(t *testing.T) {
+	h, to := twoHubs(t, 150)
+	for _, leaves := range []string{"hub-m", "hub-n"} { // the one that decides, and the other
+		h.start("hub-z", 0)
+		h.run(10*time.Second, to)
+		h.replicas[leaves].link.Leave()
+		h.replicas[leaves].Leave()
+		h.run(300*time.Millisecond, to)
+		if got := h.replicas[leaves].state.Decider(); got == leaves || !h.agree() {
+			t.Errorf("%s leaves: %s", leaves, h.deciders())
+		}
+		h.kill(leaves, time.Second, time.Second)
+		h.run(20*time.Second, to)
+		h.start(leaves, 0)
+		h.kill("hub-z", time.Second, time.Second)
+		h.run(20*time.Second, to)
+	}
+	h.awaitParts(0, to, "eu-west", 1.0/3)
+}
+
 // A replica that has just started goes on with the pace at which a cluster's part grows.
 func TestPaceOverReplicas(t *testing.T) {
 	h, to := twoHubs(t, 60)

@@ -141,6 +141,7 @@ func (h *hubs) leave(name string, to func(e *simEdge, names []string) string) {
 	r := h.replicas[name]
 	r.leaving = true
 	r.link.Leave()
+	r.Leave()
 	for _, e := range h.edges {
 		if e.hub == name {
 			h.cut(e, 300*time.Millisecond, 2*time.Second)

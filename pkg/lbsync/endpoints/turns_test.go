@@ -48,6 +48,25 @@ func TestOneMemberDelaysNobody(t *testing.T) {
 	}
 }
 
+// Edges that connect and Gateways that change take no more of one member's changes than its turn.
+func TestTurnsHoldForAllWhoTakeChanges(t *testing.T) {
+	for what, take := range map[string]func(f *fixture){
+		"an edge that connects":    func(f *fixture) { f.Connected(Edge{Pool: "us", Region: "us", Node: "a"}) },
+		"an edge that disconnects": func(f *fixture) { f.Disconnected(Edge{Pool: "us", Region: "us", Node: "a"}) },
+		"new assignments":          func(f *fixture) { f.SetAssignments([]model.Assignment{assignmentOf("web", "web")}, nil) },
+	} {
+		f := newFixture(t)
+		f.run()
+		for i := range 3 * slicesPerTurn {
+			f.slice(memberSlice("us-west", fmt.Sprintf("s%03d", i), "10.1.0.1"))
+		}
+		take(f)
+		if left := len(f.inbox.Drain().Slices); left != 2*slicesPerTurn {
+			t.Errorf("%s leaves %d slices of %d", what, left, 3*slicesPerTurn)
+		}
+	}
+}
+
 // What changes again while it waits for its turn is taken as it is then, and what goes is gone.
 func TestWaitingSlicesAreNewest(t *testing.T) {
 	in, of := newInbox(), turns{}

@@ -44,9 +44,13 @@ func Decider(self Candidate, heard []Candidate) string {
 // SetPeersHeard says that each other replica was heard, or is not there.
 func (s *State) SetPeersHeard() { s.replicas.peersHeard = true }
 
+// Leave says that this replica stops soon: it follows another one, as the others do that hear of it.
+func (s *State) Leave() { s.replicas.leaving = true }
+
 // Candidate is what this replica says of itself.
 func (s *State) Candidate(now time.Time) Candidate {
-	return Candidate{Name: s.hub.Replica, Ready: s.replicas.ready, Decides: s.replicas.ready && s.decides(), Second: now.Unix()}
+	stands := s.replicas.ready && !s.replicas.leaving
+	return Candidate{Name: s.hub.Replica, Ready: stands, Decides: stands && s.decides(), Second: now.Unix()}
 }
 
 // Decider is the name of the replica whose shares are in force here.
@@ -54,7 +58,8 @@ func (s *State) Decider() string { return s.replicas.decider }
 
 func (s *State) decides() bool { return s.replicas.decider == s.hub.Replica }
 
-// elect says who decides. Where that changes, all demand is divided again. A replica that is leaving is not elected.
+// elect says who decides. Where that changes, all demand is divided again. A replica that is leaving is not elected, unless it
+// is the only one.
 func (s *State) elect(now time.Time) {
 	r := &s.replicas
 	ready, decider := r.ready, r.decider

@@ -61,6 +61,7 @@ type replicas struct {
 	assignmentsSet bool
 	since          time.Time // both of these
 	ready          bool      // others may rely on this one
+	leaving        bool      // it stops soon
 	said           map[fleet.Backend]*Decision
 }
 
