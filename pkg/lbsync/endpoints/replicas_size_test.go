@@ -8,6 +8,7 @@ import (
 	clocktesting "k8s.io/utils/clock/testing"
 
 	"crossway.dev/crossway/internal/linktest"
+	"crossway.dev/crossway/pkg/gateway/model"
 	"crossway.dev/crossway/pkg/lbsync/endpoints/state"
 	hubreplica "crossway.dev/crossway/pkg/replica"
 )
@@ -51,14 +52,27 @@ func TestLargeReportsReachOtherReplicas(t *testing.T) {
 	edge := Edge{Pool: "us", Region: "us", Node: "x", Source: "192.0.2.1"}
 	a.Connected(edge)
 	var loads []Load
+	var assignments []model.Assignment
 	for n := range 5000 {
 		load := Load{Assignment: fmt.Sprintf("httproute/shop/route-%d/rule-0", n), Interval: time.Second}
 		for _, cluster := range []string{"us-west", "us-east", "eu-west"} {
 			load.Localities = append(load.Localities, LocalityLoad{SubZone: fmt.Sprintf("%s/shop/web-%d", cluster, n), Issued: uint64(n % 97), Succeeded: uint64(n % 89)})
 		}
-		loads = append(loads, load)
+		loads, assignments = append(loads, load), append(assignments, model.Assignment{Key: load.Assignment})
 	}
+	a.SetAssignments(assignments, nil)
 	a.ObserveLoad(edge, loads)
+	var last state.EdgeReport
+	b.inbox.Add(func(c *state.Changes) {
+		for _, w := range c.Words {
+			if w.Kind == state.Reported {
+				last = w.Edge
+			}
+		}
+	})
+	if len(last.Loads) != 5000 || last.Loads[96].Localities[2].Issued != 96 {
+		t.Errorf("hub-b is told of %d assignments", len(last.Loads))
+	}
 	b.run()
 	if got := b.Dump().Replicas["hub-a"].Edges; len(got) != 1 {
 		t.Errorf("hub-b knows %v of the edges of hub-a", got)
