@@ -29,6 +29,7 @@ import (
 
 // Every gRPC client makes every call to every gRPC server, each of them with its defaults.
 func TestGRPC(t *testing.T) {
+	t.Parallel() // with TestLoad: it waits most of the time
 	tools := installed(t)
 	backends := grpcBackends(t, tools)
 	e := startEdge(t, tools, backends)

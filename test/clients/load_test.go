@@ -9,6 +9,7 @@ import (
 
 // Some seconds of load by tools of others: each request is answered, and with 200.
 func TestLoad(t *testing.T) {
+	t.Parallel()
 	tools := installed(t)
 	backends := httpBackends(t, tools)
 	e := startEdge(t, tools, backends)
