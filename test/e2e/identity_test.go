@@ -55,10 +55,11 @@ func TestCertificatesOfOthersGetNothing(t *testing.T) {
 	names := namesWith(t, "regional")
 	t.Logf("resources of the regional Gateway: %s", strings.Join(names, ", "))
 
-	ca := edgeCA(t)
-	if got, err := ask(t, dialHub(t, ca.edge(t, "us", "us")), names); err != nil || len(got) != 5 {
+	ca, began := edgeCA(t), time.Now()
+	if got, err := ask(t, dialHub(t, ca.edge(t, "us", "us")), names, 15*time.Second); err != nil || len(got) != 5 {
 		t.Fatalf("an edge of us gets %v of its own (%v): this test could not fail", got, err)
 	}
+	patience := 5 * (time.Since(began) + time.Second) // five times what an edge of us waited for
 	member, err := story.Lab.Hub.Sign(memberUser(t, "us-west"), "crossway:members")
 	testkit.Must(t, err)
 	of, err := member.TLS()
@@ -78,7 +79,7 @@ func TestCertificatesOfOthersGetNothing(t *testing.T) {
 		{"nobody", tls.Certificate{}, true},
 	} {
 		t.Run(other.who, func(t *testing.T) {
-			got, err := ask(t, dialHub(t, other.certificate), names)
+			got, err := ask(t, dialHub(t, other.certificate), names, patience)
 			if len(got) > 0 {
 				t.Errorf("gets %v", got)
 			}

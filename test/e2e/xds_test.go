@@ -53,10 +53,11 @@ func dialHub(t *testing.T, certificate tls.Certificate) *grpc.ClientConn {
 
 // ask asks for each type's resources by name, for clusters and listeners also
 // for all (routes wait for those), and gives how many of that name came, by
-// type. The error is the stream's, where the hub ended it.
-func ask(t *testing.T, connection *grpc.ClientConn, names []string) (map[string]int, error) {
+// type. The error is the stream's, where the hub ended it. Who is refused, or gets
+// all, waits for less than patience.
+func ask(t *testing.T, connection *grpc.ClientConn, names []string, patience time.Duration) (map[string]int, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second) // who is refused, or gets all, waits for less
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	stream, err := discovery.NewAggregatedDiscoveryServiceClient(connection).DeltaAggregatedResources(ctx)
 	if err != nil {
