@@ -62,10 +62,8 @@ mcs-conformance: install ## the official suite of the Multi-Cluster Services API
 	@go build -o bin/ ./test/mcs/cmd/mcs-conformance
 	bin/mcs-conformance
 
-lint: $(TOOLS)/golangci-lint ## gofmt, go vet, golangci-lint, shellcheck
+lint: $(TOOLS)/golangci-lint ## gofmt, golangci-lint (go vet is one of its linters), shellcheck
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "run make fmt:"; gofmt -l $$(git ls-files '*.go'); exit 1; }
-	go vet ./...
-	go vet -tags faults ./cmd/hub
 	$(TOOLS)/golangci-lint run ./...
 	$(TOOLS)/golangci-lint run --build-tags faults ./cmd/hub
 	@command -v shellcheck >/dev/null || hack/install-debian.sh shellcheck
