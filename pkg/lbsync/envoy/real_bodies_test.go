@@ -37,6 +37,7 @@ func behindDead(t *testing.T, dead int, living ...netip.AddrPort) uint16 {
 // A request that reached no backend finds one that lives, with a body of up to 256 KiB whatever its method. With more it
 // does, or is answered 503. The addresses beside are not even refused, so the body comes before the next try.
 func TestBodiesFindWhoLivesOnARealEnvoy(t *testing.T) {
+	t.Parallel()
 	if testing.Short() || !testkit.InOwnNetwork(t) {
 		return
 	}

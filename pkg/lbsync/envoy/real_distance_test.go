@@ -18,6 +18,7 @@ import (
 
 // A path that loses the first packet of each connection is slow, and no reason to fail: the kernel sends it again after 1 s.
 func TestLostSYNOnARealEnvoy(t *testing.T) {
+	t.Parallel()
 	if testing.Short() || !testkit.InOwnNetwork(t) {
 		return
 	}
@@ -93,6 +94,7 @@ func relay(t *testing.T) {
 // A region 350 ms away is reached, by any method and with bodies of several round trips, and requests on a connection that
 // is open take one.
 func TestFarRegionOnARealEnvoy(t *testing.T) {
+	t.Parallel()
 	if testing.Short() || !testkit.InOwnNetwork(t) {
 		return
 	}

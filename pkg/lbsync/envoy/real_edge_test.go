@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -16,6 +17,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -250,13 +252,25 @@ func serve(key string, address netip.AddrPort) (model.Assignment, lbsync.LoadAss
 			Place: fleet.Place{Region: "us"}, Weight: traffic.TotalParts, Endpoints: []netip.AddrPort{address}}}}
 }
 
+// Ports for Envoys are below those that the kernel gives to whoever asks for any (from 32768 on), which other tests may do
+// before an Envoy listens. Each run begins elsewhere.
+const lowestPort, manyPorts = 10_000, 20_000
+
+var (
+	firstPort = rand.Uint32N(manyPorts)
+	portsUsed atomic.Uint32
+)
+
 func freePort(t *testing.T) uint16 {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range manyPorts {
+		port := uint16(lowestPort + (firstPort+portsUsed.Add(1))%manyPorts)
+		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			_ = l.Close()
+			return port
+		}
 	}
-	defer l.Close()
-	return uint16(l.Addr().(*net.TCPAddr).Port)
+	t.Fatal("no port is free")
+	return 0
 }
 
 func ptr[T any](v T) *T { return &v }

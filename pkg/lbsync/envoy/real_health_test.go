@@ -188,6 +188,7 @@ func TestDeadlyRequestOnARealEnvoy(t *testing.T) {
 
 // One request after the other, nearly all of whose endpoints are dead: each finds one that lives before it gives up.
 func TestFewRequestsFindWhoLives(t *testing.T) {
+	t.Parallel()
 	e := startEdge(t)
 	dead := locality("a", 980_000, netip.AddrPort{})
 	dead.Endpoints = nil

@@ -75,6 +75,7 @@ func (c *crashable) member(t *testing.T, protocol model.BackendProtocol, cluster
 // A request that crashes whoever reads it reaches 3 endpoints at most, each once. What could not be sent does not count:
 // a request that is well finds who lives behind any number of dead addresses.
 func TestPoisonRequestOnARealEnvoy(t *testing.T) {
+	t.Parallel()
 	for _, protocol := range []model.BackendProtocol{model.HTTP1, model.H2C} {
 		for _, c := range []struct {
 			name    string
@@ -96,6 +97,7 @@ func TestPoisonRequestOnARealEnvoy(t *testing.T) {
 			}},
 		} {
 			t.Run(string(protocol)+" "+c.name, func(t *testing.T) {
+				t.Parallel()
 				e, backends := startEdge(t), &crashable{died: map[string][]string{}}
 				a, _ := serve("store", netip.AddrPort{})
 				a.Protocol = protocol

@@ -53,6 +53,7 @@ func listenOn(t *testing.T, address string, handler http.Handler) netip.AddrPort
 // A peer that vanishes ends each request within 10 s: those that it has not acknowledged, those that it has, streams that
 // are silent, WebSockets, and uploads. Meanwhile a backend that reads nothing loses nothing.
 func TestVanishedPeerOnARealEnvoy(t *testing.T) {
+	t.Parallel()
 	if testing.Short() || !testkit.InOwnNetwork(t) {
 		return
 	}

@@ -75,6 +75,7 @@ func grpcClient(t *testing.T, port uint16) healthv1.HealthClient {
 
 // A gRPC stream that is silent, and a call that takes its time, live. Pings would have ended them after 2 s.
 func TestSilentGRPCOnARealEnvoy(t *testing.T) {
+	t.Parallel()
 	service := health.NewServer()
 	e, port := limited(t, model.H2C, grpcServer(t, slowHealth{service, 5 * time.Second}), nil, nil)
 	client := grpcClient(t, port)
@@ -131,6 +132,7 @@ const nap = 3 * time.Second
 
 // A backend that pauses gets the whole body, over either protocol.
 func TestPausingReaderOnARealEnvoy(t *testing.T) {
+	t.Parallel()
 	const size = 16 << 20
 	for _, protocol := range []model.BackendProtocol{model.HTTP1, model.H2C} {
 		t.Run(string(protocol), func(t *testing.T) {

@@ -93,6 +93,7 @@ func threads(t *testing.T, pattern string) (sum time.Duration) {
 // An Envoy is asked for load reports of few of its 1000 clusters while they have no
 // requests, and looks rarely for endpoints to eject. When one of them has a burst, a report counts it within an interval or two.
 func TestIdleClustersOnARealEnvoy(t *testing.T) {
+	t.Parallel()
 	const interval = 200 * time.Millisecond
 	var got reports
 	e := startHubEdgeWith(t, server.Config{ReportInterval: interval}, got.add, "--config-yaml", withLoadReports)
