@@ -30,11 +30,13 @@ test: install lint generate-check race clients e2e conformance-core ## everythin
 unit: ## the edit loop: tests that start no API server and no Envoy (PKG=./pkg/gateway for one package)
 	go test -short $(PKG)
 
+# One package more than there are processors: most wait for other programs most of the time. What is last runs alone, so
+# it should be short.
 race: $(TOOLS)/gotestsum ## all tests but the end-to-end ones, with the race detector, real API servers and Envoys
 	@echo "go test -race, all but e2e (compiling takes some minutes the first time) ..."
 	@programs=$$(go run ./internal/lab/install/cmd/lab-install); eval "$$programs"; \
 	export KUBEBUILDER_ASSETS ENVOY HELM; \
-	$(TOOLS)/gotestsum --format pkgname --format-hide-empty-pkg -- -race -timeout 20m $$(go list ./... | grep -v -e /test/e2e -e /test/clients); \
+	$(TOOLS)/gotestsum --format pkgname --format-hide-empty-pkg -- -race -p $$(($$(nproc) + 1)) -timeout 20m ./test/charts $$(go list ./... | grep -v -e /test/charts -e /test/e2e -e /test/clients); \
 	go test -race -tags faults -run Fault ./cmd/hub
 
 clients: $(TOOLS)/gotestsum ## real clients (curl, nginx, Python, Node, Java, gRPC) and servers, through one edge with defaults
