@@ -243,7 +243,7 @@ func (r *Reconciler) pass(ctx context.Context) (built bool, err error) {
 	}
 	r.earlier.Note(r.result, before, r.input.Routes)
 	edges := r.edges()
-	r.hearPeers(ctx)
+	r.hearReplicas(ctx)
 	reviewed := r.rollout.Review(edges)
 	r.announce(ctx, reviewed)
 	if built = r.first || changed || reviewed.Changed; built {
@@ -259,7 +259,7 @@ func (r *Reconciler) pass(ctx context.Context) (built bool, err error) {
 		r.metrics.builds.Observe(r.options.Clock.Since(began).Seconds())
 	}
 	r.options.PoolReporter.Report(r.poolReports(own))
-	r.tellPeers(ctx, own)
+	r.tellReplicas(ctx, own)
 	if r.rollout.HasWork() || r.options.Replicas != nil && r.rollout.Unsaid() { // no edge will answer, so nothing else wakes the loop
 		r.Progressed()
 	}

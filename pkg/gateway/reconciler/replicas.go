@@ -44,13 +44,13 @@ type Replicas struct {
 
 	mu      sync.Mutex // guards the rest
 	changed func()
-	peers   map[string]*peer
+	others  map[string]*otherReplica
 	told    map[string]rollout.PoolAnswers
 	records map[string][]byte // told, by key
 }
 
-// peer is another replica.
-type peer struct {
+// otherReplica is another replica.
+type otherReplica struct {
 	whole  bool      // all that it has is here
 	silent time.Time // since when; zero: it is heard
 	pools  map[string][]byte
@@ -63,16 +63,16 @@ type peer struct {
 
 // NewReplicas makes Replicas that exchange over a topic, before its link starts.
 func NewReplicas(topic replica.Topic, clock clock.PassiveClock) *Replicas {
-	r := &Replicas{topic: topic, clock: clock, changed: func() {}, peers: map[string]*peer{}, told: map[string]rollout.PoolAnswers{}, records: map[string][]byte{}}
+	r := &Replicas{topic: topic, clock: clock, changed: func() {}, others: map[string]*otherReplica{}, told: map[string]rollout.PoolAnswers{}, records: map[string][]byte{}}
 	topic.Subscribe(replica.Observer{
-		Changed: func(name, key string, value []byte) { r.update(name, func(p *peer) { p.set(key, value) }) },
-		Deleted: func(name, key string) { r.update(name, func(p *peer) { p.delete(key) }) },
-		Unknown: func(name, key string) { r.update(name, func(p *peer) { p.lose(key) }) },
-		Heard:   func(name string) { r.update(name, func(p *peer) { p.whole, p.silent = true, time.Time{} }) },
-		Silent:  func(name string) { r.update(name, func(p *peer) { p.silent = r.clock.Now() }) },
+		Changed: func(name, key string, value []byte) { r.update(name, func(p *otherReplica) { p.set(key, value) }) },
+		Deleted: func(name, key string) { r.update(name, func(p *otherReplica) { p.delete(key) }) },
+		Unknown: func(name, key string) { r.update(name, func(p *otherReplica) { p.lose(key) }) },
+		Heard:   func(name string) { r.update(name, func(p *otherReplica) { p.whole, p.silent = true, time.Time{} }) },
+		Silent:  func(name string) { r.update(name, func(p *otherReplica) { p.silent = r.clock.Now() }) },
 		Gone: func(name string) {
 			r.mu.Lock()
-			delete(r.peers, name)
+			delete(r.others, name)
 			r.mu.Unlock()
 		},
 	})
@@ -86,12 +86,12 @@ func (r *Replicas) onChange(changed func()) {
 	r.changed = changed
 }
 
-func (r *Replicas) update(name string, change func(*peer)) {
+func (r *Replicas) update(name string, change func(*otherReplica)) {
 	r.mu.Lock()
-	p := r.peers[name]
+	p := r.others[name]
 	if p == nil {
-		p = &peer{pools: map[string][]byte{}, lost: sets.New[string](), refused: map[string]rollout.Refusal{}}
-		r.peers[name] = p
+		p = &otherReplica{pools: map[string][]byte{}, lost: sets.New[string](), refused: map[string]rollout.Refusal{}}
+		r.others[name] = p
 	}
 	change(p)
 	changed := r.changed
@@ -99,7 +99,7 @@ func (r *Replicas) update(name string, change func(*peer)) {
 	changed()
 }
 
-func (p *peer) set(key string, value []byte) {
+func (p *otherReplica) set(key string, value []byte) {
 	p.answers = nil
 	if pool, ok := strings.CutPrefix(key, answersPrefix); ok {
 		p.pools[pool] = value
@@ -111,7 +111,7 @@ func (p *peer) set(key string, value []byte) {
 	}
 }
 
-func (p *peer) delete(key string) {
+func (p *otherReplica) delete(key string) {
 	p.answers = nil
 	pool := strings.TrimPrefix(key, answersPrefix)
 	delete(p.pools, pool)
@@ -124,15 +124,15 @@ var errLost = fmt.Errorf("it has more to say of the pool's edges than the %d KiB
 
 // lose notes that a value is not known. What edges answered last counts on: they have not
 // left, and what was edited since has not been answered.
-func (p *peer) lose(key string) {
+func (p *otherReplica) lose(key string) {
 	if pool, ok := strings.CutPrefix(key, answersPrefix); ok {
 		p.answers = nil
 		p.lost.Insert(pool)
 	}
 }
 
-// decoded is what a peer says.
-func (p *peer) decoded() rollout.Answers {
+// decoded is what it says.
+func (p *otherReplica) decoded() rollout.Answers {
 	if p.answers != nil {
 		return p.answers
 	}
@@ -159,15 +159,15 @@ type SilentReplica struct {
 	Counts bool
 }
 
-// Peers are the other replicas whose edges count. Silent are those of which nothing is heard.
-func (r *Replicas) Peers() (peers []rollout.Peer, silent []SilentReplica) {
+// Others are the other replicas whose edges count. Silent are those of which nothing is heard.
+func (r *Replicas) Others() (others []rollout.Replica, silent []SilentReplica) {
 	if r == nil {
 		return nil, nil
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := r.clock.Now()
-	for name, p := range r.peers {
+	for name, p := range r.others {
 		if !p.silent.IsZero() {
 			counts := p.whole && now.Sub(p.silent) < silentHold
 			silent = append(silent, SilentReplica{name, p.silent, counts})
@@ -176,23 +176,23 @@ func (r *Replicas) Peers() (peers []rollout.Peer, silent []SilentReplica) {
 			}
 		}
 		if p.whole {
-			peers = append(peers, rollout.Peer{Answers: p.decoded(), Silent: !p.silent.IsZero()})
+			others = append(others, rollout.Replica{Answers: p.decoded(), Silent: !p.silent.IsZero()})
 		}
 	}
 	slices.SortFunc(silent, func(a, b SilentReplica) int { return strings.Compare(a.Name, b.Name) })
-	return peers, silent
+	return others, silent
 }
 
 // Edges are the connected edges of all replicas, by pool. own are those of this one.
 func (r *Replicas) Edges(own rollout.Answers) map[string][]rollout.Edge {
-	peers, _ := r.Peers()
+	others, _ := r.Others()
 	pools := sets.KeySet(own)
-	for _, p := range peers {
+	for _, p := range others {
 		pools = pools.Union(sets.KeySet(p.Answers))
 	}
 	edges := map[string][]rollout.Edge{}
 	for pool := range pools {
-		edges[pool] = rollout.EdgesOf(pool, own, peers)
+		edges[pool] = rollout.EdgesOf(pool, own, others)
 	}
 	return edges
 }
@@ -202,7 +202,7 @@ func (r *Replicas) faults() map[string]error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	all := map[string]error{}
-	for name, p := range r.peers {
+	for name, p := range r.others {
 		for pool, err := range p.errors {
 			all[name+"/"+pool] = err
 		}
@@ -216,7 +216,7 @@ func (r *Replicas) Unread() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var names []string
-	for name, p := range r.peers {
+	for name, p := range r.others {
 		if p.decoded(); len(p.errors) > 0 {
 			names = append(names, name)
 		}
@@ -288,13 +288,13 @@ func refusalFrom(data []byte) (rollout.Refusal, error) {
 	return content.refusal()
 }
 
-// hearPeers takes in what other replicas say.
-func (r *Reconciler) hearPeers(ctx context.Context) {
+// hearReplicas takes in what other replicas say.
+func (r *Reconciler) hearReplicas(ctx context.Context) {
 	if r.options.Replicas == nil {
 		return
 	}
-	peers, silent := r.options.Replicas.Peers()
-	r.rollout.SetPeers(peers)
+	others, silent := r.options.Replicas.Others()
+	r.rollout.SetReplicas(others)
 	r.silent = silent
 	unread := map[string]string{}
 	for of, err := range r.options.Replicas.faults() {
@@ -305,9 +305,9 @@ func (r *Reconciler) hearPeers(ctx context.Context) {
 	r.unread = unread
 }
 
-// tellPeers says to other replicas what edges of this one answered. One that ends says
+// tellReplicas says to other replicas what edges of this one answered. One that ends says
 // nothing more: its edges are on their way to others, and count as they were until then.
-func (r *Reconciler) tellPeers(ctx context.Context, own rollout.Answers) {
+func (r *Reconciler) tellReplicas(ctx context.Context, own rollout.Answers) {
 	if r.options.Replicas != nil && ctx.Err() == nil {
 		r.options.Replicas.tell(ctx, own)
 	}

@@ -74,22 +74,22 @@ type RouteVersion struct {
 	Version ObjectVersion
 }
 
-// Peer is another replica of the hub.
-type Peer struct {
+// Replica is another replica of the hub.
+type Replica struct {
 	Answers Answers
 	// Silent: nothing is heard of it. Its edges count as they were, unless they are
 	// connected to another replica by now.
 	Silent bool
 }
 
-// SetPeers sets what the other replicas say of their edges.
-func (r *Rollout) SetPeers(peers []Peer) { r.peers = peers }
+// SetReplicas sets what the other replicas say of their edges.
+func (r *Rollout) SetReplicas(replicas []Replica) { r.replicas = replicas }
 
 // counted is an edge among those of all replicas.
 type counted struct {
 	EdgeAnswers
-	of   *PoolAnswers // what its replica says
-	peer bool         // that is another one
+	of        *PoolAnswers // what its replica says
+	elsewhere bool         // that is another one
 	// silent: that replica is.
 	silent bool
 }
@@ -98,12 +98,12 @@ type counted struct {
 // stream of one edge, the newer one counts. What is known of an edge that left, or of one
 // of a silent replica, counts until another stream of it has answered anything: so an edge
 // that moves from one replica to another changes no count and no condition.
-func countedEdges(pool string, own PoolAnswers, peers []Peer) []counted {
+func countedEdges(pool string, own PoolAnswers, replicas []Replica) []counted {
 	var live, kept []counted
-	take := func(of *PoolAnswers, peer, silent bool) {
+	take := func(of *PoolAnswers, elsewhere, silent bool) {
 		others := live
 		for _, e := range of.Edges {
-			c := counted{EdgeAnswers: e, of: of, peer: peer, silent: silent}
+			c := counted{EdgeAnswers: e, of: of, elsewhere: elsewhere, silent: silent}
 			if silent || !e.Left.IsZero() {
 				kept = append(kept, c)
 				continue
@@ -118,9 +118,9 @@ func countedEdges(pool string, own PoolAnswers, peers []Peer) []counted {
 		}
 	}
 	take(&own, false, false)
-	for i := range peers {
-		if of, serves := peers[i].Answers[pool]; serves {
-			take(&of, true, peers[i].Silent)
+	for i := range replicas {
+		if of, serves := replicas[i].Answers[pool]; serves {
+			take(&of, true, replicas[i].Silent)
 		}
 	}
 	slices.SortStableFunc(kept, func(a, b counted) int { return b.Since.Compare(a.Since) })
@@ -141,9 +141,9 @@ func countedEdges(pool string, own PoolAnswers, peers []Peer) []counted {
 }
 
 // EdgesOf are the connected edges of a pool, of all replicas.
-func EdgesOf(pool string, own Answers, peers []Peer) []Edge {
+func EdgesOf(pool string, own Answers, replicas []Replica) []Edge {
 	var edges []Edge
-	for _, c := range countedEdges(pool, own[pool], peers) {
+	for _, c := range countedEdges(pool, own[pool], replicas) {
 		if c.Left.IsZero() {
 			edges = append(edges, c.Edge)
 		}
@@ -252,12 +252,12 @@ func (p *pool) takenByOwn(objects map[fleet.ObjectRef]Object) []RouteVersion {
 	return slices.CompactFunc(taken, func(a, b RouteVersion) bool { return a.Ref == b.Ref })
 }
 
-// hear takes in what the peers say of a pool: which refused routes an edge of theirs took,
+// hear takes in what other replicas say of a pool: which refused routes an edge of theirs took,
 // and what edges get instead of those that they refuse. It returns the connected edges of
-// peers, as they count.
+// theirs, as they count.
 func (r *Rollout) hear(p *pool) []counted {
-	for i := range r.peers {
-		for _, taken := range r.peers[i].Answers[p.name].Taken {
+	for i := range r.replicas {
+		for _, taken := range r.replicas[i].Answers[p.name].Taken {
 			if at := p.since[taken.Ref]; at.version == taken.Version && !at.taken {
 				at.taken = true
 				p.since[taken.Ref] = at
@@ -268,10 +268,10 @@ func (r *Rollout) hear(p *pool) []counted {
 	for _, e := range p.byStream() {
 		own.Edges = append(own.Edges, EdgeAnswers{Edge: e.Edge})
 	}
-	return slices.DeleteFunc(countedEdges(p.name, own, r.peers), func(c counted) bool { return !c.peer || !c.Left.IsZero() })
+	return slices.DeleteFunc(countedEdges(p.name, own, r.replicas), func(c counted) bool { return !c.elsewhere || !c.Left.IsZero() })
 }
 
-// refusalBy is what a peer says of a route that its edge refuses, if that is the present
+// refusalBy is what another replica says of a route that its edge refuses, if that is the present
 // version.
 func (r *Rollout) refusalBy(c counted, ref fleet.RouteRef) (f Refusal, refuses bool) {
 	version := r.objects[ref].ObjectVersion

@@ -65,7 +65,7 @@
 //
 // Each replica judges the NACKs of its own edges, and serves overrides to them alone. What
 // came of it is in its Answers, in versions of objects: numbers of snapshots mean something
-// in one process only. Each replica takes in the Answers of all others (SetPeers), so that
+// in one process only. Each replica takes in the Answers of all others (SetReplicas), so that
 // all come to the same Progress, PoolEdges, Refusals and Records, and whoever leads writes the
 // same. An edge counts once, whatever several replicas say of it (countedEdges).
 //

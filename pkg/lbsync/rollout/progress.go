@@ -86,7 +86,7 @@ func (r *Rollout) servedGateways() map[string]map[fleet.ObjectName]ServedGateway
 
 // completeElsewhere reports whether another replica saw a Gateway complete, in all its pools.
 func (r *Rollout) completeElsewhere(name fleet.ObjectName, rollout gatewayRollout) bool {
-	return slices.ContainsFunc(r.peers, func(p Peer) bool {
+	return slices.ContainsFunc(r.replicas, func(p Replica) bool {
 		for pool := range rollout.pools {
 			if p.Answers[pool].Gateways[name] != (ServedGateway{rollout.object, true}) {
 				return false
@@ -122,7 +122,7 @@ func (r *Rollout) Progress(own Answers, reconnecting bool) map[fleet.ObjectName]
 	out := make(map[fleet.ObjectName]GatewayProgress, len(r.gateways))
 	edges := map[string][]counted{}
 	for pool := range r.pools {
-		edges[pool] = countedEdges(pool, own[pool], r.peers)
+		edges[pool] = countedEdges(pool, own[pool], r.replicas)
 	}
 	for name, rollout := range r.gateways {
 		progress := GatewayProgress{Generation: rollout.object.Generation}

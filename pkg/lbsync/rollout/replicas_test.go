@@ -57,7 +57,7 @@ func (w *twins) exchange() (changed bool) {
 	}
 	for _, name := range w.names {
 		other := w.other(name)
-		w.hubs[name].rollout.SetPeers([]Peer{{Answers: w.known[other], Silent: w.dead[other]}})
+		w.hubs[name].rollout.SetReplicas([]Replica{{Answers: w.known[other], Silent: w.dead[other]}})
 	}
 	return changed
 }
@@ -193,28 +193,28 @@ func TestCountedEdges(t *testing.T) {
 	}
 	fresh := func(e EdgeAnswers) EdgeAnswers { e.New = true; return e }
 	left := func(e EdgeAnswers) EdgeAnswers { e.Left = at(50); return e }
-	peer := func(silent bool, edges ...EdgeAnswers) Peer {
-		return Peer{Silent: silent, Answers: Answers{"us": {Edges: edges}}}
+	replica := func(silent bool, edges ...EdgeAnswers) Replica {
+		return Replica{Silent: silent, Answers: Answers{"us": {Edges: edges}}}
 	}
 	for what, test := range map[string]struct {
-		own   []EdgeAnswers
-		peers []Peer
-		want  string
+		own      []EdgeAnswers
+		replicas []Replica
+		want     string
 	}{
-		"one on each": {[]EdgeAnswers{edge("x", "1", 1)}, []Peer{peer(false, edge("y", "2", 2))}, "x y"},
-		"it moved here, and the other one has not noticed": {[]EdgeAnswers{lacking(edge("x", "1", 2), "new")}, []Peer{peer(false, edge("x", "1", 1))}, "x(new)"},
-		"it moved there":                       {[]EdgeAnswers{edge("x", "1", 1)}, []Peer{peer(false, lacking(edge("x", "1", 2), "new"))}, "x(new)"},
-		"two behind different addresses":       {[]EdgeAnswers{edge("x", "1", 1)}, []Peer{peer(false, edge("x", "2", 2))}, "x x"},
-		"of a silent replica":                  {nil, []Peer{peer(true, edge("x", "1", 1))}, "x"},
-		"of a silent replica, and here by now": {[]EdgeAnswers{lacking(edge("x", "2", 9), "here")}, []Peer{peer(true, edge("x", "1", 1))}, "x(here)"},
-		"here, and has answered nothing yet":   {[]EdgeAnswers{fresh(edge("x", "2", 9))}, []Peer{peer(true, lacking(edge("x", "1", 1), "before"))}, "x(before)"},
-		"on its way from here to there":        {[]EdgeAnswers{left(edge("x", "1", 1))}, []Peer{peer(false)}, "x"},
-		"it arrived there":                     {[]EdgeAnswers{left(edge("x", "1", 1))}, []Peer{peer(false, lacking(edge("x", "1", 2), "there"))}, "x(there)"},
-		"two silent ones knew it":              {nil, []Peer{peer(true, lacking(edge("x", "1", 1), "old")), peer(true, edge("x", "1", 2))}, "x"},
+		"one on each": {[]EdgeAnswers{edge("x", "1", 1)}, []Replica{replica(false, edge("y", "2", 2))}, "x y"},
+		"it moved here, and the other one has not noticed": {[]EdgeAnswers{lacking(edge("x", "1", 2), "new")}, []Replica{replica(false, edge("x", "1", 1))}, "x(new)"},
+		"it moved there":                       {[]EdgeAnswers{edge("x", "1", 1)}, []Replica{replica(false, lacking(edge("x", "1", 2), "new"))}, "x(new)"},
+		"two behind different addresses":       {[]EdgeAnswers{edge("x", "1", 1)}, []Replica{replica(false, edge("x", "2", 2))}, "x x"},
+		"of a silent replica":                  {nil, []Replica{replica(true, edge("x", "1", 1))}, "x"},
+		"of a silent replica, and here by now": {[]EdgeAnswers{lacking(edge("x", "2", 9), "here")}, []Replica{replica(true, edge("x", "1", 1))}, "x(here)"},
+		"here, and has answered nothing yet":   {[]EdgeAnswers{fresh(edge("x", "2", 9))}, []Replica{replica(true, lacking(edge("x", "1", 1), "before"))}, "x(before)"},
+		"on its way from here to there":        {[]EdgeAnswers{left(edge("x", "1", 1))}, []Replica{replica(false)}, "x"},
+		"it arrived there":                     {[]EdgeAnswers{left(edge("x", "1", 1))}, []Replica{replica(false, lacking(edge("x", "1", 2), "there"))}, "x(there)"},
+		"two silent ones knew it":              {nil, []Replica{replica(true, lacking(edge("x", "1", 1), "old")), replica(true, edge("x", "1", 2))}, "x"},
 		"its stream ended, and it has another": {[]EdgeAnswers{edge("x", "1", 5), left(edge("x", "1", 1))}, nil, "x"},
 	} {
 		var got []string
-		for _, c := range countedEdges("us", PoolAnswers{Edges: test.own}, test.peers) {
+		for _, c := range countedEdges("us", PoolAnswers{Edges: test.own}, test.replicas) {
 			text := c.Node
 			for _, name := range c.Lacks {
 				text += "(" + name.Name + ")"

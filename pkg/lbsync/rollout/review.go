@@ -72,7 +72,7 @@ func (p *pool) refusals(outvoted bool) map[fleet.RouteRef]Refusal {
 }
 
 // Review takes in how far the connected edges of each pool are, those of this replica, and
-// what the peers say of theirs.
+// what the other replicas say of theirs.
 func (r *Rollout) Review(edges map[string][]EdgeProgress) Reviewed {
 	var out Reviewed
 	for _, name := range slices.Sorted(maps.Keys(r.pools)) {
@@ -142,16 +142,16 @@ func (p *pool) hasTaken(ref fleet.RouteRef) bool {
 }
 
 // reviewPool decides which routes the pool refuses, and returns those that are
-// new. peers are the edges of other replicas. A refusal stays while no edge is connected.
-func (r *Rollout) reviewPool(p *pool, peers []counted) []Refusal {
+// new. others are the edges of other replicas. A refusal stays while no edge is connected.
+func (r *Rollout) reviewPool(p *pool, others []counted) []Refusal {
 	for ref, f := range p.refused {
 		if r.objects[ref].ObjectVersion != f.Version || p.takenByAny(ref) || p.since[ref].taken && p.since[ref].version == f.Version {
 			delete(p.refused, ref)
 		}
 	}
-	candidates := r.noteOutvoted(p, peers)
+	candidates := r.noteOutvoted(p, others)
 	for ref, f := range p.outvoted {
-		if r.objects[ref].ObjectVersion != f.Version || r.takenByAll(p, peers, ref) {
+		if r.objects[ref].ObjectVersion != f.Version || r.takenByAll(p, others, ref) {
 			delete(p.outvoted, ref)
 		}
 	}
@@ -160,7 +160,7 @@ func (r *Rollout) reviewPool(p *pool, peers []counted) []Refusal {
 		if _, known := p.refused[ref]; known || p.hasTaken(ref) || r.objects[ref].ObjectVersion != p.since[ref].version {
 			continue
 		}
-		if f, all := r.refusedByAll(p, peers, ref); all {
+		if f, all := r.refusedByAll(p, others, ref); all {
 			p.refused[ref] = f
 			refused = append(refused, f)
 		}
@@ -170,7 +170,7 @@ func (r *Rollout) reviewPool(p *pool, peers []counted) []Refusal {
 
 // noteOutvoted notes the routes that any edge refuses, and returns them, and those of which
 // that is not certain yet.
-func (r *Rollout) noteOutvoted(p *pool, peers []counted) map[fleet.RouteRef]bool {
+func (r *Rollout) noteOutvoted(p *pool, others []counted) map[fleet.RouteRef]bool {
 	candidates := map[fleet.RouteRef]bool{}
 	noted := map[fleet.RouteRef]*Object{}
 	note := func(ref fleet.RouteRef, version ObjectVersion, instead *Object) {
@@ -189,7 +189,7 @@ func (r *Rollout) noteOutvoted(p *pool, peers []counted) map[fleet.RouteRef]bool
 			}
 		}
 	}
-	for _, c := range peers {
+	for _, c := range others {
 		for _, route := range c.Routes {
 			if f, refuses := r.refusalBy(c, route.Ref); refuses {
 				candidates[route.Ref] = true
@@ -210,21 +210,21 @@ func (p *pool) takenByAny(ref fleet.RouteRef) bool {
 	return false
 }
 
-func (r *Rollout) takenByAll(p *pool, peers []counted, ref fleet.RouteRef) bool {
+func (r *Rollout) takenByAll(p *pool, others []counted, ref fleet.RouteRef) bool {
 	for _, e := range p.edges {
 		if !e.accepts(ref, p.since[ref].generation) {
 			return false
 		}
 	}
-	for _, c := range peers {
+	for _, c := range others {
 		if _, refuses := r.refusalBy(c, ref); refuses || c.New {
 			return false
 		}
 	}
-	return len(p.edges) > 0 || len(peers) > 0 && p.since[ref].taken
+	return len(p.edges) > 0 || len(others) > 0 && p.since[ref].taken
 }
 
-func (r *Rollout) refusedByAll(p *pool, peers []counted, ref fleet.RouteRef) (all Refusal, refused bool) {
+func (r *Rollout) refusedByAll(p *pool, others []counted, ref fleet.RouteRef) (all Refusal, refused bool) {
 	all = Refusal{Pool: p.name, Ref: ref, Version: r.objects[ref].ObjectVersion}
 	add := func(message string, instead *Object) {
 		all.Message, all.Instead = max(all.Message, message), newer(all.Instead, instead)
@@ -236,14 +236,14 @@ func (r *Rollout) refusedByAll(p *pool, peers []counted, ref fleet.RouteRef) (al
 		}
 		add(v.message, v.instead)
 	}
-	for _, c := range peers {
+	for _, c := range others {
 		f, refuses := r.refusalBy(c, ref)
 		if !refuses {
 			return Refusal{}, false
 		}
 		add(f.Message, f.Instead)
 	}
-	return all, len(p.edges)+len(peers) > 0
+	return all, len(p.edges)+len(others) > 0
 }
 
 // newer is the later one of two generations of a route. All replicas choose the same among
@@ -302,7 +302,7 @@ type PoolEdges struct {
 // PoolEdges returns the edges of a pool. own is of this replica.
 func (r *Rollout) PoolEdges(pool string, own Answers) PoolEdges {
 	var all PoolEdges
-	for _, e := range countedEdges(pool, own[pool], r.peers) {
+	for _, e := range countedEdges(pool, own[pool], r.replicas) {
 		all.Connected++
 		if e.silent {
 			all.Remembered++

@@ -36,7 +36,7 @@ type Rollout struct {
 	pools       map[string]*pool
 	views       []View // of the last Review
 	viewModels  map[string]model.Model
-	peers       []Peer
+	replicas    []Replica
 
 	objects             map[fleet.ObjectRef]Object        // Gateways and routes that exist
 	earlier             map[fleet.RouteRef][]earlier      // the oldest first
