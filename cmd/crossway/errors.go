@@ -61,11 +61,12 @@ func args(check cobra.PositionalArgs) cobra.PositionalArgs {
 }
 
 // passing tells whether the same request may well succeed soon: the API server starts again
-// or has too much to do, or a connection broke.
+// or has too much to do, or a connection broke. A host name that does not exist stays so.
 func passing(err error) bool {
 	var network net.Error
+	var lookup *net.DNSError
 	switch {
-	case err == nil, isWrongCA(err):
+	case err == nil, isWrongCA(err), errors.As(err, &lookup) && lookup.IsNotFound:
 		return false
 	case errors.As(err, &network), utilnet.IsProbableEOF(err), utilnet.IsHTTP2ConnectionLost(err):
 		return true
