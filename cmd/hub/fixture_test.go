@@ -53,6 +53,7 @@ type fixture struct {
 	members, gossip    string // those of the member API and of gossip
 	replicas           string // that for other replicas
 	hub                *exec.Cmd
+	log                string // the file of its log
 	admin              string // of the Envoy
 }
 
@@ -98,6 +99,7 @@ func (f *fixture) startReplica(name string, flags ...string) {
 	f.hub = exec.Command(path, append([]string{"--kubeconfig=" + envtestkit.Kubeconfig(f.t), "--xds-addr=" + f.xds, "--xds-names=127.0.0.1,localhost", "--metrics-addr=0",
 		"--member-api-addr=" + f.members, "--member-api-url=https://" + f.members, "--gossip-addr=" + f.gossip, "--gossip-public-address=" + f.gossip,
 		"--health-addr=" + f.health, "--debug-address=" + f.debug, "--region=us", "--hub-cidrs=10.10.0.0/16,10.96.0.0/12", "--log-level=info"}, flags...)...)
+	f.log = log.Name()
 	f.hub.Stdout, f.hub.Stderr, f.hub.Env = log, log, append(os.Environ(), "POD_NAME="+name)
 	testkit.Must(f.t, f.hub.Start())
 	f.t.Cleanup(func() {

@@ -169,6 +169,19 @@ func (f *fixture) expectStatus(what, want string) {
 	testkit.EventuallySeen(f.t, what, func() (bool, any) { got := f.statusOf(); return strings.HasPrefix(got, want), got })
 }
 
+// revoke has pool us revoke these credentials of edges, and no others.
+func (f *fixture) revoke(ctx context.Context, ids ...string) {
+	f.t.Helper()
+	testkit.Must(f.t, retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+		var pool v1alpha1.EdgePool
+		if err := f.Get(ctx, client.ObjectKey{Name: "us"}, &pool); err != nil {
+			return err
+		}
+		pool.Spec.RevokedCredentials = ids
+		return f.Update(ctx, &pool)
+	}))
+}
+
 // Two replicas with an edge each: statuses count both, whoever leads, and do not change when
 // the leader is killed. Both edges refuse a route, and one that comes to the other replica
 // gets what it had. A credential that is revoked ends the streams of both.
@@ -213,20 +226,8 @@ func TestStatusesOfTwoReplicas(t *testing.T) {
 	back := p[leader].connect("edge-c", heavy)
 	f.expectStatus("a third edge, on the replica that is back", strings.Replace(refused, "edges 2, with credentials 2", "edges 3, with credentials 3", 1))
 
-	testkit.Must(t, retry.RetryOnConflict(retry.DefaultBackoff, func() error {
-		var pool v1alpha1.EdgePool
-		if err := f.Get(t.Context(), client.ObjectKey{Name: "us"}, &pool); err != nil {
-			return err
-		}
-		pool.Spec.RevokedCredentials = []string{testCredential}
-		return f.Update(t.Context(), &pool)
-	}))
-	t.Cleanup(func() {
-		var pool v1alpha1.EdgePool
-		testkit.Must(t, f.Get(context.Background(), client.ObjectKey{Name: "us"}, &pool))
-		pool.Spec.RevokedCredentials = nil
-		testkit.Must(t, f.Update(context.Background(), &pool))
-	})
+	f.revoke(t.Context(), testCredential)
+	t.Cleanup(func() { f.revoke(context.Background()) })
 	for _, c := range []*xdsClient{edges[other(leader)], moved, back} {
 		select {
 		case <-c.ended:
