@@ -125,17 +125,7 @@ func (f *fixture) run(t *testing.T, d *datadriven.TestData) string {
 		f.refusals = append(f.refusals, refusal)
 		return ""
 	case "programmed": // programmed gateway=infra/shared generation=1 connected=2 acked=2 unserved=eu
-		var p Programming
-		d.ScanArgs(t, "generation", &p.Generation)
-		d.ScanArgs(t, "connected", &p.Connected)
-		d.ScanArgs(t, "acked", &p.Acked)
-		if unserved := arg("unserved"); unserved != "" {
-			p.Unserved = []string{unserved}
-		}
-		if refused := arg("refused"); refused != "" {
-			p.Refused, p.Message = []string{refused}, d.Input
-		}
-		f.progress[objectName(arg("gateway"))] = p
+		f.progress[objectName(arg("gateway"))] = programming(t, d, arg)
 		return ""
 	case "crds":
 		f.in.CRDVersion = arg("version")
@@ -152,6 +142,20 @@ func (f *fixture) run(t *testing.T, d *datadriven.TestData) string {
 		t.Fatalf("unknown command %q", d.Cmd)
 		return ""
 	}
+}
+
+// programming reads how far a Gateway's edges are.
+func programming(t *testing.T, d *datadriven.TestData, arg func(string) string) (p Programming) {
+	d.ScanArgs(t, "generation", &p.Generation)
+	d.ScanArgs(t, "connected", &p.Connected)
+	d.ScanArgs(t, "acked", &p.Acked)
+	if unserved := arg("unserved"); unserved != "" {
+		p.Unserved = []string{unserved}
+	}
+	if refused := arg("refused"); refused != "" {
+		p.Refused, p.Message = []string{refused}, d.Input
+	}
+	return p
 }
 
 // build is a Build after the one of the last call, as the reconciler makes them.

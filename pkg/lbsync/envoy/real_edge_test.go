@@ -180,6 +180,21 @@ func (e *edge) apply(p lbsync.Program, assignments ...lbsync.LoadAssignment) {
 		return strings.Count(dump, listeners) >= len(resources.Listeners) && strings.Count(dump, routes) >= len(resources.Routes) &&
 			!strings.Contains(dump, "warming_state")
 	})
+	e.awaitLoads(loads)
+	for _, l := range p.Listeners {
+		e.wait("the socket", func() bool {
+			conn, err := net.Dial("tcp", netip.AddrPortFrom(l.Address, l.Port).String())
+			if err == nil {
+				conn.Close()
+			}
+			return err == nil
+		})
+	}
+}
+
+// awaitLoads waits until Envoy has taken the load assignments that are new.
+func (e *edge) awaitLoads(loads []envoy.Resource) {
+	e.t.Helper()
 	for _, r := range loads {
 		if e.loads[r.Name] == r.Version {
 			continue
@@ -191,15 +206,6 @@ func (e *edge) apply(p lbsync.Program, assignments ...lbsync.LoadAssignment) {
 			_, stat, _ := strings.Cut(e.get("/stats?filter=^cluster."+r.Name+".update_success$"), ": ")
 			_, _ = fmt.Sscan(stat, &n)
 			return n >= e.updates[r.Name]
-		})
-	}
-	for _, l := range p.Listeners {
-		e.wait("the socket", func() bool {
-			conn, err := net.Dial("tcp", netip.AddrPortFrom(l.Address, l.Port).String())
-			if err == nil {
-				conn.Close()
-			}
-			return err == nil
 		})
 	}
 }

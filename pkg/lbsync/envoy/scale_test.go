@@ -156,22 +156,31 @@ func startHubEdgeWith(t *testing.T, config server.Config, load func(server.Edge,
 		"bootstrap.yaml": fmt.Appendf(nil, deltaBootstrap+asInChart(t), socket.Addr().(*net.TCPAddr).Port, dir)} {
 		must(os.WriteFile(filepath.Join(dir, name), content, 0o600))
 	}
+	e := &hubEdge{hub: hub, acks: acks}
+	e.start(t, program, dir, args...)
+	return e
+}
+
+// start runs an Envoy with the bootstrap in a directory, until the test ends.
+func (e *hubEdge) start(t *testing.T, program, dir string, args ...string) {
+	t.Helper()
 	admin := filepath.Join(dir, "admin")
 	cmd := exec.Command(program, append([]string{"-c", filepath.Join(dir, "bootstrap.yaml"), "--disable-hot-restart", "--ignore-unknown-dynamic-fields", "--concurrency", "2",
 		"-l", "error", "--admin-address-path", admin}, args...)...)
 	cmd.Stderr = os.Stderr
-	must(cmd.Start())
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
-	e := &hubEdge{hub: hub, acks: acks, process: cmd.Process}
+	e.process = cmd.Process
 	eventually(t, "admin address", func() bool {
 		address, _ := os.ReadFile(admin)
 		e.admin = string(address)
 		return e.admin != ""
 	})
-	return e
 }
 
 func served(all []envoy.Resource) (out []server.Resource) {
