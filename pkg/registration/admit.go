@@ -132,7 +132,22 @@ func specialAddress(address netip.Addr) string {
 	case address == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
 		return "is the broadcast address"
 	}
+	for _, prefix := range withIPv4 {
+		if prefix.Contains(address) {
+			return "has an IPv4 address in it (" + prefix.String() + ")"
+		}
+	}
 	return ""
+}
+
+// withIPv4 are the ranges of IPv6 whose addresses a router may turn into IPv4 ones, of which
+// nobody then asks whose they are. No pod has such an address.
+var withIPv4 = []netip.Prefix{
+	netip.MustParsePrefix("::/96"),          // IPv4-compatible (RFC 4291 section 2.5.5.1)
+	netip.MustParsePrefix("64:ff9b::/96"),   // NAT64 (RFC 6052)
+	netip.MustParsePrefix("64:ff9b:1::/48"), // NAT64 of one network (RFC 8215)
+	netip.MustParsePrefix("2001::/32"),      // Teredo (RFC 4380)
+	netip.MustParsePrefix("2002::/16"),      // 6to4 (RFC 3056)
 }
 
 // Admit splits the addresses of EndpointSlices into those that the member may

@@ -143,12 +143,15 @@ func TestNoRangeAdmitsThese(t *testing.T) {
 	m.Name = "wide"
 	a := Admissions([]v1alpha1.MemberCluster{m}, []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16"), netip.MustParsePrefix("fd00:96::/64")})["wide"]
 	for _, address := range []string{"169.254.169.254", "127.0.0.1", "0.0.0.0", "224.0.0.1", "255.255.255.255", "10.96.0.1", "fd00:96::1",
-		"fe80::1", "fe80::1%eth0", "::1", "::", "ff02::1", "::ffff:10.1.0.1", "::ffff:169.254.169.254"} {
+		"fe80::1", "fe80::1%eth0", "::1", "::", "ff02::1", "::ffff:10.1.0.1", "::ffff:169.254.169.254",
+		"64:ff9b::a9fe:a9fe", "64:ff9b::10.96.0.1", "64:ff9b:1::a9fe:a9fe", "2002:7f00:1::", "::127.0.0.1", "2001::1"} {
 		if a.Refuses(netip.MustParseAddr(address)) == "" {
 			t.Errorf("%s is admitted", address)
 		}
 	}
-	if reason := a.Refuses(netip.MustParseAddr("10.1.0.1")); reason != "" {
-		t.Errorf("10.1.0.1 %s", reason)
+	for _, address := range []string{"10.1.0.1", "fd00:1::1", "2001:db8::1", "2600:1f14::1"} {
+		if reason := a.Refuses(netip.MustParseAddr(address)); reason != "" {
+			t.Errorf("%s %s", address, reason)
+		}
 	}
 }
