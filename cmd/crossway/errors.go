@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 
 	"github.com/spf13/cobra"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -78,6 +79,7 @@ func passing(err error) bool {
 // withAdvice adds what to do to errors that any request to a cluster may have.
 func withAdvice(err error) error {
 	var unreachable *net.OpError
+	var sent *url.Error
 	switch {
 	case err == nil:
 		return nil
@@ -87,7 +89,7 @@ func withAdvice(err error) error {
 		return fmt.Errorf("%w; fleet admins have ClusterRole crossway-fleet-admin, and Role crossway-joiner in namespace crossway-members", err)
 	case apierrors.IsUnauthorized(err):
 		return fmt.Errorf("%w; the credentials of this context are not valid (any more): log in to that cluster again", err)
-	case errors.As(err, &unreachable):
+	case errors.As(err, &unreachable), errors.As(err, &sent) && sent.Timeout():
 		return fmt.Errorf("%w; name the cluster with --context, and check that it can be reached from here", err)
 	}
 	return err

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"net"
 	"net/url"
+	"os"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -28,6 +30,16 @@ func TestWhatPasses(t *testing.T) {
 	} {
 		if got := passing(test.err); got != test.want {
 			t.Errorf("%s: %v, want %v", name, got, test.want)
+		}
+	}
+}
+
+// Who reaches no cluster is told what to do, however it ends.
+func TestAdviceOfTheUnreachable(t *testing.T) {
+	for _, err := range []error{&net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}, os.ErrDeadlineExceeded} {
+		err = withAdvice(&url.Error{Op: "Get", URL: "https://hub", Err: err})
+		if !strings.Contains(err.Error(), "name the cluster with --context") {
+			t.Error(err)
 		}
 	}
 }
