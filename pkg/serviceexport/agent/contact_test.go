@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"time"
@@ -19,6 +20,9 @@ func TestExportsWithoutTheHub(t *testing.T) {
 	f := newFixture(t, "alone")
 	ns := f.namespace("alone-shop")
 	f.service(ns, "web")
+	t.Cleanup(func() { // for other tests on this API server
+		f.Must(f.admin.Delete(context.Background(), &mcsv1beta1.ServiceExport{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "web"}}))
+	})
 	f.reconcile(ns, "web", "web-1")
 	f.setHubConditions(ns, "web", metav1.Condition{Type: "Ready", Status: metav1.ConditionTrue, Reason: "Exported", Message: "offered to 2 other clusters", LastTransitionTime: metav1.NewTime(f.clock)})
 	queue := workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[reconcile.Request]())
