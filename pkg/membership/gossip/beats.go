@@ -195,7 +195,7 @@ func (n *Node) hear(c *connection) {
 		defer c.Close() //nolint:errcheck // it may be closed already
 		n.answer(c, wake, &older)
 	}()
-	limit := rate.NewLimiter(beatRate, beatBurst)
+	limit := n.packets.limit(sender{c.peer, forBeats}, beatRate, beatBurst)
 	for {
 		if err := n.hearOne(c, limit, &older); err != nil {
 			n.config.Log.V(1).Info("the connection for Beats ended", "node", c.peer, "error", err.Error())

@@ -336,6 +336,39 @@ func TestAFloodOfPacketsIsDropped(t *testing.T) {
 	isCut(t, c)
 }
 
+// Who dials again has no new burst of packets, nor of Beats.
+func TestAFloodOverManyConnectionsIsDropped(t *testing.T) {
+	t.Parallel()
+	fleet := newFleet(t)
+	hub := start(t, fleet, "hub:h1", nil)
+	config := evil(t, fleet)
+	for round := range uint64(8) {
+		c := mustDial(t, config, hub.Address, gossip.ForPackets)
+		for range 1000 {
+			if err := gossip.WritePacket(c, []byte("nonsense")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		await(t, "the packets are read", func() bool { return hub.Dropped("malformed")+hub.Dropped("rate") == 1000*(round+1) })
+	}
+	if hub.Dropped("rate") == 0 {
+		t.Error("8000 packets are taken")
+	}
+	for seq := uint64(1); hub.Refused("rate") == 0; {
+		if seq > 3000 {
+			t.Fatal("3000 Beats are taken")
+		}
+		c := mustDial(t, config, hub.Address, gossip.ForBeats)
+		for range 95 {
+			if gossip.WriteBeat(c, membership.Beat{Node: "member:evil", Epoch: 1, Seq: seq}) == nil {
+				seq++
+			}
+		}
+		await(t, "the Beats are read", func() bool { return hub.Beat("member:evil").Seq == seq-1 || hub.Refused("rate") > 0 })
+		_ = c.Close()
+	}
+}
+
 // memberlist sends from the goroutine that reads, so a node that takes nothing must not
 // hold it up: packets are dropped and counted.
 func TestASlowNodeHoldsNobodyUp(t *testing.T) {

@@ -22,7 +22,7 @@ import (
 const (
 	// maxPacket is the size of a packet: memberlist's 1400 bytes, a label and a checksum.
 	maxPacket = 2048
-	// packetRate is how many packets a second a connection may bring after packetBurst.
+	// packetRate is how many packets a second a node may send after packetBurst.
 	// A node at rest sends about two a second, and some hundreds when many change.
 	packetRate, packetBurst = 200, 1000
 	// maxStream is how many bytes a message on a stream may have: a push/pull has 100 bytes a node.
@@ -52,14 +52,14 @@ type transport struct {
 
 	mu    sync.Mutex // guards the rest
 	boxes map[membership.Name]chan []byte
-	rates map[membership.Name]*rate.Limiter // of streams
+	rates map[sender]*rate.Limiter
 }
 
 var _ memberlist.NodeAwareTransport = (*transport)(nil)
 
 func newTransport(n *Node) *transport {
 	return &transport{node: n, packets: make(chan *memberlist.Packet, maxReceived), streams: make(chan net.Conn, 16),
-		shutdown: make(chan struct{}), boxes: map[membership.Name]chan []byte{}, rates: map[membership.Name]*rate.Limiter{}}
+		shutdown: make(chan struct{}), boxes: map[membership.Name]chan []byte{}, rates: map[sender]*rate.Limiter{}}
 }
 
 // FinalAdvertiseAddr implements memberlist.Transport.
@@ -179,7 +179,7 @@ func (t *transport) read(c *connection) {
 	go func() {
 		defer t.writers.Done()
 		defer c.Close() //nolint:errcheck // it may be closed already
-		limit := rate.NewLimiter(packetRate, packetBurst)
+		limit := t.limit(sender{c.peer, forPackets}, packetRate, packetBurst)
 		for {
 			b, err := readFrame(c, 2, maxPacket)
 			if err != nil {
@@ -241,7 +241,7 @@ func (t *transport) take(c *connection) {
 		t.read(c)
 		return
 	}
-	if !t.mayStream(c.peer) {
+	if !t.limit(sender{c.peer, forStream}, streamRate, streamBurst).Allow() {
 		t.node.metrics.dropped.Add("streams")
 		_ = c.Close()
 		return
@@ -254,14 +254,21 @@ func (t *transport) take(c *connection) {
 	}
 }
 
-// mayStream counts a stream of a node. Nodes are those that are let in, so there are few.
-func (t *transport) mayStream(name membership.Name) bool {
+// sender is a node that sends for one purpose.
+type sender struct {
+	name membership.Name
+	what purpose
+}
+
+// limit is the rate of a sender over all of its connections: who dials again has no more.
+// Nodes are those that are let in, so there are few.
+func (t *transport) limit(from sender, perSecond rate.Limit, burst int) *rate.Limiter {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.rates[name] == nil {
-		t.rates[name] = rate.NewLimiter(streamRate, streamBurst)
+	if t.rates[from] == nil {
+		t.rates[from] = rate.NewLimiter(perSecond, burst)
 	}
-	return t.rates[name].Allow()
+	return t.rates[from]
 }
 
 // stream is a connection that brings one message. memberlist gets it once all of it has come
