@@ -10,6 +10,7 @@ import (
 	clocktesting "k8s.io/utils/clock/testing"
 
 	"crossway.dev/crossway/internal/linktest"
+	"crossway.dev/crossway/internal/testkit"
 	"crossway.dev/crossway/pkg/lbsync/endpoints/state"
 )
 
@@ -32,10 +33,10 @@ func TestWordsThatWaitAreBounded(t *testing.T) {
 	for second := range seconds {
 		for i := range edges {
 			report := &state.EdgeReport{Edge: edge(i), Sequence: int64(second), Loads: []Load{{Assignment: "a", Interval: time.Second}}}
-			other.Topic("load").Set(edge(i).Key(), write(message{Report: report}))
+			other.Topic("load").Set(edge(i).Key(), written(t, message{Report: report}))
 		}
-		other.Topic("shares").Set(candidateKey, write(message{Candidate: &state.Candidate{Second: int64(second)}}))
-		other.Topic("shares").Set(backend("web").String(), write(message{Decision: &state.Decision{Regions: []state.RegionDecision{{Demand: float64(second)}}}}))
+		other.Topic("shares").Set(candidateKey, written(t, message{Candidate: &state.Candidate{Second: int64(second)}}))
+		other.Topic("shares").Set(backend("web").String(), written(t, message{Decision: &state.Decision{Regions: []state.RegionDecision{{Demand: float64(second)}}}}))
 		clock.Step(time.Second)
 		if words, _ := pending(); words > 2*maxPendingWords {
 			t.Fatalf("after %d s %d words wait", second, words)
@@ -49,6 +50,14 @@ func TestWordsThatWaitAreBounded(t *testing.T) {
 	if len(got.Edges) != edges || got.Decisions != 1 || got.Candidate.Second != seconds-1 || !got.Heard {
 		t.Errorf("it knows %+v", got)
 	}
+}
+
+// written is what another replica sends.
+func written(t *testing.T, m message) []byte {
+	t.Helper()
+	value, err := write(m)
+	testkit.Must(t, err)
+	return value
 }
 
 // What is known of the other replicas is the same with the last words as with all of them.

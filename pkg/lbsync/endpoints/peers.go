@@ -94,7 +94,10 @@ func (l *Loop) subscribe() {
 		Deleted: func(from, key string) { l.hearNoShares(from, key) },
 		Unknown: func(from, key string) { l.hearNoShares(from, key) }, // an earlier decision does not hold on
 		Heard:   func(from string) { l.hear(state.Word{Replica: from, Kind: state.Heard}) },
-		Silent:  func(from string) { l.hear(state.Word{Replica: from, Kind: state.Silent}) },
+		Silent: func(from string) {
+			l.peers.edges.unread.Delete(from) // what comes under its name next may be another version's
+			l.hear(state.Word{Replica: from, Kind: state.Silent})
+		},
 		Leaving: func(from string) { l.hear(state.Word{Replica: from, Kind: state.Leaving}) },
 		Gone:    func(from string) { l.hear(state.Word{Replica: from, Kind: state.Gone}) },
 	})
@@ -144,13 +147,25 @@ func (l *Loop) read(from string, value []byte) (m message, ok bool) {
 	return m, false
 }
 
-func write(m message) []byte {
+func write(m message) ([]byte, error) {
 	m.Version = peersVersion
 	value, err := json.Marshal(m)
 	if err != nil {
-		panic(err) // strings and numbers
+		return nil, fmt.Errorf("encode for other replicas: %w", err)
 	}
-	return replica.Pack(value)
+	return replica.Pack(value), nil
+}
+
+// setShares tells other replicas a value of topic shares. What cannot be encoded, as a number that is infinite, they do not have:
+// an earlier value does not hold on.
+func (l *Loop) setShares(key string, m message) {
+	value, err := write(m)
+	if err != nil {
+		l.config.Log.Error(err, "other replicas are not told what is in force here", "key", key)
+		l.config.Shares.Delete(key)
+		return
+	}
+	l.config.Shares.Set(key, value)
 }
 
 // meetPeers notes that each other replica was heard, or is not there.
@@ -176,13 +191,13 @@ func (l *Loop) tellPeers(now time.Time) {
 		if d == nil {
 			l.config.Shares.Delete(backend.String())
 		} else {
-			l.config.Shares.Set(backend.String(), write(message{Decision: d}))
+			l.setShares(backend.String(), message{Decision: d})
 		}
 	}
 	candidate := l.state.Candidate(now)
 	if said := l.peers.candidate; candidate != said {
 		l.peers.candidate = candidate
-		l.config.Shares.Set(candidateKey, write(message{Candidate: &candidate}))
+		l.setShares(candidateKey, message{Candidate: &candidate})
 	}
 }
 
@@ -275,12 +290,16 @@ func (e *sharedEdges) say(load replica.Topic, edge Edge) {
 	load.Set(edge.Key(), encode(edge, one.sequence, 0, nil))
 }
 
-// encode is the value of a report; nil: it is too large.
+// encode is the value of a report; nil: it is too large, or cannot be encoded.
 func encode(edge Edge, sequence int64, interval time.Duration, loads []Load) []byte {
 	if namesIn(loads) > maxNames {
 		return nil
 	}
-	return write(message{Report: &state.EdgeReport{Edge: edge, Sequence: sequence, Interval: interval, Loads: loads}})
+	value, err := write(message{Report: &state.EdgeReport{Edge: edge, Sequence: sequence, Interval: interval, Loads: loads}})
+	if err != nil {
+		return nil
+	}
+	return value
 }
 
 // set sets an edge's report, unless it has said something newer since. Of one for which there is no room the others hear

@@ -11,7 +11,9 @@ import (
 
 	"crossway.dev/crossway/internal/linktest"
 	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/lbsync/endpoints/state"
 	"crossway.dev/crossway/pkg/lbsync/traffic"
+	"crossway.dev/crossway/pkg/replica"
 )
 
 // twoHubs have an edge of us each, whose clients send so many requests per second; us-west takes 200.
@@ -197,5 +199,36 @@ func TestWordsOfAnotherVersion(t *testing.T) {
 	dump := f.Dump()
 	if len(log) != 1 || dump.Decider != "hub-m" || dump.Replicas["hub-a"].Decisions != 0 || len(dump.Replicas["hub-a"].Edges) != 0 {
 		t.Errorf("%v\n%+v", log, dump)
+	}
+}
+
+// After a replica was silent, the log says again that its values cannot be read: another version may have come under its name.
+// A decision that has no encoding ends nothing, and the earlier one does not hold on.
+func TestWordsThatCannotBeReadOrWritten(t *testing.T) {
+	var log []string
+	network := linktest.NewNetwork()
+	link, other := network.Link("hub-m"), network.Link("hub-a")
+	said := map[string]bool{}
+	other.Topic("shares").Subscribe(replica.Observer{Changed: func(_, key string, _ []byte) { said[key] = true }, Deleted: func(_, key string) { delete(said, key) }})
+	f := newReplica(t, clocktesting.NewFakeClock(time.Unix(1_800_000_000, 0)), Config{Load: link.Topic("load"), Shares: link.Topic("shares"), PeersHeard: link.Settled(),
+		Hub: Hub{Replica: "hub-m"}, Log: funcr.New(func(_, line string) { log = append(log, line) }, funcr.Options{})})
+	link.Start()
+	other.Start()
+	for i := range 4 {
+		other.Topic("load").Set("x", fmt.Append(nil, i))
+		if i == 1 {
+			network.Cut("hub-m", "hub-a")
+			network.Heal("hub-m", "hub-a")
+		}
+	}
+	if len(log) != 2 {
+		t.Errorf("the log says %q", log)
+	}
+	key := backend("web").String()
+	for _, demand := range []float64{1, math.Inf(1)} {
+		f.setShares(key, message{Decision: &state.Decision{Regions: []state.RegionDecision{{Demand: demand}}}})
+		if said[key] != (demand == 1) {
+			t.Errorf("with a demand of %v the others have a decision: %v", demand, said[key])
+		}
 	}
 }

@@ -79,7 +79,7 @@ func TestLargeReportsReachOtherReplicas(t *testing.T) {
 	}
 
 	const backend = "service shop/web"
-	linkA.Topic("shares").Set(backend, write(message{Decision: &state.Decision{}}))
+	linkA.Topic("shares").Set(backend, written(t, message{Decision: &state.Decision{}}))
 	if b.run(); b.Dump().Replicas["hub-a"].Decisions != 1 {
 		t.Error("hub-b has no shares of hub-a")
 	}
