@@ -146,6 +146,35 @@ func TestLimits(t *testing.T) {
 	}
 }
 
+// A replica that started again may have other keys than before, as many and as large as a topic takes. Until its maps are
+// whole a Mirror has both, and no more than that.
+func TestMirrorHasRoomForTwoProcesses(t *testing.T) {
+	for what, one := range map[string]struct {
+		keys int
+		data []byte
+	}{"keys": {MaxKeys, nil}, "bytes": {MaxBytes / MaxValueBytes, make([]byte, MaxValueBytes)}} {
+		updates := func(process string, n int) (out []Update) {
+			for i := range n {
+				out = append(out, Update{Topic: "t", Key: process + fmt.Sprint(i), Value: one.data})
+			}
+			return out
+		}
+		mirror := NewMirror()
+		for _, process := range []string{"first ", "second "} {
+			mirror.Begin()
+			if _, err := mirror.Apply(Frame{Updates: updates(process, one.keys), Whole: true}, all); err != nil {
+				t.Fatalf("%s of the %sprocess: %v", what, process, err)
+			}
+		}
+		if len(mirror.values) != one.keys {
+			t.Errorf("%s: it has %d values, not the %d of the second process", what, len(mirror.values), one.keys)
+		}
+		if _, err := mirror.Apply(Frame{Updates: updates("third ", one.keys+1)}, all); err == nil {
+			t.Errorf("%s: more than those of two processes were taken", what)
+		}
+	}
+}
+
 func TestPresence(t *testing.T) {
 	var p Presence
 	tick := func(n int) []Change {
