@@ -48,7 +48,7 @@ func (p *Presence) Frame(f Frame) []Change {
 	p.quiet = 0
 	var changes []Change
 	if f.Whole && !p.heard {
-		p.heard = true
+		p.heard, p.leaving = true, false // what it said before does not hold on
 		changes = append(changes, NowHeard)
 	}
 	if f.Leaving && !p.leaving {

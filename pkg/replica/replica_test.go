@@ -202,6 +202,8 @@ func TestPresence(t *testing.T) {
 	expect("a new connection", p.Frame(Frame{Whole: true, Leaving: true}), NowHeard, NowLeaving)
 	expect("still leaving", p.Frame(Frame{Leaving: true}))
 	expect("its process ends", []Change{p.Refused()}, NowSilent)
+	expect("it was only slow, and stops", p.Frame(Frame{Whole: true, Leaving: true}), NowHeard, NowLeaving)
+	expect("it ends", []Change{p.Refused()}, NowSilent)
 	expect("ten minutes", tick(GoneTicks), NowGone)
 }
 

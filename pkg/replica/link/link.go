@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 
+	"crossway.dev/crossway/pkg/listener"
 	"crossway.dev/crossway/pkg/replica"
 )
 
@@ -93,17 +94,22 @@ func (l *Link) Start(ctx context.Context) error {
 	case <-ctx.Done():
 		return nil
 	}
-	stop, err := l.serve(ctx)
+	socket, err := listener.Listen(ctx, l.config.Address)
 	if err != nil {
-		return err
+		return fmt.Errorf("serve replicas: %w", err)
 	}
-	defer stop()
-	l.follow(ctx, func() {
+	serving, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	defer l.serve(serving, socket, end)()
+	l.follow(serving, func() {
 		if settle.Stop() {
 			close(l.settled)
 		}
 	})
-	return nil
+	if ctx.Err() != nil {
+		return nil
+	}
+	return fmt.Errorf("serve replicas: %w", context.Cause(serving))
 }
 
 // Leave tells the others that this replica stops soon.

@@ -189,3 +189,23 @@ func TestAddressThatAnswersNothing(t *testing.T) {
 	b.expect(t, "hub-a one=one, hub-a heard")
 	<-b.Settled() // after a time, since hub-0 is never heard
 }
+
+// A replica that others cannot read any more does not go on.
+func TestServingEnds(t *testing.T) {
+	h := newHub(t)
+	a := h.prepared(t, "hub-a")
+	h.Must(a.certificates.watch(t.Context()))
+	socket, err := net.Listen("tcp", a.address)
+	h.Must(err)
+	ended := make(chan error, 1)
+	defer a.serve(t.Context(), socket, func(err error) { ended <- err })()
+	h.Must(socket.Close())
+	select {
+	case err := <-ended:
+		if err == nil {
+			t.Error("it ended without an error")
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("it goes on")
+	}
+}

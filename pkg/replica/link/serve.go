@@ -3,7 +3,6 @@ package link
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net"
 	"sync/atomic"
@@ -71,12 +70,9 @@ func (codec) Unmarshal(data mem.BufferSlice, v any) error {
 	return nil
 }
 
-// serve lets other replicas read until ctx ends; stop waits for nothing.
-func (l *Link) serve(ctx context.Context) (stop func(), err error) {
-	socket, err := listener.Listen(ctx, l.config.Address)
-	if err != nil {
-		return nil, fmt.Errorf("serve replicas: %w", err)
-	}
+// serve lets other replicas read until ctx ends; stop waits for nothing. If it ends before, end is told why:
+// a replica that nobody can read does not go on.
+func (l *Link) serve(ctx context.Context, socket net.Listener, end func(error)) (stop func()) {
 	g := grpc.NewServer(
 		grpc.Creds(&replicaCredentials{TransportCredentials: credentials.NewTLS(l.certificates.server()), link: l}),
 		grpc.ForceServerCodecV2(codec{}),
@@ -85,14 +81,8 @@ func (l *Link) serve(ctx context.Context) (stop func(), err error) {
 		grpc.MaxConcurrentStreams(1), grpc.MaxHeaderListSize(16<<10), grpc.MaxRecvMsgSize(maxHello), grpc.MaxSendMsgSize(maxFrame))
 	g.RegisterService(service(), l)
 	l.config.Log.Info("serving other replicas", "address", socket.Addr().String())
-	failed := make(chan error, 1)
-	go func() { failed <- g.Serve(socket) }()
-	go func() {
-		if err := <-failed; err != nil && ctx.Err() == nil && !errors.Is(err, grpc.ErrServerStopped) {
-			l.config.Log.Error(err, "replicas are not served any more")
-		}
-	}()
-	return g.Stop, nil
+	go func() { end(g.Serve(socket)) }()
+	return g.Stop
 }
 
 // replicaCredentials bound connections, those that are not authenticated by
