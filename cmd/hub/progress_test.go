@@ -243,7 +243,7 @@ func TestStatusesOfTwoReplicas(t *testing.T) {
 func TestUsersOfTheOldCA(t *testing.T) {
 	network := linktest.NewNetwork()
 	a, b := network.Link("hub-a"), network.Link("hub-b")
-	f := fleetEdges{server.New(server.Config{}), reconciler.NewReplicas(a.Topic("edges"), clock.RealClock{}), a.Replicas, time.Now().Add(-time.Hour)}
+	f := fleetEdges{server.New(server.Config{}), reconciler.NewReplicas(a, clock.RealClock{}), a.Replicas, time.Now().Add(-time.Hour)}
 	a.Start()
 	b.Start()
 	b.Topic("edges").Set("answers/us", []byte(`{"version": 1, "edges": [{"Node": "x", "Zone": "us-a", "Credential": "c", "CA": "old"}, {"Node": "y", "Zone": "us-a", "CA": "new"}]}`))

@@ -81,7 +81,7 @@ func wire(o Options, cluster *rest.Config) (manager.Manager, *drain, error) {
 
 	// Other replicas of the hub: what they know of their edges.
 	links := newLink(o, mgr.GetCache())
-	replicas := reconciler.NewReplicas(links.Topic("edges"), clock.RealClock{})
+	replicas := reconciler.NewReplicas(links, clock.RealClock{})
 
 	// Edges: the xDS server, whose observer is set below.
 	xds := server.New(o.faults.config(server.Config{MaxEdges: o.MaxEdges, Authorize: authorize(mgr.GetCache()),

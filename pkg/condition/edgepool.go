@@ -10,10 +10,17 @@ import (
 const EdgePoolReadyType = "Ready"
 
 // EdgePoolReady says that at least one edge of the pool is connected. Their number
-// is in status.edges.
-func EdgePoolReady() Condition {
-	return newCondition(EdgePoolReadyType, true, "EdgesConnected",
-		"edges are connected to the hub")
+// is in status.edges. silent are replicas of the hub of which nothing is heard, whose
+// edges do not count.
+func EdgePoolReady(silent ...SilentReplica) Condition {
+	return newCondition(EdgePoolReadyType, true, "EdgesConnected", "edges are connected to the hub"+notKnown(silent))
+}
+
+func notKnown(silent []SilentReplica) string {
+	if len(silent) == 0 {
+		return ""
+	}
+	return "; edges that are connected to " + silentReplicas(silent) + " are not known"
 }
 
 // EdgePoolNearestIgnored adds to a condition's message that another pool's
@@ -28,10 +35,7 @@ func EdgePoolNearestIgnored(c Condition, region, other string) Condition {
 // nothing is heard, whose edges do not count any more.
 func EdgePoolNoEdges(pool string, silent ...SilentReplica) Condition {
 	message := fmt.Sprintf("no edge of EdgePool %q is connected to the hub; install the chart \"edge\" for it, or look at the logs of its pods", pool)
-	if len(silent) > 0 {
-		message += "; edges that are connected to " + silentReplicas(silent) + " are not known"
-	}
-	return newCondition(EdgePoolReadyType, false, "NoEdges", message)
+	return newCondition(EdgePoolReadyType, false, "NoEdges", message+notKnown(silent))
 }
 
 // SilentReplica is a replica of the hub of which the one that writes hears nothing.

@@ -57,9 +57,10 @@ func (r *Reconciler) poolReady(p *v1alpha1.EdgePool, edges rollout.PoolEdges) co
 	var counting, forgotten []condition.SilentReplica
 	for _, s := range r.silent {
 		said := condition.SilentReplica{Name: s.Name, Since: s.Since}
-		if s.Counts {
+		switch {
+		case s.Counts:
 			counting = append(counting, said)
-		} else {
+		case r.options.Clock.Since(s.Since) >= silentHold: // sooner it may just start
 			forgotten = append(forgotten, said)
 		}
 	}
@@ -69,7 +70,7 @@ func (r *Reconciler) poolReady(p *v1alpha1.EdgePool, edges rollout.PoolEdges) co
 	case edges.Remembered > 0 && len(counting) > 0:
 		return condition.EdgePoolRemembered(edges.Remembered, counting, silentHold)
 	default:
-		return condition.EdgePoolReady()
+		return condition.EdgePoolReady(forgotten...)
 	}
 }
 

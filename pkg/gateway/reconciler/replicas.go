@@ -39,6 +39,7 @@ const (
 // Replicas exchanges what edges answered with the other replicas of the hub. Its methods
 // may be called at any time.
 type Replicas struct {
+	link  replica.Link
 	topic replica.Topic
 	clock clock.PassiveClock
 
@@ -61,9 +62,10 @@ type otherReplica struct {
 	errors  map[string]error
 }
 
-// NewReplicas makes Replicas that exchange over a topic, before its link starts.
-func NewReplicas(topic replica.Topic, clock clock.PassiveClock) *Replicas {
-	r := &Replicas{topic: topic, clock: clock, changed: func() {}, others: map[string]*otherReplica{}, told: map[string]rollout.PoolAnswers{}, records: map[string][]byte{}}
+// NewReplicas makes Replicas that exchange over a link, before it starts.
+func NewReplicas(link replica.Link, clock clock.PassiveClock) *Replicas {
+	topic := link.Topic("edges")
+	r := &Replicas{link: link, topic: topic, clock: clock, changed: func() {}, others: map[string]*otherReplica{}, told: map[string]rollout.PoolAnswers{}, records: map[string][]byte{}}
 	topic.Subscribe(replica.Observer{
 		Changed: func(name, key string, value []byte) { r.update(name, func(p *otherReplica) { p.set(key, value) }) },
 		Deleted: func(name, key string) { r.update(name, func(p *otherReplica) { p.delete(key) }) },
@@ -88,15 +90,34 @@ func (r *Replicas) onChange(changed func()) {
 
 func (r *Replicas) update(name string, change func(*otherReplica)) {
 	r.mu.Lock()
+	change(r.other(name))
+	changed := r.changed
+	r.mu.Unlock()
+	changed()
+}
+
+// other is what is known of another replica. mu is held.
+func (r *Replicas) other(name string) *otherReplica {
 	p := r.others[name]
 	if p == nil {
 		p = &otherReplica{pools: map[string][]byte{}, lost: sets.New[string](), refused: map[string]rollout.Refusal{}}
 		r.others[name] = p
 	}
-	change(p)
-	changed := r.changed
-	r.mu.Unlock()
-	changed()
+	return p
+}
+
+// listed are the replicas whose pods are there. One that was never heard is silent from now on. mu is held.
+func (r *Replicas) listed() sets.Set[string] {
+	names := sets.New[string]()
+	for _, o := range r.link.Replicas() {
+		if o.Listed {
+			names.Insert(o.Name)
+		}
+		if o.Listed && !o.Connected && r.others[o.Name] == nil {
+			r.other(o.Name).silent = r.clock.Now()
+		}
+	}
+	return names
 }
 
 func (p *otherReplica) set(key string, value []byte) {
@@ -166,11 +187,13 @@ func (r *Replicas) Others() (others []rollout.Replica, silent []SilentReplica) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	now := r.clock.Now()
+	now, listed := r.clock.Now(), r.listed()
 	for name, p := range r.others {
 		if !p.silent.IsZero() {
 			counts := p.whole && now.Sub(p.silent) < silentHold
-			silent = append(silent, SilentReplica{name, p.silent, counts})
+			if counts || listed.Has(name) { // else it has ended
+				silent = append(silent, SilentReplica{name, p.silent, counts})
+			}
 			if !counts {
 				continue
 			}
@@ -376,7 +399,7 @@ func (r *Reconciler) nextCheck() time.Time {
 		}
 	}
 	for _, s := range r.silent {
-		if at := s.Since.Add(silentHold); s.Counts && at.Before(next) {
+		if at := s.Since.Add(silentHold); at.After(now) && at.Before(next) {
 			next = at
 		}
 	}

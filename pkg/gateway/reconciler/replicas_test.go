@@ -71,7 +71,7 @@ func (w *twins) startTwin(i int) {
 	one := &twin{edges: e, gateways: &said{}, pools: &said{}}
 	objects := w.hub.loop.options.Cache
 	one.loop = New(Options{Cache: objects, Merges: importhub.NewMerges(objects), Publisher: e, Assigner: e, Reporter: one.gateways, PoolReporter: one.pools,
-		Clock: w.clock, Replicas: NewReplicas(w.links[i].Topic("edges"), w.clock)})
+		Clock: w.clock, Replicas: NewReplicas(w.links[i], w.clock)})
 	one.loop.started = w.clock.Now().Add(-time.Hour)
 	w.all[i] = one
 }
@@ -200,6 +200,9 @@ func TestSilentReplica(t *testing.T) {
 	}
 	w.clock.Step(time.Second)
 	w.expect("a long split", "edges 1, Ready True, ConfigurationAccepted True, Programmed True", 0, 1)
+	if got := w.messageOfPool(0); !strings.Contains(got, `edges that are connected to replica "hub-b" of the hub, which is silent since`) {
+		t.Errorf("a says %s", got)
+	}
 	w.network.Heal("hub-a", "hub-b")
 	w.expect("it is healed", allIsWell, 0, 1)
 
@@ -212,7 +215,28 @@ func TestSilentReplica(t *testing.T) {
 	w.expect("an edge changes its stream", "edges 1, Ready True, ConfigurationAccepted True, Programmed True", 0)
 	w.clock.Step(leftHold + silentHold)
 	w.expect("nobody is left", "edges 0, Ready False, Programmed False", 0)
-	if got := w.messageOfPool(0); !strings.Contains(got, `edges that are connected to replica "hub-b" of the hub, which is silent since`) {
+	if got := w.messageOfPool(0); strings.Contains(got, "hub-b") {
+		t.Errorf("the pod of b is gone, and a says %s", got)
+	}
+}
+
+// A replica whose pod is there and that was never heard is named once it has had time to start.
+func TestReplicaThatWasNeverHeard(t *testing.T) {
+	w := newTwins(t)
+	w.expect("an edge each", allIsWell, 0, 1)
+	never := w.network.Link("hub-c")
+	w.network.Cut("hub-a", "hub-c")
+	never.Start()
+	w.expect("c starts", allIsWell, 0)
+	if got := w.messageOfPool(0); strings.Contains(got, "hub-c") {
+		t.Errorf("at once a says %s", got)
+	}
+	if next := w.all[0].loop.nextCheck(); next.After(w.clock.Now().Add(silentHold)) {
+		t.Errorf("the loop looks again at %s, and it is %s", next, w.clock.Now())
+	}
+	w.clock.Step(silentHold)
+	w.expect("c is never heard", allIsWell, 0)
+	if got := w.messageOfPool(0); !strings.Contains(got, `edges that are connected to replica "hub-c" of the hub, which is silent since`) {
 		t.Errorf("a says %s", got)
 	}
 }
@@ -312,7 +336,7 @@ func TestRecordsLeaveRoomForOthers(t *testing.T) {
 		}
 		return out
 	}
-	NewReplicas(a.Topic("edges"), clocktesting.NewFakeClock(noon)).tell(t.Context(), rollout.Answers{
+	NewReplicas(a, clocktesting.NewFakeClock(noon)).tell(t.Context(), rollout.Answers{
 		"evil": refuses("evil", maxRecords, 400<<10), "good": refuses("good", 3, 1000)})
 	if bytes > replica.MaxBytes/4 {
 		t.Errorf("%d MB of records are told", bytes>>20)
