@@ -31,9 +31,12 @@ func Unpack(value []byte) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("unpack a value: %w", err)
 	}
-	all, err := io.ReadAll(io.LimitReader(r, maxUnpacked))
+	all, err := io.ReadAll(io.LimitReader(r, maxUnpacked+1))
 	if err != nil {
 		return nil, fmt.Errorf("unpack a value: %w", err)
+	}
+	if len(all) > maxUnpacked {
+		return nil, fmt.Errorf("unpack a value: it has more than %d bytes", maxUnpacked)
 	}
 	return all, nil
 }
