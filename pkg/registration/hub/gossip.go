@@ -59,7 +59,6 @@ type ReplicaTLS struct {
 
 	mu     sync.Mutex // guards the rest
 	signer string     // name of the CA that signed
-	signed time.Time
 	pair   *tls.Certificate
 }
 
@@ -72,7 +71,7 @@ func (r *ReplicaTLS) Certificate() (*tls.Certificate, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Now()
-	if r.pair != nil && r.signer == ca.Name() && now.Sub(r.signed) < registration.MaxMemberLife/3 {
+	if r.pair != nil && r.signer == ca.Name() && isYoung(r.pair.Leaf, now) {
 		return r.pair, nil
 	}
 	made, err := registration.NewReplicaCertificate(ca.Issuer(now, rand.Reader), r.Replica)
@@ -83,8 +82,15 @@ func (r *ReplicaTLS) Certificate() (*tls.Certificate, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the certificate of replica %s: %w", r.Replica, err)
 	}
-	r.signer, r.signed, r.pair = ca.Name(), now, &pair
+	r.signer, r.pair = ca.Name(), &pair
 	return r.pair, nil
+}
+
+// isYoung says that a certificate is valid and was signed not long ago, by the times in it.
+// Those are what others look at. What a process counts does not show that the clock was
+// set, or that the machine slept.
+func isYoung(c *x509.Certificate, now time.Time) bool {
+	return !now.Before(c.NotBefore) && now.Before(registration.SignedAt(c).Add(registration.MaxMemberLife/3))
 }
 
 // Roots are the CAs of gossip; none while there is no CA.
