@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"slices"
@@ -18,12 +19,45 @@ type fleetEdges struct {
 	xds      *server.Server
 	replicas *reconciler.Replicas
 	others   func() []replica.Replica
-	started  time.Time
+	settling *settling
+}
+
+// settling waits until edges have had the time to find this replica, from when it serves
+// them: what comes before, such as reading the caches, may take longer than that.
+// It is a Runnable of every replica.
+type settling struct {
+	serving <-chan struct{} // closed when edges can connect
+	settled chan struct{}   // closed ReconnectGrace later
+}
+
+// NeedLeaderElection says that every replica waits.
+func (*settling) NeedLeaderElection() bool { return false }
+
+// Start waits.
+func (s *settling) Start(ctx context.Context) error {
+	select {
+	case <-s.serving:
+	case <-ctx.Done():
+		return nil
+	}
+	select {
+	case <-time.After(reconciler.ReconnectGrace):
+		close(s.settled)
+	case <-ctx.Done():
+	}
+	return nil
 }
 
 // settled says whether edges have had the time to find a hub that has just started. What is
 // said of all edges is not known before.
-func (f fleetEdges) settled() bool { return time.Since(f.started) >= reconciler.ReconnectGrace }
+func (f fleetEdges) settled() bool {
+	select {
+	case <-f.settling.settled:
+		return true
+	default:
+		return false
+	}
+}
 
 // identified says who an edge is on every replica.
 func identified(e server.Edge) rollout.Edge {
@@ -78,7 +112,7 @@ func (f fleetEdges) usersOf(ca string) []string {
 		}
 	}
 	if !f.settled() {
-		names = append(names, fmt.Sprintf("maybe edges that have not found this replica of the hub yet, which has run for less than %s", reconciler.ReconnectGrace))
+		names = append(names, fmt.Sprintf("maybe edges that have not found this replica of the hub yet, which has served edges for less than %s", reconciler.ReconnectGrace))
 	}
 	return names
 }

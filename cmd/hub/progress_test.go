@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -243,7 +244,8 @@ func TestStatusesOfTwoReplicas(t *testing.T) {
 func TestUsersOfTheOldCA(t *testing.T) {
 	network := linktest.NewNetwork()
 	a, b := network.Link("hub-a"), network.Link("hub-b")
-	f := fleetEdges{server.New(server.Config{}), reconciler.NewReplicas(a, clock.RealClock{}), a.Replicas, time.Now().Add(-time.Hour)}
+	f := fleetEdges{server.New(server.Config{}), reconciler.NewReplicas(a, clock.RealClock{}), a.Replicas, &settling{settled: make(chan struct{})}}
+	close(f.settling.settled)
 	a.Start()
 	b.Start()
 	b.Topic("edges").Set("answers/us", []byte(`{"version": 1, "edges": [{"Node": "x", "Zone": "us-a", "Credential": "c", "CA": "old"}, {"Node": "y", "Zone": "us-a", "CA": "new"}]}`))
@@ -266,6 +268,27 @@ func TestUsersOfTheOldCA(t *testing.T) {
 	b.Topic("edges").Set("answers/us", []byte(`{"version": 1}`))
 	b.Start()
 	expect("nobody uses it")
-	f.started = time.Now()
-	expect("at the start", "maybe edges that have not found this replica of the hub yet, which has run for less than 10s")
+	f.settling = &settling{settled: make(chan struct{})}
+	expect("at the start", "maybe edges that have not found this replica of the hub yet, which has served edges for less than 10s")
+}
+
+// Edges have their time to find a replica from when it serves them, however long its start took.
+func TestSettlingBeginsWhenEdgesAreServed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		serving := make(chan struct{})
+		f := fleetEdges{settling: &settling{serving: serving, settled: make(chan struct{})}}
+		testkit.Run(t, f.settling.Start)
+		expect := func(after time.Duration, want bool) {
+			t.Helper()
+			time.Sleep(after)
+			synctest.Wait()
+			if got := f.settled(); got != want {
+				t.Errorf("settled is %t, want %t", got, want)
+			}
+		}
+		expect(time.Hour, false)
+		close(serving)
+		expect(reconciler.ReconnectGrace-time.Second, false)
+		expect(2*time.Second, true)
+	})
 }

@@ -107,7 +107,8 @@ func wire(o Options, cluster *rest.Config) (manager.Manager, *drain, error) {
 	// Mutual TLS, once there is something to serve.
 	edges := server.NewListener(server.ListenerConfig{Server: xds, Address: o.XDSAddr, Informers: mgr.GetCache(),
 		Secret: types.NamespacedName{Namespace: o.Namespace, Name: registration.XDSSecret}, Ready: gateways.Built(), Log: log})
-	signer, certificates := newCertificates(o, mgr, fleetEdges{xds, replicas, links.Replicas, time.Now()}, statuses.Source("certificates", condition.EdgePoolCertificatesType))
+	settling := &settling{serving: edges.Serving(), settled: make(chan struct{})}
+	signer, certificates := newCertificates(o, mgr, fleetEdges{xds, replicas, links.Replicas, settling}, statuses.Source("certificates", condition.EdgePoolCertificatesType))
 
 	// Controllers that reconcile every object once at the start wait until edges have what they need.
 	gossip, gossipErr := newGossip(o, mgr.GetCache(), links)
@@ -122,7 +123,7 @@ func wire(o Options, cluster *rest.Config) (manager.Manager, *drain, error) {
 	crdVersion := &crdVersion{reader: mgr.GetAPIReader(), set: gateways.SetCRDVersion, log: log}
 	forMembers, apiErr := api.runnables(cluster, mgr, edges)
 	runnables := []manager.Runnable{afterBuilt{gateways.Built(), tuneMemory}, objects, leadership, leadership.EachTerm(statuses), leadership.EachTerm(records), loop, gateways, leadership.EachTerm(signer),
-		links, server.NewSpreader(xds, links, edges.Serving(), log.WithName("xds")), edges, certificates, members, watchdog, crdVersion}
+		links, server.NewSpreader(xds, links, edges.Serving(), log.WithName("xds")), edges, settling, certificates, members, watchdog, crdVersion}
 	parts := observedParts{statuses, gateways, loop, xds, api.server, certificates, links, gossip}
 	parts.registerMetrics(append(gossip.collectors(), program.Metrics{Program: "crossway-hub", Leadership: leadership, Watchdog: watchdog}, registrationhub.NewMetrics(mgr.GetCache(), gossip.hears(o)))...)
 	if o.DebugAddr != "" {
