@@ -51,13 +51,18 @@ func TestAlerts(t *testing.T) {
 	f.talk("us-west")
 	testkit.Eventually(t, "gossip hears the member", func() bool { return w.says(`crossway_member_gossip_heard{member="us-west"} 1`) })
 	testkit.Eventually(t, "the member to be ready", func() bool { return w.says(`crossway_member_condition{member="us-west", type="Ready"} 1`) })
-	testkit.Eventually(t, "the credentials", func() bool { return strings.Count(strings.Join(w.hub(), "\n"), "crossway_credential_expiry") >= 4 })
+	testkit.Eventually(t, "the credentials", func() bool { return strings.Count(strings.Join(w.hub(), "\n"), "crossway_credential_expiry") >= 6 })
 	well := slices.Concat(w.hub(), w.edge())
 	w.fires("all is well", well)
 	w.fires("a loop is stuck", w.but(well, `crossway_stuck{.*part="the xDS server"`, "1"), "PartStuck program=crossway-hub")
 	w.fires("a replica does not hear another one", w.but(well, `crossway_replica_known`, "1"), "HubReplicaSilent")
 	w.fires("replicas follow different ones", slices.Concat(well, scrape{`crossway_shares_decided_by{instance="a", replica="a"} 1`, `crossway_shares_decided_by{instance="b", replica="b"} 1`}), "HubReplicasDisagree")
 	w.fires("the edge CA is gone", w.but(well, `crossway_edge_ca_missing`, "1"), "EdgeCAMissing")
+	for _, name := range []string{registration.XDSSecret, registration.ReplicaSecret, registration.MemberCASecret} {
+		w.fires("Secret "+name+" is gone", w.without(well, `crossway_credential_expiry_timestamp_seconds{.*name="`+name), "CredentialMissing")
+	}
+	w.fires("each of two replicas has half of the edges that one may have", slices.Concat(well, scrape{`crossway_xds_connected_edges{instance="b", pool="us"} 1`}), "EdgesAtLimit pool=us")
+	w.fires("a replica that does not lead knows only how it was", slices.Concat(w.but(well, `crossway_member_condition{.*type="Reachable"`, "0"), formerLeader), "MemberSilent member=us-west")
 	w.fires("three replicas say the same", slices.Concat(well, threeReplicas))
 	w.fires("nobody renews for 24 days", w.later(well, 24*24*time.Hour), "CredentialNotRenewed kind=edge", "CredentialNotRenewed kind=member")
 	w.fires("nor for almost ten years", w.later(well, registration.EdgeCALife-20*24*time.Hour),
@@ -100,6 +105,15 @@ func (w *watched) start() {
 
 // scrape is what Prometheus would store of one scrape, a line for each sample.
 type scrape []string
+
+// formerLeader is a replica that was cut off from its API server while all was well.
+var formerLeader = scrape{
+	`crossway_leads{instance="b", program="crossway-hub"} 0`,
+	`crossway_member_condition{instance="b", member="us-west", type="Reachable"} 1`,
+	`crossway_credential_expiry_timestamp_seconds{instance="b", kind="server", name="crossway-xds"} 9e+09`,
+	`crossway_credential_expiry_timestamp_seconds{instance="b", kind="server", name="crossway-hub-replica"} 9e+09`,
+	`crossway_credential_expiry_timestamp_seconds{instance="b", kind="ca", name="crossway-member-ca-0123456789"} 9e+09`,
+}
 
 // threeReplicas all know that half of what a cluster takes is asked for.
 var threeReplicas = func() (s scrape) {
@@ -154,6 +168,16 @@ func (w *watched) but(s scrape, pattern, value string) scrape {
 		w.t.Errorf("no series is like %s", pattern)
 	}
 	return changed
+}
+
+// without is a scrape that lacks the series that match.
+func (w *watched) without(s scrape, pattern string) scrape {
+	w.t.Helper()
+	rest := slices.DeleteFunc(slices.Clone(s), regexp.MustCompile("^"+pattern).MatchString)
+	if len(rest) == len(s) {
+		w.t.Errorf("no series is like %s", pattern)
+	}
+	return rest
 }
 
 // later is a scrape in which all times are nearer.

@@ -71,7 +71,7 @@ func (o *Options) Bind(f *flag.FlagSet) {
 		"an address in them, and no endpoint of a Service of the hub is outside of them")
 	f.StringVar(&o.SecretSpaces, "secret-namespaces", "", "namespaces whose Secrets the hub may read, separated by commas, for the certificates of "+
 		"listeners; empty: all")
-	f.IntVar(&o.MaxEdges, "max-edges", 100, "edges that one EdgePool may have connected")
+	f.IntVar(&o.MaxEdges, "max-edges", 100, "edges of one EdgePool that may be connected to this replica; keep all of a pool below it, since one replica takes them all while the others are away")
 	f.StringVar(&o.DebugAddr, "debug-address", "", "loopback address of profiles (/debug/pprof) and text dumps of the hub's state, like 127.0.0.1:6060; "+
 		"they have no authentication, so reach them by kubectl port-forward; empty: none")
 	f.StringVar(&o.SnapshotDir, "snapshot-dir", "", "folder for a copy of what the hub serves, which a hub that restarts while its API server does not "+

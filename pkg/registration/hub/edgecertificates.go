@@ -3,6 +3,7 @@ package hub
 import (
 	"context"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -92,7 +93,11 @@ func (e *EdgeCertificates) Collectors() []prometheus.Collector {
 	})
 	return []prometheus.Collector{missing,
 		NewExpiryCollector("edge", e.edgeEnds),
-		NewExpiryCollector("ca", func() map[string]time.Time { return e.ends(registration.EdgeCASecret) }),
+		NewExpiryCollector("ca", func() map[string]time.Time {
+			ends := e.ends(registration.EdgeCASecret)
+			maps.Copy(ends, e.ends(registration.MemberCASecret))
+			return ends
+		}),
 		NewExpiryCollector("server", func() map[string]time.Time {
 			ends := map[string]time.Time{}
 			for _, secret := range []string{registration.XDSSecret, registration.ReplicaSecret} {
