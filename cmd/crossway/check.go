@@ -32,7 +32,7 @@ func checkCommand(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "check",
 		Short: "Looks at the whole fleet, and says what is wrong and what to do",
-		Long: `Looks at the hub (its Deployment, CRDs, certificates), at each member (whether it
+		Long: `Looks at the hub (its Deployment, who leads, CRDs, certificates), at each member (whether it
 has joined and is heard from, its clock, addresses, credential and version) and at each
 EdgePool (edges, credentials), and prints a line for each.
 
@@ -100,7 +100,7 @@ func (o *checkOptions) gather(ctx context.Context, hub client.Client, config *re
 		return f, err
 	}
 	f.Local = time.Now()
-	steps := []func(context.Context, client.Client, *check.Facts) error{readCRDs, readDeployment, readSecrets, readMembers}
+	steps := []func(context.Context, client.Client, *check.Facts) error{readCRDs, readDeployment, readLease, readSecrets, readMembers}
 	for _, step := range steps {
 		if err := step(ctx, hub, &f); err != nil {
 			return f, err
@@ -174,8 +174,17 @@ func readDeployment(ctx context.Context, hub client.Client, f *check.Facts) erro
 	return unless(f, check.UnreadDeployment, err)
 }
 
+func readLease(ctx context.Context, hub client.Client, f *check.Facts) error {
+	var l coordinationv1.Lease
+	err := hub.Get(ctx, client.ObjectKey{Namespace: f.Namespace, Name: check.LeaseName}, &l)
+	if err == nil {
+		f.Lease = &l
+	}
+	return unless(f, check.UnreadLease, err)
+}
+
 func readSecrets(ctx context.Context, hub client.Client, f *check.Facts) error {
-	for _, name := range []string{registration.EdgeCASecret, registration.XDSSecret} {
+	for _, name := range []string{registration.EdgeCASecret, registration.XDSSecret, registration.ReplicaSecret, registration.MemberCASecret} {
 		var s corev1.Secret
 		err := hub.Get(ctx, client.ObjectKey{Namespace: f.Namespace, Name: name}, &s)
 		if err == nil {

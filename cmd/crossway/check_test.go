@@ -8,8 +8,10 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"crossway.dev/crossway/api/v1alpha1"
@@ -29,6 +31,7 @@ func TestCheck(t *testing.T) {
 	for _, line := range []string{
 		"wrong Deployment crossway-system/crossway-hub 0 of 2 replicas are ready",
 		"wrong edge CA (Secret crossway-edge-ca) does not exist",
+		"wrong Lease crossway-system/crossway-hub no replica leads: nothing",
 		"ok CRDs of the Gateway API 10 of 10 are there",
 		"ok CRDs of the Multi-Cluster Services API 2 of 2 are there",
 		"ok CRDs of Crossway 6 of 6 are there",
@@ -62,9 +65,17 @@ func (c *cluster) mend() {
 	testkit.Must(t, err)
 	server, err := registration.NewServerCertificate(registration.Issuer{CA: ca, Now: time.Now(), Random: rand.Reader}, []string{"hub"})
 	testkit.Must(t, err)
+	replicas, err := registration.NewHubReplicaCertificate(registration.Issuer{CA: ca, Now: time.Now(), Random: rand.Reader})
+	testkit.Must(t, err)
+	gossip, err := registration.NextMemberCA(registration.CA{}, time.Now(), rand.Reader)
+	testkit.Must(t, err)
+	c.create(&coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.SystemNamespace, Name: check.LeaseName}, Spec: coordinationv1.LeaseSpec{
+		HolderIdentity: ptr.To("crossway-hub-a"), LeaseDurationSeconds: ptr.To(int32(15)), RenewTime: ptr.To(metav1.NewMicroTime(time.Now().Add(time.Hour)))}})
 	for name, data := range map[string]map[string][]byte{
-		registration.EdgeCASecret: {"tls.crt": ca.Certificate, "tls.key": ca.Key},
-		registration.XDSSecret:    {"tls.crt": server.Certificate, "tls.key": server.Key, "ca.crt": ca.Certificate},
+		registration.EdgeCASecret:   {"tls.crt": ca.Certificate, "tls.key": ca.Key},
+		registration.XDSSecret:      {"tls.crt": server.Certificate, "tls.key": server.Key, "ca.crt": ca.Certificate},
+		registration.ReplicaSecret:  {"tls.crt": replicas.Certificate, "tls.key": replicas.Key, "ca.crt": ca.Certificate},
+		registration.MemberCASecret: gossip.CA.Data(),
 	} {
 		c.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.SystemNamespace, Name: name}, Data: data})
 	}

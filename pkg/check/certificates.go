@@ -1,6 +1,7 @@
 package check
 
 import (
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
@@ -14,14 +15,25 @@ import (
 func certificates(f Facts) []Finding {
 	out := []Finding{certificate(f, "edge CA", registration.EdgeCASecret,
 		"restore it from a backup: without it no certificate of an edge can be signed or renewed"),
-		certificate(f, "xDS serving certificate", registration.XDSSecret, "the hub makes it at its start: see its logs")}
-	if ca, server := f.Secrets[registration.EdgeCASecret], f.Secrets[registration.XDSSecret]; ca != nil && server != nil {
-		if err := signedBy(server, server.Data[registration.CAKey], x509.ExtKeyUsageServerAuth, f.Now); err != nil {
-			out = append(out, wrong("Secret "+registration.XDSSecret, "edges refuse the hub; see the hub's logs, and docs/install.md, \"When the edge CA is lost\"", "%v", err))
+		certificate(f, "xDS serving certificate", registration.XDSSecret, hubMakesIt),
+		certificate(f, "certificate of the hub's replicas", registration.ReplicaSecret, hubMakesIt),
+		certificate(f, "CA of gossip", registration.MemberCASecret, hubMakesIt)}
+	for _, c := range []struct{ secret, refused string }{
+		{registration.XDSSecret, "edges refuse the hub"}, {registration.ReplicaSecret, "replicas of the hub refuse each other"},
+	} {
+		secret := f.Secrets[c.secret]
+		if secret == nil {
+			continue
+		}
+		if err := signedBy(secret, secret.Data[registration.CAKey], x509.ExtKeyUsageServerAuth, f.Now); err != nil {
+			out = append(out, wrong("Secret "+c.secret, c.refused+"; see the hub's logs, and docs/install.md, \"When the edge CA is lost\"", "%v", err))
 		}
 	}
 	return out
 }
+
+// hubMakesIt is what to do about a Secret that the hub makes by itself.
+const hubMakesIt = "the leading replica of the hub makes it within seconds: see its logs"
 
 // certificate is the finding of the certificate in one Secret: it is there, and when it ends.
 func certificate(f Facts, title, name, ifMissing string) Finding {
@@ -35,6 +47,9 @@ func certificate(f Facts, title, name, ifMissing string) Finding {
 	}
 	c, err := leaf(secret)
 	if err != nil {
+		return wrong(what, ifMissing, "%v", err)
+	}
+	if _, err := tls.X509KeyPair(secret.Data[corev1.TLSCertKey], secret.Data[corev1.TLSPrivateKeyKey]); err != nil {
 		return wrong(what, ifMissing, "%v", err)
 	}
 	return end(what, c.NotAfter, f.Now, c.NotAfter.Sub(c.NotBefore))

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -42,6 +43,8 @@ type Facts struct {
 	Namespace string
 
 	Deployment *appsv1.Deployment // of the hub; nil: there is none
+	// Lease is that of the replica which leads; nil: none ever did.
+	Lease *coordinationv1.Lease
 	// Sets are the CRDs that a hub needs, as the command has them; CRDs those of the
 	// cluster by name.
 	Sets []CRDs
@@ -51,13 +54,14 @@ type Facts struct {
 	Members []Member
 	Pools   []v1alpha1.EdgePool
 	// Unread says why something could not be read: by the name of a Secret, or one of
-	// UnreadDeployment and UnreadCRDs.
+	// UnreadDeployment, UnreadLease and UnreadCRDs.
 	Unread map[string]string
 }
 
 // Keys of Facts.Unread.
 const (
 	UnreadDeployment = "deployment"
+	UnreadLease      = "lease"
 	UnreadCRDs       = "crds"
 )
 
@@ -76,7 +80,7 @@ type Member struct {
 
 // Findings are what is right and wrong: the hub first, then members and edges.
 func Findings(f Facts) []Finding {
-	return slices.Concat(hub(f), crds(f), certificates(f), members(f), edges(f))
+	return slices.Concat(hub(f), crds(f), certificates(f), asOf(f, members(f)), asOf(f, edges(f)))
 }
 
 // Worst is the worst level of findings.

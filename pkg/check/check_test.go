@@ -8,6 +8,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -48,6 +49,12 @@ func well(t *testing.T) *check.Facts {
 	testkit.Must(t, err)
 	server, err := registration.NewServerCertificate(registration.Issuer{CA: ca, Now: now, Random: rand.Reader}, []string{"hub"})
 	testkit.Must(t, err)
+	replicas, err := registration.NewHubReplicaCertificate(registration.Issuer{CA: ca, Now: now, Random: rand.Reader})
+	testkit.Must(t, err)
+	gossip, err := registration.NextMemberCA(registration.CA{}, now, rand.Reader)
+	testkit.Must(t, err)
+	lease := &coordinationv1.Lease{Spec: coordinationv1.LeaseSpec{HolderIdentity: ptr.To("crossway-hub-a"), LeaseDurationSeconds: ptr.To(int32(15)),
+		RenewTime: &metav1.MicroTime{Time: now.Add(-2 * time.Second)}}}
 	d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app.kubernetes.io/version": "1.0.0"}}}
 	d.Spec.Replicas, d.Status.ReadyReplicas = ptr.To(int32(2)), 2
 	d.Spec.Template.Spec.Containers = []corev1.Container{{Args: []string{"--member-api-url=https://hub:18001", "--hub-cidrs=10.10.0.0/16,10.110.0.0/16"}}}
@@ -60,13 +67,15 @@ func well(t *testing.T) *check.Facts {
 	p.Status = v1alpha1.EdgePoolStatus{Edges: 2, Conditions: conditions("Ready=True"),
 		Credentials: []v1alpha1.EdgeCredential{{ID: "klmnopqrst", Edges: 2, ExpirationTime: metav1.NewTime(now.Add(20 * 24 * time.Hour))}}}
 	return &check.Facts{
-		Now: now, Local: now, Version: "1.0.0", Namespace: "crossway-system", Deployment: d,
+		Now: now, Local: now, Version: "1.0.0", Namespace: "crossway-system", Deployment: d, Lease: lease,
 		Sets: []check.CRDs{{Title: "CRDs of the Gateway API", Want: []apiextensionsv1.CustomResourceDefinition{gateways}},
 			{Title: "CRDs of Crossway", Want: []apiextensionsv1.CustomResourceDefinition{members}, Own: true}},
 		CRDs: map[string]*apiextensionsv1.CustomResourceDefinition{"gateways": gateways.DeepCopy(), "members": members.DeepCopy()},
 		Secrets: map[string]*corev1.Secret{
-			registration.EdgeCASecret: {Data: map[string][]byte{"tls.crt": ca.Certificate, "tls.key": ca.Key}},
-			registration.XDSSecret:    {Data: map[string][]byte{"tls.crt": server.Certificate, "tls.key": server.Key, "ca.crt": ca.Certificate}},
+			registration.EdgeCASecret:   {Data: map[string][]byte{"tls.crt": ca.Certificate, "tls.key": ca.Key}},
+			registration.XDSSecret:      {Data: map[string][]byte{"tls.crt": server.Certificate, "tls.key": server.Key, "ca.crt": ca.Certificate}},
+			registration.ReplicaSecret:  {Data: map[string][]byte{"tls.crt": replicas.Certificate, "tls.key": replicas.Key, "ca.crt": ca.Certificate}},
+			registration.MemberCASecret: {Data: gossip.CA.Data()},
 		},
 		Members: []check.Member{{MemberCluster: m}}, Pools: []v1alpha1.EdgePool{p},
 		Unread: map[string]string{},
@@ -91,10 +100,13 @@ func TestAllIsWell(t *testing.T) {
 	want := []string{
 		"ok Deployment crossway-system/crossway-hub: 2 of 2 replicas are ready",
 		"ok member API: announced as https://hub:18001",
+		"ok Lease crossway-system/crossway-hub: crossway-hub-a leads",
 		"ok CRDs of the Gateway API: 1 of 1 are there",
 		"ok CRDs of Crossway: 1 of 1 are there",
 		"ok edge CA (Secret crossway-edge-ca): ends 2036-02-27T12:00:00Z, in 3650 days",
 		"ok xDS serving certificate (Secret crossway-xds): ends 2027-03-01T12:00:00Z, in 365 days",
+		"ok certificate of the hub's replicas (Secret crossway-hub-replica): ends 2027-03-01T12:00:00Z, in 365 days",
+		"ok CA of gossip (Secret crossway-member-ca): ends 2027-03-01T12:00:00Z, in 365 days",
 		"ok MemberCluster us-west: region us, reachable, 1 export, 3 endpoints, certificate for 20h0m0s more",
 		"ok EdgePool us: 2 edges connected",
 	}
@@ -152,6 +164,22 @@ func TestWhatIsWrong(t *testing.T) {
 			testkit.Must(t, err)
 			f.Secrets[registration.XDSSecret].Data["ca.crt"] = other.Certificate
 		}, "wrong Secret crossway-xds: x509: certificate signed by unknown authority"},
+
+		{"no certificate of replicas", func(f *check.Facts) { delete(f.Secrets, registration.ReplicaSecret) },
+			"wrong certificate of the hub's replicas (Secret crossway-hub-replica): does not exist -> the leading replica of the hub makes it"},
+		{"a certificate of replicas of another CA", func(f *check.Facts) {
+			f.Secrets[registration.ReplicaSecret].Data["ca.crt"] = f.Secrets[registration.MemberCASecret].Data["tls.crt"]
+		}, "wrong Secret crossway-hub-replica: x509: certificate signed by unknown authority"},
+		{"a damaged CA of gossip", func(f *check.Facts) { f.Secrets[registration.MemberCASecret].Data["tls.key"] = []byte("damaged") },
+			"wrong CA of gossip (Secret crossway-member-ca): tls: failed to find any PEM data in key input"},
+		{"a hub that leads no more", func(f *check.Facts) { f.Lease.Spec.RenewTime.Time = now.Add(-time.Hour) },
+			"wrong Lease crossway-system/crossway-hub: no replica leads since 2026-03-01T11:00:00Z: nothing"},
+		{"a leader that stepped down", func(f *check.Facts) { f.Lease.Spec.HolderIdentity = ptr.To("") }, "wrong Lease crossway-system/crossway-hub: no replica leads"},
+		{"a member as of a hub that is not there", func(f *check.Facts) { f.Lease.Spec.RenewTime.Time = now.Add(-time.Hour) },
+			"warning MemberCluster us-west: no replica of the hub leads since 2026-03-01T11:00:00Z; before: region us, reachable"},
+		{"edges as of a hub that is not there", func(f *check.Facts) { f.Lease = nil }, "warning EdgePool us: no replica of the hub leads; before: 2 edges"},
+		{"a Lease that may not be read", func(f *check.Facts) { f.Lease, f.Unread[check.UnreadLease] = nil, "forbidden" },
+			"warning Lease crossway-system/crossway-hub: could not be read: forbidden"},
 
 		{"no member", func(f *check.Facts) { f.Members = nil }, "warning members: the fleet has none -> crossway token create"},
 		{"a cluster that waits", func(f *check.Facts) {

@@ -53,7 +53,49 @@ func hub(f Facts) []Finding {
 	} else {
 		out = append(out, ok("member API", "announced as %s", url))
 	}
-	return append(out, clock(f)...)
+	return slices.Concat(out, leader(f), clock(f))
+}
+
+// leader are the findings of the replica that writes statuses.
+func leader(f Facts) []Finding {
+	what := "Lease " + f.Namespace + "/" + LeaseName
+	if reason := f.Unread[UnreadLease]; reason != "" {
+		return []Finding{unread(what, reason)}
+	}
+	if old, since := statusesAreOld(f); old {
+		return []Finding{wrong(what, "see the logs of the hub's pods, and whether they reach their API server",
+			"no replica leads%s: nothing that is said of members and edges is new", since)}
+	}
+	return []Finding{ok(what, "%s leads", ptr.Deref(f.Lease.Spec.HolderIdentity, ""))}
+}
+
+// LeaseName is the name of the Lease of the replica that leads.
+const LeaseName = "crossway-hub"
+
+// statusesAreOld says whether nobody writes statuses, and since when (" since ..."; "":
+// nobody ever did). What cannot be read is not known.
+func statusesAreOld(f Facts) (old bool, since string) {
+	if f.Unread[UnreadLease] != "" || f.Unread[UnreadDeployment] != "" || f.Deployment == nil {
+		return false, ""
+	}
+	l := f.Lease
+	if l == nil || l.Spec.RenewTime == nil {
+		return true, ""
+	}
+	life := time.Duration(ptr.Deref(l.Spec.LeaseDurationSeconds, 0)) * time.Second
+	held := ptr.Deref(l.Spec.HolderIdentity, "") != "" && !f.Now.After(l.Spec.RenewTime.Add(life+clockTolerance))
+	return !held, " since " + l.Spec.RenewTime.UTC().Format(time.RFC3339)
+}
+
+// asOf makes warnings of what is well by statuses that nobody writes now.
+func asOf(f Facts, all []Finding) []Finding {
+	old, since := statusesAreOld(f)
+	for i := range all {
+		if old && all[i].Level == OK {
+			all[i] = warning(all[i].What, "", "no replica of the hub leads%s; before: %s", since, all[i].Message)
+		}
+	}
+	return all
 }
 
 // argument is the value of a flag of the hub; "": it has none.

@@ -142,10 +142,12 @@ func TestFleetAdmin(t *testing.T) {
 		list secret,pod
 		get secret`)
 	may(t, fay, false, "crossway-system", "create secret\nget secret")
+	reads(t, fay, "crossway-system", &coordinationv1.Lease{}, "crossway-hub", false)
 	bind(t, "Role", "crossway-load-reader", "crossway-system", "fay")
 	reads(t, fay, "", &apiextensionsv1.CustomResourceDefinition{}, "gateways.gateway.networking.k8s.io", true) // all that crossway check reads, but for keys
 	reads(t, fay, "member-us-west", &coordinationv1.Lease{}, v1alpha1.AgentLease, true)
-	reads(t, fay, "crossway-system", &coordinationv1.Lease{}, "crossway-hub", false)
+	reads(t, fay, "crossway-system", &coordinationv1.Lease{}, "crossway-hub", true)
+	reads(t, fay, "crossway-system", &coordinationv1.Lease{}, "other", false)
 	reads(t, fay, "crossway-system", &appsv1.Deployment{}, "crossway-hub", true)
 	reads(t, fay, "mine", &appsv1.Deployment{}, "crossway-hub", false)
 	may(t, fay, true, "crossway-system", "list pod\nget pod")
