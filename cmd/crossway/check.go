@@ -32,9 +32,10 @@ func checkCommand(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "check",
 		Short: "Looks at the whole fleet, and says what is wrong and what to do",
-		Long: `Looks at the hub (its Deployment, who leads, CRDs, certificates), at each member (whether it
-has joined and is heard from, its clock, addresses, credential and version) and at each
-EdgePool (edges, credentials), and prints a line for each.
+		Long: `Looks at the hub (its Deployment, CRDs and certificates, whether its replicas
+hear each other, who leads), at each member (whether it has joined and is heard
+from, its clock, addresses, credential and version) and at each EdgePool (edges,
+credentials), and prints a line for each.
 
 Exit code 1: something is wrong. Warnings alone are exit code 0.`,
 		Example: `  crossway check
@@ -106,7 +107,24 @@ func (o *checkOptions) gather(ctx context.Context, hub client.Client, config *re
 			return f, err
 		}
 	}
+	if f.Deployment != nil && f.Deployment.Status.ReadyReplicas > 1 {
+		o.readReplicas(ctx, config, &f)
+	}
 	return f, nil
+}
+
+// readReplicas asks the replicas of the hub whether they hear each other.
+func (o *checkOptions) readReplicas(ctx context.Context, config *rest.Config, f *check.Facts) {
+	load, err := o.load(ctx, config)
+	switch {
+	case err != nil:
+		f.Unread[check.UnreadReplicas] = err.Error()
+	case len(load.Unread) > 0:
+		f.Unread[check.UnreadReplicas] = strings.Join(load.Unread, "; ")
+	}
+	if load != nil {
+		f.Deaf = load.Deaf
+	}
 }
 
 // unless notes an error of somebody who may not read something.

@@ -43,6 +43,9 @@ func TestCheck(t *testing.T) {
 	}
 	c.mend()
 	out = c.want("check", "ok", "MemberCluster us-west", "ok", "EdgePool us")
+	if !strings.Contains(oneLine(out), "warning replicas of the hub could not be read: no pod of the hub") {
+		t.Errorf("nothing about replicas that nobody could read:\n%s", out)
+	}
 	if strings.Contains(out, "wrong") {
 		t.Errorf("something is wrong:\n%s", out)
 	}

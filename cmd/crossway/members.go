@@ -100,10 +100,10 @@ func (o *membersOptions) run(ctx context.Context, given []string) error {
 }
 
 // load reads the live numbers from the hub's replicas; nil: there are none.
-func (o *membersOptions) load(ctx context.Context, config *rest.Config) (*fleetload.Load, error) {
+func (a *app) load(ctx context.Context, config *rest.Config) (*fleetload.Load, error) {
 	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
 	defer cancel()
-	r, err := reader.New(config, o.namespace())
+	r, err := reader.New(config, a.namespace())
 	if err != nil {
 		return nil, err
 	}

@@ -45,6 +45,8 @@ type Facts struct {
 	Deployment *appsv1.Deployment // of the hub; nil: there is none
 	// Lease is that of the replica which leads; nil: none ever did.
 	Lease *coordinationv1.Lease
+	// Deaf are the replicas of the hub that do not hear all others, with what each hears.
+	Deaf []string
 	// Sets are the CRDs that a hub needs, as the command has them; CRDs those of the
 	// cluster by name.
 	Sets []CRDs
@@ -54,7 +56,7 @@ type Facts struct {
 	Members []Member
 	Pools   []v1alpha1.EdgePool
 	// Unread says why something could not be read: by the name of a Secret, or one of
-	// UnreadDeployment, UnreadLease and UnreadCRDs.
+	// UnreadDeployment, UnreadLease, UnreadReplicas and UnreadCRDs.
 	Unread map[string]string
 }
 
@@ -62,6 +64,7 @@ type Facts struct {
 const (
 	UnreadDeployment = "deployment"
 	UnreadLease      = "lease"
+	UnreadReplicas   = "replicas"
 	UnreadCRDs       = "crds"
 )
 

@@ -100,6 +100,7 @@ func TestAllIsWell(t *testing.T) {
 	want := []string{
 		"ok Deployment crossway-system/crossway-hub: 2 of 2 replicas are ready",
 		"ok member API: announced as https://hub:18001",
+		"ok replicas of the hub: hear each other",
 		"ok Lease crossway-system/crossway-hub: crossway-hub-a leads",
 		"ok CRDs of the Gateway API: 1 of 1 are there",
 		"ok CRDs of Crossway: 1 of 1 are there",
@@ -172,6 +173,10 @@ func TestWhatIsWrong(t *testing.T) {
 		}, "wrong Secret crossway-hub-replica: x509: certificate signed by unknown authority"},
 		{"a damaged CA of gossip", func(f *check.Facts) { f.Secrets[registration.MemberCASecret].Data["tls.key"] = []byte("damaged") },
 			"wrong CA of gossip (Secret crossway-member-ca): tls: failed to find any PEM data in key input"},
+		{"replicas that do not hear each other", func(f *check.Facts) { f.Deaf = []string{"crossway-hub-a hears 0 of 1 others"} },
+			"wrong replicas of the hub: crossway-hub-a hears 0 of 1 others: shares may differ"},
+		{"metrics that may not be read", func(f *check.Facts) { f.Unread[check.UnreadReplicas] = "forbidden" },
+			"warning replicas of the hub: could not be read: forbidden -> reading their metrics wants role crossway-load-reader"},
 		{"a hub that leads no more", func(f *check.Facts) { f.Lease.Spec.RenewTime.Time = now.Add(-time.Hour) },
 			"wrong Lease crossway-system/crossway-hub: no replica leads since 2026-03-01T11:00:00Z: nothing"},
 		{"a leader that stepped down", func(f *check.Facts) { f.Lease.Spec.HolderIdentity = ptr.To("") }, "wrong Lease crossway-system/crossway-hub: no replica leads"},

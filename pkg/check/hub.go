@@ -53,7 +53,23 @@ func hub(f Facts) []Finding {
 	} else {
 		out = append(out, ok("member API", "announced as %s", url))
 	}
-	return slices.Concat(out, leader(f), clock(f))
+	return slices.Concat(out, replicas(f), leader(f), clock(f))
+}
+
+// replicas are the findings of what replicas of the hub say of each other, where there are
+// several.
+func replicas(f Facts) []Finding {
+	const what = "replicas of the hub"
+	switch reason := f.Unread[UnreadReplicas]; {
+	case f.Deployment.Status.ReadyReplicas < 2:
+		return nil
+	case len(f.Deaf) > 0:
+		return []Finding{wrong(what, "do the network and its policies let the hub's pods reach each other on port 18003? Then the logs of those that are not heard",
+			"%s: shares may differ, and statuses lack edges of those that are not heard", strings.Join(f.Deaf, "; "))}
+	case reason != "":
+		return []Finding{warning(what, "reading their metrics wants role crossway-load-reader, and pods that are ready", "could not be read: %s", reason)}
+	}
+	return []Finding{ok(what, "hear each other")}
 }
 
 // leader are the findings of the replica that writes statuses.

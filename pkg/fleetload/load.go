@@ -2,6 +2,7 @@ package fleetload
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"slices"
 )
@@ -17,6 +18,9 @@ const (
 	DrainedMetric  = "crossway_member_drained_ratio"
 	// DecidedMetric has the label replica: who decides the shares.
 	DecidedMetric = "crossway_shares_decided_by"
+	// KnownMetric and ConnectedMetric say how many other replicas of the hub there are, and how many of them one hears.
+	KnownMetric     = "crossway_replica_known"
+	ConnectedMetric = "crossway_replica_connected"
 )
 
 // Sample is one value of a metric.
@@ -34,6 +38,8 @@ type Load struct {
 	// Unread are the replicas of the hub that could not be read, with the reason. The others know the same, but for a
 	// replica that they do not hear.
 	Unread []string
+	// Deaf are the replicas of the hub that do not hear all others, with how many of them each hears.
+	Deaf []string
 }
 
 // Import is the load of one import.
@@ -52,6 +58,8 @@ type Replica struct {
 	Samples []Sample
 	// DecidedBy names the replica that decides the shares, as this one hears; "": it does not say.
 	DecidedBy string
+	// Known are the other replicas that there are, and Connected those of them that this one hears.
+	Known, Connected int
 }
 
 // LoadOf is the load of the fleet as one replica of the hub says it. Each of them knows the requests of all edges, so
@@ -61,6 +69,9 @@ func LoadOf(replicas []Replica) Load {
 	votes := map[string]int{}
 	for _, r := range replicas {
 		votes[r.DecidedBy]++
+		if r.Connected < r.Known {
+			out.Deaf = append(out.Deaf, fmt.Sprintf("%s hears %d of %d others", r.Name, r.Connected, r.Known))
+		}
 	}
 	if len(replicas) == 0 {
 		return out

@@ -169,6 +169,11 @@ func parse(text io.Reader) (says fleetload.Replica, err error) {
 			}
 		}
 	}
+	for name, count := range map[string]*int{fleetload.KnownMetric: &says.Known, fleetload.ConnectedMetric: &says.Connected} {
+		for _, m := range families[name].GetMetric() {
+			*count = int(m.GetGauge().GetValue())
+		}
+	}
 	return says, nil
 }
 
