@@ -3,29 +3,26 @@ package bench
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/http"
 	"net/url"
 
 	"github.com/go-logr/logr"
 
+	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/membership"
 	"crossway.dev/crossway/pkg/membership/gossip"
 	"crossway.dev/crossway/pkg/membership/identity"
 )
 
-// gossipPort is that of the hub's Service.
-const gossipPort = "18002"
-
 // gossip has the agent of each member gossip, as one does that nobody can dial, and waits until each replica hears all.
 func (s *Scale) gossip(ctx context.Context) error {
 	for _, m := range s.members {
-		transport, address, err := s.memberAPI(ctx, m)
+		transport, place, err := s.memberAPI(ctx, m)
 		if err != nil {
 			return err
 		}
-		if err := s.startGossip(m, transport, address); err != nil {
+		if err := s.startGossip(m, transport, place); err != nil {
 			return err
 		}
 	}
@@ -45,14 +42,14 @@ func (s *Scale) gossip(ctx context.Context) error {
 }
 
 // startGossip starts an agent's part in gossip, until life ends. Its certificate comes from the member API.
-func (s *Scale) startGossip(m *mockMember, transport *http.Transport, api string) error {
-	to, err := url.Parse(api)
+func (s *Scale) startGossip(m *mockMember, transport *http.Transport, place map[string]string) error {
+	to, err := url.Parse(place[v1alpha1.MemberAPIAddress])
 	if err != nil {
 		return err
 	}
 	own := identity.New(identity.Config{API: toHost{transport, to}, Log: logr.Discard()})
-	node, err := gossip.New(gossip.Config{Name: membership.Member(fleet.ClusterName(m.name())), Fleet: "crossway", TLS: own, Log: logr.Discard(),
-		Hub: func() []string { return []string{net.JoinHostPort(to.Hostname(), gossipPort)} }, Dial: transport.DialContext})
+	node, err := gossip.New(gossip.Config{Name: membership.Member(fleet.ClusterName(m.name())), Fleet: place[v1alpha1.MemberAPIClusterSet], TLS: own, Log: logr.Discard(),
+		Hub: func() []string { return []string{place[v1alpha1.MemberAPIGossip]} }, Dial: transport.DialContext})
 	if err != nil {
 		return err
 	}

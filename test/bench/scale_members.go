@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -39,7 +40,7 @@ type mockMember struct {
 	config     *rest.Config // of its agent, on the hub
 	agent      client.Client
 	exports    []service
-	owners     map[string]*v1alpha1.MemberExport
+	owners     []*v1alpha1.MemberExport // of exports; nil: not written yet
 }
 
 func (m *mockMember) name() string { return fmt.Sprintf("mock-%d", m.number) }
@@ -51,14 +52,14 @@ func (m *mockMember) namespace() string {
 // credential is the ID of its credential.
 func (m *mockMember) credential() string { return fmt.Sprintf("mock%06d", m.number) }
 
-// drawn are the services that it exports: the same in each run.
-func (m *mockMember) drawn() []service {
+// draw draws the services that it exports: the same in each run.
+func (m *mockMember) draw() {
 	names := m.of * namesPerMember
-	var out []service
+	m.exports = nil
 	for _, n := range rand.New(rand.NewPCG(1, uint64(m.number))).Perm(names)[:min(exportsPerMember, names)] {
-		out = append(out, scaleService(n))
+		m.exports = append(m.exports, scaleService(n))
 	}
-	return out
+	m.owners = make([]*v1alpha1.MemberExport, len(m.exports))
 }
 
 // scaleService is a service of the fleet. Its namespace is one of ten teams'.
@@ -79,7 +80,7 @@ func (m *mockMember) slice(k int, last netip.Addr) *discoveryv1.EndpointSlice {
 		o.Endpoints[i].Addresses = []string{m.address(k*endpointsPerExport + i).String()}
 	}
 	o.Endpoints[endpointsPerExport-1].Addresses = []string{last.String()}
-	if owner := m.owners[s.name]; owner != nil {
+	if owner := m.owners[k]; owner != nil {
 		o.OwnerReferences = []metav1.OwnerReference{{APIVersion: v1alpha1.GroupVersion.String(), Kind: "MemberExport", Name: owner.Name, UID: owner.UID, Controller: to(true)}}
 	}
 	return o
@@ -95,24 +96,31 @@ func (m *mockMember) anotherLast(n int) netip.Addr {
 	return m.address(exportsPerMember*endpointsPerExport + n%(addressesPerMember-exportsPerMember*endpointsPerExport-1))
 }
 
+// pushers is how many exports of a member are written at a time.
+const pushers = 4
+
 // push writes all exports, as an agent does: a MemberExport, and then its slice, which it owns. What fails is tried again:
 // an API server that is busy does not evaluate each quota in time.
 func (m *mockMember) push(ctx context.Context) error {
-	m.exports, m.owners = m.drawn(), map[string]*v1alpha1.MemberExport{}
+	m.draw()
+	var all errgroup.Group
+	all.SetLimit(pushers)
 	for k, s := range m.exports {
-		export := s.memberExport(m.name())
-		for written := false; !written; {
-			err := apply.Object(ctx, m.agent, v1alpha1.AgentFieldManager, export)
-			if err == nil {
-				m.owners[s.name] = export
-				err = m.write(ctx, k, m.firstLast(k))
+		all.Go(func() error {
+			export := s.memberExport(m.name())
+			for {
+				err := apply.Object(ctx, m.agent, v1alpha1.AgentFieldManager, export)
+				if err == nil {
+					m.owners[k] = export
+					err = m.write(ctx, k, m.firstLast(k))
+				}
+				if err == nil || pause(ctx, time.Second) != nil {
+					return err
+				}
 			}
-			if written = err == nil; !written && pause(ctx, time.Second) != nil {
-				return err
-			}
-		}
+		})
 	}
-	return nil
+	return all.Wait()
 }
 
 // write writes the slice of its k-th export.

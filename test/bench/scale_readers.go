@@ -49,13 +49,13 @@ func (s *Scale) read(ctx context.Context) error {
 	began := time.Now()
 	for _, m := range s.members {
 		r := &reader{member: m}
-		transport, address, err := s.memberAPI(ctx, m)
+		transport, place, err := s.memberAPI(ctx, m)
 		if err != nil {
 			return err
 		}
 		s.readers = append(s.readers, r)
 		for _, path := range memberAPIPaths {
-			go r.watch(s.life, transport, address+path, whole)
+			go r.watch(s.life, transport, place[v1alpha1.MemberAPIAddress]+path, whole)
 		}
 	}
 	for range cap(whole) {
@@ -88,20 +88,20 @@ func (s *Scale) hubCPU() (sum time.Duration) {
 	return sum
 }
 
-// memberAPI is where a member reads, as it is told, and a transport with its credential.
-func (s *Scale) memberAPI(ctx context.Context, m *mockMember) (*http.Transport, string, error) {
+// memberAPI is what a member is told of where it reads, and a transport with its credential.
+func (s *Scale) memberAPI(ctx context.Context, m *mockMember) (*http.Transport, map[string]string, error) {
 	var place corev1.ConfigMap
 	if err := m.agent.Get(ctx, client.ObjectKey{Namespace: m.namespace(), Name: v1alpha1.MemberAPIConfigMap}, &place); err != nil {
-		return nil, "", err
+		return nil, nil, err
 	}
 	certificate, err := tls.X509KeyPair(m.config.CertData, m.config.KeyData)
 	if err != nil {
-		return nil, "", err
+		return nil, nil, err
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM([]byte(place.Data[v1alpha1.MemberAPICA]))
 	return &http.Transport{DialContext: s.fleet.Dialer(s.fleet.Regions[0]), ForceAttemptHTTP2: true,
-		TLSClientConfig: &tls.Config{Certificates: []tls.Certificate{certificate}, RootCAs: roots}}, place.Data[v1alpha1.MemberAPIAddress], nil
+		TLSClientConfig: &tls.Config{Certificates: []tls.Certificate{certificate}, RootCAs: roots}}, place.Data, nil
 }
 
 // watch reads one kind, again and again until ctx ends. whole is told once, when the first initial events have come.
