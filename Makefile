@@ -80,11 +80,11 @@ lab: install ## leave a fleet running and print how to look at it (Ctrl-C ends i
 	@go build -o bin/ ./internal/lab/cmd/lab
 	bin/lab
 
-bench: install ## measure latencies and sizes (out/bench.json, and a table)
+bench: install ## measure latencies and sizes (out/bench.json, and a table); PARTS=scale: that part alone
 	@mkdir -p out bin
 	@hack/install-debian.sh nghttp2-client nginx-light # what part "request" needs
 	go build -o bin/ ./test/bench/cmd/bench
-	bin/bench --out out/bench.json
+	bin/bench --out out/bench.json $(if $(PARTS),--parts $(PARTS))
 
 build: ## build the three programs into bin/
 	@mkdir -p bin

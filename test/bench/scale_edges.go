@@ -67,6 +67,13 @@ func (e *mockEdge) has(typeURL string) int {
 	return len(e.versions[typeURL])
 }
 
+// names are those of the resources of a type that it has.
+func (e *mockEdge) names(typeURL string) []string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Sorted(maps.Keys(e.versions[typeURL]))
+}
+
 // run keeps a stream open until ctx ends.
 func (e *mockEdge) run(ctx context.Context) {
 	for ctx.Err() == nil {
@@ -97,7 +104,11 @@ func (e *mockEdge) stream(ctx context.Context) error {
 	for n := range scaleTeams {
 		chains = append(chains, teamOf(n)+"/"+gateway+"/80")
 	}
-	if err := errors.Join(append(errs, stream.Send(e.subscribe(resourcev3.RouteType, chains)))...); err != nil {
+	errs = append(errs, stream.Send(e.subscribe(resourcev3.RouteType, chains)))
+	if clusters := e.names(resourcev3.ClusterType); len(clusters) > 0 { // an edge that connects again
+		errs = append(errs, stream.Send(e.subscribe(resourcev3.EndpointType, clusters)))
+	}
+	if err := errors.Join(errs...); err != nil {
 		return err
 	}
 	for {
