@@ -188,7 +188,8 @@ func (r *Replicas) Others() (others []rollout.Replica, silent []SilentReplica) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now, listed := r.clock.Now(), r.listed()
-	for name, p := range r.others {
+	for _, name := range slices.Sorted(maps.Keys(r.others)) {
+		p := r.others[name]
 		if !p.silent.IsZero() {
 			counts := p.whole && now.Sub(p.silent) < silentHold
 			if counts || listed.Has(name) { // else it has ended
@@ -202,7 +203,6 @@ func (r *Replicas) Others() (others []rollout.Replica, silent []SilentReplica) {
 			others = append(others, rollout.Replica{Answers: p.decoded(), Silent: !p.silent.IsZero()})
 		}
 	}
-	slices.SortFunc(silent, func(a, b SilentReplica) int { return strings.Compare(a.Name, b.Name) })
 	return others, silent
 }
 

@@ -133,8 +133,8 @@ func (c *countedConn) Close() error {
 type served struct {
 	follower *replica.Follower
 	woken    chan struct{} // one place
-	// sending is since when a Frame is being sent, in Unix nanoseconds; 0: none is.
-	sending atomic.Int64
+	// sending is since when a Frame is being sent; nil: none is.
+	sending atomic.Pointer[time.Time]
 }
 
 // serveFollower sends what this replica has until the reader is gone.
@@ -170,7 +170,7 @@ func (l *Link) serveFollower(stream grpc.ServerStream) error {
 		case <-keys.ctx.Done():
 			return status.Error(codes.Unavailable, "the certificate of replicas is another one now")
 		case <-stuck.C:
-			if since := s.sending.Load(); since != 0 && time.Since(time.Unix(0, since)) > stuckTime {
+			if since := s.sending.Load(); since != nil && time.Since(*since) > stuckTime {
 				return status.Error(codes.DeadlineExceeded, "nothing is read")
 			}
 		}
@@ -183,11 +183,12 @@ func (l *Link) send(stream grpc.ServerStream, s *served) error {
 	defer heartbeat.Stop()
 	for {
 		frame, more := l.next(s)
-		s.sending.Store(time.Now().UnixNano())
+		now := time.Now()
+		s.sending.Store(&now)
 		if err := stream.SendMsg(&frame); err != nil {
 			return err
 		}
-		s.sending.Store(0)
+		s.sending.Store(nil)
 		for _, u := range frame.Updates {
 			l.metrics.sent.WithLabelValues(u.Topic).Add(float64(len(u.Key) + len(u.Value)))
 		}
