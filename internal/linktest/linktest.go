@@ -51,6 +51,18 @@ func (n *Network) Gone(name string) {
 	})
 }
 
+// CutReading has one link read another no longer, which still reads it.
+func (n *Network) CutReading(reader, from string) {
+	n.change(func() { n.cut[oneWay(reader, from)] = true })
+}
+
+// HealReading ends that.
+func (n *Network) HealReading(reader, from string) {
+	n.change(func() { delete(n.cut, oneWay(reader, from)) })
+}
+
+func oneWay(reader, from string) [2]string { return [2]string{"read by " + reader, from} }
+
 func pair(a, b string) [2]string { return [2]string{min(a, b), max(a, b)} }
 
 // change makes a change, sends what follows from it, and calls observers. A call of an
@@ -135,7 +147,7 @@ func (l *Link) follow(from *Link) {
 		o = &other{mirror: replica.NewMirror()}
 		l.others[from.name] = o
 	}
-	if l.stopped || from.stopped || l.network.cut[pair(l.name, from.name)] {
+	if l.stopped || from.stopped || l.network.cut[pair(l.name, from.name)] || l.network.cut[oneWay(l.name, from.name)] {
 		if o.follower != nil {
 			o.follower.End()
 			o.follower = nil

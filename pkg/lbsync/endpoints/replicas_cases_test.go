@@ -232,3 +232,29 @@ func TestWordsThatCannotBeReadOrWritten(t *testing.T) {
 		}
 	}
 }
+
+// A replica that does not hear the other (its port is closed at one node, a certificate is refused) knows nothing of the other's
+// edges. The other one hears it, and decides itself all the same: requests overflow as after a split, and a dead cluster is held out.
+func TestOneReplicaDoesNotHearTheOther(t *testing.T) {
+	for _, deaf := range []string{"hub-m", "hub-n"} {
+		for i, far := range []string{"edge-0", "edge-1"} {
+			t.Run(deaf+", clients at "+far, func(t *testing.T) {
+				h, to := twoHubs(t, 80)
+				h.network.CutReading(deaf, map[string]string{"hub-m": "hub-n", "hub-n": "hub-m"}[deaf])
+				h.run(20*time.Second, to)
+				h.edges[i].rate = 320
+				h.run(20*time.Second, to)
+				if part := float64(h.parts()[far]["us-west"]) / traffic.TotalParts; part > 0.65 {
+					t.Errorf("%s sends %.2f of 320 requests per second to a cluster that takes 200; %s", far, part, h.deciders())
+				}
+				h.edges[i].rate = 80
+				h.run(40*time.Second, to)
+				h.dead = "us-west"
+				h.run(20*time.Second, to)
+				if part := h.parts()[far]["us-west"]; part > traffic.TotalParts/50 { // probes are sent there
+					t.Errorf("%s sends %d parts to a dead cluster; %s", far, part, h.deciders())
+				}
+			})
+		}
+	}
+}

@@ -89,7 +89,7 @@ func TestTwoReplicasStart(t *testing.T) {
 	h.edges[0].rate, h.edges[1].rate = 190, 190
 	h.run(1200*time.Millisecond, first)
 	h.start("hub-n", time.Second)
-	t.Logf("it took %v", h.awaitParts(3500*time.Millisecond, first, "eu-west", 1-200.0/380))
+	t.Logf("it took %v", h.awaitParts(4*time.Second, first, "eu-west", 1-200.0/380))
 	h.run(10*time.Second, first)
 	h.awaitParts(0, first, "eu-west", 1-200.0/380)
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -26,7 +27,12 @@ type Candidate struct {
 	Decides bool `json:"decides"`
 	// Second changes each second, while the replica's loop is alive.
 	Second int64 `json:"second"`
+	// Hears are the replicas that it hears, joined by commas so that a Candidate is comparable.
+	Hears string `json:"hears,omitempty"`
 }
+
+// hears says whether it hears a replica. One that does not knows nothing of that one's edges, and must not divide their demand.
+func (c Candidate) hears(name string) bool { return slices.Contains(strings.Split(c.Hears, ","), name) }
 
 // Decider is the name of the replica that divides the demand, by what one of them knows: the one that does already, as long
 // as it is heard and ready, so that a newcomer changes nothing. Where several or none do (after a split of the network, or
@@ -50,7 +56,14 @@ func (s *State) Leave() { s.replicas.leaving = true }
 // Candidate is what this replica says of itself.
 func (s *State) Candidate(now time.Time) Candidate {
 	stands := s.replicas.ready && !s.replicas.leaving
-	return Candidate{Name: s.hub.Replica, Ready: stands, Decides: stands && s.decides(), Second: now.Unix()}
+	var hears []string
+	for name, o := range s.replicas.others {
+		if o.heard {
+			hears = append(hears, name)
+		}
+	}
+	slices.Sort(hears)
+	return Candidate{Name: s.hub.Replica, Ready: stands, Decides: stands && s.decides(), Second: now.Unix(), Hears: strings.Join(hears, ",")}
 }
 
 // Decider is the name of the replica whose shares are in force here.
@@ -59,14 +72,14 @@ func (s *State) Decider() string { return s.replicas.decider }
 func (s *State) decides() bool { return s.replicas.decider == s.hub.Replica }
 
 // elect says who decides. Where that changes, all demand is divided again. A replica that is leaving is not elected, unless it
-// is the only one.
+// is the only one, nor one that does not hear this one: then it is as if they did not hear each other.
 func (s *State) elect(now time.Time) {
 	r := &s.replicas
 	ready, decider := r.ready, r.decider
 	s.readReady(now)
 	var heard []Candidate
 	for _, name := range slices.Sorted(maps.Keys(r.others)) {
-		if o := r.others[name]; o.heard && !o.leaving && now.Sub(o.saidAt) < candidateTimeout {
+		if o := r.others[name]; o.heard && !o.leaving && now.Sub(o.saidAt) < candidateTimeout && o.candidate.hears(s.hub.Replica) {
 			heard = append(heard, o.candidate)
 		}
 	}
