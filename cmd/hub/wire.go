@@ -129,8 +129,7 @@ func wire(o Options, cluster *rest.Config) (manager.Manager, *drain, error) {
 	if o.DebugAddr != "" {
 		runnables = append(runnables, parts.debug(o.DebugAddr, log))
 	}
-	leave := func() { links.Leave(); loop.Leave() }
-	drain := &drain{leave: leave, others: links.OthersServe, parts: []func(context.Context, time.Duration){xds.Drain, api.server.Drain}, log: log}
+	drain := &drain{leave: func() { links.Leave(); loop.Leave() }, others: links.OthersServe, parts: []func(context.Context, time.Duration){xds.Drain, api.server.Drain}, log: log}
 	return mgr, drain, errors.Join(apiErr, gossipErr, add(mgr, slices.Concat(runnables, forMembers, gossip.runnables())), addChecks(mgr, watchdog, edges.Serving(), objects, &drain.begun))
 }
 
