@@ -36,7 +36,8 @@ race: $(TOOLS)/gotestsum ## all tests but the end-to-end ones, with the race det
 	@echo "go test -race, all but e2e (compiling takes some minutes the first time) ..."
 	@programs=$$(go run ./internal/lab/install/cmd/lab-install); eval "$$programs"; \
 	export KUBEBUILDER_ASSETS ENVOY HELM; \
-	$(TOOLS)/gotestsum --format pkgname --format-hide-empty-pkg -- -race -p $$(($$(nproc) + 1)) -timeout 20m ./test/charts $$(go list ./... | grep -v -e /test/charts -e /test/e2e -e /test/clients); \
+	packages=$$(go list ./... | grep -v -e /test/charts -e /test/e2e -e /test/clients); \
+	$(TOOLS)/gotestsum --format pkgname --format-hide-empty-pkg -- -race -p $$(($$(nproc) + 1)) -timeout 20m ./test/charts $$packages; \
 	go test -race -tags faults -run Fault ./cmd/hub
 
 clients: $(TOOLS)/gotestsum ## real clients (curl, nginx, Python, Node, Java, gRPC) and servers, through one edge with defaults

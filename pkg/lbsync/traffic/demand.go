@@ -55,6 +55,7 @@ type Demand struct {
 	// after resetAt, the estimate is the maximum that was counted.
 	resetAt      time.Time
 	riseOnly     bool
+	shortSince   time.Time // since when too little of the window is reported by all edges; zero: enough is
 	estimate     float64
 	allFailing   bool
 	lastActivity time.Time // when anything was last counted
@@ -150,9 +151,19 @@ func (d *Demand) update(now time.Time) {
 		return
 	}
 	d.riseOnly = false // every edge has reported a whole interval: the mean is right from now on
-	if from, to := d.window(now); from.Equal(d.resetAt) || to.Sub(from) >= minReportedTime {
-		d.estimate = d.mean(from, to, now)
+	from, to := d.window(now)
+	switch isShort := !from.Equal(d.resetAt) && to.Sub(from) < minReportedTime; {
+	case !isShort:
+		d.shortSince = time.Time{}
+	case d.shortSince.IsZero():
+		d.shortSince = now
+		return
+	case now.Sub(d.shortSince) < demandWindow:
+		return
+	default: // edges that report an idle import seldom; each is averaged by itself
+		from = d.windowBegin(to)
 	}
+	d.estimate = d.mean(from, to, now)
 }
 
 // reportingEdges lists the edges that report, sorted. An edge that missed three reports is gone or stuck, and its clients

@@ -2,6 +2,7 @@ package traffic
 
 import (
 	"fmt"
+	"math"
 	"testing"
 	"time"
 )
@@ -56,6 +57,33 @@ func TestClientsChangeAtTheEndOfAGap(t *testing.T) {
 					}
 				}
 			}
+		}
+	}
+}
+
+// An edge with many endpoints is asked for an idle import in turn with others, and so reports it seldom. A fall at the edge
+// that is used is seen all the same.
+func TestFallBesideEdgesThatReportSeldom(t *testing.T) {
+	for _, every := range []int{3, 12} {
+		var d Demand
+		for second := range 60 {
+			now := epoch.Add(time.Duration(second) * time.Second)
+			issued := uint64(30)
+			if second >= 30 {
+				issued = 10
+			}
+			for idle := range 7 {
+				if (second+idle)%every == 0 {
+					d.Observe(Sample{Edge: fmt.Sprint("idle-", idle), End: now, Interval: time.Second})
+				}
+			}
+			d.Observe(Sample{Edge: "used", End: now.Add(300 * time.Millisecond), Interval: time.Second, Issued: issued, Succeeded: issued})
+			if second == 29 && math.Abs(d.Rate()-30) > 1 {
+				t.Errorf("every %d s: %.1f of 30 requests per second", every, d.Rate())
+			}
+		}
+		if d.Rate() > 12 {
+			t.Errorf("every %d s: after a fall from 30 to 10 requests per second the estimate is %.1f", every, d.Rate())
 		}
 	}
 }
