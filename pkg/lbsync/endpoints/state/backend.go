@@ -158,11 +158,11 @@ func (b *backendState) deferMove(move traffic.Move, now time.Time) bool {
 	case !move.Significant():
 		b.smallSince = time.Time{}
 		return true
-	case move.Small() && b.hasAway():
-		b.smallSince, b.resplitDue = time.Time{}, true
-		return true
 	case !move.Small(), !move.Learned && now.Sub(b.largeAt) < traffic.SmallMoveDelay:
 		return false
+	case b.hasAway():
+		b.smallSince, b.resplitDue = time.Time{}, true
+		return true
 	case b.smallSince.IsZero():
 		b.smallSince = now
 	}
