@@ -53,7 +53,7 @@ var ioPackages = map[string][]string{
 	"pkg/registration/inventory": nil,
 	"pkg/memberapi/server":       {"pkg/registration"},
 	"pkg/listener":               nil,
-	"pkg/replica/link":           {"pkg/registration"},
+	"pkg/replica/link":           {"pkg/registration", "pkg/fleetload"},
 	"pkg/gateway/reconciler":     {"pkg/lbsync", "pkg/lbsync/rollout", "pkg/registration", "pkg/serviceimport"},
 	"pkg/lbsync/endpoints":       {"pkg/lbsync", "pkg/lbsync/envoy", "pkg/lbsync/traffic", "pkg/lbsync/endpoints/state", "pkg/fleetload"},
 	"pkg/fleetload/reader":       nil,

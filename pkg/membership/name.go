@@ -19,7 +19,9 @@ const (
 	memberPrefix = "member:"
 	hubPrefix    = "hub:"
 
-	trustDomain         = "crossway"
+	// TrustDomain is the host of every identity URI in certificates of Crossway (SPIFFE ID, section 2).
+	TrustDomain = "crossway"
+
 	memberPath, hubPath = "/member/", "/hub/" // of the URI in a certificate
 )
 
@@ -58,7 +60,7 @@ func (n Name) URI() *url.URL {
 	if cluster, ok := n.Cluster(); ok {
 		path = memberPath + string(cluster)
 	}
-	return &url.URL{Scheme: "spiffe", Host: trustDomain, Path: path}
+	return &url.URL{Scheme: "spiffe", Host: TrustDomain, Path: path}
 }
 
 // NameOf is the name that a certificate speaks for; its chain was verified by the caller.
@@ -73,7 +75,7 @@ func NameOf(leaf *x509.Certificate) (Name, error) {
 		name = Member(fleet.ClusterName(cluster))
 	}
 	if name.Check() != nil || name.URI().String() != uri.String() {
-		return "", fmt.Errorf("identity %q is not spiffe://%s/member/<MemberCluster> or spiffe://%[2]s/hub/<pod>", uri, trustDomain)
+		return "", fmt.Errorf("identity %q is not spiffe://%s/member/<MemberCluster> or spiffe://%[2]s/hub/<pod>", uri, TrustDomain)
 	}
 	return name, nil
 }

@@ -29,13 +29,14 @@ func (m Metrics) Collect(out chan<- prometheus.Metric) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
 	}
 	gauge(buildDesc, 1, m.Program, Version())
-	gauge(leadsDesc, number(m.Leadership.Leads()), m.Program)
+	gauge(leadsDesc, OneIf(m.Leadership.Leads()), m.Program)
 	for part := range m.Watchdog.Pings {
-		gauge(stuckDesc, number(m.Watchdog.silence(part) > maxSilence), m.Program, part)
+		gauge(stuckDesc, OneIf(m.Watchdog.silence(part) > maxSilence), m.Program, part)
 	}
 }
 
-func number(is bool) float64 {
+// OneIf is the value of a gauge that says whether something is so.
+func OneIf(is bool) float64 {
 	if is {
 		return 1
 	}

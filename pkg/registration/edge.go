@@ -10,10 +10,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"crossway.dev/crossway/api/v1alpha1"
+	"crossway.dev/crossway/pkg/membership"
 )
-
-// EdgeTrustDomain is the host of every edge's identity URI (SPIFFE ID, section 2).
-const EdgeTrustDomain = "crossway"
 
 // EdgeIdentity is the identity of an edge. Its pool, region and zone are the only
 // URI SAN of the edge's client certificate, spiffe://crossway/edge/<pool>/<region>/<zone>.
@@ -33,7 +31,7 @@ const AnnotationRestoredFrom = "crossway.dev/restored-from"
 
 // String returns the identity's URI.
 func (e EdgeIdentity) String() string {
-	return "spiffe://" + EdgeTrustDomain + "/edge/" + e.Pool + "/" + e.Region + "/" + e.Zone
+	return "spiffe://" + membership.TrustDomain + "/edge/" + e.Pool + "/" + e.Region + "/" + e.Zone
 }
 
 // Validate returns an error for a part of the URI that is not a DNS label, as the
@@ -54,11 +52,11 @@ func (e EdgeIdentity) Validate() error {
 func ParseEdgeIdentity(uri string) (EdgeIdentity, error) {
 	parts := strings.Split(uri, "/")
 	if len(parts) != 7 {
-		return EdgeIdentity{}, fmt.Errorf("identity %q is not spiffe://%s/edge/<pool>/<region>/<zone>", uri, EdgeTrustDomain)
+		return EdgeIdentity{}, fmt.Errorf("identity %q is not spiffe://%s/edge/<pool>/<region>/<zone>", uri, membership.TrustDomain)
 	}
 	id := EdgeIdentity{Pool: parts[4], Region: parts[5], Zone: parts[6]}
 	if id.String() != uri {
-		return EdgeIdentity{}, fmt.Errorf("identity %q is not spiffe://%s/edge/<pool>/<region>/<zone>", uri, EdgeTrustDomain)
+		return EdgeIdentity{}, fmt.Errorf("identity %q is not spiffe://%s/edge/<pool>/<region>/<zone>", uri, membership.TrustDomain)
 	}
 	if err := id.Validate(); err != nil {
 		return EdgeIdentity{}, fmt.Errorf("identity %q: %w", uri, err)
@@ -131,5 +129,5 @@ func poolNames(pools []v1alpha1.EdgePool) string {
 }
 
 func (e EdgeIdentity) uri() *url.URL {
-	return &url.URL{Scheme: "spiffe", Host: EdgeTrustDomain, Path: "/edge/" + e.Pool + "/" + e.Region + "/" + e.Zone}
+	return &url.URL{Scheme: "spiffe", Host: membership.TrustDomain, Path: "/edge/" + e.Pool + "/" + e.Region + "/" + e.Zone}
 }

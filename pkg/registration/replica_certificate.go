@@ -4,12 +4,14 @@ import (
 	"crypto/x509"
 	"fmt"
 	"net/url"
+
+	"crossway.dev/crossway/pkg/membership"
 )
 
 const (
 	// ReplicaIdentity is the only URI SAN of the certificate of the hub's replicas. It has
 	// the form of no edge's identity, and so opens no stream of an edge.
-	ReplicaIdentity = "spiffe://" + EdgeTrustDomain + "/hub"
+	ReplicaIdentity = "spiffe://" + membership.TrustDomain + "/hub"
 	// ReplicaServerName is its DNS name, which a replica that dials another asks for.
 	ReplicaServerName = "crossway-hub-replicas"
 )

@@ -10,6 +10,7 @@ import (
 
 	"crossway.dev/crossway/api/v1alpha1"
 	"crossway.dev/crossway/pkg/fleet"
+	"crossway.dev/crossway/pkg/program"
 	"crossway.dev/crossway/pkg/registration"
 )
 
@@ -89,7 +90,7 @@ func (m Metrics) collectMember(member *v1alpha1.MemberCluster, gauge gauge) {
 	gauge(memberDesc, 1, member.Name, member.Spec.Region)
 	collectConditions(memberConditionDesc, member.Name, member.Status.Conditions, gauge)
 	if m.heard != nil {
-		gauge(heardDesc, oneIf(m.heard(fleet.ClusterName(member.Name))), member.Name)
+		gauge(heardDesc, program.OneIf(m.heard(fleet.ClusterName(member.Name))), member.Name)
 	}
 	gauge(exportsDesc, float64(member.Status.Exports), member.Name)
 	gauge(maxExportsDesc, float64(limits.Exports), member.Name)
@@ -107,13 +108,6 @@ func collectPool(p *v1alpha1.EdgePool, gauge gauge) {
 
 func collectConditions(d *prometheus.Desc, name string, all []metav1.Condition, gauge gauge) {
 	for _, c := range all {
-		gauge(d, oneIf(c.Status == metav1.ConditionTrue), name, c.Type)
+		gauge(d, program.OneIf(c.Status == metav1.ConditionTrue), name, c.Type)
 	}
-}
-
-func oneIf(is bool) float64 {
-	if is {
-		return 1
-	}
-	return 0
 }

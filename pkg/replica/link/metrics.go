@@ -1,6 +1,10 @@
 package link
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"crossway.dev/crossway/pkg/fleetload"
+)
 
 type metrics struct {
 	sent, received, refusedValues *prometheus.CounterVec
@@ -23,8 +27,8 @@ func newMetrics() metrics {
 }
 
 var (
-	knownDesc     = prometheus.NewDesc("crossway_replica_known", "Other replicas of the hub whose pods are running.", nil, nil)
-	connectedDesc = prometheus.NewDesc("crossway_replica_connected", "Other replicas of the hub that are known and heard.", nil, nil)
+	knownDesc     = prometheus.NewDesc(fleetload.KnownMetric, "Other replicas of the hub whose pods are running.", nil, nil)
+	connectedDesc = prometheus.NewDesc(fleetload.ConnectedMetric, "Other replicas of the hub that are known and heard.", nil, nil)
 	valuesDesc    = prometheus.NewDesc("crossway_replica_values_bytes", "Values that this replica shows to the others, by topic.", []string{"topic"}, nil)
 )
 
