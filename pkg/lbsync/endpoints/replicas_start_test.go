@@ -9,6 +9,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"crossway.dev/crossway/pkg/fleet"
 	"crossway.dev/crossway/pkg/lbsync/traffic"
 )
 
@@ -103,9 +104,13 @@ func TestAllReplicasStart(t *testing.T) {
 		h, _ := twoHubs(t, 150)
 		h.edges[0].rate = 300 * []float64{0, 0.1, 0.33, 0.5}[r.IntN(4)]
 		h.edges[1].rate = 300 - h.edges[0].rate
+		if seed%3 > 0 { // of a region that the other replica knows first
+			eu := &simEdge{Edge: Edge{Pool: "eu", Region: "eu", Node: "edge-2", Source: "192.0.2.2"}, rate: 50, owed: map[fleet.ClusterName]float64{}, counts: map[string]uint64{}}
+			h.edges = append(h.edges, eu)
+		}
 		choice := r.Perm(2)
 		to := func(e *simEdge, names []string) string {
-			return names[choice[map[string]int{"edge-0": 0, "edge-1": int(seed % 2)}[e.Node]]%len(names)]
+			return names[choice[map[string]int{"edge-0": 0, "edge-1": int(seed % 2), "edge-2": int(seed / 2 % 2)}[e.Node]]%len(names)]
 		}
 		h.run(40*time.Second, to)
 		begin := len(h.sent)

@@ -115,19 +115,41 @@ func (b *backendState) resplit(c splitContext) (changed bool) {
 			r.settled = true
 		}
 	}
-	if !membersChanged && len(c.words) == 0 && b.deferMove(move, c.now) || slices.EqualFunc(b.shares, move.New, sameShares) {
+	own := move
+	own.New = b.unmoved(move.New, func(region string) bool { return c.words[region] != nil })
+	deferred := !membersChanged && b.deferMove(own, c.now)
+	if deferred && len(c.words) == 0 {
+		return false
+	}
+	if deferred { // what another replica decided does not wait
+		move.New = b.unmoved(move.New, func(region string) bool { return c.words[region] == nil })
+	}
+	if slices.EqualFunc(b.shares, move.New, sameShares) {
 		return false
 	}
 	if !move.Small() {
 		b.largeAt = c.now
 	}
-	b.shares, b.movedAt, b.smallSince = move.New, c.now, time.Time{}
+	if b.shares, b.movedAt = move.New, c.now; !deferred {
+		b.smallSince = time.Time{}
+	}
 	if settled && len(c.words) == 0 {
 		for _, r := range b.regions {
 			r.learnedAt = time.Time{}
 		}
 	}
 	return true
+}
+
+// unmoved is fresh shares with those in force in some regions.
+func (b *backendState) unmoved(fresh []traffic.RegionShares, in func(region string) bool) []traffic.RegionShares {
+	out := slices.Clone(fresh)
+	for i, s := range out {
+		if k := slices.IndexFunc(b.shares, func(r traffic.RegionShares) bool { return r.Region == s.Region }); k >= 0 && in(s.Region) {
+			out[i] = b.shares[k]
+		}
+	}
+	return out
 }
 
 // limitPace lowers the parts of members that grow too fast, and says whether one has not grown to its end. Where all
